@@ -1,0 +1,122 @@
+#include "base/text.h"
+
+static void hex_with(struct writer *w, struct bytes b, const char *digits) {
+  for (size_t i = 0; i < b.n; i++) {
+    char c[2] = {digits[b.p[i] >> 4], digits[b.p[i] & 15]};
+    wr_raw(w, c, 2);
+  }
+}
+
+void hex_write(struct writer *w, struct bytes b) { hex_with(w, b, "0123456789abcdef"); }
+
+void hex_write_upper(struct writer *w, struct bytes b) { hex_with(w, b, "0123456789ABCDEF"); }
+
+static int hex_digit(uint8_t c) {
+  if (c >= '0' && c <= '9')
+    return c - '0';
+  c |= 0x20;
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+enum err hex_read(uint8_t *out, size_t out_len, struct bytes text) {
+  uint8_t tmp[64];
+  size_t num = 0; // digits seen
+  if (out_len > sizeof tmp)
+    return ERR_ARGUMENT;
+  for (size_t i = 0; i < text.n; i++) {
+    if (text.p[i] == '-' && num && num < 2 * out_len)
+      continue;
+    int d = hex_digit(text.p[i]);
+    if (d < 0 || num == 2 * out_len)
+      return ERR_SYNTAX;
+    tmp[num / 2] = (uint8_t)(num % 2 ? tmp[num / 2] << 4 | d : d);
+    num++;
+  }
+  if (num != 2 * out_len)
+    return ERR_SYNTAX;
+  memcpy(out, tmp, out_len);
+  return ERR_OK;
+}
+
+static void base64_with(struct writer *w, struct bytes b, const char *alphabet, bool pad) {
+  for (size_t i = 0; i < b.n; i += 3) {
+    size_t left = b.n - i;
+    uint32_t v = (uint32_t)b.p[i] << 16 | (left > 1 ? (uint32_t)b.p[i + 1] << 8 : 0) | (left > 2 ? b.p[i + 2] : 0);
+    char c[4] = {alphabet[v >> 18], alphabet[v >> 12 & 63], alphabet[v >> 6 & 63], alphabet[v & 63]};
+    size_t n = left > 2 ? 4 : left + 1;
+    wr_raw(w, c, n);
+    if (pad)
+      wr_raw(w, "==", 4 - n);
+  }
+}
+
+void base64_write(struct writer *w, struct bytes b) {
+  base64_with(w, b, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", true);
+}
+
+void base64url_write(struct writer *w, struct bytes b) {
+  base64_with(w, b, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", false);
+}
+
+static int base64_digit(uint8_t c) {
+  if (c >= 'A' && c <= 'Z')
+    return c - 'A';
+  if (c >= 'a' && c <= 'z')
+    return c - 'a' + 26;
+  if (c >= '0' && c <= '9')
+    return c - '0' + 52;
+  return c == '+' || c == '-' ? 62 : c == '/' || c == '_' ? 63 : -1;
+}
+
+enum err base64_read(uint8_t *out, size_t *out_len, struct bytes text) {
+  while (text.n && text.p[text.n - 1] == '=' && text.n % 4 == 0 && (text.n < 3 || text.p[text.n - 3] != '='))
+    text.n--;
+  if (text.n && text.p[text.n - 1] == '=')
+    text.n--;
+  size_t need = text.n / 4 * 3 + (text.n % 4 ? text.n % 4 - 1 : 0);
+  if (text.n % 4 == 1)
+    return ERR_SYNTAX;
+  for (size_t i = 0; i < text.n; i++)
+    if (base64_digit(text.p[i]) < 0)
+      return ERR_SYNTAX;
+  if (need > *out_len)
+    return ERR_NO_SPACE;
+  uint32_t acc = 0;
+  unsigned bits = 0;
+  size_t n = 0;
+  for (size_t i = 0; i < text.n; i++) {
+    acc = acc << 6 | (uint32_t)base64_digit(text.p[i]);
+    bits += 6;
+    if (bits >= 8) {
+      bits -= 8;
+      out[n++] = (uint8_t)(acc >> bits);
+    }
+  }
+  *out_len = n;
+  return ERR_OK;
+}
+
+void uuid_write(struct writer *w, const uint8_t uuid[16]) {
+  static const uint8_t group[] = {4, 2, 2, 2, 6};
+  size_t at = 0;
+  for (size_t g = 0; g < sizeof group; g++) {
+    if (g)
+      wr_u8(w, '-');
+    hex_write(w, bytes_of(uuid + at, group[g]));
+    at += group[g];
+  }
+}
+
+enum err parse_u64(uint64_t *out, struct bytes text) {
+  uint64_t v = 0;
+  if (!text.n)
+    return ERR_SYNTAX;
+  for (size_t i = 0; i < text.n; i++) {
+    if (text.p[i] < '0' || text.p[i] > '9')
+      return ERR_SYNTAX;
+    if (__builtin_mul_overflow(v, 10u, &v) || __builtin_add_overflow(v, (uint64_t)(text.p[i] - '0'), &v))
+      return ERR_OVERFLOW;
+  }
+  *out = v;
+  return ERR_OK;
+}

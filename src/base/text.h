@@ -1,0 +1,26 @@
+// Text forms of bytes: hex, base64 (RFC 4648 §4 with padding, §5 base64url without), UUID.
+#pragma once
+#include "base/err.h"
+#include "base/writer.h"
+
+// hex_write appends 2n lower-case digits; hex_write_upper upper-case ones.
+void hex_write(struct writer *w, struct bytes b);
+void hex_write_upper(struct writer *w, struct bytes b);
+
+// hex_read parses exactly 2 * out_len digits of either case; dashes are skipped, so a UUID is accepted.
+// Errors: ERR_SYNTAX; `out` is untouched then.
+MUST_USE enum err hex_read(uint8_t *out, size_t out_len, struct bytes text);
+
+// base64_write appends standard base64 with padding; base64url_write the URL alphabet without padding.
+void base64_write(struct writer *w, struct bytes b);
+void base64url_write(struct writer *w, struct bytes b);
+
+// base64_read accepts either alphabet, padded or not. `*out_len` is the capacity on entry, the length on return.
+// Errors: ERR_SYNTAX, ERR_NO_SPACE.
+MUST_USE enum err base64_read(uint8_t *out, size_t *out_len, struct bytes text);
+
+// uuid_write appends the 8-4-4-4-12 lower-case form of 16 bytes.
+void uuid_write(struct writer *w, const uint8_t uuid[16]);
+
+// parse_u64 reads a whole decimal number without sign or blanks. Errors: ERR_SYNTAX, ERR_OVERFLOW.
+MUST_USE enum err parse_u64(uint64_t *out, struct bytes text);

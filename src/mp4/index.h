@@ -1,0 +1,189 @@
+// The track index: everything about a clear fragmented audio track that does not depend on a key, in one flat,
+// position-independent, little-endian blob. The blob is built once (mp4/build.c), kept in memory or written
+// as the sidecar `.slx`, mapped read-only, and validated by ix_open before a byte of it is believed.
+//
+// Addresses. The *source address space* is the file, or the concatenation of a folder's init.mp4 and its
+// *.m4s files in order (`parts`). Fragment positions (`pos`) count from the fragment's first byte.
+//
+// Edits. Rewriting boxes is running a script: copy source bytes up to `pos`, drop `del` bytes, emit `kind`.
+// Scripts are computed at build time and hold every oddity of the input (explicit base offsets, missing data
+// offsets, 64-bit sizes, negative offsets, index boxes in the middle): what is emitted is always relocatable,
+// with default-base-is-moof, and grows only by the protection's boxes.
+//
+// Order: fragments, and edits and runs within a fragment, ascend by position and never overlap.
+#pragma once
+#include "base/alloc.h"
+#include "base/err.h"
+#include "simd/aes.h"
+
+enum { IX_VERSION = 1 };
+
+enum ix_edit_kind {
+  IX_DELETE,   // emit nothing
+  IX_WORD,     // emit be32(value)
+  IX_SIZE32,   // emit be32(value + growth of `scope`)
+  IX_SIZE64,   // emit be64(value + growth of `scope`)
+  IX_PROTECT,  // emit saiz, saio, senc of traf number `arg` (del is 0)
+  IX_SINF,     // init only: emit a sinf whose frma is `value` (del is 0)
+  IX_PSSH,     // init only: emit the protection's pssh boxes (del is 0)
+  IX_KIND_COUNT
+};
+
+// What a size grows by.
+enum ix_scope {
+  IX_SCOPE_NONE,
+  IX_SCOPE_TRAF,  // the protection boxes of traf `arg` of this fragment
+  IX_SCOPE_MOOF,  // those of all trafs of this fragment (also: data offsets to bytes behind the moof)
+  IX_SCOPE_SINF,  // `arg` times one sinf
+  IX_SCOPE_MOOV,  // `arg` times one sinf, plus the pssh boxes
+  IX_SCOPE_COUNT
+};
+
+struct ix_edit {
+  uint32_t pos; // from the fragment's (or the init's) first byte
+  uint32_t del; // source bytes dropped
+  uint32_t value;
+  uint32_t arg; // see scope; traf numbers count from 0 within the fragment
+  uint8_t kind, scope;
+  uint8_t zero[2];
+};
+
+// Sample data that lies back to back and in decode order.
+struct ix_run {
+  uint32_t pos, len;           // bytes, from the fragment's first byte
+  uint32_t first_sample, num_samples; // from the fragment's first sample
+};
+
+// One moof with its data and whatever precedes it (styp, prft, emsg …). 80 bytes; a sentinel follows the last
+// one, so that every count is the next fragment's start minus this one's.
+struct ix_frag {
+  uint64_t src_off;      // first byte, source address
+  uint64_t src_len;      // bytes of the source that belong to it (edits may drop some of them)
+  uint64_t out_len;      // bytes it has in the output before protection grows it: src_len - dropped + emitted
+  uint64_t out_off;      // sum of out_len before it
+  uint64_t first_sample; // global sample number: the n of IV(n) = base + n
+  uint64_t time_ticks;   // decode time of its first sample (tfdt), in the track's timescale
+  uint64_t duration_ticks;
+  uint32_t moof_pos;     // where its moof starts, from src_off; after edits: moof_out_pos
+  uint32_t moof_out_pos;
+  uint32_t first_edit, first_run, first_traf;
+  uint32_t flags;        // IX_FRAG_*
+};
+
+enum {
+  IX_FRAG_SUBSEGMENT = 1, // a subsegment of the source's sidx, or a part of a folder, starts here
+};
+
+struct ix_traf {
+  uint32_t num_samples;
+  uint32_t first_sample; // from the fragment's first sample
+};
+
+// Fixed part of the blob. Every multi-byte field little-endian; sections follow at 8-byte alignment.
+enum ix_section {
+  IX_SEC_PARTS,   // u64 ends of parts in the source address space (one file: its size)
+  IX_SEC_INIT,    // bytes of the init segment as in the source (ftyp, moov, what lies before moov); no sidx
+  IX_SEC_INIT_EDITS,
+  IX_SEC_FRAGS,   // num_frags + 1
+  IX_SEC_EDITS,
+  IX_SEC_RUNS,
+  IX_SEC_TRAFS,
+  IX_SEC_SIZES,   // u16 or u32 per sample (flag IX_WIDE_SIZES), in decode order
+  IX_SEC_LANES,   // struct aes_lane per sample; a run's lanes stand at its samples' places, ordered, offsets from
+                  // the run's first byte
+  IX_SEC_COUNT
+};
+
+enum {
+  IX_WIDE_SIZES = 1,   // some sample is longer than 65535 bytes
+  IX_FOLDER = 2,       // parts are init.mp4 and *.m4s
+  IX_HAD_SIDX = 4,     // subsegments come from the source's sidx
+};
+
+struct ix_identity {
+  uint64_t size;       // of the source address space
+  uint64_t mtime_ns;   // newest of its parts
+  uint8_t digest[32];  // SHA-256 of the source address space
+};
+
+struct ix_header {
+  uint8_t magic[8];    // "sluice\0\1"
+  uint32_t version;    // IX_VERSION
+  uint32_t flags;
+  uint64_t checksum;   // XXH3-64 of everything after this field
+  uint64_t blob_len;
+  struct ix_identity identity;
+  // the track
+  uint32_t track_id, timescale;       // timescale: ticks per second
+  uint32_t format;                    // original sample entry type, e.g. FOURCC('m','p','4','a')
+  uint32_t sample_rate, channels;     // as a decoder outputs them
+  uint32_t channel_mask;              // AC-3 family: the value for the manifest's channel configuration; else 0
+  uint32_t avg_bitrate, max_bitrate;  // bits per second of media; max over one segment-sized window (>= 1 s)
+  uint32_t num_parts, num_init_edits, num_frags, num_edits, num_runs, num_trafs;
+  uint32_t num_sinf;                  // sample entries in stsd, each gets a sinf
+  uint32_t frame_samples;             // sample duration of most samples, in ticks
+  uint64_t num_samples, duration_ticks, start_ticks;
+  uint64_t media_off, media_len;      // source range from the first fragment to the end of the last
+  int64_t edit_media_time;            // first elst entry with media (AAC priming), ticks; 0 when there is none
+  char codecs[64];                    // RFC 6381, NUL-terminated: "mp4a.40.2", "opus", "flac", "ec-3"
+  char language[12];                  // RFC 5646 where it can be derived, "und" otherwise, NUL-terminated
+  uint8_t zero[4];
+  struct {
+    uint64_t off, len;                // bytes from the blob's start
+  } sec[IX_SEC_COUNT];
+};
+
+// A validated view of a blob. Nothing here owns memory; the blob must outlive it.
+struct track_index {
+  const struct ix_header *h;
+  const uint64_t *part_ends;
+  struct bytes init;
+  const struct ix_edit *init_edits, *edits;
+  const struct ix_frag *frags; // h->num_frags + 1
+  const struct ix_run *runs;
+  const struct ix_traf *trafs;
+  const uint16_t *sizes16; // exactly one of these is not NULL
+  const uint32_t *sizes32;
+  const struct aes_lane *lanes;
+};
+
+static inline uint32_t ix_sample_size(const struct track_index *ix, uint64_t n) {
+  return ix->sizes16 ? ix->sizes16[n] : ix->sizes32[n];
+}
+
+// What is parsed: random access to the source address space. `read` fills all n bytes or fails.
+struct mp4_source {
+  void *ctx;
+  enum err (*read)(void *ctx, uint64_t off, void *buf, size_t n);
+  uint64_t size;
+  const uint64_t *part_ends; // ascending, last == size; NULL for one file
+  uint32_t num_parts;        // 0 or 1: one file. Else part 0 is the init segment, each other part a segment.
+};
+
+// ix_build parses a clear fragmented audio track. It reads headers, moov and moofs only, never sample data.
+// `id` is stored as given (id->size must be src->size). The blob comes from `mem`; on failure nothing is
+// returned and `diag` says what, where and in which box.
+// Errors: those of ERR_TABLE's first half. Source: ISO/IEC 14496-12 §8, 23000-19 §7; docs/formats in headers of
+// the parsers.
+MUST_USE enum err ix_build(struct alloc *mem, struct bytes *blob, const struct mp4_source *src,
+                           const struct ix_identity *id, struct diag *diag);
+
+// ix_open validates a blob from anywhere (checksum, version, every offset, count, order and sum on which
+// planning and rendering rely) and gives a view of it. O(blob).
+// Errors: ERR_TRUNCATED, ERR_CHECKSUM, ERR_MALFORMED, ERR_UNSUPPORTED (version).
+MUST_USE enum err ix_open(struct track_index *out, struct bytes blob, struct diag *diag);
+
+// ix_identity_is says whether the index was made from this state of the source, without the digest:
+// size and mtime in nanoseconds.
+bool ix_identity_is(const struct track_index *ix, uint64_t size, uint64_t mtime_ns);
+
+// Segments: what a player requests. first_frag[i] is segment i's first fragment; first_frag[num] == num_frags.
+struct ix_segments {
+  uint32_t num;
+  const uint32_t *first_frag;
+};
+
+// ix_segment_count and ix_segment_fill group whole fragments: by IX_FRAG_SUBSEGMENT where the source had them,
+// else until a segment has reached `target_ticks` (0: every fragment is one).
+uint32_t ix_segment_count(const struct track_index *ix, uint64_t target_ticks);
+void ix_segment_fill(const struct track_index *ix, uint64_t target_ticks, uint32_t *first_frag);
