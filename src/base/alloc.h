@@ -1,6 +1,7 @@
 // Memory comes from the caller: the core asks this for every byte it keeps.
 #pragma once
 #include <stddef.h>
+#include <stdint.h>
 
 // get returns `n` bytes aligned to 64 and zeroed, or NULL when the caller's limit is reached. The caller frees all of it at
 // once in its own way (an arena reset, free of a list): the core never gives a piece back.
