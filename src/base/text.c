@@ -69,9 +69,8 @@ static int base64_digit(uint8_t c) {
 }
 
 enum err base64_read(uint8_t *out, size_t *out_len, struct bytes text) {
-  while (text.n && text.p[text.n - 1] == '=' && text.n % 4 == 0 && (text.n < 3 || text.p[text.n - 3] != '='))
-    text.n--;
-  if (text.n && text.p[text.n - 1] == '=')
+  bool padded = text.n % 4 == 0;
+  for (int i = 0; i < 2 && padded && text.n && text.p[text.n - 1] == '='; i++)
     text.n--;
   size_t need = text.n / 4 * 3 + (text.n % 4 ? text.n % 4 - 1 : 0);
   if (text.n % 4 == 1)

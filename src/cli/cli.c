@@ -1,0 +1,77 @@
+#include "cli/cli.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "simd/aes.h"
+
+int cli_error(const char *subject, const char *fmt, ...) {
+  char text[512];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  fprintf(stderr, "sluice: %s: %s\n", subject, text);
+  return EXIT_FAILED;
+}
+
+int cli_error_diag(const char *subject, const struct diag *d) {
+  char text[512];
+  diag_format(d, text, sizeof text);
+  return cli_error(subject, "%s", text);
+}
+
+int cli_usage(const char *name, const char *fmt, ...) {
+  char text[512];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  fprintf(stderr, "sluice %s: %s; `sluice %s --help` shows the usage\n", name, text, name);
+  return EXIT_USAGE;
+}
+
+static uint64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void progress_start(struct progress *p, const char *label, uint64_t total) {
+  *p = (struct progress){.label = label, .total = total, .last_ns = now_ns(), .on = isatty(STDERR_FILENO) != 0};
+}
+
+void progress_set(struct progress *p, uint64_t done) {
+  if (!p->on)
+    return;
+  uint64_t now = now_ns();
+  if (now - p->last_ns < 100000000u)
+    return;
+  p->last_ns = now;
+  p->drawn = true;
+  double share = p->total ? (double)done / (double)p->total : 0;
+  share = share > 1 ? 1 : share;
+  int filled = (int)(share * 30);
+  fprintf(stderr, "\r%s [%.*s%*s] %3d %%", p->label, filled, "##############################", 30 - filled, "",
+          (int)(share * 100));
+}
+
+void progress_end(struct progress *p) {
+  if (p->drawn)
+    fprintf(stderr, "\r\033[K");
+  p->drawn = false;
+}
+
+const struct aes_ops *cli_kernel(void) {
+  const char *name = getenv("SLUICE_KERNEL");
+  const char *why = "";
+  if (name && !*name)
+    name = NULL;
+  const struct aes_ops *ops = aes_ops_best(name, &why);
+  if (!ops)
+    cli_error("SLUICE_KERNEL", "%s", why);
+  return ops;
+}

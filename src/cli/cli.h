@@ -1,0 +1,53 @@
+// What the subcommands share: the table of commands, errors on standard error, progress on a terminal.
+#pragma once
+#include "base/err.h"
+
+// Exit statuses of every command.
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+struct command {
+  const char *name;
+  const char *usage;   // after "sluice NAME "
+  const char *summary; // one line
+  int (*run)(int argc, char **argv); // argv[0] is the command's name; returns an exit status
+};
+
+// Each lives in cli/<name>.c; usage and summary stand in main.c's table.
+int cmd_decrypt(int argc, char **argv);
+int cmd_encrypt(int argc, char **argv);
+int cmd_index(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_load(int argc, char **argv);
+int cmd_rotate(int argc, char **argv);
+int cmd_serve(int argc, char **argv);
+int cmd_sign(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+
+// cli_error prints "sluice: SUBJECT: text" to standard error and returns EXIT_FAILED. SUBJECT is usually a file name.
+int cli_error(const char *subject, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+// cli_error_diag prints "sluice: SUBJECT: what (at byte N, box …)" and returns EXIT_FAILED.
+int cli_error_diag(const char *subject, const struct diag *d);
+
+// cli_usage prints "sluice NAME: text" and how to get help, and returns EXIT_USAGE.
+int cli_usage(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+// cli_help prints usage, summary and `options` (already laid out, may be NULL) to standard output; returns EXIT_DONE.
+int cli_help(const char *name, const char *options);
+
+// Progress on standard error, only when it is a terminal: a bar redrawn at most ten times a second.
+struct progress {
+  const char *label;
+  uint64_t total;   // in the unit that `progress_set` counts
+  uint64_t last_ns; // when it was drawn
+  bool on, drawn;
+};
+
+void progress_start(struct progress *p, const char *label, uint64_t total);
+void progress_set(struct progress *p, uint64_t done);
+void progress_end(struct progress *p); // clears the line; safe when nothing was drawn
+
+// cli_kernel picks the AES kernels for this process, once: SLUICE_KERNEL narrows the choice. On an unknown or unusable
+// name it prints one line and returns NULL.
+struct aes_ops;
+const struct aes_ops *cli_kernel(void);

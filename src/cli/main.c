@@ -1,0 +1,78 @@
+#include "cli/cli.h"
+
+#include <stdio.h>
+
+static const struct command commands[] = {
+#ifdef HAVE_CMD_SERVE
+    {"serve", "[-c FILE] [--media DIR] [--listen ADDR:PORT] [--admin ADDR:PORT] [--keys FILE] [--check] …",
+     "protect clear music while it is being requested", cmd_serve},
+#endif
+#ifdef HAVE_CMD_INDEX
+    {"index", "PATH...", "write or refresh sidecar indexes", cmd_index},
+#endif
+#ifdef HAVE_CMD_INSPECT
+    {"inspect", "FILE [--json]", "show boxes, fragments, samples and protection", cmd_inspect},
+#endif
+#ifdef HAVE_CMD_ENCRYPT
+    {"encrypt", "IN OUT --scheme cenc|cbcs --kid HEX --key HEX [--iv HEX] [--drm LIST]",
+     "write the protected file that serve would send", cmd_encrypt},
+#endif
+#ifdef HAVE_CMD_DECRYPT
+    {"decrypt", "IN OUT --key KID:KEY ...", "write the clear file back", cmd_decrypt},
+#endif
+#ifdef HAVE_CMD_SIGN
+    {"sign", "URL --secret FILE --ttl SECONDS [--ip ADDR]", "sign a URL", cmd_sign},
+#endif
+#ifdef HAVE_CMD_ROTATE
+    {"rotate", "[ASSET | PREFIX/ | --all] [--grace 24h] [--revoke]",
+     "start a new key epoch through the admin listener", cmd_rotate},
+#endif
+#ifdef HAVE_CMD_LOAD
+    {"load", "SCENARIO --target URL", "release-day load generator", cmd_load},
+#endif
+    {"version", "", "show version, CPU features, kernel and libraries", cmd_version},
+};
+
+enum { NUM_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static const struct command *find(const char *name) {
+  for (size_t i = 0; i < NUM_COMMANDS; i++)
+    if (strcmp(commands[i].name, name) == 0)
+      return &commands[i];
+  return NULL;
+}
+
+int cli_help(const char *name, const char *options) {
+  const struct command *c = find(name);
+  printf("usage: sluice %s %s\n\n%s\n", c->name, c->usage, c->summary);
+  if (options)
+    printf("\n%s", options);
+  return EXIT_DONE;
+}
+
+static void overview(FILE *to) {
+  fprintf(to, "usage: sluice COMMAND …\n\nAn origin for protected music: clear CMAF audio in, encrypted HLS and DASH out.\n\n");
+  for (size_t i = 0; i < NUM_COMMANDS; i++)
+    fprintf(to, "  %-8s  %s\n", commands[i].name, commands[i].summary);
+  fprintf(to, "\n`sluice COMMAND --help` tells the rest.\n");
+}
+
+int main(int argc, char **argv) {
+  if (argc < 2) {
+    overview(stderr);
+    return EXIT_USAGE;
+  }
+  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+    overview(stdout);
+    return EXIT_DONE;
+  }
+  const struct command *c = find(strcmp(argv[1], "--version") == 0 ? "version" : argv[1]);
+  if (!c) {
+    fprintf(stderr, "sluice: unknown command '%s'; `sluice --help` lists them\n", argv[1]);
+    return EXIT_USAGE;
+  }
+  int status = c->run(argc - 1, argv + 1);
+  if (fflush(stdout) != 0 || ferror(stdout))
+    return cli_error("standard output", "writing failed");
+  return status;
+}

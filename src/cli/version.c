@@ -1,0 +1,48 @@
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <sys/utsname.h>
+
+#include "cli/cli.h"
+#include "simd/aes.h"
+
+static void print_cpu(void) {
+#if defined(__x86_64__)
+#define FEATURE(name)                                                                                            \
+  if (__builtin_cpu_supports(name))                                                                              \
+    printf(" " name);
+  printf("cpu:");
+  FEATURE("avx2")
+  FEATURE("avx512f")
+  FEATURE("avx512vl")
+  FEATURE("avx512vbmi2")
+  FEATURE("aes")
+  FEATURE("vaes")
+  FEATURE("vpclmulqdq")
+  printf("\n");
+#undef FEATURE
+#endif
+}
+
+int cmd_version(int argc, char **argv) {
+  if (argc > 1 && strcmp(argv[1], "--help") == 0)
+    return cli_help("version", NULL);
+  if (argc > 1)
+    return cli_usage("version", "takes no argument, got '%s'", argv[1]);
+  const struct aes_ops *ops = cli_kernel();
+  if (!ops)
+    return EXIT_FAILED;
+  printf("sluice %s\n", SLUICE_VERSION);
+  printf("kernel: %s (usable:", ops->name);
+  size_t num;
+  const struct aes_ops *const *all = aes_ops_all(&num);
+  for (size_t i = 0; i < num; i++)
+    if (all[i]->usable())
+      printf(" %s", all[i]->name);
+  printf(")\n");
+  print_cpu();
+  struct utsname u;
+  if (uname(&u) == 0)
+    printf("system: %s %s %s\n", u.sysname, u.release, u.machine);
+  printf("liburing %s, libcrypto %s\n", LIBURING_VERSION, OpenSSL_version(OPENSSL_VERSION));
+  return EXIT_DONE;
+}
