@@ -1,0 +1,96 @@
+// Content keys: the keys file, derivation, and the table of key providers. Documents only, no I/O: the caller reads
+// files and holds sockets. Everything secret lives in the allocator that the caller gives (locked, excluded from
+// dumps) and is wiped by keyset_wipe. docs/keys.md describes file and derivation, with test vectors.
+#pragma once
+#include "base/alloc.h"
+#include "base/err.h"
+#include "base/writer.h"
+#include "drm/drm.h"
+
+enum { KEYS_MIN_SECRET = 16, KEYS_MAX_SECRET = 1024, KEYS_MAX_FILE = 64 << 20 };
+
+// What a key is for. `label` is drm_label's.
+struct key_query {
+  struct bytes asset;
+  uint32_t epoch;
+  enum scheme scheme; // cenc or cbcs
+  struct bytes label;
+};
+
+struct keyset; // immutable once loaded; shared by threads
+
+// What the keys file says beside keys, for the caller to act on.
+struct keys_info {
+  struct bytes secret_file;   // derive.secret_file; empty: no derivation asked for
+  bool derive;                // the file has a derive section (or is empty): a secret is needed
+  uint32_t default_epoch;     // epochs.default, 1 without it
+  uint64_t grace_ms;          // epochs.grace, 24 h without it
+  uint64_t every_ms;          // epochs.every: rotate everything on this schedule; 0: never
+  uint32_t num_records;
+};
+
+// keys_parse reads a keys file. An empty or absent document means `derive` with defaults. All memory, key bytes
+// included, comes from `mem`. Refused, with line, asset and what to do in `diag`: unknown or repeated options, bad
+// hex, a key that serves both schemes (ERR_KEY_REUSE), a KID with two keys, two records for one (asset, epoch,
+// scheme, label). Key bytes never appear in `diag`.
+// Errors: ERR_SYNTAX, ERR_KEY_REUSE, ERR_LIMIT, ERR_NO_MEMORY.
+MUST_USE enum err keys_parse(struct alloc *mem, struct keyset **out, struct keys_info *info, struct bytes text,
+                             struct diag *diag);
+
+// keys_set_secret gives the master secret for derivation (the bytes of secret_file as they are, 16 to 1024).
+// Errors: ERR_ARGUMENT.
+MUST_USE enum err keys_set_secret(struct keyset *ks, struct bytes secret, struct diag *diag);
+
+void keyset_wipe(struct keyset *ks); // overwrites every key and the secret; NULL is a no-op
+
+// keys_lookup gives the key for `q`: the record of the file, else the derived one. An asset that has any record is
+// never derived. out->asset and out->label are q's; out->given is NULL or points into the keyset.
+// Errors: ERR_NO_KEY, ERR_ARGUMENT (scheme clear, label over 64 bytes).
+MUST_USE enum err keys_lookup(struct key_record *out, const struct keyset *ks, const struct key_query *q);
+
+// keys_missing finds an asset with records, inside the scope (see keys/epochs.h), that has none for `epoch`: asked
+// before a rotation. False when none is missing.
+bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes scope, uint32_t epoch);
+
+// keys_drm gives the settings for an asset: the longest rule of the drm section that fits, else its top level.
+const struct drm_settings *keys_drm(const struct keyset *ks, struct bytes asset);
+
+// keys_derive is the documented derivation, for keys_lookup and for other people's licence servers (docs/keys.md).
+// out->iv is set for cbcs. `secret` of 16 bytes at least. Errors: ERR_ARGUMENT.
+MUST_USE enum err keys_derive(struct key_record *out, struct bytes secret, const struct key_query *q);
+
+// keys_kid gives the KID that is asked of a remote key server for `q` when no secret is shared with it:
+// a version 8 UUID from SHA-256 of the query.
+void keys_kid(uint8_t out[16], const struct key_query *q);
+
+// keys_equal compares secrets in constant time.
+bool keys_equal(const void *a, const void *b, size_t n);
+
+// A provider that answers over a transport: a row builds the request and reads the answer. The exchange itself
+// (HTTPS, authentication, retries, caching) belongs to the server.
+struct key_doc {
+  const struct key_query *queries; // one document may ask for several labels of one asset, epoch and scheme
+  uint32_t num_queries;            // 1 to KEY_DOC_MAX
+  const struct drm_settings *drm;  // which systems' data to ask for
+};
+
+enum { KEY_DOC_MAX = 16, KEY_DOC_MAX_ANSWER = 1 << 20 };
+
+struct key_provider {
+  const char *name;         // "speke2.0", "speke2.1", "json": as in the configuration
+  const char *content_type; // of the request
+  const char *headers;      // further request header lines, each ending in CR LF; "" for none
+  // Appends the request's body. The same question gives the same bytes.
+  void (*request)(struct writer *w, const struct key_doc *doc);
+  // Reads an answer with status 200 into out[num_queries]. Slices (given) come from `mem`. Nothing is believed that
+  // was not asked for: KIDs, scheme, key and IV lengths, duplicates and every system's data are checked.
+  // Errors: ERR_SYNTAX, ERR_LIMIT, ERR_NO_KEY, ERR_KEY_REUSE, ERR_MALFORMED, ERR_NO_MEMORY.
+  enum err (*answer)(struct alloc *mem, struct key_record *out, const struct key_doc *doc, struct bytes body,
+                     struct diag *diag);
+};
+
+extern const struct key_provider key_providers[];
+extern const size_t num_key_providers;
+
+// key_provider_find gives the row with this name, NULL when unknown.
+const struct key_provider *key_provider_find(struct bytes name);
