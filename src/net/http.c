@@ -1,0 +1,208 @@
+#include "net/http.h"
+#include <strings.h>
+
+enum { ST_LINE, ST_HEADERS, ST_BODY, ST_DONE };
+
+static const struct {
+  const char *name;
+  size_t len;
+} header_names[HTTP_H_COUNT] = {
+#define X(id, text) [id] = {text, sizeof(text) - 1},
+    HTTP_HEADERS(X)
+#undef X
+};
+
+static struct http_parser *self(llhttp_t *ll) { return (struct http_parser *)(void *)ll; }
+
+static int refuse(struct http_parser *p, unsigned status) {
+  if (!p->fail)
+    p->fail = (uint16_t)status;
+  return -1;
+}
+
+// extend grows a span by a piece that must follow it directly; a gap means a folded line (RFC 9112 §5.2: refuse).
+static bool extend(struct http_parser *p, struct http_span *s, const char *at, size_t n) {
+  uint32_t off = (uint32_t)(at - p->base);
+  if (s->len == 0)
+    s->off = off;
+  else if (s->off + s->len != off)
+    return false;
+  s->len += (uint32_t)n;
+  return true;
+}
+
+static int on_url(llhttp_t *ll, const char *at, size_t n) {
+  struct http_parser *p = self(ll);
+  if (!extend(p, &p->url, at, n))
+    return refuse(p, 400);
+  return p->url.len > HTTP_URL_MAX ? refuse(p, 414) : 0;
+}
+
+static int on_url_complete(llhttp_t *ll) {
+  self(ll)->state = ST_HEADERS;
+  return 0;
+}
+
+static int on_field(llhttp_t *ll, const char *at, size_t n) {
+  struct http_parser *p = self(ll);
+  if (p->state >= ST_BODY) // trailers
+    return 0;
+  return extend(p, &p->field, at, n) ? 0 : refuse(p, 400);
+}
+
+static int on_value(llhttp_t *ll, const char *at, size_t n) {
+  struct http_parser *p = self(ll);
+  if (p->state >= ST_BODY)
+    return 0;
+  return extend(p, &p->value, at, n) ? 0 : refuse(p, 400);
+}
+
+static int find_header(struct bytes name) {
+  for (int i = 0; i < HTTP_H_COUNT; i++)
+    if (header_names[i].len == name.n && strncasecmp(header_names[i].name, (const char *)name.p, name.n) == 0)
+      return i;
+  return HTTP_H_COUNT;
+}
+
+static int on_value_complete(llhttp_t *ll) {
+  struct http_parser *p = self(ll);
+  if (p->state >= ST_BODY)
+    return 0;
+  if (++p->num_headers > HTTP_HEADERS_MAX)
+    return refuse(p, 431);
+  struct http_span value = p->value;
+  int h = find_header(bytes_of(p->base + p->field.off, p->field.len));
+  p->field = p->value = (struct http_span){0, 0};
+  if (h == HTTP_H_COUNT)
+    return 0;
+  while (value.len && (p->base[value.off + value.len - 1] == ' ' || p->base[value.off + value.len - 1] == '\t'))
+    value.len--;
+  if (p->seen & 1u << h) {
+    if (h == HTTP_H_HOST)
+      return refuse(p, 400);
+    if (h == HTTP_H_RANGE || h == HTTP_H_IF_RANGE) // two of them mean nothing: ignore both
+      p->header[h] = (struct http_span){0, 0};
+    return 0;
+  }
+  p->seen |= 1u << h;
+  p->header[h] = value;
+  return 0;
+}
+
+static int on_headers_complete(llhttp_t *ll) {
+  struct http_parser *p = self(ll);
+  if (p->state >= ST_BODY)
+    return 0;
+  p->state = ST_BODY;
+  p->keep_alive = llhttp_should_keep_alive(ll) != 0;
+  p->http10 = ll->http_major == 1 && ll->http_minor == 0;
+  p->chunked = (ll->flags & F_CHUNKED) != 0;
+  p->body_len = ll->flags & F_CONTENT_LENGTH ? ll->content_length : 0;
+  if (ll->http_major != 1)
+    return refuse(p, 505);
+  if (!p->http10 && !(p->seen & 1u << HTTP_H_HOST))
+    return refuse(p, 400);
+  if (ll->upgrade && (p->chunked || p->body_len)) // where its body would end is not defined here
+    return refuse(p, 400);
+  switch (ll->method) {
+  case HTTP_GET: p->method = HTTP_M_GET; break;
+  case HTTP_HEAD: p->method = HTTP_M_HEAD; break;
+  case HTTP_POST: p->method = HTTP_M_POST; break;
+  case HTTP_OPTIONS: p->method = HTTP_M_OPTIONS; break;
+  default: p->method = HTTP_M_KNOWN;
+  }
+  return HPE_PAUSED;
+}
+
+static int on_body(llhttp_t *ll, const char *at, size_t n) {
+  (void)at;
+  struct http_parser *p = self(ll);
+  if (p->chunked)
+    p->body_len += n;
+  return 0;
+}
+
+static int on_complete(llhttp_t *ll) {
+  self(ll)->state = ST_DONE;
+  return HPE_PAUSED;
+}
+
+static const llhttp_settings_t settings = {
+    .on_url = on_url,
+    .on_url_complete = on_url_complete,
+    .on_header_field = on_field,
+    .on_header_value = on_value,
+    .on_header_value_complete = on_value_complete,
+    .on_headers_complete = on_headers_complete,
+    .on_body = on_body,
+    .on_message_complete = on_complete,
+};
+
+void http_begin(struct http_parser *p) {
+  memset(p, 0, sizeof *p);
+  llhttp_init(&p->ll, HTTP_REQUEST, &settings);
+}
+
+// What a parse error of llhttp means to the client. An unknown method that looks like one is 501 (RFC 9110 §9.1).
+static unsigned status_of(const struct http_parser *p, llhttp_errno_t e, const char *pos) {
+  if (e == HPE_INVALID_VERSION)
+    return 505;
+  if (e == HPE_INVALID_TRANSFER_ENCODING)
+    return 501;
+  if (e != HPE_INVALID_METHOD || !pos)
+    return 400;
+  for (const char *c = p->base; c <= pos; c++)
+    if ((*c < 'A' || *c > 'Z') && *c != '-')
+      return 400;
+  return 501;
+}
+
+static enum http_parse bad(struct http_parser *p, unsigned status) {
+  (void)refuse(p, status);
+  return HTTP_PARSE_BAD;
+}
+
+// execute runs llhttp over [from, n) of base and says where it stopped, by state and position.
+static enum http_parse execute(struct http_parser *p, const char *base, size_t from, size_t n, size_t *stopped) {
+  uint8_t before = p->state;
+  llhttp_errno_t e = llhttp_execute(&p->ll, base + from, n - from);
+  *stopped = n;
+  if (e == HPE_OK)
+    return HTTP_PARSE_MORE;
+  const char *pos = llhttp_get_error_pos(&p->ll);
+  if (e != HPE_PAUSED || p->fail)
+    return bad(p, status_of(p, e, pos));
+  *stopped = (size_t)(pos - base);
+  llhttp_resume(&p->ll);
+  return p->state == ST_DONE ? HTTP_PARSE_COMPLETE : before < ST_BODY ? HTTP_PARSE_HEAD : HTTP_PARSE_MORE;
+}
+
+enum http_parse http_feed(struct http_parser *p, const uint8_t *base, size_t n, size_t *used) {
+  size_t at = p->fed;
+  p->base = (const char *)base;
+  enum http_parse r = HTTP_PARSE_MORE;
+  // At most three turns: to the head's end, over an empty body, or to the end.
+  while (r == HTTP_PARSE_MORE && (at < n || p->state == ST_BODY)) {
+    bool in_head = p->state < ST_BODY;
+    r = execute(p, p->base, at, n, &at);
+    p->fed = (uint32_t)at;
+    *used = at;
+    if (in_head && r != HTTP_PARSE_BAD && at > HTTP_HEAD_MAX)
+      return bad(p, p->state == ST_LINE ? 414 : 431);
+    if (r == HTTP_PARSE_HEAD) {
+      p->body_off = (uint32_t)at;
+      if (!p->chunked && p->body_len == 0)
+        r = HTTP_PARSE_MORE; // let llhttp pass on to the end, which takes no more bytes
+    } else if (r == HTTP_PARSE_MORE && at == n) {
+      break;
+    }
+  }
+  *used = at;
+  return r;
+}
+
+enum http_parse http_drain(struct http_parser *p, const uint8_t *bytes, size_t n, size_t *used) {
+  p->base = (const char *)bytes;
+  enum http_parse r = execute(p, p->base, 0, n, used);
+  return r == HTTP_PARSE_HEAD ? HTTP_PARSE_MORE : r;
+}
