@@ -10,7 +10,8 @@
 // offsets, 64-bit sizes, negative offsets, index boxes in the middle): what is emitted is always relocatable,
 // with default-base-is-moof, and grows only by the protection's boxes.
 //
-// Order: fragments, and edits and runs within a fragment, ascend by position and never overlap.
+// Order: fragments, and edits and runs within a fragment, ascend by position and never overlap. Several edits may
+// stand at one position; all but the last of them drop nothing then, and they emit in their order.
 #pragma once
 #include "base/alloc.h"
 #include "base/err.h"
@@ -21,7 +22,7 @@ enum { IX_VERSION = 1 };
 enum ix_edit_kind {
   IX_DELETE,   // emit nothing
   IX_WORD,     // emit be32(value)
-  IX_SIZE32,   // emit be32(value + growth of `scope`)
+  IX_SIZE32,   // emit be32(value + growth of `scope`, mod 2^32: data offsets are signed)
   IX_SIZE64,   // emit be64(value + growth of `scope`)
   IX_PROTECT,  // emit saiz, saio, senc of traf number `arg` (del is 0)
   IX_SINF,     // init only: emit a sinf whose frma is `value` (del is 0)
@@ -43,12 +44,13 @@ struct ix_edit {
   uint32_t pos; // from the fragment's (or the init's) first byte
   uint32_t del; // source bytes dropped
   uint32_t value;
-  uint32_t arg; // see scope; traf numbers count from 0 within the fragment
+  uint32_t arg; // see scope; traf numbers count from 0 within the fragment, as in IX_SEC_TRAFS
   uint8_t kind, scope;
   uint8_t zero[2];
 };
 
-// Sample data that lies back to back and in decode order.
+// Sample data that lies back to back and in decode order. Never empty; samples that are in no run have size 0.
+// Runs ascend by position, which need not be the order of their samples.
 struct ix_run {
   uint32_t pos, len;           // bytes, from the fragment's first byte
   uint32_t first_sample, num_samples; // from the fragment's first sample
@@ -74,8 +76,9 @@ enum {
   IX_FRAG_SUBSEGMENT = 1, // a subsegment of the source's sidx, or a part of a folder, starts here
 };
 
+// A traf with samples. Trafs without any are not listed, get no protection boxes and do not grow.
 struct ix_traf {
-  uint32_t num_samples;
+  uint32_t num_samples; // > 0
   uint32_t first_sample; // from the fragment's first sample
 };
 
@@ -98,11 +101,25 @@ enum {
   IX_WIDE_SIZES = 1,   // some sample is longer than 65535 bytes
   IX_FOLDER = 2,       // parts are init.mp4 and *.m4s
   IX_HAD_SIDX = 4,     // subsegments come from the source's sidx
+  IX_NO_DIGEST = 8,    // identity.digest was not computed and is zero: no IV may be derived from it
+};
+
+// Bounds that ix_build and ix_open enforce, so that sizes and data offsets never overflow when a protection is
+// added: its boxes take at most IX_MAX_TRAF_GROWTH + IX_MAX_SAMPLE_GROWTH * num_samples bytes a traf.
+enum {
+  IX_MAX_TRAF_GROWTH = 256,
+  IX_MAX_SAMPLE_GROWTH = 16,
+  IX_MAX_INIT = 1 << 24,         // bytes of the init segment
+  IX_MAX_SINF = 64,              // sample entries
+  IX_MAX_FRAG_SAMPLES = 1 << 24, // samples of one fragment
+  IX_MAX_FRAG_TRAFS = 1 << 12,   // trafs of one fragment
+  IX_MAX_FRAGS = 1 << 24,
 };
 
 struct ix_identity {
   uint64_t size;       // of the source address space
   uint64_t mtime_ns;   // newest of its parts
+  uint64_t stamp;      // of every part's name, size and mtime; the maker of the source says how (storage/sidecar.h)
   uint8_t digest[32];  // SHA-256 of the source address space
 };
 
@@ -118,16 +135,18 @@ struct ix_header {
   uint32_t format;                    // original sample entry type, e.g. FOURCC('m','p','4','a')
   uint32_t sample_rate, channels;     // as a decoder outputs them
   uint32_t channel_mask;              // AC-3 family: the value for the manifest's channel configuration; else 0
-  uint32_t avg_bitrate, max_bitrate;  // bits per second of media; max over one segment-sized window (>= 1 s)
+  uint32_t avg_bitrate, max_bitrate;  // bits per second of fragments as in the source, boxes included; max over
+                                      // the shortest groups of whole fragments that last >= 1 s
   uint32_t num_parts, num_init_edits, num_frags, num_edits, num_runs, num_trafs;
   uint32_t num_sinf;                  // sample entries in stsd, each gets a sinf
   uint32_t frame_samples;             // sample duration of most samples, in ticks
+  uint32_t joc_complexity;            // E-AC-3 with joint object coding (Atmos): complexity index, else 0
+  uint32_t bit_depth;                 // lossless codecs: bits per sample of the PCM; else 0
   uint64_t num_samples, duration_ticks, start_ticks;
   uint64_t media_off, media_len;      // source range from the first fragment to the end of the last
   int64_t edit_media_time;            // first elst entry with media (AAC priming), ticks; 0 when there is none
   char codecs[64];                    // RFC 6381, NUL-terminated: "mp4a.40.2", "opus", "flac", "ec-3"
-  char language[12];                  // RFC 5646 where it can be derived, "und" otherwise, NUL-terminated
-  uint8_t zero[4];
+  char language[16];                  // RFC 5646 where it can be derived, "und" otherwise, NUL-terminated
   struct {
     uint64_t off, len;                // bytes from the blob's start
   } sec[IX_SEC_COUNT];
@@ -161,10 +180,12 @@ struct mp4_source {
 };
 
 // ix_build parses a clear fragmented audio track. It reads headers, moov and moofs only, never sample data.
-// `id` is stored as given (id->size must be src->size). The blob comes from `mem`; on failure nothing is
-// returned and `diag` says what, where and in which box.
-// Errors: those of ERR_TABLE's first half. Source: ISO/IEC 14496-12 §8, 23000-19 §7; docs/formats in headers of
-// the parsers.
+// `id` is stored as given (id->size must be src->size; a digest of zeros sets IX_NO_DIGEST). The blob and what
+// building needs meanwhile come from `mem`: a small multiple of moov and moofs. On failure nothing is returned
+// and `diag` says what, where and in which box.
+// Errors: ERR_TRUNCATED, ERR_MALFORMED, ERR_OVERFLOW, ERR_LIMIT, ERR_UNSUPPORTED, ERR_PROTECTED, ERR_PROGRESSIVE,
+// ERR_NOT_AUDIO, ERR_MISSING, ERR_NO_MEMORY, ERR_IO, and ERR_STALE when the source changes meanwhile.
+// Source: ISO/IEC 14496-12 §8, 23000-19 §7; the parsers cite their clauses.
 MUST_USE enum err ix_build(struct alloc *mem, struct bytes *blob, const struct mp4_source *src,
                            const struct ix_identity *id, struct diag *diag);
 
@@ -174,8 +195,8 @@ MUST_USE enum err ix_build(struct alloc *mem, struct bytes *blob, const struct m
 MUST_USE enum err ix_open(struct track_index *out, struct bytes blob, struct diag *diag);
 
 // ix_identity_is says whether the index was made from this state of the source, without the digest:
-// size and mtime in nanoseconds.
-bool ix_identity_is(const struct track_index *ix, uint64_t size, uint64_t mtime_ns);
+// size, mtime and stamp.
+bool ix_identity_is(const struct track_index *ix, const struct ix_identity *now);
 
 // Segments: what a player requests. first_frag[i] is segment i's first fragment; first_frag[num] == num_frags.
 struct ix_segments {
@@ -187,3 +208,6 @@ struct ix_segments {
 // else until a segment has reached `target_ticks` (0: every fragment is one).
 uint32_t ix_segment_count(const struct track_index *ix, uint64_t target_ticks);
 void ix_segment_fill(const struct track_index *ix, uint64_t target_ticks, uint32_t *first_frag);
+
+_Static_assert(sizeof(struct ix_edit) == 20 && sizeof(struct ix_run) == 16 && sizeof(struct ix_traf) == 8, "blob");
+_Static_assert(sizeof(struct ix_frag) == 80 && sizeof(struct ix_header) == 288 + 16 * IX_SEC_COUNT, "blob");

@@ -1,0 +1,30 @@
+#include "mp4/index.h"
+
+// Visits segments in order; `first_frag` may be NULL to count only.
+static uint32_t group(const struct track_index *ix, uint64_t target_ticks, uint32_t *first_frag) {
+  const struct ix_header *h = ix->h;
+  bool marked = (h->flags & (IX_HAD_SIDX | IX_FOLDER)) != 0;
+  uint32_t num = 0;
+  uint64_t ticks = 0; // of the open segment
+  for (uint32_t f = 0; f < h->num_frags; f++) {
+    bool starts = marked ? (ix->frags[f].flags & IX_FRAG_SUBSEGMENT) != 0 : ticks >= target_ticks;
+    if (f == 0 || starts) {
+      if (first_frag)
+        first_frag[num] = f;
+      num++;
+      ticks = 0;
+    }
+    ticks += ix->frags[f].duration_ticks;
+  }
+  if (first_frag)
+    first_frag[num] = h->num_frags;
+  return num;
+}
+
+uint32_t ix_segment_count(const struct track_index *ix, uint64_t target_ticks) {
+  return group(ix, target_ticks, NULL);
+}
+
+void ix_segment_fill(const struct track_index *ix, uint64_t target_ticks, uint32_t *first_frag) {
+  (void)group(ix, target_ticks, first_frag);
+}
