@@ -27,6 +27,7 @@ enum ix_edit_kind {
   IX_PROTECT,  // emit saiz, saio, senc of traf number `arg` (del is 0)
   IX_SINF,     // init only: emit a sinf whose frma is `value` (del is 0)
   IX_PSSH,     // init only: emit the protection's pssh boxes (del is 0)
+  IX_ENTRY,    // init only: emit be32(value), 'enca', over the sample entry's type (del is 4); a clear plan keeps it
   IX_KIND_COUNT
 };
 
