@@ -8,7 +8,7 @@ struct media_file {
   uint64_t size, mtime_ns, ino;
 };
 
-struct media_source {
+struct track_files {
   int root_fd; // of the media folder
   uint32_t num_files;
   const struct media_file *files;
