@@ -1,0 +1,303 @@
+// AES-NI kernels, compiled twice: aesni.c (two-operand SSE encoding) and aesni_vex.c (three-operand VEX encoding,
+// which saves register copies). The including file defines AESNI_OPS, AESNI_NAME and AESNI_CPU.
+//
+// An AES round has a latency of 3-4 cycles and two start per cycle, so eight independent blocks keep the units
+// busy. CTR and CBC decryption find them within a sample; CBC encryption takes eight samples, one per lane.
+//
+// CBC encryption. All lanes run together until the shortest of them ends: `count` holds eight 16-bit numbers of
+// remaining blocks and one PHMINPOSUW finds the least and its lane. That lane takes the next job, so the branch
+// that leaves the inner loop depends on sizes only and is resolved long before the rounds in flight are done.
+// A lane without a job works on a scratch buffer. Lane addresses are kept relative to the running position `t`,
+// so that a step has no pointers to advance.
+#include <immintrin.h>
+
+#include "simd/jobs.h"
+#include "simd/ops.h"
+
+enum {
+  LANES = 8,
+  SCRATCH = 32, // blocks an idle lane may touch before it is set back
+};
+
+static inline __m128i load(const void *p) {
+  return _mm_loadu_si128((const __m128i *)p);
+}
+
+static inline void store(void *p, __m128i v) {
+  _mm_storeu_si128((__m128i *)p, v);
+}
+
+static inline __m128i rk(const struct aes_key *k, int round) {
+  return _mm_load_si128((const __m128i *)k->enc[round]);
+}
+
+static inline __m128i dk(const struct aes_key *k, int round) {
+  return _mm_load_si128((const __m128i *)k->dec[round]);
+}
+
+// Rounds 1 to 10 of `n` blocks (a constant) that round key 0 is already in.
+__attribute__((always_inline)) static inline void rounds(const struct aes_key *k, __m128i *x, int n) {
+  for (int r = 1; r < 10; r++) {
+    __m128i key = rk(k, r);
+    for (int i = 0; i < n; i++)
+      x[i] = _mm_aesenc_si128(x[i], key);
+  }
+  for (int i = 0; i < n; i++)
+    x[i] = _mm_aesenclast_si128(x[i], rk(k, 10));
+}
+
+__attribute__((always_inline)) static inline void inv_rounds(const struct aes_key *k, __m128i *x, int n) {
+  for (int r = 1; r < 10; r++) {
+    __m128i key = dk(k, r);
+    for (int i = 0; i < n; i++)
+      x[i] = _mm_aesdec_si128(x[i], key);
+  }
+  for (int i = 0; i < n; i++)
+    x[i] = _mm_aesdeclast_si128(x[i], dk(k, 10));
+}
+
+// One step of FIPS 197 §5.2: `assist` holds SubWord(RotWord(w3)) ^ rcon in its highest word.
+static inline __m128i expand(__m128i key, __m128i assist) {
+  key = _mm_xor_si128(key, _mm_slli_si128(key, 4));
+  key = _mm_xor_si128(key, _mm_slli_si128(key, 8));
+  return _mm_xor_si128(key, _mm_shuffle_epi32(assist, 0xff));
+}
+
+static void key_init(struct aes_key *out, const uint8_t key[16]) {
+  __m128i k[11];
+  k[0] = load(key);
+#define STEP(i, rcon) k[i] = expand(k[(i) - 1], _mm_aeskeygenassist_si128(k[(i) - 1], rcon))
+  STEP(1, 0x01);
+  STEP(2, 0x02);
+  STEP(3, 0x04);
+  STEP(4, 0x08);
+  STEP(5, 0x10);
+  STEP(6, 0x20);
+  STEP(7, 0x40);
+  STEP(8, 0x80);
+  STEP(9, 0x1b);
+  STEP(10, 0x36);
+#undef STEP
+  for (int i = 0; i < 11; i++) {
+    store(out->enc[i], k[i]);
+    store(out->dec[10 - i], i % 10 ? _mm_aesimc_si128(k[i]) : k[i]);
+  }
+}
+
+struct lanes {
+  __m128i x[LANES]; // last ciphertext block of each
+  uintptr_t src[LANES], dst[LANES];
+  uint64_t left[LANES]; // blocks that `count` does not hold yet
+};
+
+__attribute__((noinline)) static void run(const struct aes_key *k, struct lanes *l, uintptr_t t, uintptr_t end) {
+  __m128i x[LANES];
+  for (int i = 0; i < LANES; i++)
+    x[i] = l->x[i];
+  __m128i first = rk(k, 0);
+  for (; t != end; t += 16) {
+    for (int i = 0; i < LANES; i++)
+      x[i] = _mm_xor_si128(x[i], _mm_xor_si128(first, load((const void *)(l->src[i] + t))));
+    rounds(k, x, LANES);
+    for (int i = 0; i < LANES; i++)
+      store((void *)(l->dst[i] + t), x[i]);
+  }
+  for (int i = 0; i < LANES; i++)
+    l->x[i] = x[i];
+}
+
+// Gives lane `i` its next piece of work: the rest of a job too long for 16 bits, or a new job. Returns blocks to
+// do, 0 when there is no more.
+static unsigned refill(struct lanes *l, unsigned i, struct aes_jobs *it, __m128i iv, uintptr_t t) {
+  if (!l->left[i]) {
+    struct aes_job job;
+    if (!aes_jobs_next(it, &job))
+      return 0;
+    l->src[i] = (uintptr_t)job.src - t;
+    l->dst[i] = (uintptr_t)job.dst - t;
+    l->left[i] = job.blocks;
+    l->x[i] = iv;
+  }
+  unsigned n = l->left[i] < 0x8000 ? (unsigned)l->left[i] : 0x8000;
+  l->left[i] -= n;
+  return n;
+}
+
+static void cbc_encrypt(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
+  uint8_t scratch[16 * SCRATCH];
+  memset(scratch, 0, sizeof scratch);
+  struct aes_jobs it;
+  aes_jobs_init(&it, segs, num);
+  struct lanes l;
+  memset(&l, 0, sizeof l);
+  const __m128i numbers = _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7), start = load(iv);
+  __m128i count = _mm_setzero_si128();
+  unsigned idle = 0; // lanes that are out of work for good; their count stays 0xffff
+  for (uintptr_t t = 0;;) {
+    __m128i least = _mm_minpos_epu16(count);
+    unsigned n = (unsigned)_mm_extract_epi16(least, 0), lane = (unsigned)_mm_extract_epi16(least, 1);
+    if (n == 0xffff)
+      break;
+    bool ends = true;
+    if (idle && n) {
+      ends = n <= SCRATCH;
+      n = ends ? n : SCRATCH;
+      for (unsigned i = 0; i < LANES; i++)
+        if (idle >> i & 1)
+          l.src[i] = l.dst[i] = (uintptr_t)scratch - t;
+    }
+    if (n) {
+      run(k, &l, t, t + 16 * (uintptr_t)n);
+      t += 16 * (uintptr_t)n;
+      __m128i out = _mm_cmpeq_epi16(count, _mm_set1_epi16(-1));
+      count = _mm_or_si128(_mm_sub_epi16(count, _mm_set1_epi16((short)n)), out);
+    }
+    if (ends) {
+      unsigned more = refill(&l, lane, &it, start, t);
+      if (!more) {
+        idle |= 1u << lane;
+        more = 0xffff;
+      }
+      __m128i here = _mm_cmpeq_epi16(numbers, _mm_set1_epi16((short)lane));
+      count = _mm_or_si128(count, _mm_and_si128(here, _mm_set1_epi16((short)more)));
+    }
+  }
+}
+
+static __m128i decrypt_chain(const struct aes_key *k, __m128i iv, uint8_t *dst, const uint8_t *src, size_t blocks) {
+  for (; blocks >= LANES; blocks -= LANES, src += 16 * LANES, dst += 16 * LANES) {
+    __m128i c[LANES], x[LANES];
+    for (int i = 0; i < LANES; i++) {
+      c[i] = load(src + 16 * i);
+      x[i] = _mm_xor_si128(c[i], dk(k, 0));
+    }
+    inv_rounds(k, x, LANES);
+    for (int i = 0; i < LANES; i++)
+      store(dst + 16 * i, _mm_xor_si128(x[i], i ? c[i - 1] : iv));
+    iv = c[LANES - 1];
+  }
+  for (; blocks; blocks--, src += 16, dst += 16) {
+    __m128i c = load(src), x = _mm_xor_si128(c, dk(k, 0));
+    inv_rounds(k, &x, 1);
+    store(dst, _mm_xor_si128(x, iv));
+    iv = c;
+  }
+  return iv;
+}
+
+static void cbc_decrypt(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
+  struct aes_jobs it;
+  struct aes_job job;
+  aes_jobs_init(&it, segs, num);
+  while (aes_jobs_next(&it, &job))
+    decrypt_chain(k, load(iv), job.dst, job.src, job.blocks);
+}
+
+static void cbc_chain(const struct aes_key *k, bool encrypt, uint8_t iv[16], uint8_t *dst, const uint8_t *src,
+                      size_t num_blocks) {
+  __m128i x = load(iv);
+  if (!encrypt) {
+    store(iv, decrypt_chain(k, x, dst, src, num_blocks));
+    return;
+  }
+  for (; num_blocks; num_blocks--, src += 16, dst += 16) {
+    x = _mm_xor_si128(x, _mm_xor_si128(load(src), rk(k, 0)));
+    rounds(k, &x, 1);
+    store(dst, x);
+  }
+  store(iv, x);
+}
+
+static void ecb_encrypt(const struct aes_key *k, uint8_t *dst, const uint8_t *src, size_t num_blocks) {
+  for (; num_blocks >= LANES; num_blocks -= LANES, src += 16 * LANES, dst += 16 * LANES) {
+    __m128i x[LANES];
+    for (int i = 0; i < LANES; i++)
+      x[i] = _mm_xor_si128(load(src + 16 * i), rk(k, 0));
+    rounds(k, x, LANES);
+    for (int i = 0; i < LANES; i++)
+      store(dst + 16 * i, x[i]);
+  }
+  for (; num_blocks; num_blocks--, src += 16, dst += 16) {
+    __m128i x = _mm_xor_si128(load(src), rk(k, 0));
+    rounds(k, &x, 1);
+    store(dst, x);
+  }
+}
+
+// Key stream for `n` blocks (a constant) of counters high ‖ low + 0…, carried into `high`.
+__attribute__((always_inline)) static inline void stream(const struct aes_key *k, __m128i *x, int n, uint64_t high,
+                                                         uint64_t low) {
+  for (int i = 0; i < n; i++) {
+    uint64_t lo = low + (unsigned)i;
+    x[i] = _mm_set_epi64x((long long)__builtin_bswap64(lo), (long long)__builtin_bswap64(high + (lo < low)));
+    x[i] = _mm_xor_si128(x[i], rk(k, 0));
+  }
+  rounds(k, x, n);
+}
+
+static void ctr_sample(const struct aes_key *k, const uint8_t counter[16], uint8_t *dst, const uint8_t *src, size_t n) {
+  uint64_t high = load_be64(counter), low = load_be64(counter + 8);
+  __m128i x[LANES];
+  for (; n >= 16 * LANES; n -= 16 * LANES, src += 16 * LANES, dst += 16 * LANES) {
+    stream(k, x, LANES, high, low);
+    for (int i = 0; i < LANES; i++)
+      x[i] = _mm_xor_si128(x[i], load(src + 16 * i));
+    for (int i = 0; i < LANES; i++)
+      store(dst + 16 * i, x[i]);
+    high += low + LANES < low;
+    low += LANES;
+  }
+  if (!n)
+    return;
+  if (n <= 64)
+    stream(k, x, 4, high, low);
+  else
+    stream(k, x, LANES, high, low);
+  const __m128i *s = x;
+  for (; n >= 16; n -= 16, src += 16, dst += 16, s++)
+    store(dst, _mm_xor_si128(*s, load(src)));
+  uint8_t rest[16];
+  store(rest, n ? *s : _mm_setzero_si128());
+  for (size_t i = 0; i < n; i++)
+    dst[i] = src[i] ^ rest[i];
+}
+
+static void ctr(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num) {
+  for (size_t s = 0; s < num; s++) {
+    size_t at = 0;
+    for (size_t i = 0; i < segs[s].num; i++) {
+      uint8_t counter[16];
+      size_t len = aes_ctr_size(&segs[s], i);
+      aes_ctr_first(counter, &segs[s], i);
+      ctr_sample(k, counter, segs[s].dst + at, segs[s].src + at, len);
+      at += len;
+    }
+  }
+}
+
+static void cbc_pattern(const struct aes_key *k, bool encrypt, struct aes_pattern pattern, const uint8_t iv[16],
+                        const struct aes_cbc_seg *seg) {
+  aes_cbc_pattern(cbc_chain, k, encrypt, pattern, iv, seg);
+}
+
+static void ctr_pattern(const struct aes_key *k, struct aes_pattern pattern, const uint8_t (*ivs)[16],
+                        const struct aes_cbc_seg *seg) {
+  aes_ctr_pattern(ecb_encrypt, k, pattern, ivs, seg);
+}
+
+static bool usable(void) {
+  return (aes_cpu() & AESNI_CPU) == AESNI_CPU;
+}
+
+const struct aes_ops AESNI_OPS = {
+    .name = AESNI_NAME,
+    .usable = usable,
+    .key_init = key_init,
+    .cbc_encrypt = cbc_encrypt,
+    .cbc_decrypt = cbc_decrypt,
+    .ctr = ctr,
+    .cbc_pattern = cbc_pattern,
+    .ctr_pattern = ctr_pattern,
+    .cbc_chain = cbc_chain,
+    .ecb_encrypt = ecb_encrypt,
+};

@@ -1,0 +1,54 @@
+#include "simd/jobs.h"
+
+static void open_more(struct aes_jobs *it) {
+  while (it->num_open < AES_MERGE && it->num_segs) {
+    if (it->segs->num_lanes) {
+      it->open[it->num_open].seg = it->segs;
+      it->open[it->num_open++].at = 0;
+    }
+    it->segs++;
+    it->num_segs--;
+  }
+}
+
+void aes_jobs_init(struct aes_jobs *it, const struct aes_cbc_seg *segs, size_t num) {
+  it->segs = segs;
+  it->num_segs = num;
+  it->num_open = 0;
+  open_more(it);
+}
+
+bool aes_jobs_next(struct aes_jobs *it, struct aes_job *out) {
+  while (it->num_open) {
+    size_t best = 0;
+    uint32_t best_len = it->open[0].seg->lanes[it->open[0].at].len;
+    for (size_t i = 1; i < it->num_open; i++) {
+      uint32_t len = it->open[i].seg->lanes[it->open[i].at].len;
+      if (len / 16 > best_len / 16) {
+        best = i;
+        best_len = len;
+      }
+    }
+    const struct aes_cbc_seg *seg = it->open[best].seg;
+    struct aes_lane lane = seg->lanes[it->open[best].at++];
+    if (it->open[best].at == seg->num_lanes) {
+      it->open[best] = it->open[--it->num_open];
+      open_more(it);
+    }
+    const uint8_t *src = seg->src + lane.off;
+    uint8_t *dst = seg->dst + lane.off;
+    if (src != dst)
+      aes_lane_tail(dst, src, lane.len);
+    if (lane.len >= 16) {
+      *out = (struct aes_job){src, dst, lane.len / 16};
+      return true;
+    }
+  }
+  return false;
+}
+
+void aes_xor_parts(const struct aes_job *parts, const uint8_t *stream, size_t num) {
+  for (size_t i = 0; i < num; i++)
+    for (size_t j = 0; j < parts[i].blocks; j++)
+      parts[i].dst[j] = parts[i].src[j] ^ stream[16 * i + j];
+}

@@ -1,0 +1,73 @@
+// What all kernels share about a burst: the order of its chains, trailing bytes, counters. Private to simd/.
+#pragma once
+#include "simd/aes.h"
+
+// One chain: whole blocks from src to dst.
+struct aes_job {
+  const uint8_t *src;
+  uint8_t *dst;
+  uint64_t blocks;
+};
+
+enum { AES_MERGE = 16 }; // segments whose lanes are merged by length at a time
+
+// Walks the lanes of all segments, merging the segments' orders: longest first when each is in aes_lane_order.
+// Copies the trailing bytes of each lane on the way.
+struct aes_jobs {
+  const struct aes_cbc_seg *segs; // not yet opened
+  size_t num_segs;
+  struct {
+    const struct aes_cbc_seg *seg;
+    size_t at;
+  } open[AES_MERGE];
+  size_t num_open;
+};
+
+void aes_jobs_init(struct aes_jobs *it, const struct aes_cbc_seg *segs, size_t num);
+
+// aes_jobs_next gives the next chain of at least one block, false when there is none.
+bool aes_jobs_next(struct aes_jobs *it, struct aes_job *out);
+
+// aes_lane_tail copies the bytes after the last whole block of a lane. To be called before the lane's blocks are
+// written: where there is a whole block it copies 16 bytes at once and relies on the cipher to overwrite the rest.
+static inline void aes_lane_tail(uint8_t *dst, const uint8_t *src, size_t len) {
+  if (len >= 16)
+    memcpy(dst + len - 16, src + len - 16, 16);
+  else
+    for (size_t i = 0; i < len; i++)
+      dst[i] = src[i];
+}
+
+// Counter blocks, big-endian: over the low 64 bits and over all 128.
+static inline void aes_counter_add64(uint8_t c[16], uint64_t n) {
+  store_be64(c + 8, load_be64(c + 8) + n);
+}
+
+static inline void aes_counter_add128(uint8_t c[16], uint64_t n) {
+  uint64_t low = load_be64(c + 8) + n;
+  store_be64(c, load_be64(c) + (low < n));
+  store_be64(c + 8, low);
+}
+
+static inline uint32_t aes_ctr_size(const struct aes_ctr_seg *s, size_t i) {
+  return s->sizes16 ? s->sizes16[i] : s->sizes32[i];
+}
+
+static inline void aes_ctr_first(uint8_t c[16], const struct aes_ctr_seg *s, size_t i) {
+  if (s->ivs) {
+    memcpy(c, s->ivs[i], 16);
+  } else {
+    store_be64(c, s->iv + i);
+    store_be64(c + 8, 0);
+  }
+}
+
+// aes_xor_parts xors key stream block i into part i (`blocks` is its length in bytes, up to 16).
+void aes_xor_parts(const struct aes_job *parts, const uint8_t *stream, size_t num);
+
+// The pattern forms, over a kernel's chain and block functions.
+void aes_cbc_pattern(void (*chain)(const struct aes_key *, bool, uint8_t[16], uint8_t *, const uint8_t *, size_t),
+                     const struct aes_key *k, bool encrypt, struct aes_pattern pattern, const uint8_t iv[16],
+                     const struct aes_cbc_seg *seg);
+void aes_ctr_pattern(void (*ecb)(const struct aes_key *, uint8_t *, const uint8_t *, size_t), const struct aes_key *k,
+                     struct aes_pattern pattern, const uint8_t (*ivs)[16], const struct aes_cbc_seg *seg);
