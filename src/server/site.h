@@ -9,12 +9,14 @@
 #include "server/route.h"
 #include <stdatomic.h>
 
+struct cache;
 struct site;
+struct track_files;
 
 // A track under one (scheme, epoch): everything that its responses need. Immutable but for refs and cached sources.
 struct ptrack {
   struct plan plan;
-  struct media_source *source; // storage: files and their identity (storage/source.h)
+  const struct track_files *source; // files and their identity (storage/source.h)
   uint64_t etag;               // changes when any output byte could: digest, scheme, epoch, key, IV, format version
   uint64_t source_id;          // cache key of the clear bytes: same for all schemes and epochs of one source identity
   _Atomic uint32_t refs;
@@ -69,6 +71,9 @@ void site_offline(struct site *s, unsigned worker, bool offline);
 
 // A fill found that the source is no longer what the index describes: forget the track, look again.
 void site_source_changed(struct site *s, const struct ptrack *t);
+
+// The cache of clear segments: key (ptrack.source_id, segment).
+struct cache *site_cache(struct site *s);
 
 void ptrack_ref(const struct ptrack *t);
 void ptrack_unref(struct site *s, const struct ptrack *t);

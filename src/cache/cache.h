@@ -1,0 +1,53 @@
+// Clear segments in RAM, one copy for all workers, bounded. A hit takes no lock; a miss takes a short one. Memory is
+// taken at start and cut into regions that are filled from front to back, first those of a small probation part;
+// what is asked for again there is moved to the main part when its region is emptied, the rest is forgotten but for its
+// name (S3-FIFO: Yang et al., SOSP 2023). Regions are emptied ahead of need by cache_tend, on another thread.
+//
+// A key is (source, segment) where `source` names one state of one file: bytes under a key never change.
+#pragma once
+#include "base/err.h"
+#include "cache/quiet.h"
+
+struct cache;
+struct cache_node;
+
+enum cache_got {
+  CACHE_HIT,    // out->data is good until the worker's next quiet point
+  CACHE_FILL,   // the caller reads `len` bytes to out->data and then calls cache_fill_done, whatever happened
+  CACHE_WAIT,   // somebody else is filling: w->ready will be called
+  CACHE_BYPASS, // no room now, or too large: the caller reads into memory of its own
+};
+
+struct cache_ref {
+  uint8_t *data;
+  struct cache_node *node;
+};
+
+struct cache_waiter {
+  void (*ready)(struct cache_waiter *w); // on the filler's thread; then ask again (a failed fill: whoever asks first fills)
+  struct cache_waiter *next;
+};
+
+struct cache_counts {
+  uint64_t fills, fill_bytes, evicted, promoted, bypassed;
+  uint64_t bytes, blocks; // held now
+};
+
+// cache_new takes `size` bytes of address space; pages are used as they fill. NULL: out of memory.
+struct cache *cache_new(uint64_t size, struct quiet *q);
+void cache_free(struct cache *c); // no worker may be running. NULL is a no-op.
+
+enum cache_got cache_get(struct cache *c, struct cache_ref *out, uint64_t source_id, uint32_t segment, uint32_t len,
+                         struct cache_waiter *w);
+
+// cache_fill_done ends a CACHE_FILL: the bytes become visible (ok) or the place is given up. Wakes who waits.
+// With ok, ref->data stays good until the caller's next quiet point.
+void cache_fill_done(struct cache *c, struct cache_ref *ref, bool ok);
+
+// cache_tend empties regions until enough are free; returns true when it must be called again soon (regions wait for
+// quiet points). Call it from one thread that also calls quiet_reclaim, a few hundred times a second while it says true,
+// and whenever cache_wants_tending.
+bool cache_tend(struct cache *c);
+bool cache_wants_tending(const struct cache *c);
+
+void cache_stats(struct cache *c, struct cache_counts *out);

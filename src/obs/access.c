@@ -1,0 +1,259 @@
+#include "obs/access.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/writer.h"
+#include "obs/log.h"
+
+enum {
+  RING_RECORDS = 1024, // a power of two; 1 MB a ring
+  LINE_MAX_BYTES = 8192,
+  BATCH_BYTES = 1 << 16,
+  TURN_MS = 20,
+};
+
+struct access_ring {
+  _Atomic uint64_t head __attribute__((aligned(64))); // written by the worker
+  _Atomic uint64_t dropped;
+  uint64_t tail_seen; // the worker's last look at `tail`
+  _Atomic uint64_t tail __attribute__((aligned(64))); // written by the log's thread
+  struct access_record records[RING_RECORDS];
+};
+
+struct access_log {
+  pthread_t thread;
+  char *path;
+  enum access_format format;
+  int fd;
+  bool told; // a failing write was reported
+  unsigned num_rings;
+  struct access_ring *rings;
+  _Atomic bool stop, reopen;
+  _Atomic uint64_t written, lost; // lost: dropped because the file could not be written
+  uint8_t batch[BATCH_BYTES];
+  size_t batch_len;
+  uint64_t batch_lines;
+};
+
+struct access_ring *access_ring(struct access_log *log, unsigned n) { return &log->rings[n]; }
+
+struct access_record *access_slot(struct access_ring *r) {
+  uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
+  if (head - r->tail_seen == RING_RECORDS) {
+    r->tail_seen = atomic_load_explicit(&r->tail, memory_order_acquire);
+    if (head - r->tail_seen == RING_RECORDS) {
+      atomic_store_explicit(&r->dropped, atomic_load_explicit(&r->dropped, memory_order_relaxed) + 1, memory_order_relaxed);
+      return NULL;
+    }
+  }
+  return &r->records[head % RING_RECORDS];
+}
+
+void access_push(struct access_ring *r) {
+  atomic_store_explicit(&r->head, atomic_load_explicit(&r->head, memory_order_relaxed) + 1, memory_order_release);
+}
+
+void access_counts(const struct access_log *log, uint64_t *written, uint64_t *dropped) {
+  *written = atomic_load_explicit(&log->written, memory_order_relaxed);
+  *dropped = atomic_load_explicit(&log->lost, memory_order_relaxed);
+  for (unsigned i = 0; i < log->num_rings; i++)
+    *dropped += atomic_load_explicit(&log->rings[i].dropped, memory_order_relaxed);
+}
+
+// Text from a client: control bytes, quotes, backslashes and bytes above ASCII as \xHH (combined) or \u00HH (JSON), so that
+// a line is always one line and always parses.
+static void put_text(struct writer *w, const char *s, size_t n, bool json) {
+  static const char digits[] = "0123456789abcdef";
+  for (size_t i = 0; i < n; i++) {
+    unsigned char c = (unsigned char)s[i];
+    if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
+      wr_u8(w, c);
+      continue;
+    }
+    wr_str(w, json ? "\\u00" : "\\x");
+    wr_u8(w, (uint8_t)digits[c >> 4]);
+    wr_u8(w, (uint8_t)digits[c & 15]);
+  }
+}
+
+static void put_ip(struct writer *w, const uint8_t ip[16]) {
+  static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  char text[INET6_ADDRSTRLEN] = "-";
+  bool v4 = memcmp(ip, mapped, 12) == 0;
+  if (!inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? ip + 12 : ip, text, sizeof text))
+    strcpy(text, "-");
+  wr_str(w, text);
+}
+
+static const char *method_name(uint8_t m) {
+  switch (m) {
+  case 'G': return "GET";
+  case 'H': return "HEAD";
+  case 'P': return "POST";
+  case 'O': return "OPTIONS";
+  default: return "-";
+  }
+}
+
+static void put_quoted(struct writer *w, const char *s, size_t n) {
+  wr_str(w, " \"");
+  if (n)
+    put_text(w, s, n, false);
+  else
+    wr_str(w, "-");
+  wr_str(w, "\"");
+}
+
+static void put_combined(struct writer *w, const struct access_record *r) {
+  char when[40];
+  struct tm tm;
+  time_t t = (time_t)(r->wall_ns / 1000000000u);
+  gmtime_r(&t, &tm);
+  strftime(when, sizeof when, "%d/%b/%Y:%H:%M:%S +0000", &tm);
+  put_ip(w, r->ip);
+  wr_fmt(w, " - - [%s] \"%s ", when, method_name(r->method));
+  put_text(w, r->path, r->path_len, false);
+  wr_fmt(w, " HTTP/1.1\" %u %llu", r->status, (unsigned long long)r->bytes);
+  put_quoted(w, r->referer, r->referer_len);
+  put_quoted(w, r->agent, r->agent_len);
+  wr_str(w, "\n");
+}
+
+static void put_json_text(struct writer *w, const char *name, const char *s, size_t n) {
+  wr_fmt(w, ",\"%s\":\"", name);
+  put_text(w, s, n, true);
+  wr_str(w, "\"");
+}
+
+static void put_json(struct writer *w, const struct access_record *r) {
+  char when[40];
+  struct tm tm;
+  time_t t = (time_t)(r->wall_ns / 1000000000u);
+  gmtime_r(&t, &tm);
+  strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
+  wr_fmt(w, "{\"time\":\"%s.%03uZ\",\"ip\":\"", when, (unsigned)(r->wall_ns / 1000000u % 1000u));
+  put_ip(w, r->ip);
+  wr_fmt(w, "\",\"method\":\"%s\"", method_name(r->method));
+  put_json_text(w, "path", r->path, r->path_len);
+  wr_fmt(w, ",\"status\":%u,\"bytes\":%llu,\"duration\":%.6f,\"ttfb\":%.6f,\"tls\":%s", r->status,
+         (unsigned long long)r->bytes, r->duration_us / 1e6, r->ttfb_us / 1e6, r->tls ? "true" : "false");
+  put_json_text(w, "range", r->range, r->range_len);
+  put_json_text(w, "referer", r->referer, r->referer_len);
+  put_json_text(w, "agent", r->agent, r->agent_len);
+  wr_str(w, "}\n");
+}
+
+static int open_file(const char *path) {
+  if (!strcmp(path, "-"))
+    return dup(STDOUT_FILENO);
+  return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+}
+
+static void flush(struct access_log *log) {
+  size_t done = 0;
+  while (done < log->batch_len) {
+    ssize_t n = write(log->fd, log->batch + done, log->batch_len - done);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0) {
+      if (!log->told)
+        log_line(LOG_ERROR, "access log %s: %s; lines are being dropped", log->path, strerror(errno));
+      log->told = true;
+      atomic_fetch_add(&log->lost, log->batch_lines);
+      log->batch_len = 0;
+      log->batch_lines = 0;
+      return;
+    }
+    done += (size_t)n;
+  }
+  log->told = false;
+  atomic_fetch_add(&log->written, log->batch_lines);
+  log->batch_len = 0;
+  log->batch_lines = 0;
+}
+
+static bool drain(struct access_log *log, struct access_ring *r) {
+  uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
+  uint64_t head = atomic_load_explicit(&r->head, memory_order_acquire);
+  bool any = tail != head;
+  for (; tail != head; tail++) {
+    if (BATCH_BYTES - log->batch_len < LINE_MAX_BYTES)
+      flush(log);
+    struct writer w = wr_of(log->batch + log->batch_len, LINE_MAX_BYTES);
+    (log->format == ACCESS_JSON ? put_json : put_combined)(&w, &r->records[tail % RING_RECORDS]);
+    log->batch_len += w.n; // a record's texts are bounded: the longest line fits
+    log->batch_lines++;
+    atomic_store_explicit(&r->tail, tail + 1, memory_order_release);
+  }
+  return any;
+}
+
+_Static_assert((ACCESS_PATH_MAX + ACCESS_RANGE_MAX + 2 * ACCESS_TEXT_MAX) * 6 + 512 < LINE_MAX_BYTES, "a line fits");
+
+static void *run(void *arg) {
+  struct access_log *log = arg;
+  for (;;) {
+    bool stop = atomic_load(&log->stop), any = false;
+    if (atomic_exchange(&log->reopen, false)) {
+      int fd = open_file(log->path);
+      if (fd < 0) {
+        log_line(LOG_ERROR, "access log %s: %s; going on with the old file", log->path, strerror(errno));
+      } else {
+        close(log->fd);
+        log->fd = fd;
+      }
+    }
+    for (unsigned i = 0; i < log->num_rings; i++)
+      any |= drain(log, &log->rings[i]);
+    if (log->batch_len)
+      flush(log);
+    if (stop)
+      return NULL;
+    if (!any)
+      nanosleep(&(struct timespec){.tv_nsec = TURN_MS * 1000000L}, NULL);
+  }
+}
+
+enum err access_open(struct access_log **out, const char *path, enum access_format format, unsigned num_rings) {
+  int fd = open_file(path);
+  if (fd < 0)
+    return ERR_IO;
+  struct access_log *log = calloc(1, sizeof *log);
+  struct access_ring *rings = aligned_alloc(64, num_rings * sizeof *rings);
+  char *copy = strdup(path);
+  if (!log || !rings || !copy)
+    goto fail;
+  memset((void *)rings, 0, num_rings * sizeof *rings);
+  *log = (struct access_log){.path = copy, .format = format, .fd = fd, .num_rings = num_rings, .rings = rings};
+  if (pthread_create(&log->thread, NULL, run, log))
+    goto fail;
+  *out = log;
+  return ERR_OK;
+fail:
+  close(fd);
+  free(log);
+  free(rings);
+  free(copy);
+  return ERR_NO_MEMORY;
+}
+
+void access_reopen(struct access_log *log) { atomic_store(&log->reopen, true); }
+
+void access_close(struct access_log *log) {
+  if (!log)
+    return;
+  atomic_store(&log->stop, true);
+  pthread_join(log->thread, NULL);
+  close(log->fd);
+  free(log->rings);
+  free(log->path);
+  free(log);
+}

@@ -1,0 +1,50 @@
+// Access log: each worker has a ring that only it writes, one thread reads them all, formats and writes the file. A full ring
+// drops the line and counts it: a slow disk never slows a response.
+#pragma once
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum access_format { ACCESS_COMBINED, ACCESS_JSON };
+
+enum { ACCESS_PATH_MAX = 512, ACCESS_TEXT_MAX = 128, ACCESS_RANGE_MAX = 64 };
+
+// What a worker records; texts are cut to their field, the writer escapes them.
+struct access_record {
+  uint64_t wall_ns;     // CLOCK_REALTIME, when the response was done
+  uint64_t bytes;       // body bytes sent
+  uint32_t duration_us, ttfb_us;
+  uint8_t ip[16];       // IPv6, or IPv4 mapped (::ffff:a.b.c.d)
+  uint16_t status;
+  uint8_t method;       // 'G' GET, 'H' HEAD, 'P' POST, 'O' OPTIONS, else '-'
+  uint8_t tls;          // 0 or 1
+  uint16_t path_len;
+  uint8_t range_len, referer_len, agent_len;
+  char path[ACCESS_PATH_MAX];
+  char range[ACCESS_RANGE_MAX];
+  char referer[ACCESS_TEXT_MAX];
+  char agent[ACCESS_TEXT_MAX];
+};
+
+struct access_log;
+struct access_ring;
+
+// access_open starts the writer thread over `num_rings` rings. `path` "-" is standard output; a file is opened for append.
+// Errors: ERR_IO (errno tells), ERR_NO_MEMORY.
+MUST_USE enum err access_open(struct access_log **out, const char *path, enum access_format format, unsigned num_rings);
+
+struct access_ring *access_ring(struct access_log *log, unsigned n);
+
+// access_slot gives the next free record to fill in place, or NULL: the line is lost and counted. access_push publishes
+// it. Both by the ring's one writer only; neither blocks nor calls the kernel.
+struct access_record *access_slot(struct access_ring *ring);
+void access_push(struct access_ring *ring);
+
+// access_counts gives lines written and dropped so far, over all rings.
+void access_counts(const struct access_log *log, uint64_t *written, uint64_t *dropped);
+
+// access_reopen opens the path again (after logrotate) at the writer's next turn.
+void access_reopen(struct access_log *log);
+
+// access_close writes what is queued and stops. NULL is a no-op.
+void access_close(struct access_log *log);

@@ -1,0 +1,13 @@
+// Plain leveled log to standard error: one line an event, "2026-11-21T01:20:56Z warn what happened". Safe from any thread;
+// never called on the path of a request that succeeds. Texts never hold key bytes.
+#pragma once
+#include <stdbool.h>
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_LEVEL_COUNT };
+
+// log_set_level drops lines below `level` from now on. LOG_INFO at start.
+void log_set_level(enum log_level level);
+bool log_enabled(enum log_level level);
+
+// log_line writes one line (cut at 1023 bytes; control characters become '?') with a single write(2).
+void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

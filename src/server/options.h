@@ -1,0 +1,172 @@
+// The configuration: one table gives every option's name, type, default, limits and documentation; from it come the YAML
+// reader, the flags, `--check`, `--help`, the man pages and docs/configuration.md.
+//
+// An option `cache_size` is the key `cache_size` of the YAML file and the flag `--cache-size`. Flags override the file.
+// A `struct config` is immutable once read: SIGHUP makes a new one and swaps the pointer.
+#pragma once
+#include <stdio.h>
+
+#include "cenc/plan.h"
+
+enum option_type {
+  OPT_BOOL,     // bool: true/false, yes/no, on/off; as a flag without a value: true
+  OPT_COUNT,    // uint64_t
+  OPT_SIZE,     // uint64_t bytes: 512, 64K, 16M, 2G (1024-based); off: 0; on: 64M
+  OPT_DURATION, // uint64_t ms: 250ms, 2s, 5m, 24h, 7d; 0
+  OPT_TEXT,     // char *
+  OPT_PATH,     // char *, relative to the working directory
+  OPT_ENUM,     // unsigned: place in `allowed`
+  OPT_ADDRS,    // struct config_addrs: "127.0.0.1:8080", "[::1]:8080", or a list of them
+  OPT_SCHEMES,  // unsigned: bits 1 << enum scheme; a list of scheme names
+  OPT_CERTS,    // struct config_certs: list of {cert, key}; as a flag: CERT:KEY, repeatable
+  OPT_RULES,    // struct config_rules: list of {assets, schemes}
+};
+
+enum config_io { IO_AUTO, IO_URING, IO_EPOLL };
+
+struct config_addr {
+  char *text; // as written
+  char *host; // without brackets
+  uint16_t port;
+};
+struct config_addrs {
+  struct config_addr *a;
+  unsigned num;
+};
+struct config_cert {
+  char *cert, *key; // PEM files: chain, private key
+  char *ocsp;       // DER response to staple, or NULL
+};
+struct config_certs {
+  struct config_cert *a;
+  unsigned num;
+};
+// The longest matching rule decides; `prefix` "album/" matches what is below it, "album/track" that asset alone.
+struct config_rule {
+  char *prefix;
+  unsigned schemes;
+};
+struct config_rules {
+  struct config_rule *a;
+  unsigned num;
+};
+
+// X(field, type, default, min, max, reload, doc). min and max bound numbers (in the option's unit).
+// reload: taken over by SIGHUP; the others need a restart.
+#define CONFIG_OPTIONS(X)                                                                                                \
+  X(media, OPT_PATH, "", 0, 0, false, "Folder of the clear media. Required. One folder below it is one asset.")          \
+  X(listen, OPT_ADDRS, "0.0.0.0:8080", 0, 0, false, "Where players and CDNs connect (HTTP/1.1).")                        \
+  X(tls_listen, OPT_ADDRS, "", 0, 0, false, "Where they connect with TLS 1.3 or 1.2. Needs `tls_certificates`.")         \
+  X(tls_certificates, OPT_CERTS, "", 0, 0, true,                                                                         \
+    "Certificates with their keys, chosen by the server name that the client asks for; the first is the default. "       \
+    "`ocsp` names a DER response to staple.")                                                                            \
+  X(tls_certificate, OPT_PATH, "", 0, 0, true, "Short form for one certificate: PEM file with the chain.")               \
+  X(tls_key, OPT_PATH, "", 0, 0, true, "And its private key.")                                                           \
+  X(tls_client_ca, OPT_PATH, "", 0, 0, true, "PEM file of authorities: clients must then show a certificate of theirs.") \
+  X(admin, OPT_ADDRS, "127.0.0.1:9090", 0, 0, false,                                                                     \
+    "Where /live, /ready, /metrics, /status and rotation are served. Keep it off public networks.")                      \
+  X(workers, OPT_COUNT, "0", 0, 256, false, "Worker threads. 0: one for each CPU that the process may use.")             \
+  X(pin_workers, OPT_BOOL, "true", 0, 0, false, "Pin each worker to a CPU.")                                             \
+  X(cpu_affinity, OPT_TEXT, "", 0, 0, false, "CPUs to pin workers to, in turn: \"0 2 4\"; empty: those the process may use.") \
+  X(io, OPT_ENUM, "auto", 0, 0, false,                                                                                   \
+    "How sockets are driven. `auto` takes io_uring and falls back to epoll where it is not allowed.")                    \
+  X(keys, OPT_PATH, "", 0, 0, true,                                                                                      \
+    "Keys file. Without it keys are derived from a secret that is created in `state_dir` at the first start.")           \
+  X(insecure_clearkey, OPT_BOOL, "false", 0, 0, true,                                                                    \
+    "Hand out content keys to anyone who asks (ClearKey licences, HLS `identity` keys). For demos and tests only.")      \
+  X(schemes, OPT_SCHEMES, "cenc, cbcs", 0, 0, true,                                                                      \
+    "Protection schemes that may be asked for. `clear` serves the media unprotected.")                                   \
+  X(clear, OPT_BOOL, "false", 0, 0, true, "Short form: allow the scheme `clear` for every asset.")                       \
+  X(assets, OPT_RULES, "", 0, 0, true,                                                                                   \
+    "Rules for some assets: `{prefix: free/, schemes: [clear, cbcs]}`. The longest matching prefix decides; one that "   \
+    "ends in `/` matches everything below, another that asset alone.")                                                   \
+  X(segment_target, OPT_DURATION, "2s", 0, 600000, true,                                                                 \
+    "Fragments are grouped into segments until they last this long, unless the source says where segments begin. "       \
+    "0: every fragment is a segment.")                                                                                   \
+  X(inband_pssh, OPT_BOOL, "false", 0, 0, true, "Put the DRM systems' `pssh` boxes into init segments too.")             \
+  X(cbcs_senc, OPT_BOOL, "true", 0, 0, true,                                                                             \
+    "Write the count-only `senc` box in cbcs fragments, which some older players need.")                                 \
+  X(manifest_max_age, OPT_DURATION, "5s", 0, 86400000, true, "How long caches may keep playlists and MPDs.")             \
+  X(cors_origin, OPT_TEXT, "*", 0, 0, true, "Value of Access-Control-Allow-Origin; empty sends no CORS headers.")        \
+  X(revalidate, OPT_DURATION, "2s", 0, 3600000, true,                                                                    \
+    "How long a file in use is believed unchanged before its size and time are looked at again.")                        \
+  X(negative_ttl, OPT_DURATION, "1s", 0, 60000, true, "How long it is remembered that something is not there.")          \
+  X(cache_clear, OPT_SIZE, "512M", 1 << 20, 1ULL << 44, false, "RAM for clear segments, shared by all workers.")          \
+  X(index_size, OPT_SIZE, "256M", 1 << 20, 1ULL << 44, false, "RAM for indexes, plans and manifests.")                   \
+  X(cache_encrypted, OPT_SIZE, "off", 0, 1ULL << 44, false,                                                                 \
+    "RAM for encrypted segments that many clients ask for at the same time. 0: none, always encrypt afresh.")            \
+  X(helper_threads, OPT_COUNT, "4", 1, 64, false, "Threads that open tracks and read storage for the workers.")          \
+  X(backlog, OPT_COUNT, "4096", 1, 65535, false, "Connections that may wait to be accepted, for each worker.")              \
+  X(max_connections, OPT_COUNT, "20000", 1, 10000000, false, "Client connections of one worker; more are refused.")      \
+  X(output_buffers, OPT_COUNT, "256", 8, 65536, false, "Response buffers of one worker; they bound its memory.")         \
+  X(keepalive_requests, OPT_COUNT, "0", 0, 1000000000, true, "Requests on one connection before it is closed. 0: no limit.") \
+  X(header_timeout, OPT_DURATION, "10s", 100, 3600000, true, "Time for a client to send a request's head.")              \
+  X(idle_timeout, OPT_DURATION, "75s", 100, 86400000, true, "Time that an idle connection is kept.")                     \
+  X(stall_timeout, OPT_DURATION, "5s", 100, 3600000, true,                                                               \
+    "Time without progress after which a slow reader's response buffer is taken back and refilled when it reads on.")    \
+  X(write_timeout, OPT_DURATION, "60s", 100, 86400000, true, "Time without progress after which a connection is closed.") \
+  X(drain_timeout, OPT_DURATION, "30s", 0, 3600000, true, "Time that SIGTERM leaves to requests under way.")             \
+  X(congestion_control, OPT_TEXT, "", 0, 0, false, "TCP congestion control of the listeners; empty: the system's.")      \
+  X(state_dir, OPT_PATH, "/var/lib/sluice", 0, 0, false, "Folder for the derivation secret and the rotation journal.")   \
+  X(cache_dir, OPT_PATH, "", 0, 0, false,                                                                                \
+    "Folder for sidecar indexes of media folders that are read-only. Empty: such indexes stay in memory.")               \
+  X(write_sidecars, OPT_BOOL, "true", 0, 0, true, "Write sidecar indexes beside the media where that is possible.")      \
+  X(rotation_grace, OPT_DURATION, "24h", 0, 31536000000, true, "How long an old key epoch answers unless `rotate` says otherwise.") \
+  X(access_log, OPT_PATH, "", 0, 0, false, "Access log file, `-` for standard output, empty or `off` for none.")                  \
+  X(access_format, OPT_ENUM, "combined", 0, 0, false, "Form of access log lines.")                                       \
+  X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error.")                                             \
+  X(sandbox, OPT_BOOL, "true", 0, 0, false, "Give up file access and system calls that are no longer needed once serving.")
+
+#define CONFIG_FIELD_OPT_BOOL bool
+#define CONFIG_FIELD_OPT_COUNT uint64_t
+#define CONFIG_FIELD_OPT_SIZE uint64_t
+#define CONFIG_FIELD_OPT_DURATION uint64_t
+#define CONFIG_FIELD_OPT_TEXT char *
+#define CONFIG_FIELD_OPT_PATH char *
+#define CONFIG_FIELD_OPT_ENUM unsigned
+#define CONFIG_FIELD_OPT_ADDRS struct config_addrs
+#define CONFIG_FIELD_OPT_SCHEMES unsigned
+#define CONFIG_FIELD_OPT_CERTS struct config_certs
+#define CONFIG_FIELD_OPT_RULES struct config_rules
+
+struct config {
+#define X(field, type, def, min, max, reload, doc) CONFIG_FIELD_##type field;
+  CONFIG_OPTIONS(X)
+#undef X
+  char *file;        // the YAML file read, or NULL
+  uint32_t set_line[64]; // per option, in the table's order: line in the file, 0 default or flag
+};
+
+// A fault of configuration: one line, without a full stop: "sluice.yaml:12: workers: 9999 is more than 256".
+struct config_error {
+  char text[400];
+};
+
+// config_load makes a configuration from defaults, then the YAML `file` (NULL: none), then flags: `flags` are pairs as
+// config_flag collected them. Everything is validated, but nothing outside the file is looked at (see config_check_world).
+// Returns NULL and the error. config_free(NULL) is a no-op.
+struct config_flags {
+  struct {
+    unsigned option;
+    const char *value;
+  } a[64];
+  unsigned num;
+};
+struct config *config_load(const char *file, const struct config_flags *flags, struct config_error *error);
+void config_free(struct config *c);
+
+// config_flag takes argv[*i] when it is one of the table's flags (and its value, in the same word after '=' or the next
+// one), stepping *i over what it used. Returns 1 taken, 0 not a flag of the table, -1 with the error set.
+int config_flag(struct config_flags *flags, int argc, char **argv, int *i, struct config_error *error);
+
+// config_restart_needed names the first option that differs between the two but cannot be changed while running, or NULL.
+const char *config_restart_needed(const struct config *running, const struct config *fresh);
+
+// config_schemes gives the bits 1 << enum scheme that are allowed for an asset.
+unsigned config_schemes(const struct config *c, struct bytes asset);
+
+// Documentation, all from the table.
+void config_help(FILE *out);     // for `serve --help`
+void config_markdown(FILE *out); // docs/configuration.md
+void config_man5(FILE *out);     // sluice.yaml(5)
+void config_man8(FILE *out);     // sluice-serve(8)
