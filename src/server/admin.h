@@ -1,0 +1,22 @@
+// What the admin listener answers. The transport (admin_http.c) runs on a thread of its own, one request at a time, so a
+// handler may take a lock, write the journal and build text.
+#pragma once
+#include "base/writer.h"
+
+struct server;
+
+struct admin_request {
+  struct bytes method; // "GET", "POST"
+  struct bytes path;   // without query
+  struct bytes query;  // after '?', may be empty
+  struct bytes body;   // at most 64 KiB
+};
+
+struct admin_response {
+  int status;
+  const char *content_type;
+  struct writer body;  // over the transport's buffer, at least 1 MiB
+};
+
+// admin_handle answers /live, /ready, /metrics, /status, /rotate (POST), / and 404.
+void admin_handle(struct server *s, struct admin_response *out, const struct admin_request *in);

@@ -1,0 +1,106 @@
+// The catalogue: from names in a URL to something that can be rendered. Workers ask without locks and never wait: what is
+// not at hand is made by helper threads, once for everybody who asks, and the asker is woken.
+//
+// Lifetime. Pointers that a lookup returns are good until the worker's next quiet_point (cache/quiet.h); who keeps one
+// longer (a response in pieces) takes a hold. After a wake the result stands in the wait with a hold of its own.
+#pragma once
+#include "cache/quiet.h"
+#include "cenc/plan.h"
+#include "obs/metrics.h"
+#include "server/options.h"
+#include "server/route.h"
+
+struct catalog;
+struct source; // one clear track: identity, index, reading (server/source.h)
+
+// A track under one scheme and epoch. Immutable. A file that changed gets a new one.
+struct protected_track {
+  struct plan plan;
+  struct protection prot;
+  struct source *source;
+  uint64_t source_id;   // unique in this process for one state of one source: key of the segment cache
+  uint64_t generation;  // unique in this process for this struct: a key for caches of rendered bytes
+  uint32_t epoch;
+  char etag[17];        // 16 hex digits, equal on every node; entity tags are "<etag>-<n>", "<etag>-i", "<etag>-f"
+  _Atomic uint32_t holds;
+  void *_Atomic net;    // for precomputed heads (owner: the response writer): one malloc'd piece, freed with the track
+};
+
+// A playlist or MPD. Immutable.
+struct text_doc {
+  struct bytes body;
+  const char *content_type;
+  bool immutable;       // below an epoch: cache for a year; else config manifest_max_age
+  char etag[17];        // the entity tag
+  _Atomic uint32_t holds;
+};
+
+// Bytes of a source in memory of their own: what the segment cache did not take.
+struct block {
+  const uint8_t *p;
+  size_t n;
+  uint64_t src_off;     // source address of p[0]
+};
+
+// What a lookup answers: an HTTP status, or that the asker will be woken.
+enum {
+  CAT_WAIT = 0,         // `w` is taken: wake will be called once, from another thread
+  CAT_OK = 200,
+  CAT_BAD_REQUEST = 400,
+  CAT_FORBIDDEN = 403,  // scheme not allowed for this asset
+  CAT_NOT_FOUND = 404,
+  CAT_GONE = 410,       // epoch past its grace or revoked
+  CAT_FAILED = 500,     // media that cannot be served (invalid, changed under us): a line is in the log
+  CAT_UNAVAILABLE = 503 // no key now, or too much work queued: Retry-After
+};
+
+// Embedded in a request, zeroed before its first use for one lookup. It must stay until `wake` was called, even when its
+// connection is gone; there is no cancel. `wake` runs on a helper thread: it hands the wait to its worker (a queue and an
+// eventfd), no more. The worker then looks at `status`, never CAT_WAIT, and with CAT_OK at the result:
+//   catalog_track, catalog_text: `track` or `text`, with a hold to drop;
+//   track_source: `block` to block_free after use, or, when it is NULL, the call is to be made again with the same wait.
+struct cat_wait {
+  void (*wake)(struct cat_wait *w);
+  int status;
+  struct protected_track *track;
+  struct text_doc *text;
+  struct block *block;
+  struct cat_wait *next; // the rest is the catalogue's
+  struct protected_track *want;
+  struct plan_range range;
+  unsigned tries;
+};
+
+// catalog_track: `r` is ROUTE_INIT, ROUTE_SEGMENT or ROUTE_FILE. now_ms: CLOCK_MONOTONIC (coarse is fine).
+int catalog_track(struct catalog *c, struct protected_track **out, const struct route *r, uint64_t now_ms,
+                  struct obs_worker *m, struct cat_wait *w);
+
+// catalog_text: `r` is a playlist or MPD; those above the epoch are of the epoch that is current now.
+int catalog_text(struct catalog *c, struct text_doc **out, const struct route *r, uint64_t now_ms, struct obs_worker *m,
+                 struct cat_wait *w);
+
+// track_resource gives the output range of ROUTE_INIT, ROUTE_SEGMENT (false: no such segment) or ROUTE_FILE.
+bool track_resource(const struct protected_track *t, const struct route *r, struct plan_range *out);
+
+// Large responses are rendered in pieces: pieces tile the output. Header (init and sidx) is one, a segment is one unless
+// it is huge: then each TRACK_PIECE_MAX of it. track_piece gives the one that holds output offset `off` < plan.total_len.
+enum { TRACK_PIECE_MAX = 1 << 20, TRACK_SEGMENT_MAX = 4 << 20 };
+struct plan_range track_piece(const struct protected_track *t, uint64_t off);
+
+// track_source gives source bytes for rendering any range inside the piece that holds `off`:
+// plan_render(&t->plan, ops, range, *out, *src_off, buffer). The header piece needs none: CAT_OK with an empty slice.
+// `*out` is good until the next quiet point.
+int track_source(struct catalog *c, struct protected_track *t, struct bytes *out, uint64_t *src_off, uint64_t off,
+                 struct obs_worker *m, struct cat_wait *w);
+
+// Holds. Drops may be called from any thread; the last one retires the thing.
+static inline void track_hold(struct protected_track *t) { atomic_fetch_add_explicit(&t->holds, 1, memory_order_relaxed); }
+static inline void text_hold(struct text_doc *d) { atomic_fetch_add_explicit(&d->holds, 1, memory_order_relaxed); }
+void track_drop(struct catalog *c, struct protected_track *t);
+void text_drop(struct catalog *c, struct text_doc *d);
+void block_free(struct block *b);
+
+// Keys handed out under --insecure-clearkey; CAT_FORBIDDEN without it, CAT_NOT_FOUND, CAT_GONE. Neither reads a file.
+// catalog_licence answers a W3C licence request (JSON) into `out`.
+int catalog_licence(struct catalog *c, struct writer *out, const struct route *r, struct bytes body, struct obs_worker *m);
+int catalog_key(struct catalog *c, uint8_t out[16], const struct route *r, struct obs_worker *m);

@@ -1,0 +1,36 @@
+// The running server: what all threads share.
+#pragma once
+#include "cache/quiet.h"
+#include "obs/access.h"
+#include "obs/metrics.h"
+#include "server/catalog.h"
+#include "server/options.h"
+#include "simd/aes.h"
+
+enum server_state { SERVER_STARTING, SERVER_READY, SERVER_DRAINING };
+
+struct workers; // worker.c
+struct admin;   // admin_http.c
+
+struct server {
+  struct config *_Atomic config; // swapped by SIGHUP; good until the next quiet point
+  const struct config *first;    // the one at start, never freed: for what cannot change
+  const struct aes_ops *ops;
+  struct catalog *catalog;
+  struct access_log *access;     // NULL when off
+  unsigned num_workers;          // decided: config workers, or the CPUs
+  struct obs_worker *metrics;    // num_workers sets, then metrics[num_workers] for helpers and admin (shared adds)
+  _Atomic int state;             // enum server_state
+  uint64_t started_ns;           // CLOCK_MONOTONIC
+  struct workers *workers;
+  struct admin *admin;
+  struct quiet quiet;
+};
+
+static inline const struct config *server_config(const struct server *s) {
+  return atomic_load_explicit(&s->config, memory_order_acquire);
+}
+
+// server_run serves until SIGTERM or SIGINT and returns an exit status: 0 drained, 1 could not start. Takes over `config`,
+// which was loaded with `file` and `flags`; these are read again on SIGHUP.
+int server_run(struct config *config, const char *file, const struct config_flags *flags, const struct aes_ops *ops);
