@@ -48,7 +48,6 @@ struct drm_settings {
   bool per_tier;    // lossless tracks have a key of their own (label "lossless")
   struct {
     struct bytes provider, content_id, policy; // content_id: template, see below; "" leaves the field out
-    bool minimal; // key id and scheme only in the pssh, as browsers' test content has it
   } widevine;
   struct {
     struct bytes la_url, lui_url, ds_id, custom; // custom: XML inside CUSTOMATTRIBUTES
@@ -71,19 +70,20 @@ struct drm_input {
   struct bytes identity_uri; // of the 16 raw key bytes, as the playlist at hand must name it; used with set->identity
 };
 
-// A row for each system. Every function appends and cannot fail but by the writer's space.
+// A row for each system. The functions append and cannot fail but by the writer's space; NULL where the system has no
+// such form. What a key server delivered (drm_given) takes their place.
 struct drm_ops {
   const char *name;      // "widevine": as in --drm and the configuration
   const char *title;     // "Widevine"
   uint8_t system_id[16]; // of the pssh box and the HLS/MPD uuid
-  void (*pssh)(struct writer *w, const struct drm_input *in); // one box; appends nothing where there is no such box
-  // The attributes after METHOD of an EXT-X-KEY, without line feed; NULL where the system has no HLS form.
-  void (*hls)(struct writer *w, const struct drm_input *in);
-  void (*mpd)(struct writer *w, const struct drm_input *in); // one ContentProtection element; NULL where none
-  uint32_t schemes; // mask of the schemes that the system can take
+  const char *mpd_value; // ContentProtection@value; NULL for none
+  bool cbcs_only;
+  void (*pssh)(struct writer *w, const struct drm_input *in); // one box
+  void (*hls)(struct writer *w, const struct drm_input *in);  // the attributes behind METHOD of an EXT-X-KEY
+  void (*mpd)(struct writer *w, const struct drm_input *in);  // the inside of the ContentProtection element
 };
 
-extern const struct drm_ops drm_systems[DRM_SYSTEM_COUNT];
+extern const struct drm_ops *const drm_systems[DRM_SYSTEM_COUNT];
 
 // drm_parse reads one system's name. Errors: ERR_SYNTAX.
 MUST_USE enum err drm_parse(enum drm_system *out, struct bytes name);

@@ -1,0 +1,129 @@
+#include "drm/markup.h"
+
+#include "base/text.h"
+
+// Length and smallest code point of the sequence that a lead byte starts; 0 for bytes that start none.
+static uint32_t utf8_len(uint8_t lead, uint32_t *min) {
+  if (lead < 0x80) {
+    *min = 0;
+    return 1;
+  }
+  if (lead >= 0xc2 && lead < 0xe0) {
+    *min = 0x80;
+    return 2;
+  }
+  if (lead >= 0xe0 && lead < 0xf0) {
+    *min = 0x800;
+    return 3;
+  }
+  if (lead >= 0xf0 && lead < 0xf5) {
+    *min = 0x10000;
+    return 4;
+  }
+  return 0;
+}
+
+uint32_t utf8_next(struct bytes *text) {
+  const uint8_t *p = text->p;
+  uint32_t min = 0, n = utf8_len(p[0], &min);
+  bool ok = n != 0 && n <= text->n;
+  uint32_t cp = n == 1 ? p[0] : n ? p[0] & (0x7fu >> n) : 0;
+  for (uint32_t i = 1; ok && i < n; i++) {
+    ok = (p[i] & 0xc0) == 0x80;
+    cp = cp << 6 | (p[i] & 0x3fu);
+  }
+  ok = ok && cp >= min && cp <= 0x10ffff && (cp < 0xd800 || cp > 0xdfff);
+  *text = bytes_of(p + (ok ? n : 1), text->n - (ok ? n : 1));
+  return ok ? cp : 0xfffd;
+}
+
+static bool xml_can_hold(uint32_t cp) {
+  return cp >= 0x20 ? cp != 0xfffe && cp != 0xffff && cp != 0x7f : cp == '\t' || cp == '\n' || cp == '\r';
+}
+
+void xml_write(struct writer *w, struct bytes text) {
+  while (text.n) {
+    const uint8_t *start = text.p;
+    uint32_t cp = utf8_next(&text);
+    if (cp == '&')
+      wr_str(w, "&amp;");
+    else if (cp == '<')
+      wr_str(w, "&lt;");
+    else if (cp == '>')
+      wr_str(w, "&gt;");
+    else if (cp == '"')
+      wr_str(w, "&quot;");
+    else if (cp == '\'')
+      wr_str(w, "&#39;");
+    else if (cp == '\t' || cp == '\n' || cp == '\r')
+      wr_fmt(w, "&#%u;", cp);
+    else if (!xml_can_hold(cp) || (cp == 0xfffd && text.p - start == 1))
+      wr_str(w, "\xef\xbf\xbd");
+    else
+      wr_raw(w, start, (size_t)(text.p - start));
+  }
+}
+
+static bool unreserved(uint8_t c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
+         c == '_' || c == '~';
+}
+
+void percent_write(struct writer *w, struct bytes text, bool keep_slash) {
+  for (size_t i = 0; i < text.n; i++) {
+    uint8_t c = text.p[i];
+    if (unreserved(c) || (c == '/' && keep_slash)) {
+      wr_u8(w, c);
+    } else {
+      wr_u8(w, '%');
+      hex_write_upper(w, bytes_of(&c, 1));
+    }
+  }
+}
+
+// Writes what a {name} stands for; false when the name is unknown and stays as it is.
+static bool template_value(struct writer *w, struct bytes name, const struct key_record *key) {
+  if (bytes_eq(name, BYTES_LIT("kid")))
+    hex_write(w, bytes_of(key->kid, 16));
+  else if (bytes_eq(name, BYTES_LIT("KID")))
+    uuid_write(w, key->kid);
+  else if (bytes_eq(name, BYTES_LIT("asset")))
+    percent_write(w, key->asset, true);
+  else if (bytes_eq(name, BYTES_LIT("epoch")))
+    wr_dec(w, key->epoch);
+  else if (bytes_eq(name, BYTES_LIT("scheme")))
+    wr_str(w, scheme_name(key->scheme));
+  else if (bytes_eq(name, BYTES_LIT("label")))
+    percent_write(w, key->label, false);
+  else
+    return false;
+  return true;
+}
+
+struct bytes template_expand(uint8_t out[TEMPLATE_MAX], struct bytes tmpl, const struct key_record *key) {
+  struct writer w = wr_of(out, TEMPLATE_MAX);
+  for (size_t i = 0; i < tmpl.n; i++) {
+    const uint8_t *close = tmpl.p[i] == '{' ? memchr(tmpl.p + i, '}', tmpl.n - i) : NULL;
+    size_t n = close ? (size_t)(close - (tmpl.p + i)) : 0;
+    if (n && template_value(&w, bytes_of(tmpl.p + i + 1, n - 1), key))
+      i += n;
+    else
+      wr_u8(&w, tmpl.p[i]);
+  }
+  return wr_ok(&w) ? bytes_of(out, w.n) : (struct bytes){0};
+}
+
+void pssh_write(struct writer *w, const uint8_t system_id[16], const uint8_t (*kids)[16], uint32_t num_kids,
+                struct bytes data) {
+  size_t kids_len = num_kids ? 4 + 16 * (size_t)num_kids : 0;
+  wr_u32(w, (uint32_t)(32 + kids_len + data.n));
+  wr_u32(w, FOURCC('p', 's', 's', 'h'));
+  wr_u32(w, num_kids ? 1u << 24 : 0);
+  wr_raw(w, system_id, 16);
+  if (num_kids) {
+    wr_u32(w, num_kids);
+    wr_raw(w, kids, 16 * (size_t)num_kids);
+  }
+  wr_u32(w, (uint32_t)data.n);
+  wr_bytes(w, data);
+}
