@@ -133,23 +133,57 @@ struct config {
 #define X(field, type, def, min, max, reload, doc) CONFIG_FIELD_##type field;
   CONFIG_OPTIONS(X)
 #undef X
-  char *file;        // the YAML file read, or NULL
-  uint32_t set_line[64]; // per option, in the table's order: line in the file, 0 default or flag
+  char *file; // the YAML file read, or NULL
 };
 
-// A fault of configuration: one line, without a full stop: "sluice.yaml:12: workers: 9999 is more than 256".
-struct config_error {
-  char text[400];
+struct option {
+  const char *name;
+  enum option_type type;
+  const char *def; // as text
+  uint64_t min, max;
+  bool reload;
+  const char *doc;
+  size_t offset; // in struct config
 };
+enum {
+#define X(field, type, def, min, max, reload, doc) OPTION_##field,
+  CONFIG_OPTIONS(X)
+#undef X
+      NUM_OPTIONS
+};
+extern const struct option config_options[NUM_OPTIONS];
+
+// config_allowed gives the NULL-terminated words of an OPT_ENUM option.
+const char *const *config_allowed(const struct option *o);
+
+// config_set reads `text` into an option; list types get one more element when `append`. False, with what is wrong and what
+// is allowed in `why`, leaves the option as it was. config_set_rule and config_set_cert add one element.
+enum { CONFIG_WHY = 240 };
+bool config_set(struct config *c, const struct option *o, const char *text, bool append, char why[CONFIG_WHY]);
+bool config_add_cert(struct config *c, const struct option *o, const char *cert, const char *key, const char *ocsp);
+bool config_add_rule(struct config *c, const struct option *o, const char *prefix, unsigned schemes);
+void config_clear(struct config *c, const struct option *o); // back to empty, memory freed
+bool config_scheme_bits(unsigned *out, const char *text, char why[CONFIG_WHY]);
+
+// A fault of configuration: one line: "sluice.yaml:12: workers: 9999 is more than 256".
+struct config_error {
+  char text[600];
+};
+
+// config_fail writes the error and returns false.
+bool config_fail(struct config_error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+// config_read_yaml adds the options of a YAML document. `name` stands in errors.
+bool config_read_yaml(struct config *c, const char *name, const char *text, size_t len, struct config_error *error);
 
 // config_load makes a configuration from defaults, then the YAML `file` (NULL: none), then flags: `flags` are pairs as
-// config_flag collected them. Everything is validated, but nothing outside the file is looked at (see config_check_world).
+// config_flag collected them. Everything is validated, but no other file is looked at.
 // Returns NULL and the error. config_free(NULL) is a no-op.
 struct config_flags {
   struct {
     unsigned option;
     const char *value;
-  } a[64];
+  } a[128];
   unsigned num;
 };
 struct config *config_load(const char *file, const struct config_flags *flags, struct config_error *error);

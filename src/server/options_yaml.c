@@ -1,0 +1,200 @@
+// The YAML form of the option table. Errors name file, line, option, what is wrong and what is allowed.
+#include <yaml.h>
+
+#include "server/options.h"
+
+struct reading {
+  struct config *c;
+  yaml_document_t *doc;
+  const char *name; // of the file
+  struct config_error *error;
+};
+
+static unsigned line_of(const yaml_node_t *n) { return (unsigned)n->start_mark.line + 1; }
+
+static bool fault(struct reading *r, const yaml_node_t *at, const char *option, const char *what) {
+  return config_fail(r->error, "%s:%u: %s: %s", r->name, line_of(at), option, what);
+}
+
+static const char *scalar(const yaml_node_t *n) {
+  return n->type == YAML_SCALAR_NODE && strlen((const char *)n->data.scalar.value) == n->data.scalar.length
+             ? (const char *)n->data.scalar.value
+             : NULL;
+}
+
+// How many single-character changes lie between a and b, at most `limit`.
+static unsigned distance(const char *a, const char *b) {
+  unsigned row[65];
+  size_t nb = strlen(b);
+  if (strlen(a) > 64 || nb > 64)
+    return 99;
+  for (unsigned j = 0; j <= nb; j++)
+    row[j] = j;
+  for (unsigned i = 1; *a; a++, i++) {
+    unsigned diagonal = row[0];
+    row[0] = i;
+    for (unsigned j = 1; j <= nb; j++) {
+      unsigned change = diagonal + (*a != b[j - 1]), drop = row[j] + 1, add = row[j - 1] + 1;
+      diagonal = row[j];
+      row[j] = change < drop ? change : drop;
+      row[j] = row[j] < add ? row[j] : add;
+    }
+  }
+  return row[nb];
+}
+
+static const struct option *find_option(struct reading *r, const yaml_node_t *key) {
+  const char *name = scalar(key);
+  const char *nearest = NULL;
+  unsigned best = 4;
+  for (unsigned i = 0; name && i < NUM_OPTIONS; i++) {
+    unsigned d = distance(name, config_options[i].name);
+    if (d == 0)
+      return &config_options[i];
+    if (d < best) {
+      best = d;
+      nearest = config_options[i].name;
+    }
+  }
+  if (nearest)
+    config_fail(r->error, "%s:%u: unknown option '%s'; did you mean '%s'?", r->name, line_of(key), name, nearest);
+  else
+    config_fail(r->error, "%s:%u: unknown option '%.60s'; `sluice serve --help` lists them", r->name, line_of(key),
+                name ? name : "(not a word)");
+  return NULL;
+}
+
+// The value of `name` in a mapping, or NULL. A list of words is joined with blanks into `buf`.
+static const char *member(struct reading *r, const yaml_node_t *map, const char *name, char *buf, size_t cap) {
+  for (const yaml_node_pair_t *p = map->data.mapping.pairs.start; p < map->data.mapping.pairs.top; p++) {
+    const yaml_node_t *k = yaml_document_get_node(r->doc, p->key), *v = yaml_document_get_node(r->doc, p->value);
+    const char *key = scalar(k);
+    if (!key || strcmp(key, name) != 0)
+      continue;
+    if (v->type != YAML_SEQUENCE_NODE)
+      return scalar(v);
+    buf[0] = 0;
+    for (const yaml_node_item_t *i = v->data.sequence.items.start; i < v->data.sequence.items.top; i++) {
+      const char *word = scalar(yaml_document_get_node(r->doc, *i));
+      size_t n = strlen(buf);
+      if (!word || n + strlen(word) + 2 > cap)
+        return NULL;
+      snprintf(buf + n, cap - n, "%s%s", n ? " " : "", word);
+    }
+    return buf;
+  }
+  return NULL;
+}
+
+static bool only_members(struct reading *r, const struct option *o, const yaml_node_t *map, const char *const *allowed) {
+  for (const yaml_node_pair_t *p = map->data.mapping.pairs.start; p < map->data.mapping.pairs.top; p++) {
+    const yaml_node_t *k = yaml_document_get_node(r->doc, p->key);
+    const char *key = scalar(k);
+    bool known = false;
+    for (unsigned i = 0; key && allowed[i]; i++)
+      known |= !strcmp(key, allowed[i]);
+    if (!known)
+      return config_fail(r->error, "%s:%u: %s: unknown member '%.60s'", r->name, line_of(k), o->name, key ? key : "?");
+  }
+  return true;
+}
+
+static bool read_map(struct reading *r, const struct option *o, const yaml_node_t *map) {
+  static const char *const of_cert[] = {"cert", "key", "ocsp", NULL}, *const of_rule[] = {"prefix", "schemes", NULL};
+  char a[256], b[256], why[CONFIG_WHY];
+  if (o->type == OPT_CERTS) {
+    const char *cert = member(r, map, "cert", a, sizeof a), *key = member(r, map, "key", b, sizeof b);
+    if (!only_members(r, o, map, of_cert))
+      return false;
+    if (!cert || !key)
+      return fault(r, map, o->name, "needs {cert: FILE, key: FILE}");
+    return config_add_cert(r->c, o, cert, key, member(r, map, "ocsp", a, sizeof a)) || fault(r, map, o->name, "out of memory");
+  }
+  if (o->type == OPT_RULES) {
+    const char *prefix = member(r, map, "prefix", a, sizeof a), *schemes = member(r, map, "schemes", b, sizeof b);
+    unsigned bits;
+    if (!only_members(r, o, map, of_rule))
+      return false;
+    if (!prefix || !schemes)
+      return fault(r, map, o->name, "needs {prefix: NAME, schemes: [clear, cenc, cbcs]}");
+    if (!config_scheme_bits(&bits, schemes, why))
+      return fault(r, map, o->name, why);
+    return config_add_rule(r->c, o, prefix, bits) || fault(r, map, o->name, "out of memory");
+  }
+  return fault(r, map, o->name, "takes a value, not a mapping");
+}
+
+static bool takes_list(const struct option *o) {
+  return o->type == OPT_ADDRS || o->type == OPT_CERTS || o->type == OPT_RULES || o->type == OPT_SCHEMES ||
+         o == &config_options[OPTION_cpu_affinity];
+}
+
+static bool read_option(struct reading *r, const struct option *o, const yaml_node_t *v) {
+  char why[CONFIG_WHY];
+  if (v->type == YAML_SCALAR_NODE) {
+    const char *text = scalar(v);
+    if (!text)
+      return fault(r, v, o->name, "the text contains a NUL");
+    return config_set(r->c, o, text, false, why) || fault(r, v, o->name, why);
+  }
+  if (v->type != YAML_SEQUENCE_NODE)
+    return fault(r, v, o->name, "takes a value, not a mapping");
+  if (!takes_list(o))
+    return fault(r, v, o->name, "takes one value, not a list");
+  config_clear(r->c, o);
+  if ((o->type == OPT_TEXT) && !config_set(r->c, o, "", false, why))
+    return fault(r, v, o->name, why);
+  for (const yaml_node_item_t *i = v->data.sequence.items.start; i < v->data.sequence.items.top; i++) {
+    const yaml_node_t *item = yaml_document_get_node(r->doc, *i);
+    const char *text = scalar(item);
+    if (item->type == YAML_MAPPING_NODE) {
+      if (!read_map(r, o, item))
+        return false;
+    } else if (!text) {
+      return fault(r, item, o->name, "a list in a list");
+    } else if (!config_set(r->c, o, text, true, why)) {
+      return fault(r, item, o->name, why);
+    }
+  }
+  return true;
+}
+
+static bool read_document(struct reading *r) {
+  const yaml_node_t *root = yaml_document_get_root_node(r->doc);
+  bool seen[NUM_OPTIONS] = {false};
+  if (!root || (root->type == YAML_SCALAR_NODE && root->data.scalar.length == 0))
+    return true; // an empty file
+  if (root->type != YAML_MAPPING_NODE)
+    return config_fail(r->error, "%s:%u: expected lines of the form `option: value`", r->name, line_of(root));
+  for (const yaml_node_pair_t *p = root->data.mapping.pairs.start; p < root->data.mapping.pairs.top; p++) {
+    const yaml_node_t *key = yaml_document_get_node(r->doc, p->key);
+    const struct option *o = find_option(r, key);
+    if (!o)
+      return false;
+    if (seen[o - config_options])
+      return fault(r, key, o->name, "given twice");
+    seen[o - config_options] = true;
+    if (!read_option(r, o, yaml_document_get_node(r->doc, p->value)))
+      return false;
+  }
+  return true;
+}
+
+bool config_read_yaml(struct config *c, const char *name, const char *text, size_t len, struct config_error *error) {
+  yaml_parser_t parser;
+  yaml_document_t doc;
+  if (!yaml_parser_initialize(&parser))
+    return config_fail(error, "out of memory");
+  yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
+  bool ok;
+  if (!yaml_parser_load(&parser, &doc)) {
+    ok = config_fail(error, "%s:%u: not valid YAML: %s", name, (unsigned)parser.problem_mark.line + 1,
+                     parser.problem ? parser.problem : "unreadable");
+  } else {
+    struct reading r = {c, &doc, name, error};
+    ok = read_document(&r);
+    yaml_document_delete(&doc);
+  }
+  yaml_parser_delete(&parser);
+  return ok;
+}
