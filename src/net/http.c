@@ -200,9 +200,3 @@ enum http_parse http_feed(struct http_parser *p, const uint8_t *base, size_t n, 
   *used = at;
   return r;
 }
-
-enum http_parse http_drain(struct http_parser *p, const uint8_t *bytes, size_t n, size_t *used) {
-  p->base = (const char *)bytes;
-  enum http_parse r = execute(p, p->base, 0, n, used);
-  return r == HTTP_PARSE_HEAD ? HTTP_PARSE_MORE : r;
-}

@@ -68,9 +68,6 @@ enum http_parse http_feed(struct http_parser *p, const uint8_t *base, size_t n, 
 
 static inline struct bytes http_text(const uint8_t *base, struct http_span s) { return bytes_of(base + s.off, s.len); }
 
-// http_drain continues a request whose body is not wanted (after HTTP_PARSE_HEAD): bytes are counted and forgotten.
-enum http_parse http_drain(struct http_parser *p, const uint8_t *bytes, size_t n, size_t *used);
-
 // One byte range of a representation of `size` bytes. Source: RFC 9110 §14.
 enum http_range { HTTP_RANGE_NONE, HTTP_RANGE_OK, HTTP_RANGE_UNSATISFIABLE };
 

@@ -1,15 +1,15 @@
-// Everything a worker asks of the outside world: sockets, files, the clock, randomness, waking another thread.
+// Everything a worker asks of the outside world: sockets, the clock, randomness, being woken by another thread.
 // One narrow table of functions with io_uring behind it, epoll as the second implementation, and room for a
 // simulated world as a third. One `struct io` belongs to one thread; only `wake` may be called from others.
 //
 // An operation is a struct embedded in its owner; its address identifies it. It is *armed* from the call that
-// starts it until its last completion, and must stay in place that long. Completions run from io_run only,
+// starts it until its last completion, and must stay in place that long. Completions run from `run` only,
 // never from inside a call that starts something, so an owner's state is never changed under its feet.
 #pragma once
 #include "base/bytes.h"
 #include "base/err.h"
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <sys/types.h>
 
 struct io;
 struct io_op;
@@ -28,12 +28,8 @@ struct io_op {
   io_done *done;
   // private to the backend
   struct io_op *next;
-  void *ptr;
-  uint64_t off;
   int32_t fd;
-  uint32_t len;
-  int32_t res;
-  uint8_t kind, armed, state, zero;
+  uint8_t kind, armed, queued, events;
 };
 
 // A listening socket's properties; what accepted sockets inherit is set here once.
@@ -42,15 +38,15 @@ struct io_listen {
   socklen_t addr_len;
   int backlog;
   const char *congestion; // TCP_CONGESTION name, NULL: the system's
+  int recv_buffer;        // SO_RCVBUF: what a client may send ahead of being read; 0: the system's
   bool reuseport;
-  int v6only;             // 1, 0, or -1: the system's
 };
 
 enum { IO_POLL_OUT = 1, IO_POLL_IN = 2 };
 
 struct io_ops {
   const char *name; // "io_uring", "epoll"
-  // Sockets. listen returns a descriptor or -errno.
+  // Sockets. listen returns a descriptor or -errno; it may be called from the starting thread, before the first wait.
   int (*listen)(struct io *io, const struct io_listen *l);
   void (*accept)(struct io *io, struct io_op *op, int fd); // repeats; res = a non-blocking descriptor
   void (*recv)(struct io *io, struct io_op *op, int fd);   // repeats; res 0 at the peer's end, then disarmed
@@ -60,17 +56,14 @@ struct io_ops {
   ssize_t (*sendfile)(struct io *io, int fd, int in_fd, uint64_t off, size_t n);
   void (*poll)(struct io *io, struct io_op *op, int fd, unsigned events); // once
   int (*shutdown)(struct io *io, int fd, int how);
-  void (*close)(struct io *io, int fd); // sockets and files; no operation of the descriptor may be armed
-  // Files. Each completes once, out of line: none of these ever blocks the thread.
-  void (*openat)(struct io *io, struct io_op *op, int dirfd, const char *path); // read-only, RESOLVE_BENEATH; res = fd
-  void (*statx)(struct io *io, struct io_op *op, int fd, struct statx *out);
-  void (*read)(struct io *io, struct io_op *op, int fd, void *p, uint32_t n, uint64_t off); // may be short
-  // cancel makes an armed operation complete soon, with -ECANCELED where it did not finish otherwise.
+  void (*close)(struct io *io, int fd); // no operation of the descriptor may be armed
+  // cancel makes an armed operation complete for the last time soon: -ECANCELED unless it ended otherwise first.
   void (*cancel)(struct io *io, struct io_op *op);
-  // run waits until something completes, the timeout passed (0: do not wait) or wake was called, then runs
-  // completions. Returns false when the backend failed for good.
-  bool (*run)(struct io *io, int64_t timeout_ns);
-  void (*wake)(struct io *io); // any thread, any time; several calls may give one return of run
+  // wait hands over what was started and sleeps until something completes, the timeout passed (0: no sleep, negative:
+  // no end) or wake was called; run then runs the completions. Both return false when the backend failed for good.
+  bool (*wait)(struct io *io, int64_t timeout_ns);
+  bool (*run)(struct io *io);
+  void (*wake)(struct io *io); // any thread, any time; several calls may give one return of wait
   uint64_t (*now_ns)(struct io *io);  // monotonic
   uint64_t (*wall_ns)(struct io *io); // since 1970 UTC
   void (*random)(struct io *io, void *p, size_t n);
@@ -82,13 +75,13 @@ struct io {
 };
 
 struct io_options {
-  uint32_t entries;      // operations in flight that need not wait in line; 0: 4096
+  uint32_t entries;      // started operations that are handed to the kernel at once; 0: 1024
   uint32_t recv_buffers; // power of two; 0: 64
   uint32_t recv_size;    // bytes of each; 0: 4096
 };
 
 // io_uring_new, io_epoll_new build a world; NULL when it cannot be had, with one sentence in `why`.
-// io_uring's belongs to the thread that first calls run.
+// io_uring's belongs to the thread that first calls wait.
 struct io *io_uring_new(const struct io_options *o, char *why, size_t why_cap);
 struct io *io_epoll_new(const struct io_options *o, char *why, size_t why_cap);
 

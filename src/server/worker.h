@@ -1,46 +1,21 @@
-// Workers: one thread per core, each with its own world (net/io.h), listening socket, buffers, timers and
-// connections. They share the site and nothing else.
+// Workers: one thread per core, each with its own world (net/io.h), listening sockets, buffers, timers and
+// connections. They share struct server, which is immutable or lock-free for them, and nothing else.
 #pragma once
-#include "base/writer.h"
-#include "net/io.h"
-#include <netinet/in.h>
+#include "server/server.h"
 
-struct site;
-struct workers;
-struct obs_worker;
+// workers_start binds and listens on every address for every worker in the caller's thread, so that an occupied port is
+// one error before any thread runs, takes all memory, then starts s->num_workers threads. false: `e` says why.
+bool workers_start(struct server *s, struct config_error *e);
 
-struct worker_options {
-  unsigned num_workers;       // 0: one per online CPU
-  const char *io;             // "auto", "io_uring", "epoll"
-  struct sockaddr_storage listen; // address and port; port 0: any, see workers_port
-  const char *congestion;     // NULL: the system's
-  int backlog;                // 0: 4096
-  bool pin;                   // each worker to one CPU
-  uint32_t max_connections;   // per worker; 0: 16384
-  uint32_t out_buffers;       // per worker; 0: 64
-  uint32_t out_size;          // bytes of each, head included; 0: 256 KiB
-  uint32_t keepalive_ms, header_ms, stall_ms, drain_ms; // 0: 75 s, 15 s, 30 s, 30 s
-  uint32_t keepalive_requests; // 0: unlimited
-  bool has_admin;
-  struct sockaddr_storage admin;
-  struct admin_handler *admin_handler;
-  struct obs_worker **metrics; // num_workers of them, or NULL
-  const char *server_name;     // Server header, NULL: none
-};
+// workers_port gives the port bound for the n-th address of `listen`, then of `tls_listen` (they may ask for port 0).
+uint16_t workers_port(const struct server *s, unsigned n);
 
-// Admin requests run on worker 0's thread. `handle` writes the body and returns the status.
-struct admin_handler {
-  void *ctx;
-  unsigned (*handle)(void *ctx, struct bytes method, struct bytes path, struct bytes query, struct bytes body,
-                     struct writer *out, const char **content_type);
-};
+// workers_io names what drives the sockets: "io_uring" or "epoll".
+const char *workers_io(const struct server *s);
 
-// workers_start listens and starts the threads. NULL on failure, with one sentence in `why`.
-struct workers *workers_start(const struct worker_options *o, struct site *site, char *why, size_t why_cap);
-uint16_t workers_port(const struct workers *ws);       // what was bound
-uint16_t workers_admin_port(const struct workers *ws);
-unsigned workers_count(const struct workers *ws);
-bool workers_ready(const struct workers *ws);          // all accept, none drains
-// workers_drain stops accepting, lets running responses end within drain_ms; workers_join waits for that and frees.
-void workers_drain(struct workers *ws);
-void workers_join(struct workers *ws);
+// workers_reload has certificates read again. false: `e` says why, and the old ones stay.
+bool workers_reload(struct server *s, struct config_error *e);
+
+// workers_drain stops accepting, closes idle connections, lets running responses end (Connection: close), cuts what is left
+// after timeout_ms, joins the threads and frees everything.
+void workers_drain(struct server *s, uint64_t timeout_ms);

@@ -1,0 +1,7 @@
+// The admin listener's transport: a thread of its own with plain blocking sockets, one request at a time.
+#pragma once
+#include "server/server.h"
+
+bool admin_start(struct server *s, struct config_error *e); // binds every address of `admin`
+uint16_t admin_port(const struct server *s, unsigned n);
+void admin_stop(struct server *s);                          // NULL-safe: s->admin may never have started

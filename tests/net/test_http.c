@@ -1,0 +1,205 @@
+#include "net/http.h"
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+// What a stream of pipelined requests parses to, as text: one line a request.
+struct result {
+  char text[4096];
+  size_t n;
+};
+
+static void add(struct result *r, const char *s, size_t n) {
+  cr_assert(r->n + n < sizeof r->text);
+  memcpy(r->text + r->n, s, n);
+  r->n += n;
+  r->text[r->n] = 0;
+}
+
+static void add_span(struct result *r, const char *name, const uint8_t *base, struct http_span s) {
+  struct bytes b = http_text(base, s);
+  add(r, name, strlen(name));
+  add(r, "=", 1);
+  add(r, (const char *)b.p, b.n);
+}
+
+static void describe(struct result *r, const struct http_parser *p, const uint8_t *base) {
+  char line[128];
+  int n = snprintf(line, sizeof line, "m%d ka%d 1.%d chunked%d body%llu ", p->method, p->keep_alive, !p->http10, p->chunked,
+                   (unsigned long long)p->body_len);
+  add(r, line, (size_t)n);
+  add_span(r, "url", base, p->url);
+  for (int h = 0; h < HTTP_H_COUNT; h++)
+    if (p->header[h].len)
+      add_span(r, " h", base, p->header[h]);
+  if (p->body_len && !p->chunked)
+    add_span(r, " body", base, (struct http_span){p->body_off, (uint32_t)p->body_len});
+  add(r, "\n", 1);
+}
+
+// Feeds `text` in two pieces, cut at `cut`; each piece arrives at another address, exactly sized, as buffers do.
+static void parse_split(struct result *r, const char *text, size_t len, size_t cut) {
+  struct http_parser p;
+  size_t start = 0, ends[2] = {cut, len};
+  memset(r, 0, sizeof *r);
+  http_begin(&p);
+  for (int piece = 0; piece < 2; piece++) {
+    for (;;) {
+      size_t n = ends[piece] - start, used = 0;
+      if (n <= p.fed)
+        break;
+      uint8_t *copy = malloc(n);
+      memcpy(copy, text + start, n);
+      enum http_parse what;
+      do
+        what = http_feed(&p, copy, n, &used);
+      while (what == HTTP_PARSE_HEAD);
+      if (what == HTTP_PARSE_BAD) {
+        char line[32];
+        add(r, line, (size_t)snprintf(line, sizeof line, "bad %u\n", p.fail));
+        free(copy);
+        return;
+      }
+      if (what == HTTP_PARSE_COMPLETE) {
+        describe(r, &p, copy);
+        start += used;
+        http_begin(&p);
+      }
+      free(copy);
+      if (what == HTTP_PARSE_MORE)
+        break;
+    }
+  }
+}
+
+static void check_splits(const char *text, const char *expected) {
+  size_t len = strlen(text);
+  struct result r;
+  for (size_t cut = 0; cut <= len; cut++) {
+    parse_split(&r, text, len, cut);
+    cr_assert_str_eq(r.text, expected, "cut at %zu:\n%s", cut, r.text);
+  }
+}
+
+Test(http, one_request_split_at_every_byte) {
+  check_splits("GET /a/cbcs/1/t/3.m4s?x=1 HTTP/1.1\r\nHost: h\r\nRange:  bytes=0-1 \t\r\nAccept: */*\r\n\r\n",
+               "m0 ka1 1.1 chunked0 body0 url=/a/cbcs/1/t/3.m4s?x=1 h=h h=bytes=0-1\n");
+}
+
+Test(http, pipelined_requests_split_at_every_byte) {
+  check_splits("GET /1 HTTP/1.1\r\nHost: h\r\n\r\n"
+               "HEAD /2 HTTP/1.1\r\nhOST: h\r\nIf-None-Match: \"x\"\r\nConnection: close\r\n\r\n"
+               "POST /3 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"
+               "GET /4 HTTP/1.0\r\n\r\n"
+               "POST /5 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nTrailer: t\r\n\r\n"
+               "GET /6 HTTP/1.1\r\nHost: h\r\n\r\n",
+               "m0 ka1 1.1 chunked0 body0 url=/1 h=h\n"
+               "m1 ka0 1.1 chunked0 body0 url=/2 h=h h=\"x\"\n"
+               "m2 ka1 1.1 chunked0 body5 url=/3 h=h body=hello\n"
+               "m0 ka0 1.0 chunked0 body0 url=/4\n"
+               "m2 ka1 1.1 chunked1 body3 url=/5 h=h\n"
+               "m0 ka1 1.1 chunked0 body0 url=/6 h=h\n");
+}
+
+Test(http, refusals_split_at_every_byte) {
+  check_splits("GET / HTTP/1.1\r\n\r\n", "bad 400\n");
+  check_splits("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "bad 400\n");
+  check_splits("GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n", "bad 400\n");
+  check_splits("GET / HTTP/1.1\r\nHost : a\r\n\r\n", "bad 400\n");
+  check_splits("GET / HTTP/3.7\r\nHost: a\r\n\r\n", "bad 505\n");
+  check_splits("FROB / HTTP/1.1\r\nHost: a\r\n\r\n", "bad 501\n");
+  check_splits("\x16\x03\x01 GET", "bad 400\n");
+  check_splits("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "bad 400\n");
+  check_splits("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", "bad 400\n");
+  check_splits("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", "bad 400\n");
+}
+
+Test(http, doubled_range_is_ignored) {
+  check_splits("GET / HTTP/1.1\r\nHost: h\r\nRange: bytes=0-1\r\nRange: bytes=5-6\r\n\r\n",
+               "m0 ka1 1.1 chunked0 body0 url=/ h=h\n");
+}
+
+static void check_long(const char *before, size_t fill, const char *after, const char *expected) {
+  size_t n = strlen(before) + fill + strlen(after);
+  char *text = malloc(n + 1);
+  memcpy(text, before, strlen(before));
+  memset(text + strlen(before), 'a', fill);
+  memcpy(text + strlen(before) + fill, after, strlen(after) + 1);
+  struct result r;
+  for (size_t cut = 0; cut <= n; cut += 1 + cut / 7) {
+    parse_split(&r, text, n, cut);
+    cr_assert_str_eq(r.text, expected, "cut at %zu:\n%.60s", cut, r.text);
+  }
+  free(text);
+}
+
+Test(http, limits) {
+  check_long("GET /", HTTP_URL_MAX, " HTTP/1.1\r\nHost: h\r\n\r\n", "bad 414\n");
+  check_long("GET / HTTP/1.1\r\nHost: h\r\nX: ", HTTP_HEAD_MAX, "\r\n\r\n", "bad 431\n");
+  check_long("GET / HTTP/1.1\r\nHost: h\r\nX: ", HTTP_HEAD_MAX - 60, "\r\n\r\n", "m0 ka1 1.1 chunked0 body0 url=/ h=h\n");
+  char many[4096] = "GET / HTTP/1.1\r\nHost: h\r\n";
+  for (int i = 0; i <= HTTP_HEADERS_MAX; i++)
+    strcat(many, "A: b\r\n");
+  strcat(many, "\r\n");
+  check_splits(many, "bad 431\n");
+}
+
+static void ranges_are(const char *value, uint64_t size, enum http_range expected, uint32_t num, const uint64_t *pairs) {
+  struct http_span64 out[HTTP_RANGES_MAX];
+  uint32_t got;
+  cr_assert_eq(http_ranges(out, &got, bytes_str(value), size), expected, "%s", value);
+  if (expected != HTTP_RANGE_OK)
+    return;
+  cr_assert_eq(got, num, "%s", value);
+  for (uint32_t i = 0; i < num; i++) {
+    cr_assert_eq(out[i].off, pairs[2 * i], "%s", value);
+    cr_assert_eq(out[i].len, pairs[2 * i + 1], "%s", value);
+  }
+}
+
+Test(http, ranges) {
+  ranges_are("bytes=0-0", 10, HTTP_RANGE_OK, 1, (uint64_t[]){0, 1});
+  ranges_are("BYTES = 2- ", 10, HTTP_RANGE_OK, 1, (uint64_t[]){2, 8});
+  ranges_are("bytes=-3", 10, HTTP_RANGE_OK, 1, (uint64_t[]){7, 3});
+  ranges_are("bytes=-30", 10, HTTP_RANGE_OK, 1, (uint64_t[]){0, 10});
+  ranges_are("bytes=9-99999999999999999999999", 10, HTTP_RANGE_OK, 1, (uint64_t[]){9, 1});
+  ranges_are("bytes=0-1, 5-6,-1", 10, HTTP_RANGE_OK, 3, (uint64_t[]){0, 2, 5, 2, 9, 1});
+  ranges_are("bytes=20-30,1-2", 10, HTTP_RANGE_OK, 1, (uint64_t[]){1, 2});
+  ranges_are("bytes=10-", 10, HTTP_RANGE_UNSATISFIABLE, 0, NULL);
+  ranges_are("bytes=-0", 10, HTTP_RANGE_UNSATISFIABLE, 0, NULL);
+  ranges_are("bytes=0-", 0, HTTP_RANGE_UNSATISFIABLE, 0, NULL);
+  ranges_are("bytes=2-1", 10, HTTP_RANGE_NONE, 0, NULL);
+  ranges_are("bytes=", 10, HTTP_RANGE_NONE, 0, NULL);
+  ranges_are("bytes=a-b", 10, HTTP_RANGE_NONE, 0, NULL);
+  ranges_are("bytes=1", 10, HTTP_RANGE_NONE, 0, NULL);
+  ranges_are("items=0-1", 10, HTTP_RANGE_NONE, 0, NULL);
+  ranges_are("bytes=0-9,0-9", 10, HTTP_RANGE_NONE, 0, NULL);
+  ranges_are("bytes=0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0,0-0", 100, HTTP_RANGE_NONE, 0, NULL);
+}
+
+Test(http, etags) {
+  struct bytes tag = BYTES_LIT("\"a,b\"");
+  cr_assert(http_etag_listed(BYTES_LIT("*"), tag, false));
+  cr_assert(http_etag_listed(BYTES_LIT("\"x\", \"a,b\""), tag, false));
+  cr_assert(http_etag_listed(BYTES_LIT("W/\"a,b\""), tag, true));
+  cr_assert_not(http_etag_listed(BYTES_LIT("W/\"a,b\""), tag, false));
+  cr_assert_not(http_etag_listed(BYTES_LIT("\"a\",b\""), tag, true));
+  cr_assert_not(http_etag_listed(BYTES_LIT("a,b"), tag, true));
+  cr_assert_not(http_etag_listed(BYTES_LIT(""), tag, true));
+  cr_assert_not(http_etag_listed(BYTES_LIT("W/"), tag, true));
+  cr_assert_not(http_etag_listed(BYTES_LIT("\""), tag, true));
+}
+
+Test(http, dates) {
+  static const struct {
+    uint64_t s;
+    const char *text;
+  } cases[] = {{0, "Thu, 01 Jan 1970 00:00:00 GMT"},          {784111777, "Sun, 06 Nov 1994 08:49:37 GMT"},
+               {951782399, "Mon, 28 Feb 2000 23:59:59 GMT"},  {951782400, "Tue, 29 Feb 2000 00:00:00 GMT"},
+               {4102444799, "Thu, 31 Dec 2099 23:59:59 GMT"}, {1767225600, "Thu, 01 Jan 2026 00:00:00 GMT"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char out[30] = {0};
+    http_date(out, cases[i].s);
+    cr_assert_str_eq(out, cases[i].text);
+  }
+}
