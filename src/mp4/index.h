@@ -190,6 +190,9 @@ struct mp4_source {
 MUST_USE enum err ix_build(struct alloc *mem, struct bytes *blob, const struct mp4_source *src,
                            const struct ix_identity *id, struct diag *diag);
 
+// ix_set_digest puts a digest into a blob that ix_build has just made with none (the memory is the caller's).
+void ix_set_digest(struct bytes blob, const uint8_t digest[32]);
+
 // ix_open validates a blob from anywhere (checksum, version, every offset, count, order and sum on which
 // planning and rendering rely) and gives a view of it. O(blob).
 // Errors: ERR_TRUNCATED, ERR_CHECKSUM, ERR_MALFORMED, ERR_UNSUPPORTED (version).

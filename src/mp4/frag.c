@@ -1,0 +1,449 @@
+#include "mp4/frag.h"
+
+enum {
+  TFHD_BASE_DATA_OFFSET = 1,
+  TFHD_DESCRIPTION_INDEX = 2,
+  TFHD_DURATION = 8,
+  TFHD_SIZE = 0x10,
+  TFHD_FLAGS = 0x20,
+  TFHD_BASE_IS_MOOF = 0x020000,
+
+  TRUN_DATA_OFFSET = 1,
+  TRUN_FIRST_FLAGS = 4,
+  TRUN_DURATION = 0x100,
+  TRUN_SIZE = 0x200,
+  TRUN_FLAGS = 0x400,
+  TRUN_OFFSET = 0x800,
+
+  TFDT_LEN = 20, // version 1
+};
+
+struct frag_parser {
+  struct box_trail t;
+  struct alloc *mem;
+  const struct frag_defaults *defaults;
+  struct frag_place place;
+  struct frag_moof *out;
+  struct frag_samples *samples;
+  uint64_t moof_len;
+  uint64_t last_data; // end of the data of the traf before: base of a traf that names none
+  bool any_traf;
+};
+
+// One traf while its children are read.
+struct traf {
+  struct box box, tfhd;
+  bool has_tfhd, has_tfdt;
+  uint64_t base, next; // where data offsets count from; where a trun without one starts
+  uint32_t duration, size;
+  bool next_is_implied; // the trun before left the position where a reader finds it
+  uint64_t first_sample, num_samples;
+  int64_t delta;
+};
+
+static enum err add_edit(struct frag_parser *p, struct ix_edit edit) {
+  struct ix_edit *e = list_add(&p->out->edits, p->mem, sizeof *e);
+  if (!e)
+    return trail_fail(&p->t, ERR_NO_MEMORY, edit.pos, NULL);
+  *e = edit;
+  return ERR_OK;
+}
+
+static enum err add_word(struct frag_parser *p, uint64_t pos, uint32_t del, uint32_t value) {
+  return add_edit(p, (struct ix_edit){.pos = (uint32_t)pos, .del = del, .value = value, .kind = IX_WORD});
+}
+
+// The size field of a box whose new length is known only later: set_size fills the edit in.
+static enum err add_size(struct frag_parser *p, const struct box *b, uint32_t *edit) {
+  bool wide = b->head_len == 16;
+  *edit = p->out->edits.num;
+  return add_edit(p, (struct ix_edit){.pos = (uint32_t)b->pos + (wide ? 8 : 0), .del = wide ? 8 : 4,
+                                      .value = (uint32_t)b->len, .kind = wide ? IX_SIZE64 : IX_SIZE32});
+}
+
+static void set_size(struct frag_parser *p, uint32_t edit, int64_t delta, enum ix_scope scope, uint32_t arg) {
+  struct ix_edit *e = (struct ix_edit *)p->out->edits.p + edit;
+  e->value = (uint32_t)((int64_t)e->value + delta);
+  e->scope = (uint8_t)scope;
+  e->arg = arg;
+}
+
+// tfhd: fields, and the edits that make the base the moof. ISO/IEC 14496-12 8.8.7.
+static enum err parse_tfhd(struct frag_parser *p, struct traf *k) {
+  const struct box *b = &k->tfhd;
+  struct reader r = {b->body.p, b->body.p + b->body.n, b->body.p, ERR_OK};
+  uint32_t flags = rd_u32(&r) & 0xffffff, track = rd_u32(&r);
+  bool absolute = (flags & TFHD_BASE_DATA_OFFSET) != 0, by_moof = (flags & TFHD_BASE_IS_MOOF) != 0;
+  k->base = absolute ? rd_u64(&r) : by_moof || !p->any_traf ? p->place.pos : p->last_data;
+  if (absolute && __builtin_add_overflow(k->base, p->place.file_start, &k->base))
+    return trail_fail(&p->t, ERR_OVERFLOW, b->pos, "base_data_offset");
+  uint32_t index = flags & TFHD_DESCRIPTION_INDEX ? rd_u32(&r) : 1;
+  k->duration = flags & TFHD_DURATION ? rd_u32(&r) : p->defaults->sample_duration;
+  k->size = flags & TFHD_SIZE ? rd_u32(&r) : p->defaults->sample_size;
+  if (flags & TFHD_FLAGS)
+    (void)rd_u32(&r);
+  if (r.err || rd_left(&r))
+    return trail_fail(&p->t, r.err ? r.err : ERR_MALFORMED, b->pos, "tfhd's fields do not fill it");
+  if (track != p->defaults->track_id)
+    return trail_fail(&p->t, ERR_UNSUPPORTED, b->pos, "a fragment of track %u, which is not in moov", track);
+  if (!index || index > p->defaults->num_entries)
+    return trail_fail(&p->t, ERR_MALFORMED, b->pos, "sample description %u is not there", index);
+  k->next = k->base;
+  if (by_moof && !absolute)
+    return ERR_OK;
+  uint32_t head = load_be32(b->body.p); // version and flags
+  uint64_t at = b->pos + b->head_len;
+  uint32_t edit;
+  enum err e = ERR_OK;
+  if (absolute) {
+    e = add_size(p, b, &edit);
+    if (e)
+      return e;
+    set_size(p, edit, -8, IX_SCOPE_NONE, 0);
+    k->delta -= 8;
+  }
+  e = add_word(p, at, 4, (head & ~(uint32_t)TFHD_BASE_DATA_OFFSET) | TFHD_BASE_IS_MOOF);
+  if (!e && absolute)
+    e = add_edit(p, (struct ix_edit){.pos = (uint32_t)at + 8, .del = 8, .kind = IX_DELETE});
+  return e;
+}
+
+// ISO/IEC 14496-12 8.8.12.
+static enum err parse_tfdt(struct frag_parser *p, const struct box *b) {
+  struct reader r = {b->body.p, b->body.p + b->body.n, b->body.p, ERR_OK};
+  unsigned version = rd_u32(&r) >> 24;
+  uint64_t time = version == 1 ? rd_u64(&r) : rd_u32(&r);
+  if (r.err || version > 1)
+    return trail_fail(&p->t, r.err ? r.err : ERR_UNSUPPORTED, b->pos, "tfdt");
+  if (!p->out->has_time) {
+    p->out->time_ticks = time;
+    p->out->has_time = true;
+  }
+  return ERR_OK;
+}
+
+// A traf without tfdt gets one: browsers refuse it otherwise, and CMAF requires it.
+static enum err insert_tfdt(struct frag_parser *p, struct traf *k) {
+  uint64_t at = k->tfhd.pos + k->tfhd.len, time;
+  uint64_t start = p->out->has_time ? p->out->time_ticks : p->place.next_time;
+  if (__builtin_add_overflow(start, p->out->duration_ticks, &time))
+    return trail_fail(&p->t, ERR_OVERFLOW, k->box.pos, "decode times");
+  if (!p->out->has_time)
+    p->out->time_ticks = start;
+  p->out->has_time = true;
+  const uint32_t words[] = {TFDT_LEN, FOURCC('t', 'f', 'd', 't'), 0x01000000, (uint32_t)(time >> 32), (uint32_t)time};
+  enum err e = ERR_OK;
+  for (size_t i = 0; !e && i < sizeof words / sizeof *words; i++)
+    e = add_word(p, at, 0, words[i]);
+  k->delta += TFDT_LEN;
+  return e;
+}
+
+// A trun's fields, as far as its samples go.
+struct trun {
+  uint32_t flags, num;
+  int32_t data_offset;
+  const uint8_t *entries;
+  size_t entry_len;
+};
+
+static enum err read_trun(struct frag_parser *p, struct trun *u, const struct box *b) {
+  struct reader r = {b->body.p, b->body.p + b->body.n, b->body.p, ERR_OK};
+  uint32_t head = rd_u32(&r);
+  u->flags = head & 0xffffff;
+  u->num = rd_u32(&r);
+  u->data_offset = u->flags & TRUN_DATA_OFFSET ? (int32_t)rd_u32(&r) : 0;
+  if (u->flags & TRUN_FIRST_FLAGS)
+    (void)rd_u32(&r);
+  u->entry_len = 4u * (unsigned)__builtin_popcount(u->flags & (TRUN_DURATION | TRUN_SIZE | TRUN_FLAGS | TRUN_OFFSET));
+  u->entries = r.p;
+  if (r.err || head >> 24 > 1)
+    return trail_fail(&p->t, r.err ? r.err : ERR_UNSUPPORTED, b->pos, "trun");
+  if ((uint64_t)u->num * u->entry_len != rd_left(&r))
+    return trail_fail(&p->t, (uint64_t)u->num * u->entry_len > rd_left(&r) ? ERR_TRUNCATED : ERR_MALFORMED, b->pos,
+                      "%u samples do not fill the trun", u->num);
+  return ERR_OK;
+}
+
+static void vote_duration(struct frag_samples *s, uint32_t duration, uint64_t weight) {
+  if (s->duration == duration)
+    s->duration_weight += weight;
+  else if (s->duration_weight >= weight)
+    s->duration_weight -= weight;
+  else {
+    s->duration = duration;
+    s->duration_weight = weight - s->duration_weight;
+  }
+}
+
+static void store_size(struct frag_samples *s, uint64_t n, uint32_t size) {
+  if (s->sizes16)
+    s->sizes16[n] = (uint16_t)size;
+  else if (s->sizes32)
+    s->sizes32[n] = size;
+}
+
+// Sizes and durations of a trun's samples; *len and *ticks get their sums.
+static enum err read_samples(struct frag_parser *p, const struct traf *k, const struct trun *u, uint64_t pos,
+                             uint64_t *len, uint64_t *ticks) {
+  struct frag_samples *s = p->samples;
+  bool store = s->sizes16 || s->sizes32;
+  if (store && u->num > s->cap - s->num)
+    return trail_fail(&p->t, ERR_STALE, pos, "the source changed while it was read");
+  uint64_t first = s->num, sum = 0, time = 0;
+  uint32_t max = 0;
+  const uint8_t *sizes = u->flags & TRUN_SIZE ? u->entries + (u->flags & TRUN_DURATION ? 4 : 0) : NULL;
+  if (sizes) {
+    for (uint32_t i = 0; i < u->num; i++) {
+      uint32_t size = load_be32(sizes + (size_t)i * u->entry_len);
+      sum += size;
+      max = size > max ? size : max;
+      if (s->sizes16 && size > UINT16_MAX)
+        return trail_fail(&p->t, ERR_STALE, pos, "the source changed while it was read");
+      store_size(s, first + i, size);
+    }
+  } else {
+    if (s->sizes16 && u->num && k->size > UINT16_MAX)
+      return trail_fail(&p->t, ERR_STALE, pos, "the source changed while it was read");
+    sum = (uint64_t)u->num * k->size;
+    max = u->num ? k->size : 0;
+    if (!k->size && !u->entry_len && (s->num_free += u->num) > LIMIT_FREE_SAMPLES)
+      return trail_fail(&p->t, ERR_LIMIT, pos, "more than %d samples without bytes", LIMIT_FREE_SAMPLES);
+  }
+  if (u->flags & TRUN_DURATION) {
+    for (uint32_t i = 0; i < u->num; i++) {
+      uint32_t d = load_be32(u->entries + (size_t)i * u->entry_len);
+      time += d;
+      vote_duration(s, d, 1);
+    }
+  } else {
+    time = (uint64_t)u->num * k->duration;
+    vote_duration(s, k->duration, u->num);
+  }
+  s->max_size = max > s->max_size ? max : s->max_size;
+  *len = sum;
+  *ticks = time;
+  return ERR_OK;
+}
+
+// Samples of default size are stored only when their data is known to be there.
+static void store_default_sizes(struct frag_samples *s, uint64_t first, uint32_t num, uint32_t size) {
+  if (s->sizes16 || s->sizes32)
+    for (uint32_t i = 0; i < num; i++)
+      store_size(s, first + i, size);
+}
+
+// The data offset's edits: rewritten where it stands, inserted where a reader could not know it.
+static enum err edit_trun(struct frag_parser *p, struct traf *k, const struct trun *u, const struct box *b) {
+  uint64_t at = b->pos + b->head_len;
+  uint32_t edit;
+  enum err e = ERR_OK;
+  bool insert = !(u->flags & TRUN_DATA_OFFSET);
+  if (insert && k->next_is_implied)
+    return ERR_OK;
+  if (insert) {
+    e = add_size(p, b, &edit);
+    if (e)
+      return e;
+    set_size(p, edit, 4, IX_SCOPE_NONE, 0);
+    k->delta += 4;
+    e = add_word(p, at, 4, load_be32(b->body.p) | TRUN_DATA_OFFSET);
+    if (e)
+      return e;
+  }
+  struct frag_fix *fix = list_add(&p->out->fixes, p->mem, sizeof *fix);
+  if (!fix)
+    return trail_fail(&p->t, ERR_NO_MEMORY, b->pos, NULL);
+  *fix = (struct frag_fix){.edit = p->out->edits.num, .pos = k->next};
+  return add_edit(p, (struct ix_edit){.pos = (uint32_t)at + 8, .del = insert ? 0 : 4, .kind = IX_SIZE32});
+}
+
+static enum err add_span(struct frag_parser *p, struct traf *k, uint64_t len, uint32_t num, uint64_t pos) {
+  struct frag_moof *o = p->out;
+  uint64_t end;
+  if (__builtin_add_overflow(k->next, len, &end) || end > p->place.source_len)
+    return trail_fail(&p->t, ERR_TRUNCATED, pos, "sample data ends behind the end of the source");
+  if (k->next < p->place.pos + p->moof_len && end > p->place.pos)
+    return trail_fail(&p->t, ERR_MALFORMED, pos, "sample data overlaps its moof");
+  struct frag_span *s = list_add(&o->spans, p->mem, sizeof *s);
+  if (!s)
+    return trail_fail(&p->t, ERR_NO_MEMORY, pos, NULL);
+  *s = (struct frag_span){k->next, len, (uint32_t)o->num_samples, num};
+  if (o->spans.num == 1)
+    o->data_start = k->next, o->data_end = end;
+  o->data_start = k->next < o->data_start ? k->next : o->data_start;
+  o->data_end = end > o->data_end ? end : o->data_end;
+  k->next = end;
+  return ERR_OK;
+}
+
+// ISO/IEC 14496-12 8.8.8.
+static enum err parse_trun(struct frag_parser *p, struct traf *k, const struct box *b) {
+  struct trun u = {0};
+  uint64_t len = 0, ticks = 0;
+  struct frag_moof *o = p->out;
+  enum err e = read_trun(p, &u, b);
+  if (e)
+    return e;
+  if (u.flags & TRUN_DATA_OFFSET && __builtin_add_overflow((int64_t)k->base, (int64_t)u.data_offset, (int64_t *)&k->next))
+    return trail_fail(&p->t, ERR_OVERFLOW, b->pos, "data offset");
+  if (!u.num) { // its offset points at nothing and stays as it is
+    k->next_is_implied = false;
+    return ERR_OK;
+  }
+  if (u.num > IX_MAX_FRAG_SAMPLES - o->num_samples)
+    return trail_fail(&p->t, ERR_LIMIT, b->pos, "more than %d samples in one fragment", IX_MAX_FRAG_SAMPLES);
+  e = read_samples(p, k, &u, b->pos, &len, &ticks);
+  if (!e && len)
+    e = edit_trun(p, k, &u, b);
+  if (!e && len)
+    e = add_span(p, k, len, u.num, b->pos);
+  if (e)
+    return e;
+  k->next_is_implied = len != 0;
+  if (!(u.flags & TRUN_SIZE))
+    store_default_sizes(p->samples, p->samples->num, u.num, k->size);
+  p->samples->num += u.num;
+  o->num_samples += u.num;
+  k->num_samples += u.num;
+  if (__builtin_add_overflow(o->duration_ticks, ticks, &o->duration_ticks))
+    return trail_fail(&p->t, ERR_OVERFLOW, b->pos, "durations");
+  return ERR_OK;
+}
+
+static const uint8_t piff_senc[16] = {0xa2, 0x39, 0x4f, 0x52, 0x5a, 0x9b, 0x4f, 0x14,
+                                      0xa2, 0x44, 0x6c, 0x42, 0x7c, 0x64, 0x8d, 0xf4};
+
+// Leftovers of encryption would contradict what is added.
+static bool is_protection(const struct box *b) {
+  switch (b->type) {
+  case FOURCC('s', 'e', 'n', 'c'):
+  case FOURCC('s', 'a', 'i', 'z'):
+  case FOURCC('s', 'a', 'i', 'o'): return true;
+  case FOURCC('u', 'u', 'i', 'd'): return b->body.n >= 16 && !memcmp(b->body.p, piff_senc, 16);
+  case FOURCC('s', 'g', 'p', 'd'):
+  case FOURCC('s', 'b', 'g', 'p'): return b->body.n >= 8 && load_be32(b->body.p + 4) == FOURCC('s', 'e', 'i', 'g');
+  default: return false;
+  }
+}
+
+// First look at a traf: its tfhd, which comes first, and whether there is a tfdt.
+static enum err scan_traf(struct frag_parser *p, struct traf *k, struct reader r) {
+  while (rd_left(&r)) {
+    struct box b;
+    enum err e = trail_next(&p->t, &b, &r);
+    if (e)
+      return e;
+    if (is_protection(&b))
+      return trail_fail(&p->t, ERR_PROTECTED, b.pos, "the fragment carries encryption boxes, the track is not encrypted");
+    if (b.type == FOURCC('t', 'f', 'h', 'd')) {
+      if (k->has_tfhd)
+        return trail_fail(&p->t, ERR_MALFORMED, b.pos, "a second tfhd");
+      k->has_tfhd = true;
+      k->tfhd = b;
+    } else if (b.type == FOURCC('t', 'f', 'd', 't')) {
+      if (k->has_tfdt)
+        return trail_fail(&p->t, ERR_MALFORMED, b.pos, "a second tfdt");
+      k->has_tfdt = true;
+    } else if (b.type == FOURCC('t', 'r', 'u', 'n') && !k->has_tfhd) {
+      return trail_fail(&p->t, ERR_MALFORMED, b.pos, "a trun before tfhd");
+    }
+  }
+  if (!k->has_tfhd)
+    return trail_fail(&p->t, ERR_MISSING, k->box.pos, "no tfhd");
+  return ERR_OK;
+}
+
+static enum err traf_children(struct frag_parser *p, struct traf *k, struct reader r) {
+  while (rd_left(&r)) {
+    struct box b;
+    enum err e = trail_next(&p->t, &b, &r);
+    if (e)
+      return e;
+    trail_in(&p->t, b.type);
+    if (b.type == FOURCC('t', 'f', 'h', 'd')) {
+      e = parse_tfhd(p, k);
+      if (!e && !k->has_tfdt)
+        e = insert_tfdt(p, k);
+    } else if (b.type == FOURCC('t', 'f', 'd', 't')) {
+      e = parse_tfdt(p, &b);
+    } else if (b.type == FOURCC('t', 'r', 'u', 'n')) {
+      e = parse_trun(p, k, &b);
+    }
+    if (e)
+      return e;
+    trail_out(&p->t);
+  }
+  return ERR_OK;
+}
+
+static enum err parse_traf(struct frag_parser *p, const struct box *b, struct reader r) {
+  struct frag_moof *o = p->out;
+  struct traf k = {.box = *b, .first_sample = o->num_samples};
+  enum err e = scan_traf(p, &k, r);
+  uint32_t edit;
+  e = e ? e : add_size(p, b, &edit);
+  e = e ? e : traf_children(p, &k, r);
+  if (e)
+    return e;
+  o->delta += k.delta;
+  p->last_data = k.next;
+  p->any_traf = true;
+  if (!k.num_samples) {
+    set_size(p, edit, k.delta, IX_SCOPE_NONE, 0);
+    return ERR_OK;
+  }
+  if (o->trafs.num == IX_MAX_FRAG_TRAFS)
+    return trail_fail(&p->t, ERR_LIMIT, b->pos, "more than %d trafs in one fragment", IX_MAX_FRAG_TRAFS);
+  struct ix_traf *traf = list_add(&o->trafs, p->mem, sizeof *traf);
+  if (!traf)
+    return trail_fail(&p->t, ERR_NO_MEMORY, b->pos, NULL);
+  *traf = (struct ix_traf){(uint32_t)k.num_samples, (uint32_t)k.first_sample};
+  uint32_t number = o->trafs.num - 1;
+  set_size(p, edit, k.delta, IX_SCOPE_TRAF, number);
+  return add_edit(p, (struct ix_edit){.pos = (uint32_t)(b->pos + b->len), .arg = number, .kind = IX_PROTECT});
+}
+
+static void reset(struct frag_moof *o, uint64_t end) {
+  o->edits.num = o->spans.num = o->fixes.num = o->trafs.num = 0;
+  o->num_samples = o->duration_ticks = o->time_ticks = 0;
+  o->data_start = o->data_end = end;
+  o->delta = 0;
+  o->has_time = false;
+}
+
+enum err frag_parse(struct frag_moof *out, struct frag_samples *samples, struct alloc *mem,
+                    const struct frag_defaults *defaults, struct bytes moof, struct frag_place place,
+                    struct diag *diag) {
+  struct frag_parser p = {.t = {.diag = diag, .base = place.pos}, .mem = mem, .defaults = defaults, .place = place,
+                          .out = out, .samples = samples, .moof_len = moof.n, .last_data = place.pos};
+  reset(out, place.pos + moof.n);
+  struct reader r = rd_of(moof);
+  struct box b;
+  uint32_t edit;
+  enum err e = trail_next(&p.t, &b, &r);
+  if (e)
+    return e;
+  trail_in(&p.t, b.type);
+  e = add_size(&p, &b, &edit);
+  struct reader children = {b.body.p, b.body.p + b.body.n, r.start, ERR_OK};
+  while (!e && rd_left(&children)) {
+    struct box c;
+    e = trail_next(&p.t, &c, &children);
+    if (e || c.type != FOURCC('t', 'r', 'a', 'f'))
+      continue;
+    trail_in(&p.t, c.type);
+    e = parse_traf(&p, &c, (struct reader){c.body.p, c.body.p + c.body.n, r.start, ERR_OK});
+    if (!e)
+      trail_out(&p.t);
+  }
+  if (e)
+    return e;
+  if (!out->has_time)
+    out->time_ticks = place.next_time;
+  set_size(&p, edit, out->delta, out->trafs.num ? IX_SCOPE_MOOF : IX_SCOPE_NONE, 0);
+  uint64_t end_ticks;
+  if (__builtin_add_overflow(out->time_ticks, out->duration_ticks, &end_ticks))
+    return trail_fail(&p.t, ERR_OVERFLOW, 0, "decode times");
+  return ERR_OK;
+}

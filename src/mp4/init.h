@@ -1,0 +1,20 @@
+// The init segment: moov of a fragmented audio file.
+#pragma once
+#include "mp4/codec.h"
+#include "mp4/index.h"
+
+struct init_info {
+  struct codec_info codec;
+  uint32_t track_id, timescale, format, num_sinf;
+  char language[16];
+  int64_t edit_media_time;
+  // trex: what a traf's header does not say. ISO/IEC 14496-12 8.8.3.
+  uint32_t sample_duration, sample_size;
+};
+
+// init_parse reads a whole moov box (head included) that stands at `pos` of the source and appends the edits that
+// protection needs to `edits` (struct ix_edit, ascending, positions as `pos`).
+// Errors: ERR_PROGRESSIVE, ERR_PROTECTED, ERR_NOT_AUDIO, ERR_UNSUPPORTED (several tracks, AC-4 …), ERR_MISSING,
+// ERR_MALFORMED, ERR_TRUNCATED, ERR_OVERFLOW, ERR_LIMIT, ERR_NO_MEMORY.
+MUST_USE enum err init_parse(struct init_info *out, struct list *edits, struct alloc *mem, struct bytes moov,
+                             uint64_t pos, struct diag *diag);
