@@ -66,8 +66,9 @@ uint32_t epochs_oldest(const struct epochs *e, struct bytes asset, uint64_t now_
 void epochs_write_event(struct writer *w, const struct epoch_event *ev);
 
 // epochs_write_all writes the whole state at `now_ms` as lines, for a compacted journal: first what has expired as
-// counts ("sluice1 base …"), then the events that still matter.
-void epochs_write_all(struct writer *w, const struct epochs *e, uint64_t now_ms);
+// counts ("sluice1 base …"), then the events that still matter. `tmp` gives 16 bytes for each of these.
+// Errors: ERR_NO_MEMORY.
+MUST_USE enum err epochs_write_all(struct writer *w, const struct epochs *e, uint64_t now_ms, struct alloc *tmp);
 
 // epochs_read_line applies one line (with or without its line feed) of a journal. A torn or altered line is
 // ERR_CHECKSUM and changes nothing: a journal ends at the first such line, if that is its last.

@@ -1,0 +1,203 @@
+#include "keys/keyset.h"
+
+#include "keys/derive.h"
+
+#include <openssl/sha.h>
+#include <stdlib.h>
+
+static int bytes_cmp(struct bytes a, struct bytes b) {
+  size_t n = a.n < b.n ? a.n : b.n;
+  int c = n ? memcmp(a.p, b.p, n) : 0;
+  return c ? c : (a.n > b.n) - (a.n < b.n);
+}
+
+static int record_cmp(const void *x, const void *y) {
+  const struct key_record *a = x, *b = y;
+  int c = bytes_cmp(a->asset, b->asset);
+  if (!c)
+    c = (a->epoch > b->epoch) - (a->epoch < b->epoch);
+  if (!c)
+    c = (int)a->scheme - (int)b->scheme;
+  return c ? c : bytes_cmp(a->label, b->label);
+}
+
+static int rule_cmp(const void *x, const void *y) {
+  return bytes_cmp(((const struct drm_rule *)x)->match, ((const struct drm_rule *)y)->match);
+}
+
+const char *key_name(char out[64], struct bytes name) {
+  size_t n = name.n < 60 ? name.n : 60;
+  for (size_t i = 0; i < n; i++)
+    out[i] = name.p[i] >= 0x20 && name.p[i] < 0x7f && name.p[i] != '"' ? (char)name.p[i] : '?';
+  memcpy(out + n, name.n > 60 ? "..." : "", name.n > 60 ? 4 : 1);
+  return out;
+}
+
+// What two records are compared by: a digest of the key, or the KID.
+struct mark {
+  uint8_t id[16];
+  uint32_t record;
+};
+
+static int mark_cmp(const void *x, const void *y) { return memcmp(x, y, 16); }
+
+// Runs of equal keys must agree on the scheme: one key with two would encrypt one sample under two modes.
+static enum err check_schemes(const struct keyset *ks, struct mark *marks, struct diag *diag) {
+  for (uint32_t i = 0; i < ks->num_records; i++) {
+    uint8_t digest[SHA256_DIGEST_LENGTH];
+    SHA256(ks->records[i].key, 16, digest);
+    memcpy(marks[i].id, digest, 16);
+    marks[i].record = i;
+  }
+  qsort(marks, ks->num_records, sizeof *marks, mark_cmp);
+  for (uint32_t i = 1; i < ks->num_records; i++) {
+    const struct key_record *a = &ks->records[marks[i - 1].record], *b = &ks->records[marks[i].record];
+    if (a->scheme != b->scheme && keys_equal(a->key, b->key, 16)) {
+      char na[64], nb[64];
+      return diag_set(diag, ERR_KEY_REUSE, 0, "\"%s\" (%s) and \"%s\" (%s) share one key: give each scheme its own",
+                      key_name(na, a->asset), scheme_name(a->scheme), key_name(nb, b->asset), scheme_name(b->scheme));
+    }
+  }
+  return ERR_OK;
+}
+
+// A KID names one key, and a cbcs key one constant IV.
+static enum err check_kids(const struct keyset *ks, struct mark *marks, struct diag *diag) {
+  for (uint32_t i = 0; i < ks->num_records; i++) {
+    memcpy(marks[i].id, ks->records[i].kid, 16);
+    marks[i].record = i;
+  }
+  qsort(marks, ks->num_records, sizeof *marks, mark_cmp);
+  for (uint32_t i = 1; i < ks->num_records; i++) {
+    const struct key_record *a = &ks->records[marks[i - 1].record], *b = &ks->records[marks[i].record];
+    if (memcmp(a->kid, b->kid, 16) != 0)
+      continue;
+    char na[64], nb[64];
+    if (!keys_equal(a->key, b->key, 16))
+      return diag_set(diag, ERR_SYNTAX, 0, "\"%s\" and \"%s\" give one KID two keys: give each key its own KID",
+                      key_name(na, a->asset), key_name(nb, b->asset));
+    if (a->has_iv != b->has_iv || !keys_equal(a->iv, b->iv, 16))
+      return diag_set(diag, ERR_SYNTAX, 0, "\"%s\" and \"%s\" give one KID two IVs: the IV belongs to the key",
+                      key_name(na, a->asset), key_name(nb, b->asset));
+  }
+  return ERR_OK;
+}
+
+enum err keyset_seal(struct keyset *ks, struct alloc *mem, struct diag *diag) {
+  char name[64];
+  if (ks->num_rules)
+    qsort(ks->rules, ks->num_rules, sizeof *ks->rules, rule_cmp);
+  for (uint32_t i = 1; i < ks->num_rules; i++)
+    if (rule_cmp(&ks->rules[i - 1], &ks->rules[i]) == 0)
+      return diag_set(diag, ERR_SYNTAX, 0, "drm.rules: \"%s\" has two rules: keep one",
+                      key_name(name, ks->rules[i].match));
+  if (!ks->num_records)
+    return ERR_OK;
+  qsort(ks->records, ks->num_records, sizeof *ks->records, record_cmp);
+  for (uint32_t i = 1; i < ks->num_records; i++)
+    if (record_cmp(&ks->records[i - 1], &ks->records[i]) == 0)
+      return diag_set(diag, ERR_SYNTAX, 0, "asset \"%s\", epoch %u, %s has two records: keep one",
+                      key_name(name, ks->records[i].asset), ks->records[i].epoch, scheme_name(ks->records[i].scheme));
+  struct mark *marks = mem->get(mem, ks->num_records * sizeof *marks);
+  if (!marks)
+    return diag_set(diag, ERR_NO_MEMORY, 0, "%s", "");
+  enum err e = check_schemes(ks, marks, diag);
+  return e ? e : check_kids(ks, marks, diag);
+}
+
+void keyset_wipe(struct keyset *ks) {
+  if (!ks)
+    return;
+  for (uint32_t i = 0; i < ks->num_records; i++)
+    key_record_wipe(&ks->records[i]);
+  explicit_bzero(ks->prk, sizeof ks->prk);
+  ks->has_secret = false;
+}
+
+enum err keys_set_secret(struct keyset *ks, struct bytes secret, struct diag *diag) {
+  if (secret.n < KEYS_MIN_SECRET || secret.n > KEYS_MAX_SECRET)
+    return diag_set(diag, ERR_ARGUMENT, 0, "the master secret has %zu bytes: it must have %d to %d", secret.n,
+                    KEYS_MIN_SECRET, KEYS_MAX_SECRET);
+  derive_prk(ks->prk, secret);
+  ks->has_secret = true;
+  return ERR_OK;
+}
+
+// The first record that is not before `key`, as an index.
+static uint32_t lower_bound(const struct keyset *ks, const struct key_record *key) {
+  uint32_t lo = 0, hi = ks->num_records;
+  while (lo < hi) {
+    uint32_t mid = lo + (hi - lo) / 2;
+    if (record_cmp(&ks->records[mid], key) < 0)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  return lo;
+}
+
+static bool has_asset(const struct keyset *ks, uint32_t i, struct bytes asset) {
+  return i < ks->num_records && bytes_eq(ks->records[i].asset, asset);
+}
+
+enum err keys_lookup(struct key_record *out, const struct keyset *ks, const struct key_query *q) {
+  if (!key_query_ok(q))
+    return ERR_ARGUMENT;
+  struct key_record want = {.asset = q->asset, .epoch = q->epoch, .scheme = q->scheme, .label = q->label};
+  uint32_t i = lower_bound(ks, &want);
+  if (i < ks->num_records && record_cmp(&ks->records[i], &want) == 0) {
+    *out = ks->records[i];
+    out->asset = q->asset;
+    out->label = q->label;
+    return ERR_OK;
+  }
+  // An asset's records stand together: one neighbour tells whether it has any.
+  if (has_asset(ks, i, q->asset) || (i && has_asset(ks, i - 1, q->asset)) || !ks->has_secret)
+    return ERR_NO_KEY;
+  derive_record(out, ks->prk, q);
+  return ERR_OK;
+}
+
+static bool in_scope(struct bytes scope, struct bytes asset) {
+  if (!scope.n)
+    return true;
+  if (scope.p[scope.n - 1] == '/')
+    return asset.n > scope.n && memcmp(asset.p, scope.p, scope.n) == 0;
+  return bytes_eq(scope, asset);
+}
+
+bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes scope, uint32_t epoch) {
+  for (uint32_t i = 0; i < ks->num_records;) {
+    struct bytes a = ks->records[i].asset;
+    bool found = false;
+    for (; has_asset(ks, i, a); i++)
+      found = found || ks->records[i].epoch == epoch;
+    if (!found && in_scope(scope, a)) {
+      *asset = a;
+      return true;
+    }
+  }
+  return false;
+}
+
+const struct drm_settings *keys_drm(const struct keyset *ks, struct bytes asset) {
+  struct drm_rule want = {.match = asset};
+  while (ks->num_rules && want.match.n) {
+    const struct drm_rule *r = bsearch(&want, ks->rules, ks->num_rules, sizeof *ks->rules, rule_cmp);
+    if (r)
+      return &r->set;
+    // The next shorter prefix: up to and with the last '/' but one at the end.
+    size_t n = want.match.n - 1;
+    while (n && asset.p[n - 1] != '/')
+      n--;
+    want.match.n = n;
+  }
+  return &ks->drm;
+}
+
+const struct key_provider *key_provider_find(struct bytes name) {
+  for (size_t i = 0; i < num_key_providers; i++)
+    if (bytes_eq(name, bytes_str(key_providers[i].name)))
+      return &key_providers[i];
+  return NULL;
+}

@@ -1,0 +1,449 @@
+// The keys file: YAML read as a stream of events against a table of options (docs/keys.md has the list). Nothing is
+// kept of the text but names; every scalar is overwritten before libyaml frees it, and so are libyaml's buffers.
+#include "base/text.h"
+#include "keys/keyset.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <yaml.h>
+
+enum { MAX_RECORDS = 4 << 20, MAX_RULES = 1 << 16, MAX_TEMPLATE = 1024 };
+
+enum kind {
+  K_TEXT,     // struct bytes
+  K_TEMPLATE, // struct bytes, with {…}
+  K_HEX16,    // uint8_t[16]
+  K_U32,      // uint32_t, from 1
+  K_TIME,     // uint64_t ms: "24h", "90s"
+  K_BOOL,
+  K_SCHEME,   // enum scheme, not clear
+  K_SYSTEMS,  // uint32_t mask of drm_bit
+  K_SCHEMES,  // uint32_t mask of 1 << scheme
+  K_MAP,      // an inner mapping, over the part of the struct at `off`
+  K_RECORDS,  // the two lists
+  K_RULES,
+};
+
+struct field {
+  const char *name;
+  enum kind kind;
+  size_t off;
+  const struct field *sub; // K_MAP
+};
+
+struct input {
+  yaml_parser_t yaml;
+  yaml_event_t ev; // the event at hand; wiped and freed by next()
+  struct alloc *mem;
+  struct keyset *ks;
+  struct diag *diag;
+  uint64_t drm_seen; // options of the drm section so far
+};
+
+static enum err fail(struct input *in, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static enum err fail(struct input *in, enum err e, const char *fmt, ...) {
+  char what[128];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(what, sizeof what, fmt, ap);
+  va_end(ap);
+  const yaml_mark_t *m = in->ev.type == YAML_NO_EVENT ? &in->yaml.problem_mark : &in->ev.start_mark;
+  return diag_set(in->diag, e, m->index, "line %zu: %s", m->line + 1, what);
+}
+
+static void drop(struct input *in) {
+  if (in->ev.type == YAML_SCALAR_EVENT)
+    explicit_bzero(in->ev.data.scalar.value, in->ev.data.scalar.length);
+  yaml_event_delete(&in->ev);
+  in->ev.type = YAML_NO_EVENT;
+}
+
+static enum err next(struct input *in) {
+  drop(in);
+  if (!yaml_parser_parse(&in->yaml, &in->ev)) {
+    in->ev.type = YAML_NO_EVENT;
+    return fail(in, in->yaml.error == YAML_MEMORY_ERROR ? ERR_NO_MEMORY : ERR_SYNTAX, "this is not YAML: %s",
+                in->yaml.problem ? in->yaml.problem : "unreadable");
+  }
+  if (in->ev.type == YAML_ALIAS_EVENT)
+    return fail(in, ERR_SYNTAX, "aliases (*name) are not read here: write the value out");
+  return ERR_OK;
+}
+
+static struct bytes scalar(const struct input *in) {
+  return bytes_of(in->ev.data.scalar.value, in->ev.data.scalar.length);
+}
+
+static enum err keep(struct input *in, struct bytes *out, struct bytes text) {
+  uint8_t *p = text.n ? in->mem->get(in->mem, text.n) : NULL;
+  if (text.n && !p)
+    return fail(in, ERR_NO_MEMORY, "out of memory");
+  if (text.n)
+    memcpy(p, text.p, text.n);
+  *out = bytes_of(p, text.n);
+  return ERR_OK;
+}
+
+static enum err read_time(struct input *in, uint64_t *ms, const char *name, struct bytes text) {
+  static const struct {
+    const char *unit;
+    uint64_t ms;
+  } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
+  size_t n = 0;
+  uint64_t v;
+  while (n < text.n && text.p[n] >= '0' && text.p[n] <= '9')
+    n++;
+  for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+    if (bytes_eq(bytes_of(text.p + n, text.n - n), bytes_str(units[i].unit)) && !parse_u64(&v, bytes_of(text.p, n)) &&
+        v <= (uint64_t)100 * 366 * 86400000 / units[i].ms) {
+      *ms = v * units[i].ms;
+      return ERR_OK;
+    }
+  }
+  return fail(in, ERR_SYNTAX, "%s: give a time such as 24h, 90s or 7d, of at most 100 years", name);
+}
+
+static enum err read_mask_name(struct input *in, const struct field *f, uint32_t *mask, struct bytes text) {
+  if (f->kind == K_SYSTEMS) {
+    enum drm_system s;
+    if (drm_parse(&s, text))
+      return fail(in, ERR_SYNTAX, "%s: unknown system; known: widevine playready fairplay clearkey common", f->name);
+    *mask |= drm_bit(s);
+    return ERR_OK;
+  }
+  enum scheme s;
+  if (scheme_parse(&s, text))
+    return fail(in, ERR_SYNTAX, "%s: unknown scheme; known: cenc cbcs clear", f->name);
+  *mask |= 1u << s;
+  return ERR_OK;
+}
+
+// A list of names, or one scalar with commas; "all" and "none" for systems.
+static enum err read_mask(struct input *in, const struct field *f, uint32_t *out) {
+  uint32_t mask = 0;
+  enum err e = ERR_OK;
+  if (in->ev.type == YAML_SCALAR_EVENT) {
+    if (f->kind == K_SYSTEMS && drm_parse_list(&mask, scalar(in)))
+      return fail(in, ERR_SYNTAX, "%s: unknown system; known: widevine playready fairplay clearkey common", f->name);
+    if (f->kind == K_SCHEMES)
+      e = read_mask_name(in, f, &mask, scalar(in));
+    *out = mask;
+    return e;
+  }
+  if (in->ev.type != YAML_SEQUENCE_START_EVENT)
+    return fail(in, ERR_SYNTAX, "%s: give a list of names", f->name);
+  while (!e && !(e = next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT)
+    e = in->ev.type == YAML_SCALAR_EVENT ? read_mask_name(in, f, &mask, scalar(in))
+                                         : fail(in, ERR_SYNTAX, "%s: give a list of names", f->name);
+  *out = mask;
+  return e;
+}
+
+static size_t count(struct bytes text, struct bytes what) {
+  size_t num = 0;
+  for (size_t i = 0; i + what.n <= text.n; i++)
+    num += memcmp(text.p + i, what.p, what.n) == 0;
+  return num;
+}
+
+static enum err read_scalar(struct input *in, const struct field *f, void *base) {
+  void *at = (uint8_t *)base + f->off;
+  struct bytes text = scalar(in);
+  uint64_t v;
+  switch (f->kind) {
+  case K_TEMPLATE:
+    if (text.n > MAX_TEMPLATE || count(text, BYTES_LIT("{asset}")) > 2)
+      return fail(in, ERR_LIMIT, "%s: at most %d bytes, and {asset} at most twice", f->name, MAX_TEMPLATE);
+    return keep(in, at, text);
+  case K_TEXT:
+    if (text.n > KEYS_MAX_ASSET)
+      return fail(in, ERR_LIMIT, "%s: at most %d bytes", f->name, KEYS_MAX_ASSET);
+    return keep(in, at, text);
+  case K_HEX16:
+    return hex_read(at, 16, text) ? fail(in, ERR_SYNTAX, "%s: give exactly 32 hex digits", f->name) : ERR_OK;
+  case K_U32:
+    if (parse_u64(&v, text) || !v || v > INT32_MAX)
+      return fail(in, ERR_SYNTAX, "%s: give a number from 1 to %d", f->name, INT32_MAX);
+    *(uint32_t *)at = (uint32_t)v;
+    return ERR_OK;
+  case K_TIME:
+    return read_time(in, at, f->name, text);
+  case K_BOOL:
+    *(bool *)at = bytes_eq(text, BYTES_LIT("true"));
+    return *(bool *)at || bytes_eq(text, BYTES_LIT("false")) ? ERR_OK
+                                                             : fail(in, ERR_SYNTAX, "%s: give true or false", f->name);
+  case K_SCHEME:
+    if (scheme_parse(at, text) || *(enum scheme *)at == SCHEME_CLEAR)
+      return fail(in, ERR_SYNTAX, "%s: give cenc or cbcs", f->name);
+    return ERR_OK;
+  case K_SYSTEMS:
+  case K_SCHEMES:
+  case K_MAP:
+  case K_RECORDS:
+  case K_RULES:
+    break;
+  }
+  return fail(in, ERR_SYNTAX, "%s: a list or mapping is expected", f->name);
+}
+
+static enum err read_map(struct input *in, const struct field *fields, void *base, uint64_t *seen);
+static enum err read_records(struct input *in);
+static enum err read_rules(struct input *in);
+static const struct field *const drm_section;
+enum { D_SYSTEMS = DRM_SYSTEM_COUNT, D_IN_BAND, D_SCHEMES, D_PER_TIER, D_MORE };
+
+// Mappings nest as deep as the tables do, which is three.
+static enum err read_value(struct input *in, const struct field *f, void *base) {
+  uint64_t seen = 0;
+  // An option that is there without a value is as if it were not.
+  if (f->kind >= K_MAP && in->ev.type == YAML_SCALAR_EVENT && !scalar(in).n)
+    return ERR_OK;
+  if (f->kind == K_MAP)
+    return in->ev.type == YAML_MAPPING_START_EVENT ? read_map(in, f->sub, (uint8_t *)base + f->off, &seen)
+                                                   : fail(in, ERR_SYNTAX, "%s: options are expected", f->name);
+  if (f->kind == K_SYSTEMS || f->kind == K_SCHEMES)
+    return read_mask(in, f, (uint32_t *)(void *)((uint8_t *)base + f->off));
+  if (f->kind == K_RECORDS || f->kind == K_RULES) {
+    if (in->ev.type != YAML_SEQUENCE_START_EVENT)
+      return fail(in, ERR_SYNTAX, "%s: a list is expected", f->name);
+    return f->kind == K_RECORDS ? read_records(in) : read_rules(in);
+  }
+  if (in->ev.type != YAML_SCALAR_EVENT)
+    return fail(in, ERR_SYNTAX, "%s: one value is expected", f->name);
+  return read_scalar(in, f, base);
+}
+
+// Reads a mapping whose start has been seen. seen: bit n for fields[n], for callers that need to know.
+static enum err read_map(struct input *in, const struct field *fields, void *base, uint64_t *seen) {
+  enum err e;
+  while (!(e = next(in)) && in->ev.type != YAML_MAPPING_END_EVENT) {
+    if (in->ev.type != YAML_SCALAR_EVENT)
+      return fail(in, ERR_SYNTAX, "the name of an option is expected");
+    unsigned i = 0;
+    while (fields[i].name && !bytes_eq(scalar(in), bytes_str(fields[i].name)))
+      i++;
+    char name[64];
+    if (!fields[i].name)
+      return fail(in, ERR_SYNTAX, "unknown option \"%s\": see docs/keys.md for those known", key_name(name, scalar(in)));
+    if (*seen >> i & 1)
+      return fail(in, ERR_SYNTAX, "option \"%s\" is given twice", fields[i].name);
+    *seen |= (uint64_t)1 << i;
+    if (fields == drm_section) {
+      if (in->drm_seen >> D_MORE & 1)
+        return fail(in, ERR_SYNTAX, "drm: rules must come last, for each starts from the options before it");
+      in->drm_seen = *seen;
+    }
+    if ((e = next(in)) || (e = read_value(in, &fields[i], base)))
+      return e;
+  }
+  return e;
+}
+
+enum { R_ASSET, R_EPOCH, R_SCHEME, R_LABEL, R_KID, R_KEY, R_IV };
+static const struct field record_fields[] = {
+    [R_ASSET] = {"asset", K_TEXT, offsetof(struct key_record, asset), NULL},
+    [R_EPOCH] = {"epoch", K_U32, offsetof(struct key_record, epoch), NULL},
+    [R_SCHEME] = {"scheme", K_SCHEME, offsetof(struct key_record, scheme), NULL},
+    [R_LABEL] = {"label", K_TEXT, offsetof(struct key_record, label), NULL},
+    [R_KID] = {"kid", K_HEX16, offsetof(struct key_record, kid), NULL},
+    [R_KEY] = {"key", K_HEX16, offsetof(struct key_record, key), NULL},
+    [R_IV] = {"iv", K_HEX16, offsetof(struct key_record, iv), NULL},
+    {0},
+};
+
+// Grows a list to hold one more; what was there is wiped, for it may be keys.
+static void *grow(struct input *in, void *list, uint32_t num, uint32_t *cap, size_t size) {
+  if (num < *cap)
+    return list;
+  uint32_t more = *cap ? *cap * 2 : 16;
+  void *p = in->mem->get(in->mem, more * size);
+  if (!p)
+    return NULL;
+  if (num) {
+    memcpy(p, list, num * size);
+    explicit_bzero(list, num * size);
+  }
+  *cap = more;
+  return p;
+}
+
+static enum err read_record(struct input *in, struct key_record *r) {
+  uint64_t seen = 0;
+  char name[64];
+  *r = (struct key_record){.epoch = 1};
+  size_t line = in->ev.start_mark.line + 1, at = in->ev.start_mark.index;
+  enum err e = read_map(in, record_fields, r, &seen);
+  if (e)
+    return e;
+  static const unsigned must[] = {R_ASSET, R_SCHEME, R_KID, R_KEY};
+  for (unsigned i = 0; i < sizeof must / sizeof must[0]; i++)
+    if (!(seen >> must[i] & 1))
+      return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: asset \"%s\": the record has no %s", line,
+                      key_name(name, r->asset), record_fields[must[i]].name);
+  r->has_iv = seen >> R_IV & 1;
+  if (!r->asset.n || r->label.n > KEYS_MAX_LABEL)
+    return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: a record needs an asset, and a label of at most %d bytes",
+                    line, KEYS_MAX_LABEL);
+  if (r->has_iv && r->scheme != SCHEME_CBCS)
+    return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: asset \"%s\": iv is for cbcs; cenc IVs are derived: drop it",
+                    line, key_name(name, r->asset));
+  return ERR_OK;
+}
+
+static enum err read_records(struct input *in) {
+  enum err e;
+  struct keyset *ks = in->ks;
+  while (!(e = next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
+    if (in->ev.type != YAML_MAPPING_START_EVENT)
+      return fail(in, ERR_SYNTAX, "keys: each entry is a mapping with asset, scheme, kid, key");
+    struct key_record *list = grow(in, ks->records, ks->num_records, &ks->cap_records, sizeof *ks->records);
+    if (!list || ks->num_records == MAX_RECORDS)
+      return fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "too many keys for this process");
+    ks->records = list;
+    // Counted before it is read, so that a half-read record is wiped too.
+    if ((e = read_record(in, &list[ks->num_records++])))
+      return e;
+  }
+  return e;
+}
+
+#define SET(f) offsetof(struct drm_settings, f)
+static const struct field widevine_fields[] = {{"provider", K_TEXT, SET(widevine.provider), NULL},
+                                               {"content_id", K_TEMPLATE, SET(widevine.content_id), NULL},
+                                               {"policy", K_TEXT, SET(widevine.policy), NULL},
+                                               {0}};
+static const struct field playready_fields[] = {{"la_url", K_TEMPLATE, SET(playready.la_url), NULL},
+                                                {"lui_url", K_TEMPLATE, SET(playready.lui_url), NULL},
+                                                {"ds_id", K_TEXT, SET(playready.ds_id), NULL},
+                                                {"custom", K_TEXT, SET(playready.custom), NULL},
+                                                {0}};
+static const struct field fairplay_fields[] = {{"skd", K_TEMPLATE, SET(fairplay.skd), NULL}, {0}};
+static const struct field clearkey_fields[] = {{"la_url", K_TEMPLATE, SET(clearkey.la_url), NULL}, {0}};
+static const struct field common_fields[] = {{0}};
+
+// Sections in the order of enum drm_system first: their presence alone signals the system.
+#define DRM_FIELDS                                                                                               \
+  [DRM_WIDEVINE] = {"widevine", K_MAP, 0, widevine_fields}, [DRM_PLAYREADY] = {"playready", K_MAP, 0, playready_fields}, \
+  [DRM_FAIRPLAY] = {"fairplay", K_MAP, 0, fairplay_fields}, [DRM_CLEARKEY] = {"clearkey", K_MAP, 0, clearkey_fields},   \
+  [DRM_COMMON] = {"common", K_MAP, 0, common_fields}, [D_SYSTEMS] = {"systems", K_SYSTEMS, SET(systems), NULL},    \
+  [D_IN_BAND] = {"in_band", K_SYSTEMS, SET(in_band), NULL}, [D_SCHEMES] = {"schemes", K_SCHEMES, SET(schemes), NULL}, \
+  [D_PER_TIER] = {"per_tier", K_BOOL, SET(per_tier), NULL}
+
+static const struct field drm_fields[] = {DRM_FIELDS, [D_MORE] = {"rules", K_RULES, 0, NULL}, {0}};
+static const struct field *const drm_section = drm_fields;
+// A rule is its match and the same options: drm_settings stands first in struct drm_rule.
+_Static_assert(offsetof(struct drm_rule, set) == 0, "rule_fields counts on it");
+static const struct field rule_fields[] = {
+    DRM_FIELDS, [D_MORE] = {"match", K_TEXT, offsetof(struct drm_rule, match), NULL}, {0}};
+
+// Without `systems`, those with a section of their own are signalled. Without `in_band`, the common box goes into the
+// init segment where ClearKey is signalled: players start ClearKey from it.
+static void settle(struct drm_settings *set, uint64_t seen) {
+  uint32_t sections = (uint32_t)seen & ((1u << DRM_SYSTEM_COUNT) - 1);
+  if (!(seen >> D_SYSTEMS & 1) && sections)
+    set->systems = sections;
+  if (!(seen >> D_IN_BAND & 1) && (sections || seen >> D_SYSTEMS & 1))
+    set->in_band = set->systems & drm_bit(DRM_CLEARKEY) ? drm_bit(DRM_COMMON) : 0;
+}
+
+static enum err read_rule(struct input *in, struct drm_rule *r) {
+  uint64_t seen = 0;
+  size_t line = in->ev.start_mark.line + 1, at = in->ev.start_mark.index;
+  *r = (struct drm_rule){.set = in->ks->drm};
+  enum err e = read_map(in, rule_fields, r, &seen);
+  if (!e && !r->match.n)
+    e = diag_set(in->diag, ERR_SYNTAX, at, "line %zu: drm.rules: a rule needs match: an asset, or a prefix ending in /",
+                 line);
+  if (!e)
+    settle(&r->set, seen);
+  return e;
+}
+
+static enum err read_rules(struct input *in) {
+  enum err e;
+  struct keyset *ks = in->ks;
+  settle(&ks->drm, in->drm_seen);
+  while (!(e = next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
+    if (in->ev.type != YAML_MAPPING_START_EVENT)
+      return fail(in, ERR_SYNTAX, "drm.rules: each entry is a mapping with match and options of drm");
+    struct drm_rule *list = grow(in, ks->rules, ks->num_rules, &ks->cap_rules, sizeof *ks->rules);
+    if (!list || ks->num_rules == MAX_RULES)
+      return fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "drm.rules: too many rules");
+    ks->rules = list;
+    if ((e = read_rule(in, &list[ks->num_rules])))
+      return e;
+    ks->num_rules++;
+  }
+  return e;
+}
+
+#define INFO(f) offsetof(struct keys_info, f)
+static const struct field derive_fields[] = {{"secret_file", K_TEXT, INFO(secret_file), NULL}, {0}};
+static const struct field epochs_fields[] = {{"default", K_U32, INFO(default_epoch), NULL},
+                                             {"grace", K_TIME, INFO(grace_ms), NULL},
+                                             {"every", K_TIME, INFO(every_ms), NULL},
+                                             {0}};
+
+enum { T_DERIVE, T_EPOCHS, T_KEYS, T_DRM };
+static const struct field top_fields[] = {
+    [T_DERIVE] = {"derive", K_MAP, offsetof(struct keyset, info), derive_fields},
+    [T_EPOCHS] = {"epochs", K_MAP, offsetof(struct keyset, info), epochs_fields},
+    [T_KEYS] = {"keys", K_RECORDS, 0, NULL},
+    [T_DRM] = {"drm", K_MAP, offsetof(struct keyset, drm), drm_fields},
+    {0}};
+
+static enum err read_stream(struct input *in, uint64_t *seen) {
+  enum err e = next(in); // stream start
+  if (!e)
+    e = next(in);
+  if (e || in->ev.type == YAML_STREAM_END_EVENT)
+    return e;
+  e = next(in); // document start has been seen
+  if (e || (in->ev.type == YAML_SCALAR_EVENT && !scalar(in).n))
+    return e;
+  if (in->ev.type != YAML_MAPPING_START_EVENT)
+    return fail(in, ERR_SYNTAX, "options are expected: derive, epochs, keys, drm");
+  if ((e = read_map(in, top_fields, in->ks, seen)) || (e = next(in)) || (e = next(in)))
+    return e;
+  return in->ev.type == YAML_STREAM_END_EVENT ? ERR_OK : fail(in, ERR_SYNTAX, "one document is expected, not several");
+}
+
+static void wipe_parser(yaml_parser_t *y) {
+  if (y->raw_buffer.start)
+    explicit_bzero(y->raw_buffer.start, (size_t)(y->raw_buffer.end - y->raw_buffer.start));
+  if (y->buffer.start)
+    explicit_bzero(y->buffer.start, (size_t)(y->buffer.end - y->buffer.start));
+  yaml_parser_delete(y);
+}
+
+enum err keys_parse(struct alloc *mem, struct keyset **out, struct keys_info *info, struct bytes text,
+                    struct diag *diag) {
+  if (text.n > KEYS_MAX_FILE)
+    return diag_set(diag, ERR_LIMIT, 0, "a keys file has at most %d bytes", KEYS_MAX_FILE);
+  struct input in = {.mem = mem, .diag = diag, .ks = mem->get(mem, sizeof *in.ks)};
+  if (!in.ks || !yaml_parser_initialize(&in.yaml))
+    return diag_set(diag, ERR_NO_MEMORY, 0, "%s", "");
+  *in.ks = (struct keyset){
+      .info = {.default_epoch = 1, .grace_ms = 24 * 3600000},
+      .drm = {.systems = drm_bit(DRM_CLEARKEY), .in_band = drm_bit(DRM_COMMON),
+              .schemes = 1u << SCHEME_CENC | 1u << SCHEME_CBCS}};
+  yaml_parser_set_input_string(&in.yaml, text.p ? text.p : (const uint8_t *)"", text.n);
+  uint64_t seen = 0;
+  enum err e = read_stream(&in, &seen);
+  drop(&in);
+  wipe_parser(&in.yaml);
+  if (!e && !(in.drm_seen >> D_MORE & 1))
+    settle(&in.ks->drm, in.drm_seen);
+  in.ks->info.num_records = in.ks->num_records;
+  in.ks->info.derive = (seen >> T_DERIVE & 1) || !in.ks->num_records;
+  if (!e)
+    e = keyset_seal(in.ks, mem, diag);
+  if (e) {
+    keyset_wipe(in.ks);
+    return e;
+  }
+  *out = in.ks;
+  *info = in.ks->info;
+  return ERR_OK;
+}

@@ -1,0 +1,240 @@
+#include "keys/epochs.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct alloc_heap heap;
+static struct diag diag;
+
+static void setup(void) { alloc_heap_init(&heap, 256 << 20); }
+static void teardown(void) { alloc_heap_free(&heap); }
+
+TestSuite(epochs, .init = setup, .fini = teardown);
+
+static void rotate(struct epochs *e, const char *scope, uint64_t t, uint64_t grace, bool revoke) {
+  struct epoch_event ev = {epochs_next_seq(e), t, grace, bytes_str(scope), revoke};
+  diag = (struct diag){0};
+  cr_assert_eq(epochs_apply(e, &ev, &diag), ERR_OK, "%s", diag.what);
+}
+
+static uint32_t current(const struct epochs *e, const char *asset) { return epochs_current(e, bytes_str(asset)); }
+
+static enum epoch_status status(const struct epochs *e, const char *asset, uint32_t epoch, uint64_t now) {
+  return epochs_status(e, bytes_str(asset), epoch, now, NULL);
+}
+
+Test(epochs, scopes_add_up) {
+  struct epochs *e = epochs_new(&heap.base, 1);
+  cr_assert_eq(current(e, "a/b/c"), 1);
+  rotate(e, "", 100, 10, false);
+  rotate(e, "a/", 200, 10, false);
+  rotate(e, "a/b/c", 300, 10, false);
+  rotate(e, "a/b/", 400, 10, false);
+  rotate(e, "a/b", 500, 10, false);
+  cr_assert_eq(current(e, "a/b/c"), 5);
+  cr_assert_eq(current(e, "a/b/d"), 4);
+  cr_assert_eq(current(e, "a/b"), 4);
+  cr_assert_eq(current(e, "a/bb/c"), 3);
+  cr_assert_eq(current(e, "ab"), 2);
+  cr_assert_eq(current(e, "a"), 2);
+}
+
+Test(epochs, an_epoch_lives_until_its_own_grace_is_over) {
+  struct epochs *e = epochs_new(&heap.base, 1);
+  rotate(e, "", 1000, 500, false);     // ends epoch 1: until 1500
+  rotate(e, "a/x", 1100, 100, false);  // ends epoch 2 of a/x: until 1200
+  rotate(e, "a/", 1150, 0, false);     // ends epoch 3 of a/x at once
+  uint64_t until;
+  cr_assert_eq(epochs_status(e, bytes_str("a/x"), 1, 1199, &until), EPOCH_GRACE);
+  cr_assert_eq(until, 1500);
+  cr_assert_eq(status(e, "a/x", 1, 1500), EPOCH_EXPIRED);
+  cr_assert_eq(status(e, "a/x", 2, 1199), EPOCH_GRACE);
+  cr_assert_eq(status(e, "a/x", 2, 1200), EPOCH_EXPIRED);
+  cr_assert_eq(status(e, "a/x", 3, 1150), EPOCH_EXPIRED);
+  cr_assert_eq(status(e, "a/x", 4, 1150), EPOCH_CURRENT);
+  cr_assert_eq(status(e, "a/x", 5, 1150), EPOCH_UNKNOWN);
+  cr_assert_eq(status(e, "a/x", 0, 1150), EPOCH_UNKNOWN);
+  cr_assert_eq(status(e, "z", 1, 1499), EPOCH_GRACE);
+  cr_assert_eq(status(e, "z", 2, 9999), EPOCH_CURRENT);
+  cr_assert_eq(epochs_oldest(e, BYTES_LIT("a/x"), 1199), 1);
+  cr_assert_eq(epochs_oldest(e, BYTES_LIT("a/x"), 1500), 4);
+  cr_assert_eq(epochs_oldest(e, BYTES_LIT("z"), 1499), 1);
+}
+
+Test(epochs, revoke_stops_everything_before_it_at_once) {
+  struct epochs *e = epochs_new(&heap.base, 1);
+  rotate(e, "", 1000, 100000, false);
+  rotate(e, "a/", 1100, 100000, false);
+  rotate(e, "a/", 1200, 100000, true);
+  rotate(e, "", 1300, 100000, false);
+  cr_assert_eq(status(e, "a/x", 1, 1300), EPOCH_REVOKED);
+  cr_assert_eq(status(e, "a/x", 2, 1300), EPOCH_REVOKED);
+  cr_assert_eq(status(e, "a/x", 3, 1300), EPOCH_REVOKED);
+  cr_assert_eq(status(e, "a/x", 4, 1300), EPOCH_GRACE);
+  cr_assert_eq(status(e, "a/x", 5, 1300), EPOCH_CURRENT);
+  cr_assert_eq(status(e, "b", 1, 1300), EPOCH_GRACE);
+  cr_assert_eq(epochs_oldest(e, BYTES_LIT("a/x"), 1300), 4);
+}
+
+Test(epochs, bad_scopes_and_order_change_nothing) {
+  struct epochs *e = epochs_new(&heap.base, 1);
+  rotate(e, "a", 1, 1, false);
+  static const char *const bad[] = {"/", "/a", "a//b", "a/../b", ".", "a/.", "..//"};
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    struct epoch_event ev = {epochs_next_seq(e), 1, 1, bytes_str(bad[i]), false};
+    diag = (struct diag){0};
+    cr_assert_eq(epochs_apply(e, &ev, &diag), ERR_ARGUMENT, "%s", bad[i]);
+  }
+  char deep[200];
+  memset(deep, 'a', sizeof deep);
+  for (size_t i = 1; i < sizeof deep; i += 2)
+    deep[i] = '/';
+  struct epoch_event ev = {epochs_next_seq(e), 1, 1, bytes_of(deep, 99), false};
+  diag = (struct diag){0};
+  cr_assert_eq(epochs_apply(e, &ev, &diag), ERR_LIMIT);
+  ev = (struct epoch_event){1, 1, 1, BYTES_LIT("a"), false};
+  diag = (struct diag){0};
+  cr_assert_eq(epochs_apply(e, &ev, &diag), ERR_ARGUMENT);
+  cr_assert_eq(current(e, "a"), 2);
+  cr_assert_eq(epochs_next_seq(e), 2);
+}
+
+static struct bytes lines_of(const struct epochs *e, uint64_t now) {
+  struct writer w = wr_of(NULL, 0);
+  cr_assert_eq(epochs_write_all(&w, e, now, &heap.base), ERR_OK);
+  uint8_t *p = heap.base.get(&heap.base, w.n + 1);
+  struct writer out = wr_of(p, w.n);
+  cr_assert_eq(epochs_write_all(&out, e, now, &heap.base), ERR_OK);
+  cr_assert_eq(out.n, w.n);
+  return bytes_of(p, w.n);
+}
+
+static struct epochs *replay(struct bytes text, uint32_t base) {
+  struct epochs *e = epochs_new(&heap.base, base);
+  while (text.n) {
+    const uint8_t *nl = memchr(text.p, '\n', text.n);
+    size_t n = (size_t)(nl - text.p) + 1;
+    diag = (struct diag){0};
+    cr_assert_eq(epochs_read_line(e, bytes_of(text.p, n), &diag), ERR_OK, "%s: %.*s", diag.what, (int)n, text.p);
+    text = bytes_of(text.p + n, text.n - n);
+  }
+  return e;
+}
+
+// A model of what the rules mean: the list of all events, asked naively.
+struct model {
+  struct {
+    char scope[16];
+    uint64_t t, grace;
+    bool revoke;
+  } ev[400];
+  size_t num;
+};
+
+static bool covers(const char *scope, const char *asset) {
+  size_t n = strlen(scope);
+  return !n || (scope[n - 1] == '/' ? strncmp(scope, asset, n) == 0 && asset[n] : strcmp(scope, asset) == 0);
+}
+
+static enum epoch_status model_status(const struct model *m, const char *asset, uint32_t epoch, uint64_t now) {
+  uint32_t at = 1;
+  for (size_t i = 0; i < m->num; i++) {
+    if (!covers(m->ev[i].scope, asset) || at++ != epoch)
+      continue;
+    for (size_t k = i; k < m->num; k++)
+      if (covers(m->ev[k].scope, asset) && m->ev[k].revoke)
+        return EPOCH_REVOKED;
+    return now < m->ev[i].t + m->ev[i].grace ? EPOCH_GRACE : EPOCH_EXPIRED;
+  }
+  return epoch == at ? EPOCH_CURRENT : EPOCH_UNKNOWN;
+}
+
+Test(epochs, agrees_with_the_naive_model_also_after_compaction) {
+  static const char *const scopes[] = {"", "a/", "a/b/", "a/b/c", "a/b/d", "x", "x/", "a"};
+  static const char *const assets[] = {"a/b/c", "a/b/d", "a/b/e", "a/f", "x", "x/y", "a", "q"};
+  static struct model m;
+  srand(7);
+  struct epochs *e = epochs_new(&heap.base, 1);
+  uint64_t now = 1000;
+  for (size_t i = 0; i < 400; i++, now += (uint64_t)rand() % 50) {
+    const char *s = scopes[rand() % 8];
+    uint64_t grace = (uint64_t)rand() % 600;
+    bool revoke = rand() % 20 == 0;
+    rotate(e, s, now, grace, revoke);
+    snprintf(m.ev[m.num].scope, sizeof m.ev[0].scope, "%s", s);
+    m.ev[m.num].t = now, m.ev[m.num].grace = grace, m.ev[m.num++].revoke = revoke;
+    if (i % 40 == 39)
+      e = replay(lines_of(e, now), 1);
+    for (size_t a = 0; a < 8; a++) {
+      uint32_t cur = current(e, assets[a]);
+      for (uint32_t ep = 1; ep <= cur + 1; ep++) {
+        enum epoch_status want = model_status(&m, assets[a], ep, now), got = status(e, assets[a], ep, now);
+        // What was compacted away is expired or revoked: both are 410, and which is no longer known.
+        bool gone = got == EPOCH_EXPIRED && want == EPOCH_REVOKED;
+        cr_assert(got == want || gone, "%s epoch %u at %zu: %d, not %d", assets[a], ep, i, got, want);
+      }
+    }
+  }
+}
+
+Test(epochs, a_compacted_journal_is_short) {
+  struct epochs *e = epochs_new(&heap.base, 1);
+  for (uint64_t i = 0; i < 10000; i++)
+    rotate(e, i % 2 ? "" : "a/", 1000 * i, 5000, false);
+  struct bytes text = lines_of(e, 1000 * 10000);
+  cr_assert_lt(text.n, 1000);
+  struct epochs *f = replay(text, 1);
+  cr_assert_eq(current(f, "a/x"), 10001);
+  cr_assert_eq(current(f, "b"), 5001);
+  cr_assert_eq(epochs_next_seq(f), epochs_next_seq(e));
+}
+
+Test(epochs, journal_lines_check_themselves) {
+  static const uint8_t odd[] = {'%', ' ', '\n', 0xff, '*'};
+  struct epoch_event ev = {1, 123, 456, {odd, sizeof odd}, true};
+  char line[512], copy[512];
+  struct writer w = wr_of(line, sizeof line);
+  epochs_write_event(&w, &ev);
+  struct epochs *e = epochs_new(&heap.base, 3);
+  for (size_t n = 0; n < w.n - 1; n++)
+    cr_assert_eq(epochs_read_line(e, bytes_of(line, n), &diag), ERR_CHECKSUM, "%zu", n);
+  for (size_t i = 0; i < w.n - 1; i++) {
+    memcpy(copy, line, w.n);
+    copy[i] ^= 4;
+    cr_assert_eq(epochs_read_line(e, bytes_of(copy, w.n), &diag), ERR_CHECKSUM, "%zu", i);
+  }
+  cr_assert_eq(epochs_current(e, ev.scope), 3);
+  cr_assert_eq(epochs_read_line(e, bytes_of(line, w.n - 1), &diag), ERR_OK);
+  cr_assert_eq(epochs_current(e, ev.scope), 4);
+  cr_assert_eq(epochs_status(e, ev.scope, 3, 123, NULL), EPOCH_REVOKED);
+  diag = (struct diag){0};
+  cr_assert_eq(epochs_read_line(e, bytes_of(line, w.n), &diag), ERR_ARGUMENT); // twice
+  ev.scope = (struct bytes){0}, ev.seq = 2;
+  w = wr_of(line, sizeof line);
+  epochs_write_event(&w, &ev);
+  cr_assert(strstr(line, " * "));
+  cr_assert_eq(epochs_read_line(e, bytes_of(line, w.n), &diag), ERR_OK);
+  cr_assert_eq(current(e, "anything"), 4);
+}
+
+static void sum(void *ctx, struct bytes scope, uint64_t n) {
+  (void)scope;
+  *(uint64_t *)ctx += n;
+}
+
+Test(epochs, many_rules_are_found_and_walked) {
+  struct epochs *e = epochs_new(&heap.base, 1);
+  char name[32];
+  for (unsigned i = 0; i < 50000; i++) {
+    snprintf(name, sizeof name, "album%u/track%u", i / 10, i);
+    rotate(e, name, 5, 5, false);
+  }
+  for (unsigned i = 0; i < 50000; i += 777) {
+    snprintf(name, sizeof name, "album%u/track%u", i / 10, i);
+    cr_assert_eq(current(e, name), 2);
+  }
+  uint64_t n = 0;
+  epochs_walk(e, sum, &n);
+  cr_assert_eq(n, 50000);
+}

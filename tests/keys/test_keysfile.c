@@ -1,0 +1,254 @@
+#include "base/text.h"
+#include "keys/keys.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+
+static struct alloc_heap heap;
+static struct diag diag;
+static char shown[512];
+
+static void setup(void) {
+  alloc_heap_init(&heap, 64 << 20);
+  diag = (struct diag){0};
+}
+
+static void teardown(void) { alloc_heap_free(&heap); }
+
+TestSuite(keysfile, .init = setup, .fini = teardown);
+TestSuite(derive, .init = setup, .fini = teardown);
+
+static enum err load(struct keyset **ks, struct keys_info *info, const char *text) {
+  enum err e = keys_parse(&heap.base, ks, info, bytes_str(text), &diag);
+  diag_format(&diag, shown, sizeof shown);
+  return e;
+}
+
+static void refused(enum err want, const char *text, const char *part) {
+  struct keyset *ks = NULL;
+  struct keys_info info;
+  diag = (struct diag){0};
+  enum err e = load(&ks, &info, text);
+  cr_assert_eq(e, want, "%s: %s", text, err_name(e));
+  cr_assert(strstr(shown, part), "\"%s\" should say \"%s\"", shown, part);
+  cr_assert_null(ks);
+}
+
+#define KID1 "kid: 00112233445566778899aabbccddee01"
+#define KID2 "kid: 00112233445566778899aabbccddee02"
+#define KEY1 "key: 0123456789abcdef0123456789abcd01"
+#define KEY2 "key: 0123456789abcdef0123456789abcd02"
+#define IV1 "iv: f0000000000000000000000000000001"
+
+static const char two[] = "keys:\n"
+                          "  - { asset: album/track, epoch: 1, scheme: cbcs, " KID1 ", " KEY1 ", " IV1 " }\n"
+                          "  - { asset: album/track, epoch: 2, scheme: cenc, label: lossless, " KID2 ", " KEY2 " }\n";
+
+Test(keysfile, records_are_found_and_nothing_else) {
+  struct keyset *ks;
+  struct keys_info info;
+  cr_assert_eq(load(&ks, &info, two), ERR_OK, "%s", shown);
+  cr_assert_eq(info.num_records, 2);
+  cr_assert_not(info.derive);
+  struct key_record r;
+  struct key_query q = {.asset = BYTES_LIT("album/track"), .epoch = 1, .scheme = SCHEME_CBCS};
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_OK);
+  cr_assert_eq(r.kid[15], 1);
+  cr_assert_eq(r.key[15], 1);
+  cr_assert(r.has_iv && r.iv[0] == 0xf0);
+  q.scheme = SCHEME_CENC;
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_NO_KEY);
+  q.epoch = 2;
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_NO_KEY);
+  q.label = BYTES_LIT("lossless");
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_OK);
+  cr_assert_eq(r.key[15], 2);
+  cr_assert_not(r.has_iv);
+  q.scheme = SCHEME_CLEAR;
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_ARGUMENT);
+}
+
+Test(keysfile, an_asset_with_records_is_never_derived) {
+  struct keyset *ks;
+  struct keys_info info;
+  cr_assert_eq(load(&ks, &info, two), ERR_OK);
+  cr_assert_eq(keys_set_secret(ks, BYTES_LIT("0123456789abcdef"), &diag), ERR_OK);
+  struct key_record r;
+  struct key_query q = {.asset = BYTES_LIT("album/track"), .epoch = 9, .scheme = SCHEME_CBCS};
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_NO_KEY);
+  q.asset = BYTES_LIT("album/tracks");
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_OK);
+  q.asset = BYTES_LIT("album/");
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_OK);
+  struct bytes who;
+  cr_assert_not(keys_missing(&who, ks, (struct bytes){0}, 1));
+  cr_assert(keys_missing(&who, ks, BYTES_LIT("album/"), 3));
+  cr_assert(bytes_eq(who, BYTES_LIT("album/track")));
+  cr_assert_not(keys_missing(&who, ks, BYTES_LIT("other/"), 3));
+  keyset_wipe(ks);
+  q.asset = BYTES_LIT("album/tracks");
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_NO_KEY);
+}
+
+Test(keysfile, empty_means_derivation) {
+  struct keyset *ks;
+  struct keys_info info;
+  static const char *const texts[] = {"", "# nothing\n", "---\n", "derive:\n", "derive: {}\n", "drm: { clearkey: {} }"};
+  for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+    cr_assert_eq(load(&ks, &info, texts[i]), ERR_OK, "%s", texts[i]);
+    cr_assert(info.derive && !info.secret_file.n && info.default_epoch == 1 && info.grace_ms == 86400000, "%s", texts[i]);
+  }
+  cr_assert_eq(load(&ks, &info, "derive: { secret_file: a b.key }\nepochs: { default: 7, grace: 90s, every: 7d }"), ERR_OK);
+  cr_assert(bytes_eq(info.secret_file, BYTES_LIT("a b.key")));
+  cr_assert(info.default_epoch == 7 && info.grace_ms == 90000 && info.every_ms == 7 * 86400000ull);
+}
+
+Test(keysfile, one_key_never_serves_two_schemes) {
+  refused(ERR_KEY_REUSE,
+          "keys:\n- { asset: a/one, scheme: cenc, " KID1 ", " KEY1 " }\n- { asset: b/two, scheme: cbcs, " KID2 ", " KEY1 " }",
+          "\"a/one\" (cenc) and \"b/two\" (cbcs) share one key");
+  refused(ERR_KEY_REUSE,
+          "keys:\n- { asset: a, scheme: cenc, " KID1 ", " KEY1 " }\n- { asset: a, scheme: cbcs, " KID1 ", " KEY1 " }",
+          "share one key");
+}
+
+Test(keysfile, a_kid_has_one_key_and_one_iv) {
+  refused(ERR_SYNTAX,
+          "keys:\n- { asset: a, scheme: cenc, " KID1 ", " KEY1 " }\n- { asset: b, scheme: cenc, " KID1 ", " KEY2 " }",
+          "one KID two keys");
+  refused(ERR_SYNTAX,
+          "keys:\n- { asset: a, scheme: cbcs, " KID1 ", " KEY1 ", " IV1 " }\n- { asset: b, scheme: cbcs, " KID1 ", " KEY1 " }",
+          "one KID two IVs");
+  refused(ERR_SYNTAX,
+          "keys:\n- { asset: a, scheme: cenc, " KID1 ", " KEY1 " }\n- { asset: a, scheme: cenc, " KID2 ", " KEY2 " }",
+          "has two records");
+}
+
+Test(keysfile, faults_are_named_with_their_line) {
+  refused(ERR_SYNTAX, "keys:\n- { asset: a, scheme: cenc, " KID1 ", key: 00 }", "line 2: key: give exactly 32 hex digits");
+  refused(ERR_SYNTAX, "keys:\n- { asset: a, scheme: cenc, " KID1 " }", "line 2: asset \"a\": the record has no key");
+  refused(ERR_SYNTAX, "keys:\n- { scheme: cenc, " KID1 ", " KEY1 " }", "the record has no asset");
+  refused(ERR_SYNTAX, "keys:\n- { asset: a, scheme: cens, " KID1 ", " KEY1 " }", "scheme: give cenc or cbcs");
+  refused(ERR_SYNTAX, "keys:\n- { asset: a, scheme: clear, " KID1 ", " KEY1 " }", "scheme: give cenc or cbcs");
+  refused(ERR_SYNTAX, "keys:\n- { asset: a, scheme: cenc, " KID1 ", " KEY1 ", " IV1 " }", "iv is for cbcs");
+  refused(ERR_SYNTAX, "keys:\n- { asset: a, epoch: 0, scheme: cenc, " KID1 ", " KEY1 " }", "epoch: give a number from 1");
+  refused(ERR_SYNTAX, "\n\nkeyz: []", "line 3: unknown option \"keyz\"");
+  refused(ERR_SYNTAX, "epochs: { default: 1, default: 2 }", "option \"default\" is given twice");
+  refused(ERR_SYNTAX, "epochs: { grace: 24 }", "grace: give a time such as 24h");
+  refused(ERR_SYNTAX, "epochs: { grace: 101 years }", "grace: give a time");
+  refused(ERR_SYNTAX, "- a", "options are expected");
+  refused(ERR_SYNTAX, "keys: { a: b }", "keys: a list is expected");
+  refused(ERR_SYNTAX, "keys: [ [ ] ]", "keys: each entry is a mapping");
+  refused(ERR_SYNTAX, "derive: [ ]", "derive: options are expected");
+  refused(ERR_SYNTAX, "derive: { secret_file: { } }", "secret_file: one value is expected");
+  refused(ERR_SYNTAX, "derive: { ", "this is not YAML: did not find");
+  refused(ERR_SYNTAX, "\tkeys: x", "this is not YAML");
+  refused(ERR_SYNTAX, "derive: &a { }\nepochs: *a", "aliases");
+  refused(ERR_SYNTAX, "derive: {}\n---\nderive: {}", "one document is expected");
+  refused(ERR_SYNTAX, "drm: { systems: [ widevine, fairpley ] }", "systems: unknown system");
+  refused(ERR_SYNTAX, "drm: { schemes: [ cens ] }", "schemes: unknown scheme");
+  refused(ERR_SYNTAX, "drm: { per_tier: yes }", "per_tier: give true or false");
+  refused(ERR_SYNTAX, "drm: { rules: [ { match: a } ], systems: all }", "rules must come last");
+  refused(ERR_SYNTAX, "drm: { rules: [ { systems: all } ] }", "a rule needs match");
+  refused(ERR_SYNTAX, "drm: { rules: [ { match: a/ }, { match: a/ } ] }", "\"a/\" has two rules");
+  refused(ERR_LIMIT, "drm: { clearkey: { la_url: '{asset}{asset}{asset}' } }", "{asset} at most twice");
+}
+
+Test(keysfile, no_error_shows_key_bytes) {
+  static const char *const texts[] = {
+      "keys:\n- { asset: a, scheme: cenc, " KID1 ", key: 0123456789abcdef0123456789abcdexx }",
+      "keys:\n- { asset: a, scheme: cenc, " KID1 ", " KEY1 ", 0123456789abcdef0123456789abcdef: 1 }",
+      "keys:\n- { asset: a, scheme: cenc, " KID1 ", key: [0123456789abcdef0123456789abcdef] }",
+  };
+  for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+    struct keyset *ks;
+    struct keys_info info;
+    diag = (struct diag){0};
+    cr_assert_neq(load(&ks, &info, texts[i]), ERR_OK);
+    if (i != 1) // there the digits stand where an option's name belongs
+      cr_assert_null(strstr(shown, "0123456789"), "%s", shown);
+  }
+}
+
+Test(keysfile, drm_section_with_rules) {
+  struct keyset *ks;
+  struct keys_info info;
+  cr_assert_eq(load(&ks, &info,
+                    "drm:\n"
+                    "  widevine: { provider: example, content_id: 'c-{asset}' }\n"
+                    "  playready: { la_url: 'https://pr/{KID}' }\n"
+                    "  rules:\n"
+                    "    - { match: label/, schemes: [cbcs], fairplay: { skd: 'skd://x/{kid}' }, systems: [fairplay] }\n"
+                    "    - { match: label/album/track, clearkey: { la_url: x }, per_tier: true }\n"
+                    "    - { match: label/album/, in_band: all }\n"),
+               ERR_OK, "%s", shown);
+  const struct drm_settings *d = keys_drm(ks, BYTES_LIT("other/track"));
+  cr_assert_eq(d->systems, drm_bit(DRM_WIDEVINE) | drm_bit(DRM_PLAYREADY));
+  cr_assert_eq(d->in_band, 0);
+  cr_assert_eq(d->schemes, 1u << SCHEME_CENC | 1u << SCHEME_CBCS);
+  cr_assert(bytes_eq(d->widevine.content_id, BYTES_LIT("c-{asset}")));
+  d = keys_drm(ks, BYTES_LIT("label/x/y"));
+  cr_assert_eq(d->systems, drm_bit(DRM_FAIRPLAY));
+  cr_assert_eq(d->schemes, 1u << SCHEME_CBCS);
+  cr_assert(bytes_eq(d->widevine.provider, BYTES_LIT("example"))); // what the top level says stays
+  d = keys_drm(ks, BYTES_LIT("label/album/other"));
+  cr_assert_eq(d->in_band, 31);
+  d = keys_drm(ks, BYTES_LIT("label/album/track"));
+  cr_assert_eq(d->systems, drm_bit(DRM_CLEARKEY));
+  cr_assert_eq(d->in_band, drm_bit(DRM_COMMON));
+  cr_assert(d->per_tier);
+  cr_assert_not(keys_drm(ks, BYTES_LIT("label/album/track2"))->per_tier);
+  cr_assert_eq(keys_drm(ks, BYTES_LIT("label")), keys_drm(ks, BYTES_LIT("")));
+}
+
+// docs/keys.md, test vectors. Computed independently with Python's hmac module (tests/keys/vectors.py).
+Test(derive, vectors) {
+  static const struct {
+    const char *asset, *label, *kid, *key, *iv;
+    uint32_t epoch;
+    enum scheme scheme;
+  } v[] = {
+#include "vectors.inc"
+  };
+  uint8_t secret[32];
+  for (int i = 0; i < 32; i++)
+    secret[i] = (uint8_t)i;
+  for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
+    struct key_record r;
+    struct key_query q = {bytes_str(v[i].asset), v[i].epoch, v[i].scheme, bytes_str(v[i].label)};
+    uint8_t want[16];
+    cr_assert_eq(keys_derive(&r, bytes_of(secret, 32), &q), ERR_OK);
+    cr_assert_eq(hex_read(want, 16, bytes_str(v[i].kid)), ERR_OK);
+    cr_assert_arr_eq(r.kid, want, 16, "kid %zu", i);
+    cr_assert_eq(hex_read(want, 16, bytes_str(v[i].key)), ERR_OK);
+    cr_assert_arr_eq(r.key, want, 16, "key %zu", i);
+    cr_assert_eq(r.has_iv, v[i].scheme == SCHEME_CBCS);
+    if (r.has_iv) {
+      cr_assert_eq(hex_read(want, 16, bytes_str(v[i].iv)), ERR_OK);
+      cr_assert_arr_eq(r.iv, want, 16, "iv %zu", i);
+    }
+  }
+}
+
+Test(derive, every_part_of_the_query_counts) {
+  struct key_record a, b;
+  struct bytes secret = BYTES_LIT("0123456789abcdef");
+  struct key_query base = {BYTES_LIT("ab"), 1, SCHEME_CBCS, BYTES_LIT("c")}, other[] = {base, base, base, base};
+  other[0].asset = BYTES_LIT("a"), other[0].label = BYTES_LIT("bc");
+  other[1].epoch = 2;
+  other[2].scheme = SCHEME_CENC;
+  other[3].label = BYTES_LIT("");
+  cr_assert_eq(keys_derive(&a, secret, &base), ERR_OK);
+  for (size_t i = 0; i < 4; i++) {
+    cr_assert_eq(keys_derive(&b, secret, &other[i]), ERR_OK);
+    cr_assert_neq(memcmp(a.key, b.key, 16), 0, "%zu", i);
+    cr_assert_neq(memcmp(a.kid, b.kid, 16), 0, "%zu", i);
+    uint8_t ka[16], kb[16];
+    keys_kid(ka, &base);
+    keys_kid(kb, &other[i]);
+    cr_assert_neq(memcmp(ka, kb, 16), 0, "%zu", i);
+  }
+  cr_assert_eq(keys_derive(&b, BYTES_LIT("0123456789abcde"), &base), ERR_ARGUMENT);
+  base.epoch = 0;
+  cr_assert_eq(keys_derive(&b, secret, &base), ERR_ARGUMENT);
+}
