@@ -4,6 +4,7 @@
 // Lifetime. Pointers that a lookup returns are good until the worker's next quiet_point (cache/quiet.h); who keeps one
 // longer (a response in pieces) takes a hold. After a wake the result stands in the wait with a hold of its own.
 #pragma once
+#include "cache/cache.h"
 #include "cache/quiet.h"
 #include "cenc/plan.h"
 #include "obs/metrics.h"
@@ -31,6 +32,7 @@ struct text_doc {
   struct bytes body;
   const char *content_type;
   bool immutable;       // below an epoch: cache for a year; else config manifest_max_age
+  bool no_store;        // a key
   char etag[17];        // the entity tag
   _Atomic uint32_t holds;
 };
@@ -66,8 +68,7 @@ struct cat_wait {
   struct text_doc *text;
   struct block *block;
   struct cat_wait *next; // the rest is the catalogue's
-  struct protected_track *want;
-  struct plan_range range;
+  struct cache_waiter cache;
   unsigned tries;
 };
 
@@ -75,7 +76,7 @@ struct cat_wait {
 int catalog_track(struct catalog *c, struct protected_track **out, const struct route *r, uint64_t now_ms,
                   struct obs_worker *m, struct cat_wait *w);
 
-// catalog_text: `r` is a playlist or MPD; those above the epoch are of the epoch that is current now.
+// catalog_text: `r` is a playlist, an MPD (those above the epoch are of the epoch that is current now) or ROUTE_KEY.
 int catalog_text(struct catalog *c, struct text_doc **out, const struct route *r, uint64_t now_ms, struct obs_worker *m,
                  struct cat_wait *w);
 
@@ -100,7 +101,6 @@ void track_drop(struct catalog *c, struct protected_track *t);
 void text_drop(struct catalog *c, struct text_doc *d);
 void block_free(struct block *b);
 
-// Keys handed out under --insecure-clearkey; CAT_FORBIDDEN without it, CAT_NOT_FOUND, CAT_GONE. Neither reads a file.
-// catalog_licence answers a W3C licence request (JSON) into `out`.
+// catalog_licence answers a W3C ClearKey licence request (JSON, ROUTE_LICENCE) into `out`: CAT_OK, 400, 403 (not under
+// --insecure-clearkey), 404, 410. It reads no file.
 int catalog_licence(struct catalog *c, struct writer *out, const struct route *r, struct bytes body, struct obs_worker *m);
-int catalog_key(struct catalog *c, uint8_t out[16], const struct route *r, struct obs_worker *m);

@@ -74,6 +74,9 @@ struct config_rules {
     "Keys file. Without it keys are derived from a secret that is created in `state_dir` at the first start.")           \
   X(insecure_clearkey, OPT_BOOL, "false", 0, 0, true,                                                                    \
     "Hand out content keys to anyone who asks (ClearKey licences, HLS `identity` keys). For demos and tests only.")      \
+  X(public_url, OPT_TEXT, "", 0, 0, true,                                                                                \
+    "How players reach this server (https://origin.example), for the ClearKey licence URL in manifests. "                \
+    "Empty: made from `listen`.")                                                                                        \
   X(schemes, OPT_SCHEMES, "cenc, cbcs", 0, 0, true,                                                                      \
     "Protection schemes that may be asked for. `clear` serves the media unprotected.")                                   \
   X(clear, OPT_BOOL, "false", 0, 0, true, "Short form: allow the scheme `clear` for every asset.")                       \

@@ -13,8 +13,12 @@ uint16_t workers_port(const struct server *s, unsigned n);
 // workers_io names what drives the sockets: "io_uring" or "epoll".
 const char *workers_io(const struct server *s);
 
-// workers_reload has certificates read again. false: `e` says why, and the old ones stay.
-bool workers_reload(struct server *s, struct config_error *e);
+// workers_check says whether the certificates and keys of a configuration can be used.
+bool workers_check(const struct config *c, struct config_error *e);
+
+// workers_reload takes over the certificates of a configuration that is about to come into force. false: `e` says why,
+// and the old ones stay.
+bool workers_reload(struct server *s, const struct config *fresh, struct config_error *e);
 
 // workers_drain stops accepting, closes idle connections, lets running responses end (Connection: close), cuts what is left
 // after timeout_ms, joins the threads and frees everything.

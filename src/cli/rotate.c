@@ -1,0 +1,155 @@
+// sluice rotate: orders a new key epoch through the admin listener.
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "base/writer.h"
+#include "cli/cli.h"
+#include "server/options.h"
+
+enum { ANSWER_MAX = 1 << 16, TIMEOUT_S = 30 };
+
+static const char options[] =
+    "  ASSET            rotate one asset: album/track\n"
+    "  PREFIX/          rotate everything below a prefix: album/\n"
+    "  --all            rotate everything\n"
+    "  --grace TIME     how long the old epoch still answers (24h, 30m, 0; default: rotation_grace of the server)\n"
+    "  --revoke         old epochs stop answering at once\n"
+    "  --admin ADDR:PORT  the admin listener (default 127.0.0.1:9090)\n"
+    "  -c FILE          take the admin address from the server's configuration\n";
+
+static int dial(const struct config_addr *a) {
+  char port[8];
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list, *i;
+  snprintf(port, sizeof port, "%u", a->port);
+  const char *host = !strcmp(a->host, "0.0.0.0") ? "127.0.0.1" : !strcmp(a->host, "::") ? "::1" : a->host;
+  if (getaddrinfo(host, port, &hints, &list)) {
+    errno = EHOSTUNREACH;
+    return -1;
+  }
+  int fd = -1;
+  for (i = list; i && fd < 0; i = i->ai_next) {
+    fd = socket(i->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, i->ai_addr, i->ai_addrlen)) {
+      int why = errno;
+      close(fd);
+      errno = why;
+      fd = -1;
+    }
+  }
+  freeaddrinfo(list);
+  struct timeval t = {.tv_sec = TIMEOUT_S};
+  if (fd >= 0) {
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+  }
+  return fd;
+}
+
+static void percent(struct writer *w, const char *s) {
+  for (; *s; s++)
+    if ((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || strchr("-._~/", *s))
+      wr_u8(w, (uint8_t)*s);
+    else
+      wr_fmt(w, "%%%02X", (unsigned char)*s);
+}
+
+// Sends the order and gives the answer's status; the body is left in `answer`. -1: errno tells.
+static int order(const struct config_addr *a, struct bytes head, char answer[ANSWER_MAX], const char **body) {
+  int fd = dial(a), status = -1;
+  if (fd < 0)
+    return -1;
+  size_t n = 0;
+  ssize_t got = send(fd, head.p, head.n, MSG_NOSIGNAL);
+  while (got > 0 && n < ANSWER_MAX - 1 && (got = recv(fd, answer + n, ANSWER_MAX - 1 - n, 0)) > 0)
+    n += (size_t)got;
+  int why = errno;
+  close(fd);
+  answer[n] = 0;
+  *body = strstr(answer, "\r\n\r\n");
+  if (got == 0 && *body && sscanf(answer, "HTTP/1.%*d %d", &status) == 1) {
+    *body += 4;
+    return status;
+  }
+  errno = got < 0 ? why : EPROTO;
+  return -1;
+}
+
+struct wish {
+  const char *scope, *grace, *file;
+  bool all, revoke;
+};
+
+static int run(const struct wish *wish, const struct config *c) {
+  char answer[ANSWER_MAX];
+  uint8_t head[8192];
+  const char *body = "";
+  const struct config_addr *a = &c->admin.a[0];
+  struct writer w = wr_of(head, sizeof head);
+  wr_str(&w, "POST /rotate?scope=");
+  percent(&w, wish->all ? "" : wish->scope);
+  if (wish->grace)
+    wr_fmt(&w, "&grace_ms=%llu", (unsigned long long)c->rotation_grace);
+  wr_fmt(&w, "%s HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", wish->revoke ? "&revoke=1" : "", a->text);
+  if (!wr_ok(&w))
+    return cli_error("rotate", "the name is too long");
+  int status = order(a, bytes_of(head, w.n), answer, &body);
+  if (status < 0)
+    return cli_error(a->text, "cannot reach the admin listener: %s", strerror(errno));
+  if (status != 200)
+    return cli_error(a->text, "refused (%d): %.*s", status, (int)strcspn(body, "\n"), body);
+  printf("%s", body);
+  return EXIT_DONE;
+}
+
+int cmd_rotate(int argc, char **argv) {
+  struct wish wish = {0};
+  struct config_flags flags = {0};
+  struct config_error error;
+  for (int i = 1; i < argc;) {
+    const char *arg = argv[i];
+    bool more = i + 1 < argc;
+    if (!strcmp(arg, "--help") || !strcmp(arg, "-h"))
+      return cli_help("rotate", options);
+    if (!strcmp(arg, "--all") || !strcmp(arg, "--revoke")) {
+      wish.all |= !strcmp(arg, "--all");
+      wish.revoke |= !strcmp(arg, "--revoke");
+      i++;
+    } else if (!strcmp(arg, "--grace") && more) {
+      wish.grace = argv[i + 1];
+      i += 2;
+    } else if (!strcmp(arg, "-c") && more) {
+      wish.file = argv[i + 1];
+      i += 2;
+    } else if (!strncmp(arg, "--admin", 7)) {
+      if (config_flag(&flags, argc, argv, &i, &error) <= 0)
+        return cli_usage("rotate", "%s", "--admin needs ADDR:PORT");
+    } else if (arg[0] == '-' || wish.scope) {
+      return cli_usage("rotate", "unexpected argument '%s'", arg);
+    } else {
+      wish.scope = arg;
+      i++;
+    }
+  }
+  if (wish.all == (wish.scope != NULL) || (wish.scope && !*wish.scope))
+    return cli_usage("rotate", "give one of ASSET, PREFIX/ and --all");
+  char why[CONFIG_WHY];
+  flags.a[flags.num].option = OPTION_media; // not used here, but a configuration has one
+  flags.a[flags.num++].value = ".";
+  struct config *c = config_load(wish.file, &flags, &error);
+  if (!c)
+    return cli_usage("rotate", "%s", error.text);
+  int status;
+  if (wish.grace && !config_set(c, &config_options[OPTION_rotation_grace], wish.grace, false, why))
+    status = cli_usage("rotate", "--grace: %s", why);
+  else if (!c->admin.num)
+    status = cli_usage("rotate", "the configuration has no admin listener");
+  else
+    status = run(&wish, c);
+  config_free(c);
+  return status;
+}

@@ -1,0 +1,214 @@
+// Content of the admin listener.
+#include "server/admin.h"
+
+#include <time.h>
+
+#include "base/text.h"
+#include "obs/log.h"
+#include "server/catalog_int.h"
+#include "server/catalog_new.h"
+#include "server/server.h"
+#include "server/worker.h"
+
+static struct bytes of(const char *s) { return bytes_str(s); }
+
+static void answer(struct admin_response *out, int status, const char *type) {
+  out->status = status;
+  out->content_type = type;
+}
+
+static void plain(struct admin_response *out, int status, const char *text) {
+  answer(out, status, "text/plain; charset=utf-8");
+  wr_str(&out->body, text);
+}
+
+static void json_text(struct writer *w, struct bytes s) {
+  wr_str(w, "\"");
+  for (size_t i = 0; i < s.n; i++)
+    if (s.p[i] < 0x20 || s.p[i] == '"' || s.p[i] == '\\' || s.p[i] >= 0x7f)
+      wr_fmt(w, "\\u%04x", s.p[i]);
+    else
+      wr_u8(w, s.p[i]);
+  wr_str(w, "\"");
+}
+
+enum { MAX_SETS = QUIET_MAX_WORKERS + 1 };
+
+static unsigned metric_sets(struct server *s, const struct obs_worker **sets, const char **names, char (*text)[12]) {
+  unsigned n = s->num_workers;
+  if (s->access) {
+    uint64_t written, dropped;
+    access_counts(s->access, &written, &dropped);
+    atomic_store_explicit(&s->metrics[n].access_lines, written, memory_order_relaxed);
+    atomic_store_explicit(&s->metrics[n].access_dropped, dropped, memory_order_relaxed);
+  }
+  for (unsigned i = 0; i <= n; i++) {
+    sets[i] = &s->metrics[i];
+    snprintf(text[i], sizeof text[i], i < n ? "%u" : "shared", i);
+    names[i] = text[i];
+  }
+  return n + 1;
+}
+
+static double uptime(const struct server *s) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)((uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec - s->started_ns) / 1e9;
+}
+
+static const char *state_name(const struct server *s) {
+  static const char *const names[] = {"starting", "ready", "draining"};
+  return names[atomic_load(&s->state)];
+}
+
+static void metrics(struct server *s, struct admin_response *out) {
+  const struct obs_worker *sets[MAX_SETS];
+  const char *names[MAX_SETS];
+  char text[MAX_SETS][12];
+  unsigned n = metric_sets(s, sets, names, text);
+  answer(out, 200, "text/plain; version=0.0.4; charset=utf-8");
+  wr_fmt(&out->body, "# HELP sluice_uptime_seconds Time since start\n# TYPE sluice_uptime_seconds gauge\nsluice_uptime_seconds %.3f\n",
+         uptime(s));
+  wr_fmt(&out->body, "# HELP sluice_info What runs\n# TYPE sluice_info gauge\nsluice_info{kernel=\"%s\",io=\"%s\"} 1\n", s->ops->name,
+         workers_io(s));
+  metrics_write(&out->body, sets, names, n);
+}
+
+static void count_rule(void *ctx, struct bytes scope, uint64_t rotations) {
+  struct writer *w = ctx;
+  wr_str(w, w->n && w->p[w->n - 1] == '[' ? "" : ",");
+  wr_str(w, "{\"scope\":");
+  json_text(w, scope);
+  wr_fmt(w, ",\"rotations\":%llu}", (unsigned long long)rotations);
+}
+
+static void status(struct server *s, struct admin_response *out) {
+  const struct obs_worker *sets[MAX_SETS];
+  const char *names[MAX_SETS];
+  char text[MAX_SETS][12];
+  struct catalog_usage u;
+  struct writer *w = &out->body;
+  struct obs_worker sum;
+  metrics_sum(&sum, sets, metric_sets(s, sets, names, text));
+  catalog_usage(s->catalog, &u);
+  answer(out, 200, "application/json");
+  wr_fmt(w, "{\"state\":\"%s\",\"uptime\":%.3f,\"workers\":%u,\"io\":\"%s\",\"kernel\":\"%s\"", state_name(s), uptime(s),
+         s->num_workers, workers_io(s), s->ops->name);
+#define N(x) ((unsigned long long)(x))
+  wr_fmt(w, ",\"requests\":%llu,\"responses\":{\"2xx\":%llu,\"3xx\":%llu,\"4xx\":%llu,\"5xx\":%llu},\"sent_bytes\":%llu",
+         N(sum.requests_get + sum.requests_head + sum.requests_other), N(sum.status_2xx), N(sum.status_3xx), N(sum.status_4xx),
+         N(sum.status_5xx), N(sum.bytes_sent));
+  wr_fmt(w, ",\"connections\":%lld", (long long)sum.connections);
+  wr_fmt(w, ",\"cache\":{\"bytes\":%llu,\"segments\":%llu,\"hits\":%llu,\"misses\":%llu,\"fills\":%llu,\"evicted\":%llu,"
+            "\"bypassed\":%llu}",
+         N(u.cache.bytes), N(u.cache.blocks), N(sum.cache_hits), N(sum.cache_misses), N(u.cache.fills), N(u.cache.evicted),
+         N(u.cache.bypassed));
+  wr_fmt(w, ",\"catalogue\":{\"entries\":%llu,\"tracks\":%llu,\"index_bytes\":%llu,\"manifest_bytes\":%llu}", N(u.entries),
+         N(u.tracks), N(u.index_bytes), N(u.text_bytes));
+#undef N
+  wr_str(w, ",\"epochs\":[");
+  epoch_store_walk(catalog_epochs(s->catalog), count_rule, w);
+  wr_str(w, "]}\n");
+}
+
+// The value of a query parameter, percent-decoded into `buf`. False when it is not there or malformed.
+static bool parameter(struct bytes query, const char *name, char *buf, size_t cap, struct bytes *out) {
+  size_t name_len = strlen(name);
+  for (size_t at = 0; at < query.n;) {
+    const uint8_t *p = query.p + at, *amp = memchr(p, '&', query.n - at);
+    size_t n = amp ? (size_t)(amp - p) : query.n - at, len = 0;
+    at += n + 1;
+    if (n <= name_len || memcmp(p, name, name_len) != 0 || p[name_len] != '=')
+      continue;
+    for (size_t i = name_len + 1; i < n; i++) {
+      uint8_t byte = p[i] == '+' ? ' ' : p[i];
+      if (p[i] == '%' && (n - i < 3 || hex_read(&byte, 1, bytes_of(p + i + 1, 2))))
+        return false;
+      i += p[i] == '%' ? 2 : 0;
+      if (len + 1 >= cap)
+        return false;
+      buf[len++] = (char)byte;
+    }
+    buf[len] = 0;
+    *out = bytes_of(buf, len);
+    return true;
+  }
+  return false;
+}
+
+static void rotate_fail(struct admin_response *out, int http, const char *why) {
+  answer(out, http, "application/json");
+  wr_str(&out->body, "{\"error\":");
+  json_text(&out->body, of(why));
+  wr_str(&out->body, "}\n");
+}
+
+// POST /rotate?scope=album/track|prefix/|&grace_ms=N&revoke=1: everything when the scope is empty, which must be said.
+static void rotate(struct server *s, struct admin_response *out, struct bytes query) {
+  char scope_buf[EPOCH_MAX_SCOPE + 1], buf[32];
+  struct bytes scope, text;
+  uint64_t grace_ms = server_config(s)->rotation_grace;
+  bool revoke = parameter(query, "revoke", buf, sizeof buf, &text) && bytes_eq(text, of("1"));
+  if (!parameter(query, "scope", scope_buf, sizeof scope_buf, &scope))
+    return rotate_fail(out, 400, "scope is missing: an asset, a prefix that ends in /, or empty for everything");
+  if (parameter(query, "grace_ms", buf, sizeof buf, &text) && parse_u64(&grace_ms, text))
+    return rotate_fail(out, 400, "grace_ms is not a number");
+  struct epoch_store *epochs = catalog_epochs(s->catalog);
+  struct keyring *k = catalog_keyring(s->catalog);
+  struct bytes missing;
+  bool lacks = keys_missing(&missing, k->set, scope, epoch_store_current(epochs, scope) + 1);
+  char why[400];
+  snprintf(why, sizeof why, "the keys file has no key of the next epoch for %.*s", lacks ? (int)(missing.n < 200 ? missing.n : 200) : 0,
+           lacks ? (const char *)missing.p : "");
+  keyring_put(k);
+  if (lacks)
+    return rotate_fail(out, 409, why);
+  struct diag diag = {0};
+  if (epoch_store_rotate(epochs, scope, revoke ? 0 : grace_ms, revoke, clock_unix_ms(), &diag)) {
+    diag_format(&diag, why, sizeof why);
+    return rotate_fail(out, diag.err == ERR_IO || diag.err == ERR_NO_MEMORY ? 500 : 400, why);
+  }
+  catalog_changed(s->catalog);
+  metric_add_shared(&s->metrics[s->num_workers].rotations, 1);
+  log_line(LOG_INFO, "rotated %.*s%s", (int)scope.n, scope.n ? (const char *)scope.p : "", scope.n ? (revoke ? ", old epochs revoked" : "")
+                                                                        : (revoke ? "everything, old epochs revoked" : "everything"));
+  answer(out, 200, "application/json");
+  wr_str(&out->body, "{\"scope\":");
+  json_text(&out->body, scope);
+  if (scope.n && scope.p[scope.n - 1] != '/')
+    wr_fmt(&out->body, ",\"epoch\":%u", epoch_store_current(epochs, scope));
+  wr_fmt(&out->body, ",\"grace_ms\":%llu,\"revoked\":%s}\n", (unsigned long long)(revoke ? 0 : grace_ms), revoke ? "true" : "false");
+}
+
+static const char page[] =
+    "<!doctype html><meta charset=utf-8><title>sluice</title><style>body{font:15px system-ui;margin:2rem}"
+    "pre{background:#8881;padding:1rem}</style><h1>sluice</h1><p><a href=/status>status</a> <a href=/metrics>metrics</a> "
+    "<a href=/ready>ready</a> <a href=/live>live</a></p><pre id=s></pre><script>const s=document.getElementById('s');"
+    "const f=async()=>{try{s.textContent=JSON.stringify(await(await fetch('/status')).json(),null,2)}"
+    "catch(e){s.textContent=e}};f();setInterval(f,1000)</script>\n";
+
+void admin_handle(struct server *s, struct admin_response *out, const struct admin_request *in) {
+  bool get = bytes_eq(in->method, of("GET")) || bytes_eq(in->method, of("HEAD"));
+  bool ready = atomic_load(&s->state) == SERVER_READY;
+  if (bytes_eq(in->path, of("/rotate"))) {
+    if (bytes_eq(in->method, of("POST")))
+      rotate(s, out, in->query);
+    else
+      plain(out, 405, "POST only\n");
+  } else if (!get) {
+    plain(out, 405, "GET only\n");
+  } else if (bytes_eq(in->path, of("/live"))) {
+    plain(out, 200, "live\n");
+  } else if (bytes_eq(in->path, of("/ready"))) {
+    plain(out, ready ? 200 : 503, ready ? "ready\n" : atomic_load(&s->state) == SERVER_STARTING ? "starting\n" : "draining\n");
+  } else if (bytes_eq(in->path, of("/metrics"))) {
+    metrics(s, out);
+  } else if (bytes_eq(in->path, of("/status"))) {
+    status(s, out);
+  } else if (bytes_eq(in->path, of("/"))) {
+    answer(out, 200, "text/html; charset=utf-8");
+    wr_str(&out->body, page);
+  } else {
+    plain(out, 404, "not found\n");
+  }
+}

@@ -1,0 +1,392 @@
+// Making tracks and manifests: the slow half of the catalogue, on helper threads.
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/mem.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "manifest/manifest.h"
+#include "obs/log.h"
+#include "server/catalog_int.h"
+
+static const char *const track_suffixes[] = {".mp4", ".m4a", ".cmfa", ""}; // "": a folder
+enum { NUM_SUFFIXES = 4, PATH_BYTES = ROUTE_PATH_MAX + 16 };
+
+static void log_source(const char *path, const struct diag *diag) {
+  char why[300];
+  diag_format(diag, why, sizeof why);
+  log_line(LOG_ERROR, "%s: %s", path, why);
+}
+
+static void count_source(struct catalog *c, enum source_from from, uint64_t started_ms) {
+  if (from == SOURCE_OPEN)
+    return;
+  metric_add_shared(from == SOURCE_SIDECAR ? &c->metrics->index_sidecar : &c->metrics->index_built, 1);
+  histogram_add_shared(&c->metrics->open_time, (clock_mono_ms() - started_ms) * 1000000u);
+}
+
+// Opens asset/track whatever form it has on storage.
+static enum err open_track(struct catalog *c, struct source **out, const struct settings *st, struct bytes asset,
+                           struct bytes track) {
+  struct source_options o = {.segment_target_ms = st->config->segment_target, .cache_fd = c->cache_fd,
+                             .write_sidecar = st->config->write_sidecars};
+  uint64_t started = clock_mono_ms();
+  char path[PATH_BYTES];
+  for (unsigned i = 0; i < NUM_SUFFIXES; i++) {
+    struct diag diag = {0};
+    enum source_from from;
+    int n = snprintf(path, sizeof path, "%.*s/%.*s%s", (int)asset.n, (const char *)asset.p, (int)track.n,
+                     (const char *)track.p, track_suffixes[i]);
+    if (n < 0 || (size_t)n >= sizeof path)
+      return ERR_NOT_FOUND;
+    if (!*track_suffixes[i] && !media_is_track_folder((struct media_path){c->root_fd, path}))
+      return ERR_NOT_FOUND;
+    enum err e = sources_get(c->sources, out, &from, path, &o, &diag);
+    if (e == ERR_NOT_FOUND)
+      continue;
+    if (e) {
+      metric_add_shared(&c->metrics->index_failed, 1);
+      log_source(path, &diag);
+    } else {
+      count_source(c, from, started);
+    }
+    return e;
+  }
+  return ERR_NOT_FOUND;
+}
+
+struct protect_in {
+  const struct settings *st;
+  struct bytes asset;
+  enum scheme scheme;
+  uint32_t epoch;
+  struct source *source;
+};
+
+// Looks the key up and makes protection and plan. `key` is filled for encrypting schemes; its slices point into `in`.
+static enum err protect(struct catalog *c, struct full_track *f, struct key_record *key, const struct protect_in *in) {
+  struct protected_track *t = &f->pub;
+  const struct track_index *ix = &in->source->index.ix;
+  struct diag diag = {0};
+  enum err e = ERR_OK;
+  t->prot.scheme = in->scheme;
+  if (in->scheme != SCHEME_CLEAR) {
+    char la_url[KEYRING_URL_MAX];
+    struct drm_settings set;
+    keyring_drm(&set, la_url, in->st->keyring, in->asset);
+    struct key_query q = {.asset = in->asset, .epoch = in->epoch, .scheme = in->scheme, .label = drm_label(&set, ix->h->format)};
+    e = keys_lookup(key, in->st->keyring->set, &q);
+    metric_add_shared(e ? &c->metrics->keys_missing : &c->metrics->keys_derived, 1);
+    if (e)
+      return e;
+    key_record_protection(&t->prot, key, c->ops, ix->h->identity.digest, ix->h->track_id);
+    struct drm_input input = {.key = key, .set = &set};
+    struct writer w = wr_of(NULL, 0);
+    drm_pssh(&w, &input);
+    if (w.n) {
+      f->pssh = malloc(w.n);
+      if (!f->pssh)
+        return ERR_NO_MEMORY;
+      w = wr_of(f->pssh, w.n);
+      drm_pssh(&w, &input);
+      t->prot.pssh = bytes_of(f->pssh, w.n);
+    }
+    t->prot.no_senc = in->scheme == SCHEME_CBCS && !in->st->config->cbcs_senc;
+  }
+  e = plan_init(&t->plan, ix, &in->source->segs, &t->prot, &diag);
+  if (e) {
+    log_source(in->source->path, &diag);
+    return e;
+  }
+  uint8_t tag[16];
+  plan_tag(&t->plan, tag);
+  struct writer w = wr_of(t->etag, 16);
+  for (int i = 0; i < 8; i++)
+    wr_fmt(&w, "%02x", tag[i]);
+  t->source = in->source;
+  t->source_id = in->source->id;
+  t->epoch = in->epoch;
+  return ERR_OK;
+}
+
+static int status_of(enum err e) {
+  switch ((int)e) {
+  case ERR_OK: return CAT_OK;
+  case ERR_NOT_FOUND:
+  case ERR_NO_KEY: return CAT_NOT_FOUND;
+  case ERR_NO_MEMORY:
+  case ERR_STALE: return CAT_UNAVAILABLE; // changing right now: the next look may succeed
+  default: return CAT_FAILED;
+  }
+}
+
+static void build_track(struct catalog *c, struct made *out, const struct settings *st, const struct route *r,
+                        struct protected_track *old) {
+  struct source *source;
+  struct key_record key = {0};
+  enum err e = open_track(c, &source, st, r->asset, r->track);
+  if (e) {
+    out->status = status_of(e);
+    return;
+  }
+  struct full_track *f = track_alloc(c);
+  struct protect_in in = {st, r->asset, r->scheme, r->epoch, source};
+  if (!f) {
+    source_put(c->sources, source);
+    out->status = CAT_UNAVAILABLE;
+    return;
+  }
+  e = protect(c, f, &key, &in);
+  key_record_wipe(&key);
+  f->pub.source = source;
+  out->status = status_of(e);
+  if (!e && old && old->source == source && !strcmp(old->etag, f->pub.etag)) {
+    track_hold(old);
+    out->value = old;
+  } else if (!e) {
+    out->value = &f->pub;
+    return;
+  }
+  track_retire_now(f);
+}
+
+// The tracks of a manifest under construction.
+struct work {
+  struct catalog *c;
+  const struct settings *st;
+  const struct route *r;
+  uint32_t epoch;
+  unsigned num, invalid;
+  struct drm_settings drm;
+  char la_url[KEYRING_URL_MAX];
+  struct full_track *full[MAN_MAX_TRACKS];
+  struct key_record *keys; // MAN_MAX_TRACKS, in memory for secrets
+  struct man_track tracks[MAN_MAX_TRACKS];
+  char *names[MAN_MAX_TRACKS];
+};
+
+static void add_track(struct work *k, const char *name, size_t name_len) {
+  struct source *source;
+  if (k->num == MAN_MAX_TRACKS)
+    return;
+  for (unsigned i = 0; i < k->num; i++)
+    if (strlen(k->names[i]) == name_len && !memcmp(k->names[i], name, name_len))
+      return; // two forms of one track: the same rule as in open_track picks one
+  struct bytes track = bytes_of(name, name_len);
+  enum err e = open_track(k->c, &source, k->st, k->r->asset, track);
+  if (e) {
+    k->invalid += e != ERR_NOT_FOUND;
+    return;
+  }
+  struct full_track *f = track_alloc(k->c);
+  if (!f) {
+    source_put(k->c->sources, source);
+    k->invalid++;
+    return;
+  }
+  struct protect_in in = {k->st, k->r->asset, k->r->scheme, k->epoch, source};
+  struct key_record *key = &k->keys[k->num];
+  f->pub.source = source;
+  char *copy = strndup(name, name_len);
+  if (!copy || protect(k->c, f, key, &in)) {
+    free(copy);
+    track_retire_now(f);
+    k->invalid++;
+    return;
+  }
+  k->names[k->num] = copy;
+  k->full[k->num] = f;
+  k->tracks[k->num] = (struct man_track){.name = bytes_of(copy, name_len), .ix = &source->index.ix, .segs = &source->segs,
+                                         .plan = &f->pub.plan, .key = k->r->scheme == SCHEME_CLEAR ? NULL : key};
+  k->num++;
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+enum { MAX_FOLDER = 1 << 16 };
+
+// Adds every track of the asset's folder, in order of names, so that every node writes the same text.
+static int add_all(struct work *k) {
+  char path[PATH_BYTES];
+  snprintf(path, sizeof path, "%.*s", (int)k->r->asset.n, (const char *)k->r->asset.p);
+  int fd = media_open_at((struct media_path){k->c->root_fd, path}, O_RDONLY | O_DIRECTORY);
+  if (fd < 0)
+    return errno == ENOENT || errno == ENOTDIR || errno == EXDEV || errno == ELOOP || errno == ENAMETOOLONG ? CAT_NOT_FOUND
+                                                                                                          : CAT_FAILED;
+  DIR *d = fdopendir(fd);
+  char **names = NULL;
+  size_t num = 0, cap = 0;
+  for (struct dirent *ent; d && num < MAX_FOLDER && (ent = readdir(d));) {
+    if (ent->d_name[0] == '.' || (!media_is_track_name(ent->d_name) && ent->d_type == DT_REG))
+      continue;
+    if (num == cap) {
+      cap = cap ? cap * 2 : 64;
+      char **more = realloc(names, cap * sizeof *names);
+      if (!more)
+        break;
+      names = more;
+    }
+    names[num] = strdup(ent->d_name);
+    num += names[num] != NULL;
+  }
+  if (d)
+    closedir(d);
+  else
+    close(fd);
+  if (num)
+    qsort(names, num, sizeof *names, by_name);
+  for (size_t i = 0; i < num; i++) {
+    size_t n = strlen(names[i]);
+    if (media_is_track_name(names[i]))
+      n = (size_t)(strrchr(names[i], '.') - names[i]);
+    add_track(k, names[i], n);
+    free(names[i]);
+  }
+  free(names);
+  return CAT_OK;
+}
+
+static void write_text(struct writer *w, const struct work *k) {
+  if (k->r->kind == ROUTE_KEY) {
+    wr_raw(w, k->keys[0].key, sizeof k->keys[0].key);
+    return;
+  }
+  struct man_asset a = {.name = k->r->asset, .scheme = k->r->scheme, .epoch = k->epoch, .tracks = k->tracks,
+                        .num_tracks = k->num, .drm = &k->drm};
+  switch ((int)k->r->kind) {
+  case ROUTE_MASTER: man_hls_master(w, &a, MAN_SEGMENTS); break;
+  case ROUTE_MASTER_RANGES: man_hls_master(w, &a, MAN_RANGES); break;
+  case ROUTE_MPD: man_dash(w, &a, MAN_SEGMENTS); break;
+  case ROUTE_MPD_RANGES: man_dash(w, &a, MAN_RANGES); break;
+  case ROUTE_MEDIA: man_hls_media(w, &a, 0, MAN_SEGMENTS); break;
+  default: man_hls_media(w, &a, 0, MAN_RANGES); break;
+  }
+}
+
+static void text_finish(struct full_text *t, const struct work *k) {
+  bool mpd = k->r->kind == ROUTE_MPD || k->r->kind == ROUTE_MPD_RANGES;
+  t->pub.no_store = k->r->kind == ROUTE_KEY;
+  t->pub.content_type = t->pub.no_store ? "application/octet-stream" : mpd ? "application/dash+xml" : "application/vnd.apple.mpegurl";
+  t->pub.immutable = k->r->epoch != 0 && !t->pub.no_store;
+  XXH128_hash_t h = XXH3_128bits(t->pub.body.p, t->pub.body.n);
+  snprintf(t->pub.etag, sizeof t->pub.etag, "%016llx", (unsigned long long)(h.low64 ^ h.high64));
+}
+
+static struct full_text *make_text(const struct work *k) {
+  struct writer w = wr_of(NULL, 0);
+  write_text(&w, k);
+  size_t n = w.n, sources = k->num * sizeof(struct source *);
+  struct full_text *t = calloc(1, sizeof *t + sources + n);
+  if (!t)
+    return NULL;
+  t->catalog = k->c;
+  t->sources = (struct source **)(void *)(t + 1);
+  t->num_sources = k->num;
+  t->bytes = sizeof *t + sources + n;
+  uint8_t *text = (uint8_t *)(t + 1) + sources;
+  w = wr_of(text, n);
+  write_text(&w, k);
+  t->pub.body = bytes_of(text, n);
+  atomic_store(&t->pub.holds, 1);
+  for (unsigned i = 0; i < k->num; i++) {
+    t->sources[i] = k->full[i]->pub.source;
+    source_ref(t->sources[i]);
+  }
+  text_finish(t, k);
+  pthread_mutex_lock(&k->c->lock);
+  k->c->text_bytes += t->bytes;
+  pthread_mutex_unlock(&k->c->lock);
+  return t;
+}
+
+static bool same_text(const struct text_doc *old, const struct full_text *fresh) {
+  const struct full_text *was = (const struct full_text *)(const void *)((const char *)old - offsetof(struct full_text, pub));
+  bool same = bytes_eq(old->body, fresh->pub.body) && was->num_sources == fresh->num_sources;
+  for (unsigned i = 0; same && i < fresh->num_sources; i++)
+    same = was->sources[i] == fresh->sources[i];
+  return same;
+}
+
+static void build_text(struct catalog *c, struct made *out, const struct settings *st, const struct route *r, uint32_t epoch,
+                       struct text_doc *old) {
+  struct secret_alloc mem;
+  secret_alloc_init(&mem, 1 << 20);
+  struct work *k = calloc(1, sizeof *k);
+  out->status = CAT_UNAVAILABLE;
+  if (k && (k->keys = mem.base.get(&mem.base, MAN_MAX_TRACKS * sizeof *k->keys))) {
+    k->c = c;
+    k->st = st;
+    k->r = r;
+    k->epoch = epoch;
+    keyring_drm(&k->drm, k->la_url, st->keyring, r->asset);
+    bool one = r->track.n != 0;
+    out->status = CAT_OK;
+    if (one)
+      add_track(k, (const char *)r->track.p, r->track.n);
+    else
+      out->status = add_all(k);
+    if (out->status == CAT_OK && k->num == 0)
+      out->status = k->invalid ? CAT_FAILED : CAT_NOT_FOUND;
+  }
+  if (out->status == CAT_OK) {
+    struct full_text *t = make_text(k);
+    out->status = t ? CAT_OK : CAT_UNAVAILABLE;
+    out->value = t ? &t->pub : NULL;
+    if (t && old && same_text(old, t)) {
+      text_hold(old);
+      out->value = old;
+      text_drop(c, &t->pub);
+    }
+  }
+  for (unsigned i = 0; k && i < k->num; i++) {
+    track_retire_now(k->full[i]);
+    free(k->names[i]);
+  }
+  free(k);
+  secret_alloc_free(&mem);
+}
+
+// Both the configuration and the keys file may narrow the schemes; only the configuration opens `clear`.
+static bool scheme_allowed(const struct settings *st, const struct route *r) {
+  unsigned bits = config_schemes(st->config, r->asset);
+  if (r->scheme != SCHEME_CLEAR)
+    bits &= keys_drm(st->keyring->set, r->asset)->schemes;
+  return bits & 1u << r->scheme;
+}
+
+void build_entry(struct catalog *c, struct made *out, const struct settings *st, const struct route *r, void *old) {
+  uint64_t until_unix = UINT64_MAX, now_unix = clock_unix_ms(), now = clock_mono_ms();
+  uint32_t epoch = r->epoch;
+  *out = (struct made){.until_ms = UINT64_MAX};
+  if (!scheme_allowed(st, r)) {
+    out->status = CAT_FORBIDDEN;
+    return;
+  }
+  if (r->kind == ROUTE_KEY && (!st->keyring->insecure || r->scheme == SCHEME_CLEAR)) {
+    out->status = CAT_FORBIDDEN;
+    return;
+  }
+  if (epoch == 0) {
+    epoch = epoch_store_current(c->epochs, r->asset);
+  } else {
+    switch (epoch_store_status(c->epochs, r->asset, epoch, now_unix, &until_unix)) {
+    case EPOCH_CURRENT:
+    case EPOCH_GRACE: break;
+    case EPOCH_EXPIRED:
+    case EPOCH_REVOKED: out->status = CAT_GONE; return;
+    case EPOCH_UNKNOWN: out->status = CAT_NOT_FOUND; return;
+    }
+  }
+  if (until_unix != UINT64_MAX)
+    out->until_ms = now + (until_unix > now_unix ? until_unix - now_unix : 0);
+  if (r->kind == ROUTE_INIT)
+    build_track(c, out, st, r, old);
+  else
+    build_text(c, out, st, r, epoch, old);
+}

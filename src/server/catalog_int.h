@@ -1,0 +1,119 @@
+// Inside the catalogue: shared by catalog.c (table, lookups, helper threads) and catalog_build.c (making things).
+#pragma once
+#include <pthread.h>
+
+#include "server/catalog.h"
+#include "server/keyring.h"
+#include "server/source.h"
+
+// Configuration and keys that belong together. Shared by reference; the current one is swapped by a reload.
+struct settings {
+  struct quiet_item item;
+  struct config *config;
+  struct keyring *keyring;
+  _Atomic uint32_t refs;
+};
+
+void settings_put(struct settings *st);
+
+struct full_track {
+  struct quiet_item item;
+  struct protected_track pub;
+  struct catalog *catalog;
+  uint8_t *pssh;
+  struct full_track *next_free;
+};
+
+struct full_text {
+  struct quiet_item item;
+  struct text_doc pub;
+  struct catalog *catalog;
+  struct source **sources; // kept open as long as the manifest is wanted
+  unsigned num_sources;
+  size_t bytes;
+};
+
+// One name of the table. `key` is the path from the asset to the track (or to the scheme, or the epoch), as in the URL.
+struct entry {
+  struct quiet_item item;
+  struct entry *_Atomic next;
+  uint64_t hash;
+  struct route route;          // slices point into `key`; kind ROUTE_INIT stands for all of a track's resources
+  void *_Atomic value;         // protected_track or text_doc, or NULL
+  _Atomic int status;          // CAT_OK or an error; 0 before the first time
+  _Atomic uint64_t generation; // of rules and configuration it was made under
+  _Atomic uint64_t until_ms;   // monotonic: what must be looked at anew then
+  _Atomic uint64_t checked_ms; // when storage was looked at
+  _Atomic bool used, refreshing;
+  bool making;                 // under the lock
+  struct cat_wait *waiters;    // under the lock
+  uint16_t key_len;
+  char key[];
+};
+
+enum job_kind { JOB_ENTRY, JOB_FILL, JOB_BYPASS };
+
+struct job {
+  enum job_kind kind;
+  struct cat_wait *wait; // NULL: a refresh that nobody waits for
+  struct protected_track *track;
+  struct cache_ref ref;
+  uint64_t src_off;
+  uint32_t src_len;
+  struct route route; // slices point into `key`
+  uint16_t key_len;
+  char key[ROUTE_PATH_MAX];
+};
+
+enum { QUEUE_JOBS = 4096, MAX_HELPERS = 64, ENTRY_BUCKETS = 1 << 17, ENTRIES_MAX = 1 << 18, BYPASS_BYTES = 128 << 20 };
+
+struct catalog {
+  pthread_mutex_t lock; // entries, settings, free tracks
+  struct settings *settings;
+  struct config *_Atomic *published; // server->config
+  _Atomic uint64_t generation;
+  _Atomic uint64_t revalidate_ms;
+  struct sources *sources;
+  struct epoch_store *epochs;
+  struct cache *cache;
+  struct quiet *quiet;
+  const struct aes_ops *ops;
+  struct obs_worker *metrics; // shared adds
+  int root_fd, cache_fd;
+  struct entry *_Atomic *buckets;
+  uint64_t num_entries, text_bytes;
+  uint32_t hand; // of the eviction clock
+  uint64_t next_generation;
+  struct secret_alloc track_memory;
+  struct full_track *free_tracks;
+  _Atomic uint64_t bypass_bytes;
+  // jobs
+  pthread_mutex_t queue_lock;
+  pthread_cond_t queue_wake;
+  struct job *queue;
+  unsigned queue_head, queue_len;
+  bool stop;
+  pthread_t helpers[MAX_HELPERS], keeper;
+  unsigned num_helpers;
+  bool keeper_runs;
+  pthread_mutex_t keeper_lock;
+  pthread_cond_t keeper_wake;
+  bool keeper_stop;
+};
+
+// What making an entry gives.
+struct made {
+  int status;
+  void *value;       // with CAT_OK; has one hold
+  uint64_t until_ms; // monotonic; UINT64_MAX: never
+};
+
+// build_entry makes the value of an entry; blocks. `old` is what it had (still held by the entry): returned itself, with
+// one more hold, when nothing changed.
+void build_entry(struct catalog *c, struct made *out, const struct settings *st, const struct route *r, void *old);
+
+struct full_track *track_alloc(struct catalog *c);   // zeroed but for holds 1; NULL: no memory
+void track_retire_now(struct full_track *f);         // frees one that was never published
+
+uint64_t clock_mono_ms(void);
+uint64_t clock_unix_ms(void);

@@ -1,0 +1,33 @@
+// Making, reloading and ending the catalogue: for the main thread.
+#pragma once
+#include "server/catalog.h"
+#include "server/keyring.h"
+
+struct catalog_options {
+  struct config *config;            // taken over
+  struct keyring *keyring;          // taken over
+  struct epoch_store *epochs;       // taken over
+  struct config *_Atomic *published; // set to `config`, and to each later one
+  struct quiet *quiet;
+  const struct aes_ops *ops;
+  struct obs_worker *metrics;       // written with shared adds
+};
+
+// catalog_new opens the media folder and starts helper threads. NULL and the error on failure; nothing is taken then.
+struct catalog *catalog_new(const struct catalog_options *o, struct config_error *error);
+
+// catalog_reload swaps configuration and keys in. catalog_changed makes every name be looked at anew (after a rotation).
+void catalog_reload(struct catalog *c, struct config *config, struct keyring *keyring);
+void catalog_changed(struct catalog *c);
+struct epoch_store *catalog_epochs(struct catalog *c);
+struct keyring *catalog_keyring(struct catalog *c); // with a reference to put
+
+// catalog_gauges brings the gauges of the metrics up to date.
+struct catalog_usage {
+  uint64_t entries, tracks, index_bytes, text_bytes;
+  struct cache_counts cache;
+};
+void catalog_usage(struct catalog *c, struct catalog_usage *out);
+
+// catalog_free: no worker may be running. NULL is a no-op.
+void catalog_free(struct catalog *c);

@@ -1,0 +1,221 @@
+// The rotation journal: lines of keys/epochs.h in one append-only file. A rotation counts when its line is synced; a torn last
+// line is cut off at start. Compaction writes a new file beside it and renames it over.
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "obs/log.h"
+#include "server/keyring.h"
+
+enum { JOURNAL_MAX = 256 << 20, COMPACT_LINES = 4096, RULES_MEMORY = 1 << 30 };
+
+struct epoch_store {
+  pthread_rwlock_t lock;
+  struct alloc_heap mem;
+  struct epochs *rules;
+  char *path, *dir;
+  int fd;            // -1: no rotation yet, nothing written
+  uint64_t len;      // bytes that are whole
+  uint64_t lines;    // since the last compaction
+  bool broken;       // an append failed in a way that leaves the file's end unknown
+};
+
+static void sync_dir(const char *dir) {
+  int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0)
+    return;
+  (void)fsync(fd);
+  close(fd);
+}
+
+// Applies the lines of a journal. *whole is where the last good line ends. Only the very last line may be damaged.
+static enum err replay(struct epoch_store *s, struct bytes text, uint64_t *whole, unsigned *line, struct diag *diag) {
+  *whole = 0;
+  *line = 0;
+  for (size_t at = 0; at < text.n;) {
+    const uint8_t *end = memchr(text.p + at, '\n', text.n - at);
+    size_t n = end ? (size_t)(end - (text.p + at)) + 1 : text.n - at;
+    ++*line;
+    struct diag d = {0};
+    enum err e = end ? epochs_read_line(s->rules, bytes_of(text.p + at, n), &d) : ERR_CHECKSUM;
+    if (e && at + n == text.n && e != ERR_NO_MEMORY)
+      return ERR_OK; // torn: was never acknowledged
+    if (e) {
+      *diag = d;
+      return diag_set(diag, e, at, NULL);
+    }
+    s->lines++;
+    at += n;
+    *whole = at;
+  }
+  return ERR_OK;
+}
+
+static bool load(struct epoch_store *s, struct config_error *error) {
+  int fd = open(s->path, O_RDWR | O_CLOEXEC);
+  struct stat st;
+  struct diag diag = {0};
+  unsigned line = 0;
+  if (fd < 0)
+    return errno == ENOENT || config_fail(error, "%s: %s", s->path, strerror(errno));
+  s->fd = fd;
+  if (fstat(fd, &st) || st.st_size > JOURNAL_MAX)
+    return config_fail(error, "%s: not a rotation journal (too large or unreadable)", s->path);
+  size_t n = 0, size = (size_t)st.st_size;
+  uint8_t *text = malloc(size + 1);
+  if (!text)
+    return config_fail(error, "out of memory");
+  for (ssize_t got; n < size && (got = pread(fd, text + n, size - n, (off_t)n)) > 0;)
+    n += (size_t)got;
+  enum err e = replay(s, bytes_of(text, n), &s->len, &line, &diag);
+  free(text);
+  if (e) {
+    char why[256];
+    diag_format(&diag, why, sizeof why);
+    return config_fail(error, "%s:%u: the rotation journal is damaged: %s; restore it or move it away", s->path, line, why);
+  }
+  if (s->len < n) {
+    log_line(LOG_WARN, "%s: cut off a torn last line (%llu bytes)", s->path, (unsigned long long)(n - s->len));
+    if (ftruncate(fd, (off_t)s->len) || fsync(fd))
+      return config_fail(error, "%s: %s", s->path, strerror(errno));
+  }
+  return true;
+}
+
+struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, uint64_t now_ms, struct config_error *error) {
+  struct epoch_store *s = calloc(1, sizeof *s);
+  (void)now_ms;
+  if (!s) {
+    config_fail(error, "out of memory");
+    return NULL;
+  }
+  s->fd = -1;
+  pthread_rwlock_init(&s->lock, NULL);
+  alloc_heap_init(&s->mem, RULES_MEMORY);
+  s->rules = epochs_new(&s->mem.base, base);
+  s->dir = strdup(state_dir);
+  bool ok = s->rules && s->dir && asprintf(&s->path, "%s/rotations.journal", state_dir) >= 0;
+  if (!ok)
+    config_fail(error, "out of memory");
+  if (ok && load(s, error))
+    return s;
+  epoch_store_close(s);
+  return NULL;
+}
+
+void epoch_store_close(struct epoch_store *s) {
+  if (!s)
+    return;
+  if (s->fd >= 0)
+    close(s->fd);
+  pthread_rwlock_destroy(&s->lock);
+  alloc_heap_free(&s->mem);
+  free(s->path);
+  free(s->dir);
+  free(s);
+}
+
+uint32_t epoch_store_current(struct epoch_store *s, struct bytes asset) {
+  pthread_rwlock_rdlock(&s->lock);
+  uint32_t epoch = epochs_current(s->rules, asset);
+  pthread_rwlock_unlock(&s->lock);
+  return epoch;
+}
+
+enum epoch_status epoch_store_status(struct epoch_store *s, struct bytes asset, uint32_t epoch, uint64_t now_ms,
+                                     uint64_t *until_ms) {
+  pthread_rwlock_rdlock(&s->lock);
+  enum epoch_status status = epochs_status(s->rules, asset, epoch, now_ms, until_ms);
+  pthread_rwlock_unlock(&s->lock);
+  return status;
+}
+
+void epoch_store_walk(struct epoch_store *s, void (*each)(void *ctx, struct bytes scope, uint64_t rotations), void *ctx) {
+  pthread_rwlock_rdlock(&s->lock);
+  epochs_walk(s->rules, each, ctx);
+  pthread_rwlock_unlock(&s->lock);
+}
+
+static bool write_all(int fd, struct bytes b, uint64_t at) {
+  for (ssize_t n; b.n; b.p += n, b.n -= (size_t)n, at += (uint64_t)n)
+    if ((n = pwrite(fd, b.p, b.n, (off_t)at)) <= 0)
+      return false;
+  return true;
+}
+
+static enum err append(struct epoch_store *s, struct bytes line, struct diag *diag) {
+  if (s->broken)
+    return diag_set(diag, ERR_IO, 0, "the rotation journal could not be written before; restart after repair");
+  if (s->fd < 0) {
+    if (mkdir(s->dir, 0700) && errno != EEXIST)
+      return diag_set(diag, ERR_IO, 0, "%s: %s", s->dir, strerror(errno));
+    s->fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (s->fd < 0)
+      return diag_set(diag, ERR_IO, 0, "%s: %s", s->path, strerror(errno));
+    sync_dir(s->dir);
+  }
+  if (!write_all(s->fd, line, s->len) || fdatasync(s->fd)) {
+    enum err e = diag_set(diag, ERR_IO, 0, "%s: %s", s->path, strerror(errno));
+    s->broken = ftruncate(s->fd, (off_t)s->len) || fsync(s->fd);
+    return e;
+  }
+  s->len += line.n;
+  s->lines++;
+  return ERR_OK;
+}
+
+// Failing to compact costs space, nothing else: the old file stays.
+static void compact(struct epoch_store *s, uint64_t now_ms) {
+  char *fresh = NULL;
+  struct alloc_heap tmp;
+  struct writer w = wr_of(NULL, 0);
+  alloc_heap_init(&tmp, RULES_MEMORY);
+  enum err e = epochs_write_all(&w, s->rules, now_ms, &tmp.base);
+  size_t n = w.n;
+  uint8_t *text = e ? NULL : malloc(n + 1);
+  int fd = -1;
+  s->lines = 0;
+  errno = ENOMEM;
+  if (text && asprintf(&fresh, "%s.new", s->path) >= 0) {
+    w = wr_of(text, n);
+    e = epochs_write_all(&w, s->rules, now_ms, &tmp.base);
+    fd = e ? -1 : open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  }
+  if (fd >= 0 && w.n == n && write_all(fd, bytes_of(text, n), 0) && !fsync(fd) && !rename(fresh, s->path)) {
+    sync_dir(s->dir);
+    close(s->fd);
+    s->fd = fd;
+    s->len = n;
+    fd = -1;
+  } else {
+    log_line(LOG_WARN, "%s: compacting failed: %s", s->path, strerror(errno));
+  }
+  if (fd >= 0)
+    close(fd);
+  free(text);
+  free(fresh);
+  alloc_heap_free(&tmp);
+}
+
+enum err epoch_store_rotate(struct epoch_store *s, struct bytes scope, uint64_t grace_ms, bool revoke, uint64_t now_ms,
+                            struct diag *diag) {
+  uint8_t line[EPOCH_MAX_LINE];
+  pthread_rwlock_wrlock(&s->lock);
+  struct epoch_event ev = {.seq = epochs_next_seq(s->rules), .time_ms = now_ms, .grace_ms = grace_ms, .scope = scope,
+                           .revoke = revoke};
+  enum err e = epochs_check(s->rules, &ev, diag);
+  struct writer w = wr_of(line, sizeof line);
+  if (!e) {
+    epochs_write_event(&w, &ev);
+    e = wr_ok(&w) ? append(s, bytes_of(line, w.n), diag) : diag_set(diag, ERR_LIMIT, 0, "the scope is too long");
+  }
+  if (!e)
+    e = epochs_apply(s->rules, &ev, diag); // only memory can fail here: the line is replayed at the next start
+  if (!e && s->lines >= COMPACT_LINES)
+    compact(s, now_ms);
+  pthread_rwlock_unlock(&s->lock);
+  return e;
+}

@@ -1,0 +1,174 @@
+#include "server/keyring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/mem.h>
+#include <openssl/rand.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "obs/log.h"
+
+enum { KEYS_MEMORY = 512 << 20, SECRET_BYTES = 32 };
+
+// Reads a whole file of at most `cap` bytes into memory for secrets. False with errno set.
+static bool read_secret(struct secret_alloc *mem, struct bytes *out, const char *path, size_t cap) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  struct stat st;
+  if (fd < 0)
+    return false;
+  uint8_t *buf = NULL;
+  size_t n = 0;
+  bool ok = false;
+  if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+    errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+  } else if ((uint64_t)st.st_size > cap) {
+    errno = EFBIG;
+  } else if (!(buf = mem->base.get(&mem->base, (size_t)st.st_size + 1))) {
+    errno = ENOMEM;
+  } else {
+    ssize_t got = 0;
+    while (n < (size_t)st.st_size && (got = read(fd, buf + n, (size_t)st.st_size - n)) > 0)
+      n += (size_t)got;
+    ok = got >= 0;
+  }
+  int why = errno;
+  close(fd);
+  errno = why;
+  *out = bytes_of(buf, n);
+  return ok;
+}
+
+// The secret is written beside its name, synced and then linked to it: it is there whole or not at all, and two
+// servers that start at once end with one secret.
+static bool create_secret(const char *dir, const char *path, struct config_error *error) {
+  uint8_t secret[SECRET_BYTES];
+  char fresh[4096];
+  if (mkdir(dir, 0700) && errno != EEXIST)
+    return config_fail(error, "%s: cannot make the state folder: %s", dir, strerror(errno));
+  if ((size_t)snprintf(fresh, sizeof fresh, "%s.%ld", path, (long)getpid()) >= sizeof fresh)
+    return config_fail(error, "%s: the path is too long", dir);
+  int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (fd < 0)
+    return config_fail(error, "%s: cannot create the secret: %s", fresh, strerror(errno));
+  RAND_bytes(secret, sizeof secret);
+  bool ok = write(fd, secret, sizeof secret) == (ssize_t)sizeof secret && !fsync(fd);
+  OPENSSL_cleanse(secret, sizeof secret);
+  close(fd);
+  if (ok && link(fresh, path) && errno != EEXIST)
+    ok = false;
+  int why = errno;
+  unlink(fresh);
+  int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (dir_fd >= 0) {
+    (void)fsync(dir_fd);
+    close(dir_fd);
+  }
+  if (!ok)
+    return config_fail(error, "%s: cannot write the secret: %s", path, strerror(why));
+  log_line(LOG_WARN, "created a new derivation secret: %s (mode 0600). All content keys come from it: back it up; "
+                     "without it nothing that was protected can be played", path);
+  return true;
+}
+
+static bool give_secret(struct keyring *k, const struct config *c, bool create, struct config_error *error) {
+  char path[4096];
+  struct bytes name = k->info.secret_file, secret;
+  struct diag diag = {0};
+  bool own = name.n == 0;
+  if (own) {
+    snprintf(path, sizeof path, "%s/derive.secret", c->state_dir);
+  } else if (name.p[0] == '/') {
+    snprintf(path, sizeof path, "%.*s", (int)name.n, (const char *)name.p);
+  } else { // relative to the keys file
+    const char *slash = strrchr(c->keys, '/');
+    snprintf(path, sizeof path, "%.*s%.*s", slash ? (int)(slash + 1 - c->keys) : 0, c->keys, (int)name.n, (const char *)name.p);
+  }
+  bool ok = read_secret(&k->mem, &secret, path, KEYS_MAX_SECRET);
+  if (!ok && own && errno == ENOENT) {
+    if (!create)
+      return true; // --check: it would be made
+    if (!create_secret(c->state_dir, path, error))
+      return false;
+    ok = read_secret(&k->mem, &secret, path, KEYS_MAX_SECRET);
+  }
+  if (!ok)
+    return config_fail(error, "%s: cannot read the derivation secret: %s", path, strerror(errno));
+  if (keys_set_secret(k->set, secret, &diag)) {
+    char why[256];
+    diag_format(&diag, why, sizeof why);
+    return config_fail(error, "%s: %s", path, why);
+  }
+  return true;
+}
+
+static bool make_public_url(struct keyring *k, const struct config *c) {
+  if (*c->public_url) {
+    size_t n = strlen(c->public_url);
+    k->public_url = strndup(c->public_url, n - (c->public_url[n - 1] == '/'));
+    return k->public_url != NULL;
+  }
+  const struct config_addr *a = c->listen.num ? &c->listen.a[0] : &c->tls_listen.a[0];
+  bool any = !strcmp(a->host, "0.0.0.0") || !strcmp(a->host, "::");
+  bool six = strchr(a->host, ':') && !any;
+  return asprintf(&k->public_url, "%s://%s%s%s:%u", c->listen.num ? "http" : "https", six ? "[" : "",
+                  any ? "localhost" : a->host, six ? "]" : "", a->port) >= 0;
+}
+
+struct keyring *keyring_load(const struct config *c, bool create, struct config_error *error) {
+  struct keyring *k = calloc(1, sizeof *k);
+  struct bytes text = {0};
+  struct diag diag = {0};
+  if (!k) {
+    config_fail(error, "out of memory");
+    return NULL;
+  }
+  atomic_store(&k->refs, 1);
+  secret_alloc_init(&k->mem, KEYS_MEMORY);
+  k->insecure = c->insecure_clearkey;
+  k->inband_pssh = c->inband_pssh;
+  bool ok = make_public_url(k, c) || config_fail(error, "out of memory");
+  if (ok && *c->keys && !read_secret(&k->mem, &text, c->keys, KEYS_MAX_FILE))
+    ok = config_fail(error, "%s: %s", c->keys, strerror(errno));
+  if (ok && keys_parse(&k->mem.base, &k->set, &k->info, text, &diag)) {
+    char why[256];
+    diag_format(&diag, why, sizeof why);
+    ok = config_fail(error, "%s: %s", *c->keys ? c->keys : "keys", why);
+  }
+  if (ok && k->info.derive)
+    ok = give_secret(k, c, create, error);
+  if (ok && k->mem.unlocked)
+    log_line(LOG_WARN, "key memory could not be locked (RLIMIT_MEMLOCK); it may be swapped out");
+  if (ok)
+    return k;
+  keyring_put(k);
+  return NULL;
+}
+
+struct keyring *keyring_ref(struct keyring *k) {
+  atomic_fetch_add_explicit(&k->refs, 1, memory_order_relaxed);
+  return k;
+}
+
+void keyring_put(struct keyring *k) {
+  if (!k || atomic_fetch_sub_explicit(&k->refs, 1, memory_order_acq_rel) != 1)
+    return;
+  keyset_wipe(k->set);
+  secret_alloc_free(&k->mem);
+  free(k->public_url);
+  free(k);
+}
+
+void keyring_drm(struct drm_settings *out, char la_url[KEYRING_URL_MAX], const struct keyring *k, struct bytes asset) {
+  *out = *keys_drm(k->set, asset);
+  out->identity = k->insecure;
+  if (k->insecure) {
+    int n = snprintf(la_url, KEYRING_URL_MAX, "%s/{asset}/{scheme}/{epoch}/license", k->public_url);
+    out->systems |= drm_bit(DRM_CLEARKEY);
+    if (out->clearkey.la_url.n == 0 && n > 0 && n < KEYRING_URL_MAX)
+      out->clearkey.la_url = bytes_of(la_url, (size_t)n);
+  }
+  if (k->inband_pssh)
+    out->in_band |= out->systems;
+}

@@ -1,0 +1,53 @@
+// Keys of the running server: the parsed keys file with its secret in locked memory, and the key epochs with their
+// journal. Blocks (files, locks): helper threads, admin and start only, but for keyring_* after it was made.
+#pragma once
+#include <stdatomic.h>
+
+#include "keys/epochs.h"
+#include "keys/keys.h"
+#include "server/options.h"
+
+// Memory for secrets: locked where the limit allows it, left out of core dumps and of children, wiped when freed.
+struct secret_alloc {
+  struct alloc base;
+  struct secret_block *blocks;
+  size_t used, limit;
+  bool unlocked; // some of it could not be locked
+};
+void secret_alloc_init(struct secret_alloc *a, size_t limit);
+void secret_alloc_free(struct secret_alloc *a); // safe on a zeroed struct and twice
+
+// A keys file as loaded. Immutable; shared by reference.
+struct keyring {
+  struct secret_alloc mem;
+  struct keyset *set;
+  struct keys_info info;
+  bool insecure;    // --insecure-clearkey
+  char *public_url; // for ClearKey licence URLs, without slash at the end
+  bool inband_pssh;
+  _Atomic uint32_t refs;
+};
+
+// keyring_load reads config->keys (or nothing: derivation) and the secret. `create`: a missing secret in state_dir is
+// made, mode 0600, and said in the log. Errors in one line; NULL then.
+struct keyring *keyring_load(const struct config *c, bool create, struct config_error *error);
+struct keyring *keyring_ref(struct keyring *k);
+void keyring_put(struct keyring *k); // NULL is a no-op
+
+// keyring_drm gives the settings for an asset with what this server adds (ClearKey, identity, in-band pssh). `la_url` is
+// space for the licence URL template; slices of the result point into it and into the keyring.
+enum { KEYRING_URL_MAX = 512 };
+void keyring_drm(struct drm_settings *out, char la_url[KEYRING_URL_MAX], const struct keyring *k, struct bytes asset);
+
+// Epochs with their journal in state_dir (rotations.journal): replayed at start, a line appended and synced for each
+// rotation before it takes effect, compacted when it has grown. Thread-safe.
+struct epoch_store;
+struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, uint64_t now_ms, struct config_error *error);
+void epoch_store_close(struct epoch_store *s);
+uint32_t epoch_store_current(struct epoch_store *s, struct bytes asset);
+enum epoch_status epoch_store_status(struct epoch_store *s, struct bytes asset, uint32_t epoch, uint64_t now_ms,
+                                     uint64_t *until_ms);
+// epoch_store_rotate makes a new epoch for a scope. *epoch is the scope's count of rotations after it.
+MUST_USE enum err epoch_store_rotate(struct epoch_store *s, struct bytes scope, uint64_t grace_ms, bool revoke,
+                                     uint64_t now_ms, struct diag *diag);
+void epoch_store_walk(struct epoch_store *s, void (*each)(void *ctx, struct bytes scope, uint64_t rotations), void *ctx);

@@ -1,0 +1,170 @@
+// Start, signals, reload, drain.
+#include "server/server.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "obs/log.h"
+#include "server/admin_http.h"
+#include "server/catalog_int.h"
+#include "server/catalog_new.h"
+#include "server/worker.h"
+
+struct startup {
+  struct config *config;
+  struct keyring *keyring;
+  struct epoch_store *epochs;
+};
+
+static unsigned cpus(void) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set))
+    return 1;
+  int n = CPU_COUNT(&set);
+  return n < 1 ? 1 : n > QUIET_MAX_WORKERS ? QUIET_MAX_WORKERS : (unsigned)n;
+}
+
+static bool open_access(struct server *s, const struct config *c, struct config_error *error) {
+  if (!*c->access_log)
+    return true;
+  enum access_format f = c->access_format == 1 ? ACCESS_JSON : ACCESS_COMBINED;
+  if (access_open(&s->access, c->access_log, f, s->num_workers))
+    return config_fail(error, "access_log: %s: %s", c->access_log, strerror(errno));
+  return true;
+}
+
+static bool make_catalog(struct server *s, struct startup *up, struct config_error *error) {
+  up->keyring = keyring_load(up->config, true, error);
+  if (!up->keyring)
+    return false;
+  up->epochs = epoch_store_open(up->config->state_dir, up->keyring->info.default_epoch, clock_unix_ms(), error);
+  if (!up->epochs)
+    return false;
+  struct catalog_options o = {.config = up->config, .keyring = up->keyring, .epochs = up->epochs, .published = &s->config,
+                              .quiet = &s->quiet, .ops = s->ops, .metrics = &s->metrics[s->num_workers]};
+  s->catalog = catalog_new(&o, error);
+  if (!s->catalog)
+    return false;
+  *up = (struct startup){0};
+  return true;
+}
+
+static void warn_insecure(const struct config *c) {
+  if (c->insecure_clearkey)
+    log_line(LOG_WARN, "--insecure-clearkey: CONTENT KEYS ARE HANDED OUT TO ANYONE WHO ASKS. For demos and tests only");
+  if (c->schemes & 1u << SCHEME_CLEAR)
+    log_line(LOG_WARN, "the scheme `clear` is allowed for every asset without a rule of its own");
+}
+
+// The whole new configuration is made and checked before anything of it is in force.
+static void reload(struct server *s, const char *file, const struct config_flags *flags) {
+  struct obs_worker *m = &s->metrics[s->num_workers];
+  struct config_error error;
+  struct config *fresh = config_load(file, flags, &error);
+  struct keyring *keyring = fresh ? keyring_load(fresh, true, &error) : NULL;
+  if (!keyring || !workers_reload(s, fresh, &error)) {
+    log_line(LOG_ERROR, "reload refused, the old configuration stays in force: %s", error.text);
+    metric_add_shared(&m->reloads_failed, 1);
+    keyring_put(keyring);
+    config_free(fresh);
+    return;
+  }
+  const char *restart = config_restart_needed(s->first, fresh);
+  if (restart)
+    log_line(LOG_WARN, "reload: %s changed but needs a restart; the old value stays", restart);
+  log_set_level((enum log_level)fresh->log_level);
+  warn_insecure(fresh);
+  catalog_reload(s->catalog, fresh, keyring);
+  if (s->access)
+    access_reopen(s->access);
+  metric_add_shared(&m->reloads_ok, 1);
+  log_line(LOG_INFO, "reloaded %s", file ? file : "keys");
+}
+
+static void log_listening(const struct server *s) {
+  const struct config *c = s->first;
+  unsigned n = 0;
+  for (unsigned i = 0; i < c->listen.num; i++)
+    log_line(LOG_INFO, "listening on http://%s:%u", c->listen.a[i].host, workers_port(s, n++));
+  for (unsigned i = 0; i < c->tls_listen.num; i++)
+    log_line(LOG_INFO, "listening on https://%s:%u", c->tls_listen.a[i].host, workers_port(s, n++));
+  for (unsigned i = 0; i < c->admin.num; i++)
+    log_line(LOG_INFO, "admin on http://%s:%u", c->admin.a[i].host, admin_port(s, i));
+  log_line(LOG_INFO, "ready: %u workers, %s, kernel %s, media %s", s->num_workers, workers_io(s), s->ops->name, c->media);
+}
+
+static void serve(struct server *s, const sigset_t *signals, const char *file, const struct config_flags *flags) {
+  for (;;) {
+    int sig = sigwaitinfo(signals, NULL);
+    if (sig == SIGHUP)
+      reload(s, file, flags);
+    else if (sig == SIGUSR1 && s->access)
+      access_reopen(s->access);
+    else if (sig == SIGTERM || sig == SIGINT)
+      break;
+  }
+  atomic_store(&s->state, SERVER_DRAINING);
+  log_line(LOG_INFO, "draining");
+  workers_drain(s, server_config(s)->drain_timeout);
+}
+
+static bool start(struct server *s, struct startup *up, struct config_error *error) {
+  const struct config *c = up->config;
+  s->first = c;
+  s->num_workers = c->workers ? (unsigned)c->workers : cpus();
+  s->metrics = aligned_alloc(128, (s->num_workers + 1) * sizeof *s->metrics);
+  if (!s->metrics)
+    return config_fail(error, "out of memory");
+  memset((void *)s->metrics, 0, (s->num_workers + 1) * sizeof *s->metrics);
+  quiet_init(&s->quiet, s->num_workers);
+  log_set_level((enum log_level)c->log_level);
+  warn_insecure(c);
+  return make_catalog(s, up, error) && open_access(s, c, error) && workers_start(s, error) && admin_start(s, error);
+}
+
+int server_run(struct config *config, const char *file, const struct config_flags *flags, const struct aes_ops *ops) {
+  struct startup up = {.config = config};
+  struct server *s = aligned_alloc(128, (sizeof *s + 127) & ~(size_t)127);
+  struct config_error error;
+  struct timespec t;
+  sigset_t signals;
+  if (!s) {
+    config_free(config);
+    return 1;
+  }
+  memset((void *)s, 0, sizeof *s);
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  s->started_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+  s->ops = ops;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
+  sigaddset(&signals, SIGUSR1);
+  pthread_sigmask(SIG_BLOCK, &signals, NULL); // inherited by every thread
+  signal(SIGPIPE, SIG_IGN);
+  bool ok = start(s, &up, &error);
+  if (ok) {
+    log_listening(s);
+    atomic_store(&s->state, SERVER_READY);
+    serve(s, &signals, file, flags);
+  } else {
+    fprintf(stderr, "sluice: %s\n", error.text);
+    if (s->workers)
+      workers_drain(s, 0);
+  }
+  admin_stop(s);
+  access_close(s->access);
+  catalog_free(s->catalog);
+  epoch_store_close(up.epochs);
+  keyring_put(up.keyring);
+  config_free(up.config);
+  free(s->metrics);
+  free(s);
+  if (ok)
+    log_line(LOG_INFO, "stopped");
+  return ok ? 0 : 1;
+}

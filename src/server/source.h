@@ -1,0 +1,55 @@
+// One clear track in one state: its index, its segments, and how to read its bytes as they were when the index was made.
+#pragma once
+#include <stdatomic.h>
+
+#include "storage/sidecar.h"
+
+struct source_part {
+  char *path; // beneath the media root
+  uint64_t size, mtime_ns;
+};
+
+struct source {
+  char *path;            // of the file or folder, beneath the media root
+  int root_fd;           // borrowed
+  uint64_t id;           // unique in this process
+  uint64_t stamp;        // of the state on storage (storage/sidecar.h)
+  struct index_file index;
+  struct ix_segments segs;
+  uint64_t target_ms;    // that segs were made for
+  struct source_part *parts;
+  uint32_t num_parts;
+  uint64_t *part_ends;
+  uint64_t bytes;        // memory held
+  _Atomic bool changed;  // a read found another state: never served again
+  _Atomic uint32_t refs;
+  struct source *next;   // the table's
+  bool opening, listed;
+  uint64_t hash;
+};
+
+struct source_options {
+  uint64_t segment_target_ms;
+  int cache_fd; // -1: none
+  bool write_sidecar;
+};
+
+// The table of open sources, each opened once however many ask; helper threads only, it blocks.
+struct sources;
+struct sources *sources_new(int root_fd);
+void sources_free(struct sources *ss); // all sources must be given back. NULL is a no-op.
+
+// sources_get opens the track at `path`, or gives the one that is open when storage still has that state.
+// `*from` says what was done. Give it back with source_put. Errors: those of media_open and index_load.
+enum source_from { SOURCE_OPEN, SOURCE_SIDECAR, SOURCE_BUILT };
+MUST_USE enum err sources_get(struct sources *ss, struct source **out, enum source_from *from, const char *path,
+                              const struct source_options *o, struct diag *diag);
+void source_ref(struct source *s);
+void source_put(struct sources *ss, struct source *s);
+
+// source_read fills n bytes from source address `off`, and proves before and after that the parts read are still in the
+// state that was indexed; if not, marks the source changed. Errors: ERR_STALE, ERR_IO, ERR_NOT_FOUND.
+MUST_USE enum err source_read(struct source *s, uint64_t off, void *buf, size_t n);
+
+// sources_usage gives how many sources are open and the bytes they hold.
+void sources_usage(struct sources *ss, uint64_t *num, uint64_t *bytes);
