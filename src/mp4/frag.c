@@ -220,6 +220,8 @@ static enum err read_samples(struct frag_parser *p, const struct traf *k, const 
     time = (uint64_t)u->num * k->duration;
     vote_duration(s, k->duration, u->num);
   }
+  if (max > IX_MAX_SAMPLE)
+    return trail_fail(&p->t, ERR_LIMIT, pos, "a sample of %u bytes", max);
   s->max_size = max > s->max_size ? max : s->max_size;
   *len = sum;
   *ticks = time;

@@ -113,6 +113,7 @@ enum {
   IX_MAX_INIT = 1 << 24,         // bytes of the init segment
   IX_MAX_SINF = 64,              // sample entries
   IX_MAX_FRAG_SAMPLES = 1 << 24, // samples of one fragment
+  IX_MAX_SAMPLE = 1 << 24,       // bytes of one sample
   IX_MAX_FRAG_TRAFS = 1 << 12,   // trafs of one fragment
   IX_MAX_FRAGS = 1 << 24,
 };

@@ -237,9 +237,9 @@ static enum err parse_moov(struct init_parser *p, struct reader r, const struct 
 
 static const char *handler_text(uint32_t handler) {
   switch (handler) {
-  case FOURCC('v', 'i', 'd', 'e'): return "the track is video; only audio is protected";
+  case FOURCC('v', 'i', 'd', 'e'): return "the track is not audio but video";
   case FOURCC('t', 'e', 'x', 't'):
-  case FOURCC('s', 'u', 'b', 't'): return "the track is text; only audio is protected";
+  case FOURCC('s', 'u', 'b', 't'): return "the track is not audio but text";
   default: return "the track is not audio";
   }
 }
@@ -290,7 +290,7 @@ static enum err add_edits(struct init_parser *p) {
   for (uint32_t i = 0; !e && i < k->num_entries; i++) {
     const struct box *b = &k->entries[i];
     uint32_t pos = (uint32_t)(p->t.base + b->pos);
-    struct ix_edit type = {.pos = pos + 4, .del = 4, .value = FOURCC('e', 'n', 'c', 'a'), .kind = IX_WORD};
+    struct ix_edit type = {.pos = pos + 4, .del = 4, .value = FOURCC('e', 'n', 'c', 'a'), .kind = IX_ENTRY};
     struct ix_edit sinf = {.pos = pos + (uint32_t)b->len, .value = b->type, .kind = IX_SINF};
     if (b->head_len == 16) { // the size stands behind the type
       e = add_edit(p, type);

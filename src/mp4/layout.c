@@ -170,7 +170,7 @@ static enum err put_frag(struct layout *l, const struct frag_moof *m, const stru
 enum err layout_add(struct layout *l, struct frag_moof *m, const struct layout_frag *f) {
   const struct top *moof = top_at(f, f->moof_pos);
   uint64_t dropped;
-  if (f->end - f->start > UINT32_MAX - IX_MAX_TRAF_GROWTH)
+  if (f->end - f->start > UINT32_MAX - (uint64_t)m->trafs.num * IX_MAX_TRAF_GROWTH - m->num_samples * IX_MAX_SAMPLE_GROWTH)
     return fail(l, ERR_LIMIT, f->moof_pos, "the fragment is longer than 4 GiB");
   if (l->num.frags == IX_MAX_FRAGS)
     return fail(l, ERR_LIMIT, f->moof_pos, "too many fragments");

@@ -96,7 +96,7 @@ static enum err check_parts(const struct opener *o) {
 
 // Bytes that an edit emits, protection's growth left out.
 static uint32_t emitted(const struct ix_edit *e) {
-  return e->kind == IX_WORD || e->kind == IX_SIZE32 ? 4 : e->kind == IX_SIZE64 ? 8 : 0;
+  return e->kind == IX_WORD || e->kind == IX_SIZE32 || e->kind == IX_ENTRY ? 4 : e->kind == IX_SIZE64 ? 8 : 0;
 }
 
 // Order and bounds of one edit in `len` bytes; *end is where the one before ended.
@@ -114,7 +114,7 @@ static bool edit_fits(const struct ix_edit *e, uint64_t len, uint64_t *end) {
 static enum err check_init(const struct opener *o) {
   const struct ix_header *h = o->ix.h;
   uint64_t end = 0;
-  uint32_t num_sinf = 0, num_pssh = 0;
+  uint32_t num_sinf = 0, num_pssh = 0, num_entry = 0;
   for (uint32_t i = 0; i < h->num_init_edits; i++) {
     const struct ix_edit *e = &o->ix.init_edits[i];
     bool scope = e->scope == IX_SCOPE_NONE || e->scope == IX_SCOPE_SINF || e->scope == IX_SCOPE_MOOV;
@@ -124,8 +124,9 @@ static enum err check_init(const struct opener *o) {
       return bad(o, e, "an edit of the init segment");
     num_sinf += e->kind == IX_SINF;
     num_pssh += e->kind == IX_PSSH;
+    num_entry += e->kind == IX_ENTRY && e->del == 4;
   }
-  if (num_sinf != h->num_sinf || num_pssh != 1)
+  if (num_sinf != h->num_sinf || num_entry != num_sinf || num_pssh != 1)
     return bad(o, o->ix.init_edits, "edits of the init segment");
   return ERR_OK;
 }
@@ -134,7 +135,7 @@ static enum err check_init(const struct opener *o) {
 static enum err check_frag_head(const struct opener *o, uint32_t i) {
   const struct ix_frag *f = &o->ix.frags[i], *n = f + 1;
   uint64_t end_ticks;
-  if (f->src_len > UINT32_MAX - IX_MAX_TRAF_GROWTH || n->src_off < f->src_off || n->src_off - f->src_off != f->src_len ||
+  if (f->src_len > UINT32_MAX || n->src_off < f->src_off || n->src_off - f->src_off != f->src_len ||
       f->moof_pos >= f->src_len)
     return bad(o, f, "fragments do not tile the source");
   if (n->out_off < f->out_off || n->out_off - f->out_off != f->out_len)
@@ -143,6 +144,10 @@ static enum err check_frag_head(const struct opener *o, uint32_t i) {
       n->first_traf < f->first_traf || n->first_traf - f->first_traf > IX_MAX_FRAG_TRAFS || n->first_edit < f->first_edit ||
       n->first_run < f->first_run)
     return bad(o, f, "counts of a fragment");
+  uint64_t growth = (uint64_t)(n->first_traf - f->first_traf) * IX_MAX_TRAF_GROWTH +
+                    (n->first_sample - f->first_sample) * IX_MAX_SAMPLE_GROWTH;
+  if (f->src_len > UINT32_MAX - growth || f->out_len > UINT32_MAX - growth)
+    return bad(o, f, "a fragment is too long");
   if (n->time_ticks < f->time_ticks || __builtin_add_overflow(f->time_ticks, f->duration_ticks, &end_ticks))
     return bad(o, f, "times of a fragment");
   return f->flags & ~(unsigned)IX_FRAG_SUBSEGMENT ? bad(o, f, "flags of a fragment") : ERR_OK;
@@ -166,7 +171,8 @@ static enum err check_edits(const struct opener *o, const struct ix_frag *f) {
   const struct ix_run *run = o->ix.runs + f->first_run, *runs_end = o->ix.runs + f[1].first_run;
   for (uint32_t i = f->first_edit; i < f[1].first_edit; i++) {
     const struct ix_edit *e = &o->ix.edits[i];
-    if (!edit_fits(e, f->src_len, &end) || e->kind == IX_SINF || e->kind == IX_PSSH || e->scope == IX_SCOPE_SINF ||
+    if (!edit_fits(e, f->src_len, &end) || e->kind == IX_SINF || e->kind == IX_PSSH ||
+        e->kind == IX_ENTRY || e->scope == IX_SCOPE_SINF ||
         e->scope == IX_SCOPE_MOOV)
       return bad(o, e, "an edit of a fragment");
     if ((e->scope == IX_SCOPE_TRAF && e->arg >= num_trafs) || (e->kind == IX_PROTECT && e->arg != num_protect++))
@@ -204,6 +210,8 @@ static enum err check_lanes(const struct opener *o, const struct ix_run *r, uint
     const struct aes_lane *l = &o->ix.lanes[first + i];
     if (sum > UINT32_MAX)
       return bad(o, r, "sizes of a run");
+    if (len > IX_MAX_SAMPLE)
+      return bad(o, r, "a sample is too long");
     samples += mix((uint32_t)sum, len);
     lanes += mix(l->off, l->len);
     sum += len;
