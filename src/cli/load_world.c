@@ -1,0 +1,199 @@
+#include "cli/load_world.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "keys/keys.h"
+#include "storage/sidecar.h"
+
+enum { MAX_TRACKS = 65536, MAX_VERIFIED_SEGMENTS = 1 << 20 };
+
+struct open_track {
+  struct verify_track v;
+  struct media_source source;
+  struct index_file index;
+  pthread_mutex_t lock; // a source reads for one thread at a time
+  char name[600];       // asset/track
+  struct open_track *next;
+};
+
+struct load_world {
+  char media[1024];
+  struct alloc_heap mem;
+  struct keyset *keys;
+  pthread_mutex_t lock;
+  struct open_track *tracks; // few: what the scenario's catalogue holds
+  struct verifier *verifier;
+};
+
+static enum err read_track(void *ctx, uint64_t off, void *buf, size_t n) {
+  struct open_track *t = ctx;
+  pthread_mutex_lock(&t->lock);
+  enum err e = media_read(&t->source, off, buf, n);
+  pthread_mutex_unlock(&t->lock);
+  return e;
+}
+
+static bool open_one(struct open_track *t, const char *path) {
+  struct diag d = {0};
+  struct index_options o = {.cache_fd = -1, .no_digest = true};
+  if (media_open(&t->source, (struct media_path){AT_FDCWD, path}, &d) || index_load(&t->index, &t->source, &o, &d)) {
+    index_free(&t->index);
+    media_close(&t->source);
+    return false;
+  }
+  t->v = (struct verify_track){.ix = &t->index.ix, .read = read_track, .ctx = t};
+  return true;
+}
+
+// A track is a file with one of the known endings or a folder, as the server finds it.
+static struct open_track *open_track(struct load_world *w, const char *asset, const char *track) {
+  static const char *const endings[] = {".mp4", ".m4a", ".cmfa", ""};
+  struct open_track *t = calloc(1, sizeof *t);
+  if (!t || pthread_mutex_init(&t->lock, NULL)) {
+    free(t);
+    return NULL;
+  }
+  for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+    char path[2048];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/%s/%s%s", w->media, asset, track, endings[i]);
+    if (stat(path, &st) == 0 && open_one(t, path))
+      return t;
+  }
+  pthread_mutex_destroy(&t->lock);
+  free(t);
+  return NULL;
+}
+
+static const struct verify_track *find_track(void *ctx, const char *asset, const char *track) {
+  struct load_world *w = ctx;
+  char name[600];
+  snprintf(name, sizeof name, "%s/%s", asset, track);
+  pthread_mutex_lock(&w->lock);
+  struct open_track *t = w->tracks;
+  while (t && strcmp(t->name, name) != 0)
+    t = t->next;
+  if (!t && (t = open_track(w, asset, track)) != NULL) {
+    memcpy(t->name, name, sizeof name);
+    t->next = w->tracks;
+    w->tracks = t;
+  }
+  pthread_mutex_unlock(&w->lock);
+  return t ? &t->v : NULL;
+}
+
+static bool find_key(void *ctx, const char *asset, const char *scheme, uint32_t epoch, const uint8_t kid[16], uint8_t key[16]) {
+  struct load_world *w = ctx;
+  static const char *const labels[] = {"", "lossless"};
+  struct key_query q = {.asset = bytes_str(asset), .epoch = epoch};
+  if (scheme_parse(&q.scheme, bytes_str(scheme)))
+    return false;
+  for (size_t i = 0; i < 2; i++) {
+    struct key_record r = {0};
+    q.label = bytes_str(labels[i]);
+    bool right = keys_lookup(&r, w->keys, &q) == ERR_OK && memcmp(r.kid, kid, 16) == 0;
+    if (right)
+      memcpy(key, r.key, 16);
+    key_record_wipe(&r);
+    if (right)
+      return true;
+  }
+  return false;
+}
+
+static bool read_all(const char *path, struct alloc *mem, struct bytes *out) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  struct stat st;
+  uint8_t *p = NULL;
+  ssize_t n = -1;
+  if (fd >= 0 && fstat(fd, &st) == 0 && (p = mem->get(mem, (size_t)st.st_size + 1)) != NULL)
+    n = read(fd, p, (size_t)st.st_size);
+  if (n < 0)
+    cli_error(path, "%s", strerror(errno ? errno : ENOMEM));
+  if (fd >= 0)
+    close(fd);
+  *out = bytes_of(p, n > 0 ? (size_t)n : 0);
+  return n >= 0;
+}
+
+static void relative_to(char *out, size_t cap, const char *file, const char *path) {
+  const char *slash = strrchr(file, '/');
+  if (path[0] == '/' || !slash)
+    snprintf(out, cap, "%s", path);
+  else
+    snprintf(out, cap, "%.*s/%s", (int)(slash - file), file, path);
+}
+
+static bool load_keys(struct load_world *w, const char *path) {
+  struct bytes text, secret;
+  struct keys_info info;
+  struct diag d = {0};
+  char file[1024];
+  if (!read_all(path, &w->mem.base, &text))
+    return false;
+  if (keys_parse(&w->mem.base, &w->keys, &info, text, &d)) {
+    cli_error_diag(path, &d);
+    return false;
+  }
+  if (!info.secret_file.n)
+    return true;
+  char name[512];
+  snprintf(name, sizeof name, "%.*s", (int)info.secret_file.n, (const char *)info.secret_file.p);
+  relative_to(file, sizeof file, path, name);
+  if (!read_all(file, &w->mem.base, &secret))
+    return false;
+  if (keys_set_secret(w->keys, secret, &d)) {
+    cli_error_diag(file, &d);
+    return false;
+  }
+  return true;
+}
+
+struct load_world *load_world_new(const char *scenario_path, const struct scenario *sc, struct verifier **out) {
+  struct load_world *w = calloc(1, sizeof *w);
+  const struct aes_ops *ops = cli_kernel();
+  char keys[1024];
+  if (!w || !ops || pthread_mutex_init(&w->lock, NULL)) {
+    free(w);
+    return NULL;
+  }
+  alloc_heap_init(&w->mem, (size_t)1 << 30);
+  relative_to(w->media, sizeof w->media, scenario_path, sc->media);
+  relative_to(keys, sizeof keys, scenario_path, sc->keys);
+  struct verify_world world = {.ctx = w, .track = find_track, .key = find_key};
+  bool ok = strcmp(sc->scheme, "clear") == 0 || load_keys(w, keys);
+  w->verifier = ok ? verifier_new(&world, ops, MAX_VERIFIED_SEGMENTS) : NULL;
+  if (!w->verifier) {
+    if (ok)
+      cli_error("load", "out of memory");
+    load_world_free(w);
+    return NULL;
+  }
+  *out = w->verifier;
+  return w;
+}
+
+void load_world_free(struct load_world *w) {
+  if (!w)
+    return;
+  verifier_free(w->verifier);
+  while (w->tracks) {
+    struct open_track *next = w->tracks->next;
+    index_free(&w->tracks->index);
+    media_close(&w->tracks->source);
+    pthread_mutex_destroy(&w->tracks->lock);
+    free(w->tracks);
+    w->tracks = next;
+  }
+  keyset_wipe(w->keys);
+  pthread_mutex_destroy(&w->lock);
+  alloc_heap_free(&w->mem);
+  free(w);
+}

@@ -1,0 +1,31 @@
+// The generator's threads: each owns a world (net/io.h), its share of the sessions and one struct load_stats.
+#pragma once
+#include "load/scenario.h"
+#include "load/stats.h"
+#include <netinet/in.h>
+
+struct verifier;
+
+struct load_run {
+  const struct scenario *sc;
+  const struct popularity *pop;
+  struct sockaddr_storage addr;
+  socklen_t addr_len;
+  char host[300];                 // Host header
+  const char *io;                 // "auto", "io_uring", "epoll"
+  unsigned thread, num_threads;   // this one, of all threads of all processes
+  uint64_t start_ns;              // CLOCK_MONOTONIC when second 0 is
+  struct verifier *verifier;      // NULL: nothing is verified
+  const char *const *paths;       // LOAD_RATE, LOAD_SATURATE, LOAD_IDLE: what is asked for
+  uint32_t num_paths;
+  int log_fd;                     // request log, -1: none: "session ordinal path" a line
+  _Atomic bool *stop;             // set from outside: end now
+  struct load_stats *stats;
+};
+
+// engine_run runs until the scenario has ended. Errors: ERR_NO_MEMORY, ERR_IO with a diag.
+MUST_USE enum err engine_run(const struct load_run *run, struct diag *diag);
+
+// engine_paths reads the manifests of every asset and lists its segments, for the modes without listeners.
+MUST_USE enum err engine_paths(const struct load_run *run, struct alloc *mem, const char *const **paths, uint32_t *num_paths,
+                               struct diag *diag);

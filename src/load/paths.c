@@ -1,0 +1,100 @@
+// Lists every segment of every asset by reading its manifests, before a run without listeners.
+#include <stdlib.h>
+#include <stdio.h>
+
+#include "load/session.h"
+
+struct fetch {
+  struct client c;
+  struct body body;
+  bool done, ok;
+  unsigned status;
+  char out[SESSION_OUT];
+};
+
+static void on_body(struct client *c, struct bytes piece) {
+  struct fetch *f = c->owner;
+  c->stop = !body_add(&f->body, piece);
+}
+
+static void on_done(struct client *c, const struct client_response *r) {
+  struct fetch *f = c->owner;
+  f->done = true;
+  f->status = r->status;
+  f->ok = r->whole && r->status == 200;
+}
+
+static enum err get(struct engine *e, struct fetch *f, const char *path, struct diag *diag) {
+  int n = snprintf(f->out, sizeof f->out, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: sluice-load\r\n\r\n", path, e->run->host);
+  f->body.n = 0;
+  f->done = false;
+  if (n < 0 || (size_t)n >= sizeof f->out)
+    return diag_set(diag, ERR_LIMIT, 0, "the path %.80s… is too long", path);
+  client_send(&f->c, (uint32_t)n, false);
+  for (int i = 0; i < 1000 && !f->done; i++)
+    if (!engine_wait(e, 10000000))
+      return diag_set(diag, ERR_IO, 0, "the I/O backend failed");
+  if (!f->done || !f->status)
+    return diag_set(diag, ERR_IO, 0, "the target does not answer for %.300s", path);
+  if (!f->ok)
+    return diag_set(diag, ERR_IO, 0, "the target answers %u for %.300s", f->status, path);
+  return ERR_OK;
+}
+
+static enum err segments_of(struct engine *e, struct fetch *f, struct media_list *list, struct alloc *mem, const char *asset, struct diag *diag) {
+  char path[PLAYLIST_MAX_URI];
+  const struct scenario *sc = e->run->sc;
+  bool dash = sc->protocol == LOAD_DASH;
+  snprintf(path, sizeof path, "/%s/%s/%s", asset, sc->scheme, dash ? "manifest.mpd" : "master.m3u8");
+  enum err err = get(e, f, path, diag);
+  if (err)
+    return err;
+  struct bytes text = bytes_of(f->body.p, f->body.n);
+  if (dash)
+    return mpd_read(&e->renditions, list, 0, mem, text, path, diag);
+  err = hls_read_multivariant(&e->renditions, text, path, diag);
+  if (!err)
+    err = get(e, f, e->renditions.r[0].uri, diag);
+  return err ? err : hls_read_media(list, mem, bytes_of(f->body.p, f->body.n), e->renditions.r[0].uri, diag);
+}
+
+enum err engine_paths(const struct load_run *run, struct alloc *mem, const char *const **paths, uint32_t *num_paths, struct diag *diag) {
+  char why[160] = "";
+  struct engine e = {.run = run};
+  struct fetch *f = calloc(1, sizeof *f);
+  const struct scenario *sc = run->sc;
+  struct media_list *lists = mem->get(mem, sc->catalogue.num * sizeof *lists);
+  e.io = io_new(run->io, NULL, why, sizeof why);
+  enum err err = !e.io ? diag_set(diag, ERR_IO, 0, "%s", why) : f && lists ? ERR_OK : diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+  if (!err) {
+    client_init(&f->c, e.io, (const struct sockaddr *)&run->addr, run->addr_len, f->out, sizeof f->out);
+    f->c.done = on_done;
+    f->c.body = on_body;
+    f->c.owner = f;
+  }
+  uint32_t num = 0, longest = 0;
+  for (uint32_t i = 0; !err && i < sc->catalogue.num; i++) {
+    err = segments_of(&e, f, &lists[i], mem, sc->catalogue.names[i], diag);
+    num += err ? 0 : lists[i].num;
+    longest = !err && lists[i].num > longest ? lists[i].num : longest;
+  }
+  const char **out = err ? NULL : mem->get(mem, num * sizeof *out);
+  if (!err && !out)
+    err = diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+  uint32_t n = 0; // interleaved, so that neighbouring requests ask different assets
+  for (uint32_t k = 0; !err && k < longest; k++)
+    for (uint32_t i = 0; i < sc->catalogue.num; i++)
+      if (k < lists[i].num)
+        out[n++] = lists[i].uris + lists[i].uri_off[k];
+  if (e.io && f) {
+    client_close(&f->c);
+    engine_wait(&e, 1000000);
+  }
+  io_free(e.io);
+  if (f)
+    free(f->body.p);
+  free(f);
+  *paths = out;
+  *num_paths = n;
+  return err;
+}

@@ -1,0 +1,106 @@
+#include "load/report.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+extern const char load_report_page[]; // made from report.html at build time
+
+static json_t *quantiles(const struct hist *h) {
+  static const double at[] = {0, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 99.999, 100};
+  json_t *o = json_object(), *list = json_array();
+  for (size_t i = 0; i < sizeof at / sizeof at[0]; i++)
+    json_array_append_new(list, json_pack("[f,I]", at[i], (json_int_t)hist_percentile(h, at[i])));
+  json_object_set_new(o, "count", json_integer((json_int_t)h->total));
+  json_object_set_new(o, "mean_us", json_real(hist_mean(h)));
+  json_object_set_new(o, "percentiles_us", list);
+  return o;
+}
+
+static json_t *seconds(const struct load_stats *s) {
+  json_t *list = json_array();
+  for (uint32_t i = 0; i < s->num_seconds; i++) {
+    const struct load_second *x = &s->second[i];
+    json_t *heat = json_array();
+    uint32_t end = LOAD_HEAT_ROWS;
+    while (end && !x->heat[end - 1])
+      end--;
+    for (uint32_t r = 0; r < end; r++)
+      json_array_append_new(heat, json_integer(x->heat[r]));
+    json_array_append_new(list, json_pack("{s:i,s:i,s:i,s:i,s:o}", "requests", x->requests, "errors", x->errors, "misses",
+                                          x->misses, "active", x->active, "heat", heat));
+  }
+  return list;
+}
+
+bool report_json(FILE *to, const struct load_stats *s, const struct report_context *c) {
+  static const char *const modes[] = {"listeners", "rate", "saturate", "idle"};
+  json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:s,s:I,s:i,s:i,s:f,s:b,s:b}", "format", 1, "version", c->version, "scenario", c->sc->name,
+                        "mode", modes[c->sc->mode], "target", c->target, "seed", (json_int_t)c->sc->seed, "threads", (int)c->threads,
+                        "processes", (int)c->processes, "start", c->wall_start_s, "valid", c->valid, "levels_met", c->levels_met);
+  json_t *n = json_pack("{s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f}", "elapsed_s", s->elapsed_s, "cpu_s", s->cpu_s,
+                        "requests", (json_int_t)s->requests, "bytes", (json_int_t)s->bytes, "errors", (json_int_t)s->errors,
+                        "sessions", (json_int_t)s->sessions, "sessions_lost", (json_int_t)s->sessions_lost, "sessions_unheard",
+                        (json_int_t)s->sessions_unheard, "segments", (json_int_t)s->segments, "misses", (json_int_t)s->misses,
+                        "verified", (json_int_t)s->verified, "wrong", (json_int_t)s->wrong, "played_s", s->played_s, "rebuffer_s",
+                        s->rebuffer_s, "bytes_per_listener", c->bytes_per_listener);
+  static const char *const errors[] = {"connect", "cut", "4xx", "5xx", "parse"};
+  json_t *by = json_object();
+  for (int i = 0; i < LOAD_ERR_COUNT; i++)
+    json_object_set_new(by, errors[i], json_integer((json_int_t)s->by_error[i]));
+  json_object_set_new(n, "errors_by_kind", by);
+  json_object_set_new(n, "aborted", json_integer((json_int_t)s->aborted));
+  json_object_set_new(n, "first_wrong", json_string(s->first_wrong));
+  json_object_set_new(o, "totals", n);
+  json_object_set_new(o, "latency", quantiles(&s->latency));
+  json_object_set_new(o, "service", quantiles(&s->service));
+  json_object_set_new(o, "lag", quantiles(&s->lag));
+  json_object_set_new(o, "startup", quantiles(&s->startup));
+  json_object_set_new(o, "seconds", seconds(s));
+  json_object_set_new(o, "heat_base_us", json_real(stats_heat_us(0)));
+  bool ok = json_dumpf(o, to, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) == 0 && fputc('\n', to) != EOF;
+  json_decref(o);
+  return ok;
+}
+
+static bool hdr_line(FILE *to, const char *tag, const struct hist *h, double elapsed_s, uint8_t *scratch) {
+  struct writer w = wr_of(NULL, 0);
+  if (hist_encode(&w, h, scratch))
+    return false;
+  char *text = malloc(w.n);
+  if (!text)
+    return false;
+  w = wr_of(text, w.n);
+  bool ok = hist_encode(&w, h, scratch) == ERR_OK &&
+            fprintf(to, "Tag=%s,0.000,%.3f,%.3f,%.*s\n", tag, elapsed_s, (double)h->max / 1e3, (int)w.n, text) > 0;
+  free(text);
+  return ok;
+}
+
+bool report_hdr(FILE *to, const struct load_stats *s, const struct report_context *c) {
+  uint8_t *scratch = malloc(HIST_SCRATCH);
+  bool ok = scratch &&
+            fprintf(to, "#[Histogram log format version 1.3]\n#[StartTime: %.3f (seconds since epoch)]\n"
+                        "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n", c->wall_start_s) > 0 &&
+            hdr_line(to, "latency", &s->latency, s->elapsed_s, scratch) && hdr_line(to, "service", &s->service, s->elapsed_s, scratch) &&
+            hdr_line(to, "lag", &s->lag, s->elapsed_s, scratch) && hdr_line(to, "startup", &s->startup, s->elapsed_s, scratch);
+  free(scratch);
+  return ok;
+}
+
+// The page holds a mark where the runs go. "</" cannot end the script: a slash may be escaped in JSON.
+bool report_html(FILE *to, const struct bytes *runs, size_t num) {
+  const char *mark = strstr(load_report_page, "/*RUNS*/");
+  if (!mark || fwrite(load_report_page, 1, (size_t)(mark - load_report_page), to) != (size_t)(mark - load_report_page))
+    return false;
+  for (size_t i = 0; i < num; i++) {
+    if (i && fputc(',', to) == EOF)
+      return false;
+    for (size_t k = 0; k < runs[i].n; k++) {
+      if (runs[i].p[k] == '/' && k && runs[i].p[k - 1] == '<' && fputc('\\', to) == EOF)
+        return false;
+      if (fputc(runs[i].p[k], to) == EOF)
+        return false;
+    }
+  }
+  return fputs(mark + strlen("/*RUNS*/"), to) != EOF;
+}

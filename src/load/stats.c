@@ -1,0 +1,99 @@
+#include "load/stats.h"
+
+#include <math.h>
+
+#include "load/scenario.h"
+
+uint32_t stats_heat_row(uint64_t us) {
+  double row = us ? 2 * log2((double)us) : 0;
+  return row < LOAD_HEAT_ROWS - 1 ? (uint32_t)row : LOAD_HEAT_ROWS - 1;
+}
+
+double stats_heat_us(uint32_t row) { return exp2((double)row / 2); }
+
+static void add_seconds(struct load_stats *into, const struct load_stats *from) {
+  for (uint32_t i = 0; i < from->num_seconds; i++) {
+    struct load_second *a = &into->second[i];
+    const struct load_second *b = &from->second[i];
+    a->requests += b->requests;
+    a->errors += b->errors;
+    a->misses += b->misses;
+    a->active += b->active;
+    for (uint32_t r = 0; r < LOAD_HEAT_ROWS; r++)
+      a->heat[r] += b->heat[r];
+  }
+  into->num_seconds = into->num_seconds > from->num_seconds ? into->num_seconds : from->num_seconds;
+}
+
+void stats_add(struct load_stats *into, const struct load_stats *from) {
+  hist_add(&into->latency, &from->latency);
+  hist_add(&into->service, &from->service);
+  hist_add(&into->lag, &from->lag);
+  hist_add(&into->startup, &from->startup);
+  into->requests += from->requests;
+  into->bytes += from->bytes;
+  into->errors += from->errors;
+  into->active += from->active;
+  into->misses += from->misses;
+  for (int i = 0; i < LOAD_ERR_COUNT; i++)
+    into->by_error[i] += from->by_error[i];
+  into->sessions += from->sessions;
+  into->sessions_lost += from->sessions_lost;
+  into->sessions_unheard += from->sessions_unheard;
+  into->segments += from->segments;
+  into->aborted += from->aborted;
+  into->not_modified += from->not_modified;
+  into->ranges += from->ranges;
+  into->heads += from->heads;
+  into->verified += from->verified;
+  into->wrong += from->wrong;
+  into->rebuffer_s += from->rebuffer_s;
+  into->played_s += from->played_s;
+  into->cpu_s += from->cpu_s;
+  into->elapsed_s = into->elapsed_s > from->elapsed_s ? into->elapsed_s : from->elapsed_s;
+  if (!into->first_wrong[0])
+    memcpy(into->first_wrong, from->first_wrong, sizeof into->first_wrong);
+  add_seconds(into, from);
+}
+
+static bool level(struct writer *out, const char *name, double value, double bound, const char *unit) {
+  if (bound < 0)
+    return true;
+  bool ok = value <= bound;
+  wr_fmt(out, "%-7s %-28s %12.3f %s (at most %.3f)\n", ok ? "ok" : "MISSED", name, value, unit, bound);
+  return ok;
+}
+
+static double share(double part, double whole) { return whole > 0 ? part / whole : 0; }
+
+bool stats_verdict(const struct load_stats *s, const struct scenario *sc, struct writer *out) {
+  bool ok = true;
+  ok &= level(out, "startup p99", (double)hist_percentile(&s->startup, 99) / 1e3, sc->level.startup_p99_ms, "ms");
+  ok &= level(out, "latency p99", (double)hist_percentile(&s->latency, 99) / 1e3, sc->level.latency_p99_ms, "ms");
+  ok &= level(out, "segments late", share((double)s->misses, (double)s->segments), sc->level.deadline_miss_share, "of all");
+  ok &= level(out, "time spent waiting", share(s->rebuffer_s, s->rebuffer_s + s->played_s), sc->level.rebuffer_share, "of all");
+  ok &= level(out, "requests failed", share((double)s->errors, (double)s->requests), sc->level.error_share, "of all");
+  ok &= level(out, "sessions without sound", share((double)s->sessions_unheard, (double)s->sessions), sc->level.error_share, "of all");
+  if (s->verified || s->wrong)
+    ok &= level(out, "segments with wrong bytes", (double)s->wrong, 0, "segments");
+  if (s->wrong)
+    wr_fmt(out, "first wrong byte: %s\n", s->first_wrong);
+  return ok;
+}
+
+bool stats_valid(const struct load_stats *s, const struct scenario *sc, struct writer *why) {
+  double lag_ms = (double)hist_percentile(&s->lag, 99) / 1e3;
+  if (sc->level.lag_p99_ms >= 0 && lag_ms > sc->level.lag_p99_ms && sc->mode != LOAD_SATURATE) {
+    wr_fmt(why, "INVALID: the generator was late: p99 of its own lag is %.3f ms (at most %.3f)\n", lag_ms, sc->level.lag_p99_ms);
+    return false;
+  }
+  if (s->sessions_lost) {
+    wr_fmt(why, "INVALID: %lu sessions found no free place: raise max_listeners or use more processes\n", s->sessions_lost);
+    return false;
+  }
+  if (!s->requests) {
+    wr_fmt(why, "INVALID: nothing was asked\n");
+    return false;
+  }
+  return true;
+}

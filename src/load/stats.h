@@ -1,0 +1,52 @@
+// What a run measured. One per thread, in memory that processes share, merged by addition.
+#pragma once
+#include "load/hist.h"
+#include <stdatomic.h>
+
+enum { LOAD_MAX_SECONDS = 7200, LOAD_HEAT_ROWS = 48 }; // heat rows: latency in half powers of two from 1 us
+
+enum load_error {
+  LOAD_ERR_CONNECT, // no response at all
+  LOAD_ERR_CUT,     // response shorter than announced
+  LOAD_ERR_4XX,
+  LOAD_ERR_5XX,
+  LOAD_ERR_PARSE, // playlist
+  LOAD_ERR_COUNT
+};
+
+struct load_second {
+  uint32_t requests, errors, misses, active;
+  uint32_t heat[LOAD_HEAT_ROWS]; // responses by latency
+};
+
+struct load_stats {
+  struct hist latency; // from the intended send time to the last byte
+  struct hist service; // from the actual send time
+  struct hist lag;     // the generator's own: actual minus intended where nothing but the generator was in the way
+  struct hist startup; // listeners: from the press of play to sound
+  _Atomic uint64_t requests, bytes, errors, active, misses; // also read by the live view
+  uint64_t by_error[LOAD_ERR_COUNT];
+  uint64_t sessions, sessions_lost, sessions_unheard, segments; // unheard: ended before any sound
+  uint64_t aborted, not_modified, ranges, heads;
+  uint64_t verified, wrong; // segments compared; segments that differed
+  double rebuffer_s, played_s, cpu_s, elapsed_s;
+  uint64_t grown_bytes; // resident memory that the process of this thread gained (in its first thread only)
+  char first_wrong[512]; // URL, offset, sample of the first wrong byte
+  uint32_t num_seconds;
+  struct load_second second[LOAD_MAX_SECONDS];
+};
+
+// stats_add adds `from` into `into`; text is kept from whoever had it first.
+void stats_add(struct load_stats *into, const struct load_stats *from);
+
+// stats_heat_row maps a latency to its row; stats_heat_us gives a row's lower edge.
+uint32_t stats_heat_row(uint64_t us);
+double stats_heat_us(uint32_t row);
+
+struct scenario;
+
+// The verdict over the service levels: one line per level in `out`, "ok" or "MISSED" first. Returns false when one is missed.
+bool stats_verdict(const struct load_stats *s, const struct scenario *sc, struct writer *out);
+
+// stats_valid says whether the generator itself was in time; when not, the numbers are not to be used.
+bool stats_valid(const struct load_stats *s, const struct scenario *sc, struct writer *why);

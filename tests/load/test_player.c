@@ -1,0 +1,273 @@
+// Playlists, scenarios and the listener's state machine.
+#include "base/writer.h"
+#include "load/listener.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+Test(uri, resolves_like_a_player) {
+  static const struct {
+    const char *base, *ref, *want;
+  } v[] = {{"/a/b/master.m3u8", "1/x.m3u8", "/a/b/1/x.m3u8"}, {"/a/b/c", "/d", "/d"},
+           {"/a/b/c/d.mpd", "../x.mp4", "/a/b/x.mp4"},       {"/a/b", "../../../x", "/x"},
+           {"/a/b", "./x/./y", "/a/x/y"},                    {"/a/b?q=/1/2", "x", "/a/x"},
+           {"/a/b", "https://cdn.example/z/1.m4s?t=1", "/z/1.m4s?t=1"}};
+  char out[PLAYLIST_MAX_URI];
+  for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
+    cr_assert_eq(uri_resolve(out, v[i].base, bytes_str(v[i].ref)), ERR_OK);
+    cr_assert_str_eq(out, v[i].want);
+  }
+}
+
+static const char master[] = "#EXTM3U\n#EXT-X-VERSION:6\r\n#EXT-X-STREAM-INF:BANDWIDTH=97000,CODECS=\"mp4a.40.2,x\",AUDIO=\"a\"\n1/a/media.m3u8\n"
+                             "#EXT-X-STREAM-INF:AVERAGE-BANDWIDTH=1,BANDWIDTH=320000\n/x/b.m3u8\n";
+static const char media[] = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MAP:URI=\"init.mp4\"\n"
+                            "#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"k\",KEYFORMAT=\"urn:uuid:x\",KEYID=0x000102030405060708090a0b0c0d0e0f\n"
+                            "#EXTINF:2.005,\n1.m4s\n#EXTINF:1.995,title\n2.m4s\n#EXTINF:1,\n3.m4s\n#EXT-X-ENDLIST\n";
+
+Test(hls, reads_what_players_read) {
+  static struct renditions r;
+  struct diag d = {0};
+  cr_assert_eq(hls_read_multivariant(&r, bytes_str(master), "/t/cbcs/master.m3u8", &d), ERR_OK, "%s", d.what);
+  cr_assert_eq(r.num, 2);
+  cr_assert_eq(r.r[0].bandwidth, 97000);
+  cr_assert_str_eq(r.r[0].codecs, "mp4a.40.2,x");
+  cr_assert_str_eq(r.r[0].uri, "/t/cbcs/1/a/media.m3u8");
+  cr_assert_eq(r.r[1].bandwidth, 320000, "AVERAGE-BANDWIDTH is another attribute");
+  struct alloc_heap mem;
+  alloc_heap_init(&mem, 1 << 20);
+  struct media_list l;
+  cr_assert_eq(hls_read_media(&l, &mem.base, bytes_str(media), r.r[0].uri, &d), ERR_OK, "%s", d.what);
+  cr_assert_eq(l.num, 3);
+  cr_assert_str_eq(l.init, "/t/cbcs/1/a/init.mp4");
+  cr_assert_str_eq(l.uris + l.uri_off[2], "/t/cbcs/1/a/3.m4s");
+  cr_assert(l.start_s[3] > 4.999 && l.start_s[3] < 5.001);
+  cr_assert(l.has_kid);
+  cr_assert_eq(l.kid[15], 15);
+  alloc_heap_free(&mem);
+}
+
+Test(hls, refuses_with_a_line) {
+  static const char *const bad[] = {"", "#EXTM3U\n", "EXTM3U\n", "#EXTM3U\n1.m4s\n", "#EXTM3U\n#EXTINF:x,\n1.m4s\n",
+                                    "#EXTM3U\n#EXTINF:2,\n1.m4s\n#EXT-X-ENDLIST\n", "#EXTM3U\n#EXT-X-MAP:URI=\"i\"\n#EXTINF:2,\n1.m4s\n"};
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    struct alloc_heap mem;
+    struct media_list l;
+    struct diag d = {0};
+    alloc_heap_init(&mem, 1 << 20);
+    cr_assert_neq(hls_read_media(&l, &mem.base, bytes_str(bad[i]), "/a/b", &d), ERR_OK, "%s", bad[i]);
+    cr_assert(d.err);
+    alloc_heap_free(&mem);
+  }
+}
+
+static const char mpd[] =
+    "<?xml version=\"1.0\"?><MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\"><Period><AdaptationSet codecs=\"mp4a.40.2\">"
+    "<ContentProtection schemeIdUri=\"urn:mpeg:dash:mp4protection:2011\" value=\"cbcs\" cenc:default_KID=\"00010203-0405-0607-0809-0a0b0c0d0e0f\"/>"
+    "<SegmentTemplate timescale=\"48000\" startNumber=\"1\" initialization=\"1/$RepresentationID$/init.mp4\" media=\"1/$RepresentationID$/$Number$.m4s\">"
+    "<SegmentTimeline><S t=\"1024\" d=\"96000\" r=\"2\"/><S d=\"48000\"/></SegmentTimeline></SegmentTemplate>"
+    "<Representation id=\"lo\" bandwidth=\"96000\"/><Representation id=\"h&amp;i\" bandwidth=\"320000\"/></AdaptationSet></Period></MPD>";
+
+Test(mpd, expands_the_timeline_of_the_chosen_representation) {
+  static struct renditions r;
+  struct alloc_heap mem;
+  struct media_list l;
+  struct diag d = {0};
+  alloc_heap_init(&mem, 1 << 20);
+  cr_assert_eq(mpd_read(&r, &l, 1, &mem.base, bytes_str(mpd), "/t/cbcs/manifest.mpd", &d), ERR_OK, "%s", d.what);
+  cr_assert_eq(r.num, 2);
+  cr_assert_eq(r.r[1].bandwidth, 320000);
+  cr_assert_eq(l.num, 4);
+  cr_assert_str_eq(l.uris + l.uri_off[3], "/t/cbcs/1/h&i/4.m4s");
+  cr_assert_str_eq(l.init, "/t/cbcs/1/h&i/init.mp4");
+  cr_assert(l.start_s[0] == 0 && l.start_s[3] == 6 && l.start_s[4] == 7);
+  cr_assert(l.has_kid);
+  alloc_heap_free(&mem);
+}
+
+Test(mpd, refuses_entities_and_broken_text) {
+  static const char *const bad[] = {"", "<MPD/>", "<MPD><Period>", "<!DOCTYPE x [<!ENTITY a \"b\">]><MPD>&a;</MPD>"};
+  static struct renditions r;
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    struct alloc_heap mem;
+    struct diag d = {0};
+    alloc_heap_init(&mem, 1 << 20);
+    cr_assert_neq(mpd_read(&r, NULL, 0, &mem.base, bytes_str(bad[i]), "/a", &d), ERR_OK, "%s", bad[i]);
+    alloc_heap_free(&mem);
+  }
+}
+
+static enum err parse(struct scenario *s, struct alloc_heap *mem, const char *yaml, struct diag *d) {
+  alloc_heap_init(mem, 8 << 20);
+  *d = (struct diag){0};
+  return scenario_parse(s, &mem->base, bytes_str(yaml), d);
+}
+
+Test(scenario, reads_units_and_shapes) {
+  static struct scenario s;
+  struct alloc_heap mem;
+  struct diag d;
+  cr_assert_eq(parse(&s, &mem,
+                     "name: x\nseed: 7\narrivals:\n  - { for: 2m, rate: 3 }\n  - { for: 500ms, rate: [3, 300] }\n"
+                     "catalogue: { assets: [a/b, c], popularity: zipf, shape: 1.1, release_share: 60% }\nscheme: cenc\nprotocol: mix\n"
+                     "player: { ahead: 4, skip: 0 }\nlevel: { startup_p99_ms: 200, errors: 0.1% }\n", &d), ERR_OK, "%lu: %s", d.at, d.what);
+  cr_assert_eq(s.num_pieces, 2);
+  cr_assert(s.pieces[0].seconds == 120 && s.pieces[1].seconds == 0.5 && s.pieces[1].to_per_s == 300);
+  cr_assert_eq(s.catalogue.num, 2);
+  cr_assert_str_eq(s.catalogue.names[0], "a/b");
+  cr_assert(fabs(s.catalogue.release_share - 0.6) < 1e-12 && fabs(s.level.error_share - 0.001) < 1e-12);
+  cr_assert_eq(s.ahead, 4);
+  cr_assert_eq(s.protocol, LOAD_MIX);
+  alloc_heap_free(&mem);
+}
+
+Test(scenario, every_fault_names_its_line) {
+  static const struct {
+    const char *yaml;
+    uint64_t line;
+  } v[] = {{"a: [", 2},
+           {"- a", 1},
+           {"catalogue: { assets: [a] }\nbogus: 1\n", 2},
+           {"catalogue: { assets: [a] }\nseconds: 5x\n", 2},
+           {"catalogue: { assets: [a] }\n\nplayer: { ahead: 2.5 }\n", 3},
+           {"catalogue: { assets: [a] }\nmode: fast\n", 2},
+           {"catalogue: { assets: [a] }\narrivals: [{ for: 1s }]\n", 2},
+           {"catalogue: { assets: [a] }\narrivals: [{ for: 1s, rate: [1] }]\n", 2},
+           {"catalogue: { assets: [a], release_share: 130% }\n", 1}};
+  for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
+    static struct scenario s;
+    struct alloc_heap mem;
+    struct diag d;
+    cr_assert_neq(parse(&s, &mem, v[i].yaml, &d), ERR_OK, "%s", v[i].yaml);
+    cr_assert_eq(d.at, v[i].line, "%s: line %lu, %s", v[i].yaml, d.at, d.what);
+    alloc_heap_free(&mem);
+  }
+}
+
+// Plays one session against perfect answers that take `delay_s`, and writes down what was asked.
+static size_t play(const struct scenario *sc, const struct popularity *pop, uint64_t id, double delay_s, char *log, size_t cap,
+                   struct listener *l) {
+  static struct renditions r;
+  struct alloc_heap mem;
+  struct diag d = {0};
+  struct media_list list;
+  struct listener_next next;
+  struct writer w = wr_of(log, cap);
+  alloc_heap_init(&mem, 1 << 20);
+  cr_assert_eq(hls_read_multivariant(&r, bytes_str(master), "/t/cbcs/master.m3u8", &d), ERR_OK);
+  cr_assert_eq(hls_read_media(&list, &mem.base, bytes_str(media), "/t/cbcs/1/a/media.m3u8", &d), ERR_OK);
+  listener_begin(l, sc, pop, id, 100, &next);
+  double now = 100;
+  for (int i = 0; i < 10000 && next.act == ACT_REQUEST; i++) {
+    wr_fmt(&w, "%s%s\n", next.head ? "HEAD " : next.ranged ? "RANGE " : "", next.path);
+    now = (next.at_s > now ? next.at_s : now) + delay_s;
+    struct listener_got got = {.now_s = now, .ok = true, .body_len = 5000, .renditions = &r, .list = &list};
+    listener_on_response(l, pop, &got, &next);
+  }
+  cr_assert_eq(next.act, ACT_END);
+  alloc_heap_free(&mem);
+  return w.n;
+}
+
+Test(listener, timing_never_changes_what_is_asked) {
+  static struct scenario s;
+  struct alloc_heap mem;
+  struct diag d;
+  struct popularity pop;
+  cr_assert_eq(parse(&s, &mem, "seed: 5\narrivals: [{ for: 1s, rate: 1 }]\ncatalogue: { assets: [a, b, c] }\n"
+                               "player: { tracks: 20, seek: 10%, switch_rendition: 5% }\nclients: { range: 50%, head: 30% }\n", &d), ERR_OK);
+  cr_assert_eq(popularity_init(&pop, &mem.base, POPULARITY_ZIPF, 3, 1, 0), ERR_OK);
+  static char a[1 << 16], b[1 << 16], c[1 << 16];
+  struct listener l;
+  bool differ = false;
+  for (uint64_t id = 0; id < 50; id++) {
+    size_t n = play(&s, &pop, id, 0.001, a, sizeof a, &l);
+    cr_assert_eq(play(&s, &pop, id, 0.001, b, sizeof b, &l), n);
+    cr_assert(memcmp(a, b, n) == 0);
+    size_t m = play(&s, &pop, id + 1, 0.001, c, sizeof c, &l);
+    differ |= m != n || memcmp(a, c, n) != 0;
+  }
+  cr_assert(differ);
+  alloc_heap_free(&mem);
+}
+
+Test(listener, a_slow_answer_is_a_late_segment_and_waiting) {
+  static struct scenario s;
+  struct alloc_heap mem;
+  struct diag d;
+  struct popularity pop;
+  static char log[1 << 16];
+  struct listener l;
+  cr_assert_eq(parse(&s, &mem, "arrivals: [{ for: 1s, rate: 1 }]\ncatalogue: { assets: [a] }\nplayer: { tracks: 1, skip: 0, ahead: 1 }\n", &d), ERR_OK);
+  cr_assert_eq(popularity_init(&pop, &mem.base, POPULARITY_ZIPF, 1, 1, 0), ERR_OK);
+  play(&s, &pop, 1, 0.01, log, sizeof log, &l);
+  cr_assert_eq(l.misses, 0);
+  cr_assert_eq(l.segments, 3);
+  cr_assert(l.rebuffer_s == 0);
+  cr_assert(fabs(l.startup_s - 0.04) < 1e-9, "master, media, init, segment: %g", l.startup_s);
+  play(&s, &pop, 1, 3, log, sizeof log, &l);
+  cr_assert_eq(l.misses, 2);
+  cr_assert(fabs(l.rebuffer_s - 2.0) < 1e-6, "0.995 s for the second segment, 1.005 s for the third: %g", l.rebuffer_s);
+  alloc_heap_free(&mem);
+}
+
+Test(listener, skips_have_the_measured_shape) {
+  static struct scenario s;
+  struct alloc_heap mem;
+  struct diag d;
+  struct popularity pop;
+  cr_assert_eq(parse(&s, &mem, "arrivals: [{ for: 1s, rate: 1 }]\ncatalogue: { assets: [a] }\nplayer: { tracks: 1 }\n", &d), ERR_OK);
+  cr_assert_eq(popularity_init(&pop, &mem.base, POPULARITY_ZIPF, 1, 1, 0), ERR_OK);
+  double starts[201];
+  uint32_t offs[200] = {0};
+  char uri[] = "/s";
+  for (int i = 0; i <= 200; i++)
+    starts[i] = i;
+  struct media_list list = {.num = 200, .start_s = starts, .uri_off = offs, .uris = uri};
+  enum { N = 20000 };
+  double by5 = 0, by30 = 0, early = 0;
+  for (uint64_t id = 0; id < N; id++) {
+    struct listener l;
+    struct listener_next next;
+    static struct renditions r = {.num = 1};
+    listener_begin(&l, &s, &pop, id, 0, &next);
+    struct listener_got got = {.now_s = 0, .ok = true, .renditions = &r, .list = &list};
+    listener_on_response(&l, &pop, &got, &next);
+    listener_on_response(&l, &pop, &got, &next);
+    by5 += l.leave_s < 5;
+    by30 += l.leave_s < 30;
+    early += l.leave_s < 200;
+  }
+  cr_assert(fabs(by5 / N - 0.24) < 0.016, "%g", by5 / N);
+  cr_assert(fabs(by30 / N - 0.35) < 0.018, "%g", by30 / N);
+  cr_assert(fabs(early / N - 0.49) < 0.018, "%g", early / N);
+  alloc_heap_free(&mem);
+}
+
+Test(listener, retries_back_off_and_then_give_the_track_up) {
+  static struct scenario s;
+  struct alloc_heap mem;
+  struct diag d;
+  struct popularity pop;
+  cr_assert_eq(parse(&s, &mem, "arrivals: [{ for: 1s, rate: 1 }]\ncatalogue: { assets: [a] }\nplayer: { tracks: 1, retries: 3, retry_after: 1s }\n", &d), ERR_OK);
+  cr_assert_eq(popularity_init(&pop, &mem.base, POPULARITY_ZIPF, 1, 1, 0), ERR_OK);
+  struct listener l;
+  struct listener_next next;
+  listener_begin(&l, &s, &pop, 9, 0, &next);
+  double now = 0, wait = 0;
+  int asked = 1;
+  for (;; asked++) {
+    struct listener_got got = {.now_s = now};
+    listener_on_response(&l, &pop, &got, &next);
+    if (next.act == ACT_END)
+      break;
+    cr_assert(next.at_s - now > wait * 0.9, "each wait is longer than half of twice the last");
+    wait = (next.at_s - now) / 1.5;
+    now = next.at_s;
+  }
+  cr_assert_eq(asked, 4);
+  cr_assert_eq(l.errors, 4);
+  cr_assert(l.startup_s < 0);
+  alloc_heap_free(&mem);
+}
