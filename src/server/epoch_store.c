@@ -10,7 +10,7 @@
 #include "obs/log.h"
 #include "server/keyring.h"
 
-enum { JOURNAL_MAX = 256 << 20, COMPACT_LINES = 4096, RULES_MEMORY = 1 << 30 };
+enum { JOURNAL_MAX = 256 << 20, COMPACT_LINES = 1024, RULES_MEMORY = 1 << 30 };
 
 struct epoch_store {
   pthread_rwlock_t lock;

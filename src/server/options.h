@@ -61,7 +61,7 @@ struct config_rules {
     "Certificates with their keys, chosen by the server name that the client asks for; the first is the default. "       \
     "`ocsp` names a DER response to staple.")                                                                            \
   X(tls_certificate, OPT_PATH, "", 0, 0, true, "Short form for one certificate: PEM file with the chain.")               \
-  X(tls_key, OPT_PATH, "", 0, 0, true, "And its private key.")                                                           \
+  X(tls_key, OPT_PATH, "", 0, 0, true, "PEM file with the private key of `tls_certificate`.")                                                           \
   X(tls_client_ca, OPT_PATH, "", 0, 0, true, "PEM file of authorities: clients must then show a certificate of theirs.") \
   X(admin, OPT_ADDRS, "127.0.0.1:9090", 0, 0, false,                                                                     \
     "Where /live, /ready, /metrics, /status and rotation are served. Keep it off public networks.")                      \

@@ -141,6 +141,8 @@ static bool read_option(struct reading *r, const struct option *o, const yaml_no
     return fault(r, v, o->name, "takes a value, not a mapping");
   if (!takes_list(o))
     return fault(r, v, o->name, "takes one value, not a list");
+  if (o->type == OPT_SCHEMES && v->data.sequence.items.start == v->data.sequence.items.top)
+    return fault(r, v, o->name, "the list is empty");
   config_clear(r->c, o);
   if ((o->type == OPT_TEXT) && !config_set(r->c, o, "", false, why))
     return fault(r, v, o->name, why);

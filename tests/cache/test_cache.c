@@ -1,0 +1,229 @@
+#include "cache/cache.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct quiet quiet;
+
+static void pattern(uint8_t *p, uint64_t source, uint32_t seg, uint32_t len) {
+  for (uint32_t i = 0; i < len; i++)
+    p[i] = (uint8_t)(source * 131 + seg * 31 + i * 7 + i / 251);
+}
+
+static bool holds_pattern(const uint8_t *p, uint64_t source, uint32_t seg, uint32_t len) {
+  for (uint32_t i = 0; i < len; i += 61)
+    if (p[i] != (uint8_t)(source * 131 + seg * 31 + i * 7 + i / 251))
+      return false;
+  return true;
+}
+
+static void settle(struct cache *c) {
+  for (int i = 0; i < 50 && (cache_tend(c) | quiet_reclaim(&quiet)); i++) {
+  }
+}
+
+// Asks and fills when told to; says whether the block is held afterwards.
+static enum cache_got put(struct cache *c, uint64_t source, uint32_t seg, uint32_t len) {
+  struct cache_waiter w = {0};
+  struct cache_ref ref;
+  enum cache_got got = cache_get(c, &ref, source, seg, len, &w);
+  if (got == CACHE_FILL) {
+    pattern(ref.data, source, seg, len);
+    cache_fill_done(c, &ref, true);
+  } else if (got == CACHE_HIT) {
+    cr_assert(holds_pattern(ref.data, source, seg, len), "bytes of %u/%u", (unsigned)source, seg);
+  }
+  return got;
+}
+
+Test(cache, miss_fill_hit_and_keys_are_told_apart) {
+  quiet_init(&quiet, 1);
+  struct cache *c = cache_new(16 << 20, &quiet);
+  cr_assert_eq(put(c, 1, 1, 1000), CACHE_FILL);
+  cr_assert_eq(put(c, 1, 1, 1000), CACHE_HIT);
+  cr_assert_eq(put(c, 1, 2, 1000), CACHE_FILL);
+  cr_assert_eq(put(c, 2, 1, 1000), CACHE_FILL);
+  cr_assert_eq(put(c, 1, 1, 999), CACHE_FILL, "a block of another length is another block");
+  struct cache_counts counts;
+  cache_stats(c, &counts);
+  cr_assert_eq(counts.fills, 4);
+  cr_assert_eq(counts.bytes, 3999);
+  cache_free(c);
+}
+
+static int woken;
+static void wake(struct cache_waiter *w) {
+  (void)w;
+  woken++;
+}
+
+Test(cache, one_fills_the_others_wait_and_a_failed_fill_leaves_nothing) {
+  quiet_init(&quiet, 1);
+  struct cache *c = cache_new(16 << 20, &quiet);
+  struct cache_waiter w[3] = {{.ready = wake}, {.ready = wake}, {.ready = wake}};
+  struct cache_ref ref, other;
+  cr_assert_eq(cache_get(c, &ref, 7, 0, 5000, &w[0]), CACHE_FILL);
+  cr_assert_eq(cache_get(c, &other, 7, 0, 5000, &w[1]), CACHE_WAIT);
+  cr_assert_eq(cache_get(c, &other, 7, 0, 5000, &w[2]), CACHE_WAIT);
+  cr_assert_eq(woken, 0);
+  cache_fill_done(c, &ref, false);
+  cr_assert_eq(woken, 2);
+  cr_assert_eq(cache_get(c, &ref, 7, 0, 5000, &w[0]), CACHE_FILL, "after a failure the next asker fills");
+  pattern(ref.data, 7, 0, 5000);
+  cache_fill_done(c, &ref, true);
+  cr_assert_eq(put(c, 7, 0, 5000), CACHE_HIT);
+  cache_free(c);
+}
+
+Test(cache, stays_within_its_size_and_keeps_what_is_asked_for_again) {
+  enum { LEN = 30000, HOT = 20, COLD = 4000 };
+  quiet_init(&quiet, 1);
+  struct cache *c = cache_new(16 << 20, &quiet);
+  unsigned hot_hits = 0, hot_asks = 0;
+  for (uint32_t i = 0; i < COLD; i++) {
+    put(c, 1, 1000 + i, LEN); // a scan: each once
+    if (i % 4 == 0) {
+      hot_hits += put(c, 2, i / 4 % HOT, LEN) == CACHE_HIT;
+      hot_asks++;
+    }
+    settle(c);
+  }
+  struct cache_counts counts;
+  cache_stats(c, &counts);
+  cr_assert_leq(counts.bytes, 16 << 20);
+  cr_assert_gt(counts.evicted, 1000u);
+  cr_assert_gt(hot_hits, hot_asks * 9 / 10, "%u of %u: the scan pushed the hot blocks out", hot_hits, hot_asks);
+  cache_free(c);
+}
+
+Test(cache, too_large_blocks_pass_by) {
+  quiet_init(&quiet, 1);
+  struct cache *c = cache_new(1 << 20, &quiet);
+  cr_assert_eq(put(c, 1, 1, 1 << 20), CACHE_BYPASS);
+  cr_assert_eq(put(c, 1, 2, 0), CACHE_BYPASS);
+  cache_free(c);
+}
+
+Test(cache, memory_is_not_reused_before_the_reader_is_quiet) {
+  enum { LEN = 60000 };
+  quiet_init(&quiet, 1);
+  struct cache *c = cache_new(2 << 20, &quiet);
+  struct cache_waiter w = {0};
+  struct cache_ref ref;
+  put(c, 9, 9, LEN);
+  quiet_enter(&quiet, 0);
+  cr_assert_eq(cache_get(c, &ref, 9, 9, LEN, &w), CACHE_HIT);
+  for (uint32_t i = 0; i < 500; i++) { // no quiet point of worker 0 in between
+    put(c, 1, i, LEN);
+    settle(c);
+  }
+  cr_assert(holds_pattern(ref.data, 9, 9, LEN));
+  cr_assert_eq(put(c, 1, 1000, LEN), CACHE_BYPASS, "all regions wait for the reader");
+  quiet_leave(&quiet, 0);
+  settle(c);
+  cr_assert_eq(put(c, 1, 1001, LEN), CACHE_FILL);
+  cache_free(c);
+}
+
+// Several readers, one keeper; every hit must show its own bytes.
+enum { THREADS = 3, TURNS = 30000 };
+struct reader_args {
+  struct cache *c;
+  unsigned worker;
+  unsigned wrong, hits;
+};
+
+static void wake_kept(struct cache_waiter *w) { free(w); }
+
+static void *read_much(void *arg) {
+  struct reader_args *a = arg;
+  uint32_t rng = 12345 + a->worker;
+  for (int i = 0; i < TURNS; i++) {
+    quiet_enter(&quiet, a->worker);
+    rng = rng * 1664525 + 1013904223;
+    uint32_t seg = (rng >> 8) % (rng >> 31 ? 40 : 2000), len = 2000 + seg % 7 * 3000;
+    struct cache_waiter *kept = malloc(sizeof *kept); // may be woken after this turn
+    *kept = (struct cache_waiter){.ready = wake_kept};
+    struct cache_ref ref;
+    enum cache_got got = cache_get(a->c, &ref, 5, seg, len, kept);
+    if (got == CACHE_FILL) {
+      pattern(ref.data, 5, seg, len);
+      cache_fill_done(a->c, &ref, seg % 50 != 49);
+    } else if (got == CACHE_HIT) {
+      a->hits++;
+      a->wrong += !holds_pattern(ref.data, 5, seg, len);
+    }
+    if (got != CACHE_WAIT)
+      free(kept);
+    quiet_leave(&quiet, a->worker);
+    if (got == CACHE_BYPASS)
+      sched_yield(); // the keeper has work
+  }
+  return NULL;
+}
+
+static atomic_bool stop_keeping;
+static void *keep(void *arg) {
+  while (!stop_keeping) {
+    cache_tend(arg);
+    quiet_reclaim(&quiet);
+  }
+  return NULL;
+}
+
+Test(cache, readers_and_keeper_at_once_never_see_foreign_bytes) {
+  quiet_init(&quiet, THREADS);
+  struct cache *c = cache_new(4 << 20, &quiet);
+  pthread_t t[THREADS], keeper;
+  struct reader_args a[THREADS];
+  pthread_create(&keeper, NULL, keep, c);
+  for (unsigned i = 0; i < THREADS; i++) {
+    a[i] = (struct reader_args){c, i, 0, 0};
+    pthread_create(&t[i], NULL, read_much, &a[i]);
+  }
+  unsigned hits = 0;
+  for (unsigned i = 0; i < THREADS; i++) {
+    pthread_join(t[i], NULL);
+    cr_assert_eq(a[i].wrong, 0);
+    hits += a[i].hits;
+  }
+  stop_keeping = true;
+  pthread_join(keeper, NULL);
+  struct cache_counts counts;
+  cache_stats(c, &counts);
+  cr_assert_gt(hits, TURNS / 2);
+  cr_assert_gt(counts.evicted, 100u);
+  cache_free(c);
+}
+
+// Quiet points alone.
+struct thing {
+  struct quiet_item item;
+  int *freed;
+};
+static void free_thing(struct quiet_item *i) { ++*((struct thing *)i)->freed; }
+
+Test(quiet, frees_after_every_worker_announced_and_not_before) {
+  int freed = 0;
+  struct thing a = {.freed = &freed}, b = {.freed = &freed};
+  quiet_init(&quiet, 2);
+  quiet_enter(&quiet, 0);
+  quiet_enter(&quiet, 1);
+  quiet_retire(&quiet, &a.item, free_thing);
+  cr_assert(quiet_reclaim(&quiet));
+  cr_assert_eq(freed, 0);
+  quiet_point(&quiet, 0);
+  cr_assert(quiet_reclaim(&quiet));
+  cr_assert_eq(freed, 0);
+  quiet_point(&quiet, 1);
+  cr_assert_not(quiet_reclaim(&quiet));
+  cr_assert_eq(freed, 1);
+  quiet_retire(&quiet, &b.item, free_thing);
+  quiet_leave(&quiet, 0);
+  quiet_leave(&quiet, 1);
+  cr_assert_not(quiet_reclaim(&quiet), "workers that are away hold nothing");
+  cr_assert_eq(freed, 2);
+}

@@ -1,0 +1,127 @@
+#include "server/keyring.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char dir[64];
+static struct config_error error;
+
+static struct epoch_store *open_store(void) {
+  struct epoch_store *s = epoch_store_open(dir, 1, 1000, &error);
+  cr_assert(s, "%s", error.text);
+  return s;
+}
+
+static void setup(void) {
+  strcpy(dir, "/tmp/sluice-epochs-XXXXXX");
+  cr_assert(mkdtemp(dir));
+}
+
+static void teardown(void) {
+  char path[128];
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  unlink(path);
+  rmdir(dir);
+}
+
+static void rotate(struct epoch_store *s, const char *scope, uint64_t now) {
+  struct diag diag = {0};
+  enum err e = epoch_store_rotate(s, bytes_str(scope), 1000, false, now, &diag);
+  cr_assert_eq(e, ERR_OK, "%s", diag.what);
+}
+
+TestSuite(epoch_store, .init = setup, .fini = teardown);
+
+Test(epoch_store, nothing_is_written_before_a_rotation) {
+  struct epoch_store *s = open_store();
+  cr_assert_eq(epoch_store_current(s, bytes_str("a/b")), 1);
+  epoch_store_close(s);
+  cr_assert_eq(rmdir(dir), 0, "the state folder is empty");
+  cr_assert_eq(mkdir(dir, 0700), 0);
+}
+
+Test(epoch_store, rotations_survive_a_restart) {
+  struct epoch_store *s = open_store();
+  rotate(s, "a/b", 2000);
+  rotate(s, "a/", 3000);
+  rotate(s, "", 4000);
+  cr_assert_eq(epoch_store_current(s, bytes_str("a/b")), 4);
+  cr_assert_eq(epoch_store_current(s, bytes_str("a/c")), 3);
+  cr_assert_eq(epoch_store_current(s, bytes_str("x")), 2);
+  epoch_store_close(s);
+  s = open_store();
+  cr_assert_eq(epoch_store_current(s, bytes_str("a/b")), 4);
+  cr_assert_eq(epoch_store_current(s, bytes_str("a/c")), 3);
+  cr_assert_eq(epoch_store_status(s, bytes_str("x"), 1, 4500, NULL), EPOCH_GRACE);
+  cr_assert_eq(epoch_store_status(s, bytes_str("x"), 1, 5500, NULL), EPOCH_EXPIRED);
+  cr_assert_eq(epoch_store_status(s, bytes_str("x"), 3, 5500, NULL), EPOCH_UNKNOWN);
+  epoch_store_close(s);
+}
+
+// The journal cut after every byte of its last line: acknowledged rotations stay, the torn one is as if never made,
+// and the next rotation is readable again.
+Test(epoch_store, a_line_torn_anywhere_is_cut_off) {
+  char path[128], copy[4096];
+  struct epoch_store *s = open_store();
+  rotate(s, "a", 2000);
+  epoch_store_close(s);
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  struct stat st;
+  cr_assert_eq(stat(path, &st), 0);
+  off_t first = st.st_size;
+  s = open_store();
+  rotate(s, "a", 3000);
+  epoch_store_close(s);
+  int fd = open(path, O_RDONLY);
+  ssize_t len = read(fd, copy, sizeof copy);
+  close(fd);
+  cr_assert_gt(len, first);
+  for (off_t cut = first; cut <= len; cut++) {
+    fd = open(path, O_WRONLY | O_TRUNC);
+    cr_assert_eq(write(fd, copy, (size_t)cut), cut);
+    close(fd);
+    s = open_store();
+    uint32_t want = cut == len ? 3 : 2;
+    cr_assert_eq(epoch_store_current(s, bytes_str("a")), want, "cut at %ld", (long)cut);
+    rotate(s, "a", 4000);
+    epoch_store_close(s);
+    s = open_store();
+    cr_assert_eq(epoch_store_current(s, bytes_str("a")), want + 1, "cut at %ld", (long)cut);
+    epoch_store_close(s);
+  }
+}
+
+Test(epoch_store, damage_before_the_end_is_refused_not_guessed) {
+  char path[128];
+  struct epoch_store *s = open_store();
+  rotate(s, "a", 2000);
+  rotate(s, "b", 3000);
+  epoch_store_close(s);
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  int fd = open(path, O_WRONLY);
+  cr_assert_eq(pwrite(fd, "X", 1, 12), 1);
+  close(fd);
+  cr_assert_null(epoch_store_open(dir, 1, 1000, &error));
+  cr_assert(strstr(error.text, "rotations.journal:1: the rotation journal is damaged"), "%s", error.text);
+}
+
+Test(epoch_store, a_long_history_is_compacted) {
+  char path[128];
+  struct stat st;
+  struct epoch_store *s = open_store();
+  for (unsigned i = 0; i < 1100; i++)
+    rotate(s, "a", 2000 + i * 10);
+  cr_assert_eq(epoch_store_current(s, bytes_str("a")), 1101);
+  epoch_store_close(s);
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  cr_assert_eq(stat(path, &st), 0);
+  cr_assert_lt(st.st_size, 1100 * 20, "%ld bytes", (long)st.st_size);
+  s = open_store();
+  cr_assert_eq(epoch_store_current(s, bytes_str("a")), 1101);
+  epoch_store_close(s);
+}

@@ -1,0 +1,171 @@
+#include "server/options.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static char path[] = "/tmp/sluice-options-XXXXXX";
+static struct config_error error;
+
+// Loads a file with this text; the path in errors is cut off.
+static struct config *load(const char *yaml, const struct config_flags *flags) {
+  strcpy(path, "/tmp/sluice-options-XXXXXX");
+  int fd = mkstemp(path);
+  cr_assert_eq(write(fd, yaml, strlen(yaml)), (ssize_t)strlen(yaml));
+  close(fd);
+  error.text[0] = 0;
+  struct config *c = config_load(path, flags, &error);
+  unlink(path);
+  size_t n = strlen(path);
+  if (!strncmp(error.text, path, n))
+    memmove(error.text, error.text + n, strlen(error.text + n) + 1);
+  return c;
+}
+
+Test(options, defaults_are_those_of_the_table) {
+  struct config *c = load("media: /m\n", NULL);
+  cr_assert(c, "%s", error.text);
+  cr_assert_eq(c->segment_target, 2000);
+  cr_assert_eq(c->cache_clear, 512u << 20);
+  cr_assert_eq(c->cache_encrypted, 0);
+  cr_assert_eq(c->schemes, (1u << SCHEME_CENC | 1u << SCHEME_CBCS));
+  cr_assert_eq(c->listen.num, 1);
+  cr_assert_str_eq(c->listen.a[0].host, "0.0.0.0");
+  cr_assert_eq(c->listen.a[0].port, 8080);
+  cr_assert_eq(c->tls_listen.num, 0);
+  cr_assert(c->pin_workers);
+  config_free(c);
+}
+
+Test(options, every_default_is_within_its_own_limits) {
+  struct config *c = load("media: /m\n", NULL);
+  for (unsigned i = 0; i < NUM_OPTIONS; i++) {
+    char why[CONFIG_WHY] = "";
+    cr_assert(config_set(c, &config_options[i], config_options[i].def, false, why), "%s: %s", config_options[i].name, why);
+    cr_assert(strlen(config_options[i].doc) > 20, "%s is not documented", config_options[i].name);
+  }
+  config_free(c);
+}
+
+Test(options, yaml_values_of_every_kind) {
+  struct config *c = load("media: /srv/music\n"
+                          "listen: [127.0.0.1:80, '[::1]:81']\n"
+                          "workers: 3\ncache_clear: 2G\ncache_encrypted: on\nsegment_target: 250ms\nio: epoll\n"
+                          "clear: true\ncpu_affinity: [0, 2]\naccess_log: off\n"
+                          "tls_certificates:\n  - {cert: a.pem, key: a.key}\n  - {cert: b.pem, key: b.key, ocsp: b.der}\n"
+                          "assets:\n  - {prefix: free/, schemes: [clear, cbcs]}\n  - {prefix: free/not, schemes: cenc}\n",
+                          NULL);
+  cr_assert(c, "%s", error.text);
+  cr_assert_eq(c->listen.num, 2);
+  cr_assert_str_eq(c->listen.a[1].host, "::1");
+  cr_assert_eq(c->listen.a[1].port, 81);
+  cr_assert_eq(c->workers, 3);
+  cr_assert_eq(c->cache_clear, 2ull << 30);
+  cr_assert_eq(c->cache_encrypted, 64ull << 20);
+  cr_assert_eq(c->segment_target, 250);
+  cr_assert_eq(c->io, IO_EPOLL);
+  cr_assert_str_eq(c->cpu_affinity, "0 2");
+  cr_assert_str_eq(c->access_log, "");
+  cr_assert_eq(c->tls_certificates.num, 2);
+  cr_assert_str_eq(c->tls_certificates.a[1].ocsp, "b.der");
+  cr_assert_null(c->tls_certificates.a[0].ocsp);
+  unsigned all = 1u << SCHEME_CENC | 1u << SCHEME_CBCS | 1u << SCHEME_CLEAR;
+  cr_assert_eq(config_schemes(c, bytes_str("other")), all);
+  cr_assert_eq(config_schemes(c, bytes_str("free/song")), 1u << SCHEME_CLEAR | 1u << SCHEME_CBCS);
+  cr_assert_eq(config_schemes(c, bytes_str("free/not")), 1u << SCHEME_CENC, "the longest rule decides");
+  cr_assert_eq(config_schemes(c, bytes_str("free/note")), 1u << SCHEME_CLEAR | 1u << SCHEME_CBCS, "a name is not a prefix");
+  cr_assert_eq(config_schemes(c, bytes_str("free/")), all, "a folder is below itself only with a name");
+  config_free(c);
+}
+
+static const struct {
+  const char *yaml, *error;
+} refused[] = {
+    {"listen: 127.0.0.1:80\n", ": media: not set; give --media DIR or a line `media: DIR` in the file"},
+    {"media: /m\nworkers: 9999\n", ":2: workers: 9999 is more than 256 (allowed: 0 to 256)"},
+    {"media: /m\nworkers: two\n", ":2: workers: 'two' is not a whole number"},
+    {"media: /m\nworkers: -1\n", ":2: workers: '-1' is not a whole number"},
+    {"media: /m\n\nwokers: 2\n", ":3: unknown option 'wokers'; did you mean 'workers'?"},
+    {"media: /m\nworkers: 1\nworkers: 2\n", ":3: workers: given twice"},
+    {"media: /m\nsegment_target: 5\n", ":2: segment_target: '5' is not a duration (like 250ms, 2s, 5m, 24h, 7d, 0)"},
+    {"media: /m\nsegment_target: 11m\n", ":2: segment_target: 11m is more than 10m (allowed: 0 to 10m)"},
+    {"media: /m\ncache_clear: 99999999999999999999G\n",
+     ":2: cache_clear: '99999999999999999999G' is not a size (like 512, 64K, 16M, 2G, off)"},
+    {"media: /m\ncache_clear: 18446744073709551615T\n",
+     ":2: cache_clear: '18446744073709551615T' is not a size (like 512, 64K, 16M, 2G, off)"},
+    {"media: /m\nio: kqueue\n", ":2: io: 'kqueue' is not one of auto, io_uring, epoll"},
+    {"media: /m\nlisten: 8080\n", ":2: listen: '8080' is not ADDR:PORT (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)"},
+    {"media: /m\nlisten: ::1:8080\n", ":2: listen: '::1:8080' is not ADDR:PORT (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)"},
+    {"media: /m\nlisten: a:65536\n", ":2: listen: 'a:65536' is not ADDR:PORT (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)"},
+    {"media: [a, b]\n", ":1: media: takes one value, not a list"},
+    {"media: {a: b}\n", ":1: media: takes a value, not a mapping"},
+    {"media: /m\nschemes: [cbcs, cens]\n", ":2: schemes: 'cens' is not one of clear, cenc, cbcs"},
+    {"media: /m\nschemes: []\n", ":2: schemes: the list is empty"},
+    {"media: /m\nassets:\n  - {prefix: a/}\n", ":3: assets: needs {prefix: NAME, schemes: [clear, cenc, cbcs]}"},
+    {"media: /m\nassets:\n  - {prefix: a/, schemes: cbcs, x: 1}\n", ":3: assets: unknown member 'x'"},
+    {"media: /m\ntls_listen: 0.0.0.0:443\n", ": tls_listen: needs tls_certificates"},
+    {"media: /m\ntls_key: k\n", ": tls_certificate and tls_key go together; one of them is missing"},
+    {"media: /m\npin_workers: maybe\n", ":2: pin_workers: 'maybe' is neither true nor false"},
+    {"media: /m\ncpu_affinity: all\n", ": cpu_affinity: 'all' is not a list of CPU numbers (like 0 2 4)"},
+    {"- media\n", ":1: expected lines of the form `option: value`"},
+    {"media: \"/m\\0x\"\n", ":1: media: the text contains a NUL"},
+};
+
+Test(options, what_is_wrong_is_said_with_line_reason_and_what_is_allowed) {
+  for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+    struct config *c = load(refused[i].yaml, NULL);
+    cr_expect_null(c, "accepted: %s", refused[i].yaml);
+    cr_expect_str_eq(error.text, refused[i].error, "\n%s\n%s", error.text, refused[i].error);
+    config_free(c);
+  }
+}
+
+Test(options, broken_yaml_names_the_line) {
+  cr_assert_null(load("media: /m\nlisten: [a\n", NULL));
+  cr_assert_eq(strncmp(error.text, ":3: not valid YAML: ", 20), 0, "%s", error.text);
+  cr_assert_null(config_load("/nonexistent/sluice.yaml", NULL, &error));
+  cr_assert_str_eq(error.text, "/nonexistent/sluice.yaml: No such file or directory");
+}
+
+static struct config *with_flags(int argc, const char **argv) {
+  struct config_flags flags = {0};
+  for (int i = 0; i < argc;) {
+    char *args[8];
+    memcpy((void *)args, (const void *)argv, (size_t)argc * sizeof *args);
+    int taken = config_flag(&flags, argc, args, &i, &error);
+    if (taken <= 0)
+      return NULL;
+  }
+  return load("media: /m\nlisten: 1.2.3.4:5\nworkers: 2\npin_workers: true\n", &flags);
+}
+
+Test(options, flags_override_the_file) {
+  struct config *c = with_flags(6, (const char *[]){"--workers=7", "--listen", "127.0.0.1:1", "--listen=127.0.0.1:2",
+                                                     "--insecure-clearkey", "--pin-workers=off"});
+  cr_assert(c, "%s", error.text);
+  cr_assert_eq(c->workers, 7);
+  cr_assert_eq(c->listen.num, 2);
+  cr_assert_eq(c->listen.a[0].port, 1);
+  cr_assert(c->insecure_clearkey);
+  cr_assert_not(c->pin_workers);
+  config_free(c);
+  cr_assert_null(with_flags(2, (const char *[]){"--workers", "many"}));
+  cr_assert_str_eq(error.text, "--workers: 'many' is not a whole number");
+  cr_assert_null(with_flags(1, (const char *[]){"--segment-target"}));
+  cr_assert_str_eq(error.text, "--segment-target needs a value");
+  cr_assert_null(with_flags(1, (const char *[]){"--nonsense"}));
+}
+
+Test(options, what_needs_a_restart_is_named) {
+  struct config *a = load("media: /m\nworkers: 2\nsegment_target: 2s\n", NULL);
+  struct config *b = load("media: /m\nworkers: 2\nsegment_target: 4s\n", NULL);
+  struct config *c = load("media: /m\nworkers: 3\n", NULL);
+  struct config *d = load("media: /m\nworkers: 2\nlisten: 1.1.1.1:1\n", NULL);
+  cr_assert_null(config_restart_needed(a, b));
+  cr_assert_str_eq(config_restart_needed(a, c), "workers");
+  cr_assert_str_eq(config_restart_needed(a, d), "listen");
+  config_free(a);
+  config_free(b);
+  config_free(c);
+  config_free(d);
+}
