@@ -14,6 +14,8 @@ struct settings {
   _Atomic uint32_t refs;
 };
 
+struct settings *settings_new(struct config *config, struct keyring *keyring);
+struct settings *settings_get(struct catalog *c); // with a reference
 void settings_put(struct settings *st);
 
 struct full_track {
@@ -114,6 +116,22 @@ void build_entry(struct catalog *c, struct made *out, const struct settings *st,
 
 struct full_track *track_alloc(struct catalog *c);   // zeroed but for holds 1; NULL: no memory
 void track_retire_now(struct full_track *f);         // frees one that was never published
+
+// The table. Finding takes no lock; what changes it does (c->lock).
+enum freshness { STALE, AGING, FRESH };
+uint64_t entry_hash(struct bytes key, enum route_kind kind);
+struct entry *entry_find(struct catalog *c, uint64_t hash, enum route_kind kind, struct bytes key);
+enum freshness entry_freshness(struct catalog *c, struct entry *e, uint64_t now_ms);
+
+// An entry's hold on its value; later: after every worker was quiet, for a value that was reachable.
+void entry_value_drop(struct catalog *c, enum route_kind kind, void *value);
+void entry_value_drop_later(struct catalog *c, enum route_kind kind, void *value);
+
+// route_rebase copies a route with its names moved to a copy of its key.
+void route_rebase(struct route *r, const struct route *from, const char *key);
+
+void *catalog_help(void *catalog); // a helper thread
+void *catalog_keep(void *catalog); // the keeper
 
 uint64_t clock_mono_ms(void);
 uint64_t clock_unix_ms(void);

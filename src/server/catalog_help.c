@@ -1,0 +1,294 @@
+// The half of the catalogue that may block: helper threads make entries and read segments, one keeper evicts and reclaims.
+#include <openssl/mem.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "obs/log.h"
+#include "server/catalog_int.h"
+#include "server/catalog_new.h"
+
+enum {
+  KEEPER_BUSY_MS = 2,
+  KEEPER_IDLE_MS = 100,
+  EVICT_STEPS = 4096, // buckets the clock's hand moves in one turn
+};
+
+// Under the lock: hands an entry's result to one who waits.
+static void hand_over(const struct entry *e, struct cat_wait *w) {
+  w->status = atomic_load_explicit(&e->status, memory_order_relaxed);
+  if (w->status != CAT_OK)
+    return;
+  void *value = atomic_load_explicit(&e->value, memory_order_relaxed);
+  if (e->route.kind == ROUTE_INIT) {
+    w->track = value;
+    track_hold(w->track);
+  } else {
+    w->text = value;
+    text_hold(w->text);
+  }
+}
+
+static struct entry *entry_new(const struct job *j, uint64_t hash) {
+  struct entry *e = calloc(1, sizeof *e + j->key_len);
+  if (!e)
+    return NULL;
+  e->hash = hash;
+  e->key_len = j->key_len;
+  memcpy(e->key, j->key, j->key_len);
+  route_rebase(&e->route, &j->route, e->key);
+  atomic_store(&e->used, true);
+  return e;
+}
+
+static void publish(struct catalog *c, struct entry *e, const struct made *made, uint64_t generation, uint64_t now_ms,
+                    uint64_t negative_ms) {
+  void *old = atomic_load_explicit(&e->value, memory_order_relaxed);
+  uint64_t until = made->until_ms;
+  if (made->status != CAT_OK && until > now_ms + negative_ms)
+    until = now_ms + negative_ms;
+  atomic_store_explicit(&e->value, made->value, memory_order_release);
+  atomic_store_explicit(&e->until_ms, until, memory_order_relaxed);
+  atomic_store_explicit(&e->checked_ms, now_ms, memory_order_relaxed);
+  atomic_store_explicit(&e->generation, generation, memory_order_relaxed);
+  atomic_store_explicit(&e->status, made->status, memory_order_release);
+  atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
+  entry_value_drop_later(c, e->route.kind, old);
+}
+
+static void wake_all(struct cat_wait *w) {
+  while (w) {
+    struct cat_wait *next = w->next;
+    w->wake(w);
+    w = next;
+  }
+}
+
+static bool source_is_changed(const struct entry *e) {
+  const struct protected_track *t = atomic_load_explicit(&e->value, memory_order_relaxed);
+  return e->route.kind == ROUTE_INIT && t && atomic_load_explicit(&t->source->changed, memory_order_relaxed);
+}
+
+// Makes or refreshes one entry, unless that is under way or was just done.
+static void do_entry(struct catalog *c, const struct job *j) {
+  struct bytes key = bytes_of(j->key, j->key_len);
+  uint64_t hash = entry_hash(key, j->route.kind);
+  struct cat_wait *w = j->wait;
+  pthread_mutex_lock(&c->lock);
+  struct entry *e = entry_find(c, hash, j->route.kind, key);
+  if (!e && c->num_entries < ENTRIES_MAX && (e = entry_new(j, hash))) {
+    struct entry *_Atomic *b = &c->buckets[hash % ENTRY_BUCKETS];
+    atomic_store_explicit(&e->next, atomic_load_explicit(b, memory_order_relaxed), memory_order_relaxed);
+    atomic_store_explicit(b, e, memory_order_release);
+    c->num_entries++;
+  }
+  bool done = !e || (!e->making && entry_freshness(c, e, clock_mono_ms()) == FRESH && !source_is_changed(e));
+  if (done && e)
+    atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
+  if (done && w) {
+    w->status = CAT_UNAVAILABLE;
+    if (e)
+      hand_over(e, w);
+    w->next = NULL;
+  }
+  if (!done && w) {
+    w->next = e->waiters;
+    e->waiters = w;
+  }
+  bool mine = !done && !e->making;
+  if (mine)
+    e->making = true;
+  void *old = mine ? atomic_load_explicit(&e->value, memory_order_relaxed) : NULL;
+  pthread_mutex_unlock(&c->lock);
+  if (done && w)
+    wake_all(w);
+  if (!mine)
+    return;
+  struct settings *st = settings_get(c);
+  uint64_t generation = atomic_load(&c->generation), negative_ms = st->config->negative_ttl;
+  struct made made;
+  build_entry(c, &made, st, &e->route, old);
+  settings_put(st);
+  pthread_mutex_lock(&c->lock);
+  publish(c, e, &made, generation, clock_mono_ms(), negative_ms);
+  e->making = false;
+  w = e->waiters;
+  e->waiters = NULL;
+  for (struct cat_wait *i = w; i; i = i->next)
+    hand_over(e, i);
+  pthread_mutex_unlock(&c->lock);
+  wake_all(w);
+}
+
+static int read_status(struct catalog *c, const struct job *j, enum err e) {
+  if (!e)
+    return CAT_OK;
+  metric_add_shared(e == ERR_STALE ? &c->metrics->err_source_changed : &c->metrics->err_source_io, 1);
+  log_line(LOG_WARN, "%s: %s", j->track->source->path,
+           e == ERR_STALE ? "changed while it was served; it will be opened anew" : "cannot be read");
+  return e == ERR_STALE ? CAT_UNAVAILABLE : CAT_FAILED;
+}
+
+static uint64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void wake_keeper(struct catalog *c) {
+  pthread_mutex_lock(&c->keeper_lock);
+  pthread_cond_signal(&c->keeper_wake);
+  pthread_mutex_unlock(&c->keeper_lock);
+}
+
+static void do_fill(struct catalog *c, const struct job *j) {
+  uint64_t start = now_ns();
+  enum err e = source_read(j->track->source, j->src_off, j->ref.data, j->src_len);
+  struct cache_ref ref = j->ref;
+  j->wait->status = read_status(c, j, e);
+  j->wait->block = NULL;
+  cache_fill_done(c->cache, &ref, !e);
+  if (!e) {
+    metric_add_shared(&c->metrics->cache_fills, 1);
+    metric_add_shared(&c->metrics->cache_fill_bytes, j->src_len);
+    histogram_add_shared(&c->metrics->fill, now_ns() - start);
+  }
+  track_drop(c, j->track);
+  j->wait->wake(j->wait);
+}
+
+struct own_block {
+  struct block pub;
+  struct catalog *catalog;
+};
+
+void block_free(struct block *b) {
+  if (!b)
+    return;
+  struct own_block *o = (struct own_block *)(void *)b;
+  atomic_fetch_sub_explicit(&o->catalog->bypass_bytes, b->n, memory_order_relaxed);
+  free(o);
+}
+
+static void do_bypass(struct catalog *c, const struct job *j) {
+  struct own_block *o = malloc(sizeof *o + j->src_len);
+  j->wait->block = NULL;
+  j->wait->status = CAT_UNAVAILABLE;
+  if (o) {
+    uint8_t *bytes = (uint8_t *)(o + 1);
+    atomic_fetch_add_explicit(&c->bypass_bytes, j->src_len, memory_order_relaxed);
+    *o = (struct own_block){{bytes, j->src_len, j->src_off}, c};
+    enum err e = source_read(j->track->source, j->src_off, bytes, j->src_len);
+    j->wait->status = read_status(c, j, e);
+    if (e)
+      block_free(&o->pub);
+    else
+      j->wait->block = &o->pub;
+  }
+  track_drop(c, j->track);
+  j->wait->wake(j->wait);
+}
+
+void *catalog_help(void *arg) {
+  struct catalog *c = arg;
+  struct job *j = malloc(sizeof *j);
+  if (!j)
+    return NULL;
+  for (;;) {
+    pthread_mutex_lock(&c->queue_lock);
+    while (!c->queue_len && !c->stop)
+      pthread_cond_wait(&c->queue_wake, &c->queue_lock);
+    if (!c->queue_len) {
+      pthread_mutex_unlock(&c->queue_lock);
+      free(j);
+      return NULL;
+    }
+    const struct job *q = &c->queue[c->queue_head];
+    memcpy(j, q, offsetof(struct job, key) + q->key_len);
+    route_rebase(&j->route, &j->route, j->key);
+    c->queue_head = (c->queue_head + 1) % QUEUE_JOBS;
+    c->queue_len--;
+    pthread_mutex_unlock(&c->queue_lock);
+    switch (j->kind) {
+    case JOB_ENTRY: do_entry(c, j); break;
+    case JOB_FILL: do_fill(c, j); break;
+    case JOB_BYPASS: do_bypass(c, j); break;
+    }
+    if (cache_wants_tending(c->cache))
+      wake_keeper(c);
+  }
+}
+
+static void entry_quiet(struct quiet_item *item) {
+  struct entry *e = (struct entry *)item;
+  free(e);
+}
+
+// One step of the clock: unused entries of some buckets leave. Under the lock.
+static void evict_some(struct catalog *c, uint64_t excess_entries, bool over_bytes) {
+  for (unsigned step = 0; step < EVICT_STEPS && (excess_entries || over_bytes); step++) {
+    struct entry *_Atomic *at = &c->buckets[c->hand++ % ENTRY_BUCKETS];
+    for (struct entry *e; (e = atomic_load_explicit(at, memory_order_relaxed));) {
+      if (e->making || atomic_exchange_explicit(&e->used, false, memory_order_relaxed)) {
+        at = &e->next;
+        continue;
+      }
+      atomic_store_explicit(at, atomic_load_explicit(&e->next, memory_order_relaxed), memory_order_release);
+      c->num_entries--;
+      excess_entries -= excess_entries > 0;
+      entry_value_drop_later(c, e->route.kind, atomic_load_explicit(&e->value, memory_order_relaxed));
+      quiet_retire(c->quiet, &e->item, entry_quiet);
+    }
+  }
+}
+
+void catalog_usage(struct catalog *c, struct catalog_usage *out) {
+  sources_usage(c->sources, &out->tracks, &out->index_bytes);
+  cache_stats(c->cache, &out->cache);
+  pthread_mutex_lock(&c->lock);
+  out->entries = c->num_entries;
+  out->text_bytes = c->text_bytes;
+  pthread_mutex_unlock(&c->lock);
+}
+
+static void set_gauges(struct catalog *c, const struct catalog_usage *u) {
+  struct obs_worker *m = c->metrics;
+  atomic_store_explicit(&m->cache_bytes, (int64_t)u->cache.bytes, memory_order_relaxed);
+  atomic_store_explicit(&m->cache_blocks, (int64_t)u->cache.blocks, memory_order_relaxed);
+  atomic_store_explicit(&m->cache_evicted, u->cache.evicted, memory_order_relaxed);
+  atomic_store_explicit(&m->cache_rejected, u->cache.bypassed, memory_order_relaxed);
+  atomic_store_explicit(&m->tracks_open, (int64_t)u->tracks, memory_order_relaxed);
+  atomic_store_explicit(&m->entries_open, (int64_t)u->entries, memory_order_relaxed);
+  atomic_store_explicit(&m->entry_bytes, (int64_t)(u->index_bytes + u->text_bytes), memory_order_relaxed);
+}
+
+static bool keep_house(struct catalog *c) {
+  struct catalog_usage u;
+  bool busy = cache_tend(c->cache);
+  catalog_usage(c, &u);
+  set_gauges(c, &u);
+  pthread_mutex_lock(&c->lock);
+  uint64_t limit = ENTRIES_MAX / 8 * 7;
+  bool over = u.index_bytes + u.text_bytes > c->settings->config->index_size;
+  if (u.entries > limit || over)
+    evict_some(c, u.entries > limit ? u.entries - limit : 0, over);
+  pthread_mutex_unlock(&c->lock);
+  return quiet_reclaim(c->quiet) || busy || over;
+}
+
+void *catalog_keep(void *arg) {
+  struct catalog *c = arg;
+  pthread_mutex_lock(&c->keeper_lock);
+  while (!c->keeper_stop) {
+    pthread_mutex_unlock(&c->keeper_lock);
+    bool busy = keep_house(c);
+    uint64_t at = now_ns() + (busy ? KEEPER_BUSY_MS : KEEPER_IDLE_MS) * 1000000ULL;
+    pthread_mutex_lock(&c->keeper_lock);
+    struct timespec until = {(time_t)(at / 1000000000u), (long)(at % 1000000000u)};
+    if (!c->keeper_stop)
+      pthread_cond_timedwait(&c->keeper_wake, &c->keeper_lock, &until);
+  }
+  pthread_mutex_unlock(&c->keeper_lock);
+  return NULL;
+}
+

@@ -1,0 +1,292 @@
+// Making and ending the catalogue and what it hands out.
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/mem.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "server/catalog_int.h"
+#include "server/catalog_new.h"
+
+enum { TRACK_MEMORY = 1 << 30 };
+
+uint64_t clock_mono_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
+}
+
+uint64_t clock_unix_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
+}
+
+struct settings *settings_get(struct catalog *c) {
+  pthread_mutex_lock(&c->lock);
+  struct settings *st = c->settings;
+  atomic_fetch_add_explicit(&st->refs, 1, memory_order_relaxed);
+  pthread_mutex_unlock(&c->lock);
+  return st;
+}
+
+void settings_put(struct settings *st) {
+  if (atomic_fetch_sub_explicit(&st->refs, 1, memory_order_acq_rel) != 1)
+    return;
+  config_free(st->config);
+  keyring_put(st->keyring);
+  free(st);
+}
+
+static void settings_quiet(struct quiet_item *item) { settings_put((struct settings *)item); }
+
+struct settings *settings_new(struct config *config, struct keyring *keyring) {
+  struct settings *st = calloc(1, sizeof *st);
+  if (!st)
+    return NULL;
+  st->config = config;
+  st->keyring = keyring;
+  atomic_store(&st->refs, 1);
+  return st;
+}
+
+void catalog_changed(struct catalog *c) { atomic_fetch_add(&c->generation, 1); }
+
+void catalog_reload(struct catalog *c, struct config *config, struct keyring *keyring) {
+  struct settings *st = settings_new(config, keyring);
+  if (!st) {
+    config_free(config);
+    keyring_put(keyring);
+    return;
+  }
+  pthread_mutex_lock(&c->lock);
+  struct settings *old = c->settings;
+  c->settings = st;
+  pthread_mutex_unlock(&c->lock);
+  atomic_store(&c->revalidate_ms, config->revalidate);
+  atomic_store(c->published, config);
+  catalog_changed(c);
+  quiet_retire(c->quiet, &old->item, settings_quiet);
+}
+
+struct epoch_store *catalog_epochs(struct catalog *c) { return c->epochs; }
+
+struct keyring *catalog_keyring(struct catalog *c) {
+  struct settings *st = settings_get(c);
+  struct keyring *k = keyring_ref(st->keyring);
+  settings_put(st);
+  return k;
+}
+
+#define OUTER(ptr, type) ((struct type *)(void *)((char *)(ptr) - offsetof(struct type, pub)))
+
+struct full_track *track_alloc(struct catalog *c) {
+  pthread_mutex_lock(&c->lock);
+  struct full_track *f = c->free_tracks;
+  if (f)
+    c->free_tracks = f->next_free;
+  else
+    f = c->track_memory.base.get(&c->track_memory.base, sizeof *f);
+  if (f) {
+    memset((void *)f, 0, sizeof *f);
+    f->catalog = c;
+    f->pub.generation = ++c->next_generation;
+    atomic_store(&f->pub.holds, 1);
+  }
+  pthread_mutex_unlock(&c->lock);
+  return f;
+}
+
+void track_retire_now(struct full_track *f) {
+  struct catalog *c = f->catalog;
+  if (f->pub.source)
+    source_put(c->sources, f->pub.source);
+  free(f->pssh);
+  free(atomic_load(&f->pub.net));
+  OPENSSL_cleanse(f, sizeof *f);
+  pthread_mutex_lock(&c->lock);
+  f->next_free = c->free_tracks;
+  c->free_tracks = f;
+  pthread_mutex_unlock(&c->lock);
+}
+
+static void track_quiet(struct quiet_item *item) { track_retire_now((struct full_track *)item); }
+
+void track_drop(struct catalog *c, struct protected_track *t) {
+  if (atomic_fetch_sub_explicit(&t->holds, 1, memory_order_acq_rel) == 1)
+    quiet_retire(c->quiet, &OUTER(t, full_track)->item, track_quiet);
+}
+
+static void text_free(struct full_text *t) {
+  for (unsigned i = 0; i < t->num_sources; i++)
+    source_put(t->catalog->sources, t->sources[i]);
+  pthread_mutex_lock(&t->catalog->lock);
+  t->catalog->text_bytes -= t->bytes;
+  pthread_mutex_unlock(&t->catalog->lock);
+  free(t);
+}
+
+static void text_quiet(struct quiet_item *item) { text_free((struct full_text *)item); }
+
+void text_drop(struct catalog *c, struct text_doc *d) {
+  if (atomic_fetch_sub_explicit(&d->holds, 1, memory_order_acq_rel) == 1)
+    quiet_retire(c->quiet, &OUTER(d, full_text)->item, text_quiet);
+}
+
+void entry_value_drop(struct catalog *c, enum route_kind kind, void *value) {
+  if (value && kind == ROUTE_INIT)
+    track_drop(c, value);
+  else if (value)
+    text_drop(c, value);
+}
+
+// An entry's hold on a value that was replaced: workers may have picked the pointer up without one of their own.
+struct late_drop {
+  struct quiet_item item;
+  struct catalog *catalog;
+  enum route_kind kind;
+  void *value;
+};
+
+static void late_drop_quiet(struct quiet_item *item) {
+  struct late_drop *d = (struct late_drop *)item;
+  entry_value_drop(d->catalog, d->kind, d->value);
+  free(d);
+}
+
+void entry_value_drop_later(struct catalog *c, enum route_kind kind, void *value) {
+  struct late_drop *d = value ? calloc(1, sizeof *d) : NULL;
+  if (!d)
+    return; // out of memory: the value stays for good, which is safe
+  *d = (struct late_drop){.catalog = c, .kind = kind, .value = value};
+  quiet_retire(c->quiet, &d->item, late_drop_quiet);
+}
+
+static bool open_folders(struct catalog *c, const struct config *config, struct config_error *error) {
+  c->root_fd = open(config->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (c->root_fd < 0)
+    return config_fail(error, "%s: cannot open the media folder: %s", config->media, strerror(errno));
+  if (faccessat(c->root_fd, ".", R_OK | X_OK, AT_EACCESS))
+    return config_fail(error, "%s: the media folder is not readable: %s", config->media, strerror(errno));
+  if (!*config->cache_dir)
+    return true;
+  c->cache_fd = open(config->cache_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  return c->cache_fd >= 0 || config_fail(error, "%s: cannot open the cache folder: %s", config->cache_dir, strerror(errno));
+}
+
+static bool start_threads(struct catalog *c, const struct config *config, struct config_error *error) {
+  for (unsigned i = 0; i < config->helper_threads; i++) {
+    if (pthread_create(&c->helpers[i], NULL, catalog_help, c))
+      return config_fail(error, "cannot start helper threads: %s", strerror(errno));
+    c->num_helpers++;
+  }
+  if (pthread_create(&c->keeper, NULL, catalog_keep, c))
+    return config_fail(error, "cannot start helper threads: %s", strerror(errno));
+  c->keeper_runs = true;
+  return true;
+}
+
+static void *reserve(size_t n) {
+  void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return p == MAP_FAILED ? NULL : p;
+}
+
+struct catalog *catalog_new(const struct catalog_options *o, struct config_error *error) {
+  struct catalog *c = calloc(1, sizeof *c);
+  if (!c) {
+    config_fail(error, "out of memory");
+    return NULL;
+  }
+  pthread_condattr_t mono;
+  pthread_condattr_init(&mono);
+  pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
+  pthread_mutex_init(&c->lock, NULL);
+  pthread_mutex_init(&c->queue_lock, NULL);
+  pthread_mutex_init(&c->keeper_lock, NULL);
+  pthread_cond_init(&c->queue_wake, NULL);
+  pthread_cond_init(&c->keeper_wake, &mono);
+  pthread_condattr_destroy(&mono);
+  c->root_fd = c->cache_fd = -1;
+  c->quiet = o->quiet;
+  c->ops = o->ops;
+  c->metrics = o->metrics;
+  c->published = o->published;
+  secret_alloc_init(&c->track_memory, TRACK_MEMORY);
+  atomic_store(&c->generation, 1);
+  atomic_store(&c->revalidate_ms, o->config->revalidate);
+  bool ok = open_folders(c, o->config, error);
+  if (ok) {
+    c->cache = cache_new(o->config->cache_clear, o->quiet);
+    c->buckets = reserve(ENTRY_BUCKETS * sizeof *c->buckets);
+    c->queue = reserve(QUEUE_JOBS * sizeof *c->queue);
+    c->sources = sources_new(c->root_fd);
+    c->settings = settings_new(o->config, o->keyring);
+    ok = (c->cache && c->buckets && c->queue && c->sources && c->settings) || config_fail(error, "out of memory");
+  }
+  ok = ok && start_threads(c, o->config, error);
+  if (ok) {
+    c->epochs = o->epochs;
+    atomic_store(c->published, o->config);
+    return c;
+  }
+  if (c->settings) { // given back to the caller
+    free(c->settings);
+    c->settings = NULL;
+  }
+  catalog_free(c);
+  return NULL;
+}
+
+static void stop_threads(struct catalog *c) {
+  pthread_mutex_lock(&c->queue_lock);
+  c->stop = true;
+  pthread_cond_broadcast(&c->queue_wake);
+  pthread_mutex_unlock(&c->queue_lock);
+  for (unsigned i = 0; i < c->num_helpers; i++)
+    pthread_join(c->helpers[i], NULL);
+  if (!c->keeper_runs)
+    return;
+  pthread_mutex_lock(&c->keeper_lock);
+  c->keeper_stop = true;
+  pthread_cond_signal(&c->keeper_wake);
+  pthread_mutex_unlock(&c->keeper_lock);
+  pthread_join(c->keeper, NULL);
+}
+
+void catalog_free(struct catalog *c) {
+  if (!c)
+    return;
+  stop_threads(c);
+  for (size_t i = 0; c->buckets && i < ENTRY_BUCKETS; i++)
+    for (struct entry *e = atomic_load(&c->buckets[i]), *next; e; e = next) {
+      next = atomic_load(&e->next);
+      entry_value_drop(c, e->route.kind, atomic_load(&e->value));
+      free(e);
+    }
+  while (c->sources && quiet_reclaim(c->quiet)) {
+  }
+  if (c->settings)
+    settings_put(c->settings);
+  sources_free(c->sources);
+  cache_free(c->cache);
+  epoch_store_close(c->epochs);
+  secret_alloc_free(&c->track_memory);
+  if (c->buckets)
+    munmap((void *)(uintptr_t)c->buckets, ENTRY_BUCKETS * sizeof *c->buckets);
+  if (c->queue)
+    munmap(c->queue, QUEUE_JOBS * sizeof *c->queue);
+  if (c->root_fd >= 0)
+    close(c->root_fd);
+  if (c->cache_fd >= 0)
+    close(c->cache_fd);
+  pthread_cond_destroy(&c->queue_wake);
+  pthread_cond_destroy(&c->keeper_wake);
+  pthread_mutex_destroy(&c->lock);
+  pthread_mutex_destroy(&c->queue_lock);
+  pthread_mutex_destroy(&c->keeper_lock);
+  free(c);
+}
+
