@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""Structures that no real file has, through encrypt and decrypt: structures.py SLUICE
+
+The samples are known to the generator, and their ciphertext is computed here with AES in plain Python, so
+nothing of sluice judges itself. ffmpeg joins in wherever it reads the clear file.
+"""
+import hashlib
+import hmac
+import pathlib
+import struct
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from golden.vectors import IV, KEY, KID, SCHEMES, differ, structure_faults  # noqa: E402
+from judge import aes, boxes, synth  # noqa: E402
+from judge.programs import FFMPEG, PACKAGER, Sluice, packager_decrypt, packets, run  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+FFMPEG_CANNOT = {"two_trafs": "ffmpeg takes one senc a moof and ignores the second"}
+KEPT = {b"prft", b"emsg", b"styp", b"free", b"skip", b"uuid"}
+
+
+def derived_iv(scheme, source, track=1):
+    """The IV without --iv, as documented: bound to key, source and track for cenc, to the key for cbcs."""
+    if scheme == "cbcs":
+        return hmac.digest(bytes.fromhex(KEY), b"sluice cbcs iv v1", "sha256")[:16].hex()
+    text = b"sluice cenc iv v1" + hashlib.sha256(source).digest() + struct.pack(">I", track)
+    return hmac.digest(bytes.fromhex(KEY), text, "sha256")[:8].hex()
+
+
+def ciphertext(scheme, iv, samples):
+    key, iv = aes.Aes128(bytes.fromhex(KEY)), bytes.fromhex(iv)
+    if scheme == "cbcs":
+        return [aes.cbcs(key, iv, s) for s in samples]
+    first = int.from_bytes(iv, "big")
+    return [aes.cenc(key, ((first + n) % 2**64).to_bytes(8, "big"), s) for n, s in enumerate(samples)]
+
+
+def sidx_faults(data):
+    """The one sidx must tile everything behind it, in order, at starts of fragments, with true times."""
+    found = boxes.find(data, b"sidx")
+    if len(found) != 1:
+        return [f"{len(found)} sidx boxes"]
+    time, at, references, timescale = boxes.sidx_references(data, found[0])
+    track = boxes.audio(data)
+    top = list(boxes.walk(data))
+    faults = [] if timescale == track.timescale else [f"sidx timescale {timescale}"]
+    if at != found[0].end:
+        faults.append("sidx does not refer to what follows it")
+    starts = {b.start for b in top}
+    for size, _ in references:
+        if at not in starts:
+            faults.append(f"a subsegment starts at {at}, inside a box")
+        if boxes.find(data, b"moof", at, at + size) == []:
+            faults.append(f"the subsegment at {at} has no moof")
+        at += size
+    if at != len(data):
+        faults.append(f"sidx ends at {at}, the file at {len(data)}")
+    if track.samples:
+        want = sum(s.duration for s in track.samples)
+        got = sum(d for _, d in references)
+        if got != want:
+            faults.append(f"sidx durations add up to {got}, the samples to {want}")
+        if time > track.samples[0].time + max(0, track.samples[0].cts):
+            faults.append(f"sidx starts at {time}, the samples at {track.samples[0].time}")
+    if boxes.find(data, b"mfra"):
+        faults.append("mfra points at the offsets of the source")
+    return faults
+
+
+def kept_boxes(data):
+    """Boxes that must pass byte for byte, top level and inside moof."""
+    out = [data[b.start:b.end] for b in boxes.walk(data) if b.type in KEPT]
+    for moof in boxes.find(data, b"moof"):
+        for b in boxes.walk(data, moof.body, moof.end):
+            out += [data[b.start:b.end]] if b.type in KEPT else []
+    for traf in boxes.find(data, b"moof/traf"):
+        out += [data[b.start:b.end] for b in boxes.walk(data, traf.body, traf.end) if b.type in KEPT | {b"sbgp", b"sgpd"}]
+    return out
+
+
+def judge(tap, sluice, work, build, scheme, iv):
+    label = f"{build.__name__} {scheme}{'' if iv else ', derived IV'}"
+    data, samples = build()
+    source, target, back = work / "in.mp4", work / "out.mp4", work / "back.mp4"
+    source.write_bytes(data)
+    target.unlink(missing_ok=True)
+    r = sluice.encrypt(source, target, scheme, KID, KEY, iv)
+    if not tap.ok(r.code == 0, f"{label}: encrypts", r):
+        return
+    locked_bytes = target.read_bytes()
+    try:
+        clear, locked = boxes.audio(data), boxes.audio(locked_bytes)
+        iv = iv or derived_iv(scheme, data)
+        faults = structure_faults(clear, locked, scheme, iv) + sidx_faults(locked_bytes)
+        if kept_boxes(locked_bytes) != kept_boxes(data):
+            faults.append("boxes that are none of our business changed")
+        tap.ok(not faults, f"{label}: is what the formats say", "\n".join(faults))
+        text = differ([s.data for s in locked.samples], ciphertext(scheme, iv, samples))
+        tap.ok(not text, f"{label}: ciphertext is that of an independent AES", text)
+    except (ValueError, IndexError, KeyError) as e:
+        tap.ok(False, f"{label}: is what the formats say", repr(e))
+        return
+    r = sluice.decrypt(target, back, {KID: KEY})
+    text = r if r.code else differ([s.data for s in boxes.audio(back.read_bytes()).samples], samples)
+    tap.ok(not text, f"{label}: decrypt reverses it", text)
+    back.unlink(missing_ok=True)
+    by_ffmpeg(tap, label, build.__name__, data, locked_bytes, samples)
+    by_packager(tap, label, source, target, work / "theirs.mp4", samples)
+
+
+def by_ffmpeg(tap, label, name, data, locked_bytes, samples):
+    if FFMPEG is None:
+        tap.skip(f"{label}: ffmpeg", "not installed")
+        return
+    clear_packets = packets(data)
+    true = [hashlib.md5(s).hexdigest() for s in samples]
+    if isinstance(clear_packets, str) or [p.rsplit(",", 1)[1] for p in clear_packets] != true:
+        tap.note(f"{label}: ffmpeg does not read the clear file right either")
+    elif name in FFMPEG_CANNOT:
+        tap.note(f"{label}: {FFMPEG_CANNOT[name]}")
+    else:
+        got = packets(locked_bytes, KEY)
+        tap.ok(got == clear_packets, f"{label}: ffmpeg decrypts every packet", differ(got, clear_packets))
+
+
+def by_packager(tap, label, source, target, theirs, samples):
+    def through(path):
+        theirs.unlink(missing_ok=True)
+        r = packager_decrypt(path, theirs, KID, KEY)
+        try:
+            return r if r.code else [s.data for s in boxes.audio(theirs.read_bytes()).samples]
+        except (OSError, ValueError, IndexError, KeyError) as e:
+            return repr(e)
+    if PACKAGER is None:
+        tap.skip(f"{label}: shaka-packager", "not installed for this machine: tools/npm")
+    elif through(source) != samples:
+        tap.note(f"{label}: shaka-packager does not read the clear file right either")
+    else:
+        got = through(target)
+        tap.ok(got == samples, f"{label}: shaka-packager decrypts every sample", differ(got, samples) if isinstance(got, list) else got)
+
+
+def judge_day(tap, sluice, work):
+    """24 hours: 4 billion ticks and more, 2 million samples, 43,000 fragments."""
+    source, target, back = work / "day.mp4", work / "day.enc.mp4", work / "day.back.mp4"
+    num, fragments = synth.day(source)
+    md5 = [FFMPEG, "-v", "error", "-nostdin", "-fflags", "+ignidx"]
+    clear = run(*md5, "-i", source, "-c", "copy", "-f", "md5", "-", timeout=300)
+    for scheme in SCHEMES:
+        label = f"24 hours {scheme}"
+        r = sluice.encrypt(source, target, scheme, KID, KEY, IV[scheme], timeout=300)
+        if not tap.ok(r.code == 0, f"{label}: encrypts", r):
+            continue
+        growth = fragments * ((17 + 20 + 16) + 8 * (num // fragments) if scheme == "cenc" else 16)
+        data = target.read_bytes()
+        sidx = boxes.one(data, b"sidx")
+        init = sidx.start - (source.stat().st_size - fragments * (88 + 8 + synth.DAY_SAMPLES * synth.DAY_SIZE))
+        tap.ok(0 < init < 300, f"{label}: init grows by a sinf only", f"by {init}")
+        _, at, references, _ = boxes.sidx_references(data, sidx)
+        tap.equal(at + sum(s for s, _ in references), len(data), f"{label}: sidx covers the file")
+        tap.equal(sum(d for _, d in references), num * synth.DAY_FRAME, f"{label}: sidx covers the time")
+        tap.equal(len(data), source.stat().st_size + init + (sidx.end - sidx.start) + growth, f"{label}: length")
+        last = data[at + sum(s for s, _ in references[:-1]):]
+        tail = boxes.audio(data[:sidx.start] + last)
+        want = payload_of(source.read_bytes()[-(len(tail.samples) // synth.DAY_SAMPLES) * (88 + 8 + synth.DAY_SAMPLES * synth.DAY_SIZE):], source, len(tail.samples))
+        first = num - len(tail.samples)
+        iv = IV[scheme] if scheme == "cbcs" else f"{(int(IV['cenc'], 16) + first) % 2**64:016x}"
+        text = differ([s.data for s in tail.samples], ciphertext(scheme, iv, want))
+        tap.ok(not text, f"{label}: the last segment's samples", text)
+        tap.equal(tail.samples[0].time, first * synth.DAY_FRAME, f"{label}: the last segment's time")
+        del data
+        r = sluice.decrypt(target, back, {KID: KEY}, timeout=300)
+        same = r.code == 0 and back.read_bytes()[-10**6:] == source.read_bytes()[-10**6:]
+        tap.ok(same, f"{label}: decrypt reverses it", r)
+        r = run(*md5, "-decryption_key", KEY, "-i", target, "-c", "copy", "-f", "md5", "-", timeout=300)
+        tap.ok(r.code == 0 and r.out == clear.out, f"{label}: ffmpeg decrypts it", f"{r} {r.out} {clear.out}")
+
+
+def payload_of(tail, source, count):
+    with open(source, "rb") as f:
+        head = f.read(4096)
+    moov = boxes.find(head[:head.index(b"moof") - 4], b"moov")[0]
+    samples = boxes.audio(head[:moov.end] + tail).samples
+    return [s.data for s in samples][-count:]
+
+
+def main():
+    tap = Tap()
+    sluice = Sluice(sys.argv[1])
+    with tempfile.TemporaryDirectory(prefix="sluice-structures-") as work:
+        work = pathlib.Path(work)
+        for build in synth.STRUCTURES:
+            for scheme in SCHEMES:
+                judge(tap, sluice, work, build, scheme, IV[scheme])
+        for scheme in SCHEMES:
+            judge(tap, sluice, work, synth.around_moof, scheme, None)
+        wrap = lambda: synth.many_truns(300)  # noqa: E731
+        wrap.__name__ = "IV that wraps"
+        judge(tap, sluice, work, wrap, "cenc", "ffffffffffffff9c")
+        judge_day(tap, sluice, work)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()
