@@ -1,0 +1,463 @@
+#!/usr/bin/env python3
+"""The server's life: start, reload, rotation, replaced media, logs, metrics, end. life.py SLUICE"""
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from integration.truth import keys_file, record, url  # noqa: E402
+from judge import boxes, synth  # noqa: E402
+from judge.programs import Sluice, run  # noqa: E402
+from judge.server import Server, environment, free_port  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+ASSET = "bear"
+
+
+def media_with(work, build=synth.indexed):
+    media = work / "media"
+    (media / ASSET).mkdir(parents=True)
+    (media / ASSET / "a.mp4").write_bytes(build()[0])
+    return media
+
+
+def listing(folder):
+    """Every file below a folder with content and mtime, sidecars left out."""
+    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.suffix != ".slx"}
+
+
+def bad_starts(tap, sluice, work):
+    media = media_with(work)
+    good = keys_file([ASSET])
+    kid, key, _ = record(ASSET, "cbcs")
+    two = (f"keys:\n  - {{ asset: {ASSET}, epoch: 1, scheme: cbcs, kid: '{kid}', key: '{key}', iv: '{key}' }}\n"
+           f"  - {{ asset: {ASSET}, epoch: 1, scheme: cenc, kid: '{key}', key: '{key}' }}\n")
+    busy = socket.socket()
+    busy.bind(("127.0.0.1", 0))
+    busy.listen()
+    state = work / "state"
+    state.mkdir(mode=0o700)
+    locked = work / "locked"
+    locked.mkdir()
+    os.chmod(locked, 0)
+    cases = {  # name: (flags, keys file, environment, a word of the message)
+        "a media folder that is not there": (["--media", work / "none"], good, {}, str(work / "none")),
+        "a media folder that is a file": (["--media", media / ASSET / "a.mp4"], good, {}, "a.mp4"),
+        "no media folder at all": ([], good, {}, "media"),
+        "a keys file that is not there": (["--media", media, "--keys", work / "nokeys"], None, {}, "nokeys"),
+        "a keys file that is not YAML": (["--media", media], "keys: [\n", {}, "keys"),
+        "a keys file with bad hex": (["--media", media], good.replace(kid, "zz" + kid[2:]), {}, "keys"),
+        "a key that is too short": (["--media", media], good.replace(key, key[:30]), {}, "keys"),
+        "an unknown word in the keys file": (["--media", media], good.replace("scheme", "skeme"), {}, "keys"),
+        "one key for both schemes": (["--media", media], two, {}, "scheme"),
+        "an occupied port": (["--media", media, "--listen", f"127.0.0.1:{busy.getsockname()[1]}"], good, {}, "in use"),
+        "an occupied admin port": (["--media", media, "--admin", f"127.0.0.1:{busy.getsockname()[1]}"], good, {}, "in use"),
+        "an address of another machine": (["--media", media, "--listen", "192.0.2.1:8080"], good, {}, "192.0.2.1"),
+        "a port that is no number": (["--media", media, "--listen", "127.0.0.1:http"], good, {}, "127.0.0.1:http"),
+        "an unknown kernel": (["--media", media], good, {"SLUICE_KERNEL": "nonsense"}, "nonsense"),
+        "an unknown flag": (["--media", media, "--nonsense"], good, {}, "nonsense"),
+        "too many workers": (["--media", media, "--workers", "100000"], good, {}, "100000"),
+        "a configuration that is not there": (["-c", work / "none.yaml"], good, {}, "none.yaml"),
+    }
+    if os.getuid():
+        cases["a media folder that cannot be read"] = (["--media", locked], good, {}, "locked")
+    else:
+        tap.skip("bad start: a media folder that cannot be read", "root reads every folder")
+    for name, (flags, keys, env, word) in cases.items():
+        before = listing(work)
+        flags = list(flags)
+        if keys is not None:
+            (work / "keys.yaml").write_text(keys)
+            flags += ["--keys", work / "keys.yaml"]
+        if "--listen" not in flags:
+            flags += ["--listen", f"127.0.0.1:{free_port()}"]
+        if "--admin" not in flags:
+            flags += ["--admin", f"127.0.0.1:{free_port()}"]
+        before = listing(work)
+        for more in ([], ["--check"]):
+            if more and "port" in name and "number" not in name or more and name.startswith("an address"):
+                continue  # a check opens no socket
+            r = run(sluice.path, "serve", "--state-dir", state, *flags, *more, timeout=20, env=environment(**env))
+            lines = r.err.strip().splitlines()
+            good_end = (r.code in (1, 2) and len(lines) == 1 and lines[0].startswith("sluice: ") and word in lines[0]
+                        and not r.out)
+            tap.ok(good_end, f"bad start: {name}{' (--check)' if more else ''}: one line and status 1 or 2", f"{r}\nwanted: {word}")
+            if key in r.err:
+                tap.ok(False, f"bad start: {name}: a key is in the message", r)
+        after = listing(work)
+        tap.ok(after == before, f"bad start: {name}: nothing was written", sorted(set(after) ^ set(before)))
+    os.chmod(locked, 0o700)
+    busy.close()
+    r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
+    (work / "keys.yaml").write_text(good)
+    r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
+    tap.ok(r.code == 0, "--check of a good configuration ends with status 0", r)
+    (work / "bad.yaml").write_text(f"media: {media}\nworkers: 2\nnonsense: 3\n")
+    r = run(sluice.path, "serve", "--check", "-c", work / "bad.yaml", "--state-dir", state)
+    tap.ok(r.code in (1, 2) and "bad.yaml:3" in r.err and "nonsense" in r.err, "an error of the configuration has file and line", r)
+
+
+def parse_metrics(text):
+    """{name: {labels: value}} of Prometheus text; raises on anything malformed."""
+    out, kinds, seen = {}, {}, []
+    for line in text.splitlines():
+        if line.startswith("# "):
+            _, word, name, *rest = line.split(" ", 3)
+            if word == "TYPE":
+                if name in kinds:
+                    raise ValueError(f"two TYPE lines for {name}")
+                kinds[name] = rest[0]
+            continue
+        m = re.fullmatch(r'([a-zA-Z_:][\w:]*)(?:\{((?:[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\"n])*",?)*)\})? (\S+)', line)
+        if not m:
+            raise ValueError(f"line {line!r}")
+        name, labels, value = m.groups()
+        family = next((f for f in (name, re.sub(r"_(bucket|sum|count|total)$", "", name)) if f in kinds), None)
+        if family is None:
+            raise ValueError(f"{name} has no TYPE")
+        if not seen or seen[-1] != family:
+            if family in seen:
+                raise ValueError(f"{family} is not in one group")
+            seen.append(family)
+        series = out.setdefault(name, {})
+        if labels in series:
+            raise ValueError(f"{line!r} stands twice")
+        series[labels] = float(value)
+    for family, kind in kinds.items():
+        if kind == "histogram":
+            check_histogram(out, family)
+        if kind == "counter" and not family.endswith("_total"):
+            raise ValueError(f"counter {family} does not end in _total")
+    return out
+
+
+def check_histogram(series, family):
+    groups = {}
+    for labels, value in series[family + "_bucket"].items():
+        le = re.search(r'le="([^"]+)"', labels).group(1)
+        rest = re.sub(r',?le="[^"]+"', "", labels).strip(",")
+        groups.setdefault(rest, []).append((float(le.replace("+Inf", "inf")), value))
+    for rest, buckets in groups.items():
+        buckets.sort()
+        values = [v for _, v in buckets]
+        if values != sorted(values) or buckets[-1][0] != float("inf"):
+            raise ValueError(f"{family}: buckets do not add up")
+        count = [v for k, v in series[family + "_count"].items() if (k or "").strip(",") == rest]
+        if count != [values[-1]]:
+            raise ValueError(f"{family}: count {count} is not the last bucket {values[-1]}")
+
+
+def total(metrics, name, *labels):
+    return sum(v for k, v in metrics.get(name, {}).items() if all(l in (k or "") for l in labels))
+
+
+def observability(tap, sluice, work):
+    media = media_with(work)
+    log = work / "access.log"
+    with Server(sluice.path, media, "--access-log", str(log), keys=keys_file([ASSET])) as server:
+        tap.equal(server.admin("/live").status, 200, "/live")
+        tap.equal(server.admin("/ready").status, 200, "/ready")
+        before = parse_metrics(server.admin("/metrics").body.decode())
+        whole = url(ASSET, "cbcs", 1, "a.mp4")
+        c = server.client()
+        for _ in range(20):
+            c.get(whole, headers={"Referer": 'http://x/"quoted"', "User-Agent": "judge/1\x0bx"})
+        c.get(whole, "HEAD")
+        c.get("/missing")
+        c.get(whole, headers={"Range": "bytes=999999-"})
+        size = len(c.get(whole).body)
+        c.close()
+        time.sleep(0.3)
+        r = server.admin("/metrics")
+        tap.ok(r["content-type"].startswith("text/plain"), "/metrics: content type", r)
+        try:
+            after = parse_metrics(r.body.decode())
+            tap.ok(True, "/metrics is Prometheus text, histograms add up")
+        except ValueError as e:
+            tap.ok(False, "/metrics is Prometheus text, histograms add up", repr(e))
+            after = {}
+        tap.ok(all(n.startswith(("sluice_", "process_")) for n in after), "metric names start with sluice_", sorted(after)[:5])
+        def grew(name, *labels):
+            return total(after, name, *labels) - total(before, name, *labels)
+        tap.equal(grew("sluice_requests_total", 'method="GET"'), 23.0, "GETs are counted")
+        tap.equal(grew("sluice_requests_total", 'method="HEAD"'), 1.0, "HEADs are counted")
+        tap.ok(grew("sluice_sent_bytes_total") >= 21 * size, "bytes are counted", grew("sluice_sent_bytes_total"))
+        tap.equal(grew("sluice_errors_total", 'reason="not_found"'), 1.0, "errors are counted by reason")
+        tap.equal(grew("sluice_errors_total", 'reason="range"'), 1.0, "and ranges that cannot be satisfied")
+        tap.ok(not any(re.search(r'(?:kid|asset|track|user)="', k or "") for s in after.values() for k in s), "no label per track, KID or user")
+        status = server.admin("/status")
+        tap.ok(status.status == 200 and isinstance(json.loads(status.body), dict), "/status is JSON", status)
+        page = server.admin("/")
+        tap.ok(page.status == 200, "the dashboard page", page)
+        tap.equal(server.admin("/none").status, 404, "admin: 404 for the rest")
+        _, key, _ = record(ASSET, "cbcs")
+        server.stop()
+        lines = log.read_text(errors="replace").splitlines()
+        tap.equal(len(lines), 24, "the access log has a line for each request")
+        combined = re.compile(r'(\S+) \S+ \S+ \[([^\]]+)\] "((?:[^"\\]|\\.)*)" (\d{3}) (\d+|-) "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)".*')
+        bad = [l for l in lines if not combined.fullmatch(l)]
+        tap.ok(not bad, "in combined form, quotes and control bytes escaped", "\n".join(bad[:3]))
+        tap.ok(key not in log.read_text(errors="replace") and not any(key in l for l in server.log()), "no key in any log")
+    with Server(sluice.path, media, "--access-log", str(work / "access.json"), "--access-format", "json", keys=keys_file([ASSET])) as server:
+        server.get(whole, headers={"User-Agent": 'q"\\\t'})
+        server.stop()
+        try:
+            rows = [json.loads(l) for l in (work / "access.json").read_text().splitlines()]
+            tap.ok(len(rows) == 1, "JSON lines", rows)
+        except ValueError as e:
+            tap.ok(False, "JSON lines", repr(e))
+
+
+def rotation(tap, sluice, work):
+    """A rotation changes KID, key, IVs and URLs at once, writes nothing to the media, and the old URLs still answer."""
+    media = media_with(work)
+    clear = boxes.audio((media / ASSET / "a.mp4").read_bytes())
+    with Server(sluice.path, media, keys=keys_file([ASSET], epochs=(1, 2, 3)), state=work / "state") as server:
+        c = server.client()
+        old, masters = {}, {}
+        for scheme in ("cenc", "cbcs"):
+            masters[scheme] = c.get(url(ASSET, scheme, "master.m3u8")).body
+            for path in (url(ASSET, scheme, 1, "a.mp4"), url(ASSET, scheme, 1, "a", "1.m4s"), url(ASSET, scheme, 1, "a", "media.m3u8")):
+                old[path] = c.get(path)
+            tap.equal(c.get(url(ASSET, scheme, 2, "a.mp4")).status, 404, f"{scheme}: epoch 2 does not exist yet")
+        before = listing(media)
+        r = sluice("rotate", ASSET, "--admin", f"127.0.0.1:{server.admin_port}")
+        if not tap.ok(r.code == 0, "sluice rotate", r):
+            return
+        for scheme in ("cenc", "cbcs"):
+            first, second = boxes.audio(old[url(ASSET, scheme, 1, "a.mp4")].body), None
+            master = c.get(url(ASSET, scheme, "master.m3u8"))
+            tap.ok(b"2/a/media.m3u8" in master.body and b"1/a/media.m3u8" not in master.body
+                   and b"1/a/media.m3u8" in masters[scheme], f"{scheme}: the playlist has the new URLs at once", master.body.decode())
+            mpd = c.get(url(ASSET, scheme, "manifest.mpd")).body.decode()
+            kid = record(ASSET, scheme, 2)[0]
+            dashed = f"{kid[:8]}-{kid[8:12]}-{kid[12:16]}-{kid[16:20]}-{kid[20:]}"
+            tap.ok(dashed in mpd.lower(), f"{scheme}: the MPD has the new KID at once", mpd[:1500])
+            r = c.get(url(ASSET, scheme, 2, "a.mp4"))
+            if not tap.ok(r.status == 200, f"{scheme}: the new epoch answers", r):
+                continue
+            second = boxes.audio(r.body)
+            tap.ok(second.tenc.kid.hex() == kid != first.tenc.kid.hex(), f"{scheme}: new KID", second.tenc)
+            if scheme == "cbcs":
+                tap.ok(second.tenc.constant_iv != first.tenc.constant_iv, "cbcs: new IV")
+            else:
+                tap.ok(not {s.iv for s in second.samples} & {s.iv for s in first.samples}, "cenc: new IVs")
+            same = [s for s, t, u in zip(first.samples, second.samples, clear.samples) if s.size >= 16 and s.data == t.data]
+            tap.ok(not same, f"{scheme}: every sample's ciphertext changed")
+        for path, was in old.items():
+            now = c.get(path)
+            tap.ok(now.status == 200 and now.body == was.body and now["etag"] == was["etag"], f"the old epoch still answers: {path}", now)
+        tap.equal(listing(media), before, "nothing was written to the media folder")
+        c.close()
+        r = sluice("rotate", ASSET, "--admin", f"127.0.0.1:{server.admin_port}", "--revoke")
+        tap.ok(r.code == 0, "sluice rotate --revoke", r)
+        codes = [server.get(url(ASSET, "cenc", e, "a.mp4")).status for e in (1, 2, 3, 4)]
+        tap.equal(codes, [410, 410, 200, 404], "a revoked epoch is gone")
+    with Server(sluice.path, media, keys=keys_file([ASSET], epochs=(1, 2, 3)), state=work / "state") as server:
+        codes = [server.get(url(ASSET, "cenc", e, "a.mp4")).status for e in (1, 2, 3, 4)]
+        tap.equal(codes, [410, 410, 200, 404], "rotations survive a restart")
+
+
+def replaced(tap, sluice, work):
+    """A file replaced in place: new IVs, new entity tags, and never a response of mixed bytes."""
+    media = media_with(work)
+    path = media / ASSET / "a.mp4"
+    whole = url(ASSET, "cenc", 1, "a.mp4")
+    kid, key, _ = record(ASSET, "cenc")
+    with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+        c = server.client()
+        first = c.get(whole)
+        versions = {first["etag"]: first.body}
+        ivs = {s.iv for s in boxes.audio(first.body).samples}
+        data = path.read_bytes()
+        changed = bytearray(data)
+        at = boxes.audio(data).samples[0].offset
+        changed[at] ^= 1
+        for how in ("by rename", "in place", "by rename to another length"):
+            if how == "by rename":
+                fresh = media / ASSET / ".new"
+                fresh.write_bytes(bytes(changed))
+                fresh.rename(path)
+            elif how == "in place":
+                changed[at] ^= 2
+                with open(path, "r+b") as f:
+                    f.write(changed)
+            else:
+                fresh = media / ASSET / ".new"
+                fresh.write_bytes(synth.plain(5)[0])
+                fresh.rename(path)
+            end, r = time.monotonic() + 15, None
+            while time.monotonic() < end:
+                try:
+                    r = c.get(whole)
+                except (EOFError, ConnectionResetError):
+                    c = server.client()
+                    continue
+                if r.status == 200 and r["etag"] not in versions:
+                    break
+                time.sleep(0.1)
+            if not tap.ok(r is not None and r.status == 200 and r["etag"] not in versions, f"replaced {how}: a new entity tag", r):
+                continue
+            versions[r["etag"]] = r.body
+            now = {s.iv for s in boxes.audio(r.body).samples}
+            tap.ok(not now & ivs, f"replaced {how}: new IVs")
+            ivs |= now
+            (work / "x.mp4").write_bytes(r.body)
+            back = sluice.decrypt(work / "x.mp4", work / "y.mp4", {kid: key})
+            good = back.code == 0 and [s.data for s in boxes.audio((work / "y.mp4").read_bytes()).samples] == \
+                [s.data for s in boxes.audio(path.read_bytes()).samples]
+            tap.ok(good, f"replaced {how}: the new bytes decrypt to the new file", back)
+            old = c.get(whole, headers={"If-None-Match": first["etag"]})
+            tap.equal(old.status, 200, f"replaced {how}: the old tag does not match")
+        wrong, served = [], 0
+        end = time.monotonic() + 5
+        flip = 0
+        while time.monotonic() < end:
+            flip += 1
+            fresh = media / ASSET / ".new"
+            fresh.write_bytes(synth.plain(2 + flip % 3)[0])
+            fresh.rename(path)
+            for _ in range(10):
+                try:
+                    r = c.get(whole)
+                    if r.status == 200:
+                        served += 1
+                        t = boxes.audio(r.body)
+                        if len(t.samples) not in (6, 9, 12) or versions.setdefault(r["etag"], r.body) != r.body:
+                            wrong.append(repr(r))
+                    elif r.status not in (500, 503):
+                        wrong.append(repr(r))
+                except (EOFError, ConnectionResetError):
+                    c = server.client()
+                except (ValueError, IndexError) as e:
+                    wrong.append(repr(e))
+        tap.ok(served > 10 and not wrong, f"{flip} replacements under load: whole versions or an error, never mixed bytes",
+               f"{served} served\n" + "\n".join(wrong[:5]))
+        path.unlink()
+        end = time.monotonic() + 15
+        while time.monotonic() < end and c.get(whole).status == 200:
+            time.sleep(0.1)
+        tap.equal(c.get(whole).status, 404, "a removed file is not there any more")
+
+
+def reload(tap, sluice, work):
+    media = media_with(work)
+    config = f"media: {media}\nschemes: [cenc, cbcs]\n"
+    with Server(sluice.path, media, keys=keys_file([ASSET]), config=config) as server:
+        whole = url(ASSET, "cbcs", 1, "a.mp4")
+        clear = url(ASSET, "clear", 1, "a.mp4")
+        first = server.get(whole)
+        tap.equal((first.status, server.get(clear).status), (200, 403), "reload: before")
+        keep = server.client()
+        keep.get(whole)
+        good_yaml, keys = server.folder / "sluice.yaml", server.folder / "keys.yaml"
+        good_keys = keys.read_text()
+
+        def hup(pattern):
+            n = len(server.log())
+            server.signal(signal.SIGHUP)
+            return server.wait_log(pattern, after=n)
+
+        for name, path, bad in (("configuration", good_yaml, config + "nonsense: 1\n"), ("keys", keys, good_keys + "  - nonsense\n")):
+            was = path.read_text()
+            path.write_text(bad)
+            line = hup(r"(?i)reload|nonsense")
+            tap.ok(line is not None, f"reload: bad {name}: the log says so", "\n".join(server.log()[-5:]))
+            r = server.get(whole)
+            tap.ok(r.status == 200 and r.body == first.body, f"reload: bad {name}: the old one still serves", r)
+            path.write_text(was)
+        good_yaml.write_text(config.replace("[cenc, cbcs]", "[cenc, cbcs, clear]"))
+        kid, key, _ = record(ASSET, "cbcs", 77)
+        old_kid, old_key, _ = record(ASSET, "cbcs")
+        keys.write_text(good_keys.replace(old_kid, kid).replace(old_key, key))
+        hup(r"(?i)reload")
+        end = time.monotonic() + 10
+        while time.monotonic() < end and server.get(clear).status != 200:
+            time.sleep(0.05)
+        tap.equal(server.get(clear).status, 200, "reload: the new configuration holds")
+        r = server.get(whole)
+        tap.ok(r.status == 200 and r["etag"] != first["etag"] and boxes.audio(r.body).tenc.kid.hex() == kid, "reload: the new keys hold", r)
+        tap.equal(keep.get(whole).body, r.body, "reload: connections stay")
+        clear_file = (media / ASSET / "a.mp4").read_bytes()
+        got = boxes.audio(server.get(clear).body)
+        tap.ok([s.data for s in got.samples] == [s.data for s in boxes.audio(clear_file).samples] and got.scheme is None,
+               "scheme clear: the samples as they are")
+        keep.close()
+
+
+def drain(tap, sluice, work):
+    media = media_with(work, synth.long_samples)
+    with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+        whole = url(ASSET, "cbcs", 1, "a.mp4")
+        body = server.get(whole).body
+        busy, idle = server.client(), server.client()
+        idle.get(whole)
+        busy.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        busy.socket.sendall(busy.request_bytes(whole) * 30)
+        time.sleep(0.3)
+        server.signal(signal.SIGTERM)
+        time.sleep(0.3)
+        tap.ok(idle.closed(10), "SIGTERM: idle connections end")
+        refused = False
+        try:
+            c = server.client(timeout=3)
+            c.get(whole)
+        except (OSError, EOFError):
+            refused = True
+        tap.ok(refused, "SIGTERM: no new connections")
+        got = 0
+        try:
+            while busy.read().body == body:
+                got += 1
+        except (EOFError, OSError):
+            pass
+        tap.ok(got >= 1 and not busy.buffer, "SIGTERM: responses under way are finished, none is cut short",
+               f"{got} whole responses, {len(busy.buffer)} stray bytes")
+        try:
+            code = server.process.wait(40)
+        except subprocess.TimeoutExpired:
+            code = None
+        tap.equal(code, 0, "SIGTERM: ends with status 0")
+
+
+def derived(tap, sluice, work):
+    """Without a keys file a secret is made, mode 0600, said aloud, and kept."""
+    media = media_with(work)
+    with Server(sluice.path, media) as server:
+        r = server.get(url(ASSET, "cenc", 1, "a.mp4"))
+        tap.equal(r.status, 200, "no keys file: keys are derived")
+        files = [p for p in server.state.iterdir() if p.is_file()]
+        secrets = [p for p in files if "key" in p.name or "secret" in p.name]
+        tap.ok(secrets and all(p.stat().st_mode & 0o777 == 0o600 for p in secrets), "the secret has mode 0600", files)
+        tap.ok(server.wait_log(r"(?i)secret", 2) is not None, "and the log says so", "\n".join(server.log()))
+        a = boxes.audio(r.body)
+        b = boxes.audio(server.get(url(ASSET, "cbcs", 1, "a.mp4")).body)
+        tap.ok(a.tenc.kid != b.tenc.kid, "derived: each scheme has its own KID")
+        r = server.get(url(ASSET, "cenc", 1, "a", "key"))
+        tap.ok(r.status in (403, 404), "derived: keys are not handed out", r)
+
+
+def main():
+    tap = Tap()
+    sluice = Sluice(sys.argv[1])
+    for part in (bad_starts, observability, rotation, replaced, reload, drain, derived):
+        if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
+            continue
+        with tempfile.TemporaryDirectory(prefix="sluice-life-") as work:
+            try:
+                part(tap, sluice, pathlib.Path(work))
+            except (OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError) as e:
+                tap.ok(False, f"{part.__name__}: runs to its end", repr(e))
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+#!/usr/bin/env python3
+"""Playlists and MPDs: everything they name is there and is what they say; parsers by others read them.
+
+manifests.py SLUICE
+"""
+import base64
+import json
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+import urllib.parse
+import xml.etree.ElementTree as ET
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from integration.truth import SCHEMES, keys_file, record, url  # noqa: E402
+from judge import boxes, catalogue  # noqa: E402
+from judge.programs import MODULES, VECTORS, Sluice, run  # noqa: E402
+from judge.server import Server  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+CODECS = {b"Opus": "opus", b"fLaC": "flac", b"alac": "alac", b"ac-3": "ac-3", b"ec-3": "ec-3"}
+DASH = "{urn:mpeg:dash:schema:mpd:2011}"
+CENC = "{urn:mpeg:cenc:2013}"
+METHODS = {"cenc": "SAMPLE-AES-CTR", "cbcs": "SAMPLE-AES"}
+
+
+def attributes(text):
+    """An HLS attribute list as {name: value without quotes}."""
+    return {k: v.strip('"') for k, v in re.findall(r'([A-Z0-9-]+)=("[^"]*"|[^,]*)', text)}
+
+
+class Judge:
+    def __init__(self, tap, client, tracks):
+        self.tap, self.client, self.tracks = tap, client, tracks
+        self.documents = []
+        self.expected = {}
+
+    def fetch(self, path, what):
+        r = self.client.get(path)
+        return r if self.tap.ok(r.status == 200, f"{what}: is there", f"{path}: {r}") else None
+
+    def media_playlist(self, label, base, asset, track, scheme):
+        r = self.fetch(base, label)
+        if r is None:
+            return 0
+        text = r.body.decode()
+        lines = [l for l in text.splitlines() if l]
+        tags = dict(l.partition(":")[::2] for l in lines if l.startswith("#EXT-X-") and ":" in l)
+        faults, segments, duration, rng, at = [], [], None, None, 0
+        whole = self.client.get(url(asset, scheme, 1, f"{track}.mp4")).body
+        init_uri = attributes(tags["#EXT-X-MAP"])
+        init = self.part(base, init_uri["URI"], init_uri.get("BYTERANGE"), 0)
+        for line in lines:
+            if line.startswith("#EXTINF:"):
+                duration = float(line[8:].split(",")[0])
+            elif line.startswith("#EXT-X-BYTERANGE:"):
+                rng = line[17:]
+            elif not line.startswith("#"):
+                body = self.part(base, line, rng, at)
+                if rng:
+                    n, _, o = rng.partition("@")
+                    at = int(o or at) + int(n)
+                segments.append((duration, body))
+                duration = rng = None
+        for key in (attributes(l.partition(":")[2]) for l in lines if l.startswith("#EXT-X-KEY:")):
+            if key["METHOD"] != METHODS[scheme]:
+                faults.append(f"METHOD {key['METHOD']}")
+            if scheme == "cenc" and "IV" in key:
+                faults.append("an IV with SAMPLE-AES-CTR")
+            if key.get("KEYFORMAT") == "identity" and (k := self.client.get(urllib.parse.urljoin(base, key["URI"]))).body.hex() != record(asset, scheme)[1]:
+                faults.append(f"the identity key at {key['URI']}: {k}")
+        if not [l for l in lines if l.startswith("#EXT-X-KEY:")]:
+            faults.append("no EXT-X-KEY")
+        sidx = boxes.one(whole, b"sidx")
+        without = whole[:sidx.start] + whole[sidx.end:]
+        if None in [init] + [b for _, b in segments] or init + b"".join(b for _, b in segments) != without:
+            faults.append("MAP and segments are not the whole without sidx")
+        else:
+            track_ = boxes.audio(without)
+            seconds = sum(s.duration for s in track_.samples) / track_.timescale
+            if abs(seconds - sum(d for d, _ in segments)) > 0.001 * len(segments) + 0.01:
+                faults.append(f"EXTINF adds up to {sum(d for d, _ in segments)}, the samples to {seconds}")
+        target = int(tags["#EXT-X-TARGETDURATION"])
+        if any(round(d) > target for d, _ in segments):
+            faults.append(f"a segment is longer than the target {target}")
+        if "#EXT-X-ENDLIST" not in lines or not text.startswith("#EXTM3U") or tags.get("#EXT-X-PLAYLIST-TYPE") not in (None, "VOD"):
+            faults.append("not a VOD playlist")
+        if int(tags["#EXT-X-VERSION"]) < 6:
+            faults.append("version below 6")
+        self.tap.ok(not faults, f"{label}: names the right bytes, times and keys", "\n".join(faults) + "\n" + text[:1500])
+        self.documents.append({"name": label, "kind": "hls", "url": base, "text": text})
+        self.expected[label] = len(segments)
+        return max((len(b) * 8 / d for d, b in segments if d and b), default=0)
+
+    def part(self, base, uri, byterange, at):
+        path = urllib.parse.urljoin(base, uri)
+        if not byterange:
+            r = self.client.get(path)
+            return r.body if r.status == 200 else None
+        n, _, o = byterange.partition("@")
+        start = int(o) if o else at
+        r = self.client.get(path, headers={"Range": f"bytes={start}-{start + int(n) - 1}"})
+        return r.body if r.status == 206 else None
+
+    def multivariant(self, asset, scheme, name):
+        label, base = f"{asset} {scheme} {name}", url(asset, scheme, name)
+        r = self.fetch(base, label)
+        if r is None:
+            return
+        text, faults, variants, seen = r.body.decode(), [], [], set()
+        lines = text.splitlines()
+        for i, line in enumerate(lines):
+            if line.startswith("#EXT-X-STREAM-INF:"):
+                variants.append((attributes(line.partition(":")[2]), next(l for l in lines[i + 1:] if l and not l.startswith("#"))))
+            if line.startswith("#EXT-X-MEDIA:") and "URI" in (a := attributes(line.partition(":")[2])):
+                seen.add(urllib.parse.unquote(a["URI"].split("/")[-2]))
+        for given, uri in variants:
+            path = urllib.parse.urljoin(base, uri)
+            track = urllib.parse.unquote(path.split("/")[-2])
+            seen.add(track)
+            entry = boxes.audio(self.tracks[asset, track])
+            want = CODECS.get(entry.format)
+            if given["CODECS"].lower() != want if want else not given["CODECS"].startswith("mp4a."):
+                faults.append(f"{track}: CODECS {given['CODECS']} for {entry.format}")
+            peak = self.media_playlist(f"{asset}/{track} {scheme} {path.rsplit('/', 1)[1]}", path, asset, track, scheme)
+            if int(given["BANDWIDTH"]) < peak * 0.999:
+                faults.append(f"{track}: BANDWIDTH {given['BANDWIDTH']}, a segment has {peak:.0f}")
+            if int(given["BANDWIDTH"]) > peak * 2 + 20000:
+                faults.append(f"{track}: BANDWIDTH {given['BANDWIDTH']} is far above {peak:.0f}")
+        want = {t for a, t in self.tracks if a == asset}
+        if seen != want:
+            faults.append(f"tracks {sorted(seen)}, want {sorted(want)}")
+        if "#EXT-X-INDEPENDENT-SEGMENTS" not in lines:
+            faults.append("no EXT-X-INDEPENDENT-SEGMENTS")
+        self.tap.ok(not faults, f"{label}: variants", "\n".join(faults) + "\n" + text[:2000])
+        self.documents.append({"name": label, "kind": "hls", "url": base, "text": text})
+
+    def mpd(self, asset, scheme, name):
+        label, base = f"{asset} {scheme} {name}", url(asset, scheme, name)
+        r = self.fetch(base, label)
+        if r is None:
+            return
+        text, faults, seen, counts = r.body.decode(), [], set(), []
+        root = ET.fromstring(text)
+        for adaptation in root.iter(f"{DASH}AdaptationSet"):
+            kids = [p.get(f"{CENC}default_KID") for p in adaptation.iter(f"{DASH}ContentProtection") if p.get(f"{CENC}default_KID")]
+            schemes = [p.get("value") for p in adaptation.iter(f"{DASH}ContentProtection")
+                       if p.get("schemeIdUri") == "urn:mpeg:dash:mp4protection:2011"]
+            if schemes != [scheme] or not kids:
+                faults.append(f"mp4protection {schemes}, KIDs {kids}")
+            for rep in adaptation.iter(f"{DASH}Representation"):
+                track, count, problems = self.representation(root, adaptation, rep, base, asset, scheme, kids)
+                seen.add(track)
+                counts.append(count)
+                faults += [f"{track}: {p}" for p in problems]
+        want = {t for a, t in self.tracks if a == asset}
+        if seen != want:
+            faults.append(f"tracks {sorted(seen)}, want {sorted(want)}")
+        if root.get("type", "static") != "static" or not root.get("mediaPresentationDuration"):
+            faults.append("not a static MPD with a duration")
+        self.tap.ok(not faults, f"{label}: names the right bytes, times and KIDs", "\n".join(faults) + "\n" + text[:2500])
+        self.documents.append({"name": label, "kind": "dash", "url": "http://judge.test" + base, "text": text})
+        self.expected[label] = counts
+
+    def representation(self, root, adaptation, rep, base, asset, scheme, kids):
+        def inherited(tag):
+            for node in (rep, adaptation):
+                if (found := node.find(DASH + tag)) is not None:
+                    return found
+            return None
+        problems = []
+        folder = base
+        for node in (root, root.find(f"{DASH}Period"), adaptation, rep):
+            if (b := node.find(f"{DASH}BaseURL")) is not None:
+                folder = urllib.parse.urljoin(folder, b.text)
+        template = inherited("SegmentTemplate")
+        if template is not None:
+            fill = lambda t, n="": t.replace("$RepresentationID$", rep.get("id")).replace("$Number$", str(n))  # noqa: E731
+            init_path = urllib.parse.urljoin(folder, fill(template.get("initialization")))
+            track = urllib.parse.unquote(init_path.split("/")[-2])
+            init = self.client.get(init_path).body
+            number, parts, time = int(template.get("startNumber", "1")), [], None
+            for s in template.find(f"{DASH}SegmentTimeline"):
+                time = int(s.get("t", time if time is not None else 0))
+                for _ in range(int(s.get("r", "0")) + 1):
+                    r = self.client.get(urllib.parse.urljoin(folder, fill(template.get("media"), number)))
+                    t = boxes.audio(init + r.body) if r.status == 200 else None
+                    d = int(s.get("d"))
+                    if t is None or t.samples and (t.samples[0].time != time or sum(x.duration for x in t.samples) != d):
+                        problems.append(f"segment {number}: t={time} d={d}, found {t and t.samples[:1]}")
+                    time += d
+                    number += 1
+                    parts.append(r.body)
+            count = len(parts)
+            first = boxes.audio(init)
+            if int(template.get("timescale", "1")) != first.timescale:
+                problems.append(f"timescale {template.get('timescale')}")
+            sizes = parts
+        else:
+            segment_base = inherited("SegmentBase")
+            track = urllib.parse.unquote(folder.rsplit("/", 1)[1]).removesuffix(".mp4")
+            data = self.client.get(folder).body
+            sidx = boxes.one(data, b"sidx")
+            a, _, b = segment_base.get("indexRange").partition("-")
+            if (int(a), int(b) + 1) != (sidx.start, sidx.end):
+                problems.append(f"indexRange {a}-{b}, sidx is {sidx}")
+            first_range = segment_base.find(f"{DASH}Initialization").get("range")
+            if first_range != f"0-{boxes.one(data, b'moov').end - 1}":
+                problems.append(f"Initialization range {first_range}")
+            first, count, sizes = boxes.audio(data), 0, []
+        if [k.replace("-", "").lower() for k in kids] != [first.tenc.kid.hex()]:
+            problems.append(f"default_KID {kids}, tenc {first.tenc.kid.hex()}")
+        if rep.get("mimeType", adaptation.get("mimeType")) != "audio/mp4":
+            problems.append("mimeType")
+        if sizes and int(rep.get("bandwidth")) <= 0:
+            problems.append("bandwidth")
+        rate = rep.get("audioSamplingRate", adaptation.get("audioSamplingRate"))
+        if rate is None or not 7000 < int(rate.split()[-1]) < 200000:
+            problems.append(f"audioSamplingRate {rate}")
+        if inherited("AudioChannelConfiguration") is None:
+            problems.append("no AudioChannelConfiguration")
+        codecs = rep.get("codecs", adaptation.get("codecs"))
+        want = CODECS.get(first.format)
+        if codecs.lower() != want if want else not codecs.startswith("mp4a."):
+            problems.append(f"codecs {codecs} for {first.format}")
+        return track, count, problems
+
+
+def by_others(tap, judge):
+    """hls-parser, m3u8-parser and mpd-parser read what we wrote, and count the same."""
+    if shutil.which("node") is None or not (MODULES / "hls-parser").is_dir():
+        tap.skip("parsers by others", "node or the npm packages are not installed: tools/npm")
+        return
+    r = run("node", pathlib.Path(__file__).with_name("manifests.mjs"), stdin=json.dumps(judge.documents).encode())
+    if not tap.ok(r.code == 0, "parsers by others run", r):
+        return
+    for item in json.loads(r.out):
+        want = judge.expected.get(item["name"])
+        good = "error" not in item and not item.get("warnings")
+        if isinstance(want, int):
+            good = good and item["segments"] == want and item["ended"]
+        elif isinstance(want, list) and all(want):
+            good = good and sorted(item["segments"]) == sorted(want)
+        tap.ok(good, f"{item['name']}: {item['parser']} reads it", f"{item}\nwant {want}")
+
+
+def main():
+    tap = Tap()
+    if not VECTORS.is_dir():
+        tap.skip("manifests", f"{VECTORS} is not there")
+        tap.end()
+    sluice = Sluice(sys.argv[1])
+    with tempfile.TemporaryDirectory(prefix="sluice-manifests-") as work:
+        media = pathlib.Path(work) / "media"
+        tracks = catalogue.build(media)
+        keep = {a for a, _ in tracks if not a.startswith("synth/")} | {"synth/around_moof", "synth/indexed", "synth/signed_offsets"}
+        tracks = {k: v for k, v in tracks.items() if k[0] in keep}
+        with Server(sluice.path, media, "--insecure-clearkey", keys=keys_file(keep)) as server:
+            judge = Judge(tap, server.client(), tracks)
+            tap.ok(any(re.search(r"(?i)insecure", l) for l in server.log()), "--insecure-clearkey: the log says it loudly", "\n".join(server.log()))
+            for asset in sorted(keep):
+                for scheme in SCHEMES:
+                    for part, name in ((judge.multivariant, "master.m3u8"), (judge.multivariant, "byterange.m3u8"),
+                                       (judge.mpd, "manifest.mpd"), (judge.mpd, "ondemand.mpd")):
+                        try:
+                            part(asset, scheme, name)
+                        except (OSError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, ET.ParseError) as e:
+                            tap.ok(False, f"{asset} {scheme} {name}: is judged", repr(e))
+                            judge.client = server.client()
+                kid, key, _ = record(asset, "cenc")
+                b64 = lambda h: base64.urlsafe_b64encode(bytes.fromhex(h)).decode().rstrip("=")  # noqa: E731
+                r = judge.client.get(url(asset, "cenc", 1, "license"), "POST", {"Content-Type": "application/json"},
+                                     json.dumps({"kids": [b64(kid)], "type": "temporary"}).encode())
+                want = {"keys": [{"kty": "oct", "k": b64(key), "kid": b64(kid)}], "type": "temporary"}
+                tap.ok(r.status == 200 and json.loads(r.body) == want, f"{asset}: a ClearKey licence", r)
+        by_others(tap, judge)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()
