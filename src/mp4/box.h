@@ -130,6 +130,13 @@ MUST_USE enum err box_head(struct box *out, struct bytes head, uint64_t left, bo
 // Errors: as box_head.
 MUST_USE enum err box_next(struct box *out, struct reader *r);
 
+// box_reader is a reader over the payload of `b`, which box_next took from `parent`: positions count as there.
+static inline struct reader box_reader(const struct reader *parent, const struct box *b) {
+  if (!b->body.n)
+    return (struct reader){parent->p, parent->p, parent->start, ERR_OK};
+  return (struct reader){b->body.p, b->body.p + b->body.n, parent->start, ERR_OK};
+}
+
 // box_entry_head returns how many payload bytes stand before the children of an audio sample entry.
 // `stsd_version` tells ISO version 1 entries from QuickTime's. Errors: ERR_TRUNCATED, ERR_UNSUPPORTED.
 // Source: ISO/IEC 14496-12 12.2.3; QuickTime File Format, sound sample description versions 0 to 2.

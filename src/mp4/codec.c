@@ -380,7 +380,7 @@ static bool find_child(struct box *out, struct reader r, uint32_t type) {
       return true;
     }
     if (b.type == FOURCC('w', 'a', 'v', 'e'))
-      wave = (struct reader){b.body.p, b.body.p + b.body.n, r.start, ERR_OK};
+      wave = box_reader(&r, &b);
   }
   for (struct box b; rd_left(&wave) >= 8 && !box_next(&b, &wave) && b.len;)
     if (b.type == type) {

@@ -71,7 +71,7 @@ static void set_size(struct frag_parser *p, uint32_t edit, int64_t delta, enum i
 // tfhd: fields, and the edits that make the base the moof. ISO/IEC 14496-12 8.8.7.
 static enum err parse_tfhd(struct frag_parser *p, struct traf *k) {
   const struct box *b = &k->tfhd;
-  struct reader r = {b->body.p, b->body.p + b->body.n, b->body.p, ERR_OK};
+  struct reader r = rd_of(b->body);
   uint32_t flags = rd_u32(&r) & 0xffffff, track = rd_u32(&r);
   bool absolute = (flags & TFHD_BASE_DATA_OFFSET) != 0, by_moof = (flags & TFHD_BASE_IS_MOOF) != 0;
   k->base = absolute ? rd_u64(&r) : by_moof || !p->any_traf ? p->place.pos : p->last_data;
@@ -110,7 +110,7 @@ static enum err parse_tfhd(struct frag_parser *p, struct traf *k) {
 
 // ISO/IEC 14496-12 8.8.12.
 static enum err parse_tfdt(struct frag_parser *p, const struct box *b) {
-  struct reader r = {b->body.p, b->body.p + b->body.n, b->body.p, ERR_OK};
+  struct reader r = rd_of(b->body);
   unsigned version = rd_u32(&r) >> 24;
   uint64_t time = version == 1 ? rd_u64(&r) : rd_u32(&r);
   if (r.err || version > 1)
@@ -148,7 +148,7 @@ struct trun {
 };
 
 static enum err read_trun(struct frag_parser *p, struct trun *u, const struct box *b) {
-  struct reader r = {b->body.p, b->body.p + b->body.n, b->body.p, ERR_OK};
+  struct reader r = rd_of(b->body);
   uint32_t head = rd_u32(&r);
   u->flags = head & 0xffffff;
   u->num = rd_u32(&r);
@@ -424,18 +424,18 @@ enum err frag_parse(struct frag_moof *out, struct frag_samples *samples, struct 
   struct box b;
   uint32_t edit;
   enum err e = trail_next(&p.t, &b, &r);
-  if (e)
-    return e;
+  if (e || !b.len)
+    return e ? e : trail_fail(&p.t, ERR_TRUNCATED, 0, NULL);
   trail_in(&p.t, b.type);
   e = add_size(&p, &b, &edit);
-  struct reader children = {b.body.p, b.body.p + b.body.n, r.start, ERR_OK};
+  struct reader children = box_reader(&r, &b);
   while (!e && rd_left(&children)) {
     struct box c;
     e = trail_next(&p.t, &c, &children);
     if (e || c.type != FOURCC('t', 'r', 'a', 'f'))
       continue;
     trail_in(&p.t, c.type);
-    e = parse_traf(&p, &c, (struct reader){c.body.p, c.body.p + c.body.n, r.start, ERR_OK});
+    e = parse_traf(&p, &c, box_reader(&children, &c));
     if (!e)
       trail_out(&p.t);
   }

@@ -158,7 +158,7 @@ static enum err parse_trak(struct init_parser *p, struct trak *k, struct reader 
     enum err e = trail_next(&p->t, &b, &r);
     if (e)
       return e;
-    struct reader child = {b.body.p, b.body.p + b.body.n, r.start, ERR_OK};
+    struct reader child = box_reader(&r, &b);
     trail_in(&p->t, b.type);
     if (b.type == down[level] && level != IN_EDTS) {
       if (seen)
@@ -187,7 +187,7 @@ static enum err parse_mvex(struct init_parser *p, struct reader r) {
       return e;
     if (b.type != FOURCC('t', 'r', 'e', 'x'))
       continue;
-    struct reader x = {b.body.p, b.body.p + b.body.n, r.start, ERR_OK};
+    struct reader x = box_reader(&r, &b);
     rd_skip(&x, 4);
     uint32_t track = rd_u32(&x);
     rd_skip(&x, 4);
@@ -210,7 +210,7 @@ static enum err parse_moov(struct init_parser *p, struct reader r, const struct 
     enum err e = trail_next(&p->t, &b, &r);
     if (e)
       return e;
-    struct reader child = {b.body.p, b.body.p + b.body.n, r.start, ERR_OK};
+    struct reader child = box_reader(&r, &b);
     trail_in(&p->t, b.type);
     if (b.type == FOURCC('t', 'r', 'a', 'k')) {
       if (p->num_traks == MAX_TRACKS_SEEN)
@@ -330,10 +330,10 @@ enum err init_parse(struct init_info *out, struct list *edits, struct alloc *mem
   if (pos + moov.n > IX_MAX_INIT)
     return trail_fail(&p.t, ERR_LIMIT, 0, "the init segment is longer than %d bytes", IX_MAX_INIT);
   enum err e = trail_next(&p.t, &b, &r);
-  if (e)
-    return e;
+  if (e || !b.len)
+    return e ? e : trail_fail(&p.t, ERR_TRUNCATED, 0, NULL);
   trail_in(&p.t, b.type);
-  e = parse_moov(&p, (struct reader){b.body.p, b.body.p + b.body.n, r.start, ERR_OK}, &b);
+  e = parse_moov(&p, box_reader(&r, &b), &b);
   if (e)
     return e;
   e = check_kind(&p);
