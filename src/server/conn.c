@@ -1,0 +1,450 @@
+// A connection's life: bytes come in, requests are cut out of them and answered in order, time runs out, it closes.
+#include "server/conn.h"
+#include <errno.h>
+#include <netinet/in.h>
+#include <stddef.h>
+
+#define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
+
+static void serve(struct conn *c, const uint8_t *base, size_t n);
+
+static const struct config *config_of(const struct conn *c) { return server_config(c->w->s); }
+
+void conn_deadline(struct conn *c, uint64_t after_ms) {
+  struct worker *w = c->w;
+  c->deadline_ms = w->now_ms + after_ms;
+  // A timer that fires too early looks at the deadline and goes back to sleep: moving it on every request costs more.
+  if (!timer_is_set(&c->timer) || c->timer.due_tick * TIMER_TICK_MS > c->deadline_ms + TIMER_TICK_MS)
+    timer_set(&w->timers, &c->timer, w->now_ms, after_ms);
+}
+
+static struct request *request_take(struct conn *c) {
+  struct worker *w = c->w;
+  struct request *rq = w->free_requests;
+  if (rq)
+    w->free_requests = rq->next;
+  else if (w->requests_cut < REQUESTS_MAX)
+    rq = &w->requests[w->requests_cut++];
+  else
+    return NULL;
+  rq->conn = c;
+  rq->w = w;
+  rq->in_len = 0;
+  http_begin(&rq->parser);
+  c->rq = rq;
+  return rq;
+}
+
+void request_give(struct worker *w, struct request *rq) {
+  request_release(rq);
+  rq->conn = NULL;
+  rq->next = w->free_requests;
+  w->free_requests = rq;
+}
+
+static void conn_free(struct conn *c) {
+  struct worker *w = c->w;
+  w->io->v->close(w->io, c->fd);
+  c->state = CONN_FREE;
+  c->next = w->free_conns;
+  w->free_conns = c;
+  w->num_used--;
+}
+
+static void free_if_quiet(struct conn *c) {
+  if (!io_armed(&c->recv) && !io_armed(&c->poll))
+    conn_free(c);
+}
+
+void conn_close(struct conn *c) {
+  struct worker *w = c->w;
+  if (c->state == CONN_CLOSING)
+    return;
+  c->state = CONN_CLOSING;
+  *c->prev = c->next;
+  if (c->next)
+    c->next->prev = c->prev;
+  timer_clear(&w->timers, &c->timer);
+  obs_conn_close(w->m);
+  struct request *rq = c->rq;
+  c->rq = NULL;
+  if (rq && rq->waiting)
+    rq->conn = NULL; // goes back to the pool when the catalogue is done with it
+  else if (rq)
+    request_give(w, rq);
+  w->io->v->cancel(w->io, &c->recv);
+  w->io->v->cancel(w->io, &c->poll);
+  free_if_quiet(c);
+}
+
+// The answer is out, but the client may still be sending: closing now would reset the connection and could destroy the
+// answer on its way.
+static void linger(struct conn *c) {
+  struct worker *w = c->w;
+  if (c->peer_ended || w->io->v->shutdown(w->io, c->fd, SHUT_WR)) {
+    conn_close(c);
+    return;
+  }
+  if (c->rq) {
+    request_give(w, c->rq);
+    c->rq = NULL;
+  }
+  c->state = CONN_LINGER;
+  if (!io_armed(&c->recv)) {
+    c->recv_stopped = false;
+    w->io->v->recv(w->io, &c->recv, c->fd);
+  }
+  conn_deadline(c, LINGER_MS);
+}
+
+static void stop_receiving(struct conn *c) {
+  if (!c->recv_stopped && io_armed(&c->recv)) {
+    c->recv_stopped = true;
+    c->w->io->v->cancel(c->w->io, &c->recv);
+  }
+}
+
+static void resume_receiving(struct conn *c) {
+  if (!c->recv_stopped || io_armed(&c->recv)) // still being cancelled: its end starts it again
+    return;
+  c->recv_stopped = false;
+  c->w->io->v->recv(c->w->io, &c->recv, c->fd);
+}
+
+// keep_bytes moves the request being worked on, and what follows it, to memory of its own. false: it does not fit.
+static bool keep_bytes(struct request *rq, size_t n) {
+  if (n > REQ_IN)
+    return false;
+  memmove(rq->in, rq->base, n);
+  rq->base = rq->in;
+  rq->in_len = (uint32_t)n;
+  return true;
+}
+
+static void go_idle(struct conn *c) {
+  struct worker *w = c->w;
+  if (c->rq) {
+    request_give(w, c->rq);
+    c->rq = NULL;
+  }
+  if (c->peer_ended || w->draining) {
+    conn_close(c);
+    return;
+  }
+  c->state = CONN_IDLE;
+  conn_deadline(c, config_of(c)->idle_timeout);
+  resume_receiving(c);
+}
+
+// finished: the response is out. true: go on with the next request.
+static bool finished(struct conn *c, struct request *rq, size_t left) {
+  request_done(rq);
+  if (rq->keep_alive) {
+    request_release(rq);
+    http_begin(&rq->parser);
+    return true;
+  }
+  if (left || rq->status >= 400)
+    linger(c);
+  else
+    conn_close(c);
+  return false;
+}
+
+enum step { STEP_NEXT, STEP_MORE, STEP_BLOCKED, STEP_CLOSED };
+
+static enum step answer(struct conn *c, struct request *rq, enum req_result ready, size_t n) {
+  if (ready == REQ_READY) {
+    switch (pump(rq)) {
+    case PUMP_DONE:
+      return finished(c, rq, n - rq->used) ? STEP_NEXT : STEP_CLOSED;
+    case PUMP_FAILED:
+      conn_close(c);
+      return STEP_CLOSED;
+    case PUMP_BLOCKED:
+    default:
+      break;
+    }
+  }
+  c->state = CONN_BUSY;
+  request_hold(rq);
+  if (rq->base != rq->in && !keep_bytes(rq, n))
+    c->peer_ended = true; // more was sent ahead than is kept: answer this one, then close
+  return STEP_BLOCKED;
+}
+
+static enum step refuse(struct conn *c, struct request *rq, unsigned status, size_t n) {
+  rq->used = (uint32_t)n;
+  rq->start_ns = c->w->io->v->now_ns(c->w->io);
+  rq->keep_alive = false;
+  respond_status(rq, status);
+  return answer(c, rq, REQ_READY, n);
+}
+
+// A head with a body to come: small ones are taken in, so that the connection can go on.
+static enum step body_follows(struct conn *c, struct request *rq, size_t n) {
+  const struct http_parser *p = &rq->parser;
+  if (p->body_len > REQ_BODY_MAX)
+    return refuse(c, rq, 413, n);
+  struct http_span expect = p->header[HTTP_H_EXPECT];
+  static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
+  if (expect.len && n == p->fed)
+    (void)c->w->io->v->send(c->w->io, c->fd, interim, sizeof interim - 1, false);
+  return STEP_NEXT;
+}
+
+static enum step one_request(struct conn *c, struct request *rq, size_t n) {
+  size_t used = 0;
+  for (;;) {
+    switch (http_feed(&rq->parser, rq->base, n, &used)) {
+    case HTTP_PARSE_COMPLETE:
+      rq->used = (uint32_t)used;
+      return answer(c, rq, request_start(rq), n);
+    case HTTP_PARSE_BAD:
+      metric_inc(&c->w->m->requests_other);
+      return refuse(c, rq, rq->parser.fail, n);
+    case HTTP_PARSE_HEAD:
+      if (body_follows(c, rq, n) != STEP_NEXT)
+        return c->state == CONN_BUSY ? STEP_BLOCKED : STEP_CLOSED;
+      continue;
+    case HTTP_PARSE_MORE:
+    default:
+      return STEP_MORE;
+    }
+  }
+}
+
+// serve answers the requests in [base, base + n), one after the other.
+static void serve(struct conn *c, const uint8_t *base, size_t n) {
+  struct request *rq = c->rq;
+  while (n) {
+    rq->base = base;
+    switch (one_request(c, rq, n)) {
+    case STEP_NEXT:
+      base += rq->used;
+      n -= rq->used;
+      c->state = CONN_IDLE;
+      continue;
+    case STEP_MORE:
+      if (!keep_bytes(rq, n)) {
+        (void)refuse(c, rq, 413, n);
+        return;
+      }
+      if (c->peer_ended) {
+        conn_close(c);
+        return;
+      }
+      if (c->state != CONN_READING) // the whole head has one deadline, however it trickles in
+        conn_deadline(c, config_of(c)->header_timeout);
+      c->state = CONN_READING;
+      resume_receiving(c);
+      return;
+    case STEP_BLOCKED:
+    case STEP_CLOSED:
+    default:
+      return;
+    }
+  }
+  go_idle(c);
+}
+
+// progress: a response that was blocked may go on.
+static void progress(struct conn *c, enum req_result ready) {
+  struct request *rq = c->rq;
+  size_t n = rq->in_len;
+  if (answer(c, rq, ready, n) != STEP_NEXT)
+    return;
+  c->state = CONN_IDLE;
+  rq->in_len = 0;
+  serve(c, rq->in + rq->used, n - rq->used);
+}
+
+static void input(struct conn *c, struct bytes data) {
+  struct request *rq = c->rq;
+  metric_add(&c->w->m->bytes_received, data.n);
+  switch (c->state) {
+  case CONN_IDLE:
+    if (!rq && !request_take(c)) {
+      obs_shed(c->w->m);
+      conn_close(c);
+      return;
+    }
+    serve(c, data.p, data.n);
+    return;
+  case CONN_READING:
+    if (data.n > REQ_IN - rq->in_len) {
+      (void)refuse(c, rq, 413, rq->in_len);
+      return;
+    }
+    memcpy(rq->in + rq->in_len, data.p, data.n);
+    rq->in_len += (uint32_t)data.n;
+    serve(c, rq->in, rq->in_len);
+    return;
+  case CONN_BUSY: // sent ahead: it waits its turn, and nothing more is taken meanwhile
+    stop_receiving(c);
+    if (data.n > REQ_IN - rq->in_len) {
+      c->peer_ended = true;
+      return;
+    }
+    memcpy(rq->in + rq->in_len, data.p, data.n);
+    rq->in_len += (uint32_t)data.n;
+    return;
+  default:
+    return;
+  }
+}
+
+static void on_recv(struct io *io, struct io_op *op, const struct io_event *ev) {
+  struct conn *c = OWNER(struct conn, recv, op);
+  if (ev->res > 0) {
+    input(c, ev->data);
+    io->v->recv_done(io, ev->buf);
+    return;
+  }
+  if (c->state == CONN_CLOSING) {
+    free_if_quiet(c);
+    return;
+  }
+  if (ev->res == -ECANCELED && c->recv_stopped) {
+    if (c->state != CONN_BUSY)
+      resume_receiving(c);
+    return;
+  }
+  if (ev->res == 0 && c->state == CONN_BUSY) { // it may have shut down its side only: finish the answer
+    c->peer_ended = true;
+    return;
+  }
+  if (ev->res < 0 && c->state != CONN_IDLE && c->state != CONN_LINGER)
+    obs_error(c->w->m, OBS_err_reset);
+  conn_close(c);
+}
+
+static void on_poll(struct io *io, struct io_op *op, const struct io_event *ev) {
+  struct conn *c = OWNER(struct conn, poll, op);
+  (void)io;
+  (void)ev; // an error shows when sending
+  if (c->state == CONN_CLOSING)
+    free_if_quiet(c);
+  else if (c->state == CONN_BUSY)
+    progress(c, REQ_READY);
+}
+
+void conn_woken(struct request *rq) {
+  struct worker *w = rq->w;
+  enum wait_kind kind = rq->waiting;
+  rq->waiting = WAIT_NONE;
+  w->num_waiting--;
+  if (!rq->conn) {
+    if (rq->wait.status == CAT_OK && kind == WAIT_LOOKUP) {
+      if (rq->wait.track)
+        track_drop(w->s->catalog, rq->wait.track);
+      if (rq->wait.text)
+        text_drop(w->s->catalog, rq->wait.text);
+    }
+    if (rq->wait.status == CAT_OK && kind == WAIT_SOURCE && rq->wait.block)
+      block_free(rq->wait.block);
+    request_give(w, rq);
+    return;
+  }
+  enum req_result ready = REQ_READY;
+  if (kind == WAIT_LOOKUP)
+    ready = request_resolved(rq);
+  else if (rq->wait.status == CAT_OK) {
+    rq->block = rq->wait.block;
+    rq->ask_again = !rq->block;
+  } else
+    rq->source_status = (uint16_t)rq->wait.status;
+  if (!io_armed(&rq->conn->poll))
+    progress(rq->conn, ready);
+}
+
+static void on_busy_timeout(struct conn *c) {
+  struct request *rq = c->rq;
+  const struct config *cfg = config_of(c);
+  if (rq->waiting && !io_armed(&c->poll)) { // the server's own time
+    conn_deadline(c, cfg->write_timeout);
+    return;
+  }
+  if (rq->out) {
+    pump_release_buffer(rq);
+    conn_deadline(c, cfg->write_timeout > cfg->stall_timeout ? cfg->write_timeout - cfg->stall_timeout : 1);
+    return;
+  }
+  obs_error(c->w->m, OBS_err_timeout);
+  conn_close(c);
+}
+
+static void on_timer(struct timer *t, void *ctx) {
+  struct conn *c = OWNER(struct conn, timer, t);
+  struct worker *w = ctx;
+  if (c->deadline_ms > w->now_ms) {
+    timer_set(&w->timers, t, w->now_ms, c->deadline_ms - w->now_ms);
+    return;
+  }
+  if (c->state == CONN_BUSY) {
+    on_busy_timeout(c);
+    return;
+  }
+  if (c->state == CONN_READING)
+    obs_error(w->m, OBS_err_timeout);
+  conn_close(c);
+}
+
+static void note_peer(struct conn *c) {
+  struct sockaddr_storage a;
+  socklen_t len = sizeof a;
+  static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+  memset(c->ip, 0, sizeof c->ip);
+  if (getpeername(c->fd, (struct sockaddr *)&a, &len))
+    return;
+  if (a.ss_family == AF_INET6)
+    memcpy(c->ip, &((struct sockaddr_in6 *)(void *)&a)->sin6_addr, 16);
+  if (a.ss_family == AF_INET) {
+    memcpy(c->ip, mapped, 12);
+    memcpy(c->ip + 12, &((struct sockaddr_in *)(void *)&a)->sin_addr, 4);
+  }
+}
+
+static void refuse_connection(struct worker *w, int fd) {
+  static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+  obs_conn_refused(w->m);
+  (void)w->io->v->send(w->io, fd, busy, sizeof busy - 1, false);
+  w->io->v->close(w->io, fd);
+}
+
+void conn_accepted(struct worker *w, int fd) {
+  struct conn *c = w->free_conns;
+  if (c) {
+    w->free_conns = c->next;
+  } else if (w->conns_cut < w->num_conns) {
+    c = &w->conns[w->conns_cut++];
+  } else {
+    refuse_connection(w, fd);
+    return;
+  }
+  w->num_used++;
+  *c = (struct conn){.recv.done = on_recv, .poll.done = on_poll, .timer.fire = on_timer, .w = w, .fd = fd, .state = CONN_IDLE};
+  c->next = w->open_conns;
+  c->prev = &w->open_conns;
+  if (c->next)
+    c->next->prev = &c->next;
+  w->open_conns = c;
+  obs_conn_open(w->m);
+  if (w->access)
+    note_peer(c);
+  w->io->v->recv(w->io, &c->recv, fd);
+  conn_deadline(c, config_of(c)->header_timeout);
+}
+
+void conn_close_idle(struct worker *w) {
+  for (struct conn *c = w->open_conns, *next; c; c = next) {
+    next = c->next;
+    if (c->state == CONN_IDLE || c->state == CONN_LINGER)
+      conn_close(c);
+  }
+}
+
+void conn_close_all(struct worker *w) {
+  while (w->open_conns)
+    conn_close(w->open_conns);
+}

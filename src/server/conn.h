@@ -1,0 +1,179 @@
+// A worker's inside: connections, requests and their responses. Shared by worker.c (thread, listeners), conn.c (receiving,
+// timers, closing), request.c (what is asked), respond.c (heads) and pump.c (bodies on their way to the socket).
+//
+// A connection is small and knows its socket; a `struct request` is lent to it from a pool while a request is being read,
+// waits for the catalogue or is being answered, and goes back when the connection is idle. A response takes an output
+// buffer only while it renders; it keeps one over a full socket only while buffers are plenty, because any byte can be
+// rendered again.
+#pragma once
+#include "net/http.h"
+#include "net/io.h"
+#include "net/timer.h"
+#include "server/server.h"
+#include <pthread.h>
+
+enum {
+  REQ_IN = 32768,        // bytes of a request with its body, and of what is pipelined behind a response in progress
+  REQ_BODY_MAX = 16384,  // body of a licence request
+  REQ_LIT = 1536,        // a response head or part head
+  OUT_HEAD = 2048,       // room for it in front of a body
+  OUT_BODY = 256 << 10,  // rendered at once
+  OUT_SIZE = OUT_HEAD + OUT_BODY,
+  RECV_BUFFERS = 256,
+  RECV_SIZE = 4096,
+  RECV_SOCKET = 16384,   // SO_RCVBUF: bounds what the kernel holds for a client that is not being read
+  REQUESTS_MAX = 4096,   // requests in progress of one worker
+  LINGER_MS = 2000,
+};
+
+struct worker;
+
+enum conn_state {
+  CONN_FREE,
+  CONN_IDLE,    // between requests
+  CONN_READING, // part of a request is here
+  CONN_BUSY,    // a response is in progress
+  CONN_LINGER,  // answered and shut down: what still comes is dropped until the client closes
+  CONN_CLOSING, // waiting for the last completions
+};
+
+struct conn {
+  struct io_op recv, poll;
+  struct timer timer;
+  uint64_t deadline_ms;
+  struct worker *w;
+  struct request *rq;
+  struct conn *next, **prev; // of the open ones; `next` alone: of the free ones
+  int fd;
+  uint32_t num_requests;
+  uint8_t state;        // enum conn_state
+  bool recv_stopped, peer_ended;
+  uint8_t ip[16];
+};
+
+enum body_kind { BODY_NONE, BODY_TEXT, BODY_TRACK };
+enum wait_kind { WAIT_NONE, WAIT_LOOKUP, WAIT_SOURCE };
+
+struct request {
+  struct conn *conn;    // NULL: gone while the catalogue had the wait
+  struct request *next; // free list, or the worker's list of woken ones
+  struct worker *w;
+  struct cat_wait wait;
+  struct http_parser parser;
+  const uint8_t *base;  // the request's bytes: in a receive buffer, or in `in` once it has to outlive that
+  uint32_t used;        // bytes of the current request, once complete
+  uint32_t in_len;      // bytes in `in`: the current request and what follows it
+  struct route route;   // slices of `path`
+  // The response.
+  uint16_t status;
+  uint8_t waiting;      // enum wait_kind: the catalogue has `wait`
+  uint8_t method;       // enum http_method
+  uint8_t body;         // enum body_kind
+  bool keep_alive, head_only, head_sent, multipart;
+  bool held;            // `track` or `text` with a hold
+  bool ask_again;       // the catalogue has put the source bytes in its cache: ask for them with the same wait
+  uint16_t source_status; // what the last wait for source bytes ended with, 0: well
+  struct protected_track *track;
+  struct text_doc *text;
+  struct block *block;  // source bytes that the cache did not take, for the piece that starts at block_piece
+  uint64_t block_piece;
+  // What is left of the body: ranges[range] to ranges[num_ranges - 1], in output offsets of the plan or the text. The
+  // current one shrinks as it is rendered.
+  uint32_t range, num_ranges;
+  struct plan_range ranges[HTTP_RANGES_MAX];
+  struct plan_range resource; // the whole entity in the same offsets
+  uint8_t *out;               // output buffer, or NULL: bytes [out_at, out_end) are to be sent,
+  uint32_t out_at, out_end;
+  uint32_t out_body;          // of which those from out_body on are of the current range, the others of `lit`
+  uint32_t lit_at, lit_len;   // what comes before the next body byte and is not in `out`
+  uint32_t head_len;
+  uint64_t start_ns, first_ns, sent;
+  char etag[32];              // quoted, NUL-terminated
+  char lit[REQ_LIT];
+  char path[ROUTE_PATH_MAX];  // decoded
+  uint8_t in[REQ_IN];
+};
+
+struct listener {
+  struct io_op accept;
+  struct timer retry;   // after an accept that failed for want of descriptors or memory
+  struct worker *w;
+  int fd;
+};
+
+struct out_pool {
+  uint8_t *mem;
+  uint8_t **free; // a stack: the last one used is the next one given
+  uint32_t num, num_free, keep; // with fewer than `keep` free ones nobody holds one over a full socket
+};
+
+enum { HEAD_COMMON = 768 };
+
+// Everything of a head that is the same for one second: built once, copied whole.
+struct head_cache {
+  uint64_t second;
+  const struct config *config;
+  uint32_t common_len; // Server, Date, CORS
+  char common[HEAD_COMMON];
+};
+
+struct worker {
+  struct server *s;
+  struct obs_worker *m;
+  struct access_ring *access; // NULL when off
+  struct io *io;
+  unsigned n;
+  uint64_t now_ms, wall_s;        // at the start of this turn
+  struct timers timers;
+  struct listener *listeners;
+  unsigned num_listeners;
+  struct conn *conns, *free_conns, *open_conns;
+  uint32_t num_conns, conns_cut;  // of `conns`: all, and those that were ever used
+  uint32_t num_used;              // open, or waiting for their last completions
+  struct request *requests, *free_requests;
+  uint32_t requests_cut;          // of REQUESTS_MAX: those that were ever used
+  uint32_t num_waiting;           // requests that the catalogue has
+  struct out_pool out;
+  struct head_cache head;
+  struct request *_Atomic woken;  // pushed by helper threads
+  _Atomic bool drain;
+  bool draining;
+  uint64_t drain_ms, drain_deadline_ms;
+  pthread_t thread;
+  bool started;
+  int cpu;                        // -1: any
+};
+
+// conn.c
+void conn_accepted(struct worker *w, int fd);
+void conn_close(struct conn *c);             // at once; the connection is free when nothing is armed any more
+void conn_close_idle(struct worker *w);
+void conn_close_all(struct worker *w);
+void conn_deadline(struct conn *c, uint64_t after_ms);
+void conn_woken(struct request *rq);         // the catalogue is done with its wait
+void request_give(struct worker *w, struct request *rq);
+
+// request.c
+// request_start answers the complete request at rq->base: a response stands in `rq`, ready for pump. REQ_WAIT: the
+// catalogue has it; request_resolved goes on after the wake.
+enum req_result { REQ_READY, REQ_WAIT };
+enum req_result request_start(struct request *rq);
+enum req_result request_resolved(struct request *rq);
+void request_hold(struct request *rq);       // the response outlives this callback
+void request_release(struct request *rq);    // drops what the response holds
+void request_done(struct request *rq);       // counts and logs
+
+// respond.c: sets status, head (rq->lit) and ranges.
+void respond_status(struct request *rq, unsigned status);
+void respond_text(struct request *rq, struct text_doc *d);
+void respond_track(struct request *rq, struct protected_track *t, struct plan_range resource);
+void respond_bytes(struct request *rq, const char *content_type, struct bytes body); // 200, never cached; at most 1 KiB
+void respond_options(struct request *rq);
+void respond_part(struct request *rq);       // multipart: what stands before range rq->range, or at the end
+
+// pump.c sends what can be sent.
+enum pump_result { PUMP_DONE, PUMP_BLOCKED, PUMP_FAILED };
+enum pump_result pump(struct request *rq);
+void pump_release_buffer(struct request *rq); // gives the output buffer back; its bytes will be rendered again
+bool out_pool_init(struct out_pool *p, uint32_t num);
+void out_pool_free(struct out_pool *p);

@@ -1,0 +1,232 @@
+// Bodies on their way to the socket: render as much as a buffer holds behind its head, send it in one call, keep the
+// buffer only when the socket is full and buffers are plenty.
+#include "server/conn.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+bool out_pool_init(struct out_pool *p, uint32_t num) {
+  size_t len = (size_t)num * OUT_SIZE;
+  void *mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  *p = (struct out_pool){.num = num, .num_free = num, .keep = num / 4 < 2 ? 2 : num / 4};
+  if (mem == MAP_FAILED)
+    return false;
+  p->mem = mem;
+  p->free = calloc(num, sizeof *p->free);
+  if (!p->free)
+    return false;
+  for (uint32_t i = 0; i < num; i++)
+    p->free[i] = p->mem + (size_t)i * OUT_SIZE;
+  return true;
+}
+
+void out_pool_free(struct out_pool *p) {
+  if (p->mem)
+    munmap(p->mem, (size_t)p->num * OUT_SIZE);
+  free(p->free);
+  *p = (struct out_pool){0};
+}
+
+static void buffer_give(struct request *rq) {
+  struct out_pool *p = &rq->w->out;
+  p->free[p->num_free++] = rq->out;
+  gauge_add(&rq->w->m->buffers_used, -1);
+  rq->out = NULL;
+}
+
+// Rendering ends within the callback, and a buffer is held beyond it only while more than `keep` are free: there is one.
+static void buffer_take(struct request *rq) {
+  struct out_pool *p = &rq->w->out;
+  rq->out = p->free[--p->num_free];
+  gauge_add(&rq->w->m->buffers_used, 1);
+}
+
+void pump_release_buffer(struct request *rq) {
+  if (rq->out_at < rq->out_body) { // part of a head: it would not come out the same again
+    uint32_t n = rq->out_body - rq->out_at;
+    memcpy(rq->lit, rq->out + rq->out_at, n);
+    rq->lit_at = 0;
+    rq->lit_len = n;
+    rq->out_at = rq->out_body;
+  }
+  struct plan_range *r = &rq->ranges[rq->range];
+  r->off -= rq->out_end - rq->out_at;
+  r->len += rq->out_end - rq->out_at;
+  buffer_give(rq);
+}
+
+// source_of gets the source bytes of the piece that holds output offset `off`.
+static int source_of(struct request *rq, struct plan_range piece, struct bytes *src, uint64_t *src_off) {
+  if (rq->block && rq->block_piece == piece.off) {
+    *src = bytes_of(rq->block->p, rq->block->n);
+    *src_off = rq->block->src_off;
+    return CAT_OK;
+  }
+  if (rq->block) {
+    block_free(rq->block);
+    rq->block = NULL;
+  }
+  struct worker *w = rq->w;
+  struct cat_wait *wait = &rq->wait;
+  if (!rq->ask_again) { // a repeated lookup keeps its wait
+    void (*wake)(struct cat_wait *) = wait->wake;
+    memset(wait, 0, sizeof *wait);
+    wait->wake = wake;
+  }
+  rq->ask_again = false;
+  int status = track_source(w->s->catalog, rq->track, src, src_off, piece.off, w->m, wait);
+  rq->block_piece = piece.off;
+  if (status == CAT_WAIT) {
+    rq->waiting = WAIT_SOURCE;
+    w->num_waiting++;
+  }
+  return status;
+}
+
+// render_some writes bytes of the current range to `out`, at most `cap`, over as many pieces as have their source at hand.
+static int render_some(struct request *rq, uint8_t *out, size_t cap, size_t *written) {
+  struct worker *w = rq->w;
+  struct plan_range *r = &rq->ranges[rq->range];
+  const struct protected_track *t = rq->track;
+  *written = 0;
+  while (r->len && *written < cap) {
+    struct plan_range piece = track_piece(t, r->off);
+    struct bytes src = {0};
+    uint64_t src_off = 0, n = piece.off + piece.len - r->off;
+    int status = source_of(rq, piece, &src, &src_off);
+    if (status != CAT_OK)
+      return status;
+    n = n < r->len ? n : r->len;
+    n = n < cap - *written ? n : cap - *written;
+    plan_render(&t->plan, w->s->ops, (struct plan_range){r->off, n}, src, src_off, out + *written);
+    *written += n;
+    r->off += n;
+    r->len -= n;
+  }
+  return CAT_OK;
+}
+
+static void count_rendered(struct request *rq, size_t n) {
+  struct obs_worker *m = rq->w->m;
+  if (rq->body != BODY_TRACK)
+    return;
+  enum scheme s = rq->track->prot.scheme;
+  metric_add(s == SCHEME_CENC ? &m->bytes_cenc : s == SCHEME_CBCS ? &m->bytes_cbcs : &m->bytes_clear, n);
+}
+
+enum fill { FILL_OK, FILL_WAIT, FILL_FAILED };
+
+static enum fill fill(struct request *rq) {
+  struct plan_range *r = &rq->ranges[rq->range];
+  if (rq->waiting)
+    return FILL_WAIT;
+  if (rq->source_status)
+    return FILL_FAILED;
+  size_t n = 0;
+  int status = CAT_OK;
+  uint32_t lit = rq->lit_len - rq->lit_at;
+  // Slow readers while buffers are few: what they will not take is not worth rendering.
+  size_t cap = rq->w->out.num_free > rq->w->out.keep ? OUT_BODY : OUT_BODY / 4;
+  buffer_take(rq);
+  if (rq->body == BODY_TEXT) {
+    n = r->len < cap ? (size_t)r->len : cap;
+    memcpy(rq->out + OUT_HEAD, rq->text->body.p + r->off, n);
+    r->off += n;
+    r->len -= n;
+  } else {
+    status = render_some(rq, rq->out + OUT_HEAD, cap, &n);
+  }
+  if (status != CAT_OK && status != CAT_WAIT) {
+    rq->source_status = (uint16_t)status;
+    buffer_give(rq);
+    return FILL_FAILED;
+  }
+  if (n == 0) {
+    buffer_give(rq);
+    return FILL_WAIT;
+  }
+  memcpy(rq->out + OUT_HEAD - lit, rq->lit + rq->lit_at, lit);
+  count_rendered(rq, n);
+  rq->lit_at = rq->lit_len = 0;
+  rq->out_at = OUT_HEAD - lit;
+  rq->out_body = OUT_HEAD;
+  rq->out_end = OUT_HEAD + (uint32_t)n;
+  return FILL_OK;
+}
+
+static enum pump_result blocked(struct request *rq) {
+  struct conn *c = rq->conn;
+  struct worker *w = rq->w;
+  if (rq->out && w->out.num_free < w->out.keep)
+    pump_release_buffer(rq);
+  if (!io_armed(&c->poll))
+    w->io->v->poll(w->io, &c->poll, c->fd, IO_POLL_OUT);
+  conn_deadline(c, server_config(w->s)->stall_timeout);
+  return PUMP_BLOCKED;
+}
+
+static enum pump_result send_failed(struct request *rq, ssize_t e) {
+  if (e == -EAGAIN)
+    return blocked(rq);
+  obs_error(rq->w->m, OBS_err_reset);
+  return PUMP_FAILED;
+}
+
+static void note_sent(struct request *rq, size_t n) {
+  rq->sent += n;
+  if (rq->head_sent)
+    return;
+  rq->head_sent = true;
+  rq->first_ns = rq->w->io->v->now_ns(rq->w->io);
+}
+
+// send_out sends [*at, end). PUMP_DONE: all of it is out.
+static enum pump_result send_out(struct request *rq, const uint8_t *p, uint32_t *at, uint32_t end) {
+  struct worker *w = rq->w;
+  ssize_t n = w->io->v->send(w->io, rq->conn->fd, p + *at, end - *at, false);
+  if (n < 0)
+    return send_failed(rq, n);
+  note_sent(rq, (size_t)n);
+  *at += (uint32_t)n;
+  return *at == end ? PUMP_DONE : blocked(rq);
+}
+
+// Nothing of the response has left yet: it can still become an error.
+static enum pump_result fail(struct request *rq) {
+  unsigned status = rq->source_status;
+  if (rq->head_sent)
+    return PUMP_FAILED;
+  if (status == CAT_UNAVAILABLE)
+    obs_shed(rq->w->m);
+  request_release(rq);
+  rq->source_status = 0;
+  respond_status(rq, status);
+  return PUMP_DONE;
+}
+
+enum pump_result pump(struct request *rq) {
+  for (;;) {
+    enum pump_result sent = PUMP_DONE;
+    if (rq->out) {
+      sent = send_out(rq, rq->out, &rq->out_at, rq->out_end);
+      if (sent == PUMP_DONE)
+        buffer_give(rq);
+    } else if (rq->range < rq->num_ranges && rq->ranges[rq->range].len == 0) {
+      rq->range++;
+      if (rq->multipart)
+        respond_part(rq);
+    } else if (rq->range < rq->num_ranges) {
+      enum fill f = fill(rq);
+      if (f == FILL_WAIT)
+        return PUMP_BLOCKED;
+      if (f == FILL_FAILED)
+        sent = fail(rq);
+    } else if (rq->lit_at < rq->lit_len) {
+      sent = send_out(rq, (const uint8_t *)rq->lit, &rq->lit_at, rq->lit_len);
+    } else {
+      return PUMP_DONE;
+    }
+    if (sent != PUMP_DONE)
+      return sent;
+  }
+}

@@ -1,0 +1,350 @@
+#include "server/worker.h"
+#include "obs/log.h"
+#include "server/conn.h"
+#include <errno.h>
+#include <netdb.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
+
+enum { ACCEPT_RETRY_MS = 100, MAX_LISTENERS = 64 };
+
+struct workers {
+  unsigned num;
+  uint16_t ports[MAX_LISTENERS];
+  struct worker w[];
+};
+
+static void accept_again(struct timer *t, void *ctx) {
+  struct listener *l = OWNER(struct listener, retry, t);
+  (void)ctx;
+  if (!l->w->draining)
+    l->w->io->v->accept(l->w->io, &l->accept, l->fd);
+}
+
+static void on_accept(struct io *io, struct io_op *op, const struct io_event *ev) {
+  struct listener *l = OWNER(struct listener, accept, op);
+  struct worker *w = l->w;
+  if (ev->res >= 0)
+    conn_accepted(w, ev->res);
+  if (ev->more)
+    return;
+  if (w->draining) {
+    io->v->close(io, l->fd);
+    l->fd = -1;
+    return;
+  }
+  obs_conn_refused(w->m); // no descriptors or memory now
+  timer_set(&w->timers, &l->retry, w->now_ms, ACCEPT_RETRY_MS);
+}
+
+static void begin_drain(struct worker *w) {
+  w->draining = true;
+  w->drain_deadline_ms = w->now_ms + w->drain_ms;
+  for (unsigned i = 0; i < w->num_listeners; i++) {
+    struct listener *l = &w->listeners[i];
+    timer_clear(&w->timers, &l->retry);
+    if (io_armed(&l->accept)) {
+      w->io->v->cancel(w->io, &l->accept);
+    } else {
+      w->io->v->close(w->io, l->fd);
+      l->fd = -1;
+    }
+  }
+  conn_close_idle(w);
+}
+
+static bool drained(struct worker *w) {
+  if (!w->draining)
+    return false;
+  if (w->now_ms >= w->drain_deadline_ms)
+    conn_close_all(w);
+  for (unsigned i = 0; i < w->num_listeners; i++)
+    if (w->listeners[i].fd >= 0)
+      return false;
+  return w->num_used == 0 && w->num_waiting == 0;
+}
+
+static void run_woken(struct worker *w) {
+  struct request *rq = atomic_exchange_explicit(&w->woken, NULL, memory_order_acquire);
+  while (rq) {
+    struct request *next = rq->next;
+    conn_woken(rq);
+    rq = next;
+  }
+}
+
+static int64_t sleep_ns(const struct worker *w) {
+  uint64_t ms = timers_wait_ms(&w->timers, w->now_ms);
+  if (w->draining) {
+    uint64_t left = w->drain_deadline_ms > w->now_ms ? w->drain_deadline_ms - w->now_ms : 20;
+    ms = ms < left ? ms : left;
+  }
+  return ms == UINT64_MAX ? -1 : (int64_t)(ms * 1000000);
+}
+
+static void read_clocks(struct worker *w) {
+  w->now_ms = w->io->v->now_ns(w->io) / 1000000;
+  w->wall_s = w->io->v->wall_ns(w->io) / 1000000000;
+}
+
+static void pin(const struct worker *w) {
+  cpu_set_t set;
+  if (w->cpu < 0)
+    return;
+  CPU_ZERO(&set);
+  CPU_SET((size_t)w->cpu, &set);
+  if (pthread_setaffinity_np(pthread_self(), sizeof set, &set))
+    log_line(LOG_WARN, "worker %u cannot be pinned to CPU %d", w->n, w->cpu);
+}
+
+static void *worker_main(void *arg) {
+  struct worker *w = arg;
+  struct quiet *q = &w->s->quiet;
+  pin(w);
+  read_clocks(w);
+  timers_init(&w->timers, w->now_ms);
+  for (unsigned i = 0; i < w->num_listeners; i++)
+    w->io->v->accept(w->io, &w->listeners[i].accept, w->listeners[i].fd);
+  while (!drained(w)) {
+    if (!w->io->v->wait(w->io, sleep_ns(w))) {
+      log_line(LOG_ERROR, "worker %u: %s failed", w->n, w->io->v->name);
+      abort();
+    }
+    quiet_enter(q, w->n);
+    read_clocks(w);
+    if (!w->io->v->run(w->io))
+      abort();
+    if (atomic_load_explicit(&w->woken, memory_order_relaxed))
+      run_woken(w);
+    timers_run(&w->timers, w->now_ms, w);
+    if (!w->draining && atomic_load_explicit(&w->drain, memory_order_acquire))
+      begin_drain(w);
+    quiet_leave(q, w->n);
+  }
+  return NULL;
+}
+
+static bool fail(struct config_error *e, const char *what, const char *name, int err) {
+  snprintf(e->text, sizeof e->text, "%s %s: %s", what, name, strerror(err));
+  return false;
+}
+
+struct binding {
+  struct sockaddr_storage addr;
+  socklen_t len;
+  const char *name;
+};
+
+static bool resolve(struct binding *b, const struct config_addr *a, struct config_error *e) {
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
+  char port[8];
+  snprintf(port, sizeof port, "%u", a->port);
+  int r = getaddrinfo(a->host && a->host[0] ? a->host : NULL, port, &hints, &found);
+  if (r) {
+    snprintf(e->text, sizeof e->text, "cannot resolve %s: %s", a->text, gai_strerror(r));
+    return false;
+  }
+  memcpy(&b->addr, found->ai_addr, found->ai_addrlen);
+  b->len = found->ai_addrlen;
+  b->name = a->text;
+  freeaddrinfo(found);
+  return true;
+}
+
+static uint16_t *port_of(struct sockaddr_storage *a) {
+  return a->ss_family == AF_INET6 ? &((struct sockaddr_in6 *)(void *)a)->sin6_port : &((struct sockaddr_in *)(void *)a)->sin_port;
+}
+
+static int listen_on(struct worker *w, const struct binding *b, bool reuseport) {
+  const struct config *cfg = w->s->first;
+  return w->io->v->listen(w->io, &(struct io_listen){
+                                     .addr = (const struct sockaddr *)&b->addr,
+                                     .addr_len = b->len,
+                                     .backlog = (int)cfg->backlog,
+                                     .congestion = cfg->congestion_control[0] ? cfg->congestion_control : NULL,
+                                     .recv_buffer = RECV_SOCKET,
+                                     .reuseport = reuseport,
+                                 });
+}
+
+// The first socket of an address is bound alone before the others share it: another process that listens there with
+// SO_REUSEPORT would otherwise share our clients without a word.
+static bool bind_listener(struct workers *ws, unsigned i, struct binding *b, struct config_error *e) {
+  bool shared = ws->num > 1;
+  if (shared) {
+    int probe = listen_on(&ws->w[0], b, false);
+    if (probe < 0)
+      return fail(e, "cannot listen on", b->name, -probe);
+    ws->w[0].io->v->close(ws->w[0].io, probe);
+  }
+  for (unsigned n = 0; n < ws->num; n++) {
+    struct worker *w = &ws->w[n];
+    struct listener *l = &w->listeners[i];
+    int fd = listen_on(w, b, shared);
+    if (fd == -ENOENT)
+      return fail(e, "cannot use congestion control", w->s->first->congestion_control, ENOENT);
+    if (fd < 0)
+      return fail(e, "cannot listen on", b->name, -fd);
+    *l = (struct listener){.accept.done = on_accept, .retry.fire = accept_again, .w = w, .fd = fd};
+    w->num_listeners = i + 1;
+    socklen_t len = sizeof b->addr;
+    if (getsockname(fd, (struct sockaddr *)&b->addr, &len))
+      return fail(e, "cannot listen on", b->name, errno);
+    ws->ports[i] = (uint16_t)(*port_of(&b->addr) >> 8 | *port_of(&b->addr) << 8);
+  }
+  return true;
+}
+
+static void *map(size_t n) {
+  void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return p == MAP_FAILED ? NULL : p;
+}
+
+static bool worker_init(struct worker *w, struct server *s, unsigned n, unsigned num_listeners, struct config_error *e) {
+  static const char *const io_names[] = {[IO_AUTO] = "auto", [IO_URING] = "io_uring", [IO_EPOLL] = "epoll"};
+  const struct config *cfg = s->first;
+  w->s = s;
+  w->n = n;
+  w->m = &s->metrics[n];
+  w->access = s->access ? access_ring(s->access, n) : NULL;
+  w->cpu = -1;
+  w->io = io_new(io_names[cfg->io], &(struct io_options){.recv_buffers = RECV_BUFFERS, .recv_size = RECV_SIZE}, e->text, sizeof e->text);
+  if (!w->io)
+    return false;
+  w->num_conns = (uint32_t)cfg->max_connections;
+  w->listeners = calloc(num_listeners, sizeof *w->listeners);
+  w->conns = map(w->num_conns * sizeof *w->conns);
+  w->requests = map(REQUESTS_MAX * sizeof *w->requests);
+  if (!w->listeners || !w->conns || !w->requests || !out_pool_init(&w->out, (uint32_t)cfg->output_buffers))
+    return fail(e, "not enough memory for", "a worker", ENOMEM);
+  return true;
+}
+
+static void workers_free(struct workers *ws) {
+  for (unsigned n = 0; n < ws->num; n++) {
+    struct worker *w = &ws->w[n];
+    for (unsigned i = 0; i < w->num_listeners; i++)
+      if (w->listeners[i].fd >= 0)
+        w->io->v->close(w->io, w->listeners[i].fd);
+    io_free(w->io);
+    free(w->listeners);
+    if (w->conns)
+      munmap(w->conns, w->num_conns * sizeof *w->conns);
+    if (w->requests)
+      munmap(w->requests, REQUESTS_MAX * sizeof *w->requests);
+    out_pool_free(&w->out);
+  }
+  free(ws);
+}
+
+// assign_cpus gives each worker one CPU of the list in `cpu_affinity`, or of those the process may use.
+static void assign_cpus(struct workers *ws, const struct config *cfg) {
+  int cpus[CPU_SETSIZE];
+  unsigned num = 0;
+  cpu_set_t set;
+  const char *p = cfg->cpu_affinity ? cfg->cpu_affinity : "";
+  for (char *end; *p && num < CPU_SETSIZE; p = end) {
+    long v = strtol(p, &end, 10);
+    if (end == p) {
+      end++;
+      continue;
+    }
+    if (v >= 0 && v < CPU_SETSIZE)
+      cpus[num++] = (int)v;
+  }
+  if (num == 0 && sched_getaffinity(0, sizeof set, &set) == 0)
+    for (int c = 0; c < CPU_SETSIZE; c++)
+      if (CPU_ISSET((size_t)c, &set))
+        cpus[num++] = c;
+  // More workers than CPUs: leave it to the scheduler.
+  if (!cfg->pin_workers || num == 0 || (ws->num > num && !cfg->cpu_affinity[0]))
+    return;
+  for (unsigned n = 0; n < ws->num; n++)
+    ws->w[n].cpu = cpus[n % num];
+}
+
+static bool start_threads(struct workers *ws, struct config_error *e) {
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  int r = 0;
+  for (unsigned n = 0; n < ws->num && r == 0; n++) {
+    r = pthread_create(&ws->w[n].thread, NULL, worker_main, &ws->w[n]);
+    ws->w[n].started = r == 0;
+  }
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  return r == 0 || fail(e, "cannot start", "a worker thread", r);
+}
+
+static bool start(struct workers *ws, struct server *s, struct config_error *e) {
+  const struct config *cfg = s->first;
+  struct binding b;
+  struct rlimit lim;
+  if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+    lim.rlim_cur = lim.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &lim);
+  }
+  for (unsigned n = 0; n < ws->num; n++)
+    if (!worker_init(&ws->w[n], s, n, cfg->listen.num, e))
+      return false;
+  for (unsigned i = 0; i < cfg->listen.num; i++)
+    if (!resolve(&b, &cfg->listen.a[i], e) || !bind_listener(ws, i, &b, e))
+      return false;
+  assign_cpus(ws, cfg);
+  return start_threads(ws, e);
+}
+
+bool workers_start(struct server *s, struct config_error *e) {
+  if (!workers_check(s->first, e))
+    return false;
+  if (s->first->listen.num > MAX_LISTENERS)
+    return fail(e, "too many addresses in", "listen", E2BIG);
+  struct workers *ws = calloc(1, sizeof *ws + s->num_workers * sizeof ws->w[0]);
+  if (!ws)
+    return fail(e, "not enough memory for", "workers", ENOMEM);
+  ws->num = s->num_workers;
+  s->workers = ws;
+  if (start(ws, s, e))
+    return true;
+  workers_drain(s, 0);
+  return false;
+}
+
+uint16_t workers_port(const struct server *s, unsigned n) { return s->workers->ports[n]; }
+
+const char *workers_io(const struct server *s) { return s->workers->w[0].io->v->name; }
+
+bool workers_check(const struct config *c, struct config_error *e) {
+  return c->tls_listen.num == 0 || fail(e, "cannot listen on", c->tls_listen.a[0].text, EPROTONOSUPPORT);
+}
+
+bool workers_reload(struct server *s, const struct config *fresh, struct config_error *e) {
+  (void)s;
+  return workers_check(fresh, e);
+}
+
+void workers_drain(struct server *s, uint64_t timeout_ms) {
+  struct workers *ws = s->workers;
+  if (!ws)
+    return;
+  for (unsigned n = 0; n < ws->num; n++) {
+    struct worker *w = &ws->w[n];
+    if (!w->started)
+      continue;
+    w->drain_ms = timeout_ms;
+    atomic_store_explicit(&w->drain, true, memory_order_release);
+    w->io->v->wake(w->io);
+  }
+  for (unsigned n = 0; n < ws->num; n++)
+    if (ws->w[n].started)
+      pthread_join(ws->w[n].thread, NULL);
+  workers_free(ws);
+  s->workers = NULL;
+}
