@@ -54,12 +54,12 @@ check("median of even and odd", decide.median([3, 1, 2]) == 2 and decide.median(
 check("interval of a median, n = 16", decide.interval(list(range(1, 17))) == (4, 13), decide.interval(list(range(1, 17))))
 
 rng = random.Random(1)
-alarms = sum(run(rng, 8, 0.0)[0] == "red" for _ in range(300))
-# a family-wise level of 1 % allows 3 of 300 on average; 9 or more has a probability below 0.4 %
-check("A/A with eight metrics: at most 8 alarms in 300 runs", alarms <= 8, f"{alarms} alarms")
-found = sum(run(rng, 8, 0.03, sigma=0.01, bursts=0.05)[0] == "red" for _ in range(200))
-check("3 % slower, noise of 1 %: found in at least 180 of 200 runs", found >= 180, f"found {found}")
-tiny = sum(run(rng, 4, 0.005, sigma=0.002, bursts=0)[0] == "red" for _ in range(200))
+alarms = sum(run(rng, 8, 0.0)[0] == "red" for _ in range(100))
+# a family-wise level of 1 % allows 1 of 100 on average; 6 or more has a probability below 0.06 %
+check("A/A with eight metrics: at most 5 alarms in 100 runs", alarms <= 5, f"{alarms} alarms")
+found = sum(run(rng, 8, 0.03, sigma=0.01, bursts=0.02)[0] == "red" for _ in range(60))
+check("3 % slower, noise of 1 % and bursts of 2 %: found in at least 50 of 60 runs", found >= 50, f"found {found}")
+tiny = sum(run(rng, 4, 0.005, sigma=0.002, bursts=0)[0] == "red" for _ in range(60))
 check("0.5 % slower is inside a bound of 1.5 %: never red", tiny == 0, f"{tiny} red")
 fast = sum(run(rng, 4, -0.2)[1][0].state == "slower" for _ in range(100))
 check("what is 20 % faster is never called slower", fast == 0)
