@@ -136,18 +136,6 @@ void drm_hls_iv(struct writer *w, const struct drm_input *in) {
   hex_write(w, bytes_of(iv, 16));
 }
 
-void drm_hls_quoted(struct writer *w, struct bytes text) {
-  for (size_t i = 0; i < text.n; i++) {
-    uint8_t c = text.p[i];
-    if (c == '"' || c < 0x20 || c == 0x7f) {
-      wr_u8(w, '%');
-      hex_write_upper(w, bytes_of(&c, 1));
-    } else {
-      wr_u8(w, c);
-    }
-  }
-}
-
 static void hls_open(struct writer *w, const char *tag, const struct drm_input *in) {
   wr_str(w, "#");
   wr_str(w, tag);
@@ -161,7 +149,7 @@ void drm_hls(struct writer *w, const char *tag, const struct drm_input *in) {
   if (in->set->identity && in->identity_uri.n) {
     hls_open(w, tag, in);
     wr_str(w, "URI=\"");
-    drm_hls_quoted(w, in->identity_uri);
+    hls_quoted_write(w, in->identity_uri);
     wr_str(w, "\"");
     drm_hls_iv(w, in);
     wr_str(w, ",KEYFORMATVERSIONS=\"1\",KEYFORMAT=\"identity\"\n");

@@ -7,7 +7,7 @@ static void fairplay_hls(struct writer *w, const struct drm_input *in) {
   uint8_t buf[TEMPLATE_MAX];
   struct bytes skd = in->set->fairplay.skd.n ? in->set->fairplay.skd : BYTES_LIT("skd://{kid}");
   wr_str(w, "URI=\"");
-  drm_hls_quoted(w, template_expand(buf, skd, in->key));
+  hls_quoted_write(w, template_expand(buf, skd, in->key));
   wr_str(w, "\",KEYFORMATVERSIONS=\"1\",KEYFORMAT=\"com.apple.streamingkeydelivery\"");
 }
 

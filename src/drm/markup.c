@@ -81,6 +81,18 @@ void percent_write(struct writer *w, struct bytes text, bool keep_slash) {
   }
 }
 
+void hls_quoted_write(struct writer *w, struct bytes text) {
+  for (size_t i = 0; i < text.n; i++) {
+    uint8_t c = text.p[i];
+    if (c == '"' || c < 0x20 || c == 0x7f) {
+      wr_u8(w, '%');
+      hex_write_upper(w, bytes_of(&c, 1));
+    } else {
+      wr_u8(w, c);
+    }
+  }
+}
+
 // Writes what a {name} stands for; false when the name is unknown and stays as it is.
 static bool template_value(struct writer *w, struct bytes name, const struct key_record *key) {
   if (bytes_eq(name, BYTES_LIT("kid")))

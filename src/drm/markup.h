@@ -10,6 +10,10 @@ void xml_write(struct writer *w, struct bytes text);
 // percent_write appends the RFC 3986 form in which only unreserved characters stay, and '/' where `keep_slash`.
 void percent_write(struct writer *w, struct bytes text, bool keep_slash);
 
+// hls_quoted_write appends text for a quoted-string of a playlist: double quotes and control bytes are
+// percent-encoded. Source: RFC 8216bis §4.2.
+void hls_quoted_write(struct writer *w, struct bytes text);
+
 // utf8_next steps over one code point of well-formed UTF-8 (RFC 3629); a malformed byte is stepped over alone and
 // gives U+FFFD. `text` is not empty.
 uint32_t utf8_next(struct bytes *text);

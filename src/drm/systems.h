@@ -21,9 +21,6 @@ void drm_hls_pssh(struct writer *w, enum drm_system s, const struct drm_input *i
 // drm_hls_iv appends `,IV=0x…` for cbcs: the constant IV. Nothing for cenc, whose IVs are per sample.
 void drm_hls_iv(struct writer *w, const struct drm_input *in);
 
-// drm_hls_quoted appends text for a quoted-string: double quotes, line breaks and control bytes are percent-encoded.
-void drm_hls_quoted(struct writer *w, struct bytes text);
-
 // drm_mpd_pssh appends `<cenc:pssh>` with the system's box.
 void drm_mpd_pssh(struct writer *w, enum drm_system s, const struct drm_input *in);
 

@@ -1,0 +1,282 @@
+// DASH. One AdaptationSet for each switching set (codec, channels, language, key), one Representation for each track.
+// Two forms: SegmentTemplate with $Number$ and a SegmentTimeline, and on-demand, one file with its sidx.
+// Source: ISO/IEC 23009-1 §5.3, §5.8.4.1 (ContentProtection), §5.8.5.4 (AudioChannelConfiguration).
+#include "base/text.h"
+#include "drm/markup.h"
+#include "manifest/track.h"
+
+static void attr_num(struct writer *w, const char *name, uint64_t v) {
+  wr_u8(w, ' ');
+  wr_str(w, name);
+  wr_str(w, "=\"");
+  wr_dec(w, v);
+  wr_u8(w, '"');
+}
+
+static void attr_text(struct writer *w, const char *name, struct bytes text) {
+  wr_u8(w, ' ');
+  wr_str(w, name);
+  wr_str(w, "=\"");
+  xml_write(w, text);
+  wr_u8(w, '"');
+}
+
+static void attr_duration(struct writer *w, const char *name, uint64_t us) {
+  wr_u8(w, ' ');
+  wr_str(w, name);
+  wr_str(w, "=\"PT");
+  man_write_seconds(w, us);
+  wr_str(w, "S\"");
+}
+
+// Media time is decode time less what the edit list skips (encoder priming): a decoder presents the first sample at
+// start - skip, which a timeline of unsigned numbers can only say for starts that are late enough. `shift` is what is
+// taken off every decode time, clipped at 0, and `origin` what the presentation starts at.
+struct media_time {
+  uint64_t shift, origin;
+};
+
+static struct media_time media_time(const struct man_track *t) {
+  const struct ix_frag *frags = t->ix->frags;
+  uint64_t start = t->ix->h->num_frags ? frags[0].time_ticks : 0;
+  uint64_t skip = t->ix->h->edit_media_time > 0 ? (uint64_t)t->ix->h->edit_media_time : 0;
+  // A first segment that is skipped whole could not be in the timeline, and a numbered one has to be.
+  if (!t->segs->num || skip >= man_seg_ticks(t, 0))
+    skip = 0;
+  return (struct media_time){skip, start > skip ? start - skip : 0};
+}
+
+static uint64_t shifted(uint64_t ticks, struct media_time m) { return ticks > m.shift ? ticks - m.shift : 0; }
+
+// What the presentation of a track lasts, in microseconds.
+static uint64_t presented_us(const struct man_track *t) {
+  uint64_t ticks = 0;
+  for (uint32_t i = 0; i < t->segs->num; i++)
+    ticks += man_seg_ticks(t, i);
+  struct media_time m = media_time(t);
+  uint64_t start = t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0;
+  return man_us(shifted(start + ticks, m) - m.origin, t->ix->h->timescale);
+}
+
+// One S element for each run of equal durations.
+static void write_timeline(struct writer *w, const struct man_track *t) {
+  struct media_time m = media_time(t);
+  uint64_t at = t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0, run_d = 0, run = 0;
+  wr_str(w, "<SegmentTimeline>\n");
+  for (uint32_t i = 0; i <= t->segs->num; i++) {
+    uint64_t next = i < t->segs->num ? at + man_seg_ticks(t, i) : at;
+    uint64_t d = shifted(next, m) - shifted(at, m);
+    if (run && (i == t->segs->num || d != run_d)) {
+      wr_str(w, "<S");
+      if (run == i)
+        attr_num(w, "t", m.origin);
+      attr_num(w, "d", run_d);
+      if (run > 1)
+        attr_num(w, "r", run - 1);
+      wr_str(w, "/>\n");
+      run = 0;
+    }
+    run_d = d;
+    run++;
+    at = next;
+  }
+  wr_str(w, "</SegmentTimeline>\n");
+}
+
+static bool same_timeline(const struct man_track *a, const struct man_track *b) {
+  struct media_time ma = media_time(a), mb = media_time(b);
+  if (a->segs->num != b->segs->num || a->ix->h->timescale != b->ix->h->timescale || ma.shift != mb.shift ||
+      ma.origin != mb.origin)
+    return false;
+  for (uint32_t i = 0; i < a->segs->num; i++)
+    if (man_seg_ticks(a, i) != man_seg_ticks(b, i))
+      return false;
+  return true;
+}
+
+// `t` NULL: for the whole set, by $RepresentationID$.
+static void write_template(struct writer *w, const struct man_asset *a, const struct man_track *t,
+                           const struct man_track *timing) {
+  static const char *const file[] = {"init.mp4", "$Number$.m4s"}, *const name[] = {"initialization", "media"};
+  struct media_time m = media_time(timing);
+  wr_str(w, "<SegmentTemplate");
+  attr_num(w, "timescale", timing->ix->h->timescale);
+  if (m.origin)
+    attr_num(w, "presentationTimeOffset", m.origin);
+  attr_num(w, "startNumber", 1);
+  for (int i = 0; i < 2; i++) {
+    wr_u8(w, ' ');
+    wr_str(w, name[i]);
+    wr_str(w, "=\"");
+    wr_dec(w, a->epoch);
+    wr_u8(w, '/');
+    if (t)
+      percent_write(w, t->name, false);
+    else
+      wr_str(w, "$RepresentationID$");
+    wr_u8(w, '/');
+    wr_str(w, file[i]);
+    wr_u8(w, '"');
+  }
+  wr_str(w, ">\n");
+  write_timeline(w, timing);
+  wr_str(w, "</SegmentTemplate>\n");
+}
+
+static void write_range(struct writer *w, const char *name, struct plan_range r) {
+  wr_u8(w, ' ');
+  wr_str(w, name);
+  wr_str(w, "=\"");
+  wr_dec(w, r.off);
+  wr_u8(w, '-');
+  wr_dec(w, r.off + r.len - 1);
+  wr_u8(w, '"');
+}
+
+static void write_base(struct writer *w, const struct man_asset *a, const struct man_track *t) {
+  struct media_time m = media_time(t);
+  wr_str(w, "<BaseURL>");
+  man_uri_track(w, a, t);
+  wr_str(w, ".mp4</BaseURL>\n<SegmentBase");
+  attr_num(w, "timescale", t->ix->h->timescale);
+  if (m.origin)
+    attr_num(w, "presentationTimeOffset", m.origin);
+  write_range(w, "indexRange", plan_sidx_range(t->plan));
+  wr_str(w, ">\n<Initialization");
+  write_range(w, "range", plan_init_range(t->plan));
+  wr_str(w, "/>\n</SegmentBase>\n");
+}
+
+static void channel_configuration(struct writer *w, const char *scheme, const char *value) {
+  wr_str(w, "<AudioChannelConfiguration schemeIdUri=\"");
+  wr_str(w, scheme);
+  wr_str(w, "\" value=\"");
+  wr_str(w, value);
+  wr_str(w, "\"/>\n");
+}
+
+// AC-3 and E-AC-3: Dolby's mask of speakers. Others: ChannelConfiguration of ISO/IEC 23003-3 (= 23001-8) up to 5.1,
+// where it is the number of channels; above that the same table by its newer name, because players take the value of
+// the older one for a count. 7.1 is 12 (back speakers), except for AAC's configuration 7 (front ones).
+static void write_channels(struct writer *w, const struct ix_header *h) {
+  static const uint8_t cicp[] = {[7] = 11, [8] = 12};
+  char value[8] = {0};
+  struct writer v = wr_of(value, sizeof value - 1);
+  if (h->channel_mask) {
+    uint8_t mask[2];
+    store_be16(mask, (uint16_t)h->channel_mask);
+    hex_write_upper(&v, bytes_of(mask, 2));
+    channel_configuration(w, "tag:dolby.com,2014:dash:audio_channel_configuration:2011", value);
+  } else if (h->channels && h->channels <= 6) {
+    wr_dec(&v, h->channels);
+    channel_configuration(w, "urn:mpeg:dash:23003:3:audio_channel_configuration:2011", value);
+  } else if (h->channels == 7 || h->channels == 8) {
+    bool aac71 = h->format == FOURCC('m', 'p', '4', 'a') && h->channels == 8;
+    wr_dec(&v, aac71 ? 7 : cicp[h->channels]);
+    channel_configuration(w, "urn:mpeg:mpegB:cicp:ChannelConfiguration", value);
+  }
+}
+
+// Dolby Atmos in E-AC-3. Source: ETSI TS 103 420 §C.
+static void write_joc(struct writer *w, const struct ix_header *h) {
+  if (h->joc_complexity) {
+    wr_str(w, "<SupplementalProperty schemeIdUri=\"tag:dolby.com,2018:dash:EC3_ExtensionType:2018\" value=\"JOC\"/>\n"
+              "<SupplementalProperty schemeIdUri=\"tag:dolby.com,2018:dash:EC3_ExtensionComplexityIndex:2018\" value=\"");
+    wr_dec(w, h->joc_complexity);
+    wr_str(w, "\"/>\n");
+  }
+}
+
+static void write_representation(struct writer *w, const struct man_asset *a, const struct man_track *t,
+                                 enum man_form form, bool shared) {
+  wr_str(w, "<Representation id=\"");
+  percent_write(w, t->name, false);
+  wr_str(w, "\"");
+  attr_num(w, "bandwidth", man_rate(t).peak);
+  if (t->ix->h->sample_rate)
+    attr_num(w, "audioSamplingRate", t->ix->h->sample_rate);
+  wr_str(w, ">\n");
+  if (form == MAN_RANGES)
+    write_base(w, a, t);
+  else if (!shared)
+    write_template(w, a, t, t);
+  wr_str(w, "</Representation>\n");
+}
+
+// Sets of one language and channel count that differ in their key are tied, so that players may switch between them.
+static bool tied(const struct man_track *a, const struct man_track *b) {
+  return a->key && b->key && memcmp(a->key->kid, b->key->kid, 16) != 0 && a->ix->h->channels == b->ix->h->channels &&
+         strncmp(a->ix->h->language, b->ix->h->language, sizeof a->ix->h->language) == 0;
+}
+
+static void write_switching(struct writer *w, const struct man_asset *a, const struct man_order *o, uint32_t first) {
+  bool any = false;
+  for (uint32_t i = 0; i < o->num; i++) {
+    bool leads = !i || o->set[i] != o->set[i - 1];
+    if (!leads || o->set[i] == o->set[first] || !tied(&a->tracks[o->at[first]], &a->tracks[o->at[i]]))
+      continue;
+    wr_str(w, any ? "," : "<SupplementalProperty schemeIdUri=\"urn:mpeg:dash:adaptation-set-switching:2016\" value=\"");
+    wr_dec(w, o->set[i] + 1u);
+    any = true;
+  }
+  if (any)
+    wr_str(w, "\"/>\n");
+}
+
+// The set whose tracks are o->at[first] up to, not including, o->at[end].
+static void write_set(struct writer *w, const struct man_asset *a, const struct man_order *o, uint32_t first,
+                      uint32_t end, enum man_form form) {
+  const struct man_track *lead = &a->tracks[o->at[first]];
+  const struct ix_header *h = lead->ix->h;
+  struct bytes lang = man_text(h->language, sizeof h->language);
+  wr_str(w, "<AdaptationSet");
+  attr_num(w, "id", o->set[first] + 1u);
+  wr_str(w, " contentType=\"audio\" mimeType=\"audio/mp4\"");
+  attr_text(w, "codecs", man_text(h->codecs, sizeof h->codecs));
+  if (lang.n && !bytes_eq(lang, BYTES_LIT("und")))
+    attr_text(w, "lang", lang);
+  wr_str(w, form == MAN_SEGMENTS ? " segmentAlignment=\"true\" startWithSAP=\"1\">\n"
+                                 : " subsegmentAlignment=\"true\" subsegmentStartsWithSAP=\"1\">\n");
+  // The order of the schema: RepresentationBase first (channels, protection, properties), then Role, then segments.
+  write_channels(w, h);
+  if (lead->key)
+    drm_mpd(w, &(struct drm_input){.key = lead->key, .set = a->drm});
+  write_joc(w, h);
+  write_switching(w, a, o, first);
+  wr_str(w, "<Role schemeIdUri=\"urn:mpeg:dash:role:2011\" value=\"main\"/>\n");
+  bool shared = form == MAN_SEGMENTS;
+  for (uint32_t i = first + 1; i < end && shared; i++)
+    shared = same_timeline(lead, &a->tracks[o->at[i]]);
+  if (shared)
+    write_template(w, a, NULL, lead);
+  for (uint32_t i = first; i < end; i++)
+    write_representation(w, a, &a->tracks[o->at[i]], form, shared);
+  wr_str(w, "</AdaptationSet>\n");
+}
+
+void man_dash(struct writer *w, const struct man_asset *a, enum man_form form) {
+  struct man_order o;
+  man_order(&o, a);
+  uint64_t total = 0, longest = 0;
+  for (uint32_t i = 0; i < o.num; i++) {
+    uint64_t us = presented_us(&a->tracks[o.at[i]]), target = man_rate(&a->tracks[o.at[i]]).target_s;
+    total = us > total ? us : total;
+    longest = target > longest ? target : longest;
+  }
+  wr_str(w, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+            "<MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" xmlns:cenc=\"urn:mpeg:cenc:2013\""
+            " xmlns:mspr=\"urn:microsoft:playready\" xmlns:dashif=\"https://dashif.org/CPS\""
+            " xmlns:ck=\"http://dashif.org/guidelines/clearKey\" profiles=\"");
+  wr_str(w, form == MAN_SEGMENTS ? "urn:mpeg:dash:profile:isoff-live:2011"
+                                 : "urn:mpeg:dash:profile:isoff-on-demand:2011");
+  wr_str(w, "\" type=\"static\"");
+  attr_duration(w, "mediaPresentationDuration", total);
+  attr_duration(w, "minBufferTime", longest * 1000000);
+  wr_str(w, ">\n<Period id=\"0\" start=\"PT0S\">\n");
+  for (uint32_t i = 0, end; i < o.num; i = end) {
+    for (end = i + 1; end < o.num && o.set[end] == o.set[i];)
+      end++;
+    write_set(w, a, &o, i, end, form);
+  }
+  wr_str(w, "</Period>\n</MPD>\n");
+}

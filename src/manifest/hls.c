@@ -1,0 +1,160 @@
+// HLS. Multivariant: one EXT-X-STREAM-INF for each track, whose audio group holds that one track with the same URI
+// and says channels, language, bit depth. Players that know groups read those there; the rest ignore them.
+// Media playlists: fMP4, VOD. Source: RFC 8216bis §4.4.
+#include "base/text.h"
+#include "drm/markup.h"
+#include "manifest/track.h"
+
+static const char *const playlist_of[] = {[MAN_SEGMENTS] = "/media.m3u8", [MAN_RANGES] = "/byterange.m3u8"};
+
+// Sample entry names as Apple's players want them; RFC 6381 §3.3 agrees, other players take both.
+static void write_codecs(struct writer *w, const struct ix_header *h) {
+  struct bytes codecs = man_text(h->codecs, sizeof h->codecs);
+  if (bytes_eq(codecs, BYTES_LIT("flac")))
+    wr_str(w, "fLaC");
+  else if (bytes_eq(codecs, BYTES_LIT("opus")))
+    wr_str(w, "Opus");
+  else
+    hls_quoted_write(w, codecs);
+}
+
+static bool has_language(const struct ix_header *h) {
+  struct bytes lang = man_text(h->language, sizeof h->language);
+  return lang.n && !bytes_eq(lang, BYTES_LIT("und"));
+}
+
+static void write_media(struct writer *w, const struct man_asset *a, const struct man_track *t, enum man_form form) {
+  const struct ix_header *h = t->ix->h;
+  wr_str(w, "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"");
+  percent_write(w, t->name, false);
+  wr_str(w, "\",NAME=\"");
+  if (has_language(h))
+    hls_quoted_write(w, man_text(h->language, sizeof h->language));
+  else
+    wr_str(w, "Audio");
+  wr_str(w, "\"");
+  if (has_language(h)) {
+    wr_str(w, ",LANGUAGE=\"");
+    hls_quoted_write(w, man_text(h->language, sizeof h->language));
+    wr_str(w, "\"");
+  }
+  wr_str(w, ",DEFAULT=YES,AUTOSELECT=YES");
+  if (h->joc_complexity) {
+    wr_str(w, ",CHANNELS=\"");
+    wr_dec(w, h->joc_complexity);
+    wr_str(w, "/JOC\"");
+  } else if (h->channels) {
+    wr_str(w, ",CHANNELS=\"");
+    wr_dec(w, h->channels);
+    wr_str(w, "\"");
+  }
+  if (h->bit_depth) {
+    wr_str(w, ",BIT-DEPTH=");
+    wr_dec(w, h->bit_depth);
+  }
+  if (h->sample_rate) {
+    wr_str(w, ",SAMPLE-RATE=");
+    wr_dec(w, h->sample_rate);
+  }
+  wr_str(w, ",URI=\"");
+  man_uri_track(w, a, t);
+  wr_str(w, playlist_of[form]);
+  wr_str(w, "\"\n");
+}
+
+static void write_variant(struct writer *w, const struct man_asset *a, const struct man_track *t, enum man_form form) {
+  struct man_rate rate = man_rate(t);
+  wr_str(w, "#EXT-X-STREAM-INF:BANDWIDTH=");
+  wr_dec(w, rate.peak);
+  wr_str(w, ",AVERAGE-BANDWIDTH=");
+  wr_dec(w, rate.average);
+  wr_str(w, ",CODECS=\"");
+  write_codecs(w, t->ix->h);
+  wr_str(w, "\",AUDIO=\"");
+  percent_write(w, t->name, false);
+  wr_str(w, "\"\n");
+  man_uri_track(w, a, t);
+  wr_str(w, playlist_of[form]);
+  wr_str(w, "\n");
+}
+
+// EXT-X-SESSION-KEY mirrors the keys of the media playlists, each once. Left out where `identity` is signalled: that
+// line names no KID, so that a player which starts from session keys would start with the other systems only.
+static void write_session_keys(struct writer *w, const struct man_asset *a, const struct man_order *o) {
+  if (a->drm->identity)
+    return;
+  for (uint32_t i = 0; i < o->num; i++) {
+    const struct key_record *key = a->tracks[o->at[i]].key;
+    bool before = !key;
+    for (uint32_t k = 0; k < i && !before; k++)
+      before = memcmp(a->tracks[o->at[k]].key->kid, key->kid, 16) == 0;
+    if (!before)
+      drm_hls(w, "EXT-X-SESSION-KEY", &(struct drm_input){.key = key, .set = a->drm});
+  }
+}
+
+void man_hls_master(struct writer *w, const struct man_asset *a, enum man_form form) {
+  struct man_order o;
+  man_order(&o, a);
+  wr_str(w, "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-INDEPENDENT-SEGMENTS\n");
+  if (a->scheme != SCHEME_CLEAR)
+    write_session_keys(w, a, &o);
+  for (uint32_t i = 0; i < o.num; i++)
+    write_media(w, a, &a->tracks[o.at[i]], form);
+  for (uint32_t i = 0; i < o.num; i++)
+    write_variant(w, a, &a->tracks[o.at[i]], form);
+}
+
+static void write_range(struct writer *w, struct plan_range r) {
+  wr_dec(w, r.len);
+  wr_u8(w, '@');
+  wr_dec(w, r.off);
+}
+
+static void write_file(struct writer *w, struct bytes name) {
+  wr_str(w, "../");
+  percent_write(w, name, false);
+  wr_str(w, ".mp4");
+}
+
+static void write_map(struct writer *w, const struct man_track *t, enum man_form form) {
+  wr_str(w, "#EXT-X-MAP:URI=\"");
+  if (form == MAN_SEGMENTS) {
+    wr_str(w, "init.mp4\"\n");
+    return;
+  }
+  write_file(w, t->name);
+  wr_str(w, "\",BYTERANGE=\"");
+  write_range(w, plan_init_range(t->plan));
+  wr_str(w, "\"\n");
+}
+
+void man_hls_media(struct writer *w, const struct man_asset *a, uint32_t track, enum man_form form) {
+  const struct man_track *t = &a->tracks[track];
+  wr_str(w, "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:");
+  wr_dec(w, man_rate(t).target_s);
+  wr_str(w, "\n#EXT-X-PLAYLIST-TYPE:VOD\n#EXT-X-INDEPENDENT-SEGMENTS\n");
+  write_map(w, t, form);
+  if (t->key)
+    drm_hls(w, "EXT-X-KEY", &(struct drm_input){.key = t->key, .set = a->drm, .identity_uri = BYTES_LIT("key")});
+  uint64_t ticks = 0, from = 0;
+  for (uint32_t i = 0; i < t->segs->num; i++) {
+    ticks += man_seg_ticks(t, i);
+    uint64_t to = man_us(ticks, t->ix->h->timescale);
+    wr_str(w, "#EXTINF:");
+    man_write_seconds(w, to - from);
+    from = to;
+    if (form == MAN_SEGMENTS) {
+      wr_str(w, ",\n");
+      wr_dec(w, (uint64_t)i + 1);
+      wr_str(w, ".m4s\n");
+    } else {
+      wr_str(w, ",\n#EXT-X-BYTERANGE:");
+      write_range(w, plan_segment_range(t->plan, i));
+      wr_u8(w, '\n');
+      write_file(w, t->name);
+      wr_u8(w, '\n');
+    }
+  }
+  wr_str(w, "#EXT-X-ENDLIST\n");
+}

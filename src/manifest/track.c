@@ -1,0 +1,139 @@
+#include "manifest/track.h"
+
+#include "drm/markup.h"
+
+enum { MAX_WINDOW = 64 }; // segments in one window of the peak rate
+
+static uint64_t frag_ticks(const struct ix_frag *frags, uint32_t first, uint32_t end) {
+  uint64_t sum = 0;
+  for (uint32_t f = first; f < end; f++)
+    sum += frags[f].duration_ticks;
+  return sum;
+}
+
+uint64_t man_seg_ticks(const struct man_track *t, uint32_t seg) {
+  const struct ix_frag *frags = t->ix->frags;
+  uint32_t first = t->segs->first_frag[seg], end = t->segs->first_frag[seg + 1];
+  if (end < t->ix->h->num_frags && frags[end].time_ticks > frags[first].time_ticks)
+    return frags[end].time_ticks - frags[first].time_ticks;
+  return frag_ticks(frags, first, end);
+}
+
+static uint64_t mul_div(uint64_t a, uint64_t b, uint64_t c, bool up) {
+  if (!c)
+    return 0;
+  unsigned __int128 v = (unsigned __int128)a * b + (up ? c - 1 : 0);
+  v /= c;
+  return v > UINT64_MAX ? UINT64_MAX : (uint64_t)v;
+}
+
+uint64_t man_us(uint64_t ticks, uint32_t timescale) { return mul_div(ticks, 1000000, timescale, false); }
+
+void man_write_seconds(struct writer *w, uint64_t us) {
+  char frac[7] = ".000000";
+  uint64_t v = us % 1000000;
+  for (int i = 6; i > 0; i--, v /= 10)
+    frac[i] = (char)('0' + v % 10);
+  wr_dec(w, us / 1000000);
+  wr_raw(w, frac, 7);
+}
+
+struct man_rate man_rate(const struct man_track *t) {
+  uint32_t timescale = t->ix->h->timescale;
+  uint64_t longest = 0, ticks = 0, bytes = 0;
+  for (uint32_t i = 0; i < t->segs->num; i++) {
+    uint64_t d = man_seg_ticks(t, i);
+    longest = d > longest ? d : longest;
+    ticks += d;
+    bytes += plan_segment_range(t->plan, i).len;
+  }
+  uint64_t target = mul_div(longest, 1, timescale, true);
+  struct man_rate r = {.target_s = target ? target : 1};
+  r.average = mul_div(bytes * 8, timescale, ticks, true);
+  // Peak: the largest rate of contiguous segments that together last half to one and a half target durations.
+  uint64_t whole = r.target_s * timescale;
+  for (uint32_t i = 0; i < t->segs->num; i++) {
+    uint64_t wt = 0, wb = 0;
+    for (uint32_t k = i; k < t->segs->num && k - i < MAX_WINDOW; k++) {
+      wt += man_seg_ticks(t, k);
+      wb += plan_segment_range(t->plan, k).len;
+      if (2 * wt > 3 * whole)
+        break;
+      uint64_t rate = 2 * wt >= whole ? mul_div(wb * 8, timescale, wt, true) : 0;
+      r.peak = rate > r.peak ? rate : r.peak;
+    }
+  }
+  if (r.peak < r.average)
+    r.peak = r.average;
+  return r;
+}
+
+bool man_lossless(const struct ix_header *h) {
+  return h->format == FOURCC('f', 'L', 'a', 'C') || h->format == FOURCC('a', 'l', 'a', 'c');
+}
+
+struct bytes man_text(const char *s, size_t cap) { return bytes_of(s, strnlen(s, cap)); }
+
+// Decoders that everything has come first.
+static uint32_t format_rank(uint32_t format) {
+  static const uint32_t order[] = {FOURCC('m', 'p', '4', 'a'), FOURCC('O', 'p', 'u', 's'), FOURCC('a', 'c', '-', '3'),
+                                   FOURCC('e', 'c', '-', '3')};
+  uint32_t i = 0;
+  while (i < sizeof order / sizeof order[0] && order[i] != format)
+    i++;
+  return i;
+}
+
+// The order of switching sets: 0 when two tracks share one. They do when codec, channel layout, language and key are
+// the same.
+static int set_cmp(const struct man_track *a, const struct man_track *b) {
+  const struct ix_header *x = a->ix->h, *y = b->ix->h;
+  int c = (int)man_lossless(x) - (int)man_lossless(y);
+  if (!c)
+    c = (int)format_rank(x->format) - (int)format_rank(y->format);
+  if (!c)
+    c = (x->format > y->format) - (x->format < y->format);
+  if (!c)
+    c = strncmp(x->codecs, y->codecs, sizeof x->codecs);
+  if (!c)
+    c = (x->channels > y->channels) - (x->channels < y->channels);
+  if (!c)
+    c = (x->channel_mask > y->channel_mask) - (x->channel_mask < y->channel_mask);
+  if (!c)
+    c = strncmp(x->language, y->language, sizeof x->language);
+  if (!c && a->key && b->key)
+    c = memcmp(a->key->kid, b->key->kid, 16);
+  return c;
+}
+
+static int name_cmp(struct bytes a, struct bytes b) {
+  size_t n = a.n < b.n ? a.n : b.n;
+  int c = n ? memcmp(a.p, b.p, n) : 0;
+  return c ? c : (a.n > b.n) - (a.n < b.n);
+}
+
+static int track_cmp(const struct man_track *a, const struct man_track *b) {
+  int c = set_cmp(a, b);
+  if (!c)
+    c = (a->ix->h->avg_bitrate > b->ix->h->avg_bitrate) - (a->ix->h->avg_bitrate < b->ix->h->avg_bitrate);
+  return c ? c : name_cmp(a->name, b->name);
+}
+
+void man_order(struct man_order *o, const struct man_asset *a) {
+  *o = (struct man_order){.num = 0};
+  for (uint32_t t = 0; t < a->num_tracks && t < MAN_MAX_TRACKS; t++) {
+    uint32_t i = o->num++;
+    for (; i && track_cmp(&a->tracks[t], &a->tracks[o->at[i - 1]]) < 0; i--)
+      o->at[i] = o->at[i - 1];
+    o->at[i] = (uint8_t)t;
+  }
+  for (uint32_t i = 1; i < o->num; i++)
+    o->set[i] = (uint8_t)(o->set[i - 1] + (set_cmp(&a->tracks[o->at[i - 1]], &a->tracks[o->at[i]]) != 0));
+  o->num_sets = o->num ? o->set[o->num - 1] + 1u : 0;
+}
+
+void man_uri_track(struct writer *w, const struct man_asset *a, const struct man_track *t) {
+  wr_dec(w, a->epoch);
+  wr_u8(w, '/');
+  percent_write(w, t->name, false);
+}

@@ -1,0 +1,35 @@
+// Inside of manifest/: what HLS and DASH both need to know of tracks.
+#pragma once
+#include "manifest/manifest.h"
+
+// How long a segment lasts, in ticks: up to the next one's decode time; the sum of its fragments' durations where
+// decode times do not ascend, and for the last.
+uint64_t man_seg_ticks(const struct man_track *t, uint32_t seg);
+
+// Bits per second of the protected media segments, init and index not counted. Source: RFC 8216bis §4.1.
+struct man_rate {
+  uint64_t peak, average; // average never above peak
+  uint64_t target_s;      // the longest segment, rounded up to whole seconds, at least 1
+};
+struct man_rate man_rate(const struct man_track *t);
+
+// man_us gives the time of `ticks` in microseconds, rounded down; sums of differences never drift.
+uint64_t man_us(uint64_t ticks, uint32_t timescale);
+
+// man_write_seconds appends microseconds as "S.UUUUUU".
+void man_write_seconds(struct writer *w, uint64_t us);
+
+// The order of tracks in documents: switching sets in a fixed order (AAC first, lossless last), within one by bit rate.
+struct man_order {
+  uint8_t at[MAN_MAX_TRACKS];  // track numbers
+  uint8_t set[MAN_MAX_TRACKS]; // at[i] belongs to set number set[i], from 0, ascending
+  uint32_t num, num_sets;
+};
+void man_order(struct man_order *o, const struct man_asset *a);
+
+// man_uri_epoch appends "<epoch>/<track>", percent-encoded: what the multivariant playlist and the MPD put before
+// the file's name.
+void man_uri_track(struct writer *w, const struct man_asset *a, const struct man_track *t);
+
+bool man_lossless(const struct ix_header *h);
+struct bytes man_text(const char *s, size_t cap); // up to the terminator
