@@ -1,0 +1,270 @@
+#!/usr/bin/env python3
+"""The command line: exit statuses, messages, files left behind: command.py SLUICE"""
+import json
+import os
+import pathlib
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge import boxes, synth  # noqa: E402
+from judge.programs import VECTORS, Sluice, run  # noqa: E402
+from judge.server import environment  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+KID, KEY, IV = "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100", "0102030405060708"
+ENCRYPT = ["--scheme", "cenc", "--kid", KID, "--key", KEY]
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def one_line(r):
+    return r.err.startswith("sluice") and r.err.strip().count("\n") == 0
+
+
+def usage(tap, sluice, work):
+    clear = work / "clear.mp4"
+    clear.write_bytes(synth.plain()[0])
+    out = work / "out.mp4"
+    for name in ("serve", "index", "inspect", "encrypt", "decrypt", "version"):
+        r = sluice(name, "--help")
+        tap.ok(r.code == 0 and name in r.out.decode() and not r.err, f"{name} --help", r)
+    r = sluice("--help")
+    tap.ok(r.code == 0 and all(n in r.out.decode() for n in ("serve", "encrypt", "decrypt", "inspect")), "--help lists the commands", r)
+    r = sluice("version")
+    tap.ok(r.code == 0 and "sluice" in r.out.decode(), "version", r)
+    wrong = {
+        "no command": [], "an unknown command": ["frobnicate"], "an unknown option": ["encrypt", clear, out, "--frobnicate"],
+        "no input": ["encrypt"], "no output": ["encrypt", clear], "three files": ["encrypt", clear, out, out, *ENCRYPT],
+        "no scheme": ["encrypt", clear, out, "--kid", KID, "--key", KEY], "no key": ["encrypt", clear, out, "--scheme", "cenc", "--kid", KID],
+        "no KID": ["encrypt", clear, out, "--scheme", "cenc", "--key", KEY],
+        "an unknown scheme": ["encrypt", clear, out, "--scheme", "cens", "--kid", KID, "--key", KEY],
+        "a short key": ["encrypt", clear, out, "--scheme", "cenc", "--kid", KID, "--key", KEY[:-1]],
+        "a long key": ["encrypt", clear, out, "--scheme", "cenc", "--kid", KID, "--key", KEY + "00"],
+        "a key that is not hex": ["encrypt", clear, out, "--scheme", "cenc", "--kid", KID, "--key", "zz" + KEY[2:]],
+        "a 16-byte IV for cenc": ["encrypt", clear, out, *ENCRYPT, "--iv", IV * 2],
+        "an 8-byte IV for cbcs": ["encrypt", clear, out, "--scheme", "cbcs", "--kid", KID, "--key", KEY, "--iv", IV],
+        "an option without its value": ["encrypt", clear, out, "--scheme"],
+        "a decrypt key without colon": ["decrypt", clear, out, "--key", KEY], "decrypt without a key": ["decrypt", clear, out],
+        "a decrypt key of wrong length": ["decrypt", clear, out, "--key", f"{KID}:{KEY}00"],
+        "inspect without a file": ["inspect"], "index without a path": ["index"],
+    }
+    before = files(work)
+    for name, argv in wrong.items():
+        r = sluice(*argv)
+        tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
+        tap.ok(KEY not in r.err, f"wrong usage: {name}: no key in the message", r.err)
+    tap.equal(sorted(files(work)), sorted(before), "wrong usage writes nothing")
+
+
+def failures(tap, sluice, work):
+    clear = work / "clear.mp4"
+    clear.write_bytes(synth.plain()[0])
+    (work / "folder").mkdir()
+    kept = work / "kept.mp4"
+    kept.write_bytes(b"something of value")
+    (work / "text.mp4").write_text("not media at all, but long enough to hold a box header")
+    (work / "empty.mp4").write_bytes(b"")
+    (work / "cut.mp4").write_bytes(synth.plain()[0][:-10])
+    before = files(work)
+    cases = {
+        "a missing input": ["encrypt", work / "none.mp4", work / "o", *ENCRYPT], "an empty input": ["encrypt", work / "empty.mp4", work / "o", *ENCRYPT],
+        "an input that is no media": ["encrypt", work / "text.mp4", work / "o", *ENCRYPT],
+        "a truncated input": ["encrypt", work / "cut.mp4", work / "o", *ENCRYPT],
+        "a truncated input over a kept file": ["encrypt", work / "cut.mp4", kept, *ENCRYPT],
+        "an output folder that is not there": ["encrypt", clear, work / "no" / "o.mp4", *ENCRYPT],
+        "an output that is a folder": ["encrypt", clear, work / "folder", *ENCRYPT],
+        "decrypting a clear file": ["decrypt", clear, work / "o", "--key", f"{KID}:{KEY}"],
+        "inspecting a missing file": ["inspect", work / "none.mp4"], "indexing a missing file": ["index", work / "none.mp4"],
+        "inspecting no media": ["inspect", work / "text.mp4"],
+    }
+    for name, argv in cases.items():
+        r = sluice(*argv)
+        tap.ok(r.code == 1 and one_line(r) and pathlib.Path(argv[1 if argv[0] != "encrypt" or "output" not in name else 2]).name in r.err,
+               f"{name}: status 1, one line that names the file", r)
+        tap.equal(files(work), before, f"{name}: nothing written, nothing lost")
+    r = sluice("encrypt", work / "cut.mp4", work / "o", *ENCRYPT)
+    tap.ok("byte" in r.err, "a fault of structure is told with its byte", r)
+    r = sluice("encrypt", clear, kept, *ENCRYPT)
+    tap.ok(r.code == 0 and boxes.audio(kept.read_bytes()).scheme == b"cenc", "an output that exists is replaced", r)
+    r = sluice("encrypt", clear, clear, *ENCRYPT)
+    good = clear.read_bytes() == synth.plain()[0] if r.code else boxes.audio(clear.read_bytes()).scheme == b"cenc"
+    tap.ok(r.code in (0, 1, 2) and good, "input and output the same: refused or right", r)
+    r = sluice("version", env=environment(SLUICE_KERNEL="nonsense"))
+    tap.ok(r.code in (0, 1, 2), "version with an unknown kernel ends", r)
+    clear.write_bytes(synth.plain()[0])
+    r = sluice("encrypt", clear, work / "k", *ENCRYPT, env=environment(SLUICE_KERNEL="nonsense"))
+    tap.ok(r.code in (1, 2) and one_line(r) and "nonsense" in r.err and not (work / "k").exists(), "an unknown kernel: one line, nothing written", r)
+    if pathlib.Path("/dev/full").exists():
+        with open("/dev/full", "wb") as full:
+            p = subprocess.run([sluice.path, "inspect", clear], stdout=full, stderr=subprocess.PIPE)
+        tap.ok(p.returncode == 1, "a full disk under standard output: status 1", p)
+
+
+def streams(tap, sluice, work):
+    clear, data = work / "clear.mp4", synth.around_moof()[0]
+    clear.write_bytes(data)
+    want = work / "want.mp4"
+    tap.ok(sluice.encrypt(clear, want, "cenc", KID, KEY, IV).code == 0, "a file to compare with")
+    tap.equal(want.stat().st_mode & 0o777, 0o666 & ~os.umask(os.umask(0o22)) & 0o777, "the output has the usual mode")
+    tap.equal(files(work).keys(), {"clear.mp4", "want.mp4"}, "no temporary file is left")
+    r = sluice("encrypt", clear, "-", *ENCRYPT, "--iv", IV)
+    tap.ok(r.code == 0 and r.out == want.read_bytes(), "encrypt to standard output", f"{r} {len(r.out)}")
+    r = sluice("encrypt", "-", work / "o.mp4", *ENCRYPT, "--iv", IV, stdin=data)
+    good = r.code == 0 and (work / "o.mp4").read_bytes() == want.read_bytes()
+    tap.ok(good or r.code in (1, 2) and one_line(r) and not (work / "o.mp4").exists(), "encrypt from standard input: right, or refused", r)
+    r = sluice("decrypt", want, "-", "--key", f"{KID}:{KEY}")
+    tap.ok(r.code == 0 and [s.data for s in boxes.audio(r.out).samples] == synth.around_moof()[1], "decrypt to standard output", r)
+    for _ in range(2):
+        again = work / "again.mp4"
+        sluice.encrypt(clear, again, "cenc", KID, KEY)
+        first = again.read_bytes() if _ == 0 else first
+    tap.equal(again.read_bytes(), first, "without --iv: the same input gives the same output")
+    for kernel in ("ref", "aesni"):
+        r = sluice.encrypt(clear, again, "cenc", KID, KEY, IV, env=environment(SLUICE_KERNEL=kernel))
+        if r.code and kernel != "ref":
+            tap.skip(f"kernel {kernel}", r.err.strip())
+        else:
+            tap.ok(r.code == 0 and again.read_bytes() == want.read_bytes(), f"kernel {kernel} gives the same file", r)
+    out = work / "drm.mp4"
+    r = sluice("encrypt", clear, out, *ENCRYPT, "--drm", "widevine,playready")
+    systems = {"edef8ba979d64acea3c827dcd51d21ed", "9a04f07998404286ab92e65be0885f95"}
+    if r.code == 0:
+        body = out.read_bytes()
+        got = {body[b.body + 4:b.body + 20].hex() for b in boxes.find(body, b"moov/pssh")}
+        tap.equal(got, systems, "--drm widevine,playready: their pssh")
+    else:
+        tap.ok(False, "--drm widevine,playready", r)
+    r = sluice("encrypt", clear, out, *ENCRYPT, "--drm", "nonsense")
+    tap.ok(r.code == 2 and "nonsense" in r.err, "--drm with an unknown system: status 2", r)
+
+
+def sidecars(tap, sluice, work):
+    track = work / "a" / "t.mp4"
+    track.parent.mkdir()
+    track.write_bytes(synth.indexed()[0])
+    slx = track.with_name("t.mp4.slx")
+    r = sluice("index", work / "a")
+    tap.ok(r.code == 0 and slx.is_file(), "index of a folder writes the sidecar", r)
+    good, when = slx.read_bytes(), slx.stat().st_mtime_ns
+    sluice("index", track)
+    tap.equal((slx.read_bytes(), slx.stat().st_mtime_ns), (good, when), "index again changes nothing")
+
+    def encrypt():
+        r = sluice.encrypt(track, work / "o.mp4", "cenc", KID, KEY)
+        return (work / "o.mp4").read_bytes() if r.code == 0 else repr(r)
+    want = encrypt()
+    for name, bad in (("cut", good[:-9]), ("empty", b""), ("torn", good[:100] + bytes(200) + good[300:]), ("foreign", b"text" * 100),
+                      ("of a later version", good[:8] + b"\xff\0\0\0" + good[12:]), ("with one bit flipped", good[:-20] + bytes([good[-20] ^ 4]) + good[-19:])):
+        slx.write_bytes(bad)
+        tap.equal(encrypt() == want, True, f"a sidecar that is {name} is not trusted by encrypt")
+        r = sluice("index", track)
+        tap.ok(r.code == 0 and slx.read_bytes() == good, f"a sidecar that is {name} is rebuilt by index", r)
+    other = work / "a" / "u.mp4"
+    other.write_bytes(synth.around_moof()[0])
+    sluice("index", other)
+    shutil.copyfile(other.with_name("u.mp4.slx"), slx)
+    tap.equal(encrypt() == want, True, "a sidecar of another file is not trusted")
+    sluice("index", track)
+    data = bytearray(track.read_bytes())
+    data[boxes.audio(bytes(data)).samples[0].offset] ^= 1
+    track.write_bytes(bytes(data))
+    (work / "fresh.mp4").write_bytes(bytes(data))
+    sluice.encrypt(work / "fresh.mp4", work / "p.mp4", "cenc", KID, KEY)
+    tap.equal(encrypt(), (work / "p.mp4").read_bytes(), "a stale sidecar (same size, other content) is not trusted")
+    sluice("index", track)
+    os.utime(track, ns=(10 ** 18, 10 ** 18))
+    tap.equal(encrypt(), (work / "p.mp4").read_bytes(), "another mtime makes it stale too")
+
+
+def inspect(tap, sluice, work):
+    track = work / "t.mp4"
+    for build in (synth.indexed, synth.negative_offsets, synth.large_sizes, synth.around_moof):
+        data, samples = build()
+        track.write_bytes(data)
+        text, js = sluice("inspect", track), sluice("inspect", track, "--json")
+        tap.ok(text.code == 0 and all(w in text.out.decode() for w in ("moof", "trun", "mp4a")), f"inspect {build.__name__}: the tree", text)
+        try:
+            tree = json.loads(js.out)
+        except ValueError as e:
+            tap.ok(False, f"inspect {build.__name__} --json is JSON", repr(e))
+            continue
+        tap.ok(js.code == 0, f"inspect {build.__name__} --json is JSON")
+        flat = json.dumps(tree)
+        missing = [b for b in boxes.walk(data) if str(b.start) not in flat or b.type.decode() not in flat]
+        tap.ok(not missing, f"inspect {build.__name__}: every top-level box with its offset", missing)
+    locked = work / "locked.mp4"
+    sluice.encrypt(track, locked, "cbcs", KID, KEY)
+    r = sluice("inspect", locked)
+    text = r.out.decode().lower().replace("-", "")
+    tap.ok(r.code == 0 and "cbcs" in text and KID in text, "inspect shows scheme and KID", r.out.decode()[:500])
+    tap.ok(KEY not in r.out.decode(), "inspect shows no key")
+
+
+def bad_files(tap, sluice, work):
+    """The fuzz corpus of another project: any end but a crash or a hang."""
+    folder = VECTORS / "malformed"
+    if not folder.is_dir():
+        tap.skip("malformed files", f"{folder} is not there")
+        return
+    wrong, count = [], 0
+    for path in sorted(folder.glob("*.bin")):
+        count += 1
+        for argv in (["inspect", path], ["encrypt", path, work / "o.mp4", *ENCRYPT], ["decrypt", path, work / "o.mp4", "--key", f"{KID}:{KEY}"]):
+            r = sluice(*argv, timeout=20)
+            if r.code not in (0, 1) or (r.code == 1 and not r.err.startswith("sluice: ")):
+                wrong.append(f"{argv[0]} {path.name}: {r}")
+            if r.code and (work / "o.mp4").exists():
+                wrong.append(f"{argv[0]} {path.name}: left a file behind")
+            (work / "o.mp4").unlink(missing_ok=True)
+    tap.ok(count > 10 and not wrong, f"{count} malformed files through inspect, encrypt and decrypt: no crash, no hang, nothing left behind", "\n".join(wrong[:20]))
+    source = bytearray(synth.plain()[0])
+    codes = {}
+    for i in range(0, len(source), 9):
+        (work / "f.mp4").write_bytes(bytes(source[:i]) + bytes([source[i] ^ 0x40]) + bytes(source[i + 1:]))
+        r = sluice("encrypt", work / "f.mp4", "-", *ENCRYPT, timeout=20)
+        codes[r.code] = codes.get(r.code, 0) + 1
+        if r.code == 1 and r.out:
+            wrong.append(f"byte {i}: output before an error")
+    tap.ok(set(codes) <= {0, 1} and not wrong, "flipped bytes through the command line: status 0 or 1", f"{codes} {wrong[:5]}")
+
+
+def modes(tap, sluice, work):
+    """What is not a plain readable file."""
+    fifo = work / "fifo"
+    os.mkfifo(fifo)
+    r = run("timeout", "-k", "1", "5", sluice.path, "inspect", fifo)
+    tap.ok(r.code == 1 and one_line(r), "a FIFO as input is refused, not waited for", r)
+    r = sluice("inspect", "/dev/zero", timeout=20)
+    tap.ok(r.code == 1, "a device as input is refused", r)
+    if os.getuid():
+        secret = work / "secret.mp4"
+        secret.write_bytes(synth.plain()[0])
+        secret.chmod(stat.S_IWUSR)
+        r = sluice("encrypt", secret, work / "o.mp4", *ENCRYPT)
+        tap.ok(r.code == 1 and one_line(r), "an unreadable input", r)
+    else:
+        tap.skip("an unreadable input", "root reads every file")
+
+
+def main():
+    tap = Tap()
+    sluice = Sluice(sys.argv[1])
+    for part in (usage, failures, streams, sidecars, inspect, bad_files, modes):
+        if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
+            continue
+        with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:
+            try:
+                part(tap, sluice, pathlib.Path(work))
+            except (OSError, ValueError, KeyError, IndexError) as e:
+                tap.ok(False, f"{part.__name__}: runs to its end", repr(e))
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()
