@@ -27,7 +27,8 @@ static void check(const struct frag_moof *m, const struct frag_samples *s, size_
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < 8)
     return 0;
-  struct frag_defaults defaults = {.track_id = 1, .num_entries = 1u + data[0] % 2, .sample_duration = load_be16(data + 1),
+  struct frag_defaults defaults = {.track_id = 1, .num_entries = 1u + data[0] % 2, .description_index = 1,
+                                   .sample_duration = load_be16(data + 1),
                                    .sample_size = data[3]};
   struct bytes moof = bytes_of(data + 8, size - 8);
   struct frag_place place = {.pos = data[4] * 16u, .file_start = data[5], .next_time = load_be16(data + 6)};

@@ -198,7 +198,11 @@ static enum err handle_init(struct builder *b, const struct box *box) {
   if (is_moov) {
     e = read_box(b, box, &raw);
     e = e ? e : init_parse(&b->init, &b->init_edits, b->mem, raw, box->pos, b->diag);
-    b->defaults = (struct frag_defaults){b->init.track_id, b->init.num_sinf, b->init.sample_duration, b->init.sample_size};
+    b->defaults = (struct frag_defaults){.track_id = b->init.track_id,
+                                         .num_entries = b->init.num_sinf,
+                                         .description_index = b->init.description_index,
+                                         .sample_duration = b->init.sample_duration,
+                                         .sample_size = b->init.sample_size};
   }
   if (is_moov || b->init_len)
     b->init_len = box->pos + box->len;

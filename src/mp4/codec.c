@@ -390,6 +390,20 @@ static bool find_child(struct box *out, struct reader r, uint32_t type) {
   return false;
 }
 
+// Whole boxes fill the entry; only QuickTime's ending zeros may follow them. What is appended must be found again.
+static enum err check_children(struct codec_info *io, struct reader r, unsigned stsd_version) {
+  while (rd_left(&r) >= 8) {
+    struct box b;
+    enum err e = box_next(&b, &r);
+    if (e)
+      return e;
+  }
+  io->children_len = (uint32_t)rd_pos(&r);
+  if (rd_left(&r) && !(stsd_version == 0 && rd_left(&r) == 4 && load_be32(r.p) == 0))
+    return ERR_MALFORMED;
+  return ERR_OK;
+}
+
 static enum err by_format(struct codec_info *io, uint32_t format, const char *name, struct bytes config) {
   switch (format) {
   case FOURCC('m', 'p', '4', 'a'): return parse_esds(io, config);
@@ -436,6 +450,9 @@ enum err codec_parse(struct codec_info *out, struct box_trail *t, const struct b
   snprintf(c.codecs, sizeof c.codecs, "%s", name);
   struct reader children = rd_of(entry->body);
   rd_skip(&children, head);
+  e = check_children(&c, children, stsd_version);
+  if (e)
+    return trail_fail(t, e, entry->pos, "the boxes in the sample entry do not fill it");
   struct box sinf;
   if (find_child(&sinf, children, FOURCC('s', 'i', 'n', 'f')))
     return trail_fail(t, ERR_PROTECTED, entry->pos, NULL);

@@ -7,6 +7,7 @@ struct codec_info {
   uint32_t channel_mask;          // AC-3 family: ETSI TS 102 366 E.1.3.1.8 order, bit 15 = left
   uint32_t joc_complexity;        // E-AC-3 with joint object coding, else 0
   uint32_t bit_depth;             // lossless codecs, else 0
+  uint32_t children_len;          // bytes of the entry's payload up to the end of its last child: where a sinf goes
   char codecs[64];                // RFC 6381, NUL-terminated
 };
 

@@ -36,7 +36,6 @@ struct traf {
   bool has_tfhd, has_tfdt;
   uint64_t base, next; // where data offsets count from; where a trun without one starts
   uint32_t duration, size;
-  bool next_is_implied; // the trun before left the position where a reader finds it
   uint64_t first_sample, num_samples;
   int64_t delta;
 };
@@ -77,7 +76,7 @@ static enum err parse_tfhd(struct frag_parser *p, struct traf *k) {
   k->base = absolute ? rd_u64(&r) : by_moof || !p->any_traf ? p->place.pos : p->last_data;
   if (absolute && __builtin_add_overflow(k->base, p->place.file_start, &k->base))
     return trail_fail(&p->t, ERR_OVERFLOW, b->pos, "base_data_offset");
-  uint32_t index = flags & TFHD_DESCRIPTION_INDEX ? rd_u32(&r) : 1;
+  uint32_t index = flags & TFHD_DESCRIPTION_INDEX ? rd_u32(&r) : p->defaults->description_index;
   k->duration = flags & TFHD_DURATION ? rd_u32(&r) : p->defaults->sample_duration;
   k->size = flags & TFHD_SIZE ? rd_u32(&r) : p->defaults->sample_size;
   if (flags & TFHD_FLAGS)
@@ -235,14 +234,12 @@ static void store_default_sizes(struct frag_samples *s, uint64_t first, uint32_t
       store_size(s, first + i, size);
 }
 
-// The data offset's edits: rewritten where it stands, inserted where a reader could not know it.
+// The data offset's edits: rewritten where it stands, else inserted. Readers disagree about truns without one.
 static enum err edit_trun(struct frag_parser *p, struct traf *k, const struct trun *u, const struct box *b) {
   uint64_t at = b->pos + b->head_len;
   uint32_t edit;
   enum err e = ERR_OK;
   bool insert = !(u->flags & TRUN_DATA_OFFSET);
-  if (insert && k->next_is_implied)
-    return ERR_OK;
   if (insert) {
     e = add_size(p, b, &edit);
     if (e)
@@ -289,10 +286,8 @@ static enum err parse_trun(struct frag_parser *p, struct traf *k, const struct b
     return e;
   if (u.flags & TRUN_DATA_OFFSET && __builtin_add_overflow((int64_t)k->base, (int64_t)u.data_offset, (int64_t *)&k->next))
     return trail_fail(&p->t, ERR_OVERFLOW, b->pos, "data offset");
-  if (!u.num) { // its offset points at nothing and stays as it is
-    k->next_is_implied = false;
+  if (!u.num) // its offset points at nothing and stays as it is
     return ERR_OK;
-  }
   if (u.num > IX_MAX_FRAG_SAMPLES - o->num_samples)
     return trail_fail(&p->t, ERR_LIMIT, b->pos, "more than %d samples in one fragment", IX_MAX_FRAG_SAMPLES);
   e = read_samples(p, k, &u, b->pos, &len, &ticks);
@@ -302,7 +297,6 @@ static enum err parse_trun(struct frag_parser *p, struct traf *k, const struct b
     e = add_span(p, k, len, u.num, b->pos);
   if (e)
     return e;
-  k->next_is_implied = len != 0;
   if (!(u.flags & TRUN_SIZE))
     store_default_sizes(p->samples, p->samples->num, u.num, k->size);
   p->samples->num += u.num;

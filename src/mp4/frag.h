@@ -6,7 +6,7 @@
 // What fragments of a file share.
 struct frag_defaults {
   uint32_t track_id, num_entries;
-  uint32_t sample_duration, sample_size; // trex
+  uint32_t description_index, sample_duration, sample_size; // trex
 };
 
 // Where samples go. While measuring (both arrays NULL) they are only counted; while filling they are stored.

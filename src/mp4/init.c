@@ -9,6 +9,7 @@ struct trak {
   struct bytes extended_language;
   int64_t edit_media_time;
   struct box entries[IX_MAX_SINF];
+  uint32_t children_len[IX_MAX_SINF]; // of each entry's payload, up to the end of the last child
   bool has_samples, has_stsd;
   // moov, trak, mdia, minf, stbl, stsd: what grows when an entry grows
   struct box parents[MAX_PARENTS];
@@ -190,11 +191,11 @@ static enum err parse_mvex(struct init_parser *p, struct reader r) {
     struct reader x = box_reader(&r, &b);
     rd_skip(&x, 4);
     uint32_t track = rd_u32(&x);
-    rd_skip(&x, 4);
-    uint32_t duration = rd_u32(&x), size = rd_u32(&x);
+    uint32_t index = rd_u32(&x), duration = rd_u32(&x), size = rd_u32(&x);
     if (x.err)
       return trail_fail(&p->t, x.err, b.pos, "trex");
     if (track == p->trak.track_id) {
+      p->info.description_index = index;
       p->info.sample_duration = duration;
       p->info.sample_size = size;
       p->has_trex = true;
@@ -291,7 +292,7 @@ static enum err add_edits(struct init_parser *p) {
     const struct box *b = &k->entries[i];
     uint32_t pos = (uint32_t)(p->t.base + b->pos);
     struct ix_edit type = {.pos = pos + 4, .del = 4, .value = FOURCC('e', 'n', 'c', 'a'), .kind = IX_ENTRY};
-    struct ix_edit sinf = {.pos = pos + (uint32_t)b->len, .value = b->type, .kind = IX_SINF};
+    struct ix_edit sinf = {.pos = pos + b->head_len + k->children_len[i], .value = b->type, .kind = IX_SINF};
     if (b->head_len == 16) { // the size stands behind the type
       e = add_edit(p, type);
       e = e ? e : add_size(p, b, IX_SCOPE_SINF, 1);
@@ -338,12 +339,21 @@ enum err init_parse(struct init_info *out, struct list *edits, struct alloc *mem
     return e;
   e = check_kind(&p);
   struct trak *k = &p.trak;
+  uint32_t depth = p.t.depth;
+  for (uint32_t i = 1; !e && i < k->num_parents; i++)
+    trail_in(&p.t, k->parents[i].type);
   for (uint32_t i = 0; !e && i < k->num_entries; i++) {
-    struct codec_info c;
+    struct codec_info c = {0};
+    trail_in(&p.t, k->entries[i].type);
     e = codec_parse(&c, &p.t, &k->entries[i], k->stsd_version);
     if (!e && i == 0)
       p.info.codec = c;
+    k->children_len[i] = e ? 0 : c.children_len;
+    if (!e)
+      trail_out(&p.t);
   }
+  if (!e)
+    p.t.depth = depth;
   e = e ? e : add_edits(&p);
   if (e)
     return e;
