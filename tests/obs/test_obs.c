@@ -1,0 +1,162 @@
+#include "obs/access.h"
+#include "obs/log.h"
+#include "obs/metrics.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct obs_worker sets[2];
+
+static char *scrape(void) {
+  static char text[1 << 17];
+  const struct obs_worker *const all[] = {&sets[0], &sets[1]};
+  struct writer w = wr_of(text, sizeof text - 1);
+  metrics_write(&w, all, (const char *const[]){"0", "shared"}, 2);
+  cr_assert(wr_ok(&w), "%zu bytes", w.n);
+  text[w.n] = 0;
+  return text;
+}
+
+Test(metrics, every_sample_belongs_to_a_typed_metric_of_ours) {
+  char name[128], types[8192] = "\n";
+  for (char *line = strtok(scrape(), "\n"); line; line = strtok(NULL, "\n")) {
+    if (sscanf(line, "# TYPE %127s", name) == 1) {
+      char known[160];
+      snprintf(known, sizeof known, "\n%s\n", name);
+      cr_assert_null(strstr(types, known), "%s is declared twice", name);
+      strcat(strcat(types, name), "\n");
+    } else if (line[0] != '#') {
+      size_t n = strcspn(line, "{ ");
+      snprintf(name, sizeof name, "\n%.*s", (int)n, line);
+      for (const char *const *s = (const char *const[]){"_bucket", "_sum", "_count", NULL}; *s; s++) {
+        char *tail = strstr(name, *s);
+        if (tail && strlen(tail) == strlen(*s))
+          *tail = 0;
+      }
+      strcat(name, "\n");
+      cr_assert_eq(strncmp(name, "\nsluice_", 8), 0, "%s", line);
+      cr_assert(strstr(types, name), "no type before: %s", line);
+    }
+  }
+}
+
+Test(metrics, histograms_are_cumulative_and_in_seconds) {
+  uint64_t durations[] = {0, 8191, 8192, 1000000, 4000000000, 400000000000};
+  for (int i = 0; i < 6; i++)
+    histogram_add(&sets[0].ttfb, durations[i]);
+  char *t = scrape();
+  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_bucket{worker=\"0\",le=\"8.192e-06\"} 2\n"));
+  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_bucket{worker=\"0\",le=\"1.6384e-05\"} 3\n"));
+  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_bucket{worker=\"0\",le=\"0.001048576\"} 4\n"));
+  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_bucket{worker=\"0\",le=\"+Inf\"} 6\n"));
+  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_count{worker=\"0\"} 6\n"));
+  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_sum{worker=\"0\"} 404.001016383\n"));
+}
+
+Test(metrics, requests_and_errors_are_counted_where_they_belong) {
+  obs_request(&sets[0], 206, 1000, 1, 2);
+  obs_request(&sets[1], 404, 10, 1, 2);
+  obs_error(&sets[1], OBS_err_not_found);
+  struct obs_worker sum;
+  metrics_sum(&sum, (const struct obs_worker *const[]){&sets[0], &sets[1]}, 2);
+  cr_assert_eq(sum.status_2xx, 1);
+  cr_assert_eq(sum.status_4xx, 1);
+  cr_assert_eq(sum.bytes_sent, 1010);
+  cr_assert_eq(sum.err_not_found, 1);
+  char *t = scrape();
+  cr_assert(strstr(t, "sluice_errors_total{worker=\"shared\",reason=\"not_found\"} 1\n"));
+  cr_assert(strstr(t, "sluice_sent_bytes_total{worker=\"0\"} 1000\n"));
+}
+
+static char path[64];
+
+static char *read_back(void) {
+  static char text[1 << 22];
+  FILE *f = fopen(path, "r");
+  size_t n = fread(text, 1, sizeof text - 1, f);
+  fclose(f);
+  text[n] = 0;
+  return text;
+}
+
+static void fill(struct access_record *r, const char *what) {
+  *r = (struct access_record){.wall_ns = 1790000000ull * 1000000000u, .bytes = 42, .duration_us = 1500, .ttfb_us = 250,
+                              .ip = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 7}, .status = 200, .method = 'G'};
+  r->path_len = (uint16_t)strlen(what);
+  memcpy(r->path, what, r->path_len);
+}
+
+static struct access_log *open_log(enum access_format format, unsigned rings) {
+  struct access_log *log;
+  strcpy(path, "/tmp/sluice-access-XXXXXX");
+  close(mkstemp(path));
+  cr_assert_eq(access_open(&log, path, format, rings), ERR_OK);
+  return log;
+}
+
+Test(access, combined_lines_escape_what_clients_send) {
+  struct access_log *log = open_log(ACCESS_COMBINED, 1);
+  struct access_record *r = access_slot(access_ring(log, 0));
+  fill(r, "/a\"\n\\\xff");
+  r->agent_len = 4;
+  memcpy(r->agent, "cu\trl", 4);
+  access_push(access_ring(log, 0));
+  access_close(log);
+  cr_assert_str_eq(read_back(), "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET /a\\x22\\x0a\\x5c\\xff HTTP/1.1\" 200 42 \"-\" \"cu\\x09r\"\n");
+  unlink(path);
+}
+
+Test(access, json_lines) {
+  struct access_log *log = open_log(ACCESS_JSON, 1);
+  fill(access_slot(access_ring(log, 0)), "/x\"y");
+  access_push(access_ring(log, 0));
+  access_close(log);
+  cr_assert_str_eq(read_back(), "{\"time\":\"2026-09-21T14:13:20.000Z\",\"ip\":\"192.0.2.7\",\"method\":\"GET\",\"path\":\"/x\\u0022y\",\"status\":200,"
+                                "\"bytes\":42,\"duration\":0.001500,\"ttfb\":0.000250,\"tls\":false,\"range\":\"\",\"referer\":\"\",\"agent\":\"\"}\n");
+  unlink(path);
+}
+
+Test(access, a_full_ring_drops_and_counts_and_never_waits) {
+  struct access_log *log = open_log(ACCESS_COMBINED, 2);
+  uint64_t pushed = 0, lost = 0, written, dropped;
+  for (int i = 0; i < 20000; i++) {
+    struct access_record *r = access_slot(access_ring(log, (unsigned)i % 2));
+    if (r) {
+      fill(r, "/p");
+      access_push(access_ring(log, (unsigned)i % 2));
+      pushed++;
+    } else {
+      lost++;
+    }
+  }
+  usleep(200000);
+  access_counts(log, &written, &dropped);
+  cr_assert_eq(dropped, lost);
+  cr_assert_gt(lost, 0u, "the writer kept up with 20,000 lines at once?");
+  cr_assert_eq(written, pushed);
+  access_close(log);
+  uint64_t lines = 0;
+  for (const char *p = read_back(); (p = strchr(p, '\n')); p++)
+    lines++;
+  cr_assert_eq(lines, written);
+  unlink(path);
+}
+
+Test(access, reopen_follows_a_renamed_file) {
+  struct access_log *log = open_log(ACCESS_COMBINED, 1);
+  char moved[80];
+  snprintf(moved, sizeof moved, "%s.1", path);
+  cr_assert_eq(rename(path, moved), 0);
+  access_reopen(log);
+  for (int i = 0; i < 100 && access(path, F_OK); i++)
+    usleep(10000);
+  fill(access_slot(access_ring(log, 0)), "/new");
+  access_push(access_ring(log, 0));
+  access_close(log);
+  cr_assert(strstr(read_back(), "/new"));
+  unlink(path);
+  unlink(moved);
+}
