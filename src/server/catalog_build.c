@@ -79,7 +79,7 @@ static enum err protect(struct catalog *c, struct full_track *f, struct key_reco
   if (in->scheme != SCHEME_CLEAR) {
     char la_url[KEYRING_URL_MAX];
     struct drm_settings set;
-    keyring_drm(&set, la_url, in->st->keyring, in->asset);
+    keyring_drm(&set, la_url, in->st->keyring, c->own_url, in->asset);
     struct key_query q = {.asset = in->asset, .epoch = in->epoch, .scheme = in->scheme, .label = drm_label(&set, ix->h->format)};
     e = keys_lookup(key, in->st->keyring->set, &q);
     metric_add_shared(e ? &c->metrics->keys_missing : &c->metrics->keys_derived, 1);
@@ -324,7 +324,7 @@ static void build_text(struct catalog *c, struct made *out, const struct setting
     k->st = st;
     k->r = r;
     k->epoch = epoch;
-    keyring_drm(&k->drm, k->la_url, st->keyring, r->asset);
+    keyring_drm(&k->drm, k->la_url, st->keyring, c->own_url, r->asset);
     bool one = r->track.n != 0;
     out->status = CAT_OK;
     if (one)

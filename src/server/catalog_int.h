@@ -71,7 +71,7 @@ enum { QUEUE_JOBS = 4096, MAX_HELPERS = 64, ENTRY_BUCKETS = 1 << 17, ENTRIES_MAX
 
 struct catalog {
   pthread_mutex_t lock; // entries, settings, free tracks
-  struct settings *settings;
+  struct settings *settings, *first; // first: of the start, which server->first points into
   struct config *_Atomic *published; // server->config
   _Atomic uint64_t generation;
   _Atomic uint64_t revalidate_ms;
@@ -82,6 +82,7 @@ struct catalog {
   const struct aes_ops *ops;
   struct obs_worker *metrics; // shared adds
   int root_fd, cache_fd;
+  char own_url[300]; // set before anybody asks
   struct entry *_Atomic *buckets;
   uint64_t num_entries, text_bytes;
   uint32_t hand; // of the eviction clock

@@ -72,6 +72,13 @@ void catalog_reload(struct catalog *c, struct config *config, struct keyring *ke
   quiet_retire(c->quiet, &old->item, settings_quiet);
 }
 
+void catalog_set_own_url(struct catalog *c, const char *url) {
+  pthread_mutex_lock(&c->lock);
+  strncpy(c->own_url, url, sizeof c->own_url - 1);
+  pthread_mutex_unlock(&c->lock);
+  catalog_changed(c);
+}
+
 struct epoch_store *catalog_epochs(struct catalog *c) { return c->epochs; }
 
 struct keyring *catalog_keyring(struct catalog *c) {
@@ -229,6 +236,8 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
   ok = ok && start_threads(c, o->config, error);
   if (ok) {
     c->epochs = o->epochs;
+    c->first = c->settings;
+    atomic_fetch_add(&c->first->refs, 1);
     atomic_store(c->published, o->config);
     return c;
   }
@@ -270,6 +279,8 @@ void catalog_free(struct catalog *c) {
   }
   if (c->settings)
     settings_put(c->settings);
+  if (c->first)
+    settings_put(c->first);
   sources_free(c->sources);
   cache_free(c->cache);
   epoch_store_close(c->epochs);

@@ -16,6 +16,9 @@ struct catalog_options {
 // catalog_new opens the media folder and starts helper threads. NULL and the error on failure; nothing is taken then.
 struct catalog *catalog_new(const struct catalog_options *o, struct config_error *error);
 
+// catalog_set_own_url says where this server can be reached, for licence URLs. Before SERVER_READY.
+void catalog_set_own_url(struct catalog *c, const char *url);
+
 // catalog_reload swaps configuration and keys in. catalog_changed makes every name be looked at anew (after a rotation).
 void catalog_reload(struct catalog *c, struct config *config, struct keyring *keyring);
 void catalog_changed(struct catalog *c);

@@ -103,17 +103,12 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
   return true;
 }
 
-static bool make_public_url(struct keyring *k, const struct config *c) {
-  if (*c->public_url) {
-    size_t n = strlen(c->public_url);
-    k->public_url = strndup(c->public_url, n - (c->public_url[n - 1] == '/'));
-    return k->public_url != NULL;
-  }
-  const struct config_addr *a = c->listen.num ? &c->listen.a[0] : &c->tls_listen.a[0];
-  bool any = !strcmp(a->host, "0.0.0.0") || !strcmp(a->host, "::");
-  bool six = strchr(a->host, ':') && !any;
-  return asprintf(&k->public_url, "%s://%s%s%s:%u", c->listen.num ? "http" : "https", six ? "[" : "",
-                  any ? "localhost" : a->host, six ? "]" : "", a->port) >= 0;
+static bool copy_public_url(struct keyring *k, const char *url) {
+  size_t n = strlen(url);
+  if (n == 0)
+    return true;
+  k->public_url = strndup(url, n - (url[n - 1] == '/'));
+  return k->public_url != NULL;
 }
 
 struct keyring *keyring_load(const struct config *c, bool create, struct config_error *error) {
@@ -128,7 +123,7 @@ struct keyring *keyring_load(const struct config *c, bool create, struct config_
   secret_alloc_init(&k->mem, KEYS_MEMORY);
   k->insecure = c->insecure_clearkey;
   k->inband_pssh = c->inband_pssh;
-  bool ok = make_public_url(k, c) || config_fail(error, "out of memory");
+  bool ok = copy_public_url(k, c->public_url) || config_fail(error, "out of memory");
   if (ok && *c->keys && !read_secret(&k->mem, &text, c->keys, KEYS_MAX_FILE))
     ok = config_fail(error, "%s: %s", c->keys, strerror(errno));
   if (ok && keys_parse(&k->mem.base, &k->set, &k->info, text, &diag)) {
@@ -160,11 +155,12 @@ void keyring_put(struct keyring *k) {
   free(k);
 }
 
-void keyring_drm(struct drm_settings *out, char la_url[KEYRING_URL_MAX], const struct keyring *k, struct bytes asset) {
+void keyring_drm(struct drm_settings *out, char la_url[KEYRING_URL_MAX], const struct keyring *k, const char *own_url,
+                 struct bytes asset) {
   *out = *keys_drm(k->set, asset);
   out->identity = k->insecure;
   if (k->insecure) {
-    int n = snprintf(la_url, KEYRING_URL_MAX, "%s/{asset}/{scheme}/{epoch}/license", k->public_url);
+    int n = snprintf(la_url, KEYRING_URL_MAX, "%s/{asset}/{scheme}/{epoch}/license", k->public_url ? k->public_url : own_url);
     out->systems |= drm_bit(DRM_CLEARKEY);
     if (out->clearkey.la_url.n == 0 && n > 0 && n < KEYRING_URL_MAX)
       out->clearkey.la_url = bytes_of(la_url, (size_t)n);

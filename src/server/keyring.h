@@ -23,7 +23,7 @@ struct keyring {
   struct keyset *set;
   struct keys_info info;
   bool insecure;    // --insecure-clearkey
-  char *public_url; // for ClearKey licence URLs, without slash at the end
+  char *public_url; // for ClearKey licence URLs, without slash at the end; NULL: not configured
   bool inband_pssh;
   _Atomic uint32_t refs;
 };
@@ -35,9 +35,11 @@ struct keyring *keyring_ref(struct keyring *k);
 void keyring_put(struct keyring *k); // NULL is a no-op
 
 // keyring_drm gives the settings for an asset with what this server adds (ClearKey, identity, in-band pssh). `la_url` is
-// space for the licence URL template; slices of the result point into it and into the keyring.
+// space for the licence URL template; slices of the result point into it and into the keyring. `own_url` is where this
+// server can be reached when the configuration does not say.
 enum { KEYRING_URL_MAX = 512 };
-void keyring_drm(struct drm_settings *out, char la_url[KEYRING_URL_MAX], const struct keyring *k, struct bytes asset);
+void keyring_drm(struct drm_settings *out, char la_url[KEYRING_URL_MAX], const struct keyring *k, const char *own_url,
+                 struct bytes asset);
 
 // Epochs with their journal in state_dir (rotations.journal): replayed at start, a line appended and synced for each
 // rotation before it takes effect, compacted when it has grown. Thread-safe.

@@ -2,10 +2,13 @@
 #include "server/server.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "obs/log.h"
 #include "server/admin_http.h"
@@ -36,7 +39,18 @@ static bool open_access(struct server *s, const struct config *c, struct config_
   return true;
 }
 
+// The media folder is looked at before anything is made: a wrong path leaves no secret behind.
+static bool media_there(const struct config *c, struct config_error *error) {
+  int fd = open(c->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0)
+    return config_fail(error, "%s: cannot open the media folder: %s", c->media, strerror(errno));
+  close(fd);
+  return true;
+}
+
 static bool make_catalog(struct server *s, struct startup *up, struct config_error *error) {
+  if (!media_there(up->config, error))
+    return false;
   up->keyring = keyring_load(up->config, true, error);
   if (!up->keyring)
     return false;
@@ -111,6 +125,18 @@ static void serve(struct server *s, const sigset_t *signals, const char *file, c
   workers_drain(s, server_config(s)->drain_timeout);
 }
 
+// As others reach this server: the port may have been chosen by the system.
+static void set_own_url(struct server *s) {
+  const struct config *c = s->first;
+  const struct config_addr *a = c->listen.num ? &c->listen.a[0] : &c->tls_listen.a[0];
+  bool any = !strcmp(a->host, "0.0.0.0") || !strcmp(a->host, "::");
+  bool six = strchr(a->host, ':') && !any;
+  char url[300];
+  snprintf(url, sizeof url, "%s://%s%s%s:%u", c->listen.num ? "http" : "https", six ? "[" : "", any ? "localhost" : a->host,
+           six ? "]" : "", workers_port(s, 0));
+  catalog_set_own_url(s->catalog, url);
+}
+
 static bool start(struct server *s, struct startup *up, struct config_error *error) {
   const struct config *c = up->config;
   s->first = c;
@@ -148,6 +174,7 @@ int server_run(struct config *config, const char *file, const struct config_flag
   signal(SIGPIPE, SIG_IGN);
   bool ok = start(s, &up, &error);
   if (ok) {
+    set_own_url(s);
     log_listening(s);
     atomic_store(&s->state, SERVER_READY);
     serve(s, &signals, file, flags);

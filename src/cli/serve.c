@@ -1,0 +1,76 @@
+// sluice serve
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "server/keyring.h"
+#include "server/options.h"
+#include "server/server.h"
+#include "server/worker.h"
+#include "simd/aes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+// Everything that starting would look at, without making or taking anything.
+static int check(const struct config *c) {
+  struct config_error error;
+  int fd = open(c->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0)
+    return cli_error(c->media, "cannot open the media folder: %s", strerror(errno));
+  close(fd);
+  struct keyring *k = keyring_load(c, false, &error);
+  if (!k || !workers_check(c, &error)) {
+    fprintf(stderr, "sluice: %s\n", error.text);
+    keyring_put(k);
+    return EXIT_FAILED;
+  }
+  keyring_put(k);
+  printf("configuration is valid\n");
+  return EXIT_DONE;
+}
+
+int cmd_serve(int argc, char **argv) {
+  struct config_flags flags = {0};
+  struct config_error error;
+  const char *file = NULL;
+  bool only_check = false;
+  for (int i = 1; i < argc;) {
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+      cli_help("serve", NULL);
+      printf("\n");
+      config_help(stdout);
+      return EXIT_DONE;
+    }
+    if (strcmp(argv[i], "--check") == 0) {
+      only_check = true;
+      i++;
+      continue;
+    }
+    if (strcmp(argv[i], "-c") == 0 || strcmp(argv[i], "--config") == 0) {
+      if (i + 1 == argc)
+        return cli_usage("serve", "%s needs a file", argv[i]);
+      file = argv[i + 1];
+      i += 2;
+      continue;
+    }
+    int taken = config_flag(&flags, argc, argv, &i, &error);
+    if (taken < 0)
+      return cli_usage("serve", "%s", error.text);
+    if (!taken)
+      return cli_usage("serve", "unknown argument '%s'", argv[i]);
+  }
+  const struct aes_ops *ops = cli_kernel();
+  if (!ops)
+    return EXIT_FAILED;
+  struct config *c = config_load(file, &flags, &error);
+  if (!c) {
+    fprintf(stderr, "sluice: %s\n", error.text);
+    return EXIT_USAGE;
+  }
+  if (!only_check)
+    return server_run(c, file, &flags, ops);
+  int status = check(c);
+  config_free(c);
+  return status;
+}

@@ -1,0 +1,464 @@
+// The catalogue without a network: this thread plays the worker.
+#include "server/catalog.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "server/catalog_int.h"
+#include "server/catalog_new.h"
+#include "simd/aes.h"
+#include "synth.h"
+
+static char dir[64], media[80], state[80];
+static struct quiet quiet;
+static struct obs_worker metrics[2];
+static struct config *_Atomic published;
+static struct catalog *cat;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+
+struct waiting {
+  struct cat_wait w; // first
+  bool woken;
+};
+
+static void wake(struct cat_wait *w) {
+  pthread_mutex_lock(&lock);
+  ((struct waiting *)(void *)w)->woken = true;
+  pthread_cond_broadcast(&cond);
+  pthread_mutex_unlock(&lock);
+}
+
+static void await(struct waiting *w) {
+  quiet_leave(&quiet, 0);
+  pthread_mutex_lock(&lock);
+  while (!w->woken)
+    pthread_cond_wait(&cond, &lock);
+  w->woken = false;
+  pthread_mutex_unlock(&lock);
+  quiet_enter(&quiet, 0);
+}
+
+static void write_track(const char *name, const struct synth_options *o) {
+  struct synth s;
+  char path[200];
+  snprintf(path, sizeof path, "%s/%s", media, name);
+  for (char *p = path + strlen(media) + 1; (p = strchr(p, '/')); p++) {
+    *p = 0;
+    mkdir(path, 0755);
+    *p = '/';
+  }
+  synth_make(&s, o);
+  cr_assert_eq(synth_write(&s, path, o->folder), 0);
+  synth_free(&s);
+}
+
+static struct config *configure(const char *more_yaml) {
+  struct config_error error;
+  char text[1024];
+  snprintf(text, sizeof text, "%s/sluice.yaml", dir);
+  FILE *f = fopen(text, "w");
+  fprintf(f, "media: %s\nstate_dir: %s\nhelper_threads: 3\ncache_clear: 4M\nrevalidate: 50ms\nnegative_ttl: 0\n%s", media, state,
+          more_yaml);
+  fclose(f);
+  struct config *c = config_load(text, NULL, &error);
+  cr_assert(c, "%s", error.text);
+  return c;
+}
+
+static void start(const char *yaml) {
+  struct config_error error;
+  struct config *c = configure(yaml);
+  struct keyring *k = keyring_load(c, true, &error);
+  cr_assert(k, "%s", error.text);
+  struct epoch_store *e = epoch_store_open(state, 1, clock_unix_ms(), &error);
+  cr_assert(e, "%s", error.text);
+  const char *why;
+  quiet_init(&quiet, 1);
+  struct catalog_options o = {.config = c, .keyring = k, .epochs = e, .published = &published, .quiet = &quiet,
+                              .ops = aes_ops_best(NULL, &why), .metrics = &metrics[1]};
+  cat = catalog_new(&o, &error);
+  cr_assert(cat, "%s", error.text);
+  quiet_enter(&quiet, 0);
+}
+
+static void setup(void) {
+  strcpy(dir, "/tmp/sluice-catalog-XXXXXX");
+  cr_assert(mkdtemp(dir));
+  snprintf(media, sizeof media, "%s/media", dir);
+  snprintf(state, sizeof state, "%s/state", dir);
+  mkdir(media, 0755);
+  write_track("album/song/low.mp4", &(struct synth_options){.num_frags = 20, .samples_per_trun = 30, .min_size = 1, .max_size = 400});
+  write_track("album/song/high.m4a", &(struct synth_options){.num_frags = 20, .samples_per_trun = 30, .min_size = 300, .max_size = 900});
+}
+
+static int remove_one(const char *p, const struct stat *st, int type, struct FTW *f) {
+  (void)st;
+  (void)type;
+  (void)f;
+  return remove(p);
+}
+
+static void teardown(void) {
+  quiet_leave(&quiet, 0);
+  catalog_free(cat);
+  nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+TestSuite(catalog, .init = setup, .fini = teardown, .timeout = 60);
+
+// Looks a path up as a worker does; the result has a hold. Returns the status.
+static int track(struct protected_track **out, const char *path) {
+  struct route r;
+  struct waiting w = {.w.wake = wake};
+  *out = NULL;
+  route_parse(&r, bytes_str(path));
+  cr_assert(r.kind != ROUTE_NONE, "%s", path);
+  int status = catalog_track(cat, out, &r, clock_mono_ms(), &metrics[0], &w.w);
+  if (status == CAT_WAIT) {
+    await(&w);
+    *out = w.w.track;
+    return w.w.status;
+  }
+  if (status == CAT_OK)
+    track_hold(*out);
+  return status;
+}
+
+static int text(struct text_doc **out, const char *path) {
+  struct route r;
+  struct waiting w = {.w.wake = wake};
+  *out = NULL;
+  route_parse(&r, bytes_str(path));
+  int status = catalog_text(cat, out, &r, clock_mono_ms(), &metrics[0], &w.w);
+  if (status == CAT_WAIT) {
+    await(&w);
+    *out = w.w.text;
+    return w.w.status;
+  }
+  if (status == CAT_OK)
+    text_hold(*out);
+  return status;
+}
+
+// Renders a range piece by piece into `buf`; the status of the first piece that fails.
+static int render(struct protected_track *t, struct plan_range want, uint8_t *buf) {
+  const char *why;
+  const struct aes_ops *ops = aes_ops_best(NULL, &why);
+  for (uint64_t off = want.off, end = want.off + want.len; off < end;) {
+    struct plan_range piece = track_piece(t, off);
+    struct plan_range r = {off, piece.off + piece.len < end ? piece.off + piece.len - off : end - off};
+    struct waiting w = {.w.wake = wake};
+    struct bytes src;
+    uint64_t src_off;
+    int status;
+    while ((status = track_source(cat, t, &src, &src_off, off, &metrics[0], &w.w)) == CAT_WAIT) {
+      await(&w);
+      if (w.w.status != CAT_OK)
+        return w.w.status;
+      if (w.w.block) {
+        src = bytes_of(w.w.block->p, w.w.block->n);
+        src_off = w.w.block->src_off;
+        status = CAT_OK;
+        break;
+      }
+    }
+    if (status != CAT_OK)
+      return status;
+    plan_render(&t->plan, ops, r, src, src_off, buf + (off - want.off));
+    block_free(w.w.block);
+    off += r.len;
+    quiet_point(&quiet, 0);
+  }
+  return CAT_OK;
+}
+
+static uint8_t *whole(struct protected_track *t) {
+  uint8_t *b = malloc(t->plan.total_len);
+  int status = render(t, (struct plan_range){0, t->plan.total_len}, b);
+  cr_assert_eq(status, CAT_OK, "%d", status);
+  return b;
+}
+
+// The same file by the shortest way: one read of the source, one call of plan_render.
+static uint8_t *direct(struct protected_track *t) {
+  const char *why;
+  uint64_t size = t->plan.ix->h->identity.size;
+  uint8_t *src = malloc(size), *out = malloc(t->plan.total_len);
+  cr_assert_eq(source_read(t->source, 0, src, size), ERR_OK);
+  plan_render(&t->plan, aes_ops_best(NULL, &why), (struct plan_range){0, t->plan.total_len}, bytes_of(src, size), 0, out);
+  free(src);
+  return out;
+}
+
+Test(catalog, pieces_through_the_cache_are_the_virtual_file) {
+  start("");
+  for (int scheme = 0; scheme < 2; scheme++) {
+    struct protected_track *t;
+    cr_assert_eq(track(&t, scheme ? "/album/song/cbcs/1/high.mp4" : "/album/song/cenc/1/low.mp4"), CAT_OK);
+    uint8_t *a = whole(t), *b = direct(t), *again = whole(t);
+    cr_assert_eq(memcmp(a, b, t->plan.total_len), 0);
+    cr_assert_eq(memcmp(a, again, t->plan.total_len), 0);
+    free(a);
+    free(b);
+    free(again);
+    track_drop(cat, t);
+  }
+  cr_assert_gt(metrics[0].cache_hits, 0u);
+}
+
+Test(catalog, init_and_segments_tile_the_file_behind_its_sidx) {
+  start("");
+  struct protected_track *t;
+  struct route r;
+  struct plan_range range;
+  cr_assert_eq(track(&t, "/album/song/cbcs/1/low/init.mp4"), CAT_OK);
+  route_parse(&r, bytes_str("/album/song/cbcs/1/low/init.mp4"));
+  cr_assert(track_resource(t, &r, &range));
+  cr_assert_eq(range.off, 0);
+  uint64_t at = range.len + plan_sidx_range(&t->plan).len;
+  for (r.kind = ROUTE_SEGMENT, r.segment = 1; track_resource(t, &r, &range); r.segment++) {
+    cr_assert_eq(range.off, at);
+    at += range.len;
+  }
+  cr_assert_eq(at, t->plan.total_len);
+  cr_assert_eq(r.segment, t->plan.segs->num + 1);
+  r.segment = 0;
+  cr_assert_not(track_resource(t, &r, &range));
+  track_drop(cat, t);
+}
+
+Test(catalog, statuses) {
+  start("schemes: [cbcs]\nassets:\n  - {prefix: free/, schemes: [clear]}\n");
+  write_track("free/song/t.cmfa", &(struct synth_options){.num_frags = 3, .samples_per_trun = 10, .min_size = 10, .max_size = 20});
+  struct protected_track *t;
+  struct text_doc *d;
+  cr_assert_eq(track(&t, "/album/song/cbcs/1/low.mp4"), CAT_OK);
+  track_drop(cat, t);
+  cr_assert_eq(track(&t, "/free/song/clear/1/t.mp4"), CAT_OK);
+  track_drop(cat, t);
+  cr_assert_eq(track(&t, "/album/song/cenc/1/low.mp4"), CAT_FORBIDDEN);
+  cr_assert_eq(track(&t, "/album/song/clear/1/low.mp4"), CAT_FORBIDDEN);
+  cr_assert_eq(track(&t, "/free/song/cbcs/1/t.mp4"), CAT_FORBIDDEN);
+  cr_assert_eq(track(&t, "/album/song/cbcs/1/none.mp4"), CAT_NOT_FOUND);
+  cr_assert_eq(track(&t, "/album/none/cbcs/1/low.mp4"), CAT_NOT_FOUND);
+  cr_assert_eq(track(&t, "/album/song/cbcs/2/low.mp4"), CAT_NOT_FOUND, "an epoch that is not yet");
+  cr_assert_eq(text(&d, "/none/cbcs/master.m3u8"), CAT_NOT_FOUND);
+  cr_assert_eq(text(&d, "/album/cbcs/master.m3u8"), CAT_NOT_FOUND, "a folder without tracks");
+  cr_assert_eq(text(&d, "/album/song/cbcs/1/low/key"), CAT_FORBIDDEN);
+}
+
+Test(catalog, nothing_outside_the_media_folder) {
+  char a[256], b[256];
+  start("");
+  write_track("../outside.mp4", &(struct synth_options){.num_frags = 2, .samples_per_trun = 5, .min_size = 5, .max_size = 9});
+  struct protected_track *t;
+  struct text_doc *d;
+  snprintf(a, sizeof a, "%s/outside.mp4", dir);
+  snprintf(b, sizeof b, "%s/album/song/link.mp4", media);
+  cr_assert_eq(symlink(a, b), 0);
+  cr_assert_neq(track(&t, "/album/song/cbcs/1/link.mp4"), CAT_OK);
+  snprintf(b, sizeof b, "%s/away", media);
+  cr_assert_eq(symlink(dir, b), 0);
+  cr_assert_neq(text(&d, "/away/cbcs/master.m3u8"), CAT_OK);
+  cr_assert_neq(track(&t, "/away/cbcs/1/outside.mp4"), CAT_OK);
+}
+
+Test(catalog, a_replaced_file_gets_new_tags_and_ivs_and_never_mixes) {
+  start("");
+  struct protected_track *was, *now;
+  cr_assert_eq(track(&was, "/album/song/cenc/1/low.mp4"), CAT_OK);
+  struct plan_range first = plan_segment_range(&was->plan, 0);
+  uint8_t *seg = malloc(first.len);
+  cr_assert_eq(render(was, first, seg), CAT_OK); // segment 0 is in RAM, the others are not
+  usleep(20000);
+  write_track("album/song/low.mp4", &(struct synth_options){.num_frags = 21, .samples_per_trun = 30, .min_size = 2, .max_size = 400});
+  uint8_t *again = malloc(first.len), *other = malloc(plan_segment_range(&was->plan, 3).len);
+  int status = render(was, first, again);
+  cr_assert(status == CAT_UNAVAILABLE || (status == CAT_OK && !memcmp(seg, again, first.len)), "old bytes or none");
+  cr_assert_eq(render(was, plan_segment_range(&was->plan, 3), other), CAT_UNAVAILABLE, "bytes of the new file under the old plan");
+  cr_assert_eq(track(&now, "/album/song/cenc/1/low.mp4"), CAT_OK);
+  cr_assert_str_neq(now->etag, was->etag);
+  cr_assert_neq(now->source_id, was->source_id);
+  cr_assert_neq(memcmp(now->prot.iv, was->prot.iv, 8), 0, "the IVs follow the file");
+  cr_assert_eq(now->plan.ix->h->num_frags, 21);
+  uint8_t *a = whole(now), *b = direct(now);
+  cr_assert_eq(memcmp(a, b, now->plan.total_len), 0);
+  free(a);
+  free(b);
+  free(seg);
+  free(again);
+  free(other);
+  track_drop(cat, was);
+  track_drop(cat, now);
+}
+
+Test(catalog, a_file_changed_in_place_is_noticed_without_a_fill) {
+  start("");
+  struct protected_track *was, *now;
+  cr_assert_eq(track(&was, "/album/song/cbcs/1/low.mp4"), CAT_OK);
+  free(whole(was)); // all of it is in RAM now
+  write_track("album/song/low.mp4", &(struct synth_options){.num_frags = 20, .samples_per_trun = 30, .min_size = 3, .max_size = 400});
+  uint64_t deadline = clock_mono_ms() + 5000;
+  bool noticed = false;
+  while (!noticed && clock_mono_ms() < deadline) {
+    usleep(20000);
+    cr_assert_eq(track(&now, "/album/song/cbcs/1/low.mp4"), CAT_OK);
+    noticed = strcmp(now->etag, was->etag) != 0;
+    track_drop(cat, now);
+    quiet_point(&quiet, 0);
+  }
+  cr_assert(noticed);
+  track_drop(cat, was);
+}
+
+Test(catalog, an_unchanged_file_keeps_its_track) {
+  start("");
+  struct protected_track *a, *b;
+  cr_assert_eq(track(&a, "/album/song/cbcs/1/low.mp4"), CAT_OK);
+  usleep(600000); // longer than what may be served unseen
+  cr_assert_eq(track(&b, "/album/song/cbcs/1/low.mp4"), CAT_OK);
+  cr_assert_eq(a, b);
+  track_drop(cat, a);
+  track_drop(cat, b);
+}
+
+Test(catalog, rotation_takes_effect_at_once_and_old_urls_answer) {
+  start("");
+  struct protected_track *one, *two, *t;
+  struct diag diag = {0};
+  struct text_doc *d;
+  cr_assert_eq(track(&one, "/album/song/cenc/1/low.mp4"), CAT_OK);
+  cr_assert_eq(text(&d, "/album/song/cenc/master.m3u8"), CAT_OK);
+  cr_assert(memmem(d->body.p, d->body.n, "1/low/media.m3u8", 16));
+  text_drop(cat, d);
+  cr_assert_eq(epoch_store_rotate(catalog_epochs(cat), bytes_str("album/"), 3600000, false, clock_unix_ms(), &diag), ERR_OK);
+  catalog_changed(cat);
+  cr_assert_eq(text(&d, "/album/song/cenc/master.m3u8"), CAT_OK);
+  cr_assert(memmem(d->body.p, d->body.n, "2/low/media.m3u8", 16), "%.*s", (int)d->body.n, d->body.p);
+  text_drop(cat, d);
+  cr_assert_eq(track(&two, "/album/song/cenc/2/low.mp4"), CAT_OK);
+  cr_assert_neq(memcmp(one->prot.kid, two->prot.kid, 16), 0);
+  cr_assert_neq(memcmp(one->prot.key.enc, two->prot.key.enc, 16), 0);
+  cr_assert_neq(memcmp(one->prot.iv, two->prot.iv, 8), 0);
+  cr_assert_str_neq(one->etag, two->etag);
+  cr_assert_eq(one->source, two->source, "one index for both");
+  cr_assert_eq(track(&t, "/album/song/cenc/1/low.mp4"), CAT_OK);
+  cr_assert_str_eq(t->etag, one->etag, "the old epoch's bytes are what they were");
+  track_drop(cat, t);
+  cr_assert_eq(epoch_store_rotate(catalog_epochs(cat), bytes_str(""), 0, true, clock_unix_ms(), &diag), ERR_OK);
+  catalog_changed(cat);
+  cr_assert_eq(track(&t, "/album/song/cenc/1/low.mp4"), CAT_GONE);
+  cr_assert_eq(track(&t, "/album/song/cenc/2/low.mp4"), CAT_GONE);
+  cr_assert_eq(track(&t, "/album/song/cenc/3/low.mp4"), CAT_OK);
+  track_drop(cat, t);
+  track_drop(cat, one);
+  track_drop(cat, two);
+}
+
+Test(catalog, reload_swaps_keys_and_rules) {
+  start("");
+  struct protected_track *t, *other;
+  struct config_error error;
+  char path[200];
+  cr_assert_eq(track(&t, "/album/song/cbcs/1/low.mp4"), CAT_OK);
+  snprintf(path, sizeof path, "%s/keys.yaml", dir);
+  FILE *f = fopen(path, "w");
+  fputs("keys:\n  - {asset: album/song, epoch: 1, scheme: cbcs, kid: 000102030405060708090a0b0c0d0e0f, "
+        "key: 101112131415161718191a1b1c1d1e1f}\n", f);
+  fclose(f);
+  char yaml[300];
+  snprintf(yaml, sizeof yaml, "keys: %s\nschemes: [cbcs]\n", path);
+  struct config *c = configure(yaml);
+  struct keyring *k = keyring_load(c, true, &error);
+  cr_assert(k, "%s", error.text);
+  catalog_reload(cat, c, k);
+  cr_assert_eq(atomic_load(&published), c);
+  cr_assert_eq(track(&other, "/album/song/cbcs/1/low.mp4"), CAT_OK);
+  cr_assert_str_neq(t->etag, other->etag);
+  cr_assert_eq(other->prot.kid[15], 0x0f);
+  track_drop(cat, t);
+  track_drop(cat, other);
+  cr_assert_eq(track(&t, "/album/song/cenc/1/low.mp4"), CAT_FORBIDDEN);
+}
+
+Test(catalog, folders_of_segments) {
+  start("");
+  write_track("album/song/parts", &(struct synth_options){.num_frags = 9, .samples_per_trun = 20, .min_size = 10, .max_size = 300,
+                                                           .folder = true, .styp = true});
+  struct protected_track *t;
+  cr_assert_eq(track(&t, "/album/song/cbcs/1/parts/9.m4s"), CAT_OK);
+  cr_assert_eq(t->plan.segs->num, 9, "a part is a segment: %u", t->plan.segs->num);
+  uint8_t *a = whole(t), *b = direct(t);
+  cr_assert_eq(memcmp(a, b, t->plan.total_len), 0);
+  free(a);
+  free(b);
+  char path[200];
+  snprintf(path, sizeof path, "%s/album/song/parts/5.m4s", media);
+  cr_assert_eq(truncate(path, 100), 0);
+  usleep(600000);
+  struct protected_track *now;
+  cr_assert_neq(track(&now, "/album/song/cbcs/1/parts/9.m4s"), CAT_OK, "a cut part is an error, not other bytes");
+  track_drop(cat, t);
+}
+
+Test(catalog, many_names_stay_within_the_budget) {
+  start("index_size: 1M\n");
+  char path[200], url[200];
+  for (int i = 0; i < 60; i++) {
+    snprintf(path, sizeof path, "many/%d/t.mp4", i);
+    write_track(path, &(struct synth_options){.num_frags = 60, .samples_per_trun = 60, .min_size = 1, .max_size = 9});
+  }
+  struct catalog_usage u;
+  uint64_t most = 0;
+  for (int i = 0; i < 600; i++) {
+    struct protected_track *t;
+    snprintf(url, sizeof url, "/many/%d/cenc/1/t.mp4", i % 60);
+    cr_assert_eq(track(&t, url), CAT_OK);
+    track_drop(cat, t);
+    quiet_point(&quiet, 0);
+    catalog_usage(cat, &u);
+    most = u.index_bytes > most ? u.index_bytes : most;
+    if (u.index_bytes > 1 << 20)
+      usleep(4000);
+  }
+  cr_assert_gt(most, 1u << 20, "the test did not reach the limit: %llu", (unsigned long long)most);
+  cr_assert_lt(most, 3u << 20, "%llu", (unsigned long long)most);
+  for (int i = 0; i < 100 && u.index_bytes > 1 << 20; i++, usleep(10000)) {
+    quiet_point(&quiet, 0);
+    catalog_usage(cat, &u);
+  }
+  cr_assert_leq(u.index_bytes, 1u << 20);
+}
+
+// A flood on a cold name opens it once.
+Test(catalog, many_askers_one_opening) {
+  enum { ASKERS = 300 };
+  start("");
+  static struct waiting w[ASKERS];
+  struct route r;
+  struct protected_track *t;
+  route_parse(&r, bytes_str("/album/song/cbcs/1/high/1.m4s"));
+  unsigned waits = 0;
+  for (int i = 0; i < ASKERS; i++) {
+    w[i].w.wake = wake;
+    waits += catalog_track(cat, &t, &r, clock_mono_ms(), &metrics[0], &w[i].w) == CAT_WAIT;
+  }
+  for (unsigned i = 0; i < waits; i++) {
+    await(&w[i]);
+    cr_assert_eq(w[i].w.status, CAT_OK);
+    cr_assert_eq(w[i].w.track, w[0].w.track);
+    track_drop(cat, w[i].w.track);
+  }
+  cr_assert_gt(waits, 0u);
+  cr_assert_eq(metrics[1].keys_derived, 1, "%llu", (unsigned long long)metrics[1].keys_derived);
+  cr_assert_eq(metrics[1].index_built + metrics[1].index_sidecar, 1);
+}
