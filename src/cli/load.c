@@ -136,9 +136,14 @@ static bool read_paths(struct load_run *run, const char *file) {
     return cli_error(file, "out of memory") != EXIT_FAILED;
   }
   num = 0;
-  for (char *line = strtok(text, "\r\n"); line; line = strtok(NULL, "\r\n"))
-    if (*line == '/' && strlen(line) < PLAYLIST_MAX_URI)
+  for (char *line = text; *line;) {
+    size_t len = strcspn(line, "\r\n");
+    bool last = !line[len];
+    line[len] = 0;
+    if (*line == '/' && len < PLAYLIST_MAX_URI)
       paths[num++] = line;
+    line += len + !last;
+  }
   run->paths = paths;
   run->num_paths = (uint32_t)num;
   return num ? true : cli_error(file, "holds no path that starts with '/'") != EXIT_FAILED;

@@ -2,25 +2,15 @@
 #include <stdio.h>
 #include <sys/utsname.h>
 
+#include "base/writer.h"
 #include "cli/cli.h"
 #include "simd/aes.h"
 
 static void print_cpu(void) {
-#if defined(__x86_64__)
-#define FEATURE(name)                                                                                            \
-  if (__builtin_cpu_supports(name))                                                                              \
-    printf(" " name);
-  printf("cpu:");
-  FEATURE("avx2")
-  FEATURE("avx512f")
-  FEATURE("avx512vl")
-  FEATURE("avx512vbmi2")
-  FEATURE("aes")
-  FEATURE("vaes")
-  FEATURE("vpclmulqdq")
-  printf("\n");
-#undef FEATURE
-#endif
+  char text[128];
+  struct writer w = wr_of(text, sizeof text);
+  aes_cpu_names(&w);
+  printf("cpu:%.*s\n", (int)w.n, text);
 }
 
 int cmd_version(int argc, char **argv) {

@@ -116,7 +116,6 @@ static bool expand(char out[PLAYLIST_MAX_URI], const char *template, const char 
   for (const char *p = template; *p;) {
     char piece[PLAYLIST_MAX_URI];
     const char *end = *p == '$' ? strchr(p + 1, '$') : NULL;
-    int width = 1;
     if (!end) {
       piece[0] = *p++;
       piece[1] = 0;
@@ -132,8 +131,8 @@ static bool expand(char out[PLAYLIST_MAX_URI], const char *template, const char 
         snprintf(piece, sizeof piece, "%lu", time);
       else if (len == 6 && !memcmp(p + 1, "Number", 6))
         snprintf(piece, sizeof piece, "%lu", num);
-      else if (len > 7 && !memcmp(p + 1, "Number%", 7) && sscanf(p + 8, "%dd", &width) == 1 && width > 0 && width < 20)
-        snprintf(piece, sizeof piece, "%0*lu", width, num);
+      else if (len == 10 && !memcmp(p + 1, "Number%0", 8) && p[9] > '0' && p[9] <= '9' && p[10] == 'd')
+        snprintf(piece, sizeof piece, "%0*lu", p[9] - '0', num);
       else
         return false;
       p = end + 1;

@@ -54,15 +54,35 @@ struct place {
   uint32_t epoch, segment; // segment from 1
 };
 
+// Takes the path's next component; empty when there is none.
+static struct bytes component(struct bytes *path) {
+  const uint8_t *slash = path->n ? memchr(path->p, '/', path->n) : NULL;
+  size_t n = slash ? (size_t)(slash - path->p) : path->n, step = n + (slash != NULL);
+  struct bytes out = bytes_of(path->p, n);
+  *path = bytes_of(path->p + step, path->n - step);
+  return out;
+}
+
+static bool copy_component(char *out, size_t cap, struct bytes c) {
+  if (!c.n || c.n >= cap)
+    return false;
+  memcpy(out, c.p, c.n);
+  out[c.n] = 0;
+  return true;
+}
+
 static bool read_place(struct place *out, const char *asset, const char *path) {
   size_t n = strlen(asset);
-  char number[16];
   if (path[0] != '/' || strncmp(path + 1, asset, n) != 0 || path[1 + n] != '/')
     return false;
-  uint64_t segment;
-  if (sscanf(path + n + 2, "%15[a-z]/%u/%255[^/]/%15[0-9].m4s", out->scheme, &out->epoch, out->track, number) != 4 ||
-      parse_u64(&segment, bytes_str(number)) || segment == 0 || segment > UINT32_MAX)
+  struct bytes rest = bytes_of(path + n + 2, strcspn(path + n + 2, "?"));
+  uint64_t epoch, segment;
+  bool ok = copy_component(out->scheme, sizeof out->scheme, component(&rest)) && parse_u64(&epoch, component(&rest)) == ERR_OK &&
+            epoch <= UINT32_MAX && copy_component(out->track, sizeof out->track, component(&rest));
+  if (!ok || rest.n < 5 || memcmp(rest.p + rest.n - 4, ".m4s", 4) != 0 ||
+      parse_u64(&segment, bytes_of(rest.p, rest.n - 4)) || segment == 0 || segment > UINT32_MAX)
     return false;
+  out->epoch = (uint32_t)epoch;
   out->segment = (uint32_t)segment;
   return true;
 }

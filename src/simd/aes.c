@@ -1,4 +1,5 @@
 #include "simd/aes.h"
+#include "base/writer.h"
 #include "simd/ops.h"
 
 // Fastest last.
@@ -66,4 +67,16 @@ void aes_lane_order(struct aes_lane *lanes, size_t num) {
     swap(&lanes[0], &lanes[n - 1]);
     sift_down(lanes, 0, n - 1);
   }
+}
+
+void aes_cpu_names(struct writer *w) {
+#if defined(__x86_64__)
+  unsigned cpu = aes_cpu();
+  wr_str(w, cpu & AES_CPU_AESNI ? " aes" : "");
+  wr_str(w, cpu & AES_CPU_AVX ? " avx" : "");
+  wr_str(w, cpu & AES_CPU_VAES256 ? " vaes" : "");
+  wr_str(w, cpu & AES_CPU_VAES512 ? " avx512" : "");
+#elif defined(__aarch64__)
+  wr_str(w, aes_ops_armv8.usable() ? " aes" : "");
+#endif
 }

@@ -78,3 +78,7 @@ const struct aes_ops *aes_ops_best(const char *name, const char **why);
 
 // aes_ops_all lists every table built in, usable or not, fastest last. For checkasm and `sluice version`.
 const struct aes_ops *const *aes_ops_all(size_t *num);
+
+// aes_cpu_names appends what of the processor the kernels can use, each name after a blank: " aes avx vaes …". For `sluice version`.
+struct writer;
+void aes_cpu_names(struct writer *w);
