@@ -77,6 +77,9 @@ enum box_kind {
   X("senc", BOX_FULL, 0, "ISO/IEC 23001-7 7.2", "sample encryption")                                             \
   X("saiz", BOX_FULL, 0, "8.7.8", "auxiliary information sizes")                                                 \
   X("saio", BOX_FULL, 0, "8.7.9", "auxiliary information offsets")                                               \
+  X("encv", BOX_PARENT, 78, "8.12", "encrypted video")                                                           \
+  X("avc1", BOX_PARENT, 78, "ISO/IEC 14496-15 5.4.2", "AVC video")                                               \
+  X("hvc1", BOX_PARENT, 78, "ISO/IEC 14496-15 8.4.1", "HEVC video")                                              \
   X("enca", BOX_AUDIO, 0, "8.12", "encrypted audio")                                                             \
   X("mp4a", BOX_AUDIO, 0, "ISO/IEC 14496-14 6.7", "MPEG-4 audio")                                                \
   X("Opus", BOX_AUDIO, 0, "Opus in ISOBMFF 4.3.1", "Opus audio")                                                 \

@@ -1,0 +1,406 @@
+// sluice inspect FILE [--json]: what is in a file, with exact offsets.
+#include <ctype.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli/cli.h"
+#include "base/text.h"
+#include "mp4/describe.h"
+#include "mp4/samples.h"
+#include "mp4/tree.h"
+#include "storage/sidecar.h"
+
+enum { MAX_PAYLOAD = 1 << 26, TEXT_ENTRIES = 4, TEXT_HEX = 32, DEPTH = LIMIT_DEPTH + 1, NESTING = 4 };
+
+struct inspector {
+  struct window *win;
+  bool json, all;
+  struct trex_defaults trex[MAX_TREX];
+  uint32_t num_trex;
+  uint32_t num_frags, num_in_frag;
+  uint64_t num_samples;
+  uint8_t iv_size;
+  // JSON: lists of children by depth, and where fields of the current box go
+  json_t *lists[DEPTH + 1], *fields[NESTING + 1], *fragments, *samples, *protection;
+  int nesting;
+  uint64_t item[NESTING + 1]; // text: number of the current item by nesting
+  uint32_t scheme;
+  struct diag diag;
+};
+
+static void type_text(char out[5], uint32_t type) {
+  for (int i = 0; i < 4; i++) {
+    uint8_t c = (uint8_t)(type >> (24 - 8 * i));
+    out[i] = c == 0xa9 ? '@' : isprint(c) ? (char)c : '?';
+  }
+  out[4] = 0;
+}
+
+static json_t *text_json(struct bytes b) {
+  char text[256];
+  size_t n = 0;
+  for (; n < b.n && n < sizeof text - 1; n++)
+    text[n] = b.p[n] >= 0x20 && b.p[n] < 0x7f ? (char)b.p[n] : '?';
+  return json_stringn(text, n);
+}
+
+static json_t *hex_json(struct bytes b) {
+  char *text = malloc(2 * b.n + 1);
+  if (!text)
+    abort();
+  struct writer w = wr_of(text, 2 * b.n + 1);
+  hex_write(&w, b);
+  json_t *j = json_stringn(text, w.n);
+  free(text);
+  return j;
+}
+
+static json_t *value_json(const struct field *f) {
+  switch (f->kind) {
+  case FIELD_INT: return json_integer(f->i);
+  case FIELD_TEXT: return text_json(f->raw);
+  case FIELD_HEX: return hex_json(f->raw);
+  case FIELD_UINT:
+  case FIELD_FLAGS: return json_integer((json_int_t)f->u);
+  case FIELD_LIST:
+  case FIELD_ITEM:
+  case FIELD_ITEM_END:
+  case FIELD_LIST_END:
+  case FIELD_KIND_COUNT: break;
+  }
+  return json_null();
+}
+
+static void field_json(struct inspector *in, const struct field *f) {
+  char name[64];
+  snprintf(name, sizeof name, "%.*s", (int)f->name_len, f->name);
+  json_t *to = in->fields[in->nesting];
+  switch (f->kind) {
+  case FIELD_LIST:
+  case FIELD_ITEM:
+    if (in->nesting == NESTING)
+      abort(); // descriptions do not nest this deep
+    in->fields[in->nesting + 1] = f->kind == FIELD_LIST ? json_array() : json_object();
+    if (f->kind == FIELD_LIST)
+      json_object_set_new(to, name, in->fields[in->nesting + 1]);
+    else
+      json_array_append_new(to, in->fields[in->nesting + 1]);
+    in->nesting++;
+    break;
+  case FIELD_ITEM_END:
+  case FIELD_LIST_END: in->nesting--; break;
+  case FIELD_UINT:
+  case FIELD_INT:
+  case FIELD_FLAGS:
+  case FIELD_TEXT:
+  case FIELD_HEX:
+  case FIELD_KIND_COUNT: json_object_set_new(to, name, value_json(f)); break;
+  }
+}
+
+static void hex_print(struct bytes b, size_t max) {
+  char text[2 * 4096 + 1];
+  struct writer w = wr_of(text, sizeof text);
+  max = max < 4096 ? max : 4096;
+  hex_write(&w, bytes_of(b.p, b.n < max ? b.n : max));
+  printf("%.*s", (int)w.n, text);
+  if (b.n > max)
+    printf("… (%zu bytes)", b.n);
+}
+
+// Lists are cut after a few items unless all is asked for.
+static void field_text(struct inspector *in, const struct field *f) {
+  bool hidden = false;
+  for (int i = 1; i <= in->nesting; i++)
+    hidden |= !in->all && in->item[i] > TEXT_ENTRIES;
+  switch (f->kind) {
+  case FIELD_LIST: in->item[++in->nesting] = 0; break;
+  case FIELD_LIST_END:
+    if (!in->all && in->item[in->nesting] > TEXT_ENTRIES)
+      printf(" … %" PRIu64 " more", in->item[in->nesting] - TEXT_ENTRIES);
+    in->nesting--;
+    break;
+  case FIELD_ITEM:
+    if (!hidden && (in->all || in->item[in->nesting] < TEXT_ENTRIES))
+      printf(" {");
+    in->item[in->nesting]++;
+    break;
+  case FIELD_ITEM_END:
+    if (!hidden)
+      printf(" }");
+    break;
+  case FIELD_UINT:
+  case FIELD_INT:
+  case FIELD_FLAGS:
+  case FIELD_TEXT:
+  case FIELD_HEX:
+  case FIELD_KIND_COUNT:
+    if (hidden)
+      break;
+    printf(" %.*s=", (int)f->name_len, f->name);
+    if (f->kind == FIELD_INT)
+      printf("%" PRId64, f->i);
+    else if (f->kind == FIELD_FLAGS)
+      printf("0x%" PRIx64, f->u);
+    else if (f->kind == FIELD_HEX)
+      hex_print(f->raw, in->all ? SIZE_MAX : TEXT_HEX);
+    else if (f->kind == FIELD_TEXT)
+      for (size_t i = 0; i < f->raw.n && i < 256; i++)
+        putchar(isprint(f->raw.p[i]) ? f->raw.p[i] : '?');
+    else
+      printf("%" PRIu64, f->u);
+    break;
+  }
+}
+
+static bool named(const struct field *f, const char *name) {
+  return f->name_len == strlen(name) && !memcmp(f->name, name, f->name_len);
+}
+
+// What tenc and schm say is kept for the summary and for reading senc.
+static void note_protection(struct inspector *in, uint32_t type, const struct field *f) {
+  if (type == FOURCC('s', 'c', 'h', 'm') && named(f, "scheme") && f->raw.n == 4)
+    in->scheme = load_be32(f->raw.p);
+  if (type != FOURCC('t', 'e', 'n', 'c'))
+    return;
+  if (named(f, "version")) {
+    char scheme[5];
+    json_t *p = json_object();
+    type_text(scheme, in->scheme);
+    json_object_set_new(p, "scheme", json_string(scheme));
+    json_array_append_new(in->protection, p);
+  }
+  json_t *p = json_array_get(in->protection, json_array_size(in->protection) - 1);
+  char name[64];
+  snprintf(name, sizeof name, "%.*s", (int)f->name_len, f->name);
+  if (!named(f, "version") && !named(f, "flags"))
+    json_object_set_new(p, name, value_json(f));
+  if (named(f, "per_sample_iv_size"))
+    in->iv_size = (uint8_t)f->u;
+}
+
+struct field_context {
+  struct inspector *in;
+  uint32_t type;
+};
+
+static void on_field(void *ctx, const struct field *f) {
+  struct field_context *c = ctx;
+  note_protection(c->in, c->type, f);
+  if (c->in->json)
+    field_json(c->in, f);
+  else
+    field_text(c->in, f);
+}
+
+static void on_sample(void *ctx, const struct sample_info *s) {
+  struct inspector *in = ctx;
+  in->num_samples++;
+  if (in->json) {
+    json_t *j = json_pack("{s:I, s:I, s:I, s:I}", "offset", (json_int_t)s->offset, "size", (json_int_t)s->size, "duration",
+                          (json_int_t)s->duration, "time", (json_int_t)s->time);
+    if (in->num_trex > 1)
+      json_object_set_new(j, "track", json_integer(s->track_id));
+    json_array_append_new(in->samples, j);
+  } else if (in->all) {
+    printf("%10" PRIu64 " %8u    sample track=%u time=%" PRIu64 " duration=%u\n", s->offset, s->size, s->track_id, s->time,
+           s->duration);
+  }
+  in->num_in_frag++;
+}
+
+static enum err on_moof(struct inspector *in, const struct box *b) {
+  const uint8_t *p;
+  struct samples_visitor v = {in, on_sample};
+  enum err e = b->len > MAX_PAYLOAD ? ERR_LIMIT : window_get(in->win, &p, b->pos, (size_t)b->len);
+  if (e)
+    return diag_set(&in->diag, e, b->pos, NULL);
+  in->num_in_frag = 0;
+  in->num_frags++;
+  in->samples = json_array();
+  e = samples_of_moof(&v, bytes_of(p, (size_t)b->len), b->pos, in->trex, in->num_trex, &in->diag);
+  json_array_append_new(in->fragments, json_pack("{s:I, s:o}", "moof_offset", (json_int_t)b->pos, "samples", in->samples));
+  return e;
+}
+
+static void begin_box(struct inspector *in, const struct box *b, uint32_t depth, const struct box_info *info) {
+  char type[5];
+  type_text(type, b->type);
+  if (!in->json) {
+    printf("%10" PRIu64 " %8" PRIu64 "  %*s%s", b->pos, b->len, (int)depth * 2, "", type);
+    return;
+  }
+  json_t *j = json_pack("{s:s, s:I, s:I, s:I}", "type", type, "offset", (json_int_t)b->pos, "size", (json_int_t)b->len,
+                        "header", (json_int_t)b->head_len);
+  if (info)
+    json_object_set_new(j, "about", json_string(info->text));
+  json_array_append_new(in->lists[depth], j);
+  in->lists[depth + 1] = json_array();
+  json_object_set_new(j, "boxes", in->lists[depth + 1]);
+  in->fields[0] = json_object();
+  json_object_set_new(j, "fields", in->fields[0]);
+  in->nesting = 0;
+}
+
+static enum err on_enter(void *ctx, const struct box *b, uint32_t depth, uint32_t parent) {
+  struct inspector *in = ctx;
+  const struct box_info *info = box_info_of(b->type);
+  const uint8_t *p;
+  uint64_t len = b->len - b->head_len;
+  struct field_context fc = {in, b->type};
+  struct describe d = {&fc, on_field, in->iv_size};
+  enum err e = ERR_OK;
+  begin_box(in, b, depth, info);
+  bool entry = info && info->kind == BOX_AUDIO && parent != FOURCC('s', 't', 's', 'd');
+  if (describe_knows(b->type) && !entry && len <= MAX_PAYLOAD) {
+    e = window_get(in->win, &p, b->pos + b->head_len, (size_t)len);
+    if (e)
+      return diag_set(&in->diag, e, b->pos, NULL);
+    in->nesting = 0;
+    if (describe_box(&d, b->type, bytes_of(p, (size_t)len)) && in->json)
+      json_object_set_new(in->fields[0], "truncated", json_true());
+    else if (!in->json && info && info->kind != BOX_PARENT)
+      in->nesting = 0;
+  }
+  if (!in->json)
+    printf("\n");
+  if (b->type == FOURCC('m', 'o', 'o', 'v') && depth == 0 && b->len <= MAX_PAYLOAD) {
+    e = window_get(in->win, &p, b->pos, (size_t)b->len);
+    in->num_trex = e ? 0 : samples_trex(in->trex, bytes_of(p, (size_t)b->len));
+  }
+  if (!e && b->type == FOURCC('m', 'o', 'o', 'f') && depth == 0)
+    e = on_moof(in, b);
+  return e;
+}
+
+static void on_leave(void *ctx, const struct box *b, uint32_t depth) {
+  struct inspector *in = ctx;
+  (void)b;
+  if (in->json && json_array_size(in->lists[depth + 1]) == 0) {
+    json_t *j = json_array_get(in->lists[depth], json_array_size(in->lists[depth]) - 1);
+    json_object_del(j, "boxes");
+  }
+}
+
+// The track as the index sees it, or why there is none.
+static json_t *track_json(struct media_source *m) {
+  struct index_file f;
+  struct diag diag = {0};
+  char text[512];
+  enum err e = index_load(&f, m, &(struct index_options){.cache_fd = -1, .no_digest = true, .rebuild = true}, &diag);
+  if (e) {
+    diag_format(&diag, text, sizeof text);
+    return json_pack("{s:b, s:s, s:s}", "usable", 0, "error", err_name(e), "why", text);
+  }
+  const struct ix_header *h = f.ix.h;
+  char format[5];
+  type_text(format, h->format);
+  json_t *j = json_pack("{s:b, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "usable", 1, "codecs", h->codecs,
+                        "format", format, "sample_rate", (json_int_t)h->sample_rate, "channels", (json_int_t)h->channels,
+                        "timescale", (json_int_t)h->timescale, "language", h->language, "fragments", (json_int_t)h->num_frags,
+                        "samples", (json_int_t)h->num_samples, "start", (json_int_t)h->start_ticks, "duration",
+                        (json_int_t)h->duration_ticks, "avg_bitrate", (json_int_t)h->avg_bitrate, "max_bitrate",
+                        (json_int_t)h->max_bitrate, "segments_of_2s",
+                        (json_int_t)ix_segment_count(&f.ix, 2 * (uint64_t)h->timescale));
+  index_free(&f);
+  return j;
+}
+
+static void print_summary(const struct inspector *in, json_t *track) {
+  printf("\n");
+  if (json_is_true(json_object_get(track, "usable"))) {
+    double scale = (double)json_integer_value(json_object_get(track, "timescale"));
+    printf("track: %s, %" JSON_INTEGER_FORMAT " Hz, %" JSON_INTEGER_FORMAT " channels, language %s, %.3f s, %" JSON_INTEGER_FORMAT
+           " b/s (at most %" JSON_INTEGER_FORMAT ")\n",
+           json_string_value(json_object_get(track, "codecs")), json_integer_value(json_object_get(track, "sample_rate")),
+           json_integer_value(json_object_get(track, "channels")), json_string_value(json_object_get(track, "language")),
+           (double)json_integer_value(json_object_get(track, "duration")) / scale,
+           json_integer_value(json_object_get(track, "avg_bitrate")), json_integer_value(json_object_get(track, "max_bitrate")));
+  } else {
+    printf("not to be served: %s\n", json_string_value(json_object_get(track, "why")));
+  }
+  printf("fragments: %u with %" PRIu64 " samples\n", in->num_frags, in->num_samples);
+  size_t i;
+  json_t *p;
+  json_array_foreach(in->protection, i, p) {
+    const char *iv = json_string_value(json_object_get(p, "constant_iv"));
+    printf("protection: %s, KID %s, IV size %" JSON_INTEGER_FORMAT "%s%s, pattern %" JSON_INTEGER_FORMAT ":%" JSON_INTEGER_FORMAT "\n",
+           json_string_value(json_object_get(p, "scheme")), json_string_value(json_object_get(p, "kid")),
+           json_integer_value(json_object_get(p, "per_sample_iv_size")), iv ? ", constant IV " : "", iv ? iv : "",
+           json_integer_value(json_object_get(p, "crypt_byte_block")), json_integer_value(json_object_get(p, "skip_byte_block")));
+  }
+  if (!json_array_size(in->protection))
+    printf("protection: none\n");
+}
+
+static int inspect(const char *path, bool json, bool all) {
+  struct media_source m;
+  struct alloc_heap heap;
+  struct inspector in = {.json = json, .all = all, .fragments = json_array(), .protection = json_array()};
+  struct tree_visitor v = {&in, on_enter, on_leave};
+  int status = EXIT_DONE;
+  if (media_open(&m, (struct media_path){AT_FDCWD, path}, &in.diag)) {
+    media_close(&m);
+    json_decref(in.fragments);
+    json_decref(in.protection);
+    return cli_error_diag(path, &in.diag);
+  }
+  alloc_heap_init(&heap, (size_t)1 << 30);
+  struct window win = {.src = &m.src, .mem = &heap.base};
+  in.win = &win;
+  json_t *boxes = json_array();
+  in.lists[0] = boxes;
+  enum err e = tree_walk(&win, &v, &in.diag);
+  json_t *track = track_json(&m);
+  if (json) {
+    json_t *out = json_pack("{s:s, s:I, s:o, s:o, s:o, s:o}", "file", path, "size", (json_int_t)m.id.size, "track", track,
+                            "protection", in.protection, "boxes", boxes, "fragments", in.fragments);
+    if (!out || json_dumpf(out, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER))
+      status = cli_error(path, "cannot write JSON");
+    printf("\n");
+    json_decref(out);
+  } else {
+    print_summary(&in, track);
+    json_decref(track);
+    json_decref(boxes);
+    json_decref(in.fragments);
+    json_decref(in.protection);
+  }
+  if (e) {
+    fflush(stdout);
+    status = cli_error_diag(path, &in.diag);
+  }
+  alloc_heap_free(&heap);
+  media_close(&m);
+  return status;
+}
+
+static const char options[] = "FILE is a file or a folder with init.mp4 and *.m4s (offsets count through its parts).\n"
+                              "Columns: offset, size, box and its fields. Offsets are exact bytes of the file.\n\n"
+                              "  --json   everything as JSON: boxes, fragments with every sample, protection\n"
+                              "  --all    text with every entry and every sample\n";
+
+int cmd_inspect(int argc, char **argv) {
+  const char *path = NULL;
+  bool json = false, all = false;
+  for (int i = 1; i < argc; i++) {
+    if (!strcmp(argv[i], "--help"))
+      return cli_help("inspect", options);
+    if (!strcmp(argv[i], "--json"))
+      json = true;
+    else if (!strcmp(argv[i], "--all"))
+      all = true;
+    else if (argv[i][0] == '-' && argv[i][1])
+      return cli_usage("inspect", "unknown option '%s'", argv[i]);
+    else if (path)
+      return cli_usage("inspect", "takes one file");
+    else
+      path = argv[i];
+  }
+  if (!path)
+    return cli_usage("inspect", "needs a file");
+  return inspect(path, json, all);
+}
