@@ -30,7 +30,7 @@ int cli_usage(const char *name, const char *fmt, ...) {
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  fprintf(stderr, "sluice %s: %s; `sluice %s --help` shows the usage\n", name, text, name);
+  fprintf(stderr, "sluice: %s: %s; `sluice %s --help` shows the usage\n", name, text, name);
   return EXIT_USAGE;
 }
 
@@ -72,6 +72,6 @@ const struct aes_ops *cli_kernel(void) {
     name = NULL;
   const struct aes_ops *ops = aes_ops_best(name, &why);
   if (!ops)
-    cli_error("SLUICE_KERNEL", "%s", why);
+    cli_error("SLUICE_KERNEL", "%s%s%s", name ? name : "", name ? ": " : "", why);
   return ops;
 }

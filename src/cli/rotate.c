@@ -7,6 +7,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "base/writer.h"
 #include "cli/cli.h"
 #include "server/options.h"
@@ -60,7 +61,7 @@ static void percent(struct writer *w, const char *s) {
 
 // Sends the order and gives the answer's status; the body is left in `answer`. -1: errno tells.
 static int order(const struct config_addr *a, struct bytes head, char answer[ANSWER_MAX], const char **body) {
-  int fd = dial(a), status = -1;
+  int fd = dial(a);
   if (fd < 0)
     return -1;
   size_t n = 0;
@@ -71,9 +72,10 @@ static int order(const struct config_addr *a, struct bytes head, char answer[ANS
   close(fd);
   answer[n] = 0;
   *body = strstr(answer, "\r\n\r\n");
-  if (got == 0 && *body && sscanf(answer, "HTTP/1.%*d %d", &status) == 1) {
+  uint64_t status;
+  if (got == 0 && *body && n > 12 && !memcmp(answer, "HTTP/1.", 7) && !parse_u64(&status, bytes_of(answer + 9, 3))) {
     *body += 4;
-    return status;
+    return (int)status;
   }
   errno = got < 0 ? why : EPROTO;
   return -1;

@@ -86,11 +86,9 @@ static void put_text(struct writer *w, const char *s, size_t n, bool json) {
 
 static void put_ip(struct writer *w, const uint8_t ip[16]) {
   static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-  char text[INET6_ADDRSTRLEN] = "-";
+  char text[INET6_ADDRSTRLEN];
   bool v4 = memcmp(ip, mapped, 12) == 0;
-  if (!inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? ip + 12 : ip, text, sizeof text))
-    strcpy(text, "-");
-  wr_str(w, text);
+  wr_str(w, inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? ip + 12 : ip, text, sizeof text) ? text : "-");
 }
 
 static const char *method_name(uint8_t m) {

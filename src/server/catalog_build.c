@@ -2,7 +2,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/mem.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>

@@ -1,5 +1,4 @@
 // The half of the catalogue that may block: helper threads make entries and read segments, one keeper evicts and reclaims.
-#include <openssl/mem.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

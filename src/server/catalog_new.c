@@ -1,7 +1,7 @@
 // Making and ending the catalogue and what it hands out.
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/mem.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -74,7 +74,7 @@ void catalog_reload(struct catalog *c, struct config *config, struct keyring *ke
 
 void catalog_set_own_url(struct catalog *c, const char *url) {
   pthread_mutex_lock(&c->lock);
-  strncpy(c->own_url, url, sizeof c->own_url - 1);
+  snprintf(c->own_url, sizeof c->own_url, "%s", url);
   pthread_mutex_unlock(&c->lock);
   catalog_changed(c);
 }
@@ -113,7 +113,7 @@ void track_retire_now(struct full_track *f) {
     source_put(c->sources, f->pub.source);
   free(f->pssh);
   free(atomic_load(&f->pub.net));
-  OPENSSL_cleanse(f, sizeof *f);
+  explicit_bzero(f, sizeof *f);
   pthread_mutex_lock(&c->lock);
   f->next_free = c->free_tracks;
   c->free_tracks = f;

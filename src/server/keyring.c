@@ -2,9 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/mem.h>
-#include <openssl/rand.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,9 +51,9 @@ static bool create_secret(const char *dir, const char *path, struct config_error
   int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0)
     return config_fail(error, "%s: cannot create the secret: %s", fresh, strerror(errno));
-  RAND_bytes(secret, sizeof secret);
-  bool ok = write(fd, secret, sizeof secret) == (ssize_t)sizeof secret && !fsync(fd);
-  OPENSSL_cleanse(secret, sizeof secret);
+  bool ok = getrandom(secret, sizeof secret, 0) == (ssize_t)sizeof secret;
+  ok = ok && write(fd, secret, sizeof secret) == (ssize_t)sizeof secret && !fsync(fd);
+  explicit_bzero(secret, sizeof secret);
   close(fd);
   if (ok && link(fresh, path) && errno != EEXIST)
     ok = false;

@@ -1,6 +1,6 @@
 // Memory for secrets: mapped pages, locked, excluded from dumps and forks, wiped before they go back.
 #include <errno.h>
-#include <openssl/mem.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "server/keyring.h"
@@ -54,7 +54,7 @@ void secret_alloc_free(struct secret_alloc *a) {
     struct secret_block *b = a->blocks;
     size_t len = b->len;
     a->blocks = b->next;
-    OPENSSL_cleanse(b, len);
+    explicit_bzero(b, len);
     munmap(b, len);
   }
   a->used = 0;

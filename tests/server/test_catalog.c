@@ -91,7 +91,7 @@ static void start(const char *yaml) {
 }
 
 static void setup(void) {
-  strcpy(dir, "/tmp/sluice-catalog-XXXXXX");
+  snprintf(dir, sizeof dir, "/tmp/sluice-catalog-XXXXXX");
   cr_assert(mkdtemp(dir));
   snprintf(media, sizeof media, "%s/media", dir);
   snprintf(state, sizeof state, "%s/state", dir);

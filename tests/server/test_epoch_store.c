@@ -18,7 +18,7 @@ static struct epoch_store *open_store(void) {
 }
 
 static void setup(void) {
-  strcpy(dir, "/tmp/sluice-epochs-XXXXXX");
+  snprintf(dir, sizeof dir, "/tmp/sluice-epochs-XXXXXX");
   cr_assert(mkdtemp(dir));
 }
 

@@ -9,7 +9,7 @@ static struct config_error error;
 
 // Loads a file with this text; the path in errors is cut off.
 static struct config *load(const char *yaml, const struct config_flags *flags) {
-  strcpy(path, "/tmp/sluice-options-XXXXXX");
+  snprintf(path, sizeof path, "/tmp/sluice-options-XXXXXX");
   int fd = mkstemp(path);
   cr_assert_eq(write(fd, yaml, strlen(yaml)), (ssize_t)strlen(yaml));
   close(fd);
