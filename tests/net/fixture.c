@@ -1,0 +1,228 @@
+// The real workers over a catalogue that is made up, so that transport can be tested without media: any size, any delay,
+// any failure by name. A track is called s<bytes of a segment>x<segments>; its output is the little-endian 32-bit words
+// 0, 1, 2, …. Assets: "now" answers at once, "later" makes every lookup wait for another thread, "cut" loses its source
+// after the third segment, others answer with the status they are named after. Prints its port, drains on SIGTERM.
+#include "server/catalog.h"
+#include "server/server.h"
+#include "server/worker.h"
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct fake_track {
+  struct protected_track t;
+  uint64_t segment, num;
+  bool waits, cut;
+};
+
+static struct fake_track *of(const struct protected_track *t) { return (struct fake_track *)(uintptr_t)t; }
+
+static struct {
+  pthread_mutex_t lock;
+  pthread_cond_t cond;
+  struct cat_wait *list;
+  bool stop;
+} helper = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, false};
+
+enum { MAX_TRACKS = 64 };
+static struct fake_track tracks[MAX_TRACKS];
+static unsigned num_tracks;
+static pthread_mutex_t tracks_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct text_doc doc = {
+    .body = {(const uint8_t *)"#EXTM3U of no track\n", 20}, .content_type = "text/x", .etag = "fedcba9876543210"};
+
+static void *helper_main(void *arg) {
+  (void)arg;
+  pthread_mutex_lock(&helper.lock);
+  while (!helper.stop || helper.list) {
+    struct cat_wait *w = helper.list;
+    if (!w) {
+      pthread_cond_wait(&helper.cond, &helper.lock);
+      continue;
+    }
+    helper.list = w->next;
+    pthread_mutex_unlock(&helper.lock);
+    usleep(500);
+    w->wake(w);
+    pthread_mutex_lock(&helper.lock);
+  }
+  pthread_mutex_unlock(&helper.lock);
+  return NULL;
+}
+
+static int wait_for_helper(struct cat_wait *w, int status) {
+  w->status = status;
+  pthread_mutex_lock(&helper.lock);
+  w->next = helper.list;
+  helper.list = w;
+  pthread_cond_signal(&helper.cond);
+  pthread_mutex_unlock(&helper.lock);
+  return CAT_WAIT;
+}
+
+static struct fake_track *track_of(uint64_t segment, uint64_t num, bool waits, bool cut) {
+  pthread_mutex_lock(&tracks_lock);
+  struct fake_track *t = NULL;
+  for (unsigned i = 0; i < num_tracks && !t; i++)
+    if (tracks[i].segment == segment && tracks[i].num == num && tracks[i].waits == waits && tracks[i].cut == cut)
+      t = &tracks[i];
+  if (!t && num_tracks < MAX_TRACKS) {
+    t = &tracks[num_tracks++];
+    *t = (struct fake_track){.segment = segment, .num = num, .waits = waits, .cut = cut};
+    t->t.plan.total_len = segment * num;
+    strcpy(t->t.etag, "0123456789abcdef");
+  }
+  pthread_mutex_unlock(&tracks_lock);
+  return t;
+}
+
+int catalog_track(struct catalog *c, struct protected_track **out, const struct route *r, uint64_t now_ms, struct obs_worker *m,
+                  struct cat_wait *w) {
+  char name[64] = {0}, asset[16] = {0};
+  unsigned long long segment, count;
+  (void)c, (void)now_ms, (void)m;
+  memcpy(name, r->track.p, r->track.n < 63 ? r->track.n : 63);
+  memcpy(asset, r->asset.p, r->asset.n < 15 ? r->asset.n : 15);
+  bool waits = !strcmp(asset, "later"), cut = !strcmp(asset, "cut");
+  if (!waits && !cut && strcmp(asset, "now"))
+    return atoi(asset) ? atoi(asset) : CAT_NOT_FOUND;
+  if (sscanf(name, "s%llux%llu", &segment, &count) != 2)
+    return waits ? wait_for_helper(w, CAT_NOT_FOUND) : CAT_NOT_FOUND;
+  struct fake_track *t = track_of(segment, count, waits, cut);
+  if (!t)
+    return CAT_NOT_FOUND;
+  if (!waits) {
+    *out = &t->t;
+    return CAT_OK;
+  }
+  w->track = &t->t;
+  track_hold(&t->t);
+  return wait_for_helper(w, CAT_OK);
+}
+
+int catalog_text(struct catalog *c, struct text_doc **out, const struct route *r, uint64_t now_ms, struct obs_worker *m,
+                 struct cat_wait *w) {
+  (void)c, (void)now_ms, (void)m;
+  if (bytes_eq(r->asset, BYTES_LIT("later"))) {
+    w->text = &doc;
+    text_hold(&doc);
+      return wait_for_helper(w, CAT_OK);
+  }
+  *out = &doc;
+  return CAT_OK;
+}
+
+bool track_resource(const struct protected_track *t, const struct route *r, struct plan_range *out) {
+  const struct fake_track *f = of(t);
+  if (r->kind == ROUTE_FILE)
+    *out = (struct plan_range){0, t->plan.total_len};
+  else if (r->kind == ROUTE_SEGMENT && r->segment && r->segment <= f->num)
+    *out = (struct plan_range){(r->segment - 1) * f->segment, f->segment};
+  else
+    return false;
+  return true;
+}
+
+struct plan_range track_piece(const struct protected_track *t, uint64_t off) {
+  const struct fake_track *f = of(t);
+  return (struct plan_range){off / f->segment * f->segment, f->segment};
+}
+
+int track_source(struct catalog *c, struct protected_track *t, struct bytes *out, uint64_t *src_off, uint64_t off,
+                 struct obs_worker *m, struct cat_wait *w) {
+  static uint8_t none[1];
+  const struct fake_track *f = of(t);
+  (void)c, (void)m;
+  if (f->cut && off >= 3 * f->segment)
+    return CAT_FAILED;
+  if (f->waits && w->tries == 0) {
+    w->tries = 1;
+    if (off / f->segment % 2) { // odd pieces come as a block, even ones are to be asked for again
+      w->block = malloc(sizeof *w->block);
+      *w->block = (struct block){.p = none, .n = f->segment, .src_off = off / f->segment * f->segment};
+    }
+    return wait_for_helper(w, CAT_OK);
+  }
+  *out = bytes_of(none, f->segment);
+  *src_off = off / f->segment * f->segment;
+  return CAT_OK;
+}
+
+void plan_render(const struct plan *p, const struct aes_ops *ops, struct plan_range r, struct bytes src, uint64_t src_off,
+                 uint8_t *out) {
+  (void)p, (void)ops;
+  if (src_off > r.off || r.off + r.len > src_off + src.n)
+    abort(); // not the source of this piece
+  for (uint64_t i = 0; i < r.len; i++)
+    out[i] = (uint8_t)((r.off + i) / 4 >> (r.off + i) % 4 * 8);
+}
+
+void track_drop(struct catalog *c, struct protected_track *t) {
+  (void)c, (void)t;
+  atomic_fetch_sub(&t->holds, 1);
+}
+
+void text_drop(struct catalog *c, struct text_doc *d) {
+  (void)c;
+  atomic_fetch_sub(&d->holds, 1);
+}
+
+void block_free(struct block *b) { free(b); }
+
+int catalog_licence(struct catalog *c, struct writer *out, const struct route *r, struct bytes body, struct obs_worker *m) {
+  (void)c, (void)r, (void)m;
+  wr_str(out, "licence for ");
+  wr_dec(out, body.n);
+  return CAT_OK;
+}
+
+int main(int argc, char **argv) {
+  static struct server s;
+  struct config_flags flags = {0};
+  struct config_error e = {{0}};
+  pthread_t thread;
+  sigset_t signals;
+  int sig;
+  for (int i = 1; i < argc;)
+    if (config_flag(&flags, argc, argv, &i, &e) != 1) {
+      fprintf(stderr, "fixture: %s: %s\n", argv[i], e.text);
+      return 2;
+    }
+  struct config *c = config_load(NULL, &flags, &e);
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, NULL);
+  s.first = c;
+  s.num_workers = c ? (unsigned)c->workers : 0;
+  s.metrics = aligned_alloc(128, (s.num_workers + 1) * sizeof *s.metrics);
+  memset((void *)s.metrics, 0, (s.num_workers + 1) * sizeof *s.metrics);
+  quiet_init(&s.quiet, s.num_workers);
+  atomic_store(&s.config, c);
+  if (!c || !workers_start(&s, &e)) {
+    fprintf(stderr, "fixture: %s\n", e.text);
+    return 1;
+  }
+  pthread_create(&thread, NULL, helper_main, NULL);
+  printf("%u %s\n", workers_port(&s, 0), workers_io(&s));
+  fflush(stdout);
+  sigwait(&signals, &sig);
+  workers_drain(&s, c->drain_timeout);
+  int64_t buffers = 0, connections = 0, holds = doc.holds;
+  for (unsigned i = 0; i < s.num_workers; i++) {
+    buffers += s.metrics[i].buffers_used;
+    connections += s.metrics[i].connections;
+  }
+  for (unsigned i = 0; i < num_tracks; i++)
+    holds += tracks[i].t.holds;
+  pthread_mutex_lock(&helper.lock);
+  helper.stop = true;
+  pthread_cond_signal(&helper.cond);
+  pthread_mutex_unlock(&helper.lock);
+  pthread_join(thread, NULL);
+  printf("left: %lld buffers, %lld connections, %lld holds\n", (long long)buffers, (long long)connections, (long long)holds);
+  free(s.metrics);
+  config_free(c);
+  return 0;
+}

@@ -1,0 +1,486 @@
+#!/usr/bin/env python3
+"""What clients see of the workers: tests/net/fixture over both backends. Usage: transport.py FIXTURE BACKEND. Prints TAP."""
+import array
+import http.client
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+FIXTURE, BACKEND = sys.argv[1:3]
+random.seed(20)
+
+
+def words(first, length):
+    """Output bytes [first, first + length) of any track."""
+    a, b = first // 4, (first + length + 3) // 4
+    return array.array("I", range(a, b)).tobytes()[first - 4 * a:][:length]
+
+
+class Server:
+    def __init__(self, *options):
+        self.proc = subprocess.Popen(
+            [FIXTURE, "--media", "/", "--listen", "127.0.0.1:0", "--workers", "2", "--io", BACKEND, *options],
+            stdout=subprocess.PIPE, text=True)
+        port, self.io = self.proc.stdout.readline().split()
+        self.port = int(port)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind:
+            self.proc.kill()
+        else:
+            self.stop()
+
+    def stop(self):
+        self.proc.terminate()
+        out, _ = self.proc.communicate(timeout=20)
+        expect(self.proc.returncode, 0)
+        expect(out, "left: 0 buffers, 0 connections, 0 holds\n")
+
+    def dial(self, **kw):
+        s = socket.socket()
+        if "rcvbuf" in kw:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kw["rcvbuf"])
+        s.settimeout(20)
+        s.connect(("127.0.0.1", self.port))
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return s
+
+    def client(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
+    def rss_kb(self):
+        with open(f"/proc/{self.proc.pid}/status") as f:
+            return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+
+
+def expect(got, want, what=""):
+    if got != want:
+        raise AssertionError(f"{what}: {str(got)[:300]!r} is not {str(want)[:300]!r}")
+
+
+def ask(c, path, method="GET", body=None, **headers):
+    c.request(method, path, body=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    r = c.getresponse()
+    return r, r.read()
+
+
+def segment_path(asset, size, n, count=100):
+    return f"/{asset}/cbcs/1/s{size}x{count}/{n}.m4s"
+
+
+def get_bytes(path, extra=""):
+    return f"GET {path} HTTP/1.1\r\nHost: h\r\n{extra}\r\n".encode()
+
+
+class Reader:
+    """Responses from a raw socket."""
+
+    def __init__(self, s):
+        self.s, self.buf = s, b""
+
+    def more(self):
+        got = self.s.recv(1 << 20)
+        if not got:
+            raise EOFError
+        self.buf += got
+
+    def response(self, head_only=False):
+        while b"\r\n\r\n" not in self.buf:
+            self.more()
+        head, self.buf = self.buf.split(b"\r\n\r\n", 1)
+        lines = head.decode().split("\r\n")
+        headers = {k.lower(): v for k, v in (x.split(": ", 1) for x in lines[1:])}
+        status = int(lines[0].split()[1])
+        n = 0 if head_only or status in (204, 304, 100) else int(headers["content-length"])
+        parts, have = [self.buf], len(self.buf)
+        while have < n:
+            got = self.s.recv(1 << 20)
+            if not got:
+                raise EOFError
+            parts.append(got)
+            have += len(got)
+        data = b"".join(parts)
+        self.buf = data[n:]
+        return status, headers, data[:n]
+
+
+def whole_bodies_and_heads():
+    with Server() as srv:
+        c = srv.client()
+        expect(srv.io, BACKEND)
+        for asset in ("now", "later"):
+            for size, n in ((1, 1), (1000, 7), (32768, 3), (189000, 5), (700001, 2)):
+                r, body = ask(c, segment_path(asset, size, n))
+                expect(r.status, 200)
+                expect(body, words((n - 1) * size, size), f"{asset} {size}")
+                h, none = ask(c, segment_path(asset, size, n), "HEAD")
+                expect(none, b"")
+                drop_date = lambda r: [x for x in r.getheaders() if x[0] != "Date"]
+                expect(drop_date(h), drop_date(r))
+            r, body = ask(c, f"/{asset}/cbcs/master.m3u8")
+            expect((r.status, body, r.getheader("Cache-Control")), (200, b"#EXTM3U of no track\n", "public, max-age=5"))
+        r, _ = ask(c, segment_path("now", 1, 1) + "?any=thing&x")
+        expect((r.status, r.getheader("Cache-Control")), (200, "public, max-age=31536000, immutable"))
+        r, _ = ask(c, f"http://other{segment_path('now', 1, 1)}")
+        expect(r.status, 200)
+        r, _ = ask(c, "/n%6Fw/cbcs/1/s%31x5/1.m4s")
+        expect(r.status, 200)
+
+
+def requests_cut_at_every_byte():
+    with Server() as srv:
+        s = srv.dial()
+        reader = Reader(s)
+        one = get_bytes(segment_path("now", 10, 2), "Range: bytes=1-3\r\n")
+        two = get_bytes(segment_path("later", 50, 4))
+        stream = one + two + one
+        for cut in range(len(stream)):
+            s.sendall(stream[:cut])
+            time.sleep(0.0005)
+            s.sendall(stream[cut:])
+            for want in (words(11, 3), words(150, 50), words(11, 3)):
+                expect(reader.response()[2], want, f"cut at {cut}")
+
+
+def pipelined_requests_come_back_in_order():
+    with Server() as srv:
+        for asset, sizes, num in (("now", (1, 100, 5000), 1500), ("later", (1, 3000), 100), ("now", (300000, 10), 60)):
+            s = srv.dial()
+            plan = [(random.choice(sizes), random.randrange(1, 100)) for _ in range(num)]
+            text = b"".join(get_bytes(segment_path(asset, size, n)) for size, n in plan)
+            sender = threading.Thread(target=s.sendall, args=(text,))
+            sender.start()
+            reader = Reader(s)
+            for i, (size, n) in enumerate(plan):
+                if i % 20 == 0:
+                    time.sleep(0.002)
+                status, _, body = reader.response()
+                expect((status, body), (200, words((n - 1) * size, size)), f"{asset} number {i}")
+            sender.join()
+            s.close()
+
+
+def random_ranges_are_slices():
+    with Server() as srv:
+        c = srv.client()
+        for asset, size, count, tries in (("now", 10007, 50, 400), ("later", 9999, 20, 100), ("now", 400000, 30, 60)):
+            total = size * count
+            path = f"/{asset}/cenc/1/s{size}x{count}.mp4"
+            for _ in range(tries):
+                a = random.randrange(total)
+                b = min(total - 1, a + int(random.expovariate(1 / (3 * size))))
+                r, body = ask(c, path, Range=f"bytes={a}-{b}")
+                expect((r.status, r.getheader("Content-Range")), (206, f"bytes {a}-{b}/{total}"))
+                expect(body, words(a, b - a + 1))
+            r, body = ask(c, path, Range=f"bytes=5-9,{size - 3}-{2 * size + 3},-7")
+            boundary = r.getheader("Content-Type").split("boundary=")[1]
+            parts = body.split(b"\r\n--" + boundary.encode())
+            expect((r.status, parts[0], parts[-1]), (206, b"", b"--\r\n"))
+            for part, (a, n) in zip(parts[1:-1], ((5, 5), (size - 3, size + 7), (total - 7, 7))):
+                head, data = part.split(b"\r\n\r\n", 1)
+                expect(data, words(a, n))
+                expect(f"Content-Range: bytes {a}-{a + n - 1}/{total}".encode() in head, True)
+            r, _ = ask(c, path, "HEAD", Range="bytes=5-9,20-30")
+            expect(r.status, 206)
+            r, body = ask(c, path, Range=f"bytes={total}-")
+            expect((r.status, r.getheader("Content-Range"), body), (416, f"bytes */{total}", b""))
+            r, body = ask(c, path, Range="bytes=3-1")
+            expect((r.status, len(body)), (200, total))
+
+
+def preconditions():
+    with Server() as srv:
+        c = srv.client()
+        path = segment_path("now", 100, 3)
+        tag = ask(c, path)[0].getheader("ETag")
+        expect(tag, '"0123456789abcdef-3"')
+        for headers, status, size in (
+                ({"If_None_Match": tag}, 304, 0), ({"If_None_Match": f'"x", W/{tag}'}, 304, 0), ({"If_None_Match": "*"}, 304, 0),
+                ({"If_None_Match": '"x"'}, 200, 100), ({"If_Match": tag}, 200, 100), ({"If_Match": '"x"'}, 412, None),
+                ({"If_Range": tag, "Range": "bytes=1-2"}, 206, 2), ({"If_Range": '"x"', "Range": "bytes=1-2"}, 200, 100),
+                ({"If_Range": f"W/{tag}", "Range": "bytes=1-2"}, 200, 100),
+                ({"If_Range": "Sun, 06 Nov 1994 08:49:37 GMT", "Range": "bytes=1-2"}, 200, 100),
+                ({"If_None_Match": tag, "Range": "bytes=1-2"}, 304, 0), ({"If_Modified_Since": "Sun, 06 Nov 2094 08:49:37 GMT"}, 200, 100)):
+            r, body = ask(c, path, **headers)
+            expect(r.status, status, headers)
+            if size is not None:
+                expect(len(body), size, headers)
+            if status == 304:
+                expect(r.getheader("ETag"), tag)
+
+
+def refusals():
+    with Server() as srv:
+        c = srv.client()
+        for path, status in (("/", 404), ("/nope/x", 404), ("/403/cbcs/1/t/1.m4s", 403), ("/410/cbcs/1/t/1.m4s", 410),
+                             ("/451/cbcs/1/t/1.m4s", 451), ("/503/cbcs/1/t/1.m4s", 503), ("/500/cbcs/1/t/1.m4s", 500),
+                             (segment_path("now", 5, 101), 404), ("/later/cbcs/1/t/1.m4s", 404), ("/%zz", 400), ("/%", 400),
+                             ("/..%2fnow/cbcs/1/s1x1/1.m4s", 404), ("/now/../now/cbcs/1/s1x1/1.m4s", 404),
+                             ("/now/cbcs/1/s1x1%00/1.m4s", 404), ("/" + "a" * 1100, 400)):
+            r, body = ask(c, path)
+            expect(r.status, status, path)
+            expect(len(body) > 0, True)
+            if status == 503:
+                expect(r.getheader("Retry-After"), "1")
+        for method in ("PUT", "DELETE", "POST", "PATCH"):
+            r, _ = ask(c, segment_path("now", 5, 1), method, body=b"x" * 10)
+            expect((r.status, r.getheader("Allow")), (405, "GET, HEAD, OPTIONS"))
+        r, body = ask(c, segment_path("now", 5, 1), "OPTIONS", Origin="http://x", Access_Control_Request_Method="GET")
+        expect((r.status, r.getheader("Access-Control-Allow-Origin"), body), (204, "*", b""))
+        for text, status in ((b"GET / HTTP/1.1\r\n\r\n", 400), (b"\x00\x01\r\n\r\n", 400), (b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n", 501),
+                             (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414), (b"GET / HTTP/2.5\r\nHost: h\r\n\r\n", 505),
+                             (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
+                             (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400)):
+            s = srv.dial()
+            s.sendall(text + b"more that nobody reads")
+            status_got, headers, _ = Reader(s).response()
+            expect((status_got, headers["connection"]), (status, "close"), text[:60])
+            s.settimeout(5)
+            while s.recv(1000):
+                pass
+
+
+def bodies_of_requests():
+    with Server() as srv:
+        c = srv.client()
+        r, body = ask(c, "/now/cbcs/1/license", "POST", body=b"k" * 9000)
+        expect((r.status, body, r.getheader("Cache-Control")), (200, b"licence for 9000", "no-store"))
+        expect(ask(c, "/now/cbcs/1/license")[0].status, 405)
+        expect(ask(c, segment_path("now", 5, 1), body=b"x" * 5000)[1], words(0, 5))
+        expect(ask(c, segment_path("now", 5, 2))[1], words(5, 5))
+        s = srv.dial()
+        reader = Reader(s)
+        s.sendall(b"POST /now/cbcs/1/license HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        expect(reader.response()[0], 100)
+        s.sendall(b"abcd" + get_bytes(segment_path("now", 5, 1)))
+        expect(reader.response()[2], b"licence for 4")
+        expect(reader.response()[2], words(0, 5))
+        s.sendall(b"POST /now/cbcs/1/license HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n")
+        expect(reader.response()[0], 411)
+        s.sendall(b"POST /now/cbcs/1/license HTTP/1.1\r\nHost: h\r\nContent-Length: 99999\r\n\r\n")
+        expect(reader.response()[0], 413)
+
+
+def http10():
+    with Server() as srv:
+        s = srv.dial()
+        s.sendall(b"GET " + segment_path("now", 9, 1).encode() + b" HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        reader = Reader(s)
+        status, headers, body = reader.response()
+        expect((status, headers["connection"], body), (200, "keep-alive", words(0, 9)))
+        s.sendall(b"GET " + segment_path("now", 9, 1).encode() + b" HTTP/1.0\r\n\r\n")
+        expect(reader.response()[1]["connection"], "close")
+        expect(s.recv(10), b"")
+
+
+def a_day_in_one_response():
+    with Server() as srv:
+        s = srv.dial()
+        s.sendall(get_bytes("/now/cbcs/1/s65536x43200.mp4"))
+        time.sleep(0.3)
+        got, at = b"", 0
+        while b"\r\n\r\n" not in got:
+            got += s.recv(65536)
+        head, got = got.split(b"\r\n\r\n", 1)
+        expect(b"Content-Length: 2831155200" in head, True)
+        while at < 200 << 20:
+            expect(got == words(at, len(got)), True, f"bytes from {at}")
+            at += len(got)
+            got = s.recv(1 << 20)
+        expect(srv.rss_kb() < 60000, True, srv.rss_kb())
+        s.close()
+
+
+def stalled_readers_hold_no_buffers():
+    with Server("--output-buffers", "8", "--stall-timeout", "200ms") as srv:
+        path = "/now/cbcs/1/s300000x100.mp4"
+        stalled = [srv.dial(rcvbuf=65536) for _ in range(100)]
+        for s in stalled:
+            s.sendall(get_bytes(path))
+        c = srv.client()
+        begin = time.monotonic()
+        for i in range(1, 101):
+            expect(ask(c, segment_path("now", 200000, i))[1], words((i - 1) * 200000, 200000))
+        took = time.monotonic() - begin
+        expect(took < 5, True, f"{took:.1f} s for 100 segments beside stalled readers")
+        time.sleep(0.5)
+        for s in stalled[::10]:
+            reader, at = Reader(s), 0
+            while b"\r\n\r\n" not in reader.buf:
+                reader.more()
+            data = reader.buf.split(b"\r\n\r\n", 1)[1]
+            while at < 3 << 20:
+                expect(data == words(at, len(data)), True, f"stalled reader at {at}")
+                at += len(data)
+                data = s.recv(1 << 16)
+        for s in stalled:
+            s.close()
+
+
+def timeouts():
+    with Server("--header-timeout", "300ms", "--idle-timeout", "600ms", "--stall-timeout", "200ms", "--write-timeout", "600ms") as srv:
+        def lasts(first, then=b"", every=0.1):
+            s = srv.dial(rcvbuf=65536)
+            s.sendall(first)
+            if b"mp4" in first:
+                time.sleep(2)
+                total = 0
+                try:
+                    while got := s.recv(1 << 16):
+                        total += len(got)
+                except ConnectionError:
+                    pass
+                return total
+            s.settimeout(every)
+            begin, got = time.monotonic(), 0
+            while time.monotonic() - begin < 5:
+                try:
+                    if not s.recv(65536):
+                        break
+                except socket.timeout:
+                    if then:
+                        s.sendall(then)
+                except ConnectionError:
+                    break
+            return time.monotonic() - begin
+        for seconds, low, high, what in ((lasts(b""), 0.25, 1.2, "no request"), (lasts(b"GET / HTTP/1.1\r\nHost: h\r\nX: ", b"x"), 0.25, 1.2, "a head that trickles"),
+                                         (lasts(get_bytes(segment_path("now", 5, 1))), 0.55, 1.6, "idle after a response")):
+            expect(low < seconds < high, True, f"{what}: {seconds:.2f} s")
+        total = lasts(get_bytes("/now/cbcs/1/s300000x400.mp4"))
+        expect(total < 60000000, True, f"a reader that stopped still got {total} bytes")
+
+
+def lost_sources():
+    with Server() as srv:
+        c = srv.client()
+        r, _ = ask(c, segment_path("cut", 1000, 4))
+        expect((r.status, r.getheader("Cache-Control")), (500, "no-store"))
+        for size in (1000, 300000):
+            try:
+                r, body = ask(srv.client(), f"/cut/cbcs/1/s{size}x100.mp4")
+                if size > 1000 or r.status != 500:
+                    raise AssertionError("a full body")
+            except http.client.IncompleteRead as e:
+                expect(e.partial == words(0, len(e.partial)), True)
+        expect(ask(c, segment_path("cut", 1000, 1))[1], words(0, 1000))
+
+
+def clients_that_leave_at_any_time():
+    with Server("--output-buffers", "8", "--stall-timeout", "100ms") as srv:
+        kinds = [get_bytes(segment_path("later", 20000, 3)), get_bytes("/later/cbcs/1/s50000x100.mp4"),
+                 get_bytes("/now/cbcs/1/s300000x100.mp4"), get_bytes("/later/cbcs/master.m3u8") * 5, b"GET /x",
+                 get_bytes(segment_path("now", 1, 1)) * 50]
+        for i in range(300):
+            s = srv.dial()
+            s.sendall(random.choice(kinds))
+            time.sleep(random.choice((0, 0, 0.0003, 0.001, 0.004)))
+            if i % 3 == 0:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            elif i % 3 == 1:
+                s.shutdown(socket.SHUT_WR)
+            s.close()
+        expect(ask(srv.client(), segment_path("later", 77, 2))[1], words(77, 77))
+
+
+def half_closed_clients_get_their_answer():
+    with Server() as srv:
+        for asset in ("now", "later"):
+            s = srv.dial()
+            s.sendall(get_bytes(segment_path(asset, 500000, 2)) + get_bytes(segment_path(asset, 10, 2)))
+            s.shutdown(socket.SHUT_WR)
+            reader = Reader(s)
+            expect(reader.response()[2], words(500000, 500000))
+            expect(reader.response()[2], words(10, 10))
+            expect(s.recv(10), b"")
+
+
+def more_clients_than_allowed():
+    with Server("--max-connections", "20") as srv:
+        socks, refused = [srv.dial() for _ in range(100)], 0
+        for s in socks:
+            try:
+                s.sendall(get_bytes(segment_path("now", 5, 1)))
+                status, headers, _ = Reader(s).response()
+                refused += status == 503 and headers["retry-after"] == "1"
+            except (ConnectionError, EOFError):
+                refused += 1
+        expect(refused, 60)
+        for s in socks:
+            s.close()
+        time.sleep(0.2)
+        expect(ask(srv.client(), segment_path("now", 5, 1))[0].status, 200)
+
+
+def draining():
+    with Server() as srv:
+        busy, idle = srv.dial(rcvbuf=65536), srv.dial()
+        busy.sendall(get_bytes("/now/cbcs/1/s300000x20.mp4"))
+        idle.sendall(get_bytes(segment_path("now", 5, 1)))
+        expect(Reader(idle).response()[0], 200)
+        time.sleep(0.1)
+        srv.proc.send_signal(signal.SIGTERM)
+        expect(idle.recv(10), b"")
+        time.sleep(0.2)
+        expect(srv.proc.poll(), None)
+        try:
+            srv.dial()
+            raise AssertionError("still accepts")
+        except ConnectionError:
+            pass
+        status, _, body = Reader(busy).response()
+        expect((status, body), (200, words(0, 6000000)))
+        expect(busy.recv(10), b"")
+    with Server("--drain-timeout", "300ms") as srv:
+        busy = srv.dial(rcvbuf=65536)
+        busy.sendall(get_bytes("/now/cbcs/1/s300000x100.mp4"))
+        time.sleep(0.1)
+        begin = time.monotonic()
+        srv.stop()
+        expect(time.monotonic() - begin < 5, True)
+
+
+def keepalive_limit():
+    with Server("--keepalive-requests", "3") as srv:
+        s = srv.dial()
+        s.sendall(get_bytes(segment_path("now", 5, 1)) * 5)
+        reader = Reader(s)
+        expect([reader.response()[1].get("connection") for _ in range(3)], [None, None, "close"])
+        expect(s.recv(10), b"")
+
+
+def occupied_port():
+    with Server() as srv:
+        p = subprocess.run([FIXTURE, "--media", "/", "--listen", f"127.0.0.1:{srv.port}", "--workers", "2", "--io", BACKEND],
+                           capture_output=True, text=True, timeout=10)
+        expect((p.returncode, p.stdout), (1, ""))
+        expect("Address already in use" in p.stderr and p.stderr.count("\n") == 1, True, p.stderr)
+
+
+CASES = [whole_bodies_and_heads, requests_cut_at_every_byte, pipelined_requests_come_back_in_order, random_ranges_are_slices,
+         preconditions, refusals, bodies_of_requests, http10, a_day_in_one_response, stalled_readers_hold_no_buffers, timeouts,
+         lost_sources, clients_that_leave_at_any_time, half_closed_clients_get_their_answer, more_clients_than_allowed, draining,
+         keepalive_limit, occupied_port]
+
+failed = 0
+only = sys.argv[3:]
+cases = [c for c in CASES if not only or c.__name__ in only]
+print(f"1..{len(cases)}")
+for i, case in enumerate(cases, 1):
+    begin = time.monotonic()
+    try:
+        case()
+        print(f"ok {i} - {BACKEND} {case.__name__} # {time.monotonic() - begin:.1f} s")
+    except Exception as e:  # every fault of a case is a failure of that case
+        failed += 1
+        print(f"not ok {i} - {BACKEND} {case.__name__}\n# {type(e).__name__}: {e}")
+    sys.stdout.flush()
+sys.exit(1 if failed else 0)
