@@ -185,6 +185,14 @@ void drm_mpd_laurl(struct writer *w, struct bytes tmpl, const struct drm_input *
   wr_str(w, "</dashif:Laurl>");
 }
 
+void drm_mpd_inside(struct writer *w, enum drm_system s, const struct drm_input *in) {
+  struct bytes given = given_of(in, s)->mpd;
+  if (given.n)
+    wr_bytes(w, given);
+  else if (drm_systems[s]->mpd)
+    drm_systems[s]->mpd(w, in);
+}
+
 void drm_mpd(struct writer *w, const struct drm_input *in) {
   if (in->key->scheme == SCHEME_CLEAR)
     return;
@@ -205,10 +213,7 @@ void drm_mpd(struct writer *w, const struct drm_input *in) {
       wr_str(w, drm_systems[s]->mpd_value);
     }
     wr_str(w, "\">");
-    if (given.n)
-      wr_bytes(w, given);
-    else
-      drm_systems[s]->mpd(w, in);
+    drm_mpd_inside(w, s, in);
     wr_str(w, "</ContentProtection>\n");
   }
 }

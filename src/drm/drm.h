@@ -105,3 +105,6 @@ void drm_hls(struct writer *w, const char *tag, const struct drm_input *in);
 // drm_mpd appends the mp4protection descriptor with cenc:default_KID, then one for each signalled system.
 // The MPD element declares the prefixes cenc, mspr, dashif and ck. Nothing for SCHEME_CLEAR.
 void drm_mpd(struct writer *w, const struct drm_input *in);
+
+// drm_mpd_inside appends what stands inside one system's ContentProtection element; nothing where it has none.
+void drm_mpd_inside(struct writer *w, enum drm_system s, const struct drm_input *in);

@@ -18,6 +18,7 @@ struct key_query {
 };
 
 struct keyset; // immutable once loaded; shared by threads
+struct key_guard;
 
 // What the keys file says beside keys, for the caller to act on.
 struct keys_info {
@@ -89,8 +90,15 @@ struct key_provider {
                      struct diag *diag);
 };
 
-extern const struct key_provider key_providers[];
+extern const struct key_provider *const key_providers[];
 extern const size_t num_key_providers;
 
 // key_provider_find gives the row with this name, NULL when unknown.
 const struct key_provider *key_provider_find(struct bytes name);
+
+// A guard over keys from wherever they come: one key never serves both schemes, also when providers give them one at
+// a time. Keeps digests and asset names, no keys. NULL when there is no memory for `max_keys`.
+struct key_guard *key_guard_new(struct alloc *mem, uint32_t max_keys);
+
+// key_guard_add records a key. Errors: ERR_KEY_REUSE with both assets named, ERR_NO_MEMORY (more than max_keys).
+MUST_USE enum err key_guard_add(struct key_guard *g, const struct key_record *k, struct diag *diag);

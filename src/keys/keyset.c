@@ -194,10 +194,3 @@ const struct drm_settings *keys_drm(const struct keyset *ks, struct bytes asset)
   }
   return &ks->drm;
 }
-
-const struct key_provider *key_provider_find(struct bytes name) {
-  for (size_t i = 0; i < num_key_providers; i++)
-    if (bytes_eq(name, bytes_str(key_providers[i].name)))
-      return &key_providers[i];
-  return NULL;
-}

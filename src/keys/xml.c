@@ -1,0 +1,66 @@
+#include "keys/xml.h"
+
+#include <stdlib.h>
+
+// Blocks know their length, so that freeing can overwrite them.
+struct block {
+  _Alignas(max_align_t) size_t n;
+};
+
+static void *wiping_malloc(size_t n) {
+  struct block *b = n < SIZE_MAX - sizeof *b ? malloc(sizeof *b + n) : NULL;
+  if (!b)
+    return NULL;
+  b->n = n;
+  return b + 1;
+}
+
+static void wiping_free(void *p) {
+  if (!p)
+    return;
+  struct block *b = (struct block *)p - 1;
+  explicit_bzero(p, b->n);
+  free(b);
+}
+
+static void *wiping_realloc(void *p, size_t n) {
+  void *q = wiping_malloc(n);
+  if (q && p) {
+    size_t old = ((struct block *)p - 1)->n;
+    memcpy(q, p, old < n ? old : n);
+    wiping_free(p);
+  }
+  return q;
+}
+
+// A DTD is the door of entity bombs and external entities: no document of ours has one.
+static void no_doctype(void *parser, const XML_Char *name, const XML_Char *sysid, const XML_Char *pubid, int internal) {
+  (void)name, (void)sysid, (void)pubid, (void)internal;
+  XML_StopParser(parser, XML_FALSE);
+}
+
+XML_Parser xml_parser(void) {
+  static const XML_Memory_Handling_Suite mm = {wiping_malloc, wiping_realloc, wiping_free};
+  XML_Parser p = XML_ParserCreate_MM(NULL, &mm, "|");
+  if (p) {
+    XML_UseParserAsHandlerArg(p);
+    XML_SetStartDoctypeDeclHandler(p, no_doctype);
+  }
+  return p;
+}
+
+enum err xml_run(XML_Parser p, struct bytes doc, struct diag *diag) {
+  if (doc.n > INT32_MAX)
+    return diag_set(diag, ERR_LIMIT, 0, "the document is too long");
+  if (XML_Parse(p, (const char *)doc.p, (int)doc.n, 1) == XML_STATUS_OK)
+    return ERR_OK;
+  XML_Index at = XML_GetCurrentByteIndex(p);
+  enum XML_Error why = XML_GetErrorCode(p);
+  if (diag->err)
+    return diag->err;
+  if (why == XML_ERROR_ABORTED)
+    return diag_set(diag, ERR_SYNTAX, at > 0 ? (uint64_t)at : 0, "the document has a DTD: none is accepted");
+  return diag_set(diag, why == XML_ERROR_NO_MEMORY ? ERR_NO_MEMORY : ERR_SYNTAX, at > 0 ? (uint64_t)at : 0,
+                  "line %lu: not well-formed XML: %.80s", (unsigned long)XML_GetCurrentLineNumber(p),
+                  XML_ErrorString(why));
+}

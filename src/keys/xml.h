@@ -1,0 +1,12 @@
+// Inside of keys/: expat as documents need it. Memory that it frees is overwritten (keys pass through it), DTDs stop it.
+#pragma once
+#include "base/err.h"
+
+#include <expat.h>
+
+// xml_parser makes a parser with namespaces: names read "namespace|local". NULL when out of memory.
+XML_Parser xml_parser(void);
+
+// xml_run parses a whole document; handlers stop the parser with XML_StopParser after setting `diag`.
+// Errors: ERR_SYNTAX with expat's reason, or what the handlers set in diag->err.
+MUST_USE enum err xml_run(XML_Parser p, struct bytes doc, struct diag *diag);

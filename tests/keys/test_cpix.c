@@ -1,0 +1,418 @@
+#include "base/text.h"
+#include "keys/cpix.h"
+#include "keys/given.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+
+static struct alloc_heap heap;
+static struct diag diag;
+static char shown[512];
+
+static void setup(void) {
+  alloc_heap_init(&heap, 1 << 30);
+  diag = (struct diag){0};
+}
+
+static void teardown(void) { alloc_heap_free(&heap); }
+
+TestSuite(cpix, .init = setup, .fini = teardown);
+TestSuite(speke, .init = setup, .fini = teardown);
+TestSuite(json, .init = setup, .fini = teardown);
+TestSuite(guard, .init = setup, .fini = teardown);
+
+static const struct drm_settings all_systems = {.systems = 31};
+
+static struct key_query query = {BYTES_LIT("al<b>um/x\"y"), 3, SCHEME_CBCS, BYTES_LIT("")};
+static struct key_query lossless = {BYTES_LIT("al<b>um/x\"y"), 3, SCHEME_CBCS, BYTES_LIT("lossless")};
+
+static char text[65536];
+
+static const char *written(void (*write)(struct writer *, const struct key_doc *), const struct key_doc *doc) {
+  struct writer w = wr_of(text, sizeof text - 1);
+  write(&w, doc);
+  cr_assert(wr_ok(&w));
+  text[w.n] = 0;
+  return text;
+}
+
+static unsigned count(const char *in, const char *what) {
+  unsigned n = 0;
+  for (const char *p = in; (p = strstr(p, what)); p++)
+    n++;
+  return n;
+}
+
+// The elements and attributes that SPEKE 2 calls mandatory, in a request for one key and for two tiers.
+Test(speke, requests_have_what_the_specification_demands) {
+  struct key_query both[2] = {query, lossless};
+  struct key_doc doc = {both, 1, &all_systems};
+  const struct key_provider *p = key_provider_find(BYTES_LIT("speke2.0"));
+  cr_assert_str_eq(p->headers, "X-Speke-Version: 2.0\r\n");
+  cr_assert_str_eq(p->content_type, "application/xml");
+  const char *t = written(p->request, &doc);
+  cr_assert(strstr(t, "<cpix:CPIX xmlns:cpix=\"urn:dashif:org:cpix\" xmlns:pskc=\"urn:ietf:params:xml:ns:keyprov:pskc\" "
+                      "contentId=\"al&lt;b&gt;um/x&quot;y\" version=\"2.3\">"));
+  cr_assert_eq(count(t, "<cpix:ContentKey kid="), 1);
+  cr_assert_eq(count(t, "commonEncryptionScheme=\"cbcs\""), 1);
+  cr_assert_eq(count(t, "<cpix:DRMSystem kid="), 3); // ClearKey and common need no key server
+  cr_assert_eq(count(t, "<cpix:PSSH/>"), 2);
+  cr_assert_eq(count(t, "<cpix:ContentProtectionData/>"), 2);
+  cr_assert_eq(count(t, "<cpix:HLSSignalingData playlist=\"media\"/>"), 3);
+  cr_assert_eq(count(t, "<cpix:HLSSignalingData playlist=\"master\"/>"), 3);
+  cr_assert_eq(count(t, "intendedTrackType=\"AUDIO\"><cpix:AudioFilter/></cpix:ContentKeyUsageRule>"), 1);
+  doc.num_queries = 2;
+  p = key_provider_find(BYTES_LIT("speke2.1"));
+  cr_assert_str_eq(p->headers, "X-Speke-Version: 2.1\r\n");
+  t = written(p->request, &doc);
+  cr_assert(strstr(t, "version=\"2.4\""));
+  cr_assert_eq(count(t, "<cpix:ContentKey kid="), 2);
+  cr_assert_eq(count(t, "<cpix:HLSSignalingData playlist=\"multiVariant\"/>"), 6);
+  cr_assert_eq(count(t, "<cpix:LabelFilter label=\"lossless\"/>"), 1);
+  both[0].scheme = both[1].scheme = SCHEME_CENC; // no FairPlay there
+  cr_assert_eq(count(written(p->request, &doc), "<cpix:DRMSystem kid="), 4);
+}
+
+// An answer for `query`, part by part, so that tests can spoil each.
+struct answer {
+  const char *kid, *scheme, *iv, *value, *after_keys, *systems;
+};
+
+static struct bytes answer_text(const struct answer *a) {
+  static char doc[65536];
+  char kid[37] = {0};
+  uint8_t id[16];
+  struct writer w = wr_of(kid, 36);
+  keys_kid(id, &query);
+  uuid_write(&w, id);
+  int n = snprintf(doc, sizeof doc,
+                   "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+                   "<cpix:CPIX contentId=\"x\" version=\"2.3\" xmlns:cpix=\"urn:dashif:org:cpix\" "
+                   "xmlns:pskc=\"urn:ietf:params:xml:ns:keyprov:pskc\">\n<cpix:ContentKeyList>\n"
+                   "<cpix:ContentKey kid=\"%s\" commonEncryptionScheme=\"%s\" explicitIV=\"%s\">"
+                   "<cpix:Data><pskc:Secret>%s</pskc:Secret></cpix:Data></cpix:ContentKey>%s\n"
+                   "</cpix:ContentKeyList><cpix:DRMSystemList>%s</cpix:DRMSystemList></cpix:CPIX>",
+                   a->kid ? a->kid : kid, a->scheme ? a->scheme : "cbcs", a->iv ? a->iv : "AQIDBAUGBwgJCgsMDQ4PEA==",
+                   a->value ? a->value : "<pskc:PlainValue>MDEyMzQ1Njc4OTo7PD0+Pw==</pskc:PlainValue>",
+                   a->after_keys ? a->after_keys : "", a->systems ? a->systems : "");
+  return bytes_of(doc, (size_t)n);
+}
+
+static enum err read_answer(struct key_record *out, struct bytes body) {
+  struct key_doc doc = {&query, 1, &all_systems};
+  diag = (struct diag){0};
+  heap.used = 0;
+  alloc_heap_free(&heap);
+  alloc_heap_init(&heap, 1 << 30);
+  enum err e = key_provider_find(BYTES_LIT("speke2.0"))->answer(&heap.base, out, &doc, body, &diag);
+  diag_format(&diag, shown, sizeof shown);
+  return e;
+}
+
+static void refused(const struct answer *a, enum err want, const char *part) {
+  struct key_record r = {0};
+  enum err e = read_answer(&r, answer_text(a));
+  cr_assert_eq(e, want, "%s: %s", part, shown);
+  cr_assert(strstr(shown, part), "\"%s\" should say \"%s\"", shown, part);
+  static const uint8_t zero[16];
+  cr_assert_arr_eq(r.key, zero, 16, "%s: a key was left behind", part);
+}
+
+Test(speke, a_good_answer) {
+  struct key_record r;
+  // A Widevine box, an XML fragment, and lines for both playlists; what another system has is passed over.
+  struct answer a = {.systems =
+      "<cpix:DRMSystem kid=\"KID\" systemId=\"edef8ba9-79d6-4ace-a3c8-27dcd51d21ed\">"
+      "<cpix:PSSH>AAAAJHBzc2gAAAAA7e+L\nqXnWSs6jyCfc1R0h7QAAAARkYXRh</cpix:PSSH>"
+      "<cpix:ContentProtectionData>PGNlbmM6cHNzaD5BQUE8L2NlbmM6cHNzaD4=</cpix:ContentProtectionData>"
+      "<cpix:HLSSignalingData playlist=\"media\">I0VYVC1YLUtFWTpVUkk9ImEsYiIsTUVUSE9EPVNBTVBMRS1BRVMNCg==</cpix:HLSSignalingData>"
+      "<cpix:HLSSignalingData playlist=\"multiVariant\">I0VYVC1YLVNFU1NJT04tS0VZOk1FVEhPRD1TQU1QTEUtQUVT</cpix:HLSSignalingData>"
+      "</cpix:DRMSystem><cpix:DRMSystem kid=\"KID\" systemId=\"00000000-79d6-4ace-a3c8-27dcd51d21ed\"><cpix:PSSH>!</cpix:PSSH></cpix:DRMSystem>"};
+  static char systems[8192];
+  char kid[37] = {0};
+  uint8_t id[16];
+  struct writer w = wr_of(kid, 36);
+  keys_kid(id, &query);
+  uuid_write(&w, id);
+  size_t n = 0;
+  for (const char *p = a.systems; *p;)
+    n += (size_t)(strncmp(p, "KID", 3) == 0 ? (p += 3, sprintf(systems + n, "%s", kid)) : sprintf(systems + n, "%c", *p++));
+  a.systems = systems;
+  cr_assert_eq(read_answer(&r, answer_text(&a)), ERR_OK, "%s", shown);
+  cr_assert_arr_eq(r.key, "0123456789:;<=>?", 16);
+  cr_assert_arr_eq(r.kid, id, 16);
+  cr_assert(r.has_iv && r.iv[0] == 1 && r.iv[15] == 16);
+  cr_assert_eq(r.epoch, 3);
+  const struct drm_given *g = &r.given[DRM_WIDEVINE];
+  cr_assert_eq(g->pssh.n, 36);
+  cr_assert(bytes_eq(g->mpd, BYTES_LIT("<cenc:pssh>AAA</cenc:pssh>")));
+  cr_assert(bytes_eq(g->hls_media, BYTES_LIT("#EXT-X-KEY:URI=\"a,b\",METHOD=SAMPLE-AES\n")));
+  cr_assert(bytes_eq(g->hls_master, BYTES_LIT("#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES\n")));
+}
+
+Test(speke, answers_that_are_refused) {
+  refused(&(struct answer){.kid = "00000000-0000-0000-0000-000000000001"}, ERR_NO_KEY, "no key for the KID");
+  refused(&(struct answer){.kid = "xyz"}, ERR_MALFORMED, "kid is missing or not a UUID");
+  refused(&(struct answer){.scheme = "cenc"}, ERR_MALFORMED, "key is cenc, cbcs was asked for");
+  refused(&(struct answer){.scheme = ""}, ERR_MALFORMED, "key is of no scheme");
+  refused(&(struct answer){.scheme = "cens"}, ERR_MALFORMED, "neither cenc nor cbcs");
+  refused(&(struct answer){.iv = "AQIDBAUGBwg="}, ERR_MALFORMED, "explicitIV is not 16 bytes");
+  refused(&(struct answer){.iv = "AQIDBAUGBwgJCgsMDQ4PEBE="}, ERR_MALFORMED, "explicitIV is not 16 bytes");
+  refused(&(struct answer){.value = "<pskc:PlainValue>MDEyMzQ1Njc=</pskc:PlainValue>"}, ERR_MALFORMED, "not 16 bytes");
+  refused(&(struct answer){.value = "<pskc:PlainValue>MDEyMzQ1Njc4OTo7PD0+Pz8=</pskc:PlainValue>"}, ERR_MALFORMED, "not 16 bytes");
+  refused(&(struct answer){.value = ""}, ERR_NO_KEY, "no key for the KID");
+  refused(&(struct answer){.value = "<pskc:PlainValue>MDEyMzQ1Njc4OTo7PD0+Pw==</pskc:PlainValue>"
+                                    "<pskc:PlainValue>MDEyMzQ1Njc4OTo7PD0+Pw==</pskc:PlainValue>"},
+          ERR_MALFORMED, "two values");
+  refused(&(struct answer){.value = "<pskc:EncryptedValue/>"}, ERR_UNSUPPORTED, "encrypted");
+  refused(&(struct answer){.after_keys = "<cpix:ContentKey kid=\"00000000-0000-0000-0000-000000000001\"/>"}, ERR_MALFORMED,
+          "2 keys, 1 were asked for");
+  refused(&(struct answer){.systems = "<cpix:DRMSystem kid=\"00000000-0000-0000-0000-000000000001\" "
+                                      "systemId=\"edef8ba9-79d6-4ace-a3c8-27dcd51d21ed\"/>"},
+          ERR_MALFORMED, "kid that has no content key");
+  refused(&(struct answer){.systems = "<cpix:DRMSystem kid=\"x\"/>"}, ERR_MALFORMED, "kid is missing");
+}
+
+Test(speke, duplicate_keys) {
+  uint8_t id[16];
+  char kid[37] = {0}, dup[128];
+  struct writer w = wr_of(kid, 36);
+  keys_kid(id, &query);
+  uuid_write(&w, id);
+  snprintf(dup, sizeof dup, "<cpix:ContentKey kid=\"%s\"/>", kid);
+  refused(&(struct answer){.after_keys = dup}, ERR_MALFORMED, "two content keys have the same kid");
+}
+
+static enum err parse(const char *doc) {
+  struct cpix c;
+  diag = (struct diag){0};
+  enum err e = cpix_parse(&heap.base, &c, bytes_str(doc), &diag);
+  diag_format(&diag, shown, sizeof shown);
+  return e;
+}
+
+Test(cpix, entity_bombs_and_strangers) {
+  cr_assert_eq(parse("<!DOCTYPE a [<!ENTITY x \"xx\"><!ENTITY y \"&x;&x;&x;&x;\">]>"
+                     "<cpix:CPIX xmlns:cpix=\"urn:dashif:org:cpix\">&y;</cpix:CPIX>"), ERR_SYNTAX);
+  cr_assert(strstr(shown, "DTD"), "%s", shown);
+  cr_assert_eq(parse("<!DOCTYPE a SYSTEM \"file:///etc/passwd\"><a/>"), ERR_SYNTAX);
+  cr_assert_eq(parse("<CPIX/>"), ERR_SYNTAX);
+  cr_assert(strstr(shown, "not a CPIX document"));
+  cr_assert_eq(parse("<CPIX xmlns=\"urn:dashif:org:cpix\"/>"), ERR_OK); // no prefix is as good as one
+  cr_assert_eq(parse("<CPIX xmlns=\"urn:dashif:org:cpix\">&x;</CPIX>"), ERR_SYNTAX);
+  cr_assert_eq(parse(""), ERR_SYNTAX);
+  cr_assert_eq(parse("\xff\xfe"), ERR_SYNTAX);
+  static char deep[4096];
+  struct writer w = wr_of(deep, sizeof deep - 1);
+  wr_str(&w, "<CPIX xmlns=\"urn:dashif:org:cpix\">");
+  for (int i = 0; i < 100; i++)
+    wr_str(&w, "<a>");
+  cr_assert_eq(parse(deep), ERR_LIMIT);
+  cr_assert(strstr(shown, "too deeply"));
+}
+
+Test(cpix, every_truncation_fails) {
+  struct key_record r;
+  struct bytes whole = answer_text(&(struct answer){0});
+  cr_assert_eq(read_answer(&r, whole), ERR_OK, "%s", shown);
+  for (size_t n = 0; n < whole.n; n++)
+    cr_assert_neq(read_answer(&r, bytes_of(whole.p, n)), ERR_OK, "%zu", n);
+}
+
+Test(cpix, what_is_exported_is_imported) {
+  struct key_record keys[2], back[2];
+  struct drm_settings set = {.systems = 31, .fairplay = {.skd = BYTES_LIT("skd://{kid}")},
+                             .clearkey = {.la_url = BYTES_LIT("https://l/?a&b")},
+                             .playready = {.la_url = BYTES_LIT("https://p/?a&b")}};
+  for (int v = 0; v < 4; v++) {
+    query.scheme = lossless.scheme = v & 1 ? SCHEME_CBCS : SCHEME_CENC;
+    cr_assert_eq(keys_derive(&keys[0], BYTES_LIT("0123456789abcdef"), &query), ERR_OK);
+    cr_assert_eq(keys_derive(&keys[1], BYTES_LIT("0123456789abcdef"), &lossless), ERR_OK);
+    struct writer w = wr_of(text, sizeof text - 1);
+    cpix_export(&w, keys, 2, &set, v & 2);
+    cr_assert(wr_ok(&w));
+    text[w.n] = 0;
+    cr_assert_eq(count(text, v & 2 ? "\"multiVariant\"" : "\"master\""), query.scheme == SCHEME_CBCS ? 8 : 6, "%s", text);
+    uint32_t num = 2;
+    diag = (struct diag){0};
+    cr_assert_eq(cpix_import(&heap.base, back, &num, bytes_of(text, w.n), 3, SCHEME_CLEAR, &diag), ERR_OK, "%s", diag.what);
+    cr_assert_eq(num, 2);
+    for (int i = 0; i < 2; i++) {
+      cr_assert_arr_eq(back[i].kid, keys[i].kid, 16);
+      cr_assert_arr_eq(back[i].key, keys[i].key, 16);
+      cr_assert_arr_eq(back[i].iv, keys[i].iv, 16);
+      cr_assert(back[i].has_iv == keys[i].has_iv && back[i].scheme == keys[i].scheme && back[i].epoch == 3);
+      cr_assert(bytes_eq(back[i].asset, query.asset) && bytes_eq(back[i].label, keys[i].label));
+      // Signalling from the imported data is what was signalled before.
+      static char a[32768], b[32768];
+      struct writer wa = wr_of(a, sizeof a), wb = wr_of(b, sizeof b);
+      drm_hls(&wa, "EXT-X-KEY", &(struct drm_input){.key = &keys[i], .set = &set});
+      drm_hls(&wb, "EXT-X-KEY", &(struct drm_input){.key = &back[i], .set = &set});
+      cr_assert(bytes_eq(bytes_of(a, wa.n), bytes_of(b, wb.n)));
+      cr_assert(back[i].given[DRM_PLAYREADY].mpd.n && back[i].given[DRM_WIDEVINE].pssh.n);
+    }
+    num = 1;
+    diag = (struct diag){0};
+    cr_assert_eq(cpix_import(&heap.base, back, &num, bytes_of(text, w.n), 3, SCHEME_CLEAR, &diag), ERR_NO_SPACE);
+  }
+}
+
+static const uint8_t wv_box[36] = {0,    0,    0,    36,   'p',  's',  's',  'h',  0,    0,    0,    0,
+                                   0xed, 0xef, 0x8b, 0xa9, 0x79, 0xd6, 0x4a, 0xce, 0xa3, 0xc8, 0x27, 0xdc,
+                                   0xd5, 0x1d, 0x21, 0xed, 0,    0,    0,    4,    1,    2,    3,    4};
+
+Test(cpix, given_boxes) {
+  uint8_t b[60], kid[16] = {7};
+  memcpy(b, wv_box, 36);
+  cr_assert_eq(given_pssh(bytes_of(b, 36), DRM_WIDEVINE, kid, &diag), ERR_OK);
+  cr_assert_eq(given_pssh(bytes_of(b, 36), DRM_PLAYREADY, kid, &diag), ERR_MALFORMED);
+  cr_assert_eq(given_pssh(bytes_of(b, 35), DRM_WIDEVINE, kid, &diag), ERR_MALFORMED);
+  b[31] = 5;
+  cr_assert_eq(given_pssh(bytes_of(b, 36), DRM_WIDEVINE, kid, &diag), ERR_MALFORMED);
+  b[31] = 3;
+  cr_assert_eq(given_pssh(bytes_of(b, 36), DRM_WIDEVINE, kid, &diag), ERR_MALFORMED);
+  b[31] = 4, b[8] = 2;
+  cr_assert_eq(given_pssh(bytes_of(b, 36), DRM_WIDEVINE, kid, &diag), ERR_MALFORMED);
+  struct writer w = wr_of(b, sizeof b); // version 1 with another KID, then with ours
+  wr_u32(&w, 52);
+  wr_raw(&w, wv_box + 4, 4);
+  wr_u32(&w, 1u << 24);
+  wr_raw(&w, wv_box + 12, 16);
+  wr_u32(&w, 1);
+  wr_raw(&w, "8888888888888888", 16);
+  wr_u32(&w, 0);
+  cr_assert_eq(given_pssh(bytes_of(b, 52), DRM_WIDEVINE, kid, &diag), ERR_MALFORMED);
+  cr_assert_eq(given_pssh(bytes_of(b, 52), DRM_WIDEVINE, (const uint8_t *)"8888888888888888", &diag), ERR_OK);
+}
+
+Test(cpix, given_xml_cannot_leave_its_place) {
+  static const struct {
+    const char *xml;
+    enum err err;
+  } v[] = {{"<cenc:pssh>AA</cenc:pssh><mspr:pro>BB</mspr:pro>", ERR_OK},
+           {"<x:y xmlns:x=\"u\"/>", ERR_OK},
+           {"", ERR_OK},
+           {"text", ERR_OK},
+           {"</r><r>", ERR_MALFORMED},
+           {"</ContentProtection>", ERR_MALFORMED},
+           {"<a>", ERR_MALFORMED},
+           {"<x:y/>", ERR_MALFORMED},
+           {"<?xml version=\"1.0\"?><a/>", ERR_MALFORMED},
+           {"<!DOCTYPE a><a/>", ERR_MALFORMED},
+           {"&e;", ERR_MALFORMED},
+           {"<!--", ERR_MALFORMED},
+           {"<![CDATA[", ERR_MALFORMED}};
+  for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
+    diag = (struct diag){0};
+    cr_assert_eq(given_mpd(bytes_str(v[i].xml), &diag), v[i].err, "%s", v[i].xml);
+  }
+}
+
+Test(cpix, given_lines_are_key_lines_of_the_scheme) {
+  static const struct {
+    const char *in, *out;
+    bool master;
+    enum scheme scheme;
+  } v[] = {
+      {"#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"x\"", "#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"x\"\n", false, SCHEME_CBCS},
+      {"\r\n#EXT-X-KEY:METHOD=SAMPLE-AES \r\n\n#EXT-X-KEY:METHOD=SAMPLE-AES", "#EXT-X-KEY:METHOD=SAMPLE-AES\n#EXT-X-KEY:METHOD=SAMPLE-AES\n", false, SCHEME_CBCS},
+      {"#EXT-X-KEY:METHOD=SAMPLE-AES-CTR", "#EXT-X-KEY:METHOD=SAMPLE-AES-CTR\n", false, SCHEME_CENC},
+      {"", "", false, SCHEME_CENC},
+      {"#EXT-X-KEY:METHOD=SAMPLE-AES-CTR", NULL, false, SCHEME_CBCS},
+      {"#EXT-X-KEY:METHOD=NONE", NULL, false, SCHEME_CBCS},
+      {"#EXT-X-KEY:METHOD=SAMPLE-AES", NULL, true, SCHEME_CBCS},
+      {"#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES", NULL, false, SCHEME_CBCS},
+      {"#EXT-X-KEY:URI=\"METHOD=SAMPLE-AES\"", NULL, false, SCHEME_CBCS},
+      {"#EXT-X-KEY:METHOD=SAMPLE-AES\n#EXT-X-ENDLIST", NULL, false, SCHEME_CBCS},
+      {"#EXT-X-KEY:METHOD=SAMPLE-AES\nhttp://evil/1.m4s", NULL, false, SCHEME_CBCS},
+      {"#EXT-X-KEY:METHOD=SAMPLE-AES,A=\"\x01\"", NULL, false, SCHEME_CBCS},
+  };
+  for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
+    uint8_t buf[256];
+    size_t n = strlen(v[i].in);
+    memcpy(buf, v[i].in, n);
+    diag = (struct diag){0};
+    enum err e = given_hls(buf, &n, v[i].master, v[i].scheme, &diag);
+    cr_assert_eq(e, v[i].out ? ERR_OK : ERR_MALFORMED, "%s: %s", v[i].in, err_name(e));
+    if (v[i].out)
+      cr_assert(bytes_eq(bytes_of(buf, n), bytes_str(v[i].out)), "%s", v[i].in);
+  }
+}
+
+static enum err json(struct key_record *out, const char *body, uint32_t num) {
+  struct key_query both[2] = {query, lossless};
+  struct key_doc doc = {both, num, &all_systems};
+  diag = (struct diag){0};
+  enum err e = key_provider_find(BYTES_LIT("json"))->answer(&heap.base, out, &doc, bytes_str(body), &diag);
+  diag_format(&diag, shown, sizeof shown);
+  return e;
+}
+
+#define KEY1 "\"kid\":\"00112233445566778899aabbccddee01\",\"key\":\"0123456789abcdef0123456789abcd01\""
+#define KEY2 "\"kid\":\"00112233445566778899aabbccddee02\",\"key\":\"0123456789abcdef0123456789abcd02\""
+
+Test(json, question_and_answer) {
+  struct key_query both[2] = {query, lossless};
+  struct key_doc doc = {both, 2, &(struct drm_settings){.systems = 3}};
+  cr_assert_str_eq(written(key_provider_find(BYTES_LIT("json"))->request, &doc),
+                   "{\"asset\":\"al%3Cb%3Eum/x%22y\",\"epoch\":3,\"scheme\":\"cbcs\",\"labels\":[\"\",\"lossless\"],"
+                   "\"systems\":[\"widevine\",\"playready\"]}\n");
+  struct key_record r[2];
+  cr_assert_eq(json(r, "{\"keys\":[{\"label\":\"lossless\",\"scheme\":\"cbcs\"," KEY2 "},"
+                       "{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"iv\":\"f0000000000000000000000000000001\","
+                       "\"systems\":{\"widevine\":{\"pssh\":\"AAAAJHBzc2gAAAAA7e+LqXnWSs6jyCfc1R0h7QAAAARkYXRh\","
+                       "\"hls_media\":\"#EXT-X-KEY:METHOD=SAMPLE-AES\"}}}]}", 2), ERR_OK, "%s", shown);
+  cr_assert(r[0].key[15] == 1 && r[0].kid[15] == 1 && r[0].has_iv && r[1].key[15] == 2 && !r[1].has_iv);
+  cr_assert_eq(r[0].given[DRM_WIDEVINE].pssh.n, 36);
+  cr_assert(bytes_eq(r[0].given[DRM_WIDEVINE].hls_media, BYTES_LIT("#EXT-X-KEY:METHOD=SAMPLE-AES\n")));
+}
+
+Test(json, answers_that_are_refused) {
+  static const struct {
+    const char *body, *part;
+    enum err err;
+  } bad[] = {
+      {"", "not JSON", ERR_SYNTAX},
+      {"{\"keys\":[", "not JSON", ERR_SYNTAX},
+      {"[]", "no list", ERR_SYNTAX},
+      {"{\"keys\":{}}", "no list", ERR_SYNTAX},
+      {"{\"keys\":[]}", "has 0 keys", ERR_NO_KEY},
+      {"{\"keys\":[{\"label\":\"x\",\"scheme\":\"cbcs\"," KEY1 "}]}", "no key for one of the labels", ERR_NO_KEY},
+      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cenc\"," KEY1 "}]}", "not cbcs", ERR_MALFORMED},
+      {"{\"keys\":[{\"label\":\"\"," KEY1 "}]}", "not cbcs", ERR_MALFORMED},
+      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\",\"kid\":\"00\",\"key\":\"00\"}]}", "not 32 hex", ERR_MALFORMED},
+      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"iv\":\"0011\"}]}", "iv must be", ERR_MALFORMED},
+      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 "},{\"label\":\"\",\"scheme\":\"cbcs\"," KEY2 "}]}", "has 2 keys", ERR_MALFORMED},
+      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":{\"pssh\":\"!\"}}}]}", "not base64", ERR_MALFORMED},
+      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":{\"mpd\":\"<a>\"}}}]}", "not an XML", ERR_MALFORMED},
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    struct key_record r[2] = {0};
+    cr_assert_eq(json(r, bad[i].body, 1), bad[i].err, "%s: %s", bad[i].body, shown);
+    cr_assert(strstr(shown, bad[i].part), "%s: %s", bad[i].body, shown);
+    cr_assert_null(strstr(shown, "0123456789"));
+    static const uint8_t zero[16];
+    cr_assert_arr_eq(r[0].key, zero, 16);
+  }
+  struct key_record r[2] = {0};
+  cr_assert_eq(json(r, "{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 "},{\"label\":\"lossless\",\"scheme\":\"cbcs\"," KEY1 "}]}", 2), ERR_MALFORMED);
+  cr_assert(strstr(shown, "two labels one kid"));
+}
+
+Test(guard, one_key_one_scheme_whoever_gives_it) {
+  struct key_guard *g = key_guard_new(&heap.base, 100);
+  struct key_record a = {.scheme = SCHEME_CENC, .key = {1}, .asset = BYTES_LIT("one")};
+  struct key_record b = {.scheme = SCHEME_CBCS, .key = {1}, .asset = BYTES_LIT("two")};
+  cr_assert_eq(key_guard_add(g, &a, &diag), ERR_OK);
+  cr_assert_eq(key_guard_add(g, &a, &diag), ERR_OK);
+  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_KEY_REUSE);
+  cr_assert(strstr(diag.what, "\"one\" (cenc) and \"two\" (cbcs)"));
+  for (unsigned i = 2; i < 101; i++) {
+    b.key[0] = (uint8_t)i;
+    diag = (struct diag){0};
+    cr_assert_eq(key_guard_add(g, &b, &diag), ERR_OK, "%u", i);
+  }
+  a.key[0] = 55;
+  cr_assert_eq(key_guard_add(g, &a, &diag), ERR_KEY_REUSE);
+  cr_assert_null(key_provider_find(BYTES_LIT("speke3")));
+}
