@@ -53,7 +53,8 @@ def packets(data, key=None):
     options = ["-decryption_key", key] if key else []
     r = run(FFMPEG, "-v", "error", "-nostdin", *options, "-f", "mov", "-i", "pipe:0", "-map", "0:a", "-c", "copy",
             "-f", "framemd5", "-", stdin=data)
-    lines = [l.replace(" ", "") for l in r.out.decode().splitlines() if l and not l.startswith("#")]
+    # Only the first six fields: side data (the pssh of the init segment) is not the packet.
+    lines = [",".join(l.replace(" ", "").split(",")[:6]) for l in r.out.decode().splitlines() if l and not l.startswith("#")]
     return lines if r.code == 0 and lines else f"ffmpeg: {r}"
 
 
