@@ -259,6 +259,17 @@ def audio(data):
     return tracks[0]
 
 
+def priming(track):
+    """The media time at which an edit list starts to present, 0 without one."""
+    for elst in track.edit_lists:
+        version, count = elst[8], struct.unpack_from(">I", elst, 12)[0]
+        for i in range(count):
+            time = struct.unpack_from(">q", elst, 24 + 20 * i)[0] if version else struct.unpack_from(">i", elst, 20 + 12 * i)[0]
+            if time >= 0:
+                return time
+    return 0
+
+
 def sidx_references(data, box):
     """(earliest time, first byte referred to, [(size, duration)]) of a sidx."""
     version, _, p = full(data, box)
