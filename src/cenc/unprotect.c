@@ -1,0 +1,254 @@
+#include "cenc/unprotect.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "cenc/unprotect_parts.h"
+
+#define CC(a, b, c, d) FOURCC(a, b, c, d)
+
+enum err unp_fail(const struct unp *u, enum err e, const uint8_t *at, uint32_t type, const char *what) {
+  if (u->diag && !u->diag->err) {
+    diag_set(u->diag, e, at ? (uint64_t)(at - u->in->file.p) : 0, what ? "%s" : NULL, what);
+    if (type) {
+      u->diag->path[0] = type;
+      u->diag->num_path = 1;
+    }
+  }
+  return e;
+}
+
+bool unp_next(const struct unp *u, struct box *b, struct reader *r, enum err *e) {
+  const uint8_t *at = r->p;
+  *e = box_next(b, r);
+  if (*e)
+    (void)unp_fail(u, *e, at, 0, NULL);
+  return !*e && b->len;
+}
+
+static size_t part_of(const struct unp *u, uint64_t pos) {
+  size_t lo = 0, hi = u->num_parts + 1; // the sentinel begins at the end of the file
+  while (hi - lo > 1) {
+    size_t mid = lo + (hi - lo) / 2;
+    if (u->parts[mid].in_off <= pos)
+      lo = mid;
+    else
+      hi = mid;
+  }
+  return lo;
+}
+
+uint64_t unp_map(const struct unp *u, uint64_t pos) {
+  size_t i = part_of(u, pos);
+  const struct part *p = &u->parts[i];
+  uint64_t in = pos - p->in_off;
+  if (i == u->num_parts) // behind the end: as far behind
+    return p->out_off + in;
+  uint64_t out_len = p[1].out_off - p->out_off;
+  return p->out_off + (in < out_len ? in : out_len);
+}
+
+bool unp_in_data(const struct unp *u, uint64_t pos, uint64_t len) {
+  size_t i = part_of(u, pos);
+  return i < u->num_parts && u->parts[i].verbatim && len <= u->parts[i + 1].in_off - pos;
+}
+
+bool unp_is_edge(const struct unp *u, uint64_t pos) { return u->parts[part_of(u, pos)].in_off == pos; }
+
+size_t unp_open(struct writer *w, const struct unp *u, const struct box *b, size_t skip) {
+  size_t at = w->n;
+  wr_raw(w, u->in->file.p + b->pos, b->head_len + skip);
+  return at;
+}
+
+void unp_close(struct writer *w, const struct box *b, size_t at) {
+  if (!wr_ok(w))
+    return;
+  uint64_t len = w->n - at;
+  if (b->head_len >= 16)
+    store_be64(w->p + at + 8, len);
+  else
+    store_be32(w->p + at, (uint32_t)len);
+}
+
+void unp_copy(struct writer *w, const struct unp *u, const struct box *b) {
+  wr_raw(w, u->in->file.p + b->pos, (size_t)b->len);
+}
+
+bool unp_is_seig(struct bytes body) { return body.n >= 8 && load_be32(body.p + 4) == CC('s', 'e', 'i', 'g'); }
+
+// sidx: a reference is rewritten when it begins and ends where top-level boxes do. One that does not makes the
+// whole index useless, and it is dropped.
+struct sidx {
+  struct bytes body;
+  bool wide;
+  uint32_t num;
+  const uint8_t *first_offset, *refs;
+  uint64_t anchor; // input offset of what is referenced first
+};
+
+static bool sidx_open(struct sidx *s, const struct unp *u, const struct box *b) {
+  struct reader r = unp_reader(u, b->body);
+  s->body = b->body;
+  s->wide = rd_u32(&r) >> 24 != 0;
+  rd_skip(&r, 8);
+  rd_skip(&r, s->wide ? 8 : 4);
+  s->first_offset = rd_take(&r, s->wide ? 8 : 4);
+  rd_skip(&r, 2);
+  s->num = rd_u16(&r);
+  s->refs = rd_take(&r, (size_t)s->num * 12);
+  if (r.err)
+    return false;
+  uint64_t first = s->wide ? load_be64(s->first_offset) : load_be32(s->first_offset), n = u->in->file.n;
+  if (first > n || b->pos + b->len > n - first)
+    return false;
+  s->anchor = b->pos + b->len + first;
+  uint64_t at = s->anchor;
+  bool ok = unp_is_edge(u, at);
+  for (uint32_t i = 0; i < s->num && ok; i++) {
+    uint32_t len = load_be32(s->refs + 12 * (size_t)i) & INT32_MAX;
+    if (len > n - at)
+      return false;
+    at += len;
+    ok = unp_is_edge(u, at);
+  }
+  return ok;
+}
+
+static void sidx_copy(struct writer *w, const struct unp *u, const struct box *b) {
+  struct sidx s;
+  if (!sidx_open(&s, u, b))
+    return;
+  size_t at = w->n;
+  unp_copy(w, u, b);
+  if (!wr_ok(w))
+    return;
+  const uint8_t *in = u->in->file.p + b->pos;
+  uint8_t *out = w->p + at;
+  uint64_t out_pos = unp_map(u, s.anchor), own_end = unp_map(u, b->pos + b->len);
+  if (s.wide)
+    store_be64(out + (s.first_offset - in), out_pos - own_end);
+  else
+    store_be32(out + (s.first_offset - in), (uint32_t)(out_pos - own_end));
+  uint64_t pos = s.anchor;
+  for (uint32_t i = 0; i < s.num; i++) {
+    const uint8_t *ref = s.refs + 12 * (size_t)i;
+    pos += load_be32(ref) & INT32_MAX;
+    uint64_t end = unp_map(u, pos);
+    store_be32(out + (ref - in), (load_be32(ref) & ~(uint32_t)INT32_MAX) | (uint32_t)(end - out_pos));
+    out_pos = end;
+  }
+}
+
+static enum err part_copy(struct writer *w, struct unp *u, const struct box *b) {
+  switch (b->type) {
+  case CC('m', 'o', 'o', 'v'):
+    return moov_copy(w, u, b);
+  case CC('m', 'o', 'o', 'f'):
+    return moof_copy(w, u, b);
+  case CC('s', 'i', 'd', 'x'):
+    sidx_copy(w, u, b);
+    return ERR_OK;
+  case CC('m', 'f', 'r', 'a'):
+  case CC('p', 's', 's', 'h'):
+    return ERR_OK;
+  default:
+    unp_copy(w, u, b);
+    return ERR_OK;
+  }
+}
+
+static bool is_verbatim(uint32_t type) {
+  return type != CC('m', 'o', 'o', 'v') && type != CC('m', 'o', 'o', 'f') && type != CC('s', 'i', 'd', 'x') &&
+         type != CC('m', 'f', 'r', 'a') && type != CC('p', 's', 's', 'h');
+}
+
+// top_next takes the next top-level box; only here may a size of 0 say "to the end".
+static bool top_next(const struct unp *u, struct box *b, uint64_t *pos, enum err *e) {
+  struct bytes file = u->in->file;
+  if (*pos == file.n)
+    return false;
+  uint64_t left = file.n - *pos;
+  *e = box_head(b, bytes_of(file.p + *pos, left < 16 ? (size_t)left : 16), left, true);
+  if (*e) {
+    (void)unp_fail(u, *e, file.p + *pos, 0, NULL);
+    return false;
+  }
+  b->pos = *pos;
+  b->body = bytes_of(file.p + *pos + b->head_len, (size_t)(b->len - b->head_len));
+  *pos += b->len;
+  return true;
+}
+
+// find_parts lists the top-level boxes, reads the first moov, and counts.
+static enum err find_parts(struct unp *u) {
+  struct box b;
+  uint64_t pos = 0;
+  enum err e = ERR_OK;
+  bool moof = false, moov = false;
+  size_t n = 0;
+  while (top_next(u, &b, &pos, &e))
+    n++;
+  if (e)
+    return e;
+  u->parts = (struct part *)u->in->mem->get(u->in->mem, (n + 1) * sizeof *u->parts);
+  u->tracks = (struct track *)u->in->mem->get(u->in->mem, UNP_MAX_TRACKS * sizeof *u->tracks);
+  if (!u->parts || !u->tracks)
+    return unp_fail(u, ERR_NO_MEMORY, NULL, 0, NULL);
+  u->num_parts = n;
+  pos = 0;
+  for (size_t i = 0; i < n && top_next(u, &b, &pos, &e); i++) {
+    u->parts[i] = (struct part){.in_off = b.pos, .type = b.type, .verbatim = is_verbatim(b.type)};
+    moof |= b.type == CC('m', 'o', 'o', 'f');
+    moov |= b.type == CC('m', 'o', 'o', 'v');
+    if (b.type == CC('m', 'o', 'o', 'v') && (e = moov_read(u, &b)) != ERR_OK)
+      return e;
+  }
+  u->parts[n] = (struct part){.in_off = u->in->file.n};
+  if (!moov)
+    return unp_fail(u, ERR_MISSING, NULL, 0, "there is no moov");
+  if (!u->any_protected)
+    return unp_fail(u, ERR_NOT_PROTECTED, NULL, 0, NULL);
+  if (!moof)
+    return unp_fail(u, ERR_PROGRESSIVE, NULL, 0, "there is no moof: only fragmented files can be decrypted");
+  return ERR_OK;
+}
+
+enum err unprotect(uint8_t *out, size_t *out_len, const struct unprotect_input *in, struct diag *diag) {
+  struct unp u = {.in = in, .diag = diag, .out = out};
+  enum err e = find_parts(&u);
+  if (e)
+    return e;
+  struct box b;
+  // Lengths first: offsets may point forward.
+  struct writer count = wr_of(NULL, 0);
+  uint64_t pos = 0;
+  for (size_t i = 0; top_next(&u, &b, &pos, &e); i++) {
+    u.parts[i].out_off = count.n;
+    if ((e = part_copy(&count, &u, &b)) != ERR_OK)
+      return e;
+  }
+  u.parts[u.num_parts].out_off = count.n;
+  if (count.n > in->file.n)
+    return unp_fail(&u, ERR_OVERFLOW, NULL, 0, NULL);
+
+  struct writer w = wr_of(out, in->file.n);
+  u.num_tracks = 0;
+  for (pos = 0; top_next(&u, &b, &pos, &e);)
+    if ((b.type == CC('m', 'o', 'o', 'v') && (e = moov_read(&u, &b)) != ERR_OK) ||
+        (e = part_copy(&w, &u, &b)) != ERR_OK)
+      return e;
+  u.num_tracks = 0;
+  for (pos = 0; top_next(&u, &b, &pos, &e);) {
+    if (b.type == CC('m', 'o', 'o', 'v'))
+      e = moov_read(&u, &b);
+    else if (b.type == CC('m', 'o', 'o', 'f'))
+      e = moof_decrypt(&u, &b);
+    if (e)
+      return e;
+    if (in->step)
+      in->step(in->step_ctx, pos);
+  }
+  *out_len = w.n;
+  return ERR_OK;
+}

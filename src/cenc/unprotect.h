@@ -1,0 +1,34 @@
+// Decryption: an encrypted fragmented file in, the clear one out.
+//
+// Knows the four schemes of Common Encryption (cenc, cens, cbc1, cbcs): full samples, subsamples and patterns, IVs
+// of 8 and 16 bytes and constant ones, senc, PIFF's uuid and saiz/saio, sample groups `seig` (key rotation, clear
+// lead), several sample entries, several tracks with several keys. Boxes that are not understood are kept.
+//
+// The output lacks sinf, pssh, senc, saiz, saio, seig groups and mfra; sample entries have their original type;
+// sizes, data offsets and sidx follow. It is never longer than the input.
+// Source: ISO/IEC 23001-7, 14496-12.
+#pragma once
+#include "base/alloc.h"
+#include "base/err.h"
+#include "simd/aes.h"
+
+struct content_key {
+  uint8_t kid[16];
+  struct aes_key key;
+};
+
+struct unprotect_input {
+  struct bytes file;              // all of it: one file, or an init segment with media segments behind it
+  const struct content_key *keys;
+  size_t num_keys;
+  const struct aes_ops *ops;
+  struct alloc *mem;              // for a table of the top-level boxes (24 bytes each) and two of 2 KiB a track
+  void (*step)(void *ctx, uint64_t done); // input bytes behind us, now and then; may be NULL
+  void *step_ctx;
+};
+
+// unprotect writes the clear file to `out`, which holds in->file.n bytes, and its length to *out_len.
+// Samples that are marked as clear stay as they are. On failure the contents of `out` mean nothing.
+// Errors: ERR_NOT_PROTECTED (no protected sample entry), ERR_NO_KEY (what: the KID), ERR_PROGRESSIVE,
+// ERR_UNSUPPORTED (scheme), ERR_TRUNCATED, ERR_MALFORMED, ERR_OVERFLOW, ERR_LIMIT, ERR_MISSING, ERR_NO_MEMORY.
+MUST_USE enum err unprotect(uint8_t *out, size_t *out_len, const struct unprotect_input *in, struct diag *diag);
