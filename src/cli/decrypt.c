@@ -1,0 +1,166 @@
+// sluice decrypt: the clear file back, from ours or from other packagers' files.
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "cenc/unprotect.h"
+#include "cli/cli.h"
+#include "cli/output.h"
+#include "storage/sidecar.h"
+
+enum { MAX_KEYS = 64, WRITE_CHUNK = 1 << 20 };
+
+static const char help[] =
+    "  IN             an encrypted fragmented file, a folder with init.mp4 and *.m4s, or - for standard input\n"
+    "  OUT            the clear file, or - for standard output\n"
+    "  --key KID:KEY  a content key and its id, 32 hex digits each; repeat it for files with several keys\n";
+
+struct keys {
+  struct content_key key[MAX_KEYS];
+  size_t num;
+};
+
+static int parse_key(struct keys *keys, const char *text, const struct aes_ops *ops) {
+  const char *colon = strchr(text, ':');
+  uint8_t key[16];
+  if (keys->num == MAX_KEYS)
+    return cli_usage("decrypt", "more than %d keys", MAX_KEYS);
+  struct content_key *k = &keys->key[keys->num];
+  if (!colon || hex_read(k->kid, 16, bytes_of(text, (size_t)(colon - text))) != ERR_OK ||
+      hex_read(key, 16, bytes_str(colon + 1)) != ERR_OK)
+    return cli_usage("decrypt", "--key needs KID:KEY, 32 hex digits each");
+  ops->key_init(&k->key, key);
+  explicit_bzero(key, sizeof key);
+  keys->num++;
+  return EXIT_DONE;
+}
+
+struct job {
+  const char *in, *out, *subject;
+  const struct aes_ops *ops;
+  int spool;
+  struct media_source media;
+  uint8_t *src, *dst; // anonymous mappings of media.src.size bytes
+  struct output output;
+  struct progress progress;
+};
+
+static uint8_t *get_pages(size_t n) {
+  void *p = mmap(NULL, n ? n : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return p == MAP_FAILED ? NULL : (uint8_t *)p;
+}
+
+static bool read_input(struct job *j) {
+  struct diag d = {0};
+  char path[64];
+  const char *in = j->in;
+  if (strcmp(in, "-") == 0) {
+    if ((j->spool = input_spool()) < 0)
+      return false;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", j->spool);
+    in = path;
+  }
+  if (media_open(&j->media, (struct media_path){AT_FDCWD, in}, &d) != ERR_OK) {
+    cli_error_diag(j->subject, &d);
+    return false;
+  }
+  size_t n = (size_t)j->media.src.size;
+  j->src = get_pages(n);
+  j->dst = get_pages(n);
+  if (!j->src || !j->dst) {
+    cli_error(j->subject, "out of memory");
+    return false;
+  }
+  enum err e = n ? media_read(&j->media, 0, j->src, n) : ERR_OK;
+  if (e)
+    cli_error(j->subject, "%s", err_text(e));
+  return e == ERR_OK;
+}
+
+static void on_step(void *ctx, uint64_t done) { progress_set(&((struct job *)ctx)->progress, done); }
+
+static bool run(struct job *j, const struct keys *keys) {
+  struct stat st;
+  bool has_in = strcmp(j->in, "-") != 0 && stat(j->in, &st) == 0;
+  if (!read_input(j))
+    return false;
+  struct diag d = {0};
+  struct alloc_heap heap;
+  alloc_heap_init(&heap, (size_t)j->media.src.size * 4 + (1 << 20));
+  struct unprotect_input in = {.file = bytes_of(j->src, (size_t)j->media.src.size),
+                               .keys = keys->key,
+                               .num_keys = keys->num,
+                               .ops = j->ops,
+                               .mem = &heap.base,
+                               .step = on_step,
+                               .step_ctx = j};
+  size_t len = 0;
+  progress_start(&j->progress, "decrypting", in.file.n);
+  enum err e = unprotect(j->dst, &len, &in, &d);
+  progress_end(&j->progress);
+  alloc_heap_free(&heap);
+  if (e) {
+    cli_error_diag(j->subject, &d);
+    return false;
+  }
+  if (!output_open(&j->output, j->out, has_in ? &st : NULL))
+    return false;
+  bool ok = true;
+  for (size_t at = 0; ok && at < len; at += WRITE_CHUNK)
+    ok = output_write(&j->output, j->dst + at, len - at < WRITE_CHUNK ? len - at : WRITE_CHUNK);
+  if (ok)
+    return output_commit(&j->output);
+  output_drop(&j->output);
+  return false;
+}
+
+static int parse_args(struct job *j, struct keys *keys, int argc, char **argv, bool *done) {
+  static const struct option longs[] = {
+      {"key", required_argument, NULL, 'k'}, {"help", no_argument, NULL, 'h'}, {0}};
+  opterr = 0;
+  for (int c, status; (c = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
+    if (c == 'h') {
+      *done = true;
+      return cli_help("decrypt", help);
+    }
+    if (c == '?')
+      return cli_usage("decrypt", "'%s' is not an option or lacks its value", argv[optind - 1]);
+    if ((status = parse_key(keys, optarg, j->ops)) != EXIT_DONE)
+      return status;
+  }
+  if (argc - optind != 2)
+    return cli_usage("decrypt", "give one input and one output");
+  if (!keys->num)
+    return cli_usage("decrypt", "--key is needed");
+  j->in = argv[optind];
+  j->out = argv[optind + 1];
+  j->subject = strcmp(j->in, "-") == 0 ? "standard input" : j->in;
+  return EXIT_DONE;
+}
+
+int cmd_decrypt(int argc, char **argv) {
+  static struct keys keys;
+  struct job j = {.spool = -1, .output.fd = -1};
+  bool done = false;
+  if (!(j.ops = cli_kernel()))
+    return EXIT_FAILED;
+  int status = parse_args(&j, &keys, argc, argv, &done);
+  if (status == EXIT_DONE && !done) {
+    status = run(&j, &keys) ? EXIT_DONE : EXIT_FAILED;
+    if (j.src)
+      munmap(j.src, j.media.src.size ? (size_t)j.media.src.size : 1);
+    if (j.dst)
+      munmap(j.dst, j.media.src.size ? (size_t)j.media.src.size : 1);
+    media_close(&j.media);
+    if (j.spool >= 0)
+      close(j.spool);
+  }
+  for (size_t i = 0; i < keys.num; i++)
+    aes_key_wipe(&keys.key[i].key);
+  return status;
+}

@@ -1,0 +1,281 @@
+// sluice encrypt: the plan that serve answers from, rendered from end to end.
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "cli/cli.h"
+#include "cli/output.h"
+#include "drm/drm.h"
+#include "storage/sidecar.h"
+
+// Source and output of a chunk stay in L2 together.
+enum { CHUNK = 256 << 10, MAX_PSSH = 64 << 10 };
+
+struct options {
+  const char *in, *out;
+  struct key_record key;
+  uint8_t cenc_iv[8];
+  bool has_scheme, has_kid, has_key, has_cenc_iv;
+  const char *iv_text;
+  uint32_t drm;
+  uint64_t segment_ms; // shortest segment, as `segment_target` of the server
+};
+
+static const char help[] =
+    "  IN             a fragmented audio file, a folder with init.mp4 and *.m4s, or - for standard input\n"
+    "  OUT            the protected file, or - for standard output\n"
+    "  --scheme NAME  cenc (AES-CTR) or cbcs (AES-CBC)\n"
+    "  --kid HEX      key id, 32 hex digits\n"
+    "  --key HEX      content key, 32 hex digits\n"
+    "  --iv HEX       cbcs: the constant IV, 32 digits; cenc: the first sample's IV, 16 digits, then +1 per sample.\n"
+    "                 Without it the IV is derived, which for cenc makes sure that no key stream is used twice\n"
+    "  --drm LIST     pssh boxes for the init segment: widevine,playready,fairplay,clearkey,common, all or none\n"
+    "  --segment SEC  shortest segment where the file has no sidx (2; 0 makes every fragment one)\n";
+
+static int parse_hex(uint8_t *out, size_t n, const char *name, const char *text) {
+  if (hex_read(out, n, bytes_str(text)) != ERR_OK)
+    return cli_usage("encrypt", "--%s needs %zu hex digits", name, 2 * n);
+  return EXIT_DONE;
+}
+
+static int parse_segment(struct options *o, const char *text) {
+  char *end;
+  double sec = strtod(text, &end);
+  if (*end || end == text || !(sec >= 0 && sec <= 3600))
+    return cli_usage("encrypt", "--segment needs seconds, 0 to 3600");
+  o->segment_ms = (uint64_t)(sec * 1000 + 0.5);
+  return EXIT_DONE;
+}
+
+static int parse_option(struct options *o, int c) {
+  switch (c) {
+  case 's':
+    o->has_scheme = scheme_parse(&o->key.scheme, bytes_str(optarg)) == ERR_OK && o->key.scheme != SCHEME_CLEAR;
+    return o->has_scheme ? EXIT_DONE : cli_usage("encrypt", "--scheme is cenc or cbcs");
+  case 'i':
+    o->has_kid = true;
+    return parse_hex(o->key.kid, 16, "kid", optarg);
+  case 'k':
+    o->has_key = true;
+    return parse_hex(o->key.key, 16, "key", optarg);
+  case 'v':
+    o->iv_text = optarg;
+    return EXIT_DONE;
+  case 'd':
+    return drm_parse_list(&o->drm, bytes_str(optarg)) == ERR_OK
+               ? EXIT_DONE
+               : cli_usage("encrypt", "--drm: '%s' is not a list of systems", optarg);
+  case 'g':
+    return parse_segment(o, optarg);
+  default:
+    return cli_usage("encrypt", "'%s' is not an option", optarg);
+  }
+}
+
+// parse_args fills `o`; *status is set and false returned when there is nothing to do.
+static bool parse_args(struct options *o, int argc, char **argv, int *status) {
+  static const struct option longs[] = {
+      {"scheme", required_argument, NULL, 's'}, {"kid", required_argument, NULL, 'i'},
+      {"key", required_argument, NULL, 'k'},    {"iv", required_argument, NULL, 'v'},
+      {"drm", required_argument, NULL, 'd'},    {"segment", required_argument, NULL, 'g'},
+      {"help", no_argument, NULL, 'h'},         {0},
+  };
+  *o = (struct options){.segment_ms = 2000};
+  opterr = 0;
+  for (int c; (c = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
+    if (c == 'h')
+      *status = cli_help("encrypt", help);
+    else if (c == '?')
+      *status = cli_usage("encrypt", "'%s' is not an option or lacks its value", argv[optind - 1]);
+    else
+      *status = parse_option(o, c);
+    if (c == 'h' || *status)
+      return false;
+  }
+  *status = EXIT_USAGE;
+  if (argc - optind != 2)
+    cli_usage("encrypt", "give one input and one output");
+  else if (!o->has_scheme || !o->has_kid || !o->has_key)
+    cli_usage("encrypt", "--scheme, --kid and --key are needed");
+  else
+    *status = EXIT_DONE;
+  if (*status)
+    return false;
+  o->in = argv[optind];
+  o->out = argv[optind + 1];
+  if (o->iv_text && o->key.scheme == SCHEME_CBCS) {
+    o->key.has_iv = true;
+    *status = parse_hex(o->key.iv, 16, "iv", o->iv_text);
+  } else if (o->iv_text) {
+    o->has_cenc_iv = true;
+    *status = parse_hex(o->cenc_iv, 8, "iv", o->iv_text);
+  }
+  return *status == EXIT_DONE;
+}
+
+struct job {
+  const struct options *o;
+  const char *subject; // the input's name for messages
+  const struct aes_ops *ops;
+  int spool;
+  struct media_source media;
+  struct index_file index;
+  struct ix_segments segs;
+  uint32_t *first_frag;
+  struct protection prot;
+  uint8_t pssh[MAX_PSSH];
+  struct plan plan;
+  struct output out;
+  struct progress progress;
+};
+
+static void on_index(void *ctx, uint64_t done, uint64_t total) {
+  struct job *j = (struct job *)ctx;
+  if (j->progress.total != total)
+    progress_start(&j->progress, "reading", total);
+  progress_set(&j->progress, done);
+}
+
+static bool open_input(struct job *j) {
+  struct diag d = {0};
+  char path[64];
+  const char *in = j->o->in;
+  if (strcmp(in, "-") == 0) {
+    if ((j->spool = input_spool()) < 0)
+      return false;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", j->spool);
+    in = path;
+  }
+  if (media_open(&j->media, (struct media_path){AT_FDCWD, in}, &d) != ERR_OK) {
+    cli_error_diag(j->subject, &d);
+    return false;
+  }
+  // The digest is needed only where the IV comes from it; reading all of the file for it costs more than encrypting.
+  struct index_options io = {.cache_fd = -1,
+                             .no_digest = j->o->key.scheme == SCHEME_CBCS || j->o->has_cenc_iv,
+                             .progress = {on_index, j}};
+  enum err e = index_load(&j->index, &j->media, &io, &d);
+  progress_end(&j->progress);
+  if (e)
+    cli_error_diag(j->subject, &d);
+  return e == ERR_OK;
+}
+
+static bool make_plan(struct job *j) {
+  struct diag d = {0};
+  const struct ix_header *h = j->index.ix.h;
+  uint64_t target = j->o->segment_ms * h->timescale / 1000;
+  j->segs.num = ix_segment_count(&j->index.ix, target);
+  j->first_frag = (uint32_t *)malloc(((size_t)j->segs.num + 1) * sizeof *j->first_frag);
+  if (!j->first_frag) {
+    cli_error(j->subject, "out of memory");
+    return false;
+  }
+  ix_segment_fill(&j->index.ix, target, j->first_frag);
+  j->segs.first_frag = j->first_frag;
+
+  key_record_protection(&j->prot, &j->o->key, j->ops, h->identity.digest, h->track_id);
+  if (j->o->has_cenc_iv)
+    memcpy(j->prot.iv, j->o->cenc_iv, 8);
+  struct drm_settings set = {.systems = j->o->drm, .in_band = j->o->drm, .schemes = 1u << j->o->key.scheme};
+  struct writer w = wr_of(j->pssh, sizeof j->pssh);
+  drm_pssh(&w, &(struct drm_input){.key = &j->o->key, .set = &set});
+  if (!wr_ok(&w)) {
+    cli_error(j->subject, "the pssh boxes are too long");
+    return false;
+  }
+  j->prot.pssh = bytes_of(j->pssh, w.n);
+  if (plan_init(&j->plan, &j->index.ix, &j->segs, &j->prot, &d) != ERR_OK) {
+    cli_error_diag(j->subject, &d);
+    return false;
+  }
+  return true;
+}
+
+// next_chunk takes whole fragments up to CHUNK; a longer fragment is cut.
+static uint64_t next_chunk(const struct plan *p, uint64_t at) {
+  uint64_t media = (uint64_t)p->init_len + p->sidx_len, left = p->total_len - at;
+  if (left <= CHUNK || at + CHUNK <= media)
+    return left < CHUNK ? left : CHUNK;
+  uint64_t stop = plan_frag_range(p, plan_frag_at(p, at + CHUNK)).off;
+  return stop > at ? stop - at : CHUNK;
+}
+
+static bool render_all(struct job *j) {
+  const struct plan *p = &j->plan;
+  uint8_t *out = (uint8_t *)malloc(CHUNK), *src = NULL;
+  size_t src_cap = 0;
+  bool ok = out != NULL;
+  progress_start(&j->progress, "encrypting", p->total_len);
+  for (uint64_t at = 0; ok && at < p->total_len;) {
+    struct plan_range r = {at, next_chunk(p, at)}, need = plan_source(p, r);
+    if (need.len > src_cap) {
+      free(src);
+      src_cap = (size_t)need.len + CHUNK / 4;
+      src = (uint8_t *)malloc(src_cap);
+      if (!src) {
+        cli_error(j->subject, "out of memory");
+        ok = false;
+        break;
+      }
+    }
+    enum err e = need.len ? media_read(&j->media, need.off, src, (size_t)need.len) : ERR_OK;
+    if (e) {
+      cli_error(j->subject, "%s (at byte %" PRIu64 ")", err_text(e), need.off);
+      ok = false;
+      break;
+    }
+    plan_render(p, j->ops, r, bytes_of(src, (size_t)need.len), need.off, out);
+    ok = output_write(&j->out, out, (size_t)r.len);
+    at += r.len;
+    progress_set(&j->progress, at);
+  }
+  progress_end(&j->progress);
+  if (ok && !media_unchanged(&j->media)) {
+    cli_error(j->subject, "the file changed while it was being read");
+    ok = false;
+  }
+  free(out);
+  free(src);
+  return ok;
+}
+
+static bool run(struct job *j) {
+  struct stat in;
+  bool has_in = strcmp(j->o->in, "-") != 0 && stat(j->o->in, &in) == 0;
+  if (!open_input(j) || !make_plan(j) || !output_open(&j->out, j->o->out, has_in ? &in : NULL))
+    return false;
+  if (render_all(j))
+    return output_commit(&j->out);
+  output_drop(&j->out);
+  return false;
+}
+
+int cmd_encrypt(int argc, char **argv) {
+  struct options o;
+  int status;
+  if (!parse_args(&o, argc, argv, &status))
+    return status;
+  struct job *j = (struct job *)calloc(1, sizeof *j);
+  if (!j)
+    return cli_error("encrypt", "out of memory");
+  j->o = &o;
+  j->subject = strcmp(o.in, "-") == 0 ? "standard input" : o.in;
+  j->spool = -1;
+  j->out.fd = -1;
+  bool ok = (j->ops = cli_kernel()) != NULL && run(j);
+  index_free(&j->index);
+  media_close(&j->media);
+  if (j->spool >= 0)
+    close(j->spool);
+  free(j->first_frag);
+  aes_key_wipe(&j->prot.key);
+  key_record_wipe(&o.key);
+  free(j);
+  return ok ? EXIT_DONE : EXIT_FAILED;
+}

@@ -1,0 +1,32 @@
+// A file that is being written and appears under its name only when it is whole.
+#pragma once
+#include <limits.h>
+#include <sys/stat.h>
+
+#include "base/err.h"
+
+// A regular file is written without a name in its folder (or, where the file system cannot, under a temporary
+// one) and takes its name in output_commit. "-" is standard output; a device or pipe that is there already is
+// written as it is.
+struct output {
+  int fd;
+  bool direct;          // written as it is: nothing to name, nothing to take back
+  char path[PATH_MAX];
+  char temp[PATH_MAX];  // a name to remove on failure, "" when it has none
+  uint64_t written;
+};
+
+// output_open prints one line and returns false when `path` cannot be written, or is the file `in` (its stat; may be NULL)
+// or lies in the folder `in`.
+bool output_open(struct output *o, const char *path, const struct stat *in);
+
+// output_write writes all of it, or prints one line and returns false.
+bool output_write(struct output *o, const void *p, size_t n);
+
+// output_commit gives the file its name, replacing what had it; output_drop leaves nothing behind. Both close.
+bool output_commit(struct output *o);
+void output_drop(struct output *o);
+
+// input_spool gives a descriptor of a regular file with the bytes of `path`: for "-" a nameless copy of standard
+// input. -1 after printing one line.
+int input_spool(void);
