@@ -1,0 +1,381 @@
+// Parsers on hand-made bytes: each rule of a clause, and each refusal.
+#include <criterion/criterion.h>
+#include <stdio.h>
+
+#include "mp4/codec.h"
+#include "mp4/describe.h"
+#include "mp4/frag.h"
+#include "mp4/init.h"
+#include "synth.h"
+#include "rewrite.h"
+
+Test(box, sizes) {
+  static const struct {
+    struct bytes head;
+    uint64_t left;
+    bool top;
+    enum err want;
+    uint64_t len;
+  } rows[] = {
+      {BYTES_LIT("\0\0\0\x08moov"), 8, true, ERR_OK, 8},
+      {BYTES_LIT("\0\0\0\x09moov"), 8, true, ERR_TRUNCATED, 0},
+      {BYTES_LIT("\0\0\0\x07moov"), 8, true, ERR_MALFORMED, 0},
+      {BYTES_LIT("\0\0\0\0mdat"), 100, true, ERR_OK, 100},
+      {BYTES_LIT("\0\0\0\0mdat"), 100, false, ERR_MALFORMED, 0},
+      {BYTES_LIT("\0\0\0\1mdat\0\0\0\0\0\0\0\x10"), 16, false, ERR_OK, 16},
+      {BYTES_LIT("\0\0\0\1mdat\0\0\0\0\0\0\0\x0f"), 16, false, ERR_MALFORMED, 0},
+      {BYTES_LIT("\0\0\0\1mdat\xff\xff\xff\xff\xff\xff\xff\xff"), 16, true, ERR_TRUNCATED, 0},
+      {BYTES_LIT("\0\0\0\1mdat"), 8, true, ERR_TRUNCATED, 0},
+      {BYTES_LIT("\0\0\0\x08moo"), 7, true, ERR_TRUNCATED, 0},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct box b = {0};
+    cr_expect_eq(box_head(&b, rows[i].head, rows[i].left, rows[i].top), rows[i].want, "row %zu", i);
+    cr_expect_eq(b.len, rows[i].len, "row %zu", i);
+  }
+}
+
+Test(box, table_rows_are_found) {
+#define X(name, kind, skip, clause, text)                                                                        \
+  cr_expect_eq(box_info_of(load_be32((const uint8_t *)(name)))->type, load_be32((const uint8_t *)(name)), name);
+  BOX_TABLE(X)
+#undef X
+  cr_expect_null(box_info_of(FOURCC('n', 'o', 'n', 'e')));
+}
+
+// AudioSpecificConfigs of encoders. ISO/IEC 14496-3 1.6.
+Test(codec, audio_specific_config) {
+  static const struct {
+    struct bytes config;
+    const char *codecs;
+    uint32_t rate, channels;
+  } rows[] = {
+      {BYTES_LIT("\x11\x90"), "mp4a.40.2", 48000, 2},                         // LC
+      {BYTES_LIT("\x12\x08"), "mp4a.40.2", 44100, 1},                         // LC mono
+      {BYTES_LIT("\x11\xb0"), "mp4a.40.2", 48000, 6},                         // 5.1
+      {BYTES_LIT("\x11\xb8"), "mp4a.40.2", 48000, 8},                         // 7.1: configuration 7
+      {BYTES_LIT("\x2b\x92\x08\x00"), "mp4a.40.5", 44100, 2},                 // SBR, hierarchical
+      {BYTES_LIT("\xeb\x8a\x08\x00"), "mp4a.40.29", 44100, 2},                // PS, hierarchical, core mono
+      {BYTES_LIT("\x13\x90\x56\xe5\xa0"), "mp4a.40.5", 44100, 2},             // SBR, backward compatible
+      {BYTES_LIT("\x13\x88\x56\xe5\xa5\x48\x80"), "mp4a.40.29", 44100, 2},    // PS, backward compatible
+      {BYTES_LIT("\x13\x90\x56\xe5\x00"), "mp4a.40.2", 22050, 2},             // an extension that says no SBR
+      {BYTES_LIT("\x17\x80\x77\xf0\x10\x00"), "mp4a.40.2", 61408, 2},         // escaped rate
+      {BYTES_LIT("\xf9\x46\x40"), "mp4a.40.42", 48000, 2},                    // USAC: escaped object type
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct codec_info c = {.channels = 1, .sample_rate = 1};
+    cr_expect_eq(codec_aac(&c, rows[i].config), ERR_OK, "row %zu", i);
+    cr_expect_str_eq(c.codecs, rows[i].codecs, "row %zu: %s", i, c.codecs);
+    cr_expect_eq(c.sample_rate, rows[i].rate, "row %zu: %u Hz", i, c.sample_rate);
+    cr_expect_eq(c.channels, rows[i].channels, "row %zu: %u channels", i, c.channels);
+  }
+  struct codec_info c = {.channels = 7};
+  cr_expect_eq(codec_aac(&c, bytes_of("\x11", 1)), ERR_TRUNCATED);
+  cr_expect_eq(c.channels, 7);
+}
+
+// LC at 48 kHz without a channel configuration: one centre, one pair in front, one pair behind, one LFE.
+Test(codec, program_config_element) {
+  // object 2 (5), rate 3 (4), config 0 (4), frame length, core, extension (3); element: tag (4), profile (2), rate (4),
+  // front 2 (4), side 0 (4), back 1 (4), lfe 1 (2), assoc 0 (3), cc 0 (4), three mixdown flags 0;
+  // front single (5), front pair (5), back pair (5), lfe (4)
+  static const char bits[] = "00010" "0011" "0000" "000" "0000" "01" "0011" "0010" "0000" "0001" "01" "000" "0000" "000"
+                             "00000" "10000" "10001" "0000";
+  uint8_t config[16] = {0};
+  for (size_t i = 0; i < sizeof bits - 1; i++)
+    config[i / 8] = (uint8_t)(config[i / 8] | (bits[i] - '0') << (7 - i % 8));
+  struct codec_info c = {.channels = 2};
+  cr_expect_eq(codec_aac(&c, bytes_of(config, sizeof config)), ERR_OK);
+  cr_expect_eq(c.channels, 6);
+}
+
+Test(codec, languages) {
+  static const struct {
+    const char *code, *want;
+  } rows[] = {{"eng", "en"}, {"deu", "de"}, {"und", "und"}, {"zxx", "zxx"}, {"aar", "aa"}, {"zul", "zu"}, {"mul", "mul"}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char out[4];
+    const char *c = rows[i].code;
+    codec_language(out, (uint16_t)((c[0] - 0x60) << 10 | (c[1] - 0x60) << 5 | (c[2] - 0x60)));
+    cr_expect_str_eq(out, rows[i].want);
+  }
+  char out[4];
+  codec_language(out, 0); // QuickTime's English
+  cr_expect_str_eq(out, "und");
+  codec_language(out, 0xffff);
+  cr_expect_str_eq(out, "und");
+}
+
+// A sample entry with one configuration box.
+static enum err parse_entry(struct codec_info *out, const char *type, const char *box, struct bytes config, struct diag *diag) {
+  static uint8_t entry[512];
+  memset(entry, 0, sizeof entry);
+  size_t n = 36;
+  memcpy(entry + 4, type, 4);
+  entry[15] = 1;
+  entry[25] = 2;
+  entry[27] = 16;
+  store_be32(entry + 32, 44100u << 16);
+  if (box) {
+    store_be32(entry + n, (uint32_t)config.n + 8);
+    memcpy(entry + n + 4, box, 4);
+    memcpy(entry + n + 8, config.p, config.n);
+    n += config.n + 8;
+  }
+  store_be32(entry, (uint32_t)n);
+  struct reader r = rd_of(bytes_of(entry, n));
+  struct box b;
+  struct box_trail t = {.diag = diag};
+  cr_assert_eq(box_next(&b, &r), ERR_OK);
+  return codec_parse(out, &t, &b, 0);
+}
+
+Test(codec, configurations) {
+  static const struct {
+    const char *type, *box;
+    struct bytes config;
+    const char *codecs;
+    uint32_t rate, channels, mask, joc, depth;
+  } rows[] = {
+      {"Opus", "dOps", BYTES_LIT("\0\x06\x01\x38\0\0\xac\x44\0\0\1\4\2\0\4\1\2\3\5"), "opus", 48000, 6, 0, 0, 0},
+      {"fLaC", "dfLa", BYTES_LIT("\0\0\0\0\x80\0\0\x22\x10\0\x10\0\0\0\0\0\0\0\x17\x70\x03\x70\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+       "flac", 96000, 2, 0, 0, 24},
+      {"alac", "alac", BYTES_LIT("\0\0\0\0\0\0\x10\0\0\x18\x28\x0a\x0e\x02\0\xff\0\0\0\0\0\0\0\0\0\0\xbb\x80"), "alac", 48000, 2,
+       0, 0, 24},
+      {"ac-3", "dac3", BYTES_LIT("\x10\x3d\xc0"), "ac-3", 48000, 6, 0xf801, 0, 0},
+      {"ac-3", "dac3", BYTES_LIT("\x50\x11\x40"), "ac-3", 44100, 2, 0xa000, 0, 0},
+      {"ec-3", "dec3", BYTES_LIT("\x0c\0\x20\x0f\0"), "ec-3", 48000, 6, 0xf801, 0, 0},
+      {"ec-3", "dec3", BYTES_LIT("\x0c\0\x20\x0f\2\2"), "ec-3", 48000, 8, 0xfa01, 0, 0},     // 7.1: Lrs, Rrs
+      {"ec-3", "dec3", BYTES_LIT("\x18\0\x20\x0f\0\1\x10"), "ec-3", 48000, 6, 0xf801, 16, 0}, // Atmos
+      {"mhm1", "mhaC", BYTES_LIT("\1\x0d\6\0\0"), "mhm1.0x0D", 44100, 6, 0, 0, 0},
+      {"mhm1", NULL, BYTES_LIT(""), "mhm1", 44100, 2, 0, 0, 0},
+      {"dtse", "ddts", BYTES_LIT("\0\0\0\0"), "dtse", 44100, 2, 0, 0, 0},
+      {"iamf", "iacb", BYTES_LIT("\1\x14\xf8\6iamf\1\1\0\5\0mp4a"), "iamf.001.001.mp4a.40.2", 44100, 2, 0, 0, 0},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct codec_info c = {0};
+    struct diag d = {0};
+    cr_expect_eq(parse_entry(&c, rows[i].type, rows[i].box, rows[i].config, &d), ERR_OK, "row %zu: %s", i, d.what);
+    cr_expect_str_eq(c.codecs, rows[i].codecs, "row %zu: %s", i, c.codecs);
+    cr_expect(c.sample_rate == rows[i].rate && c.channels == rows[i].channels, "row %zu: %u Hz, %u channels", i,
+              c.sample_rate, c.channels);
+    cr_expect(c.channel_mask == rows[i].mask && c.joc_complexity == rows[i].joc && c.bit_depth == rows[i].depth,
+              "row %zu: mask %x, complexity %u, %u bits", i, c.channel_mask, c.joc_complexity, c.bit_depth);
+    // Every configuration cut short is refused, or (those without a parser, E-AC-3's extension) still read.
+    for (size_t n = 0; rows[i].box && n < rows[i].config.n; n++) {
+      struct diag cut = {0};
+      enum err e = parse_entry(&c, rows[i].type, rows[i].box, bytes_of(rows[i].config.p, n), &cut);
+      cr_expect_eq(e, cut.err, "row %zu cut to %zu", i, n);
+    }
+  }
+}
+
+Test(codec, refusals) {
+  static const struct {
+    const char *type, *box;
+    struct bytes config;
+    enum err want;
+  } rows[] = {
+      {"ac-4", "dac4", BYTES_LIT("\0"), ERR_UNSUPPORTED},
+      {"mp4a", NULL, BYTES_LIT(""), ERR_MISSING},
+      {"Opus", "dOpz", BYTES_LIT("\0"), ERR_MISSING},
+      {"Opus", "dOps", BYTES_LIT("\0\2"), ERR_TRUNCATED},
+      {"mp4a", "sinf", BYTES_LIT(""), ERR_PROTECTED},
+      {"a\"<>", NULL, BYTES_LIT(""), ERR_UNSUPPORTED},
+      {"mp4a", "esds", BYTES_LIT("\0\0\0\0\4\0"), ERR_MALFORMED},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct codec_info c;
+    struct diag d = {0};
+    cr_expect_eq(parse_entry(&c, rows[i].type, rows[i].box, rows[i].config, &d), rows[i].want, "row %zu: %s", i, d.what);
+  }
+}
+
+// What a change to a good file must be called.
+struct change {
+  const char *preset, *find; // the first box of this type at or behind `after`
+  const char *after;
+  size_t at; // from the box's first byte
+  struct bytes put;
+  enum err want;
+};
+
+static size_t find(struct bytes b, const char *type, size_t from) {
+  for (size_t i = from + 4; i + 4 <= b.n; i++)
+    if (!memcmp(b.p + i, type, 4))
+      return i - 4;
+  cr_assert_fail("no %s", type);
+  return 0;
+}
+
+static enum err index_of(struct bytes file, struct diag *diag) {
+  struct mp4_source src = memory_source(&file, NULL, 0);
+  struct alloc_heap heap;
+  struct bytes blob;
+  alloc_heap_init(&heap, 1 << 26);
+  enum err e = ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, diag);
+  alloc_heap_free(&heap);
+  return e;
+}
+
+static const struct synth_options *preset(const char *name) {
+  for (const struct synth_options *o = synth_presets; o->name; o++)
+    if (!strcmp(o->name, name))
+      return o;
+  cr_assert_fail("no preset %s", name);
+  return NULL;
+}
+
+Test(index, refusals) {
+  static const struct change rows[] = {
+      {"plain", "mp4a", "stsd", 4, BYTES_LIT("enca"), ERR_PROTECTED},
+      {"plain", "hdlr", "moov", 16, BYTES_LIT("vide"), ERR_NOT_AUDIO},
+      {"plain", "mvex", "moov", 4, BYTES_LIT("free"), ERR_PROGRESSIVE},
+      {"plain", "stsz", "moov", 19, BYTES_LIT("\1"), ERR_PROGRESSIVE},
+      {"plain", "stsd", "moov", 15, BYTES_LIT("\2"), ERR_MALFORMED},
+      {"plain", "trex", "moov", 15, BYTES_LIT("\2"), ERR_MISSING},
+      {"plain", "trex", "moov", 19, BYTES_LIT("\2"), ERR_MALFORMED}, // a sample description that is not there
+      {"plain", "mdhd", "moov", 20, BYTES_LIT("\0\0\0\0"), ERR_MALFORMED},
+      {"plain", "moov", "ftyp", 4, BYTES_LIT("free"), ERR_MISSING},
+      {"plain", "tfhd", "moof", 15, BYTES_LIT("\2"), ERR_UNSUPPORTED}, // another track
+      {"plain", "tfhd", "moof", 4, BYTES_LIT("free"), ERR_MALFORMED},
+      {"plain", "tfdt", "moof", 4, BYTES_LIT("tfhd"), ERR_MALFORMED},
+      {"plain", "tfdt", "moof", 4, BYTES_LIT("senc"), ERR_PROTECTED},
+      {"plain", "tfdt", "moof", 4, BYTES_LIT("saio"), ERR_PROTECTED},
+      {"plain", "tfdt", "moof", 8, BYTES_LIT("\2"), ERR_UNSUPPORTED},
+      {"plain", "tfdt", "moof", 12, BYTES_LIT("\xff\xff\xff\xff\xff\xff\xff\xff"), ERR_OVERFLOW},
+      {"plain", "trun", "moof", 15, BYTES_LIT("\x15"), ERR_TRUNCATED}, // a sample more than sizes
+      {"plain", "trun", "moof", 15, BYTES_LIT("\x13"), ERR_MALFORMED}, // one less
+      {"plain", "trun", "moof", 12, BYTES_LIT("\xff\xff\xff\xff"), ERR_TRUNCATED},
+      {"plain", "trun", "moof", 16, BYTES_LIT("\0\0\0\0"), ERR_MALFORMED},     // data in the moof
+      {"plain", "trun", "moof", 16, BYTES_LIT("\x7f\0\0\0"), ERR_TRUNCATED},   // data behind the end
+      {"plain", "trun", "moof", 16, BYTES_LIT("\xff\xff\xff\0"), ERR_MALFORMED}, // data in moov
+      {"plain", "trun", "moof", 20, BYTES_LIT("\x02\0\0\0"), ERR_LIMIT},   // a sample of 32 MiB
+      {"plain", "mdat", "moof", 4, BYTES_LIT("free"), ERR_MALFORMED},
+      {"plain", "mdat", "moof", 0, BYTES_LIT("\x7f\0\0\0"), ERR_TRUNCATED},
+      {"plain", "moof", "ftyp", 0, BYTES_LIT("\0\0\0\4"), ERR_MALFORMED},
+      {"gaps", "trun", "trun", 16, BYTES_LIT("\0\0\2\0"), ERR_MALFORMED},
+      {"sizes-in-trex", "trun", "moof", 12, BYTES_LIT("\0\xff\xff\xff"), ERR_TRUNCATED}, // 16 million default samples
+      {"sizes-in-trex", "trun", "moof", 12, BYTES_LIT("\xff\xff\xff\xff"), ERR_LIMIT},
+      {"plain", "ftyp", "ftyp", 0, BYTES_LIT("Hello, world"), ERR_UNSUPPORTED}, // no MP4 file at all
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct synth s;
+    struct diag d = {0};
+    const struct change *c = &rows[i];
+    synth_make(&s, preset(c->preset));
+    struct bytes file = bytes_of(s.file, s.len);
+    size_t at = find(file, c->find, find(file, c->after, 0)) + c->at;
+    memcpy(s.file + at, c->put.p, c->put.n);
+    enum err e = index_of(file, &d);
+    cr_expect_eq(e, c->want, "row %zu (%s %s): %s %s", i, c->preset, c->find, err_name(e), d.what);
+    synth_free(&s);
+  }
+}
+
+Test(index, truns_that_share_data_are_refused) {
+  struct synth s;
+  struct diag d = {0};
+  synth_make(&s, preset("gaps"));
+  struct bytes file = bytes_of(s.file, s.len);
+  size_t one = find(file, "trun", find(file, "moof", 0)), two = find(file, "trun", one + 8);
+  uint32_t off = load_be32(file.p + one + 16);
+  for (uint32_t shift = 0; shift < 3; shift++) { // all of it, and all but a byte or two
+    d = (struct diag){0};
+    store_be32(s.file + two + 16, off + shift);
+    cr_expect_eq(index_of(file, &d), ERR_MALFORMED, "%s", d.what);
+    cr_expect_not_null(strstr(d.what, "share"), "%s", d.what);
+  }
+  synth_free(&s);
+}
+
+Test(index, samples_without_bytes_are_limited) {
+  struct synth s;
+  struct diag d = {0};
+  synth_make(&s, &(struct synth_options){.num_frags = 1, .samples_per_trun = 3, .sizes = SYNTH_SIZES_TREX});
+  struct bytes file = bytes_of(s.file, s.len);
+  cr_expect_eq(index_of(file, &d), ERR_OK, "%s", d.what);
+  size_t at = find(file, "trun", find(file, "moof", 0)) + 12;
+  store_be32(s.file + at, 1 << 16);
+  cr_expect_eq(index_of(file, &d), ERR_OK, "%s", d.what);
+  store_be32(s.file + at, (1 << 16) + 1);
+  cr_expect_eq(index_of(file, &d), ERR_LIMIT);
+  synth_free(&s);
+}
+
+Test(index, an_error_names_byte_and_box) {
+  struct synth s;
+  struct diag d = {0};
+  char text[400];
+  synth_make(&s, preset("plain"));
+  struct bytes file = bytes_of(s.file, s.len);
+  size_t at = find(file, "trun", find(file, "moof", 0));
+  s.file[at + 15]++;
+  cr_expect_eq(index_of(file, &d), ERR_TRUNCATED);
+  diag_format(&d, text, sizeof text);
+  char want[100];
+  snprintf(want, sizeof want, "(at byte %zu, box moof/traf/trun)", at);
+  cr_expect_not_null(strstr(text, want), "%s", text);
+  synth_free(&s);
+}
+
+Test(index, memory_that_runs_out_is_an_error) {
+  struct synth s;
+  synth_make(&s, preset("several-trafs"));
+  struct bytes file = bytes_of(s.file, s.len), blob;
+  struct mp4_source src = memory_source(&file, NULL, 0);
+  enum err e = ERR_NO_MEMORY;
+  for (size_t limit = 0; e && limit < 1 << 20; limit += 512) {
+    struct alloc_heap heap;
+    struct diag d = {0};
+    alloc_heap_init(&heap, limit);
+    e = ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, &d);
+    cr_expect(e == ERR_OK || e == ERR_NO_MEMORY, "%zu bytes: %s", limit, err_name(e));
+    alloc_heap_free(&heap);
+  }
+  cr_expect_eq(e, ERR_OK);
+  synth_free(&s);
+}
+
+struct told {
+  char text[512];
+  size_t n;
+};
+
+static void tell(void *ctx, const struct field *f) {
+  struct told *t = ctx;
+  int n = f->kind == FIELD_LIST    ? snprintf(t->text + t->n, sizeof t->text - t->n, "[")
+          : f->kind == FIELD_LIST_END ? snprintf(t->text + t->n, sizeof t->text - t->n, "]")
+          : f->kind == FIELD_ITEM || f->kind == FIELD_ITEM_END
+              ? 0
+              : snprintf(t->text + t->n, sizeof t->text - t->n, "%.*s=%lld/%zu ", (int)f->name_len, f->name,
+                         f->kind == FIELD_INT ? (long long)f->i : (long long)f->u, f->raw.n);
+  t->n += (size_t)n;
+}
+
+Test(describe, fields) {
+  static const struct {
+    const char *type;
+    struct bytes body;
+    const char *want;
+    enum err err;
+  } rows[] = {
+      {"tfdt", BYTES_LIT("\1\0\0\0\0\0\0\1\0\0\0\2"), "version=1/0 flags=0/0 base_media_decode_time=4294967298/0 ", ERR_OK},
+      {"trun", BYTES_LIT("\0\0\2\1\0\0\0\1\xff\xff\xff\xff\0\0\0\7"), "version=0/0 flags=513/0 num=1/0 data_offset=-1/0 [size=7/0 ]",
+       ERR_OK},
+      {"tenc", BYTES_LIT("\1\0\0\0\0\x19\1\0kkkkkkkkkkkkkkkk\2ii"),
+       "version=1/0 flags=0/0 crypt_byte_block=1/0 skip_byte_block=9/0 is_protected=1/0 per_sample_iv_size=0/0 kid=0/16 "
+       "constant_iv=0/2 ",
+       ERR_OK},
+      {"senc", BYTES_LIT("\0\0\0\2\0\0\0\1iiiiiiii\0\1\0\3\0\0\0\4"), "version=0/0 flags=2/0 num=1/0 [iv=0/8 [clear=3/0 protected=4/0 ]]",
+       ERR_OK},
+      {"pssh", BYTES_LIT("\0\0\0\0ssssssssssssssss\0\0\0\1d"), "version=0/0 flags=0/0 system_id=0/16 []data_size=1/0 data=0/1 ", ERR_OK},
+      {"tfdt", BYTES_LIT("\1\0\0\0\0\0\0\1"), "version=1/0 flags=0/0 ", ERR_TRUNCATED},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct told t = {0};
+    struct describe d = {&t, tell, 8};
+    cr_expect_eq(describe_box(&d, load_be32((const uint8_t *)rows[i].type), rows[i].body), rows[i].err, "row %zu", i);
+    cr_expect_str_eq(t.text, rows[i].want, "row %zu: %s", i, t.text);
+  }
+}
