@@ -117,8 +117,8 @@ static enum err protect(struct catalog *c, struct full_track *f, struct key_reco
 static int status_of(enum err e) {
   switch ((int)e) {
   case ERR_OK: return CAT_OK;
-  case ERR_NOT_FOUND:
-  case ERR_NO_KEY: return CAT_NOT_FOUND;
+  case ERR_NOT_FOUND: return CAT_NOT_FOUND;
+  case ERR_NO_KEY:
   case ERR_NO_MEMORY:
   case ERR_STALE: return CAT_UNAVAILABLE; // changing right now: the next look may succeed
   default: return CAT_FAILED;

@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -48,8 +50,35 @@ static bool media_there(const struct config *c, struct config_error *error) {
   return true;
 }
 
+// Whether nobody listens there yet: asked before anything is made, and without SO_REUSEPORT, which our own sockets have, so
+// that a second server by mistake is noticed too.
+static bool ports_free(const struct config_addrs *list, struct config_error *error) {
+  for (unsigned i = 0; i < list->num; i++) {
+    const struct config_addr *a = &list->a[i];
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICHOST}, *found = NULL;
+    char port[8];
+    snprintf(port, sizeof port, "%u", a->port);
+    if (getaddrinfo(a->host, port, &hints, &found))
+      return config_fail(error, "%s: not a numeric address", a->text);
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+    bool ok = fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (ok && found->ai_family == AF_INET6)
+      (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    ok = ok && !bind(fd, found->ai_addr, found->ai_addrlen) && !listen(fd, 1);
+    int why = errno;
+    if (fd >= 0)
+      close(fd);
+    freeaddrinfo(found);
+    if (!ok)
+      return config_fail(error, "%s: cannot listen: %s", a->text, strerror(why));
+  }
+  return true;
+}
+
 static bool make_catalog(struct server *s, struct startup *up, struct config_error *error) {
-  if (!media_there(up->config, error))
+  const struct config *c = up->config;
+  if (!media_there(c, error) || !ports_free(&c->listen, error) || !ports_free(&c->tls_listen, error) ||
+      !ports_free(&c->admin, error))
     return false;
   up->keyring = keyring_load(up->config, true, error);
   if (!up->keyring)

@@ -160,6 +160,11 @@ static enum err source_read(void *ctx, uint64_t off, void *buf, size_t n) {
   return media_read((struct media_source *)ctx, off, buf, n);
 }
 
+// EXDEV and ELOOP: a link leads out of the root, so nothing is there for us.
+static bool not_there(int why) {
+  return why == ENOENT || why == ENOTDIR || why == EXDEV || why == ELOOP || why == ENAMETOOLONG;
+}
+
 enum err media_open(struct media_source *m, struct media_path at, struct diag *diag) {
   *m = (struct media_source){.dir_fd = -1, .fd = -1, .at.root_fd = at.root_fd};
   char *path = strdup(at.path);
@@ -168,7 +173,7 @@ enum err media_open(struct media_source *m, struct media_path at, struct diag *d
   m->at.path = path;
   int fd = media_open_at(at, O_RDONLY | O_NONBLOCK);
   if (fd < 0)
-    return diag_set(diag, errno == ENOENT || errno == ENOTDIR ? ERR_NOT_FOUND : ERR_IO, 0, "%s", strerror(errno));
+    return diag_set(diag, not_there(errno) ? ERR_NOT_FOUND : ERR_IO, 0, "%s", strerror(errno));
   struct stat st;
   enum err e = ERR_OK;
   if (fstat(fd, &st)) {
