@@ -54,17 +54,41 @@ static enum err check_spans(const struct layout *l, const struct list *spans, co
   return ERR_OK;
 }
 
-// A run's lanes: offsets in its bytes, in the kernels' order.
+enum { BUCKETS = 1024 }; // block counts that are sorted by counting: samples up to 16 KiB
+
+static uint32_t size_at(const struct layout *l, uint64_t n) {
+  return l->samples.sizes16 ? l->samples.sizes16[n] : l->samples.sizes32[n];
+}
+
+// A run's lanes: offsets in its bytes, in aes_lane_order. Written in their places at once by counting where samples are
+// short (nearly always): sorting would take most of the time of building.
 static void fill_lanes(struct layout *l, const struct ix_frag *frag, const struct ix_run *run) {
-  struct aes_lane *lanes = l->lanes + frag->first_sample + run->first_sample;
-  uint32_t off = 0;
+  uint64_t first = frag->first_sample + run->first_sample;
+  struct aes_lane *lanes = l->lanes + first;
+  uint32_t place[BUCKETS], off = 0, max = 0;
   for (uint32_t i = 0; i < run->num_samples; i++) {
-    uint64_t n = frag->first_sample + run->first_sample + i;
-    uint32_t len = l->samples.sizes16 ? l->samples.sizes16[n] : l->samples.sizes32[n];
-    lanes[i] = (struct aes_lane){off, len};
+    uint32_t blocks = size_at(l, first + i) / 16;
+    max = blocks > max ? blocks : max;
+  }
+  bool counted = max < BUCKETS;
+  if (counted) {
+    memset(place, 0, (max + 1) * sizeof *place);
+    for (uint32_t i = 0; i < run->num_samples; i++)
+      place[size_at(l, first + i) / 16]++;
+    uint32_t before = 0;
+    for (uint32_t k = max + 1; k-- > 0;) { // most blocks first
+      uint32_t num = place[k];
+      place[k] = before;
+      before += num;
+    }
+  }
+  for (uint32_t i = 0; i < run->num_samples; i++) {
+    uint32_t len = size_at(l, first + i);
+    lanes[counted ? place[len / 16]++ : i] = (struct aes_lane){off, len};
     off += len;
   }
-  aes_lane_order(lanes, run->num_samples);
+  if (!counted)
+    aes_lane_order(lanes, run->num_samples);
 }
 
 static enum err put_run(struct layout *l, const struct ix_frag *frag, const struct ix_run *run) {
