@@ -10,6 +10,7 @@ each is a row of docs/vectors.md, which must be current; --write writes it.
 import concurrent.futures
 import os
 import pathlib
+import re
 import sys
 import tempfile
 
@@ -38,12 +39,12 @@ REFUSED = {
     "androidx-media/mp4/sample_ac4_fragmented.mp4": "not supported",
     "androidx-media/mp4/sample_ac4_protected.mp4": "",
     "androidx-media/mp4/sample_audio_only.mp4": "not fragmented",
-    "androidx-media/mp4/sample_fragmented_large_bitrates.mp4": "video",
-    "androidx-media/mp4/sample_fragmented_seekable.mp4": "video",
+    "androidx-media/mp4/sample_fragmented_large_bitrates.mp4": "2 tracks",
+    "androidx-media/mp4/sample_fragmented_seekable.mp4": "2 tracks",
     "androidx-media/mp4/sample_fragmented_seekable_multiple_sidx.mp4": "video",
     "androidx-media/mp4/sample_fragmented_sgpd_v2.mp4": "",
-    "androidx-media/mp4/sample_fragmented_unsupported_brands.mp4": "video",
-    "androidx-media/mp4/sample_fragmented_uuid.mp4": "video",
+    "androidx-media/mp4/sample_fragmented_unsupported_brands.mp4": "2 tracks",
+    "androidx-media/mp4/sample_fragmented_uuid.mp4": "2 tracks",
     "androidx-media/mp4/sample_malformed_free_box.mp4": "",
     "androidx-media/mp4/sample_mdat_too_long.mp4": "",
     "androidx-media/mp4/sample_missing_stsd.mp4": "",
@@ -52,7 +53,7 @@ REFUSED = {
     "shaka-packager/ac4-encryption/ac4_enc.mp4": "",
     "shaka-packager/dash-start-number/bear-640x360-audio-init.mp4": "",
     "shaka-packager/hls-multi-segment-mp4-with-custom-path/audio/audio-init.mp4": "",
-    "shaka-packager/inputs/bear-640x360-av_frag.mp4": "video",
+    "shaka-packager/inputs/bear-640x360-av_frag.mp4": "2 tracks",
     "shaka-packager/inputs/bear-640x360-v_frag-cenc-aux.mp4": "",
     "shaka-packager/inputs/bear-flac.mp4": "not fragmented",
     "androidx-media/dash/multi-track/*": "video",
@@ -72,6 +73,7 @@ FOLDERS.update({f"shaka-packager/live-profile-and-key-rotation{v}": FOLDERS["sha
 # What the packager and ffmpeg of this suite cannot read, with the reason.
 PACKAGER_CANNOT = {}
 MULTI_KEY = {"10111213141516171819202122232425": "11121314151617181920212223242526"}
+KEY_UNKNOWN = {"androidx-media/mp4/sample_ac4_protected.mp4"}
 BEAR = "shaka-packager/encryption/decrypted-bear-640x360-audio-0.mp4"
 PLAIN = {  # golden file -> the clear file that it was made from, as decrypted by the people who made it
     "shaka-packager/encryption-and-no-clear-lead/bear-640x360-audio.mp4": "decrypted-bear-640x360-audio-0.mp4",
@@ -136,13 +138,12 @@ def structure_faults(clear, locked, scheme, iv, kid=KID):
     return faults
 
 
-def judge_scheme(run, name, path, scheme):
-    """All judgements of one clear input in one scheme; returns a table cell."""
+def judge_scheme(run, name, path, scheme, want):
+    """All judgements of one clear input in one scheme; `want` is what ffmpeg reads of it. Returns a table cell."""
     tap, work, label = run.tap, run.work, f"{name} {scheme}"
     stem = work / (name.replace("/", "_") + "." + scheme)
     ours, theirs, back = f"{stem}.mp4", f"{stem}.shaka.mp4", f"{stem}.back.mp4"
-    clear_bytes = path.read_bytes()
-    clear = boxes.audio(clear_bytes)
+    clear = boxes.audio(path.read_bytes())
     iv = IV[scheme]
     r = run.sluice.encrypt(path, ours, scheme, KID, KEY, iv)
     if not tap.ok(r.code == 0, f"{label}: encrypts", r):
@@ -158,12 +159,12 @@ def judge_scheme(run, name, path, scheme):
         return "FAILS"
     said = []
 
-    want, got = packets(clear_bytes), packets(locked_bytes, KEY)
+    got = packets(locked_bytes, KEY)
     if isinstance(want, str):
         tap.skip(f"{label}: ffmpeg", f"it does not read the clear file: {want[-80:]}")
     else:
         good.append(tap.ok(got == want, f"{label}: ffmpeg decrypts every packet", differ(got, want)))
-        if scheme == "cenc" or any(s.size >= 16 for s in clear.samples):  # shorter ones stay clear in cbcs
+        if not name.startswith("made/") and (scheme == "cenc" or any(s.size >= 16 for s in clear.samples)):  # shorter ones stay clear in cbcs
             good.append(tap.ok(got != packets(locked_bytes, KID), f"{label}: ffmpeg with a wrong key does not"))
         said.append("ffmpeg")
 
@@ -214,7 +215,7 @@ def refused(run, name, path, argv, word):
     good = (r.code == 1 and line.startswith("sluice: ") and "\n" not in line and path.name in line and word in line
             and not target.exists() and not list(run.work.glob(target.name + "*")))
     run.tap.ok(good, f"{name}: {argv[0]} refuses it", f"{r}, output file: {target.exists()}, wanted word: {word!r}")
-    reason = line.split(": ", 2)[-1] if good else "FAILS"
+    reason = re.sub(r" \(at byte .*\)$", "", line.split(": ", 2)[-1]) if good else "FAILS"
     return reason.replace("|", "\\|")
 
 
@@ -224,7 +225,8 @@ def judge_clear(run, name, path):
         run.row(name, "–", "–", f"refused: {reason}")
         return
     track = boxes.audio(path.read_bytes())
-    cells = [judge_scheme(run, name, path, s) for s in SCHEMES]
+    want = packets(path.read_bytes())
+    cells = [judge_scheme(run, name, path, s, want) for s in SCHEMES]
     run.row(name, f"{track.format.decode()} × {len(track.samples)}", *cells)
 
 
@@ -234,7 +236,7 @@ def rotated(hexes, by):
 
 def golden_keys(name):
     """The keys that shaka-packager's own test used. Its key rotation rotates the bytes of KID and key by the period."""
-    if "multi-keys" in name:
+    if "multi-keys" in name or "ac4-encryption" in name:
         return MULTI_KEY
     if "key-rotation" in name:
         return {rotated(KID, n): rotated(KEY, n) for n in range(16)}
@@ -247,6 +249,11 @@ def judge_golden(run, name, path):
     track = boxes.audio(path.read_bytes())
     what = f"{track.format.decode()} × {len(track.samples)}"
     keys = golden_keys(name)
+    if name in KEY_UNKNOWN or not track.samples:
+        words = ("no key" if name in KEY_UNKNOWN else "moof")
+        argv = ["decrypt"] + [a for k, v in keys.items() for a in ("--key", f"{k}:{v}")]
+        run.row(name, what, "–", f"encrypt refuses: {reason}; decrypt refuses: {refused(run, name, path, argv, words)}")
+        return
     twin = VECTORS / name
     if name in PLAIN:
         twin = twin.parent / PLAIN[name]
@@ -260,9 +267,7 @@ def judge_golden(run, name, path):
         good = reverses(run, label, path, keys, want)
     else:
         good = as_ffmpeg(run, label, path, keys)
-    wrong = {k: rotated(v, 5) for k, v in keys.items()}
-    target = run.work / "wrong.mp4"
-    r = run.sluice.decrypt(path, f"{target}.{os.getpid()}.{abs(hash(name))}", {"00" * 16: next(iter(wrong.values()))})
+    r = run.sluice.decrypt(path, run.work / (name.replace("/", "_") + ".wrong.mp4"), {"00" * 16: KEY})
     run.tap.ok(r.code == 1 and "key" in r.err, f"{name}: decrypt without its key fails", r)
     run.row(name, what, "–", f"encrypt refuses: {reason}; " + ("decrypt: ok" if good else "decrypt: FAILS"))
 
