@@ -8,7 +8,6 @@
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
 #include "server/server.h"
-#include "server/worker.h"
 
 static struct bytes of(const char *s) { return bytes_str(s); }
 
@@ -70,7 +69,7 @@ static void metrics(struct server *s, struct admin_response *out) {
   wr_fmt(&out->body, "# HELP sluice_uptime_seconds Time since start\n# TYPE sluice_uptime_seconds gauge\nsluice_uptime_seconds %.3f\n",
          uptime(s));
   wr_fmt(&out->body, "# HELP sluice_info What runs\n# TYPE sluice_info gauge\nsluice_info{kernel=\"%s\",io=\"%s\"} 1\n", s->ops->name,
-         workers_io(s));
+         s->io);
   metrics_write(&out->body, sets, names, n);
 }
 
@@ -93,7 +92,7 @@ static void status(struct server *s, struct admin_response *out) {
   catalog_usage(s->catalog, &u);
   answer(out, 200, "application/json");
   wr_fmt(w, "{\"state\":\"%s\",\"uptime\":%.3f,\"workers\":%u,\"io\":\"%s\",\"kernel\":\"%s\"", state_name(s), uptime(s),
-         s->num_workers, workers_io(s), s->ops->name);
+         s->num_workers, s->io, s->ops->name);
 #define N(x) ((unsigned long long)(x))
   wr_fmt(w, ",\"requests\":%llu,\"responses\":{\"2xx\":%llu,\"3xx\":%llu,\"4xx\":%llu,\"5xx\":%llu},\"sent_bytes\":%llu",
          N(sum.requests_get + sum.requests_head + sum.requests_other), N(sum.status_2xx), N(sum.status_3xx), N(sum.status_4xx),

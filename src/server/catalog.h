@@ -101,6 +101,9 @@ void track_drop(struct catalog *c, struct protected_track *t);
 void text_drop(struct catalog *c, struct text_doc *d);
 void block_free(struct block *b);
 
+// catalog_stop ends the helper threads, having woken everybody: for when workers have ended but their memory is still there.
+void catalog_stop(struct catalog *c); // twice is fine, NULL too
+
 // catalog_licence answers a W3C ClearKey licence request (JSON, ROUTE_LICENCE) into `out`: CAT_OK, 400, 403 (not under
 // --insecure-clearkey), 404, 410. It reads no file.
 int catalog_licence(struct catalog *c, struct writer *out, const struct route *r, struct bytes body, struct obs_worker *m);

@@ -249,7 +249,9 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
   return NULL;
 }
 
-static void stop_threads(struct catalog *c) {
+void catalog_stop(struct catalog *c) {
+  if (!c || c->stop)
+    return;
   pthread_mutex_lock(&c->queue_lock);
   c->stop = true;
   pthread_cond_broadcast(&c->queue_wake);
@@ -268,7 +270,7 @@ static void stop_threads(struct catalog *c) {
 void catalog_free(struct catalog *c) {
   if (!c)
     return;
-  stop_threads(c);
+  catalog_stop(c);
   for (size_t i = 0; c->buckets && i < ENTRY_BUCKETS; i++)
     for (struct entry *e = atomic_load(&c->buckets[i]), *next; e; e = next) {
       next = atomic_load(&e->next);

@@ -166,6 +166,13 @@ static void set_own_url(struct server *s) {
   catalog_set_own_url(s->catalog, url);
 }
 
+static bool start_workers(struct server *s, struct config_error *error) {
+  if (!workers_start(s, error))
+    return false;
+  s->io = workers_io(s);
+  return true;
+}
+
 static bool start(struct server *s, struct startup *up, struct config_error *error) {
   const struct config *c = up->config;
   s->first = c;
@@ -177,7 +184,7 @@ static bool start(struct server *s, struct startup *up, struct config_error *err
   quiet_init(&s->quiet, s->num_workers);
   log_set_level((enum log_level)c->log_level);
   warn_insecure(c);
-  return make_catalog(s, up, error) && open_access(s, c, error) && workers_start(s, error) && admin_start(s, error);
+  return make_catalog(s, up, error) && open_access(s, c, error) && start_workers(s, error) && admin_start(s, error);
 }
 
 int server_run(struct config *config, const char *file, const struct config_flags *flags, const struct aes_ops *ops) {

@@ -22,6 +22,7 @@ struct server {
   struct obs_worker *metrics;    // num_workers sets, then metrics[num_workers] for helpers and admin (shared adds)
   _Atomic int state;             // enum server_state
   uint64_t started_ns;           // CLOCK_MONOTONIC
+  const char *io;                // what drives the sockets: "io_uring" or "epoll"
   struct workers *workers;
   struct admin *admin;
   struct quiet quiet;

@@ -345,6 +345,7 @@ void workers_drain(struct server *s, uint64_t timeout_ms) {
   for (unsigned n = 0; n < ws->num; n++)
     if (ws->w[n].started)
       pthread_join(ws->w[n].thread, NULL);
+  catalog_stop(s->catalog); // a helper may be in the middle of waking a worker
   workers_free(ws);
   s->workers = NULL;
 }

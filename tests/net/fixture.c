@@ -171,6 +171,8 @@ void text_drop(struct catalog *c, struct text_doc *d) {
 
 void block_free(struct block *b) { free(b); }
 
+void catalog_stop(struct catalog *c) { (void)c; }
+
 int catalog_licence(struct catalog *c, struct writer *out, const struct route *r, struct bytes body, struct obs_worker *m) {
   (void)c, (void)r, (void)m;
   wr_str(out, "licence for ");
