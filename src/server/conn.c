@@ -44,6 +44,7 @@ void request_give(struct worker *w, struct request *rq) {
 
 static void conn_free(struct conn *c) {
   struct worker *w = c->w;
+  tls_free(c->tls);
   w->io->v->close(w->io, c->fd);
   c->state = CONN_FREE;
   c->next = w->free_conns;
@@ -75,6 +76,32 @@ void conn_close(struct conn *c) {
   w->io->v->cancel(w->io, &c->recv);
   w->io->v->cancel(w->io, &c->poll);
   free_if_quiet(c);
+}
+
+// What a TLS connection says by itself is small and goes out at once: a socket that cannot take it is as good as gone.
+static bool send_flight(struct conn *c, const struct tls_io *io) {
+  struct worker *w = c->w;
+  return io->out_len == 0 || w->io->v->send(w->io, c->fd, io->out, io->out_len, false) == (ssize_t)io->out_len;
+}
+
+static struct tls_io flight_io(struct worker *w, struct bytes in) {
+  return (struct tls_io){.in = in.p, .in_len = in.n, .out = w->flight, .out_cap = TLS_FLIGHT};
+}
+
+void conn_say(struct conn *c, const char *text, size_t n) {
+  struct tls_io io = flight_io(c->w, (struct bytes){0});
+  if (!c->tls)
+    (void)c->w->io->v->send(c->w->io, c->fd, text, n, false);
+  else if (tls_write(c->tls, &io, (const uint8_t *)text, n))
+    (void)send_flight(c, &io);
+}
+
+static void say_goodbye(struct conn *c) {
+  struct tls_io io = flight_io(c->w, (struct bytes){0});
+  if (!c->tls || !c->handshaken)
+    return;
+  tls_close(c->tls, &io);
+  (void)send_flight(c, &io);
 }
 
 // The answer is out, but the client may still be sending: closing now would reset the connection and could destroy the
@@ -144,6 +171,7 @@ static bool finished(struct conn *c, struct request *rq, size_t left) {
     http_begin(&rq->parser);
     return true;
   }
+  say_goodbye(c);
   if (left || rq->status >= 400)
     linger(c);
   else
@@ -189,7 +217,7 @@ static enum step body_follows(struct conn *c, struct request *rq, size_t n) {
   struct http_span expect = p->header[HTTP_H_EXPECT];
   static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
   if (expect.len && n == p->fed)
-    (void)c->w->io->v->send(c->w->io, c->fd, interim, sizeof interim - 1, false);
+    conn_say(c, interim, sizeof interim - 1);
   return STEP_NEXT;
 }
 
@@ -261,7 +289,6 @@ static void progress(struct conn *c, enum req_result ready) {
 
 static void input(struct conn *c, struct bytes data) {
   struct request *rq = c->rq;
-  metric_add(&c->w->m->bytes_received, data.n);
   switch (c->state) {
   case CONN_IDLE:
     if (!rq && !request_take(c)) {
@@ -294,10 +321,69 @@ static void input(struct conn *c, struct bytes data) {
   }
 }
 
+static void drop_tls(struct conn *c) {
+  obs_error(c->w->m, OBS_err_reset);
+  conn_close(c);
+}
+
+// false: no more to read now, or ever.
+static bool shake_hands(struct conn *c, struct tls_io *io) {
+  struct obs_worker *m = c->w->m;
+  enum tls_result r = tls_handshake(c->tls, io);
+  bool sent = send_flight(c, io);
+  io->out_len = 0;
+  if (r == TLS_WANT && sent)
+    return false;
+  if (r != TLS_OK || !sent) {
+    metric_inc(&m->tls_failures);
+    conn_close(c);
+    return false;
+  }
+  c->handshaken = true;
+  metric_inc(&m->tls_handshakes);
+  if (tls_resumed(c->tls))
+    metric_inc(&m->tls_resumed);
+  return true;
+}
+
+static void tls_input(struct conn *c, struct bytes data) {
+  struct worker *w = c->w;
+  struct tls_io io = flight_io(w, data);
+  size_t n = 0;
+  if (c->state == CONN_LINGER || (!c->handshaken && !shake_hands(c, &io)))
+    return;
+  for (;;) {
+    enum tls_result r = tls_read(c->tls, &io, w->opened, TLS_RECORD, &n);
+    if (io.out_len && !send_flight(c, &io))
+      r = TLS_FAILED;
+    io.out_len = 0;
+    if (r == TLS_WANT)
+      return;
+    if (r == TLS_FAILED) {
+      drop_tls(c);
+      return;
+    }
+    if (r == TLS_ENDED) {
+      if (c->state == CONN_BUSY)
+        c->peer_ended = true;
+      else
+        conn_close(c);
+      return;
+    }
+    input(c, bytes_of(w->opened, n));
+    if (c->state >= CONN_LINGER)
+      return;
+  }
+}
+
 static void on_recv(struct io *io, struct io_op *op, const struct io_event *ev) {
   struct conn *c = OWNER(struct conn, recv, op);
   if (ev->res > 0) {
-    input(c, ev->data);
+    metric_add(&c->w->m->bytes_received, ev->data.n);
+    if (c->tls && c->state != CONN_CLOSING)
+      tls_input(c, ev->data);
+    else
+      input(c, ev->data);
     io->v->recv_done(io, ev->buf);
     return;
   }
@@ -387,6 +473,7 @@ static void on_timer(struct timer *t, void *ctx) {
   }
   if (c->state == CONN_READING)
     obs_error(w->m, OBS_err_timeout);
+  say_goodbye(c);
   conn_close(c);
 }
 
@@ -405,25 +492,28 @@ static void note_peer(struct conn *c) {
   }
 }
 
-static void refuse_connection(struct worker *w, int fd) {
+static void refuse_connection(struct worker *w, int fd, bool tls) {
   static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
   obs_conn_refused(w->m);
-  (void)w->io->v->send(w->io, fd, busy, sizeof busy - 1, false);
+  if (!tls)
+    (void)w->io->v->send(w->io, fd, busy, sizeof busy - 1, false);
   w->io->v->close(w->io, fd);
 }
 
-void conn_accepted(struct worker *w, int fd) {
-  struct conn *c = w->free_conns;
+void conn_accepted(struct worker *w, int fd, bool tls) {
+  struct tls_conn *secure = tls ? tls_accept(atomic_load_explicit(w->certificates, memory_order_acquire)) : NULL;
+  struct conn *c = tls && !secure ? NULL : w->free_conns;
   if (c) {
     w->free_conns = c->next;
-  } else if (w->conns_cut < w->num_conns) {
+  } else if (w->conns_cut < w->num_conns && (secure || !tls)) {
     c = &w->conns[w->conns_cut++];
   } else {
-    refuse_connection(w, fd);
+    tls_free(secure);
+    refuse_connection(w, fd, tls);
     return;
   }
   w->num_used++;
-  *c = (struct conn){.recv.done = on_recv, .poll.done = on_poll, .timer.fire = on_timer, .w = w, .fd = fd, .state = CONN_IDLE};
+  *c = (struct conn){.recv.done = on_recv, .poll.done = on_poll, .timer.fire = on_timer, .w = w, .tls = secure, .fd = fd, .state = CONN_IDLE};
   c->next = w->open_conns;
   c->prev = &w->open_conns;
   if (c->next)
@@ -436,11 +526,14 @@ void conn_accepted(struct worker *w, int fd) {
   conn_deadline(c, config_of(c)->header_timeout);
 }
 
-void conn_close_idle(struct worker *w) {
+void conn_drain(struct worker *w) {
   for (struct conn *c = w->open_conns, *next; c; c = next) {
     next = c->next;
-    if (c->state == CONN_IDLE || c->state == CONN_LINGER)
+    if (c->state == CONN_IDLE || c->state == CONN_LINGER) {
+      say_goodbye(c);
       conn_close(c);
+    } else if (c->state == CONN_READING) // also: a reset right behind half a request raises no event in a multishot receive
+      conn_deadline(c, DRAIN_HEAD_MS);
   }
 }
 

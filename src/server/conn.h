@@ -9,6 +9,7 @@
 #include "net/http.h"
 #include "net/io.h"
 #include "net/timer.h"
+#include "net/tls.h"
 #include "server/server.h"
 #include <pthread.h>
 
@@ -18,12 +19,14 @@ enum {
   REQ_LIT = 1536,        // a response head or part head
   OUT_HEAD = 2048,       // room for it in front of a body
   OUT_BODY = 256 << 10,  // rendered at once
+  OUT_TLS = 4096,        // less than that over TLS, so that its records fit a buffer too
   OUT_SIZE = OUT_HEAD + OUT_BODY,
   RECV_BUFFERS = 256,
   RECV_SIZE = 4096,
   RECV_SOCKET = 16384,   // SO_RCVBUF: bounds what the kernel holds for a client that is not being read
   REQUESTS_MAX = 4096,   // requests in progress of one worker
   LINGER_MS = 2000,
+  DRAIN_HEAD_MS = 1000,  // for requests half read when draining begins
 };
 
 struct worker;
@@ -44,10 +47,11 @@ struct conn {
   struct worker *w;
   struct request *rq;
   struct conn *next, **prev; // of the open ones; `next` alone: of the free ones
+  struct tls_conn *tls; // NULL: plain
   int fd;
   uint32_t num_requests;
   uint8_t state;        // enum conn_state
-  bool recv_stopped, peer_ended;
+  bool recv_stopped, peer_ended, handshaken;
   uint8_t ip[16];
 };
 
@@ -87,11 +91,16 @@ struct request {
   uint32_t out_body;          // of which those from out_body on are of the current range, the others of `lit`
   uint32_t lit_at, lit_len;   // what comes before the next body byte and is not in `out`
   uint32_t head_len;
+  // TLS: records that are sealed and not sent. They cannot be made again, so few are made ahead: in an output buffer while
+  // there are plenty, else one at a time in `record`.
+  uint8_t *sealed;            // NULL: none
+  uint32_t sealed_at, sealed_end;
   uint64_t start_ns, first_ns, sent;
   char etag[32];              // quoted, NUL-terminated
   char lit[REQ_LIT];
   char path[ROUTE_PATH_MAX];  // decoded
   uint8_t in[REQ_IN];
+  uint8_t record[TLS_ROOM];
 };
 
 struct listener {
@@ -99,6 +108,7 @@ struct listener {
   struct timer retry;   // after an accept that failed for want of descriptors or memory
   struct worker *w;
   int fd;
+  bool tls;
 };
 
 struct out_pool {
@@ -135,6 +145,9 @@ struct worker {
   uint32_t num_waiting;           // requests that the catalogue has
   struct out_pool out;
   struct head_cache head;
+  struct tls_set *_Atomic *certificates; // the one in force, shared by all workers
+  uint8_t *flight;                // TLS_FLIGHT bytes: what handshakes and closings say
+  uint8_t *opened;                // TLS_RECORD bytes: what a record held
   struct request *_Atomic woken;  // pushed by helper threads
   _Atomic bool drain;
   bool draining;
@@ -145,13 +158,15 @@ struct worker {
 };
 
 // conn.c
-void conn_accepted(struct worker *w, int fd);
+void conn_accepted(struct worker *w, int fd, bool tls);
 void conn_close(struct conn *c);             // at once; the connection is free when nothing is armed any more
-void conn_close_idle(struct worker *w);
+void conn_drain(struct worker *w);           // closes the idle ones, hurries those that are sending a request
 void conn_close_all(struct worker *w);
 void conn_deadline(struct conn *c, uint64_t after_ms);
 void conn_woken(struct request *rq);         // the catalogue is done with its wait
 void request_give(struct worker *w, struct request *rq);
+
+void conn_say(struct conn *c, const char *text, size_t n); // a few bytes outside of any response, sealed where needed
 
 // request.c
 // request_start answers the complete request at rq->base: a response stands in `rq`, ready for pump. REQ_WAIT: the
@@ -175,5 +190,6 @@ void respond_part(struct request *rq);       // multipart: what stands before ra
 enum pump_result { PUMP_DONE, PUMP_BLOCKED, PUMP_FAILED };
 enum pump_result pump(struct request *rq);
 void pump_release_buffer(struct request *rq); // gives the output buffer back; its bytes will be rendered again
+void pump_abandon(struct request *rq);        // gives everything back that stood to be sent
 bool out_pool_init(struct out_pool *p, uint32_t num);
 void out_pool_free(struct out_pool *p);

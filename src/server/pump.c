@@ -27,18 +27,19 @@ void out_pool_free(struct out_pool *p) {
   *p = (struct out_pool){0};
 }
 
-static void buffer_give(struct request *rq) {
-  struct out_pool *p = &rq->w->out;
-  p->free[p->num_free++] = rq->out;
-  gauge_add(&rq->w->m->buffers_used, -1);
-  rq->out = NULL;
+static void pool_give(struct worker *w, uint8_t *buffer) {
+  w->out.free[w->out.num_free++] = buffer;
+  gauge_add(&w->m->buffers_used, -1);
 }
 
-// Rendering ends within the callback, and a buffer is held beyond it only while more than `keep` are free: there is one.
-static void buffer_take(struct request *rq) {
-  struct out_pool *p = &rq->w->out;
-  rq->out = p->free[--p->num_free];
-  gauge_add(&rq->w->m->buffers_used, 1);
+static uint8_t *pool_take(struct worker *w) {
+  gauge_add(&w->m->buffers_used, 1);
+  return w->out.free[--w->out.num_free];
+}
+
+static void buffer_give(struct request *rq) {
+  pool_give(rq->w, rq->out);
+  rq->out = NULL;
 }
 
 void pump_release_buffer(struct request *rq) {
@@ -53,6 +54,19 @@ void pump_release_buffer(struct request *rq) {
   r->off -= rq->out_end - rq->out_at;
   r->len += rq->out_end - rq->out_at;
   buffer_give(rq);
+}
+
+static void sealed_give(struct request *rq) {
+  if (rq->sealed && rq->sealed != rq->record)
+    pool_give(rq->w, rq->sealed);
+  rq->sealed = NULL;
+  rq->sealed_at = rq->sealed_end = 0;
+}
+
+void pump_abandon(struct request *rq) {
+  if (rq->out)
+    buffer_give(rq);
+  sealed_give(rq);
 }
 
 // source_of gets the source bytes of the piece that holds output offset `off`.
@@ -83,6 +97,13 @@ static int source_of(struct request *rq, struct plan_range piece, struct bytes *
   return status;
 }
 
+// Two dozen CBC lanes defeat the hardware prefetcher: bring the source in linearly first.
+static void touch_source(const struct protected_track *t, struct plan_range r, struct bytes src, uint64_t src_off) {
+  struct plan_range need = plan_source(&t->plan, r);
+  if (need.len)
+    plan_touch(bytes_of(src.p + (need.off - src_off), need.len));
+}
+
 // render_some writes bytes of the current range to `out`, at most `cap`, over as many pieces as have their source at hand.
 static int render_some(struct request *rq, uint8_t *out, size_t cap, size_t *written) {
   struct worker *w = rq->w;
@@ -98,6 +119,8 @@ static int render_some(struct request *rq, uint8_t *out, size_t cap, size_t *wri
       return status;
     n = n < r->len ? n : r->len;
     n = n < cap - *written ? n : cap - *written;
+    if (t->prot.scheme == SCHEME_CBCS)
+      touch_source(t, (struct plan_range){r->off, n}, src, src_off);
     plan_render(&t->plan, w->s->ops, (struct plan_range){r->off, n}, src, src_off, out + *written);
     *written += n;
     r->off += n;
@@ -127,7 +150,10 @@ static enum fill fill(struct request *rq) {
   uint32_t lit = rq->lit_len - rq->lit_at;
   // Slow readers while buffers are few: what they will not take is not worth rendering.
   size_t cap = rq->w->out.num_free > rq->w->out.keep ? OUT_BODY : OUT_BODY / 4;
-  buffer_take(rq);
+  if (rq->conn->tls)
+    cap -= OUT_TLS;
+  // Rendering ends within the callback, and a buffer is held beyond it only while more than `keep` are free: there is one.
+  rq->out = pool_take(rq->w);
   if (rq->body == BODY_TEXT) {
     n = r->len < cap ? (size_t)r->len : cap;
     memcpy(rq->out + OUT_HEAD, rq->text->body.p + r->off, n);
@@ -157,7 +183,7 @@ static enum fill fill(struct request *rq) {
 static enum pump_result blocked(struct request *rq) {
   struct conn *c = rq->conn;
   struct worker *w = rq->w;
-  if (rq->out && w->out.num_free < w->out.keep)
+  if (rq->out && (w->out.num_free < w->out.keep || rq->out_at == rq->out_end))
     pump_release_buffer(rq);
   if (!io_armed(&c->poll))
     w->io->v->poll(w->io, &c->poll, c->fd, IO_POLL_OUT);
@@ -180,9 +206,45 @@ static void note_sent(struct request *rq, size_t n) {
   rq->first_ns = rq->w->io->v->now_ns(rq->w->io);
 }
 
-// send_out sends [*at, end). PUMP_DONE: all of it is out.
+// send_sealed sends the records that are ready. PUMP_DONE: all of them are out.
+static enum pump_result send_sealed(struct request *rq) {
+  struct worker *w = rq->w;
+  ssize_t n = w->io->v->send(w->io, rq->conn->fd, rq->sealed + rq->sealed_at, rq->sealed_end - rq->sealed_at, false);
+  if (n < 0)
+    return send_failed(rq, n);
+  rq->sealed_at += (uint32_t)n;
+  if (rq->sealed_at < rq->sealed_end)
+    return blocked(rq);
+  sealed_give(rq);
+  return PUMP_DONE;
+}
+
+// seal makes records of [*at, end): all of them while buffers are plenty, while the bytes are in cache; the first one of a
+// response is short, so that the client can begin.
+static enum pump_result seal(struct request *rq, const uint8_t *p, uint32_t *at, uint32_t end) {
+  enum { FIRST_RECORD = 4096 };
+  struct worker *w = rq->w;
+  bool plenty = w->out.num_free > w->out.keep;
+  rq->sealed = plenty ? pool_take(w) : rq->record;
+  struct tls_io io = {.out = rq->sealed, .out_cap = plenty ? OUT_SIZE : sizeof rq->record};
+  do {
+    uint32_t n = end - *at, limit = rq->head_sent ? TLS_RECORD : FIRST_RECORD;
+    size_t taken = tls_write(rq->conn->tls, &io, p + *at, n < limit ? n : limit);
+    if (taken == 0)
+      return send_failed(rq, -ECONNRESET);
+    *at += (uint32_t)taken;
+    note_sent(rq, taken);
+  } while (*at < end && io.out_cap - io.out_len >= TLS_ROOM);
+  rq->sealed_at = 0;
+  rq->sealed_end = (uint32_t)io.out_len;
+  return send_sealed(rq);
+}
+
+// send_out sends [*at, end), or over TLS seals and sends some of it; PUMP_DONE: go on.
 static enum pump_result send_out(struct request *rq, const uint8_t *p, uint32_t *at, uint32_t end) {
   struct worker *w = rq->w;
+  if (rq->conn->tls)
+    return seal(rq, p, at, end);
   ssize_t n = w->io->v->send(w->io, rq->conn->fd, p + *at, end - *at, false);
   if (n < 0)
     return send_failed(rq, n);
@@ -207,9 +269,12 @@ static enum pump_result fail(struct request *rq) {
 enum pump_result pump(struct request *rq) {
   for (;;) {
     enum pump_result sent = PUMP_DONE;
-    if (rq->out) {
-      sent = send_out(rq, rq->out, &rq->out_at, rq->out_end);
-      if (sent == PUMP_DONE)
+    if (rq->sealed_at < rq->sealed_end) {
+      sent = send_sealed(rq);
+    } else if (rq->out) {
+      if (rq->out_at < rq->out_end)
+        sent = send_out(rq, rq->out, &rq->out_at, rq->out_end);
+      if (sent == PUMP_DONE && rq->out_at == rq->out_end)
         buffer_give(rq);
     } else if (rq->range < rq->num_ranges && rq->ranges[rq->range].len == 0) {
       rq->range++;

@@ -29,8 +29,7 @@ void request_hold(struct request *rq) {
 
 void request_release(struct request *rq) {
   struct server *s = rq->w->s;
-  if (rq->out)
-    pump_release_buffer(rq);
+  pump_abandon(rq);
   if (rq->held && rq->track)
     track_drop(s->catalog, rq->track);
   if (rq->held && rq->text)
@@ -240,7 +239,7 @@ static void log_access(struct request *rq, uint64_t now_ns) {
   memcpy(r->ip, rq->conn->ip, sizeof r->ip);
   r->status = rq->status;
   r->method = (uint8_t)(rq->method < sizeof methods && p->url.len ? methods[rq->method] : '-');
-  r->tls = 0;
+  r->tls = rq->conn->tls != NULL;
   r->path_len = copy_text(r->path, sizeof r->path, http_text(rq->base, p->url));
   r->range_len = (uint8_t)copy_text(r->range, sizeof r->range, http_text(rq->base, p->header[HTTP_H_RANGE]));
   r->referer_len = (uint8_t)copy_text(r->referer, sizeof r->referer, http_text(rq->base, p->header[HTTP_H_REFERER]));

@@ -13,10 +13,12 @@
 
 #define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
 
-enum { ACCEPT_RETRY_MS = 100, MAX_LISTENERS = 64 };
+enum { ACCEPT_RETRY_MS = 100, MAX_LISTENERS = 64, MAX_CERTIFICATES = 64 };
 
 struct workers {
   unsigned num;
+  struct tls_tickets *tickets;
+  struct tls_set *_Atomic certificates;
   uint16_t ports[MAX_LISTENERS];
   struct worker w[];
 };
@@ -32,7 +34,7 @@ static void on_accept(struct io *io, struct io_op *op, const struct io_event *ev
   struct listener *l = OWNER(struct listener, accept, op);
   struct worker *w = l->w;
   if (ev->res >= 0)
-    conn_accepted(w, ev->res);
+    conn_accepted(w, ev->res, l->tls);
   if (ev->more)
     return;
   if (w->draining) {
@@ -57,7 +59,7 @@ static void begin_drain(struct worker *w) {
       l->fd = -1;
     }
   }
-  conn_close_idle(w);
+  conn_drain(w);
 }
 
 static bool drained(struct worker *w) {
@@ -176,7 +178,7 @@ static int listen_on(struct worker *w, const struct binding *b, bool reuseport) 
 
 // The first socket of an address is bound alone before the others share it: another process that listens there with
 // SO_REUSEPORT would otherwise share our clients without a word.
-static bool bind_listener(struct workers *ws, unsigned i, struct binding *b, struct config_error *e) {
+static bool bind_listener(struct workers *ws, unsigned i, struct binding *b, bool tls, struct config_error *e) {
   bool shared = ws->num > 1;
   if (shared) {
     int probe = listen_on(&ws->w[0], b, false);
@@ -192,7 +194,7 @@ static bool bind_listener(struct workers *ws, unsigned i, struct binding *b, str
       return fail(e, "cannot use congestion control", w->s->first->congestion_control, ENOENT);
     if (fd < 0)
       return fail(e, "cannot listen on", b->name, -fd);
-    *l = (struct listener){.accept.done = on_accept, .retry.fire = accept_again, .w = w, .fd = fd};
+    *l = (struct listener){.accept.done = on_accept, .retry.fire = accept_again, .w = w, .fd = fd, .tls = tls};
     w->num_listeners = i + 1;
     socklen_t len = sizeof b->addr;
     if (getsockname(fd, (struct sockaddr *)&b->addr, &len))
@@ -219,10 +221,12 @@ static bool worker_init(struct worker *w, struct server *s, unsigned n, unsigned
   if (!w->io)
     return false;
   w->num_conns = (uint32_t)cfg->max_connections;
+  w->flight = malloc(TLS_FLIGHT);
+  w->opened = malloc(TLS_RECORD);
   w->listeners = calloc(num_listeners, sizeof *w->listeners);
   w->conns = map(w->num_conns * sizeof *w->conns);
   w->requests = map(REQUESTS_MAX * sizeof *w->requests);
-  if (!w->listeners || !w->conns || !w->requests || !out_pool_init(&w->out, (uint32_t)cfg->output_buffers))
+  if (!w->flight || !w->opened || !w->listeners || !w->conns || !w->requests || !out_pool_init(&w->out, (uint32_t)cfg->output_buffers))
     return fail(e, "not enough memory for", "a worker", ENOMEM);
   return true;
 }
@@ -235,12 +239,16 @@ static void workers_free(struct workers *ws) {
         w->io->v->close(w->io, w->listeners[i].fd);
     io_free(w->io);
     free(w->listeners);
+    free(w->flight);
+    free(w->opened);
     if (w->conns)
       munmap(w->conns, w->num_conns * sizeof *w->conns);
     if (w->requests)
       munmap(w->requests, REQUESTS_MAX * sizeof *w->requests);
     out_pool_free(&w->out);
   }
+  tls_set_free(atomic_load(&ws->certificates));
+  tls_tickets_free(ws->tickets);
   free(ws);
 }
 
@@ -283,6 +291,29 @@ static bool start_threads(struct workers *ws, struct config_error *e) {
   return r == 0 || fail(e, "cannot start", "a worker thread", r);
 }
 
+static struct tls_set *read_certificates(const struct config *c, struct tls_tickets *tickets, struct config_error *e) {
+  struct tls_files files[MAX_CERTIFICATES];
+  unsigned num = c->tls_certificates.num;
+  if (num > MAX_CERTIFICATES) {
+    (void)fail(e, "too many certificates in", "tls_certificates", E2BIG);
+    return NULL;
+  }
+  for (unsigned i = 0; i < num; i++) {
+    const struct config_cert *a = &c->tls_certificates.a[i];
+    files[i] = (struct tls_files){.cert = a->cert, .key = a->key, .ocsp = a->ocsp};
+  }
+  return tls_set_new(files, num, c->tls_client_ca, tickets, e->text, sizeof e->text);
+}
+
+static bool load_certificates(struct workers *ws, const struct config *c, struct config_error *e) {
+  ws->tickets = tls_tickets_new();
+  if (!ws->tickets)
+    return fail(e, "not enough memory for", "TLS", ENOMEM);
+  struct tls_set *set = read_certificates(c, ws->tickets, e);
+  atomic_store(&ws->certificates, set);
+  return set != NULL;
+}
+
 static bool start(struct workers *ws, struct server *s, struct config_error *e) {
   const struct config *cfg = s->first;
   struct binding b;
@@ -291,20 +322,23 @@ static bool start(struct workers *ws, struct server *s, struct config_error *e) 
     lim.rlim_cur = lim.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &lim);
   }
-  for (unsigned n = 0; n < ws->num; n++)
-    if (!worker_init(&ws->w[n], s, n, cfg->listen.num, e))
+  if (cfg->tls_listen.num && !load_certificates(ws, cfg, e))
+    return false;
+  unsigned plain = cfg->listen.num, all = plain + cfg->tls_listen.num;
+  for (unsigned n = 0; n < ws->num; n++) {
+    ws->w[n].certificates = &ws->certificates;
+    if (!worker_init(&ws->w[n], s, n, all, e))
       return false;
-  for (unsigned i = 0; i < cfg->listen.num; i++)
-    if (!resolve(&b, &cfg->listen.a[i], e) || !bind_listener(ws, i, &b, e))
+  }
+  for (unsigned i = 0; i < all; i++)
+    if (!resolve(&b, i < plain ? &cfg->listen.a[i] : &cfg->tls_listen.a[i - plain], e) || !bind_listener(ws, i, &b, i >= plain, e))
       return false;
   assign_cpus(ws, cfg);
   return start_threads(ws, e);
 }
 
 bool workers_start(struct server *s, struct config_error *e) {
-  if (!workers_check(s->first, e))
-    return false;
-  if (s->first->listen.num > MAX_LISTENERS)
+  if (s->first->listen.num + s->first->tls_listen.num > MAX_LISTENERS)
     return fail(e, "too many addresses in", "listen", E2BIG);
   struct workers *ws = calloc(1, sizeof *ws + s->num_workers * sizeof ws->w[0]);
   if (!ws)
@@ -322,12 +356,40 @@ uint16_t workers_port(const struct server *s, unsigned n) { return s->workers->p
 const char *workers_io(const struct server *s) { return s->workers->w[0].io->v->name; }
 
 bool workers_check(const struct config *c, struct config_error *e) {
-  return c->tls_listen.num == 0 || fail(e, "cannot listen on", c->tls_listen.a[0].text, EPROTONOSUPPORT);
+  if (c->tls_listen.num == 0)
+    return true;
+  struct tls_tickets *tickets = tls_tickets_new();
+  struct tls_set *set = tickets ? read_certificates(c, tickets, e) : NULL;
+  tls_set_free(set);
+  tls_tickets_free(tickets);
+  return set != NULL;
+}
+
+// A set that was replaced: workers that have just read the pointer may still start a connection with it.
+struct retired_set {
+  struct quiet_item item;
+  struct tls_set *set;
+};
+
+static void free_retired(struct quiet_item *item) {
+  struct retired_set *r = OWNER(struct retired_set, item, item);
+  tls_set_free(r->set);
+  free(r);
 }
 
 bool workers_reload(struct server *s, const struct config *fresh, struct config_error *e) {
-  (void)s;
-  return workers_check(fresh, e);
+  struct workers *ws = s->workers;
+  if (s->first->tls_listen.num == 0)
+    return workers_check(fresh, e);
+  struct retired_set *old = calloc(1, sizeof *old);
+  struct tls_set *set = old ? read_certificates(fresh, ws->tickets, e) : NULL;
+  if (!set) {
+    free(old);
+    return false;
+  }
+  old->set = atomic_exchange(&ws->certificates, set);
+  quiet_retire(&s->quiet, &old->item, free_retired);
+  return true;
 }
 
 void workers_drain(struct server *s, uint64_t timeout_ms) {

@@ -155,9 +155,23 @@ void plan_render(const struct plan *p, const struct aes_ops *ops, struct plan_ra
   (void)p, (void)ops;
   if (src_off > r.off || r.off + r.len > src_off + src.n)
     abort(); // not the source of this piece
-  for (uint64_t i = 0; i < r.len; i++)
+  uint64_t i = 0;
+  for (; i < r.len && ((r.off + i) % 4 || r.len - i < 4); i++)
+    out[i] = (uint8_t)((r.off + i) / 4 >> (r.off + i) % 4 * 8);
+  for (; r.len - i >= 4; i += 4) {
+    uint32_t word = (uint32_t)((r.off + i) / 4);
+    memcpy(out + i, &word, 4);
+  }
+  for (; i < r.len; i++)
     out[i] = (uint8_t)((r.off + i) / 4 >> (r.off + i) % 4 * 8);
 }
+
+struct plan_range plan_source(const struct plan *p, struct plan_range r) {
+  (void)p;
+  return (struct plan_range){r.off, 0};
+}
+
+void plan_touch(struct bytes src) { (void)src; }
 
 void track_drop(struct catalog *c, struct protected_track *t) {
   (void)c, (void)t;
@@ -207,7 +221,9 @@ int main(int argc, char **argv) {
     return 1;
   }
   pthread_create(&thread, NULL, helper_main, NULL);
-  printf("%u %s\n", workers_port(&s, 0), workers_io(&s));
+  for (unsigned i = 0; i < c->listen.num + c->tls_listen.num; i++)
+    printf("%u ", workers_port(&s, i));
+  printf("%s\n", workers_io(&s));
   fflush(stdout);
   sigwait(&signals, &sig);
   workers_drain(&s, c->drain_timeout);

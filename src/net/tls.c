@@ -1,0 +1,353 @@
+#include "net/tls.h"
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/rand.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+struct ticket_key {
+  uint8_t name[16], aes[16], mac[32];
+};
+
+struct tls_tickets {
+  pthread_mutex_t lock;
+  struct ticket_key now, before;
+  time_t made;
+};
+
+enum { MAX_CERTS = 64, MAX_OCSP = 1 << 16 };
+
+struct tls_set {
+  _Atomic unsigned refs; // its owner's, and one for each connection
+  unsigned num;
+  SSL_CTX *ctx[MAX_CERTS];
+  BIO_METHOD *bio;
+};
+
+// A connection's state is BoringSSL's. The struct exists only as a type of our own.
+static SSL *ssl_of(const struct tls_conn *c) { return (SSL *)(uintptr_t)c; }
+
+static int ticket_index;   // of the ticket keys in an SSL_CTX
+static int set_index;      // of the set
+static pthread_once_t indexes_once = PTHREAD_ONCE_INIT;
+
+static void make_indexes(void) {
+  ticket_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+  set_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+}
+
+static void new_key(struct ticket_key *k) { RAND_bytes((uint8_t *)k, sizeof *k); }
+
+struct tls_tickets *tls_tickets_new(void) {
+  struct tls_tickets *t = calloc(1, sizeof *t);
+  if (!t)
+    return NULL;
+  pthread_mutex_init(&t->lock, NULL);
+  new_key(&t->now);
+  new_key(&t->before);
+  t->made = time(NULL);
+  return t;
+}
+
+void tls_tickets_free(struct tls_tickets *t) {
+  if (!t)
+    return;
+  pthread_mutex_destroy(&t->lock);
+  OPENSSL_cleanse(t, sizeof *t);
+  free(t);
+}
+
+// take_key gives the key to seal with (name NULL) or the one of that name. 1: current, 2: the one before, 0: neither.
+static int take_key(struct tls_tickets *t, struct ticket_key *out, const uint8_t *name) {
+  int found = 1;
+  pthread_mutex_lock(&t->lock);
+  if (time(NULL) - t->made >= TLS_TICKET_HOURS * 3600) {
+    t->before = t->now;
+    new_key(&t->now);
+    t->made = time(NULL);
+  }
+  if (!name || memcmp(name, t->now.name, sizeof t->now.name) == 0)
+    *out = t->now;
+  else if (memcmp(name, t->before.name, sizeof t->before.name) == 0) {
+    *out = t->before;
+    found = 2;
+  } else
+    found = 0;
+  pthread_mutex_unlock(&t->lock);
+  return found;
+}
+
+static int on_ticket(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *cipher, HMAC_CTX *mac, int encrypt) {
+  struct tls_tickets *t = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), ticket_index);
+  struct ticket_key k;
+  int found = take_key(t, &k, encrypt ? NULL : name);
+  if (found && encrypt) {
+    memcpy(name, k.name, sizeof k.name);
+    RAND_bytes(iv, 16);
+  }
+  if (found && (!HMAC_Init_ex(mac, k.mac, sizeof k.mac, EVP_sha256(), NULL) ||
+                !EVP_CipherInit_ex(cipher, EVP_aes_128_cbc(), NULL, k.aes, iv, encrypt)))
+    found = -1;
+  OPENSSL_cleanse(&k, sizeof k);
+  return found;
+}
+
+// The certificate that covers the name asked for; the first one when none does, as clients without a name get it.
+static int on_name(SSL *ssl, int *alert, void *arg) {
+  (void)alert;
+  (void)arg;
+  const struct tls_set *s = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), set_index);
+  const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+  if (!name)
+    return SSL_TLSEXT_ERR_NOACK;
+  for (unsigned i = 0; i < s->num; i++) {
+    if (X509_check_host(SSL_CTX_get0_certificate(s->ctx[i]), name, strlen(name), 0, NULL) != 1)
+      continue;
+    if (i)
+      SSL_set_SSL_CTX(ssl, s->ctx[i]);
+    return SSL_TLSEXT_ERR_OK;
+  }
+  return SSL_TLSEXT_ERR_NOACK;
+}
+
+// Ciphers in our order: AES-128-GCM is the cheapest here. Clients that name ChaCha20 first of all have no AES instructions;
+// for them it is the other way round.
+static const uint16_t suites_13[] = {SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_CHACHA20_POLY1305_SHA256, SSL_CIPHER_AES_256_GCM_SHA384};
+static const uint16_t suites_13_chacha[] = {SSL_CIPHER_CHACHA20_POLY1305_SHA256, SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_AES_256_GCM_SHA384};
+#define AES_12                                                                                                           \
+  "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
+#define CHACHA_12 "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+
+static enum ssl_select_cert_result_t on_hello(const SSL_CLIENT_HELLO *hello) {
+  const uint8_t *p = hello->cipher_suites;
+  size_t n = hello->cipher_suites_len;
+  if (n >= 4 && (p[0] & 0x0f) == 0x0a && p[0] == p[1]) // GREASE, RFC 8701
+    p += 2;
+  if (n < 4 || !((p[0] == 0x13 && p[1] == 0x03) || (p[0] == 0xcc && (p[1] == 0xa8 || p[1] == 0xa9))))
+    return ssl_select_cert_success;
+  bool ok = SSL_set1_tls13_ciphers(hello->ssl, suites_13_chacha, NULL, 3) && SSL_set_strict_cipher_list(hello->ssl, CHACHA_12 ":" AES_12);
+  return ok ? ssl_select_cert_success : ssl_select_cert_error;
+}
+
+static int on_alpn(SSL *ssl, const uint8_t **out, uint8_t *out_len, const uint8_t *in, unsigned in_len, void *arg) {
+  (void)ssl;
+  (void)arg;
+  static const uint8_t ours[] = "\x08http/1.1";
+  for (unsigned i = 0; i < in_len; i += 1u + in[i]) {
+    if (in_len - i >= 9 && memcmp(in + i, ours, 9) == 0) {
+      *out = in + i + 1;
+      *out_len = 8;
+      return SSL_TLSEXT_ERR_OK;
+    }
+  }
+  return SSL_TLSEXT_ERR_ALERT_FATAL; // RFC 7301 §3.2: no_application_protocol
+}
+
+static int bio_read(BIO *b, char *out, int n) {
+  struct tls_io *io = BIO_get_data(b);
+  BIO_clear_retry_flags(b);
+  if (!io || io->in_len == 0) {
+    BIO_set_retry_read(b);
+    return -1;
+  }
+  size_t take = (size_t)n < io->in_len ? (size_t)n : io->in_len;
+  memcpy(out, io->in, take);
+  io->in += take;
+  io->in_len -= take;
+  return (int)take;
+}
+
+static int bio_write(BIO *b, const char *in, int n) {
+  struct tls_io *io = BIO_get_data(b);
+  BIO_clear_retry_flags(b);
+  if (!io || (size_t)n > io->out_cap - io->out_len)
+    return -1; // callers leave room: a connection that says more than that is broken
+  memcpy(io->out + io->out_len, in, (size_t)n);
+  io->out_len += (size_t)n;
+  return n;
+}
+
+static long bio_ctrl(BIO *b, int cmd, long num, void *ptr) {
+  (void)b;
+  (void)num;
+  (void)ptr;
+  return cmd == BIO_CTRL_FLUSH;
+}
+
+static BIO_METHOD *make_bio(void) {
+  BIO_METHOD *m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "sluice");
+  if (m && BIO_meth_set_read(m, bio_read) && BIO_meth_set_write(m, bio_write) && BIO_meth_set_ctrl(m, bio_ctrl))
+    return m;
+  BIO_meth_free(m);
+  return NULL;
+}
+
+static bool fail(char *why, size_t cap, const char *what, const char *file) {
+  uint32_t e = ERR_peek_last_error();
+  const char *reason = e ? ERR_reason_error_string(e) : NULL;
+  snprintf(why, cap, "%s %s: %s", what, file, reason ? reason : "cannot be used");
+  ERR_clear_error();
+  return false;
+}
+
+static bool load_ocsp(SSL_CTX *ctx, const char *file) {
+  static const char mode[] = "rbe";
+  uint8_t *der = malloc(MAX_OCSP);
+  FILE *f = fopen(file, mode);
+  size_t n = f && der ? fread(der, 1, MAX_OCSP, f) : 0;
+  bool ok = n && n < MAX_OCSP && SSL_CTX_set_ocsp_response(ctx, der, n);
+  if (f)
+    fclose(f);
+  free(der);
+  return ok;
+}
+
+static bool load_cert(SSL_CTX *ctx, const struct tls_files *f, char *why, size_t cap) {
+  if (!SSL_CTX_use_certificate_chain_file(ctx, f->cert))
+    return fail(why, cap, "certificate", f->cert);
+  if (!SSL_CTX_use_PrivateKey_file(ctx, f->key, SSL_FILETYPE_PEM) || !SSL_CTX_check_private_key(ctx))
+    return fail(why, cap, "private key", f->key);
+  if (f->ocsp && f->ocsp[0] && !load_ocsp(ctx, f->ocsp))
+    return fail(why, cap, "OCSP response", f->ocsp);
+  return true;
+}
+
+static bool load_client_ca(SSL_CTX *ctx, const char *file, char *why, size_t cap) {
+  STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(file);
+  if (!names || !SSL_CTX_load_verify_locations(ctx, file, NULL)) {
+    sk_X509_NAME_pop_free(names, X509_NAME_free);
+    return fail(why, cap, "client authorities", file);
+  }
+  SSL_CTX_set_client_CA_list(ctx, names);
+  SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+  return true;
+}
+
+static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
+  SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+  if (!ctx)
+    return NULL;
+  static const uint8_t session_context[] = "sluice";
+  // TLS 1.2 with forward secrecy and AEAD only; 1.3's suites are all of that kind.
+  if (!SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) || !SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) ||
+      !SSL_CTX_set_strict_cipher_list(ctx, AES_12 ":" CHACHA_12) || !SSL_CTX_set1_tls13_ciphers(ctx, suites_13, NULL, 3) ||
+      !SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") ||
+      !SSL_CTX_set_session_id_context(ctx, session_context, sizeof session_context - 1)) {
+    SSL_CTX_free(ctx);
+    return NULL;
+  }
+  SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+  SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); // tickets only: nothing to share between workers or nodes
+  SSL_CTX_set_ex_data(ctx, ticket_index, tickets);
+  SSL_CTX_set_ex_data(ctx, set_index, s);
+  SSL_CTX_set_tlsext_ticket_key_cb(ctx, on_ticket);
+  SSL_CTX_set_select_certificate_cb(ctx, on_hello);
+  SSL_CTX_set_tlsext_servername_callback(ctx, on_name);
+  SSL_CTX_set_alpn_select_cb(ctx, on_alpn, NULL);
+  return ctx;
+}
+
+struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const char *client_ca, struct tls_tickets *tickets,
+                            char *why, size_t why_cap) {
+  pthread_once(&indexes_once, make_indexes);
+  struct tls_set *s = calloc(1, sizeof *s);
+  bool ok = s && num && num <= MAX_CERTS && (s->bio = make_bio());
+  if (s)
+    s->refs = 1;
+  if (!ok)
+    snprintf(why, why_cap, num > MAX_CERTS ? "more than %d certificates" : "TLS cannot be set up (%d certificates)",
+             num > MAX_CERTS ? MAX_CERTS : (int)num);
+  for (unsigned i = 0; ok && i < num; i++) {
+    s->ctx[i] = make_ctx(s, tickets);
+    s->num = i + 1;
+    ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], why, why_cap) : fail(why, why_cap, "certificate", files[i].cert);
+    ok = ok && (!client_ca || !client_ca[0] || load_client_ca(s->ctx[i], client_ca, why, why_cap));
+  }
+  if (ok)
+    return s;
+  tls_set_free(s);
+  return NULL;
+}
+
+void tls_set_free(struct tls_set *s) {
+  if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
+    return;
+  for (unsigned i = 0; i < s->num; i++)
+    SSL_CTX_free(s->ctx[i]);
+  BIO_meth_free(s->bio);
+  free(s);
+}
+
+struct tls_conn *tls_accept(struct tls_set *s) {
+  SSL *ssl = SSL_new(s->ctx[0]);
+  BIO *bio = BIO_new(s->bio);
+  if (!ssl || !bio) {
+    SSL_free(ssl);
+    BIO_free(bio);
+    return NULL;
+  }
+  BIO_set_init(bio, 1);
+  SSL_set_bio(ssl, bio, bio);
+  SSL_set_accept_state(ssl);
+  atomic_fetch_add(&s->refs, 1);
+  return (struct tls_conn *)(uintptr_t)ssl;
+}
+
+void tls_free(struct tls_conn *c) {
+  if (!c)
+    return;
+  struct tls_set *s = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl_of(c)), set_index);
+  SSL_free(ssl_of(c));
+  tls_set_free(s);
+}
+
+static SSL *attach(const struct tls_conn *c, struct tls_io *io) {
+  SSL *ssl = ssl_of(c);
+  BIO_set_data(SSL_get_wbio(ssl), io);
+  ERR_clear_error();
+  return ssl;
+}
+
+static enum tls_result result_of(const SSL *ssl, int r) {
+  switch (SSL_get_error(ssl, r)) {
+  case SSL_ERROR_NONE:
+    return TLS_OK;
+  case SSL_ERROR_WANT_READ:
+    return TLS_WANT;
+  case SSL_ERROR_ZERO_RETURN:
+    return TLS_ENDED;
+  default:
+    ERR_clear_error();
+    return TLS_FAILED;
+  }
+}
+
+enum tls_result tls_handshake(struct tls_conn *c, struct tls_io *io) {
+  SSL *ssl = attach(c, io);
+  return result_of(ssl, SSL_do_handshake(ssl));
+}
+
+enum tls_result tls_read(struct tls_conn *c, struct tls_io *io, uint8_t *p, size_t cap, size_t *n) {
+  SSL *ssl = attach(c, io);
+  int r = SSL_read(ssl, p, (int)(cap < TLS_RECORD ? cap : TLS_RECORD));
+  *n = r > 0 ? (size_t)r : 0;
+  return result_of(ssl, r);
+}
+
+size_t tls_write(struct tls_conn *c, struct tls_io *io, const uint8_t *p, size_t n) {
+  SSL *ssl = attach(c, io);
+  int r = SSL_write(ssl, p, (int)(n < TLS_RECORD ? n : TLS_RECORD));
+  return r > 0 ? (size_t)r : 0;
+}
+
+void tls_close(struct tls_conn *c, struct tls_io *io) { (void)SSL_shutdown(attach(c, io)); }
+
+bool tls_resumed(const struct tls_conn *c) { return SSL_session_reused(ssl_of(c)); }

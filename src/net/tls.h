@@ -1,0 +1,59 @@
+// TLS 1.3 and 1.2 over bytes: records come in and go out through memory, sockets are somebody else's. BoringSSL inside.
+// A set of certificates is immutable and serves every worker; tickets resume on any of them, and across reloads.
+#pragma once
+#include "base/bytes.h"
+
+struct tls_set;  // certificates
+struct tls_conn; // one connection
+
+// tls_tickets keeps the keys that tickets are sealed with: made at random, changed every TLS_TICKET_HOURS, the one before
+// still opens. One for the process; outlives every set.
+struct tls_tickets;
+enum { TLS_TICKET_HOURS = 12 };
+struct tls_tickets *tls_tickets_new(void);
+void tls_tickets_free(struct tls_tickets *t);
+
+// PEM files; `ocsp` is a DER response to staple, or NULL.
+struct tls_files {
+  const char *cert, *key, *ocsp;
+};
+
+// tls_set_new reads all of it; the first certificate serves clients that name none of the others. `client_ca` (NULL: none)
+// makes clients show a certificate of an authority in that file. NULL on failure, with one sentence in `why`.
+struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const char *client_ca, struct tls_tickets *tickets,
+                            char *why, size_t why_cap);
+void tls_set_free(struct tls_set *s); // connections that use it live on; NULL is a no-op
+
+// Where a connection's records come from and go to during one call: set before each, shared by a worker's connections.
+struct tls_io {
+  const uint8_t *in; // what the socket gave
+  size_t in_len;     // left of it
+  uint8_t *out;      // for the socket
+  size_t out_cap, out_len;
+};
+
+enum {
+  TLS_RECORD = 16384,        // plaintext bytes of a full record
+  TLS_ROOM = TLS_RECORD + 512, // what `out` must have left for tls_write
+  TLS_FLIGHT = 65536,        // and for tls_handshake and tls_read
+};
+
+// tls_accept starts a server connection; NULL without memory. tls_free wipes it; NULL is a no-op.
+struct tls_conn *tls_accept(struct tls_set *s);
+void tls_free(struct tls_conn *c);
+
+enum tls_result { TLS_OK, TLS_WANT, TLS_ENDED, TLS_FAILED };
+
+// tls_handshake goes on with the handshake: OK when done, WANT: more input. `out` may hold bytes to send in every case.
+enum tls_result tls_handshake(struct tls_conn *c, struct tls_io *io);
+
+// tls_read opens records into `p`: OK with *n > 0, WANT: all input is used up, ENDED: the peer has closed its side.
+enum tls_result tls_read(struct tls_conn *c, struct tls_io *io, uint8_t *p, size_t cap, size_t *n);
+
+// tls_write seals at most one record of [p, p + n) and returns the bytes taken, 0 when the connection is broken.
+size_t tls_write(struct tls_conn *c, struct tls_io *io, const uint8_t *p, size_t n);
+
+// tls_close seals a close notification.
+void tls_close(struct tls_conn *c, struct tls_io *io);
+
+bool tls_resumed(const struct tls_conn *c);
