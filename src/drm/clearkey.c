@@ -1,5 +1,6 @@
 // ClearKey (W3C EME). DASH: descriptor e2719d58-…, value ClearKey1.0, with the licence server in dashif:Laurl
-// (DASH-IF IOP part 6 v5) and in the older ck:Laurl, and the common pssh so that a player need not make one up.
+// (DASH-IF IOP part 6 v5) and in the older ck:Laurl; no pssh there: players make what they need of default_KID, and
+// dash.js takes what it finds for a list of key ids.
 // HLS: org.w3.clearkey with the KID in a data URI, as hls.js reads it. docs/drm/clearkey.md.
 #include "base/text.h"
 #include "drm/markup.h"
@@ -15,7 +16,6 @@ static void clearkey_hls(struct writer *w, const struct drm_input *in) {
 }
 
 static void clearkey_mpd(struct writer *w, const struct drm_input *in) {
-  drm_mpd_pssh(w, DRM_COMMON, in);
   drm_mpd_laurl(w, in->set->clearkey.la_url, in);
   uint8_t buf[TEMPLATE_MAX];
   struct bytes url = template_expand(buf, in->set->clearkey.la_url, in->key);

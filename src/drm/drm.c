@@ -146,7 +146,7 @@ void drm_hls(struct writer *w, const char *tag, const struct drm_input *in) {
   bool session = strcmp(tag, "EXT-X-SESSION-KEY") == 0;
   if (in->key->scheme == SCHEME_CLEAR)
     return;
-  if (in->set->identity && in->identity_uri.n) {
+  if (in->set->identity && !in->set->clearkey.no_identity && in->identity_uri.n) {
     hls_open(w, tag, in);
     wr_str(w, "URI=\"");
     hls_quoted_write(w, in->identity_uri);

@@ -57,6 +57,7 @@ struct drm_settings {
   } fairplay;
   struct {
     struct bytes la_url; // template; ClearKey licence server
+    bool no_identity;    // leaves the `identity` line out all the same: hls.js prefers it, and cannot use it for cbcs
   } clearkey;
   bool identity; // HLS line KEYFORMAT="identity" with `identity_uri`: only ever under --insecure-clearkey
 };

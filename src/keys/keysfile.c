@@ -319,7 +319,9 @@ static const struct field playready_fields[] = {{"la_url", K_TEMPLATE, SET(playr
                                                 {"custom", K_TEXT, SET(playready.custom), NULL},
                                                 {0}};
 static const struct field fairplay_fields[] = {{"skd", K_TEMPLATE, SET(fairplay.skd), NULL}, {0}};
-static const struct field clearkey_fields[] = {{"la_url", K_TEMPLATE, SET(clearkey.la_url), NULL}, {0}};
+static const struct field clearkey_fields[] = {{"la_url", K_TEMPLATE, SET(clearkey.la_url), NULL},
+                                               {"no_identity", K_BOOL, SET(clearkey.no_identity), NULL},
+                                               {0}};
 static const struct field common_fields[] = {{0}};
 
 // Sections in the order of enum drm_system first: their presence alone signals the system.

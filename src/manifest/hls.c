@@ -81,7 +81,7 @@ static void write_variant(struct writer *w, const struct man_asset *a, const str
 // EXT-X-SESSION-KEY mirrors the keys of the media playlists, each once. Left out where `identity` is signalled: that
 // line names no KID, so that a player which starts from session keys would start with the other systems only.
 static void write_session_keys(struct writer *w, const struct man_asset *a, const struct man_order *o) {
-  if (a->drm->identity)
+  if (a->drm->identity && !a->drm->clearkey.no_identity)
     return;
   for (uint32_t i = 0; i < o->num; i++) {
     const struct key_record *key = a->tracks[o->at[i]].key;

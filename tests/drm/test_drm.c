@@ -113,6 +113,8 @@ Test(hls, lines_of_each_system_and_scheme) {
                    "KEYFORMATVERSIONS=\"1\",KEYFORMAT=\"identity\"\n"
                    "#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES,URI=\"skd://k/31323334-3536-3738-3930-313233343536?a=al%20bum/"
                    "x%22y&s=cbcs&l={x}\",KEYFORMATVERSIONS=\"1\",KEYFORMAT=\"com.apple.streamingkeydelivery\"\n");
+  set.clearkey.no_identity = true;
+  cr_assert_not(strstr(hls_text("EXT-X-KEY", &in), "identity"));
 }
 
 Test(mpd, clearkey_descriptor_and_escaping) {
@@ -123,7 +125,6 @@ Test(mpd, clearkey_descriptor_and_escaping) {
       "<ContentProtection schemeIdUri=\"urn:mpeg:dash:mp4protection:2011\" value=\"cenc\" "
       "cenc:default_KID=\"31323334-3536-3738-3930-313233343536\"/>\n"
       "<ContentProtection schemeIdUri=\"urn:uuid:e2719d58-a985-b3c9-781a-b030af78d30e\" value=\"ClearKey1.0\">"
-      "<cenc:pssh>AAAANHBzc2gBAAAAEHfv7MCyTQKs4zweUuL7SwAAAAExMjM0NTY3ODkwMTIzNDU2AAAAAA==</cenc:pssh>"
       "<dashif:Laurl>https://h/l?a=&lt;al%20bum/x%22y&gt;&amp;e=1</dashif:Laurl>"
       "<ck:Laurl Lic_type=\"EME-1.0\">https://h/l?a=&lt;al%20bum/x%22y&gt;&amp;e=1</ck:Laurl>"
       "</ContentProtection>\n");
