@@ -180,6 +180,8 @@ static void send_some(struct client *c) {
     }
     c->out_sent += (uint32_t)n;
   }
+  if (c->half && c->out_len)
+    c->io->v->shutdown(c->io, c->fd, SHUT_WR);
 }
 
 // Opens the socket when there is none and sends. Runs again when an old connection had to go first.
@@ -214,7 +216,7 @@ void client_send(struct client *c, uint32_t len, bool head) {
   c->busy = true;
   c->was_head = head;
   c->header = H_NONE;
-  c->stop = false;
+  c->stop = c->half = false;
   c->response = (struct client_response){.content_length = UINT64_MAX};
   llhttp_init(&c->parser, HTTP_RESPONSE, &settings);
   c->parser.data = c;
@@ -240,6 +242,7 @@ void client_read_slowly(struct client *c) {
 }
 
 void client_half_close(struct client *c) {
-  if (c->fd >= 0 && !c->closing)
+  c->half = true;
+  if (c->fd >= 0 && !c->closing && c->busy && c->out_sent == c->out_len)
     c->io->v->shutdown(c->io, c->fd, SHUT_WR);
 }

@@ -29,7 +29,7 @@ struct client {
   struct io_op recv_op, poll_op;
   int fd;
   bool stop; // set by `body`: the response is given up, `done` sees it as not whole
-  bool recv_armed, poll_armed, closing, busy, was_head;
+  bool recv_armed, poll_armed, closing, busy, was_head, half;
   uint8_t header; // which header's value is being read
   llhttp_t parser;
   char *out; // the request: out_cap bytes of the owner's
@@ -52,5 +52,5 @@ bool client_idle(const struct client *c);
 // client_read_slowly takes what a slow reader may take now.
 void client_read_slowly(struct client *c);
 
-// client_half_close ends our sending side; the response still arrives.
+// client_half_close ends our sending side once the request in flight is sent; the response still arrives.
 void client_half_close(struct client *c);
