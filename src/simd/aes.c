@@ -8,6 +8,8 @@ static const struct aes_ops *const all[] = {
 #if defined(__x86_64__)
     &aes_ops_aesni,
     &aes_ops_aesni_vex,
+    &aes_ops_vaes256,
+    &aes_ops_vaes512,
 #elif defined(__aarch64__)
     &aes_ops_armv8,
 #endif

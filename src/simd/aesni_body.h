@@ -2,22 +2,11 @@
 // which saves register copies). The including file defines AESNI_OPS, AESNI_NAME and AESNI_CPU.
 //
 // An AES round has a latency of 3-4 cycles and two start per cycle, so eight independent blocks keep the units
-// busy. CTR and CBC decryption find them within a sample; CBC encryption takes eight samples, one per lane.
-//
-// CBC encryption. All lanes run together until the shortest of them ends: `count` holds eight 16-bit numbers of
-// remaining blocks and one PHMINPOSUW finds the least and its lane. That lane takes the next job, so the branch
-// that leaves the inner loop depends on sizes only and is resolved long before the rounds in flight are done.
-// A lane without a job works on a scratch buffer. Lane addresses are kept relative to the running position `t`,
-// so that a step has no pointers to advance.
+// busy. CTR and CBC decryption find them within a sample; CBC encryption takes eight samples, see cbc_narrow.h.
 #include <immintrin.h>
 
 #include "simd/jobs.h"
 #include "simd/ops.h"
-
-enum {
-  LANES = 8,
-  SCRATCH = 32, // blocks an idle lane may touch before it is set back
-};
 
 static inline __m128i load(const void *p) {
   return _mm_loadu_si128((const __m128i *)p);
@@ -84,85 +73,42 @@ static void key_init(struct aes_key *out, const uint8_t key[16]) {
   }
 }
 
-struct lanes {
-  __m128i x[LANES]; // last ciphertext block of each
-  uintptr_t src[LANES], dst[LANES];
-  uint64_t left[LANES]; // blocks that `count` does not hold yet
-};
+// What cbc_narrow.h asks for.
+#define WIDTH 1
+typedef __m128i vec;
+#define v_and _mm_and_si128
+#define v_xor _mm_xor_si128
+#define v_round _mm_aesenc_si128
+#define v_last _mm_aesenclast_si128
+#define v_key load
 
-__attribute__((noinline)) static void run(const struct aes_key *k, struct lanes *l, uintptr_t t, uintptr_t end) {
-  __m128i x[LANES];
-  for (int i = 0; i < LANES; i++)
-    x[i] = l->x[i];
-  __m128i first = rk(k, 0);
-  for (; t != end; t += 16) {
-    for (int i = 0; i < LANES; i++)
-      x[i] = _mm_xor_si128(x[i], _mm_xor_si128(first, load((const void *)(l->src[i] + t))));
-    rounds(k, x, LANES);
-    for (int i = 0; i < LANES; i++)
-      store((void *)(l->dst[i] + t), x[i]);
-  }
-  for (int i = 0; i < LANES; i++)
-    l->x[i] = x[i];
+static inline vec v_mask(unsigned m) {
+  return _mm_set1_epi32(-(int)(m & 1));
 }
 
-// Gives lane `i` its next piece of work: the rest of a job too long for 16 bits, or a new job. Returns blocks to
-// do, 0 when there is no more.
-static unsigned refill(struct lanes *l, unsigned i, struct aes_jobs *it, __m128i iv, uintptr_t t) {
-  if (!l->left[i]) {
-    struct aes_job job;
-    if (!aes_jobs_next(it, &job))
-      return 0;
-    l->src[i] = (uintptr_t)job.src - t;
-    l->dst[i] = (uintptr_t)job.dst - t;
-    l->left[i] = job.blocks;
-    l->x[i] = iv;
-  }
-  unsigned n = l->left[i] < 0x8000 ? (unsigned)l->left[i] : 0x8000;
-  l->left[i] -= n;
-  return n;
+static inline vec v_gather(const uint64_t *src, uint64_t t) {
+  return load((const void *)(src[0] + t));
 }
 
-static void cbc_encrypt(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
-  uint8_t scratch[16 * SCRATCH];
-  memset(scratch, 0, sizeof scratch);
-  struct aes_jobs it;
-  aes_jobs_init(&it, segs, num);
-  struct lanes l;
-  memset(&l, 0, sizeof l);
-  const __m128i numbers = _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7), start = load(iv);
-  __m128i count = _mm_setzero_si128();
-  unsigned idle = 0; // lanes that are out of work for good; their count stays 0xffff
-  for (uintptr_t t = 0;;) {
-    __m128i least = _mm_minpos_epu16(count);
-    unsigned n = (unsigned)_mm_extract_epi16(least, 0), lane = (unsigned)_mm_extract_epi16(least, 1);
-    if (n == 0xffff)
-      break;
-    bool ends = true;
-    if (idle && n) {
-      ends = n <= SCRATCH;
-      n = ends ? n : SCRATCH;
-      for (unsigned i = 0; i < LANES; i++)
-        if (idle >> i & 1)
-          l.src[i] = l.dst[i] = (uintptr_t)scratch - t;
-    }
-    if (n) {
-      run(k, &l, t, t + 16 * (uintptr_t)n);
-      t += 16 * (uintptr_t)n;
-      __m128i out = _mm_cmpeq_epi16(count, _mm_set1_epi16(-1));
-      count = _mm_or_si128(_mm_sub_epi16(count, _mm_set1_epi16((short)n)), out);
-    }
-    if (ends) {
-      unsigned more = refill(&l, lane, &it, start, t);
-      if (!more) {
-        idle |= 1u << lane;
-        more = 0xffff;
-      }
-      __m128i here = _mm_cmpeq_epi16(numbers, _mm_set1_epi16((short)lane));
-      count = _mm_or_si128(count, _mm_and_si128(here, _mm_set1_epi16((short)more)));
-    }
-  }
+static inline void v_scatter(const uint64_t *dst, uint64_t t, vec x) {
+  store((void *)(dst[0] + t), x);
 }
+
+static inline unsigned v_equal(const vec *ends, uint32_t x) {
+  vec v = _mm_set1_epi32((int)x);
+  return (unsigned)(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(ends[0], v))) |
+                    _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(ends[1], v))) << 4);
+}
+
+static inline void v_set(vec *ends, unsigned lane, uint32_t x) {
+  const vec numbers = _mm_setr_epi32(0, 1, 2, 3), v = _mm_set1_epi32((int)x);
+  vec low = _mm_cmpeq_epi32(numbers, _mm_set1_epi32((int)lane));
+  vec high = _mm_cmpeq_epi32(numbers, _mm_set1_epi32((int)lane - 4));
+  ends[0] = _mm_blendv_epi8(ends[0], v, low);
+  ends[1] = _mm_blendv_epi8(ends[1], v, high);
+}
+
+#include "simd/cbc_narrow.h"
 
 static __m128i decrypt_chain(const struct aes_key *k, __m128i iv, uint8_t *dst, const uint8_t *src, size_t blocks) {
   for (; blocks >= LANES; blocks -= LANES, src += 16 * LANES, dst += 16 * LANES) {

@@ -47,6 +47,42 @@ bool aes_jobs_next(struct aes_jobs *it, struct aes_job *out) {
   return false;
 }
 
+// One segment is the usual burst: its lanes in a row, without choosing between segments.
+static void list_one(struct aes_jobs *it, struct aes_list *out) {
+  const struct aes_cbc_seg *seg = it->open[0].seg;
+  size_t at = it->open[0].at;
+  unsigned num = 0;
+  bool copy = seg->src != seg->dst;
+  for (; at < seg->num_lanes && num < AES_LIST; at++) {
+    struct aes_lane lane = seg->lanes[at];
+    if (copy)
+      aes_lane_tail(seg->dst + lane.off, seg->src + lane.off, lane.len);
+    out->src[num] = (uint64_t)(seg->src + lane.off);
+    out->dst[num] = (uint64_t)(seg->dst + lane.off);
+    out->len[num] = lane.len & ~15u;
+    num += lane.len >= 16;
+  }
+  it->open[0].at = at;
+  if (at == seg->num_lanes)
+    it->num_open = 0;
+  out->num = num;
+}
+
+bool aes_list_next(struct aes_jobs *it, struct aes_list *out) {
+  out->num = 0;
+  while (out->num == 0 && it->num_open == 1 && it->num_segs == 0)
+    list_one(it, out);
+  struct aes_job job;
+  while (out->num < AES_LIST && it->num_open && (it->num_open > 1 || it->num_segs || out->num == 0)) {
+    if (!aes_jobs_next(it, &job))
+      break;
+    out->src[out->num] = (uint64_t)job.src;
+    out->dst[out->num] = (uint64_t)job.dst;
+    out->len[out->num++] = (uint32_t)(16 * job.blocks);
+  }
+  return out->num != 0;
+}
+
 void aes_xor_parts(const struct aes_job *parts, const uint8_t *stream, size_t num) {
   for (size_t i = 0; i < num; i++)
     for (size_t j = 0; j < parts[i].blocks; j++)

@@ -9,6 +9,13 @@ struct aes_job {
   uint64_t blocks;
 };
 
+// For loops of a constant few rounds whose arrays are meant to be registers.
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 enum { AES_MERGE = 16 }; // segments whose lanes are merged by length at a time
 
 // Walks the lanes of all segments, merging the segments' orders: longest first when each is in aes_lane_order.
@@ -27,6 +34,20 @@ void aes_jobs_init(struct aes_jobs *it, const struct aes_cbc_seg *segs, size_t n
 
 // aes_jobs_next gives the next chain of at least one block, false when there is none.
 bool aes_jobs_next(struct aes_jobs *it, struct aes_job *out);
+
+// A piece of the work in the form that the multi-lane kernels take from: arrays, in the order of aes_jobs_next.
+enum {
+  AES_LIST = 256,       // jobs
+  AES_LIST_SPARE = 32,  // room behind them for jobs that a kernel makes up for idle lanes, and for wide stores
+};
+struct aes_list {
+  uint64_t src[AES_LIST + AES_LIST_SPARE], dst[AES_LIST + AES_LIST_SPARE]; // addresses
+  uint32_t len[AES_LIST + AES_LIST_SPARE];                                 // whole blocks, in bytes; not 0
+  unsigned num;
+};
+
+// aes_list_next fills the list with the next jobs; false when there are none.
+bool aes_list_next(struct aes_jobs *it, struct aes_list *out);
 
 // aes_lane_tail copies the bytes after the last whole block of a lane. To be called before the lane's blocks are
 // written: where there is a whole block it copies 16 bytes at once and relies on the cipher to overwrite the rest.

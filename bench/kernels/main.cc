@@ -1,0 +1,202 @@
+// Kernel benchmarks, run by Google Benchmark; the measured functions are C.
+//
+// Every row runs interleaved with all others in random order. One measurement is the best of a few passes over all
+// size lists, each pass well below a scheduler's slice; the clock is measured around it by a chain of additions.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <string>
+#include <vector>
+
+#define _Alignas alignas // the headers are C
+#define _Static_assert static_assert
+extern "C" {
+#include "bench.h"
+}
+
+namespace {
+
+enum { PASSES = 7 };
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double clock_ghz() {
+  const uint64_t steps = 100000;
+  double best = 1;
+  for (int i = 0; i < 3; i++) {
+    double start = now();
+    probe_clock(steps);
+    best = std::min(best, now() - start);
+  }
+  return steps / best / 1e9;
+}
+
+void report(benchmark::State &state, double seconds, double bytes, double ghz) {
+  state.SetIterationTime(seconds);
+  state.counters["GB/s"] = bytes / seconds / 1e9;
+  state.counters["cycles/byte"] = seconds * ghz * 1e9 / bytes;
+  state.counters["GHz"] = ghz;
+}
+
+template <typename Fn> void measure(benchmark::State &state, double bytes, Fn pass) {
+  for (auto _ : state) {
+    double best = 1e9, before = clock_ghz();
+    pass();
+    for (int i = 0; i < PASSES; i++) {
+      double start = now();
+      pass();
+      best = std::min(best, now() - start);
+    }
+    report(state, best, bytes, std::max(before, clock_ghz()));
+  }
+}
+
+void add(const std::string &name, double bytes, std::function<void()> pass, int repetitions) {
+  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State &s) { measure(s, bytes, pass); })
+      ->UseManualTime()
+      ->Iterations(1)
+      ->Repetitions(repetitions);
+}
+
+void add_lists(const std::string &name, const struct workload *w, bench_fn *fn, int segments, int repetitions) {
+  double bytes = 0;
+  for (int i = 0; i < NUM_LISTS; i++)
+    bytes += w->lists[i].total;
+  add(
+      name, bytes,
+      [=] {
+        for (int i = 0; i < NUM_LISTS; i += segments)
+          fn(w, &w->lists[i], segments > 1 ? &w->lists[i + 1] : nullptr);
+      },
+      repetitions);
+}
+
+struct kernel {
+  const struct aes_ops *ops;
+  struct aes_key key;
+};
+
+void add_kernel(const struct workload *w, const struct aes_ops *ops, int repetitions) {
+  auto *k = new kernel{ops, {}};
+  ops->key_init(&k->key, bench_key);
+  std::string suffix = std::string("/") + w->name + "/" + ops->name;
+  double bytes = 0;
+  for (int i = 0; i < NUM_LISTS; i++)
+    bytes += w->lists[i].total;
+  auto cbc = [=](int segments, bool ordered) {
+    for (int i = 0; i < NUM_LISTS; i += segments) {
+      struct aes_cbc_seg segs[4];
+      std::vector<aes_lane> lanes;
+      size_t off = 0;
+      for (int s = 0; s < segments; s++) {
+        const struct list *l = &w->lists[i + s];
+        segs[s] = {w->src + off, w->dst + off, l->lanes, l->num};
+        off += l->total + 77;
+      }
+      if (!ordered) {
+        const struct list *l = &w->lists[i];
+        struct aes_lane v[128];
+        for (uint32_t n = 0; n < l->num; n++)
+          v[n] = {l->offsets[n], l->sizes[n]};
+        aes_lane_order(v, l->num);
+        segs[0].lanes = v;
+        k->ops->cbc_encrypt(&k->key, bench_iv, segs, 1);
+        continue;
+      }
+      k->ops->cbc_encrypt(&k->key, bench_iv, segs, (size_t)segments);
+    }
+  };
+  add("cbc" + suffix, bytes, [=] { cbc(1, true); }, repetitions);
+  if (w->constant || std::string(w->name).rfind("rand", 0) == 0)
+    return;
+  add("cbc-2seg" + suffix, bytes, [=] { cbc(2, true); }, repetitions);
+  add("cbc-unplanned" + suffix, bytes, [=] { cbc(1, false); }, repetitions);
+  add(
+      "cbc-decrypt" + suffix, bytes,
+      [=] {
+        for (const list &l : w->lists) {
+          struct aes_cbc_seg seg = {w->src, w->dst, l.lanes, l.num};
+          k->ops->cbc_decrypt(&k->key, bench_iv, &seg, 1);
+        }
+      },
+      repetitions);
+  auto ctr = [=](const uint8_t *src) {
+    for (const list &l : w->lists) {
+      struct aes_ctr_seg seg = {src, w->dst, l.sizes, nullptr, l.num, 1000, nullptr};
+      k->ops->ctr(&k->key, &seg, 1);
+    }
+  };
+  add("ctr" + suffix, bytes, [=] { ctr(w->src); }, repetitions);
+  add("ctr-in-place" + suffix, bytes, [=] { ctr(w->dst); }, repetitions);
+  add(
+      "cbc-in-place" + suffix, bytes,
+      [=] {
+        for (const list &l : w->lists) {
+          struct aes_cbc_seg seg = {w->dst, w->dst, l.lanes, l.num};
+          k->ops->cbc_encrypt(&k->key, bench_iv, &seg, 1);
+        }
+      },
+      repetitions);
+}
+
+void add_probe(const char *name, void (*probe)(uint64_t), int repetitions) {
+  const uint64_t blocks = 240000;
+  add(std::string("limit/") + name, 16.0 * blocks, [=] { probe(blocks); }, repetitions);
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+  int repetitions = 25;
+  std::vector<char *> args;
+  for (int i = 0; i < argc; i++) {
+    std::string a = argv[i];
+    if (a.rfind("--rounds=", 0) == 0)
+      repetitions = std::stoi(a.substr(9));
+    else
+      args.push_back(argv[i]);
+  }
+  std::string interleave = "--benchmark_enable_random_interleaving=true";
+  args.push_back(interleave.data());
+  int num = (int)args.size();
+  benchmark::Initialize(&num, args.data());
+  workloads_init();
+  std::vector<const struct peer *> peers;
+#ifdef HAVE_OPENSSL
+  peers.push_back(&peer_openssl);
+#endif
+#ifdef HAVE_BORINGSSL
+  peers.push_back(&peer_boringssl);
+#endif
+#ifdef HAVE_IPSEC
+  peers.push_back(&peer_ipsec);
+#endif
+  size_t num_ops;
+  const struct aes_ops *const *all = aes_ops_all(&num_ops);
+  add_probe("xmm", probe_xmm, repetitions);
+  if (probe_has_vaes()) {
+    add_probe("ymm", probe_ymm, repetitions);
+    add_probe("zmm", probe_zmm, repetitions);
+  }
+  for (size_t i = 0; i < num_workloads; i++) {
+    const struct workload *w = &workloads[i];
+    for (size_t n = 1; n < num_ops; n++) // the reference is no rival
+      if (all[n]->usable())
+        add_kernel(w, all[n], repetitions);
+    if (w->constant || w->name[1])
+      continue;
+    for (const struct peer *p : peers) {
+      if (!p->init(bench_key, bench_iv))
+        continue;
+      add_lists(std::string("cbc/") + w->name + "/" + p->name, w, p->cbc, 1, repetitions);
+      add_lists(std::string("ctr/") + w->name + "/" + p->name, w, p->ctr, 1, repetitions);
+    }
+  }
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}

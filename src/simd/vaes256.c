@@ -1,0 +1,270 @@
+// VAES in 256-bit registers with AVX2: two blocks per instruction, for processors without AVX-512 and for those on
+// which it is not wanted. CBC encryption takes sixteen samples, see cbc_narrow.h; CTR and CBC decryption work on
+// eight registers, sixteen blocks, and leave what is shorter than two blocks to 128-bit registers.
+#include <immintrin.h>
+
+#include "simd/jobs.h"
+#include "simd/ops.h"
+
+static inline __m128i load(const void *p) {
+  return _mm_loadu_si128((const __m128i *)p);
+}
+
+static inline void store(void *p, __m128i v) {
+  _mm_storeu_si128((__m128i *)p, v);
+}
+
+static inline __m256i load2(const void *p) {
+  return _mm256_loadu_si256((const __m256i *)p);
+}
+
+static inline void store2(void *p, __m256i v) {
+  _mm256_storeu_si256((__m256i *)p, v);
+}
+
+// What cbc_narrow.h asks for.
+#define WIDTH 2
+typedef __m256i vec;
+#define v_and _mm256_and_si256
+#define v_xor _mm256_xor_si256
+#define v_round _mm256_aesenc_epi128
+#define v_last _mm256_aesenclast_epi128
+
+static inline vec v_key(const void *p) {
+  return _mm256_broadcastsi128_si256(load(p));
+}
+
+static inline vec v_mask(unsigned m) {
+  return _mm256_set_m128i(_mm_set1_epi32(-(int)(m >> 1 & 1)), _mm_set1_epi32(-(int)(m & 1)));
+}
+
+static inline vec v_gather(const uint64_t *src, uint64_t t) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load((const void *)(src[0] + t))),
+                                 load((const void *)(src[1] + t)), 1);
+}
+
+static inline void v_scatter(const uint64_t *dst, uint64_t t, vec x) {
+  store((void *)(dst[0] + t), _mm256_castsi256_si128(x));
+  store((void *)(dst[1] + t), _mm256_extracti128_si256(x, 1));
+}
+
+static inline unsigned v_equal(const vec *ends, uint32_t x) {
+  vec v = _mm256_set1_epi32((int)x);
+  return (unsigned)(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(ends[0], v))) |
+                    _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(ends[1], v))) << 8);
+}
+
+static inline void v_set(vec *ends, unsigned lane, uint32_t x) {
+  const vec numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), v = _mm256_set1_epi32((int)x);
+  vec low = _mm256_cmpeq_epi32(numbers, _mm256_set1_epi32((int)lane));
+  vec high = _mm256_cmpeq_epi32(numbers, _mm256_set1_epi32((int)lane - 8));
+  ends[0] = _mm256_blendv_epi8(ends[0], v, low);
+  ends[1] = _mm256_blendv_epi8(ends[1], v, high);
+}
+
+#include "simd/cbc_narrow.h"
+
+INLINE void rounds(const uint8_t rk[11][16], vec *x, const int n) {
+  for (int r = 1; r < 10; r++) {
+    vec key = v_key(rk[r]);
+    UNROLL for (int i = 0; i < n; i++)
+      x[i] = v_round(x[i], key);
+  }
+  vec key = v_key(rk[10]);
+  UNROLL for (int i = 0; i < n; i++)
+    x[i] = v_last(x[i], key);
+}
+
+INLINE void inv_rounds(const uint8_t rk[11][16], vec *x, const int n) {
+  for (int r = 1; r < 10; r++) {
+    vec key = v_key(rk[r]);
+    UNROLL for (int i = 0; i < n; i++)
+      x[i] = _mm256_aesdec_epi128(x[i], key);
+  }
+  vec key = v_key(rk[10]);
+  UNROLL for (int i = 0; i < n; i++)
+    x[i] = _mm256_aesdeclast_epi128(x[i], key);
+}
+
+// ---- CBC decryption
+
+// n registers of ciphertext; the block before each comes from memory again, which is cheaper than shuffles. In
+// place the blocks are read before the first of them is written.
+INLINE void decrypt_group(const struct aes_key *k, __m128i iv, uint8_t *dst, const uint8_t *src, const int n) {
+  vec x[REGS], prev[REGS], first = v_key(k->dec[0]);
+  UNROLL for (int i = 0; i < n; i++) {
+    vec c = load2(src + 32 * i);
+    prev[i] = i ? load2(src + 32 * i - 16) : _mm256_inserti128_si256(_mm256_castsi128_si256(iv), load(src), 1);
+    x[i] = v_xor(c, first);
+  }
+  inv_rounds(k->dec, x, n);
+  UNROLL for (int i = 0; i < n; i++)
+    store2(dst + 32 * i, v_xor(x[i], prev[i]));
+}
+
+static __m128i decrypt_chain(const struct aes_key *k, __m128i iv, uint8_t *dst, const uint8_t *src, size_t blocks) {
+  while (blocks >= 2) {
+    size_t n = blocks >= 16 ? 16 : blocks >= 8 ? 8 : 2;
+    __m128i end = load(src + 16 * n - 16);
+    if (n == 16)
+      decrypt_group(k, iv, dst, src, 8);
+    else if (n == 8)
+      decrypt_group(k, iv, dst, src, 4);
+    else
+      decrypt_group(k, iv, dst, src, 1);
+    iv = end;
+    blocks -= n;
+    src += 16 * n;
+    dst += 16 * n;
+  }
+  if (!blocks)
+    return iv;
+  __m128i c = load(src);
+  vec x = v_xor(_mm256_castsi128_si256(c), v_key(k->dec[0]));
+  inv_rounds(k->dec, &x, 1);
+  store(dst, _mm_xor_si128(_mm256_castsi256_si128(x), iv));
+  return c;
+}
+
+static void cbc_decrypt(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
+  struct aes_jobs it;
+  struct aes_job job;
+  aes_jobs_init(&it, segs, num);
+  while (aes_jobs_next(&it, &job))
+    decrypt_chain(k, load(iv), job.dst, job.src, job.blocks);
+}
+
+// ---- CTR: in each block of `low` the low half of the counter as a number, in `high` the high half, ready for use
+
+struct counters {
+  vec low, high;
+};
+
+INLINE void stream(const struct aes_key *k, struct counters *c, vec *x, const int n) {
+  const vec swap = _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, 15, 14, 13, 12, 11, 10, 9, 8));
+  const vec two = _mm256_set_epi64x(2, 0, 2, 0);
+  UNROLL for (int i = 0; i < n; i++) {
+    x[i] = v_xor(_mm256_shuffle_epi8(c->low, swap), c->high);
+    c->low = _mm256_add_epi64(c->low, two);
+  }
+  rounds(k->enc, x, n);
+}
+
+INLINE void ctr_group(const struct aes_key *k, struct counters *c, uint8_t *dst, const uint8_t *src, const int n) {
+  vec x[REGS];
+  stream(k, c, x, n);
+  UNROLL for (int i = 0; i < n; i++)
+    x[i] = v_xor(x[i], load2(src + 32 * i));
+  UNROLL for (int i = 0; i < n; i++)
+    store2(dst + 32 * i, x[i]);
+}
+
+// Up to 255 bytes: whole registers, then a half, then bytes.
+INLINE void ctr_rest(const struct aes_key *k, struct counters *c, uint8_t *dst, const uint8_t *src, size_t len,
+                     const int n) {
+  vec x[REGS];
+  _Alignas(32) uint8_t last[32];
+  stream(k, c, x, n);
+  const vec *v = x;
+  for (; len >= 32; len -= 32, src += 32, dst += 32)
+    store2(dst, v_xor(*v++, load2(src)));
+  if (!len)
+    return;
+  store2(last, *v);
+  const uint8_t *s = last;
+  if (len >= 16) {
+    store(dst, _mm_xor_si128(load(s), load(src)));
+    len -= 16, src += 16, dst += 16, s += 16;
+  }
+  for (size_t i = 0; i < len; i++)
+    dst[i] = src[i] ^ s[i];
+}
+
+// A sample, or the part of it within which the low half of the counter does not roll over.
+static void ctr_part(const struct aes_key *k, uint64_t high, uint64_t low, uint8_t *dst, const uint8_t *src, size_t len) {
+  long long first = (long long)low, swapped = (long long)__builtin_bswap64(high);
+  struct counters c = {
+      .low = _mm256_add_epi64(_mm256_set_epi64x(1, 0, 0, 0), _mm256_set_epi64x(first, 0, first, 0)),
+      .high = v_xor(_mm256_set_epi64x(0, swapped, 0, swapped), v_key(k->enc[0])),
+  };
+  for (; len >= 32 * REGS; len -= 32 * REGS, src += 32 * REGS, dst += 32 * REGS)
+    ctr_group(k, &c, dst, src, REGS);
+  if (len > 128)
+    ctr_rest(k, &c, dst, src, len, 8);
+  else if (len)
+    ctr_rest(k, &c, dst, src, len, 4);
+}
+
+static void ctr_any(const struct aes_key *k, const uint8_t counter[16], uint8_t *dst, const uint8_t *src, size_t len) {
+  uint64_t high = load_be64(counter), low = load_be64(counter + 8), until = -low;
+  size_t part = until && (len + 15) / 16 > until ? 16 * (size_t)until : len;
+  ctr_part(k, high, low, dst, src, part);
+  if (part < len)
+    ctr_part(k, high + 1, 0, dst + part, src + part, len - part);
+}
+
+static void ctr(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num) {
+  for (size_t s = 0; s < num; s++) {
+    size_t at = 0;
+    for (size_t i = 0; i < segs[s].num; i++) {
+      uint8_t counter[16];
+      size_t len = aes_ctr_size(&segs[s], i);
+      aes_ctr_first(counter, &segs[s], i);
+      ctr_any(k, counter, segs[s].dst + at, segs[s].src + at, len);
+      at += len;
+    }
+  }
+}
+
+// ---- One chain, and blocks
+
+static void cbc_chain(const struct aes_key *k, bool encrypt, uint8_t iv[16], uint8_t *dst, const uint8_t *src,
+                      size_t num_blocks) {
+  if (encrypt)
+    aes_ops_aesni_vex.cbc_chain(k, true, iv, dst, src, num_blocks);
+  else
+    store(iv, decrypt_chain(k, load(iv), dst, src, num_blocks));
+}
+
+static void ecb_encrypt(const struct aes_key *k, uint8_t *dst, const uint8_t *src, size_t num_blocks) {
+  vec x[REGS], first = v_key(k->enc[0]);
+  for (; num_blocks >= 2 * REGS; num_blocks -= 2 * REGS, src += 32 * REGS, dst += 32 * REGS) {
+    UNROLL for (int i = 0; i < REGS; i++)
+      x[i] = v_xor(load2(src + 32 * i), first);
+    rounds(k->enc, x, REGS);
+    UNROLL for (int i = 0; i < REGS; i++)
+      store2(dst + 32 * i, x[i]);
+  }
+  aes_ops_aesni_vex.ecb_encrypt(k, dst, src, num_blocks);
+}
+
+static void key_init(struct aes_key *out, const uint8_t key[16]) {
+  aes_ops_aesni_vex.key_init(out, key);
+}
+
+static void cbc_pattern(const struct aes_key *k, bool encrypt, struct aes_pattern pattern, const uint8_t iv[16],
+                        const struct aes_cbc_seg *seg) {
+  aes_cbc_pattern(cbc_chain, k, encrypt, pattern, iv, seg);
+}
+
+static void ctr_pattern(const struct aes_key *k, struct aes_pattern pattern, const uint8_t (*ivs)[16],
+                        const struct aes_cbc_seg *seg) {
+  aes_ctr_pattern(ecb_encrypt, k, pattern, ivs, seg);
+}
+
+static bool usable(void) {
+  return aes_cpu() & AES_CPU_VAES256;
+}
+
+const struct aes_ops aes_ops_vaes256 = {
+    .name = "vaes256",
+    .usable = usable,
+    .key_init = key_init,
+    .cbc_encrypt = cbc_encrypt,
+    .cbc_decrypt = cbc_decrypt,
+    .ctr = ctr,
+    .cbc_pattern = cbc_pattern,
+    .ctr_pattern = ctr_pattern,
+    .cbc_chain = cbc_chain,
+    .ecb_encrypt = ecb_encrypt,
+};

@@ -1,0 +1,445 @@
+// VAES in 512-bit registers with AVX-512: four blocks per instruction.
+//
+// CBC encryption. A register carries the chains of four samples; up to six registers, 24 lanes, are in flight.
+// Measured limits of a Golden Cove core: one VAESENC of 512 bits starts per cycle on port 0 and takes 3, so four
+// registers would do if nothing ever ended; six leave room for what happens between steps. What is not AES must
+// fit beside it on port 5, which decides the details:
+//
+//  - Gather: one 128-bit load and three inserts from memory (a load and a blend each, ports 0 and 5).
+//    Scatter: the upper half is extracted once (port 5), then four stores; storing the upper half of a 256-bit
+//    register needs no port 5, storing a quarter of a 512-bit register would.
+//  - Lane addresses are kept relative to the running position t, so a step advances one counter, not 48 pointers.
+//  - The jobs are in order of length, so a free lane takes the next one in the list (longest first keeps the lanes'
+//    ends close together). When lanes end is known to the vector `ends`; refilling expands the next entries of the
+//    job list into the ended lanes and gives them the IV by a masked move, with one branch per step for "did any
+//    lane end". That branch depends on sizes only, so it is resolved while a step's worth of rounds still waits,
+//    and a wrong guess costs little.
+//  - Behind the list stand jobs on a scratch buffer: a lane without work runs along without a special case. The
+//    list's order puts the longest samples in the lowest registers, so that at the end registers fall idle from
+//    the top, and the loop continues with fewer of them.
+//  - Samples of one constant size that is a large power of two (times a small number) keep all lanes in the same
+//    sets of the L1 cache for ever. They are started a cache line apart, register by register.
+//
+// CTR. A sample is cut into groups of four registers, the rest handled by masks. Groups depend on nothing but the
+// counter, and out-of-order execution overlaps them across samples.
+//
+// The inner functions are compiled once per number of registers from one always-inline body.
+#include <immintrin.h>
+
+#include "simd/jobs.h"
+#include "simd/ops.h"
+
+#define INLINE __attribute__((always_inline)) static inline
+
+enum {
+  REGS = 6,
+  LANES = 4 * REGS,
+  AHEAD = 192,    // bytes between a lane's position and the destination line asked for
+  SCRATCH = 512, // bytes an idle lane may walk before it starts over
+  GROUP = 4,      // registers of a group in CTR and decryption
+};
+
+struct keys {
+  __m512i k[11];
+};
+
+INLINE struct keys load_keys(const uint8_t rk[11][16]) {
+  struct keys k;
+  for (int r = 0; r < 11; r++)
+    k.k[r] = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)rk[r]));
+  return k;
+}
+
+INLINE void rounds(__m512i *x, int n, const struct keys *k) {
+  UNROLL for (int r = 1; r < 10; r++)
+    UNROLL for (int i = 0; i < n; i++)
+      x[i] = _mm512_aesenc_epi128(x[i], k->k[r]);
+}
+
+// ---- CBC encryption
+
+struct state {
+  _Alignas(64) uint64_t src[LANES], dst[LANES]; // addresses minus t
+  _Alignas(64) uint32_t ends[32];               // value of t (its low half) at which the lane's job is done
+  __m512i x[REGS];                              // last ciphertext blocks
+  uint64_t t;                                   // bytes
+  unsigned next;                                // of the list
+  unsigned real;                                // lanes that work on a sample rather than on scratch
+};
+
+INLINE __m128i load_at(uint64_t p) {
+  return _mm_loadu_si128((const __m128i *)p);
+}
+
+INLINE __m512i gather(const uint64_t *src, uint64_t t) {
+  __m512i v = _mm512_castsi128_si512(load_at(src[0] + t));
+  v = _mm512_inserti32x4(v, load_at(src[1] + t), 1);
+  v = _mm512_inserti32x4(v, load_at(src[2] + t), 2);
+  return _mm512_inserti32x4(v, load_at(src[3] + t), 3);
+}
+
+INLINE void scatter(const uint64_t *dst, uint64_t t, __m512i x) {
+  __m256i low = _mm512_castsi512_si256(x), high = _mm512_extracti64x4_epi64(x, 1);
+  _mm_storeu_si128((__m128i *)(dst[0] + t), _mm256_castsi256_si128(low));
+  _mm_storeu_si128((__m128i *)(dst[1] + t), _mm256_extracti128_si256(low, 1));
+  _mm_storeu_si128((__m128i *)(dst[2] + t), _mm256_castsi256_si128(high));
+  _mm_storeu_si128((__m128i *)(dst[3] + t), _mm256_extracti128_si256(high, 1));
+}
+
+// The next addresses of the list, relative to t, into the lanes of `ended`.
+INLINE void take(uint64_t *lanes, const uint64_t *from, unsigned ended, uint64_t t, const int regs) {
+  UNROLL for (int g = 0; g < (regs + 1) / 2; g++) {
+    __mmask8 m = (__mmask8)(ended >> 8 * g);
+    __m512i v = _mm512_mask_expandloadu_epi64(_mm512_load_si512(lanes + 8 * g), m, from);
+    _mm512_store_si512(lanes + 8 * g, _mm512_mask_sub_epi64(v, m, v, _mm512_set1_epi64((long long)t)));
+    from += __builtin_popcount(m);
+  }
+}
+
+// Runs with `regs` registers until all lanes from `floor` upwards are out of work for good. A round trip of the
+// loop is one step of all lanes, in the order: close step t with its input; find who ends with it, give them their
+// next source; gather the input of the next step; the rounds of step t; scatter; new destinations and IVs.
+INLINE void run(struct state *s, const struct aes_list *list, const struct keys *keys, __m512i iv, const int regs,
+                const int floor) {
+  const struct keys k = *keys;
+  __m512i x[REGS], in[REGS], ends0 = _mm512_load_si512(s->ends), ends1 = _mm512_load_si512(s->ends + 16);
+  uint64_t t = s->t;
+  unsigned next = s->next, real = s->real;
+  UNROLL for (int i = 0; i < regs; i++) {
+    x[i] = s->x[i];
+    in[i] = gather(s->src + 4 * i, t);
+  }
+  while (real >> floor) {
+    UNROLL for (int i = 0; i < regs; i++)
+      x[i] = _mm512_ternarylogic_epi64(x[i], in[i], k.k[0], 0x96);
+    t += 16;
+    __m512i now = _mm512_set1_epi32((int)t);
+    unsigned from = next, ended = _mm512_cmpeq_epi32_mask(ends0, now);
+    if (regs > 4)
+      ended |= (unsigned)_mm512_cmpeq_epi32_mask(ends1, now) << 16;
+    ended &= (1u << 4 * regs) - 1;
+    if (ended) {
+      unsigned num = (unsigned)__builtin_popcount(ended), left = list->num - next;
+      take(s->src, list->src + next, ended, t, regs);
+      __mmask16 low = (__mmask16)ended, high = (__mmask16)(ended >> 16);
+      ends0 = _mm512_mask_add_epi32(ends0, low, now, _mm512_maskz_expandloadu_epi32(low, list->len + next));
+      if (regs > 4)
+        ends1 = _mm512_mask_add_epi32(
+            ends1, high, now, _mm512_maskz_expandloadu_epi32(high, list->len + next + __builtin_popcount(low)));
+      real = left >= num ? real | ended : (real & ~ended) | _pdep_u32((1u << left) - 1, ended);
+      next = left >= num ? next + num : list->num;
+    }
+    UNROLL for (int i = 0; i < regs; i++)
+      in[i] = gather(s->src + 4 * i, t);
+    rounds(x, regs, &k);
+    UNROLL for (int i = 0; i < regs; i++) {
+      x[i] = _mm512_aesenclast_epi128(x[i], k.k[10]);
+      scatter(s->dst + 4 * i, t - 16, x[i]);
+      __builtin_prefetch((const void *)(s->dst[4 * i + (int)(t >> 4 & 3)] + t + AHEAD), 1);
+    }
+    if (ended) {
+      take(s->dst, list->dst + from, ended, t, regs);
+      UNROLL for (int i = 0; i < regs; i++)
+        x[i] = _mm512_mask_mov_epi64(x[i], (__mmask8)(_pdep_u32(ended >> 4 * i, 0x55) * 3), iv);
+    }
+  }
+  for (int i = 0; i < regs; i++)
+    s->x[i] = x[i];
+  _mm512_store_si512(s->ends, ends0);
+  _mm512_store_si512(s->ends + 16, ends1);
+  s->t = t;
+  s->next = next;
+  s->real = real;
+}
+
+// One function for each number of registers; 1 to 3 cost about the same, they wait for the rounds' latency.
+#define RUN(regs, floor)                                                                                         \
+  __attribute__((noinline)) static void run##regs(struct state *s, const struct aes_list *list,                      \
+                                                  const struct keys *k, __m512i iv) {                            \
+    run(s, list, k, iv, regs, floor);                                                                            \
+  }
+RUN(6, 20)
+RUN(5, 16)
+RUN(4, 12)
+RUN(3, 4)
+RUN(1, 0)
+
+static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, bool stagger) {
+  _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
+  struct state s;
+  unsigned num = list->num, start = stagger ? 4 : LANES;
+  for (unsigned i = 0; i < LANES; i++) {
+    list->src[num + i] = list->dst[num + i] = (uint64_t)scratch;
+    list->len[num + i] = SCRATCH;
+  }
+  s.t = 0;
+  s.next = num < start ? num : start;
+  s.real = stagger ? (1u << LANES) - 1 : (1u << s.next) - 1;
+  for (unsigned i = 0; i < LANES; i++) {
+    s.src[i] = i < start ? list->src[i] : (uint64_t)scratch;
+    s.dst[i] = i < start ? list->dst[i] : (uint64_t)scratch;
+    s.ends[i] = i < start ? list->len[i] : i / 4 * 64;
+  }
+  for (unsigned i = 0; i < REGS; i++)
+    s.x[i] = iv;
+  if (num > 20)
+    run6(&s, list, k, iv);
+  if (num > 16)
+    run5(&s, list, k, iv);
+  if (num > 12)
+    run4(&s, list, k, iv);
+  if (num > 4)
+    run3(&s, list, k, iv);
+  run1(&s, list, k, iv);
+}
+
+// The whole lanes of one segment, from *from on, as far as the list holds them; copies trailing bytes.
+static void list_fill(struct aes_list *l, const struct aes_cbc_seg *seg, size_t *from) {
+  const __m512i src = _mm512_set1_epi64((long long)seg->src), dst = _mm512_set1_epi64((long long)seg->dst);
+  const __m512i low = _mm512_set1_epi64(0xffffffff), block = _mm512_set1_epi64(16);
+  size_t end = seg->num_lanes - *from > AES_LIST ? *from + AES_LIST : seg->num_lanes;
+  l->num = 0;
+  for (size_t i = *from; i < end; i += 8) {
+    __mmask8 valid = (__mmask8)_bzhi_u32(0xff, (unsigned)(end - i));
+    __m512i v = _mm512_maskz_loadu_epi64(valid, seg->lanes + i), off = _mm512_and_si512(v, low);
+    __m512i len = _mm512_srli_epi64(v, 32);
+    __mmask8 whole = _mm512_mask_cmpge_epu64_mask(valid, len, block);
+    len = _mm512_andnot_si512(_mm512_set1_epi64(15), len);
+    _mm512_storeu_si512(l->src + l->num, _mm512_maskz_compress_epi64(whole, _mm512_add_epi64(src, off)));
+    _mm512_storeu_si512(l->dst + l->num, _mm512_maskz_compress_epi64(whole, _mm512_add_epi64(dst, off)));
+    _mm256_storeu_si256((__m256i *)(l->len + l->num), _mm512_cvtepi64_epi32(_mm512_maskz_compress_epi64(whole, len)));
+    l->num += (unsigned)__builtin_popcount(whole);
+  }
+  if (seg->src != seg->dst)
+    for (size_t i = *from; i < end; i++)
+      aes_lane_tail(seg->dst + seg->lanes[i].off, seg->src + seg->lanes[i].off, seg->lanes[i].len);
+  *from = end;
+}
+
+// All jobs of the list last equally long, and a multiple of a good part of the L1 cache's period.
+static bool aliases(const struct aes_list *l) {
+  return l->num > LANES && l->len[0] == l->len[l->num - 1] && l->len[0] % 512 == 0;
+}
+
+static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
+  struct aes_list list;
+  const struct keys k = load_keys(key->enc);
+  const __m512i start = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)iv));
+  if (num == 1) {
+    for (size_t from = 0; from < segs->num_lanes;) {
+      list_fill(&list, segs, &from);
+      run_list(&list, &k, start, aliases(&list));
+    }
+    return;
+  }
+  struct aes_jobs it;
+  aes_jobs_init(&it, segs, num);
+  while (aes_list_next(&it, &list))
+    run_list(&list, &k, start, aliases(&list));
+}
+
+// ---- CBC decryption: blocks are independent given the ciphertext; `iv` is in the highest block.
+
+INLINE __m512i decrypt_group(const struct keys *k, __m512i iv, uint8_t *dst, const uint8_t *src, const int n,
+                             __mmask8 last) {
+  __m512i c[GROUP], x[GROUP];
+  for (int i = 0; i < n; i++) {
+    c[i] = i + 1 < n ? _mm512_loadu_si512(src + 64 * i) : _mm512_maskz_loadu_epi64(last, src + 64 * i);
+    x[i] = _mm512_xor_si512(c[i], k->k[0]);
+  }
+  UNROLL for (int r = 1; r < 10; r++)
+    for (int i = 0; i < n; i++)
+      x[i] = _mm512_aesdec_epi128(x[i], k->k[r]);
+  for (int i = 0; i < n; i++) {
+    __m512i prev = _mm512_alignr_epi64(c[i], i ? c[i - 1] : iv, 6);
+    x[i] = _mm512_aesdeclast_epi128(x[i], _mm512_xor_si512(prev, k->k[10]));
+  }
+  for (int i = 0; i < n; i++)
+    if (i + 1 < n)
+      _mm512_storeu_si512(dst + 64 * i, x[i]);
+    else
+      _mm512_mask_storeu_epi64(dst + 64 * i, last, x[i]);
+  return c[n - 1];
+}
+
+// Returns the last ciphertext block.
+INLINE __m128i decrypt_chain(const struct keys *k, __m128i start, uint8_t *dst, const uint8_t *src, size_t blocks) {
+  __m512i iv = _mm512_inserti32x4(_mm512_setzero_si512(), start, 3);
+  for (; blocks >= 4 * GROUP; blocks -= 4 * GROUP, src += 64 * GROUP, dst += 64 * GROUP)
+    iv = decrypt_group(k, iv, dst, src, GROUP, 0xff);
+  if (!blocks)
+    return _mm512_extracti32x4_epi32(iv, 3);
+  __m128i end = _mm_loadu_si128((const __m128i *)(src + 16 * blocks - 16));
+  __mmask8 last = (__mmask8)_bzhi_u32(0xff, (unsigned)(blocks - 1) % 4 * 2 + 2);
+  switch ((blocks + 3) / 4) {
+  case 1: decrypt_group(k, iv, dst, src, 1, last); break;
+  case 2: decrypt_group(k, iv, dst, src, 2, last); break;
+  case 3: decrypt_group(k, iv, dst, src, 3, last); break;
+  default: decrypt_group(k, iv, dst, src, 4, last); break;
+  }
+  return end;
+}
+
+static void cbc_decrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
+  const struct keys k = load_keys(key->dec);
+  const __m128i start = _mm_loadu_si128((const __m128i *)iv);
+  struct aes_jobs it;
+  struct aes_job job;
+  aes_jobs_init(&it, segs, num);
+  while (aes_jobs_next(&it, &job))
+    decrypt_chain(&k, start, job.dst, job.src, job.blocks);
+}
+
+// ---- CTR: `counters` holds in each block the high half of the counter ready for use and the low half as a number.
+
+struct counters {
+  __m512i low;  // numbers in the upper halves of the blocks
+  __m512i high; // high halves and round key 0
+};
+
+INLINE void ctr_group(const struct keys *k, struct counters *c, uint8_t *dst, const uint8_t *src, const int n,
+                      __mmask64 last) {
+  const __m512i swap = _mm512_broadcast_i32x4(
+      _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, 15, 14, 13, 12, 11, 10, 9, 8));
+  const __m512i four = _mm512_set_epi64(4, 0, 4, 0, 4, 0, 4, 0);
+  __m512i x[GROUP], data[GROUP];
+  UNROLL for (int i = 0; i < n; i++) {
+    x[i] = _mm512_xor_si512(_mm512_shuffle_epi8(c->low, swap), c->high);
+    c->low = _mm512_add_epi64(c->low, four);
+  }
+  rounds(x, n, k);
+  UNROLL for (int i = 0; i < n; i++) {
+    data[i] = i + 1 < n ? _mm512_loadu_si512(src + 64 * i) : _mm512_maskz_loadu_epi8(last, src + 64 * i);
+    x[i] = _mm512_aesenclast_epi128(x[i], _mm512_xor_si512(data[i], k->k[10]));
+  }
+  UNROLL for (int i = 0; i < n; i++)
+    if (i + 1 < n)
+      _mm512_storeu_si512(dst + 64 * i, x[i]);
+    else
+      _mm512_mask_storeu_epi8(dst + 64 * i, last, x[i]);
+}
+
+// A sample, or the part of it within which the low half of the counter does not roll over.
+INLINE void ctr_part(const struct keys *k, uint64_t high, uint64_t low, uint8_t *dst, const uint8_t *src, size_t len) {
+  const __m512i numbers = _mm512_set_epi64(3, 0, 2, 0, 1, 0, 0, 0);
+  struct counters c;
+  c.low = _mm512_add_epi64(numbers, _mm512_maskz_set1_epi64(0xaa, (long long)low));
+  c.high = _mm512_xor_si512(k->k[0], _mm512_maskz_set1_epi64(0x55, (long long)__builtin_bswap64(high)));
+  for (; len >= 64 * GROUP; len -= 64 * GROUP, src += 64 * GROUP, dst += 64 * GROUP)
+    ctr_group(k, &c, dst, src, GROUP, ~(__mmask64)0);
+  __mmask64 last = _bzhi_u64(~UINT64_C(0), (unsigned)(len - 1) % 64 + 1);
+  switch ((len + 63) / 64) {
+  case 0: break;
+  case 1: ctr_group(k, &c, dst, src, 1, last); break;
+  case 2: ctr_group(k, &c, dst, src, 2, last); break;
+  case 3: ctr_group(k, &c, dst, src, 3, last); break;
+  default: ctr_group(k, &c, dst, src, 4, last); break;
+  }
+}
+
+__attribute__((noinline)) static void ctr_rollover(const struct keys *k, const uint8_t counter[16], uint8_t *dst,
+                                                   const uint8_t *src, size_t len) {
+  uint64_t high = load_be64(counter), low = load_be64(counter + 8), until = -low;
+  size_t part = len;
+  if (until && (len + 15) / 16 > until)
+    part = 16 * (size_t)until;
+  ctr_part(k, high, low, dst, src, part);
+  if (part < len)
+    ctr_part(k, high + 1, 0, dst + part, src + part, len - part);
+}
+
+static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_t num) {
+  const struct keys k = load_keys(key->enc);
+  for (size_t s = 0; s < num; s++) {
+    const struct aes_ctr_seg *seg = &segs[s];
+    const uint8_t *src = seg->src;
+    uint8_t *dst = seg->dst;
+    for (size_t i = 0; i < seg->num; i++) {
+      size_t len = aes_ctr_size(seg, i);
+      if (seg->ivs)
+        ctr_rollover(&k, seg->ivs[i], dst, src, len);
+      else
+        ctr_part(&k, seg->iv + i, 0, dst, src, len);
+      src += len;
+      dst += len;
+    }
+  }
+}
+
+// ---- One chain, and blocks
+
+static void cbc_chain(const struct aes_key *key, bool encrypt, uint8_t iv[16], uint8_t *dst, const uint8_t *src,
+                      size_t num_blocks) {
+  __m128i x = _mm_loadu_si128((const __m128i *)iv);
+  if (!encrypt) {
+    const struct keys k = load_keys(key->dec);
+    x = decrypt_chain(&k, x, dst, src, num_blocks);
+    _mm_storeu_si128((__m128i *)iv, x);
+    return;
+  }
+  const __m128i *rk = (const __m128i *)key->enc;
+  for (; num_blocks; num_blocks--, src += 16, dst += 16) {
+    x = _mm_ternarylogic_epi64(x, _mm_loadu_si128((const __m128i *)src), rk[0], 0x96);
+    for (int r = 1; r < 10; r++)
+      x = _mm_aesenc_si128(x, rk[r]);
+    x = _mm_aesenclast_si128(x, rk[10]);
+    _mm_storeu_si128((__m128i *)dst, x);
+  }
+  _mm_storeu_si128((__m128i *)iv, x);
+}
+
+INLINE void blocks_group(const struct keys *k, uint8_t *dst, const uint8_t *src, const int n, __mmask8 last) {
+  __m512i x[GROUP];
+  for (int i = 0; i < n; i++)
+    x[i] = _mm512_xor_si512(k->k[0], i + 1 < n ? _mm512_loadu_si512(src + 64 * i)
+                                               : _mm512_maskz_loadu_epi64(last, src + 64 * i));
+  rounds(x, n, k);
+  for (int i = 0; i < n; i++) {
+    x[i] = _mm512_aesenclast_epi128(x[i], k->k[10]);
+    if (i + 1 < n)
+      _mm512_storeu_si512(dst + 64 * i, x[i]);
+    else
+      _mm512_mask_storeu_epi64(dst + 64 * i, last, x[i]);
+  }
+}
+
+static void ecb_encrypt(const struct aes_key *key, uint8_t *dst, const uint8_t *src, size_t num_blocks) {
+  const struct keys k = load_keys(key->enc);
+  for (; num_blocks >= 4 * GROUP; num_blocks -= 4 * GROUP, src += 64 * GROUP, dst += 64 * GROUP)
+    blocks_group(&k, dst, src, GROUP, 0xff);
+  for (; num_blocks >= 4; num_blocks -= 4, src += 64, dst += 64)
+    blocks_group(&k, dst, src, 1, 0xff);
+  if (num_blocks)
+    blocks_group(&k, dst, src, 1, (__mmask8)_bzhi_u32(0xff, 2 * (unsigned)num_blocks));
+}
+
+static void key_init(struct aes_key *out, const uint8_t key[16]) {
+  aes_ops_aesni_vex.key_init(out, key);
+}
+
+static void cbc_pattern(const struct aes_key *k, bool encrypt, struct aes_pattern pattern, const uint8_t iv[16],
+                        const struct aes_cbc_seg *seg) {
+  aes_cbc_pattern(cbc_chain, k, encrypt, pattern, iv, seg);
+}
+
+static void ctr_pattern(const struct aes_key *k, struct aes_pattern pattern, const uint8_t (*ivs)[16],
+                        const struct aes_cbc_seg *seg) {
+  aes_ctr_pattern(ecb_encrypt, k, pattern, ivs, seg);
+}
+
+static bool usable(void) {
+  return aes_cpu() & AES_CPU_VAES512;
+}
+
+const struct aes_ops aes_ops_vaes512 = {
+    .name = "vaes512",
+    .usable = usable,
+    .key_init = key_init,
+    .cbc_encrypt = cbc_encrypt,
+    .cbc_decrypt = cbc_decrypt,
+    .ctr = ctr,
+    .cbc_pattern = cbc_pattern,
+    .ctr_pattern = ctr_pattern,
+    .cbc_chain = cbc_chain,
+    .ecb_encrypt = ecb_encrypt,
+};

@@ -1,0 +1,205 @@
+// Bursts: random lists of samples in random segments, every result from the reference.
+#include <stdlib.h>
+
+#include "checkasm/checkasm.h"
+
+enum {
+  MAX_SAMPLES = 130, // of a segment
+  MAX_SEGS = 20,     // more than the kernels merge at a time
+  SEG_ROOM = 160 << 10,
+};
+
+struct layout {
+  size_t num_segs;
+  size_t num[MAX_SEGS], src_at[MAX_SEGS], dst_at[MAX_SEGS], len[MAX_SEGS];
+  struct aes_lane lanes[MAX_SEGS][MAX_SAMPLES];
+  uint32_t sizes[MAX_SEGS][MAX_SAMPLES];
+  uint16_t sizes16[MAX_SEGS][MAX_SAMPLES];
+};
+
+enum kind { TINY, AAC, WIDE, LONG, CONSTANT, MIXED, NUM_KINDS };
+
+static uint32_t size_of(struct check *c, enum kind kind, uint32_t constant) {
+  switch (kind) {
+  case TINY: return check_below(c, 70);
+  case AAC: return 280 + check_below(c, 180);
+  case WIDE: return check_below(c, 1200);
+  case LONG: return 200 + check_below(c, 2600);
+  case CONSTANT: return constant;
+  case MIXED:
+  case NUM_KINDS:
+  default: return check_below(c, 8) ? check_below(c, 400) : check_below(c, 9000);
+  }
+}
+
+static const uint32_t constants[] = {1024, 1536, 2048, 3072, 4096, 512, 16, 15, 17, 1000, 0};
+
+// Segments of random samples at random alignments, as far as they fit in the room of one segment.
+static void make_layout(struct check *c, struct layout *l, size_t num_segs, uint32_t samples, bool gaps) {
+  l->num_segs = num_segs;
+  enum kind kind = (enum kind)check_below(c, NUM_KINDS);
+  uint32_t constant = constants[check_below(c, sizeof constants / sizeof *constants)];
+  for (size_t s = 0; s < num_segs; s++) {
+    size_t off = 0, n = 0;
+    uint32_t want = s ? 1 + check_below(c, samples) : samples;
+    for (; n < want; n++) {
+      uint32_t size = size_of(c, kind, constant);
+      if (off + size > SEG_ROOM)
+        break;
+      l->lanes[s][n] = (struct aes_lane){(uint32_t)off, size};
+      l->sizes[s][n] = size;
+      l->sizes16[s][n] = (uint16_t)size;
+      off += size + (gaps ? check_below(c, 40) : 0);
+    }
+    l->num[s] = n;
+    l->len[s] = off;
+    l->src_at[s] = s * (SEG_ROOM + 256) + check_below(c, 64) + CANARY;
+    l->dst_at[s] = s * (SEG_ROOM + 256) + check_below(c, 64) + CANARY;
+    if (s + 1 == num_segs && check_below(c, 2)) { // the last one ends where the next page is out of bounds
+      size_t end = n ? l->lanes[s][n - 1].off + l->lanes[s][n - 1].len : 0;
+      l->len[s] = end;
+      l->src_at[s] = l->dst_at[s] = ARENA - end;
+    }
+    if (check_below(c, 8))
+      aes_lane_order(l->lanes[s], n);
+  }
+}
+
+// What lies in the segments before: canaries and, in place, the source.
+static void prepare(struct check *c, const struct layout *l, bool in_place) {
+  for (size_t s = 0; s < l->num_segs; s++) {
+    check_canary(c, l->dst_at[s], l->len[s]);
+    if (in_place) {
+      memcpy(c->dst.p + l->dst_at[s], c->src.p + l->src_at[s], l->len[s]);
+      memcpy(c->want.p + l->dst_at[s], c->src.p + l->src_at[s], l->len[s]);
+    }
+  }
+}
+
+static void compare(struct check *c, const struct layout *l) {
+  for (size_t s = 0; s < l->num_segs; s++)
+    if (!check_same(c, l->dst_at[s], l->len[s]))
+      return;
+}
+
+static void cbc_burst(struct check *c, const struct layout *l, bool in_place, bool encrypt) {
+  struct aes_cbc_seg got[MAX_SEGS], want[MAX_SEGS];
+  for (size_t s = 0; s < l->num_segs; s++) {
+    want[s] = (struct aes_cbc_seg){c->src.p + l->src_at[s], c->want.p + l->dst_at[s], l->lanes[s], l->num[s]};
+    got[s] = want[s];
+    got[s].dst = c->dst.p + l->dst_at[s];
+    if (in_place)
+      got[s].src = got[s].dst;
+  }
+  prepare(c, l, in_place);
+  check_src_writable(c, false);
+  if (encrypt) {
+    aes_ops_ref.cbc_encrypt(&c->ref_key, c->iv, want, l->num_segs);
+    c->ops->cbc_encrypt(&c->key, c->iv, got, l->num_segs);
+  } else {
+    aes_ops_ref.cbc_decrypt(&c->ref_key, c->iv, want, l->num_segs);
+    c->ops->cbc_decrypt(&c->key, c->iv, got, l->num_segs);
+  }
+  compare(c, l);
+}
+
+void check_cbc_bursts(struct check *c) {
+  static struct layout l;
+  check_src_writable(c, true);
+  check_fill(c, c->src.p, ARENA);
+  for (uint32_t i = 0; i < 3 * MAX_SAMPLES && c->failures == 0; i += c->len_step) {
+    size_t num_segs = i % 5 ? 1 : i % 50 ? 1 + check_below(c, 5) : MAX_SEGS;
+    make_layout(c, &l, num_segs, i % MAX_SAMPLES + 1, i % 3 == 0);
+    for (int how = 0; how < 4; how++) {
+      check_describe(c, "burst %u: %zu segments, first of %zu samples%s%s", i, num_segs, l.num[0],
+                     how & 1 ? ", in place" : "", how & 2 ? ", decrypt" : "");
+      cbc_burst(c, &l, how & 1, !(how & 2));
+    }
+  }
+}
+
+static void ctr_burst(struct check *c, struct layout *l, bool in_place, uint64_t iv, const uint8_t (*ivs)[16]) {
+  struct aes_ctr_seg got[MAX_SEGS], want[MAX_SEGS];
+  for (size_t s = 0; s < l->num_segs; s++) {
+    bool narrow = check_below(c, 2);
+    want[s] = (struct aes_ctr_seg){.src = c->src.p + l->src_at[s],
+                                   .dst = c->want.p + l->dst_at[s],
+                                   .sizes16 = narrow ? l->sizes16[s] : NULL,
+                                   .sizes32 = narrow ? NULL : l->sizes[s],
+                                   .num = l->num[s],
+                                   .iv = iv,
+                                   .ivs = ivs};
+    got[s] = want[s];
+    got[s].dst = c->dst.p + l->dst_at[s];
+    if (in_place)
+      got[s].src = got[s].dst;
+  }
+  prepare(c, l, in_place);
+  check_src_writable(c, false);
+  aes_ops_ref.ctr(&c->ref_key, want, l->num_segs);
+  c->ops->ctr(&c->key, got, l->num_segs);
+  compare(c, l);
+}
+
+void check_ctr_bursts(struct check *c) {
+  static struct layout l;
+  uint8_t ivs[MAX_SAMPLES][16];
+  check_src_writable(c, true);
+  check_fill(c, c->src.p, ARENA);
+  for (uint32_t i = 0; i < 3 * MAX_SAMPLES && c->failures == 0; i += c->len_step) {
+    size_t num_segs = i % 5 ? 1 : i % 50 ? 1 + check_below(c, 5) : MAX_SEGS;
+    make_layout(c, &l, num_segs, i % MAX_SAMPLES + 1, false);
+    check_fill(c, ivs[0], sizeof ivs);
+    for (size_t s = 0; s < MAX_SAMPLES; s += 3) // close to the end of the low half, of the whole counter
+      memset(ivs[s] + (s % 2 ? 8 : 0), 0xff, s % 2 ? 7 : 15);
+    uint64_t iv = i % 4 ? check_random(c) : UINT64_MAX - 3;
+    for (int how = 0; how < 4; how++) {
+      check_describe(c, "burst %u: %zu segments, first of %zu samples%s%s", i, num_segs, l.num[0],
+                     how & 1 ? ", in place" : "", how & 2 ? ", full IVs" : "");
+      ctr_burst(c, &l, how & 1, iv, how & 2 ? (const uint8_t(*)[16])ivs : NULL);
+    }
+  }
+}
+
+// Lanes around the counts at which a kernel's own counters are full, beside short ones.
+void check_large(struct check *c) {
+  static struct layout l;
+  static const uint32_t sizes[][6] = {
+      {0x80000, 0x80010, 0x7fff0, 100, 16, 1},
+      {0x100000, 0xffff0, 0x100013, 33, 47, 5000},
+      {2000003, 1500000, 3, 160, 320, 480},
+      {65535, 65536, 65537, 65552, 131072, 262159},
+  };
+  check_src_writable(c, true);
+  check_fill(c, c->src.p, ARENA);
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    l.num_segs = 1;
+    l.num[0] = 6;
+    l.src_at[0] = 77;
+    l.dst_at[0] = 99;
+    uint32_t off = 0;
+    for (size_t n = 0; n < 6; n++) {
+      l.lanes[0][n] = (struct aes_lane){off, sizes[i][n]};
+      l.sizes[0][n] = sizes[i][n];
+      off += sizes[i][n];
+    }
+    l.len[0] = off;
+    aes_lane_order(l.lanes[0], 6);
+    for (int how = 0; how < 4; how++) {
+      check_describe(c, "list %zu%s%s", i, how & 1 ? ", in place" : "", how & 2 ? ", decrypt" : "");
+      cbc_burst(c, &l, how & 1, !(how & 2));
+    }
+    for (int in_place = 0; in_place < 2; in_place++) {
+      struct aes_ctr_seg seg = {.src = c->src.p + 77, .dst = c->want.p + 99, .sizes32 = l.sizes[0], .num = 6, .iv = 9};
+      check_describe(c, "list %zu, ctr%s", i, in_place ? " in place" : "");
+      prepare(c, &l, in_place);
+      check_src_writable(c, false);
+      aes_ops_ref.ctr(&c->ref_key, &seg, 1);
+      seg.dst = c->dst.p + 99;
+      seg.src = in_place ? seg.dst : seg.src;
+      c->ops->ctr(&c->key, &seg, 1);
+      check_same(c, 99, off);
+    }
+    check_src_writable(c, true);
+  }
+}

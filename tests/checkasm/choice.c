@@ -1,0 +1,88 @@
+// Which kernel runs: compared with what the operating system says about the processor, which dispatch never reads.
+#include <stdio.h>
+
+#include "checkasm/checkasm.h"
+
+// Looks for ` word ` in the line of /proc/cpuinfo that lists the processor's features.
+static bool cpu_says(const char *word) {
+  static char line[16384];
+  FILE *f = fopen("/proc/cpuinfo", "r");
+  bool found = false;
+  while (f && fgets(line, sizeof line, f)) {
+    if (strncmp(line, "flags", 5) != 0 && strncmp(line, "Features", 8) != 0)
+      continue;
+    for (char *p = line; (p = strstr(p, word)) && !found; p++)
+      found = p[-1] == ' ' && (p[strlen(word)] == ' ' || p[strlen(word)] == '\n');
+    break;
+  }
+  if (f)
+    fclose(f);
+  return found;
+}
+
+static const char *expected(void) {
+#if defined(__x86_64__)
+  if (!cpu_says("aes"))
+    return "ref";
+  if (!cpu_says("avx"))
+    return "aesni";
+  if (!cpu_says("vaes") || !cpu_says("avx2"))
+    return "aesni-vex";
+  return cpu_says("avx512bw") && cpu_says("avx512vbmi") ? "vaes512" : "vaes256";
+#else
+  return cpu_says("aes") ? "armv8" : "ref";
+#endif
+}
+
+const char *check_choice(void) {
+  static char text[200];
+  const char *why = NULL;
+  size_t num;
+  const struct aes_ops *const *all = aes_ops_all(&num);
+  const struct aes_ops *best = aes_ops_best(NULL, &why);
+#if !defined(__aarch64__) // an emulator shows the host's cpuinfo
+  if (strcmp(best->name, expected()) != 0) {
+    snprintf(text, sizeof text, "chose %s, the processor calls for %s", best->name, expected());
+    return text;
+  }
+#else
+  (void)expected;
+#endif
+  if (aes_ops_best("no-such-kernel", &why) || !why)
+    return "an unknown name was accepted";
+  for (size_t i = 0; i < num; i++) {
+    const struct aes_ops *got = aes_ops_best(all[i]->name, &why);
+    if (got != (all[i]->usable() ? all[i] : NULL))
+      return "a name did not give its own table";
+    // Two tables must not share code, or a test of one would pass for the other.
+    for (size_t j = 0; j < i; j++)
+      if (all[i]->cbc_encrypt == all[j]->cbc_encrypt || all[i]->ctr == all[j]->ctr)
+        return "two kernels share their functions";
+  }
+  return NULL;
+}
+
+const char *check_lane_order(void) {
+  struct aes_lane v[300] = {0}, w[300];
+  uint32_t x = 12345;
+  for (size_t n = 0; n <= 300; n += 7) {
+    for (size_t i = 0, off = 0; i < n; i++) {
+      x = x * 1664525 + 1013904223;
+      v[i] = (struct aes_lane){(uint32_t)off, x >> 20};
+      off += v[i].len;
+    }
+    memcpy(w, v, sizeof v);
+    aes_lane_order(w, n);
+    for (size_t i = 1; i < n; i++)
+      if (w[i - 1].len / 16 < w[i].len / 16 || (w[i - 1].len / 16 == w[i].len / 16 && w[i - 1].off > w[i].off))
+        return "not by whole blocks, longest first, then by offset";
+    for (size_t i = 0; i < n; i++) {
+      size_t j = 0;
+      while (j < n && (w[j].off != v[i].off || w[j].len != v[i].len))
+        j++;
+      if (j == n)
+        return "a lane was lost";
+    }
+  }
+  return NULL;
+}
