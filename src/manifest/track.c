@@ -2,7 +2,7 @@
 
 #include "drm/markup.h"
 
-enum { MAX_WINDOW = 64 }; // segments in one window of the peak rate
+enum { MAX_WINDOW = 64 }; // runs of segments that are tried from each segment for the peak rate
 
 static uint64_t frag_ticks(const struct ix_frag *frags, uint32_t first, uint32_t end) {
   uint64_t sum = 0;
@@ -38,31 +38,56 @@ void man_write_seconds(struct writer *w, uint64_t us) {
   wr_raw(w, frac, 7);
 }
 
+// A run of segments: what it lasts and holds.
+struct window {
+  uint32_t end; // behind its last segment
+  uint64_t ticks, bytes;
+};
+
+static void window_grow(struct window *w, const struct man_track *t) {
+  w->ticks += man_seg_ticks(t, w->end);
+  w->bytes += plan_segment_range(t->plan, w->end).len;
+  w->end++;
+}
+
+static uint64_t rate_of(const struct window *w, uint32_t timescale) {
+  return mul_div(w->bytes * 8, timescale, w->ticks, true);
+}
+
+// The largest rate of contiguous segments that together last half to one and a half times `target` ticks. The
+// shortest such run from each segment slides along; from there at most MAX_WINDOW longer ones are looked at.
+static uint64_t peak_rate(const struct man_track *t, uint64_t target) {
+  struct window low = {0};
+  uint64_t peak = 0;
+  for (uint32_t i = 0; i < t->segs->num; i++) {
+    while (low.end < t->segs->num && 2 * low.ticks < target)
+      window_grow(&low, t);
+    struct window w = low;
+    for (uint32_t n = 0; n < MAX_WINDOW && 2 * w.ticks >= target && 2 * w.ticks <= 3 * target; n++) {
+      uint64_t rate = rate_of(&w, t->ix->h->timescale);
+      peak = rate > peak ? rate : peak;
+      if (w.end == t->segs->num)
+        break;
+      window_grow(&w, t);
+    }
+    low.ticks -= man_seg_ticks(t, i);
+    low.bytes -= plan_segment_range(t->plan, i).len;
+  }
+  return peak;
+}
+
 struct man_rate man_rate(const struct man_track *t) {
   uint32_t timescale = t->ix->h->timescale;
-  uint64_t longest = 0, ticks = 0, bytes = 0;
-  for (uint32_t i = 0; i < t->segs->num; i++) {
-    uint64_t d = man_seg_ticks(t, i);
+  uint64_t longest = 0;
+  struct window all = {0};
+  while (all.end < t->segs->num) {
+    uint64_t d = man_seg_ticks(t, all.end);
     longest = d > longest ? d : longest;
-    ticks += d;
-    bytes += plan_segment_range(t->plan, i).len;
+    window_grow(&all, t);
   }
   uint64_t target = mul_div(longest, 1, timescale, true);
-  struct man_rate r = {.target_s = target ? target : 1};
-  r.average = mul_div(bytes * 8, timescale, ticks, true);
-  // Peak: the largest rate of contiguous segments that together last half to one and a half target durations.
-  uint64_t whole = r.target_s * timescale;
-  for (uint32_t i = 0; i < t->segs->num; i++) {
-    uint64_t wt = 0, wb = 0;
-    for (uint32_t k = i; k < t->segs->num && k - i < MAX_WINDOW; k++) {
-      wt += man_seg_ticks(t, k);
-      wb += plan_segment_range(t->plan, k).len;
-      if (2 * wt > 3 * whole)
-        break;
-      uint64_t rate = 2 * wt >= whole ? mul_div(wb * 8, timescale, wt, true) : 0;
-      r.peak = rate > r.peak ? rate : r.peak;
-    }
-  }
+  struct man_rate r = {.target_s = target ? target : 1, .average = rate_of(&all, timescale)};
+  r.peak = peak_rate(t, r.target_s * timescale);
   if (r.peak < r.average)
     r.peak = r.average;
   return r;

@@ -124,6 +124,21 @@ Test(rates, peak_is_over_windows_not_over_a_short_last_segment) {
   drop(&s);
 }
 
+// Hundreds of tiny segments in one window: the burst in the middle is found, and nothing is above it.
+Test(rates, peak_of_tiny_segments) {
+  struct asset s = {0};
+  static const uint32_t tiny[8] = {48, 48, 48, 48, 48, 48, 48, 48}; // 1 ms
+  static const uint32_t ten[8] = {10, 10, 10, 10, 10, 10, 10, 10};
+  add(&s, "t", "mp4a.40.2", 48000, 4000, tiny, ten, 0);
+  for (uint32_t i = 2001; i <= 4000; i++)
+    s.frags[0][i].out_off += 990ull * (i - 2000 < 500 ? i - 2000 : 500); // 500 segments of 1000 bytes
+  struct writer w = wr_of(out, sizeof out - 1);
+  man_hls_master(&w, &s.a, MAN_SEGMENTS);
+  out[w.n] = 0;
+  cr_assert(has(out, "BANDWIDTH=8000000,AVERAGE-BANDWIDTH=1070000,"), "%s", out);
+  drop(&s);
+}
+
 Test(dash, timeline_runs_and_priming) {
   struct asset s = {0};
   add(&s, "t", "mp4a.40.2", 48000, 5, even, sizes, 0);
