@@ -84,6 +84,7 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
     const char *slash = strrchr(c->keys, '/');
     snprintf(path, sizeof path, "%.*s%.*s", slash ? (int)(slash + 1 - c->keys) : 0, c->keys, (int)name.n, (const char *)name.p);
   }
+  k->secret_path = strdup(path);
   bool ok = read_secret(&k->mem, &secret, path, KEYS_MAX_SECRET);
   if (!ok && own && errno == ENOENT) {
     if (!create)
@@ -151,6 +152,7 @@ void keyring_put(struct keyring *k) {
   keyset_wipe(k->set);
   secret_alloc_free(&k->mem);
   free(k->public_url);
+  free(k->secret_path);
   free(k);
 }
 

@@ -25,6 +25,7 @@ struct keyring {
   bool insecure;    // --insecure-clearkey
   char *public_url; // for ClearKey licence URLs, without slash at the end; NULL: not configured
   bool inband_pssh;
+  char *secret_path; // of the derivation secret; NULL: none is used
   _Atomic uint32_t refs;
 };
 

@@ -1,0 +1,160 @@
+// Landlock: Documentation/userspace-api/landlock.rst. seccomp: seccomp(2). Constants that Debian 12's headers lack stand here.
+#include "server/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/landlock.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "obs/log.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1 };
+#elif defined(__has_feature)
+enum { SANITIZED = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) };
+#else
+enum { SANITIZED = 0 };
+#endif
+
+#define FS_TRUNCATE (1ULL << 14)        // ABI 3
+#define FS_ALL_ABI1 ((1ULL << 13) - 1)  // execute … make_sym
+#define FS_REFER (1ULL << 13)           // ABI 2
+#define FS_READ (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+#define FS_WRITE                                                                                                         \
+  (FS_READ | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_DIR |                 \
+   LANDLOCK_ACCESS_FS_REMOVE_FILE | FS_TRUNCATE)
+
+struct confinement {
+  int fd;
+  uint64_t handled;
+};
+
+static void allow(const struct confinement *s, const char *path, uint64_t access) {
+  int fd = open(path, O_PATH | O_CLOEXEC);
+  if (fd < 0)
+    return; // it is not there now, so it will not be reachable later either
+  struct landlock_path_beneath_attr rule = {.allowed_access = access & s->handled, .parent_fd = fd};
+  if (syscall(SYS_landlock_add_rule, s->fd, LANDLOCK_RULE_PATH_BENEATH, &rule, 0))
+    log_line(LOG_WARN, "sandbox: %s: %s", path, strerror(errno));
+  close(fd);
+}
+
+// The folder of a file; reloading reads the file by name, and editors replace it.
+static void allow_folder_of(const struct confinement *s, const char *file, uint64_t access) {
+  if (!file || !*file || !strcmp(file, "-"))
+    return;
+  const char *slash = strrchr(file, '/');
+  char *folder = slash ? strndup(file, slash == file ? 1 : (size_t)(slash - file)) : strdup(".");
+  if (folder)
+    allow(s, folder, access);
+  free(folder);
+}
+
+// A folder that may have to be made first: then what is above it.
+static void allow_made(const struct confinement *s, const char *folder) {
+  char *path = strdup(folder);
+  while (path && access(path, F_OK)) {
+    char *slash = strrchr(path, '/');
+    if (!slash || slash == path)
+      break;
+    *slash = 0;
+  }
+  if (path)
+    allow(s, path, FS_WRITE);
+  free(path);
+}
+
+static void allow_all(const struct confinement *s, const struct config *c, const char *config_file) {
+  allow(s, c->media, c->write_sidecars ? FS_WRITE & ~LANDLOCK_ACCESS_FS_MAKE_DIR : FS_READ);
+  if (*c->cache_dir)
+    allow(s, c->cache_dir, FS_WRITE);
+  allow_made(s, c->state_dir);
+  allow_folder_of(s, c->access_log, FS_WRITE);
+  allow_folder_of(s, config_file, FS_READ);
+  allow_folder_of(s, c->keys, FS_READ);
+  allow_folder_of(s, c->tls_client_ca, FS_READ);
+  for (unsigned i = 0; i < c->tls_certificates.num; i++) {
+    allow_folder_of(s, c->tls_certificates.a[i].cert, FS_READ);
+    allow_folder_of(s, c->tls_certificates.a[i].key, FS_READ);
+    allow_folder_of(s, c->tls_certificates.a[i].ocsp, FS_READ);
+  }
+}
+
+static bool confine_files(const struct config *c, const char *config_file, const char *secret_file) {
+  long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+  if (abi < 1)
+    return false;
+  struct confinement s = {.handled = FS_ALL_ABI1 | (abi >= 2 ? FS_REFER : 0) | (abi >= 3 ? FS_TRUNCATE : 0)};
+  struct landlock_ruleset_attr attr = {.handled_access_fs = s.handled};
+  s.fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof attr, 0);
+  if (s.fd < 0)
+    return false;
+  allow_all(&s, c, config_file);
+  allow_folder_of(&s, secret_file, FS_READ);
+  bool ok = !syscall(SYS_landlock_restrict_self, s.fd, 0);
+  int why = errno;
+  close(s.fd);
+  errno = why;
+  return ok;
+}
+
+#if defined(__x86_64__)
+#define THIS_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define THIS_ARCH AUDIT_ARCH_AARCH64
+#endif
+
+// What a server of files never does; refused with EPERM, so that a library that probes goes on.
+static const int refused[] = {
+    SYS_execve,      SYS_execveat,     SYS_ptrace,       SYS_process_vm_readv, SYS_process_vm_writev, SYS_mount,
+    SYS_umount2,     SYS_pivot_root,   SYS_chroot,       SYS_unshare,          SYS_setns,             SYS_init_module,
+    SYS_finit_module, SYS_delete_module, SYS_kexec_load, SYS_reboot,           SYS_swapon,            SYS_swapoff,
+    SYS_bpf,         SYS_perf_event_open, SYS_add_key,   SYS_request_key,      SYS_keyctl,            SYS_setuid,
+    SYS_setgid,      SYS_setreuid,     SYS_setregid,     SYS_setresuid,        SYS_setresgid,         SYS_personality,
+    SYS_userfaultfd, SYS_acct,         SYS_quotactl,     SYS_name_to_handle_at, SYS_open_by_handle_at,
+};
+enum { X32_BIT = 0x40000000, NUM_REFUSED = sizeof refused / sizeof refused[0] };
+
+static bool refuse_calls(void) {
+  struct sock_filter code[NUM_REFUSED + 7];
+  unsigned short n = 0;
+  code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
+  code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, THIS_ARCH, 1, 0);
+  code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+  code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+  code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, NUM_REFUSED + 1, 0);
+  for (int i = 0; i < NUM_REFUSED; i++)
+    code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)refused[i], (unsigned char)(NUM_REFUSED - i), 0);
+  code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+  code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+  struct sock_fprog program = {.len = n, .filter = code};
+  return !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}
+
+void sandbox_enter(const struct config *c, const char *config_file, const char *secret_file) {
+  if (!c->sandbox)
+    return;
+  if (SANITIZED) {
+    log_line(LOG_INFO, "sandbox: off, sanitizers need what it takes away");
+    return;
+  }
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) {
+    log_line(LOG_WARN, "sandbox: off, no_new_privs: %s", strerror(errno));
+    return;
+  }
+  bool files = confine_files(c, config_file, secret_file);
+  if (!files)
+    log_line(LOG_WARN, "sandbox: files are not confined, Landlock: %s", strerror(errno));
+  bool calls = refuse_calls();
+  if (!calls)
+    log_line(LOG_WARN, "sandbox: system calls are not confined, seccomp: %s", strerror(errno));
+  if (files && calls)
+    log_line(LOG_INFO, "sandbox: files and system calls are confined");
+}
