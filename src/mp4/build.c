@@ -51,7 +51,7 @@ static enum err read_box(struct builder *b, const struct box *box, struct bytes 
 // Remembers where the subsegments of a sidx start. A broken or odd one is no reason to refuse a file: it is dropped
 // from the output anyway. ISO/IEC 14496-12 8.16.3.
 static enum err parse_sidx(struct builder *b, const struct box *box) {
-  struct bytes raw;
+  struct bytes raw = {0};
   if (box->len > MAX_SIDX || b->starts.num > LIMIT_SUBSEGMENTS)
     return ERR_OK;
   enum err e = read_box(b, box, &raw);

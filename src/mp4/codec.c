@@ -16,7 +16,7 @@ static uint32_t take(struct bits *r, unsigned n) {
     return 0;
   }
   for (unsigned i = 0; i < n; i++, r->pos++)
-    v = v << 1 | (r->b.p[r->pos / 8] >> (7 - r->pos % 8) & 1u);
+    v = v << 1 | ((uint32_t)r->b.p[r->pos / 8] >> (7 - r->pos % 8) & 1u);
   return v;
 }
 
