@@ -112,19 +112,16 @@ def judge_track(tap, sluice, server, client, work, asset, track, scheme, clear, 
     if len(sidx) == 1:
         _, at, references, _ = boxes.sidx_references(data, sidx[0])
         tap.equal([s for s, _ in references], [len(p) for p in parts], f"{label}: sidx lists the segments")
-    source, target = work / "in.mp4", work / "out.mp4"
-    source.write_bytes(clear)
+    # The command's input is the very file or folder; the server's default pssh is the common one.
+    source, target = work / "media" / asset / track, work / "out.mp4"
+    source = source if source.is_dir() else source.with_name(track + ".mp4")
     target.unlink(missing_ok=True)
-    r = sluice.encrypt(source, target, scheme, kid, key, iv)
+    r = sluice("encrypt", source, target, "--scheme", scheme, "--kid", kid, "--key", key, "--drm", "common", *(["--iv", iv] if iv else []))
     offline = target.read_bytes() if r.code == 0 else b""
-    if asset.startswith("folder/"):  # there the parts are the segments, so only sidx may differ
-        box = boxes.find(offline, b"sidx")
-        tap.ok(box and offline[:box[0].start] + offline[box[0].end:] == without,
-               f"{label}: the offline command gives the same boxes", r)
-    else:
-        tap.ok(offline == data, f"{label}: the offline command gives the same file", f"{r} {len(offline)} / {len(data)}")
+    tap.ok(offline == data, f"{label}: the offline command gives the same file", f"{r} {len(offline)} / {len(data)}")
     want = packets(clear)
-    if not isinstance(want, str):
+    true = [hashlib.md5(s.data).hexdigest() for s in boxes.audio(clear).samples]
+    if [p.rsplit(",", 1)[-1] for p in want] == true and "two_trafs" not in asset:  # else ffmpeg does not read the clear file right
         got = packets(data, key)
         tap.ok(got == want, f"{label}: ffmpeg decrypts what was served", got if isinstance(got, str) else "packets differ")
     ranges(tap, client, whole_url, data, count, rng, label)
