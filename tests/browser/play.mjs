@@ -1,0 +1,175 @@
+// Plays what a running sluice serves, in real browsers: node play.mjs ORIGIN NO_IDENTITY ASSET OPUS_ASSET chromium|firefox
+// NO_IDENTITY: another origin, whose HLS playlists name no identity key.
+// One TAP case per manifest; the browsers' programs come from Debian, the players from npm.
+import { createServer } from 'node:http';
+import { readFile, mkdtemp, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const modules = path.join(here, '../npm/node_modules');
+const [origin, noIdentity, asset, opusAsset, which] = process.argv.slice(2);
+const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required'];
+const PREFS = {
+  'media.autoplay.default': 0,
+  'media.autoplay.blocking_policy': 0,
+  'media.eme.enabled': true,
+  'app.update.disabledForTesting': true,
+  'datareporting.policy.dataSubmissionEnabled': false,
+  'toolkit.telemetry.enabled': false,
+};
+// Long enough for several segments, short enough for a machine that does other things too.
+const PLAY_S = 3.5, TIMEOUT_S = 40;
+// The song's level is near -14 dB full scale; a twentieth of that is music, digital silence is 0.
+const QUIET = 0.01;
+
+let count = 0, failed = 0;
+function ok(good, name, note) {
+  count++;
+  if (!good) failed++;
+  console.log(`${good ? 'ok' : 'not ok'} ${count} - ${which}: ${name}`);
+  if (!good) console.log(`# ${JSON.stringify(note)}`);
+}
+function skip(name, reason) {
+  console.log(`ok ${++count} - ${which}: ${name} # SKIP ${reason}`);
+}
+
+// Serves the test page and, below /npm/, the players.
+async function pages() {
+  const types = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript; charset=utf-8' };
+  const server = createServer(async (request, response) => {
+    const { pathname } = new URL(request.url, 'http://page');
+    const file = pathname.startsWith('/npm/') ? path.join(modules, pathname.slice(5)) : path.join(here, pathname.slice(1));
+    try {
+      if (!file.startsWith(modules) && !file.startsWith(here)) throw new Error('outside');
+      const body = await readFile(file);
+      response.writeHead(200, { 'content-type': types[path.extname(file)] || 'application/octet-stream' });
+      response.end(body);
+    } catch {
+      response.writeHead(404);
+      response.end();
+    }
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { url: `http://127.0.0.1:${server.address().port}/page.html`, close: () => server.close() };
+}
+
+// What both remote controls can do, under one face: open a page and run a job in it.
+async function openChromium(profile) {
+  const { chromium } = await import(path.join(modules, 'playwright-core/index.mjs'));
+  const context = await chromium.launchPersistentContext(profile, { executablePath: '/usr/bin/chromium', headless: true, args: FLAGS });
+  return {
+    version: context.browser()?.version() ?? 'chromium',
+    close: () => context.close(),
+    async run(url, job) {
+      const page = await context.newPage();
+      try {
+        await page.goto(url);
+        return await page.evaluate((j) => window.play(j), job);
+      } finally {
+        await page.close();
+      }
+    },
+  };
+}
+
+async function openFirefox(profile) {
+  const { default: puppeteer } = await import(path.join(modules, 'puppeteer-core/lib/esm/puppeteer/puppeteer-core.js'));
+  const browser = await puppeteer.launch({ browser: 'firefox', executablePath: '/usr/bin/firefox-esr', headless: true,
+    userDataDir: profile, extraPrefsFirefox: PREFS });
+  return {
+    version: await browser.version(),
+    close: () => browser.close(),
+    async run(url, job) {
+      const page = await browser.newPage();
+      try {
+        await page.goto(url);
+        return await page.evaluate((j) => window.play(j), job);
+      } finally {
+        await page.close();
+      }
+    },
+  };
+}
+
+const MANIFEST = { dash: 'manifest.mpd', hls: 'master.m3u8', ondemand: 'ondemand.mpd', byterange: 'byterange.m3u8' };
+
+function job(player, protocol, scheme, more = {}) {
+  const base = `${more.origin || origin}/${more.asset || asset}/${scheme}`;
+  return { meter: which === 'chromium', player, url: `${base}/${MANIFEST[protocol]}`, license: `${base}/1/license`, seconds: PLAY_S, timeout: TIMEOUT_S, ...more };
+}
+
+const CHROMIUM = [
+  ['shaka-player DASH cenc', job('shaka', 'dash', 'cenc')],
+  ['shaka-player DASH cbcs', job('shaka', 'dash', 'cbcs')],
+  ['shaka-player HLS cbcs', job('shaka', 'hls', 'cbcs')],
+  ['shaka-player HLS cenc', job('shaka', 'hls', 'cenc')],
+  ['shaka-player DASH on demand cenc', job('shaka', 'ondemand', 'cenc')],
+  ['shaka-player HLS byte ranges cbcs', job('shaka', 'byterange', 'cbcs')],
+  ['shaka-player DASH cbcs, FLAC', job('shaka', 'dash', 'cbcs', { codecs: 'flac' })],
+  ['shaka-player DASH cenc, Opus', job('shaka', 'dash', 'cenc', { codecs: 'opus', asset: opusAsset })],
+  ['shaka-player DASH cbcs, 320 kb/s', job('shaka', 'dash', 'cbcs', { codecs: 'mp4a.40.2', bandwidth: 330000 })],
+  ['shaka-player DASH cenc, sought', job('shaka', 'dash', 'cenc', { seek: 11.3 })],
+  ['hls.js HLS cbcs', job('hls', 'hls', 'cbcs', { origin: noIdentity })],
+  ['hls.js HLS cenc', job('hls', 'hls', 'cenc')],
+  ['dash.js DASH cenc', job('dash', 'dash', 'cenc')],
+  ['dash.js DASH cbcs', job('dash', 'dash', 'cbcs')],
+];
+const BAD = [
+  ['wrong key, DASH cenc', job('shaka', 'dash', 'cenc', { spoil: 'wrong', timeout: 12 })],
+  ['wrong key, DASH cbcs', job('shaka', 'dash', 'cbcs', { spoil: 'wrong', timeout: 12 })],
+  ['wrong key, HLS cbcs', job('shaka', 'hls', 'cbcs', { spoil: 'wrong', timeout: 12 })],
+  ['wrong key, HLS cenc', job('shaka', 'hls', 'cenc', { spoil: 'wrong', timeout: 12 })],
+  ['no key, DASH cenc', job('shaka', 'dash', 'cenc', { spoil: 'refuse', timeout: 12 })],
+];
+const FIREFOX = [
+  ['shaka-player DASH cenc', job('shaka', 'dash', 'cenc')],
+  ['shaka-player DASH cbcs', job('shaka', 'dash', 'cbcs')],
+  ['shaka-player HLS cbcs', job('shaka', 'hls', 'cbcs')],
+  ['shaka-player HLS cenc', job('shaka', 'hls', 'cenc')],
+];
+
+async function plays(browser, page, name, what) {
+  const r = await browser.run(page.url, what);
+  console.log(`# ${name}: ${JSON.stringify(r)}`);
+  ok(!r.error && r.played >= what.seconds, `${name}: plays`, r);
+  if (what.meter) ok(r.rms > QUIET, `${name}: is heard`, r);
+  if (what.codecs) ok(r.codecs === what.codecs, `${name}: that codec`, r);
+}
+
+async function refuses(browser, page, name, what) {
+  const r = await browser.run(page.url, what);
+  console.log(`# ${name}: ${JSON.stringify(r)}`);
+  ok(r.spoilt && (r.error || r.played < 1), `${name}: does not play`, r);
+  if (what.meter) ok(r.rms < QUIET, `${name}: nothing is heard`, r);
+}
+
+async function main() {
+  const program = { chromium: '/usr/bin/chromium', firefox: '/usr/bin/firefox-esr' }[which];
+  if (!existsSync(program)) {
+    skip('everything', `${program} is not installed`);
+    return;
+  }
+  const profile = await mkdtemp(path.join(tmpdir(), 'sluice-browser-'));
+  const page = await pages();
+  let browser;
+  try {
+    browser = await (which === 'chromium' ? openChromium : openFirefox)(profile);
+    console.log(`# ${browser.version}`);
+    const only = process.env.SLUICE_BROWSER_ONLY;
+    const chosen = (list) => list.filter(([name]) => !only || name.includes(only));
+    for (const [name, what] of chosen(which === 'chromium' ? CHROMIUM : FIREFOX)) await plays(browser, page, name, what);
+    for (const [name, what] of chosen(BAD)) await refuses(browser, page, name, what);
+  } finally {
+    await browser?.close();
+    page.close();
+    await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+await main();
+console.log(`1..${count}`);
+process.exit(failed || !count ? 1 : 0);
