@@ -459,7 +459,8 @@ static int conclude(struct load_stats *stats, const struct scenario *sc, const s
   c.valid = stats_valid(sum, sc, &w);
   verdict[w.n < sizeof verdict - 1 ? w.n : sizeof verdict - 1] = 0;
   summary(sum, &c, verdict);
-  bool written = write_with(a->json, report_json, sum, &c) & write_with(a->hdr, report_hdr, sum, &c) & write_html(a->html, sum, &c);
+  bool json = write_with(a->json, report_json, sum, &c), hdr = write_with(a->hdr, report_hdr, sum, &c);
+  bool written = write_html(a->html, sum, &c) && json && hdr;
   free(sum);
   if (done.status || !written)
     return EXIT_FAILED;
