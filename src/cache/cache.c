@@ -1,9 +1,11 @@
 #include "cache/cache.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 // Memory is a log in regions. A block is placed behind the last one of the open region of its part; a full region waits in
 // its part's queue; emptying one means copying what earned it to the main part and handing the region back as a whole
@@ -55,6 +57,7 @@ struct cache {
   pthread_mutex_t lock;
   struct quiet *quiet;
   uint8_t *memory;
+  int fd; // of the memory file, or -1
   size_t memory_len, region_len;
   uint32_t region_nodes;
   struct region *regions;
@@ -162,6 +165,15 @@ static bool was_here(const struct cache *c, uint64_t hash) {
   return c->ghosts[hash >> 32 & c->ghost_mask] == (uint32_t)(hash | 1);
 }
 
+bool cache_peek(struct cache *c, struct cache_ref *out, uint64_t source_id, uint32_t segment, uint32_t len) {
+  struct cache_node *n = find(c, hash_of(source_id, segment), source_id, segment, len);
+  return n && use(out, n);
+}
+
+int cache_fd(const struct cache *c) { return c->fd; }
+
+uint64_t cache_offset(const struct cache *c, const struct cache_ref *ref) { return (uint64_t)(ref->data - c->memory); }
+
 enum cache_got cache_get(struct cache *c, struct cache_ref *out, uint64_t source_id, uint32_t segment, uint32_t len,
                          struct cache_waiter *w) {
   uint64_t hash = hash_of(source_id, segment);
@@ -173,6 +185,8 @@ enum cache_got cache_get(struct cache *c, struct cache_ref *out, uint64_t source
   n = find(c, hash, source_id, segment, len);
   if (n && use(out, n)) {
     got = CACHE_HIT;
+  } else if (n && !w) {
+    got = CACHE_BYPASS;
   } else if (n) {
     w->next = n->waiters;
     n->waiters = w;
@@ -256,10 +270,16 @@ static void forget(struct cache *c, struct cache_node *n) {
 static void region_left(struct quiet_item *item) {
   struct region *r = (struct region *)item;
   struct cache *c = r->cache;
+  bool empty = c->fd < 0 || !fallocate(c->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, r->base - c->memory, (off_t)c->region_len);
   pthread_mutex_lock(&c->lock);
+  c->num_leaving--;
+  if (!empty) { // its pages may be in flight: better to lose it than to write on them
+    r->state = REGION_LEAVING;
+    pthread_mutex_unlock(&c->lock);
+    return;
+  }
   r->state = REGION_FREE;
   c->num_free++;
-  c->num_leaving--;
   pthread_mutex_unlock(&c->lock);
 }
 
@@ -329,7 +349,16 @@ static uint32_t power_of_two(uint64_t n) {
   return p;
 }
 
-struct cache *cache_new(uint64_t size, struct quiet *q) {
+// Address space of n bytes over a memory file.
+static void *reserve_file(size_t n, int *fd) {
+  *fd = memfd_create("sluice-segments", MFD_CLOEXEC);
+  if (*fd < 0 || ftruncate(*fd, (off_t)n))
+    return NULL;
+  void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, *fd, 0);
+  return p == MAP_FAILED ? NULL : p;
+}
+
+static struct cache *make(uint64_t size, struct quiet *q, bool file) {
   size_t len = size / REGIONS_WANTED & ~(size_t)(REGION_MIN - 1);
   len = len < REGION_MIN ? REGION_MIN : len > REGION_MAX ? REGION_MAX : len;
   int num = size / len < 4 ? 4 : (int)(size / len);
@@ -341,9 +370,9 @@ struct cache *cache_new(uint64_t size, struct quiet *q) {
   uint32_t buckets = power_of_two(num_nodes / 2);
   *c = (struct cache){.quiet = q, .memory_len = len * (size_t)num, .region_len = len, .region_nodes = region_nodes,
                       .num_regions = num, .num_free = num, .open = {NONE, NONE}, .bucket_mask = buckets - 1,
-                      .ghost_mask = buckets - 1};
+                      .ghost_mask = buckets - 1, .fd = -1};
   pthread_mutex_init(&c->lock, NULL);
-  c->memory = reserve(c->memory_len);
+  c->memory = file ? reserve_file(c->memory_len, &c->fd) : reserve(c->memory_len);
   c->nodes = reserve(num_nodes * sizeof *c->nodes);
   c->regions = calloc((size_t)num, sizeof *c->regions);
   c->buckets = reserve(buckets * sizeof *c->buckets);
@@ -360,6 +389,9 @@ struct cache *cache_new(uint64_t size, struct quiet *q) {
   return c;
 }
 
+struct cache *cache_new(uint64_t size, struct quiet *q) { return make(size, q, false); }
+struct cache *cache_new_file(uint64_t size, struct quiet *q) { return make(size, q, true); }
+
 void cache_free(struct cache *c) {
   if (!c)
     return;
@@ -372,6 +404,8 @@ void cache_free(struct cache *c) {
     munmap(c->buckets, buckets * sizeof *c->buckets);
   if (c->ghosts)
     munmap(c->ghosts, buckets * sizeof *c->ghosts);
+  if (c->fd >= 0)
+    close(c->fd);
   free(c->regions);
   pthread_mutex_destroy(&c->lock);
   free(c);

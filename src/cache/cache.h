@@ -35,8 +35,18 @@ struct cache_counts {
 
 // cache_new takes `size` bytes of address space; pages are used as they fill. NULL: out of memory.
 struct cache *cache_new(uint64_t size, struct quiet *q);
+
+// cache_new_file is the same over a memory file, so that blocks can be sent with sendfile: at cache_offset of a reference.
+// A region that is emptied is punched out of the file: what the network stack still holds of it stays what it was.
+struct cache *cache_new_file(uint64_t size, struct quiet *q);
+int cache_fd(const struct cache *c); // -1: plain memory
+uint64_t cache_offset(const struct cache *c, const struct cache_ref *ref);
 void cache_free(struct cache *c); // no worker may be running. NULL is a no-op.
 
+// cache_peek is the hit alone: false when the block is not there, or not yet.
+bool cache_peek(struct cache *c, struct cache_ref *out, uint64_t source_id, uint32_t segment, uint32_t len);
+
+// cache_get: `w` NULL: do not wait, CACHE_BYPASS when somebody else is filling.
 enum cache_got cache_get(struct cache *c, struct cache_ref *out, uint64_t source_id, uint32_t segment, uint32_t len,
                          struct cache_waiter *w);
 

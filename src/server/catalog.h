@@ -94,6 +94,21 @@ struct plan_range track_piece(const struct protected_track *t, uint64_t off);
 int track_source(struct catalog *c, struct protected_track *t, struct bytes *out, uint64_t *src_off, uint64_t off,
                  struct obs_worker *m, struct cat_wait *w);
 
+// The cache of encrypted segments, for what many ask for at the same time: a piece in a memory file, ready for sendfile.
+struct hot {
+  int fd;
+  uint64_t off;
+  struct cache_ref ref;
+};
+enum hot_got {
+  HOT_NONE, // render as always
+  HOT_SEND, // the piece's bytes are at `off` of `fd` until the next quiet point
+  HOT_FILL, // asked for often: render the piece to ref.data, then hot_fill_done; then as HOT_SEND
+};
+enum hot_got catalog_hot(struct catalog *c, struct hot *out, const struct protected_track *t, struct plan_range piece,
+                         bool may_fill, struct obs_worker *m);
+void catalog_hot_done(struct catalog *c, struct hot *h, bool ok);
+
 // Holds. Drops may be called from any thread; the last one retires the thing.
 static inline void track_hold(struct protected_track *t) { atomic_fetch_add_explicit(&t->holds, 1, memory_order_relaxed); }
 static inline void text_hold(struct text_doc *d) { atomic_fetch_add_explicit(&d->holds, 1, memory_order_relaxed); }

@@ -10,6 +10,7 @@
 enum {
   KEEPER_BUSY_MS = 2,
   KEEPER_IDLE_MS = 100,
+  COOL_MS = 1000,
   EVICT_STEPS = 4096, // buckets the clock's hand moves in one turn
 };
 
@@ -261,9 +262,22 @@ static void set_gauges(struct catalog *c, const struct catalog_usage *u) {
   atomic_store_explicit(&m->entry_bytes, (int64_t)(u->index_bytes + u->text_bytes), memory_order_relaxed);
 }
 
+static void cool_down(struct catalog *c) {
+  uint64_t now = clock_mono_ms();
+  if (now - c->cooled_ms < COOL_MS)
+    return;
+  c->cooled_ms = now;
+  for (unsigned i = 0; i < HEAT_SLOTS; i++)
+    atomic_store_explicit(&c->heat[i], atomic_load_explicit(&c->heat[i], memory_order_relaxed) / 2, memory_order_relaxed);
+}
+
 static bool keep_house(struct catalog *c) {
   struct catalog_usage u;
   bool busy = cache_tend(c->cache);
+  if (c->hot) {
+    busy |= cache_tend(c->hot);
+    cool_down(c);
+  }
   catalog_usage(c, &u);
   set_gauges(c, &u);
   pthread_mutex_lock(&c->lock);

@@ -67,7 +67,8 @@ struct job {
   char key[ROUTE_PATH_MAX];
 };
 
-enum { QUEUE_JOBS = 4096, MAX_HELPERS = 64, ENTRY_BUCKETS = 1 << 17, ENTRIES_MAX = 1 << 18, BYPASS_BYTES = 128 << 20 };
+enum { QUEUE_JOBS = 4096, MAX_HELPERS = 64, ENTRY_BUCKETS = 1 << 17, ENTRIES_MAX = 1 << 18, BYPASS_BYTES = 128 << 20,
+       HEAT_SLOTS = 1 << 16 };
 
 struct catalog {
   pthread_mutex_t lock; // entries, settings, free tracks
@@ -77,7 +78,9 @@ struct catalog {
   _Atomic uint64_t revalidate_ms;
   struct sources *sources;
   struct epoch_store *epochs;
-  struct cache *cache;
+  struct cache *cache, *hot; // hot: encrypted segments, or NULL
+  _Atomic uint8_t *heat;     // how often pieces were asked for lately, by hash; halved every second
+  uint64_t cooled_ms;
   struct quiet *quiet;
   const struct aes_ops *ops;
   struct obs_worker *metrics; // shared adds

@@ -231,7 +231,13 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
     c->queue = reserve(QUEUE_JOBS * sizeof *c->queue);
     c->sources = sources_new(c->root_fd);
     c->settings = settings_new(o->config, o->keyring);
-    ok = (c->cache && c->buckets && c->queue && c->sources && c->settings) || config_fail(error, "out of memory");
+    if (o->config->cache_encrypted) {
+      c->hot = cache_new_file(o->config->cache_encrypted, o->quiet);
+      c->heat = calloc(HEAT_SLOTS, sizeof *c->heat);
+      if (!c->hot || !c->heat)
+        ok = config_fail(error, "cache_encrypted: out of memory");
+    }
+    ok = ok && ((c->cache && c->buckets && c->queue && c->sources && c->settings) || config_fail(error, "out of memory"));
   }
   ok = ok && start_threads(c, o->config, error);
   if (ok) {
@@ -285,6 +291,8 @@ void catalog_free(struct catalog *c) {
     settings_put(c->first);
   sources_free(c->sources);
   cache_free(c->cache);
+  cache_free(c->hot);
+  free((void *)(uintptr_t)c->heat);
   epoch_store_close(c->epochs);
   secret_alloc_free(&c->track_memory);
   if (c->buckets)

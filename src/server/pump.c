@@ -266,6 +266,55 @@ static enum pump_result fail(struct request *rq) {
   return PUMP_DONE;
 }
 
+// Rendered afresh into its place in the cache of encrypted segments.
+static bool hot_fill(struct request *rq, struct hot *h, struct plan_range piece) {
+  struct bytes src = {0};
+  uint64_t src_off = 0;
+  bool ok = source_of(rq, piece, &src, &src_off) == CAT_OK;
+  if (ok)
+    plan_render(&rq->track->plan, rq->w->s->ops, piece, src, src_off, h->ref.data);
+  catalog_hot_done(rq->w->s->catalog, h, ok);
+  if (ok)
+    count_rendered(rq, (size_t)piece.len);
+  return ok;
+}
+
+// Sends from the cache of encrypted segments what is there. PUMP_DONE with *used false: nothing is, or it could not be taken now.
+static enum pump_result hot_send(struct request *rq, bool *used) {
+  struct worker *w = rq->w;
+  struct plan_range *r = &rq->ranges[rq->range];
+  struct hot h;
+  *used = false;
+  if (!w->s->first->cache_encrypted || rq->body != BODY_TRACK || rq->conn->tls || rq->waiting || rq->source_status || rq->ask_again)
+    return PUMP_DONE;
+  struct plan_range piece = track_piece(rq->track, r->off);
+  bool whole = r->off == piece.off && r->len >= piece.len;
+  enum hot_got got = catalog_hot(w->s->catalog, &h, rq->track, piece, whole, w->m);
+  if (got == HOT_NONE || (got == HOT_FILL && !hot_fill(rq, &h, piece)))
+    return PUMP_DONE;
+  *used = true;
+  uint32_t lit = rq->lit_len - rq->lit_at;
+  if (lit) {
+    ssize_t n = w->io->v->send(w->io, rq->conn->fd, rq->lit + rq->lit_at, lit, true);
+    if (n < 0)
+      return send_failed(rq, n);
+    note_sent(rq, (size_t)n);
+    rq->lit_at += (uint32_t)n;
+    if ((uint32_t)n < lit)
+      return blocked(rq);
+    rq->lit_at = rq->lit_len = 0;
+  }
+  uint64_t skip = r->off - piece.off, left = piece.len - skip;
+  left = left < r->len ? left : r->len;
+  ssize_t n = w->io->v->sendfile(w->io, rq->conn->fd, h.fd, h.off + skip, (size_t)left);
+  if (n < 0)
+    return send_failed(rq, n);
+  note_sent(rq, (size_t)n);
+  r->off += (uint64_t)n;
+  r->len -= (uint64_t)n;
+  return (uint64_t)n == left ? PUMP_DONE : blocked(rq);
+}
+
 enum pump_result pump(struct request *rq) {
   for (;;) {
     enum pump_result sent = PUMP_DONE;
@@ -281,7 +330,9 @@ enum pump_result pump(struct request *rq) {
       if (rq->multipart)
         respond_part(rq);
     } else if (rq->range < rq->num_ranges) {
-      enum fill f = fill(rq);
+      bool used;
+      sent = hot_send(rq, &used);
+      enum fill f = used || sent != PUMP_DONE ? FILL_OK : fill(rq);
       if (f == FILL_WAIT)
         return PUMP_BLOCKED;
       if (f == FILL_FAILED)

@@ -185,6 +185,14 @@ void text_drop(struct catalog *c, struct text_doc *d) {
 
 void block_free(struct block *b) { free(b); }
 
+enum hot_got catalog_hot(struct catalog *c, struct hot *out, const struct protected_track *t, struct plan_range piece,
+                         bool may_fill, struct obs_worker *m) {
+  (void)c, (void)out, (void)t, (void)piece, (void)may_fill, (void)m;
+  return HOT_NONE;
+}
+
+void catalog_hot_done(struct catalog *c, struct hot *h, bool ok) { (void)c, (void)h, (void)ok; }
+
 void catalog_stop(struct catalog *c) { (void)c; }
 
 int catalog_licence(struct catalog *c, struct writer *out, const struct route *r, struct bytes body, struct obs_worker *m) {

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""The cache of encrypted segments: the same bytes as without it, to fast and slow readers, while regions come and go: hot_test.py SLUICE"""
+import pathlib
+import random
+import re
+import socket
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge import synth  # noqa: E402
+from judge.server import Server  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+SECONDS = 5
+TRACKS = 12
+
+
+def hits(server):
+    text = server.admin("/metrics").body.decode()
+    return sum(int(v) for v in re.findall(r'cache="encrypted",result="hit"\} (\d+)', text))
+
+
+def slowly(server, path, pause):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect(("127.0.0.1", server.port))
+        s.sendall(f"GET {path} HTTP/1.1\r\nHost: judge.test\r\nConnection: close\r\n\r\n".encode())
+        data = bytearray()
+        while piece := s.recv(16384):
+            data += piece
+            time.sleep(pause)
+    return bytes(data).partition(b"\r\n\r\n")[2]
+
+
+def main():
+    tap = Tap()
+    with tempfile.TemporaryDirectory(prefix="sluice-hot-") as work:
+        media = pathlib.Path(work) / "media"
+        for n in range(TRACKS):
+            (media / f"a{n}").mkdir(parents=True)
+            source = bytearray(synth.plain(300 + n)[0])
+            (media / f"a{n}" / "t.mp4").write_bytes(bytes(source))
+        paths = [f"/a{n}/{scheme}/1/t.mp4" for n in range(TRACKS) for scheme in ("cenc", "cbcs")]
+        with Server(sys.argv[1], media, "--segment-target", "0") as server:
+            want = {p: server.get(p).body for p in paths}
+            tap.equal(hits(server), 0, "off: no hit")
+            state = server.state / "derive.secret"
+            secret = state.read_bytes()
+        keys = pathlib.Path(work) / "keys"
+        keys.mkdir()
+        (keys / "derive.secret").write_bytes(secret)
+        with Server(sys.argv[1], media, "--segment-target", "0", "--cache-encrypted", "1M", state=keys) as server:
+            wrong, served, end = [], [0], time.monotonic() + SECONDS
+
+            def fast(seed):
+                r, c = random.Random(seed), server.client()
+                while time.monotonic() < end:
+                    p = r.choice(paths[:6] if r.random() < 0.8 else paths)
+                    body = c.get(p).body
+                    served[0] += 1
+                    if body != want[p]:
+                        wrong.append(p)
+
+            def slow(seed):
+                r = random.Random(seed)
+                while time.monotonic() < end:
+                    p = r.choice(paths[:6])
+                    if slowly(server, p, r.random() * 0.01) != want[p]:
+                        wrong.append(f"slow {p}")
+
+            threads = [threading.Thread(target=f, args=(n,)) for n in range(3) for f in (fast, slow)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            tap.ok(not wrong and served[0] > 20, f"{served[0]} responses are what they are without the cache", wrong[:5])
+            tap.ok(hits(server) > 20, f"on: {hits(server)} hits")
+            size = len(want[paths[0]])
+            c = server.client()
+            for _ in range(50):
+                first, last = sorted(random.sample(range(size), 2))
+                r = c.get(paths[0], headers={"Range": f"bytes={first}-{last}"})
+                if r.body != want[paths[0]][first:last + 1]:
+                    wrong.append(f"{first}-{last}")
+            tap.ok(not wrong, "ranges of hot files", wrong[:5])
+            server.admin("/rotate?scope=a0&revoke=1", "POST")
+            tap.equal(server.get(paths[0]).status, 410, "a revoked epoch is gone at once, hot or not")
+            tap.equal(server.stop(), 0, "and it ends in good order")
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()
