@@ -46,7 +46,7 @@ static enum err on_enter(void *ctx, const struct box *b, uint32_t depth, uint32_
     struct diag diag = {0};
     struct trex_defaults trex[MAX_TREX];
     uint32_t num = samples_trex(trex, bytes_of(s->file.p + b->pos, (size_t)b->len));
-    enum err e = samples_of_moof(&v, bytes_of(s->file.p + b->pos, (size_t)b->len), b->pos, trex, num, &diag);
+    enum err e = samples_of_moof(&v, bytes_of(s->file.p + b->pos, (size_t)b->len), b->pos, 0, trex, num, &diag);
     if (e ? diag.err != e : diag.err != ERR_OK)
       abort();
   }

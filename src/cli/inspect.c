@@ -17,6 +17,7 @@ enum { MAX_PAYLOAD = 1 << 26, TEXT_ENTRIES = 4, TEXT_HEX = 32, DEPTH = LIMIT_DEP
 
 struct inspector {
   struct window *win;
+  const struct media_source *media;
   bool json, all;
   struct trex_defaults trex[MAX_TREX];
   uint32_t num_trex;
@@ -214,6 +215,9 @@ static void on_sample(void *ctx, const struct sample_info *s) {
 
 static enum err on_moof(struct inspector *in, const struct box *b) {
   const uint8_t *p;
+  uint64_t part_start = 0;
+  for (uint32_t i = 0; i < in->media->num_parts && in->media->part_ends[i] <= b->pos; i++)
+    part_start = in->media->part_ends[i];
   struct samples_visitor v = {in, on_sample};
   enum err e = b->len > MAX_PAYLOAD ? ERR_LIMIT : window_get(in->win, &p, b->pos, (size_t)b->len);
   if (e)
@@ -221,7 +225,7 @@ static enum err on_moof(struct inspector *in, const struct box *b) {
   in->num_in_frag = 0;
   in->num_frags++;
   in->samples = json_array();
-  e = samples_of_moof(&v, bytes_of(p, (size_t)b->len), b->pos, in->trex, in->num_trex, &in->diag);
+  e = samples_of_moof(&v, bytes_of(p, (size_t)b->len), b->pos, part_start, in->trex, in->num_trex, &in->diag);
   json_array_append_new(in->fragments, json_pack("{s:I, s:o}", "moof_offset", (json_int_t)b->pos, "samples", in->samples));
   return e;
 }
@@ -351,6 +355,7 @@ static int inspect(const char *path, bool json, bool all) {
   alloc_heap_init(&heap, (size_t)1 << 30);
   struct window win = {.src = &m.src, .mem = &heap.base};
   in.win = &win;
+  in.media = &m;
   json_t *boxes = json_array();
   in.lists[0] = boxes;
   enum err e = tree_walk(&win, &v, &in.diag);

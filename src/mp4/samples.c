@@ -26,7 +26,7 @@ uint32_t samples_trex(struct trex_defaults out[MAX_TREX], struct bytes moov) {
 struct run_state {
   const struct samples_visitor *v;
   struct sample_info s; // of the next sample: defaults, place and time
-  uint64_t base, moof;
+  uint64_t base, moof, file_start;
   uint32_t default_size, default_duration;
 };
 
@@ -41,7 +41,7 @@ static enum err tfhd(struct run_state *k, struct bytes body, const struct trex_d
       k->default_size = trex[i].size;
       k->default_duration = trex[i].duration;
     }
-  k->base = flags & 1 ? rd_u64(&r) : flags & 0x020000 || first ? k->moof : last_data;
+  k->base = flags & 1 ? rd_u64(&r) + k->file_start : flags & 0x020000 || first ? k->moof : last_data;
   if (flags & 2)
     rd_skip(&r, 4);
   if (flags & 8)
@@ -93,10 +93,10 @@ static enum err traf(struct run_state *k, const struct box_trail *t, struct read
   return ERR_OK;
 }
 
-enum err samples_of_moof(const struct samples_visitor *v, struct bytes moof, uint64_t pos,
+enum err samples_of_moof(const struct samples_visitor *v, struct bytes moof, uint64_t pos, uint64_t file_start,
                          const struct trex_defaults *trex, uint32_t num_trex, struct diag *diag) {
   struct box_trail t = {.diag = diag, .base = pos};
-  struct run_state k = {.v = v, .moof = pos, .s.offset = pos};
+  struct run_state k = {.v = v, .moof = pos, .file_start = file_start, .s.offset = pos};
   struct reader r = rd_of(moof);
   struct box b, c;
   bool first = true;
