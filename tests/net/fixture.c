@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 struct fake_track {
@@ -215,6 +216,7 @@ int main(int argc, char **argv) {
       return 2;
     }
   struct config *c = config_load(NULL, &flags, &e);
+  prctl(PR_SET_PDEATHSIG, SIGKILL); // a test that breaks off leaves nothing behind
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, NULL);

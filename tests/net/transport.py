@@ -66,7 +66,7 @@ class Server:
                                      stdout=subprocess.PIPE, text=True)
         *ports, self.io = self.proc.stdout.readline().split()
         self.plain_port, self.port = int(ports[0]), int(ports[-1])
-        self.context = client_context()
+        self.context = client_context() if TLS else None
 
     def __enter__(self):
         return self
