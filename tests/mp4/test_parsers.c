@@ -1,6 +1,7 @@
 // Parsers on hand-made bytes: each rule of a clause, and each refusal.
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "mp4/codec.h"
 #include "mp4/describe.h"
@@ -188,6 +189,30 @@ Test(codec, refusals) {
     struct codec_info c;
     struct diag d = {0};
     cr_expect_eq(parse_entry(&c, rows[i].type, rows[i].box, rows[i].config, &d), rows[i].want, "row %zu: %s", i, d.what);
+  }
+}
+
+// Sound descriptions of QuickTime's version 1: 16 more bytes, and esds inside of wave.
+Test(init, quicktime) {
+  static const char *const names[] = {"ffmpeg-quicktime-aac", "ffmpeg-quicktime-alac"}, *const codecs[] = {"mp4a.40.2", "alac"};
+  for (int i = 0; i < 2; i++) {
+    char path[4096];
+    uint8_t moov[4096];
+    struct alloc_heap heap;
+    struct list edits = {0};
+    struct init_info info;
+    struct diag d = {0};
+    snprintf(path, sizeof path, "%s/../init/%s", getenv("MP4_CORPUS"), names[i]);
+    FILE *f = fopen(path, "rb");
+    cr_assert_not_null(f, "%s", path);
+    size_t n = fread(moov, 1, sizeof moov, f);
+    fclose(f);
+    alloc_heap_init(&heap, 1 << 20);
+    cr_expect_eq(init_parse(&info, &edits, &heap.base, bytes_of(moov, n), 20, &d), ERR_OK, "%s", d.what);
+    cr_expect_str_eq(info.codec.codecs, codecs[i]);
+    cr_expect_eq(info.codec.channels, 1u);
+    cr_expect_eq(info.codec.sample_rate, 44100u);
+    alloc_heap_free(&heap);
   }
 }
 
