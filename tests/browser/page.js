@@ -26,7 +26,7 @@ const players = {
     await player.attach(media);
     player.addEventListener('error', (e) => fail(`shaka ${e.detail.code} ${e.detail.message} ${e.detail.data}`));
     // A browser without a sound device still has all formats: only the choice among codecs is forced.
-    player.configure({ preferredAudioCodecs: job.codecs ? [job.codecs] : [], streaming: { retryParameters: { maxAttempts: 1 } } });
+    player.configure({ preferredAudio: job.codecs ? [{ codec: job.codecs }] : [], streaming: { retryParameters: { maxAttempts: 1 } } });
     await player.load(job.url);
     if (job.bandwidth) {
       const near = (t) => Math.abs(t.bandwidth - job.bandwidth);
