@@ -5,6 +5,8 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static struct quiet quiet;
 
@@ -125,6 +127,35 @@ Test(cache, memory_is_not_reused_before_the_reader_is_quiet) {
   quiet_leave(&quiet, 0);
   settle(c);
   cr_assert_eq(put(c, 1, 1001, LEN), CACHE_FILL);
+  cache_free(c);
+}
+
+Test(cache, over_a_file_blocks_stand_where_they_say_and_emptied_regions_take_no_room) {
+  enum { LEN = 50000 };
+  static uint8_t back[LEN];
+  struct stat st;
+  quiet_init(&quiet, 1);
+  struct cache *c = cache_new_file(2 << 20, &quiet);
+  struct cache_ref ref;
+  for (uint32_t i = 0; i < 400; i++) {
+    put(c, 3, i, LEN);
+    if (cache_peek(c, &ref, 3, i, LEN)) {
+      cr_assert_eq(pread(cache_fd(c), back, LEN, (off_t)cache_offset(c, &ref)), LEN);
+      cr_assert(holds_pattern(back, 3, i, LEN));
+    }
+    settle(c);
+    cr_assert_eq(fstat(cache_fd(c), &st), 0);
+    cr_assert_leq(st.st_blocks * 512, 2 << 20);
+  }
+  cr_assert_lt(st.st_blocks * 512, (2 << 20) - (200 << 10), "regions that were emptied still hold pages");
+  cr_assert_not(cache_peek(c, &ref, 3, 0, LEN));
+  struct cache_waiter w = {.ready = wake};
+  cr_assert_eq(cache_get(c, &ref, 4, 0, LEN, &w), CACHE_FILL);
+  struct cache_ref other;
+  cr_assert_eq(cache_get(c, &other, 4, 0, LEN, NULL), CACHE_BYPASS, "who does not want to wait does not");
+  cr_assert_not(cache_peek(c, &other, 4, 0, LEN));
+  cache_fill_done(c, &ref, false);
+  cr_assert_eq(woken, 0);
   cache_free(c);
 }
 
