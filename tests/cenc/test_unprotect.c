@@ -1,0 +1,212 @@
+// Protect and take the protection off again, over every structure that the synthesiser knows; and counter blocks.
+#include <criterion/criterion.h>
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cenc/plan.h"
+#include "cenc/unprotect.h"
+#include "mp4/box.h"
+#include "rewrite.h"
+#include "synth.h"
+
+enum { MEMORY = 256 << 20, BIG = 16 << 20 };
+
+static const uint8_t key[16] = "sixteen byte key";
+
+static const struct aes_ops *ops(void) {
+  const char *why;
+  return aes_ops_best(NULL, &why);
+}
+
+// A synthesised file with its index and what a plan needs. Lives until the test's process ends.
+struct made {
+  struct synth s;
+  struct alloc_heap heap;
+  struct track_index ix;
+  struct ix_segments segs;
+};
+
+static void make(struct made *m, const struct synth_options *o, uint8_t flip) {
+  struct bytes blob;
+  struct diag d = {0};
+  struct ix_identity id = {0};
+  synth_make(&m->s, o);
+  if (flip)
+    m->s.file[m->s.samples[0].pos] ^= flip;
+  id.size = m->s.len;
+  SHA256(m->s.file, m->s.len, id.digest);
+  struct bytes file = bytes_of(m->s.file, m->s.len);
+  struct mp4_source src = memory_source(&file, m->s.part_ends, m->s.num_parts);
+  alloc_heap_init(&m->heap, MEMORY);
+  cr_assert_eq(ix_build(&m->heap.base, &blob, &src, &id, &d), ERR_OK, "%s: %s", o->name, d.what);
+  cr_assert_eq(ix_open(&m->ix, blob, &d), ERR_OK);
+  uint32_t num = ix_segment_count(&m->ix, m->ix.h->timescale);
+  uint32_t *first = (uint32_t *)m->heap.base.get(&m->heap.base, ((size_t)num + 1) * sizeof *first);
+  ix_segment_fill(&m->ix, m->ix.h->timescale, first);
+  m->segs = (struct ix_segments){num, first};
+}
+
+static void unmake(struct made *m) {
+  synth_free(&m->s);
+  alloc_heap_free(&m->heap);
+}
+
+static uint8_t *render(struct made *m, enum scheme scheme, uint64_t *len) {
+  struct plan p;
+  struct protection prot = {.scheme = scheme, .kid = {1, 2, 3}};
+  ops()->key_init(&prot.key, key);
+  if (scheme == SCHEME_CENC)
+    cenc_iv_base(prot.iv, key, m->ix.h->identity.digest, m->ix.h->track_id);
+  else
+    cbcs_iv(prot.iv, key);
+  cr_assert_eq(plan_init(&p, &m->ix, &m->segs, &prot, NULL), ERR_OK);
+  uint8_t *out = (uint8_t *)malloc(p.total_len);
+  plan_render(&p, ops(), (struct plan_range){0, p.total_len}, bytes_of(m->s.file, m->s.len), 0, out);
+  *len = p.total_len;
+  return out;
+}
+
+static enum err decrypt(uint8_t *out, size_t *len, struct bytes file, uint8_t first_of_kid, struct diag *d) {
+  struct content_key k = {.kid = {first_of_kid, 2, 3}};
+  struct alloc_heap heap;
+  ops()->key_init(&k.key, key);
+  alloc_heap_init(&heap, MEMORY);
+  struct unprotect_input in = {.file = file, .keys = &k, .num_keys = 1, .ops = ops(), .mem = &heap.base};
+  enum err e = unprotect(out, len, &in, d);
+  alloc_heap_free(&heap);
+  return e;
+}
+
+Test(unprotect, every_structure_comes_back) {
+  for (const struct synth_options *o = synth_presets; o->name; o++) {
+    struct made m;
+    uint64_t clear_len, len;
+    make(&m, o, 0);
+    if (m.s.len > BIG) {
+      unmake(&m);
+      continue;
+    }
+    uint8_t *clear = render(&m, SCHEME_CLEAR, &clear_len);
+    for (int s = SCHEME_CENC; s < SCHEME_COUNT; s++) {
+      uint8_t *enc = render(&m, (enum scheme)s, &len), *out = (uint8_t *)malloc(len);
+      size_t out_len = 0;
+      struct diag d = {0};
+      cr_assert_eq(decrypt(out, &out_len, bytes_of(enc, len), 1, &d), ERR_OK, "%s: %s", o->name, d.what);
+      cr_assert_eq(out_len, clear_len, "%s", o->name);
+      cr_assert_eq(memcmp(out, clear, out_len), 0, "%s %s", o->name, scheme_name((enum scheme)s));
+      free(enc), free(out);
+    }
+    free(clear);
+    unmake(&m);
+  }
+}
+
+static const struct synth_options small = {.num_frags = 4, .samples_per_trun = 30, .min_size = 1, .max_size = 200, .name = "small"};
+
+Test(unprotect, refuses) {
+  struct made m;
+  uint64_t len;
+  size_t out_len = 77;
+  struct diag d = {0};
+  make(&m, &small, 0);
+  uint8_t *enc = render(&m, SCHEME_CENC, &len), *out = (uint8_t *)malloc(len);
+  cr_assert_eq(decrypt(out, &out_len, bytes_of(enc, len), 9, &d), ERR_NO_KEY);
+  cr_assert_str_eq(d.what, "no key for KID 01020300000000000000000000000000");
+  cr_assert_eq(decrypt(out, &out_len, bytes_of(m.s.file, m.s.len), 1, NULL), ERR_NOT_PROTECTED);
+  cr_assert_eq(decrypt(out, &out_len, bytes_of(enc, m.s.init_len / 2), 1, NULL), ERR_TRUNCATED);
+  cr_assert_eq(decrypt(out, &out_len, bytes_of(enc, 0), 1, NULL), ERR_MISSING);
+  cr_assert_eq(out_len, 77);
+  // An unknown scheme.
+  uint8_t *schm = (uint8_t *)memmem(enc, len, "schm", 4);
+  memcpy(schm + 8, "sve1", 4);
+  cr_assert_eq(decrypt(out, &out_len, bytes_of(enc, len), 1, NULL), ERR_UNSUPPORTED);
+  free(enc), free(out);
+  unmake(&m);
+}
+
+// Every truncation of a file: an error or a prefix, never more bytes than went in, never a crash.
+Test(unprotect, truncations) {
+  struct made m;
+  uint64_t len;
+  make(&m, &small, 0);
+  uint8_t *enc = render(&m, SCHEME_CBCS, &len), *out = (uint8_t *)malloc(len);
+  for (uint64_t n = 0; n < len; n += 1 + n / 200) {
+    uint8_t *exact = (uint8_t *)malloc(n ? n : 1);
+    size_t out_len = 0;
+    memcpy(exact, enc, n);
+    struct diag d = {0};
+    enum err e = decrypt(out, &out_len, bytes_of(exact, n), 1, &d);
+    cr_assert(e ? d.err == e && out_len == 0 : out_len <= n, "%zu", (size_t)n);
+    free(exact);
+  }
+  free(enc), free(out);
+  unmake(&m);
+}
+
+// Counter blocks: under one key, an IV belongs to one sample of one state of one file. Blocks within a sample count from 0
+// and a sample is shorter than 2^64 blocks, so distinct IVs are distinct counter blocks.
+struct ivs {
+  uint64_t *iv;
+  size_t num, cap;
+};
+
+static void collect(struct ivs *all, struct bytes body) {
+  struct reader r = rd_of(body);
+  struct box b;
+  while (box_next(&b, &r) == ERR_OK && b.len) {
+    if (b.type == FOURCC('m', 'o', 'o', 'f') || b.type == FOURCC('t', 'r', 'a', 'f')) {
+      collect(all, b.body);
+    } else if (b.type == FOURCC('s', 'e', 'n', 'c')) {
+      uint32_t num = load_be32(b.body.p + 4);
+      cr_assert_eq(b.body.n, 8 + 8 * (size_t)num);
+      for (uint32_t i = 0; i < num; i++) {
+        cr_assert_lt(all->num, all->cap);
+        all->iv[all->num++] = load_be64(b.body.p + 8 + 8 * (size_t)i);
+      }
+    }
+  }
+}
+
+static int by_value(const void *a, const void *b) {
+  uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+  return x < y ? -1 : x > y;
+}
+
+Test(counters, no_iv_twice_under_one_key) {
+  // Renditions of one asset share its key; each is replaced in place a few times, by one bit each time.
+  enum { RENDITIONS = 4, VERSIONS = 8, CAP = 1 << 18 };
+  struct ivs all = {.iv = (uint64_t *)malloc(CAP * sizeof(uint64_t)), .cap = CAP};
+  size_t samples = 0;
+  for (uint32_t r = 0; r < RENDITIONS; r++)
+    for (uint8_t v = 0; v < VERSIONS; v++) {
+      struct synth_options o = small;
+      struct made m;
+      uint64_t len;
+      o.num_frags = 40;
+      o.max_size = 100 * (r + 1);
+      make(&m, &o, (uint8_t)(v ? 1 << v : 0));
+      uint8_t *enc = render(&m, SCHEME_CENC, &len);
+      collect(&all, bytes_of(enc, len));
+      samples += m.ix.h->num_samples;
+      free(enc);
+      unmake(&m);
+    }
+  cr_assert_eq(all.num, samples);
+  qsort(all.iv, all.num, sizeof *all.iv, by_value);
+  for (size_t i = 1; i < all.num; i++)
+    cr_assert_neq(all.iv[i - 1], all.iv[i], "one IV for two samples");
+  free(all.iv);
+}
+
+Test(counters, iv_depends_on_key_digest_and_track) {
+  uint8_t digest[32] = {1}, other_key[16] = {9}, a[8], b[8];
+  cenc_iv_base(a, key, digest, 1);
+  cenc_iv_base(b, key, digest, 2);
+  cr_assert_arr_neq(a, b, 8);
+  cenc_iv_base(b, other_key, digest, 1);
+  cr_assert_arr_neq(a, b, 8);
+  digest[31] ^= 1;
+  cenc_iv_base(b, key, digest, 1);
+  cr_assert_arr_neq(a, b, 8);
+}
