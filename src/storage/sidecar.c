@@ -97,14 +97,35 @@ static bool same_parts(const struct media_source *m, const struct track_index *i
          !memcmp(ix->part_ends, m->part_ends, m->num_parts * sizeof *m->part_ends);
 }
 
+// A copy, not a mapping of the file: who overwrites or truncates a sidecar in place must not change, or take away, what
+// was checked.
+static void *read_copy(int fd, size_t n) {
+  void *map = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (map == MAP_FAILED)
+    return MAP_FAILED;
+  size_t at = 0;
+  while (at < n) {
+    ssize_t got = pread(fd, (char *)map + at, n - at, (off_t)at);
+    if (got < 0 && errno == EINTR)
+      continue;
+    if (got <= 0)
+      break;
+    at += (size_t)got;
+  }
+  if (at == n && !mprotect(map, n, PROT_READ))
+    return map;
+  munmap(map, n);
+  return MAP_FAILED;
+}
+
 static enum err map_place(struct index_file *out, struct media_source *m, const struct place *p, bool no_digest) {
   int fd = openat(p->dir_fd, p->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0)
     return errno == ENOENT ? ERR_NOT_FOUND : ERR_IO;
   struct stat st;
   void *map = MAP_FAILED;
-  if (!fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_size > 0)
-    map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (!fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_size > 0 && (uint64_t)st.st_size <= default_memory)
+    map = read_copy(fd, (size_t)st.st_size);
   close(fd);
   if (map == MAP_FAILED)
     return ERR_IO;

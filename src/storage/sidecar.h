@@ -70,7 +70,7 @@ struct index_options {
 
 enum index_origin { INDEX_SIDECAR, INDEX_BUILT };
 
-// An index with the memory behind it: a read-only mapping or the heap.
+// An index with the memory behind it: a read-only copy of the sidecar or the heap.
 struct index_file {
   struct track_index ix;
   enum index_origin origin;
@@ -82,7 +82,7 @@ struct index_file {
   struct alloc_heap heap;
 };
 
-// index_load maps the sidecar of `m` when it is whole and made from exactly this state of the source; else parses
+// index_load reads the sidecar of `m` when it is whole and made from exactly this state of the source; else parses
 // the source. m->id.digest is filled from either. The index does not depend on `m` afterwards.
 // Errors: those of ix_build, ERR_STALE when the source changes meanwhile.
 MUST_USE enum err index_load(struct index_file *out, struct media_source *m, const struct index_options *o,
