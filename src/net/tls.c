@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
+#include <openssl/sha.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <pthread.h>
@@ -219,9 +220,27 @@ static bool load_cert(SSL_CTX *ctx, const struct tls_files *f, char *why, size_t
   return true;
 }
 
+// A resumed session shows no certificate again: tickets must not outlive the authorities they were given under. The
+// session context is a digest of their file, so a reload that changes them makes clients show one anew.
+static bool bind_sessions(SSL_CTX *ctx, const char *file) {
+  static const char mode[] = "rbe";
+  uint8_t chunk[4096], digest[SHA256_DIGEST_LENGTH];
+  FILE *f = fopen(file, mode);
+  if (!f)
+    return false;
+  SHA256_CTX sha;
+  SHA256_Init(&sha);
+  for (size_t n; (n = fread(chunk, 1, sizeof chunk, f)) > 0;)
+    SHA256_Update(&sha, chunk, n);
+  bool ok = !ferror(f);
+  fclose(f);
+  SHA256_Final(digest, &sha);
+  return ok && SSL_CTX_set_session_id_context(ctx, digest, sizeof digest);
+}
+
 static bool load_client_ca(SSL_CTX *ctx, const char *file, char *why, size_t cap) {
   STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(file);
-  if (!names || !SSL_CTX_load_verify_locations(ctx, file, NULL)) {
+  if (!names || !SSL_CTX_load_verify_locations(ctx, file, NULL) || !bind_sessions(ctx, file)) {
     sk_X509_NAME_pop_free(names, X509_NAME_free);
     return fail(why, cap, "client authorities", file);
   }
