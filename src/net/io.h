@@ -29,7 +29,7 @@ struct io_op {
   // private to the backend
   struct io_op *next;
   int32_t fd;
-  uint8_t kind, armed, queued, events;
+  uint8_t kind, armed, queued, events, cancelling;
 };
 
 // A listening socket's properties; what accepted sockets inherit is set here once.

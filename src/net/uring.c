@@ -75,7 +75,7 @@ static void arm(struct io *io, struct io_op *op, int fd, uint8_t kind) {
   op->fd = fd;
   op->kind = kind;
   op->armed = 1;
-  op->queued = 0;
+  op->queued = op->cancelling = 0;
   op->next = NULL;
   start(self(io), op);
 }
@@ -139,6 +139,14 @@ static void starve(struct uring *u, struct io_op *op) {
   u->starved_tail = &op->next;
 }
 
+static void cancel_in_kernel(struct uring *u, struct io_op *op) {
+  struct io_uring_sqe *sqe = get_sqe(u);
+  if (!sqe)
+    return;
+  io_uring_prep_cancel(sqe, op, 0);
+  io_uring_sqe_set_data(sqe, NULL);
+}
+
 static void ur_cancel(struct io *io, struct io_op *op) {
   struct uring *u = self(io);
   if (!op->armed)
@@ -156,11 +164,8 @@ static void ur_cancel(struct io *io, struct io_op *op) {
     }
     return; // cancelled already
   }
-  struct io_uring_sqe *sqe = get_sqe(u);
-  if (!sqe)
-    return;
-  io_uring_prep_cancel(sqe, op, 0);
-  io_uring_sqe_set_data(sqe, NULL);
+  op->cancelling = 1;
+  cancel_in_kernel(u, op);
 }
 
 // on_cqe turns a completion into an event. An operation that stopped for the ring's own reasons is started again and
@@ -180,11 +185,16 @@ static void on_cqe(struct uring *u, struct io_op *op, int32_t res, uint32_t flag
       give_buffer(u, ev.buf);
   }
   if (!ev.more && op->kind == OP_RECV && res == -ENOBUFS) {
-    starve(u, op);
-    return;
+    if (!op->cancelling) {
+      starve(u, op);
+      return;
+    }
+    ev.res = -ECANCELED; // the cancellation finds nothing any more: this is the end
   }
   if (!ev.more && ((op->kind == OP_RECV && res > 0) || (op->kind == OP_ACCEPT && res >= 0))) {
     start(u, op);
+    if (op->cancelling) // the one under way was for the run that has just ended
+      cancel_in_kernel(u, op);
     ev.more = true;
   }
   op->armed = ev.more;
