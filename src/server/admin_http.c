@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { ADMIN_IN = 96 << 10, ADMIN_BODY = 64 << 10, ADMIN_OUT = 4 << 20, ADMIN_FDS = 16, ADMIN_TIMEOUT_S = 5 };
@@ -27,9 +28,16 @@ struct admin {
   uint8_t out[ADMIN_OUT];
 };
 
+static time_t seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec;
+}
+
 static bool write_all(int fd, const void *p, size_t n) {
   const uint8_t *at = p;
-  while (n) {
+  time_t end = seconds() + ADMIN_TIMEOUT_S;
+  while (n && seconds() <= end) {
     ssize_t r = send(fd, at, n, MSG_NOSIGNAL);
     if (r < 0 && errno == EINTR)
       continue;
@@ -38,7 +46,7 @@ static bool write_all(int fd, const void *p, size_t n) {
     at += r;
     n -= (size_t)r;
   }
-  return true;
+  return n == 0;
 }
 
 static bool respond(int fd, const struct http_parser *p, const struct admin_response *r) {
@@ -64,6 +72,11 @@ static void handle(struct admin *a, struct admin_response *r, const struct http_
   *r = (struct admin_response){.status = 405, .content_type = "text/plain", .body = wr_of(a->out, sizeof a->out)};
   if (p->method > HTTP_M_POST || p->chunked)
     return;
+  // Browsers name the page a POST comes from: no page may rotate keys with an operator's browser.
+  if (p->method == HTTP_M_POST && p->seen & 1u << HTTP_H_ORIGIN) {
+    r->status = 403;
+    return;
+  }
   admin_handle(a->s, r, &(struct admin_request){
                             .method = bytes_str(names[p->method]),
                             .path = target,
@@ -77,6 +90,7 @@ static bool one_request(struct admin *a, int fd, size_t *n, size_t *used) {
   struct http_parser p;
   struct admin_response r;
   enum http_parse what = HTTP_PARSE_MORE;
+  time_t end = seconds() + ADMIN_TIMEOUT_S; // of all of it: one that trickles must not keep others, or the end, waiting
   http_begin(&p);
   for (;;) {
     if (*n > p.fed)
@@ -85,7 +99,7 @@ static bool one_request(struct admin *a, int fd, size_t *n, size_t *used) {
       p.fail = 413;
     if (what == HTTP_PARSE_COMPLETE || p.fail)
       break;
-    ssize_t got = *n < sizeof a->in ? recv(fd, a->in + *n, sizeof a->in - *n, 0) : 0;
+    ssize_t got = *n < sizeof a->in && seconds() <= end ? recv(fd, a->in + *n, sizeof a->in - *n, 0) : 0;
     if (got <= 0)
       return false;
     *n += (size_t)got;
