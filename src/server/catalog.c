@@ -170,12 +170,18 @@ static void cache_ready(struct cache_waiter *cw) {
 }
 
 static int read_aside(struct catalog *c, struct protected_track *t, struct plan_range src, struct cat_wait *w) {
-  if (src.len > BYPASS_BYTES || atomic_load_explicit(&c->bypass_bytes, memory_order_relaxed) > BYPASS_BYTES - src.len)
+  // Counted before it is queued: what waits in the queue will take its memory too.
+  if (src.len > BYPASS_BYTES)
     return CAT_UNAVAILABLE;
+  if (atomic_fetch_add_explicit(&c->bypass_bytes, src.len, memory_order_relaxed) > BYPASS_BYTES - src.len) {
+    atomic_fetch_sub_explicit(&c->bypass_bytes, src.len, memory_order_relaxed);
+    return CAT_UNAVAILABLE;
+  }
   track_hold(t);
   if (push_job(c, JOB_BYPASS, NULL, (struct bytes){0},
                &(struct job){.wait = w, .track = t, .src_off = src.off, .src_len = (uint32_t)src.len}))
     return CAT_WAIT;
+  atomic_fetch_sub_explicit(&c->bypass_bytes, src.len, memory_order_relaxed);
   track_drop(c, t);
   return CAT_UNAVAILABLE;
 }

@@ -104,8 +104,10 @@ static void do_entry(struct catalog *c, const struct job *j) {
     wake_all(w);
   if (!mine)
     return;
+  // The generation first: what is made under settings that a reload replaces meanwhile must count as stale.
+  uint64_t generation = atomic_load(&c->generation);
   struct settings *st = settings_get(c);
-  uint64_t generation = atomic_load(&c->generation), negative_ms = st->config->negative_ttl;
+  uint64_t negative_ms = st->config->negative_ttl;
   struct made made;
   build_entry(c, &made, st, &e->route, old);
   settings_put(st);
@@ -176,7 +178,6 @@ static void do_bypass(struct catalog *c, const struct job *j) {
   j->wait->status = CAT_UNAVAILABLE;
   if (o) {
     uint8_t *bytes = (uint8_t *)(o + 1);
-    atomic_fetch_add_explicit(&c->bypass_bytes, j->src_len, memory_order_relaxed);
     *o = (struct own_block){{bytes, j->src_len, j->src_off}, c};
     enum err e = source_read(j->track->source, j->src_off, bytes, j->src_len);
     j->wait->status = read_status(c, j, e);
@@ -184,6 +185,8 @@ static void do_bypass(struct catalog *c, const struct job *j) {
       block_free(&o->pub);
     else
       j->wait->block = &o->pub;
+  } else {
+    atomic_fetch_sub_explicit(&c->bypass_bytes, j->src_len, memory_order_relaxed);
   }
   track_drop(c, j->track);
   j->wait->wake(j->wait);

@@ -133,6 +133,8 @@ static void text_free(struct full_text *t) {
   pthread_mutex_lock(&t->catalog->lock);
   t->catalog->text_bytes -= t->bytes;
   pthread_mutex_unlock(&t->catalog->lock);
+  if (t->pub.no_store) // a key
+    explicit_bzero((void *)(uintptr_t)t->pub.body.p, t->pub.body.n);
   free(t);
 }
 
