@@ -204,7 +204,11 @@ static enum step answer(struct conn *c, struct request *rq, enum req_result read
 static enum step refuse(struct conn *c, struct request *rq, unsigned status, size_t n) {
   rq->used = (uint32_t)n;
   rq->start_ns = c->w->io->v->now_ns(c->w->io);
-  rq->keep_alive = false;
+  rq->first_ns = rq->sent = 0; // request_start has not run: nothing of the request before may show
+  rq->method = rq->parser.method;
+  rq->head_only = rq->method == HTTP_M_HEAD;
+  rq->head_sent = rq->keep_alive = false;
+  rq->source_status = 0;
   respond_status(rq, status);
   return answer(c, rq, REQ_READY, n);
 }

@@ -54,7 +54,7 @@ static void begin(struct request *rq) {
   rq->first_ns = rq->sent = 0;
   rq->method = p->method;
   rq->head_only = p->method == HTTP_M_HEAD;
-  rq->head_sent = rq->multipart = false;
+  rq->head_sent = rq->multipart = rq->ask_again = false;
   rq->source_status = 0;
   rq->keep_alive = p->keep_alive && !w->draining && (limit == 0 || rq->conn->num_requests + 1 < limit);
   rq->conn->num_requests++;

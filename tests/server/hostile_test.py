@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""What an operator's accident or a hostile client must not do: hostile_test.py SLUICE"""
+import pathlib
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge import synth  # noqa: E402
+from judge.server import Server, free_port  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+FILE = "/a/cenc/1/t.mp4"
+
+
+def refused_after_head(tap, server):
+    """A refusal is a response of its own: with its body, whatever the request before it was."""
+    c = server.client()
+    c.socket.sendall(b"HEAD " + FILE.encode() + b" HTTP/1.1\r\nHost: h\r\n\r\n")
+    tap.equal(c.read(head=True).status, 200, "HEAD")
+    c.socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    r = c.read()
+    tap.equal((r.status, r.body), (400, b"400 Bad Request\n"), "a refusal behind it has its body")
+    c.close()
+
+
+def sidecar_cut(tap, binary, media):
+    """`cp` over a sidecar truncates the file that the server has open."""
+    with Server(binary, media) as server:  # writes it
+        server.get(FILE)
+    sidecar = media / "a" / "t.mp4.slx"
+    whole = sidecar.read_bytes()
+    with Server(binary, media) as server:
+        want = server.get(FILE).body
+
+        def serves(what):
+            try:
+                tap.ok(server.get(FILE).body == want, what)
+            except (EOFError, OSError) as e:
+                tap.ok(False, what, repr(e))
+
+        sidecar.write_bytes(b"")
+        serves("the sidecar is truncated in place: served all the same")
+        sidecar.write_bytes(bytes(len(whole)))
+        serves("the sidecar is overwritten in place: served all the same")
+
+
+def rotation_by_a_page(tap, server):
+    """Any page in an operator's browser can send this POST."""
+    with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+        s.sendall(b"POST /rotate?scope=&revoke=1 HTTP/1.1\r\nHost: h\r\nOrigin: https://evil.example\r\nContent-Length: 0\r\n\r\n")
+        tap.ok(s.recv(4096).startswith(b"HTTP/1.1 403 "), "a page cannot rotate keys")
+    tap.equal(server.get(FILE).status, 200, "no key was revoked")
+
+
+def slow_operator(tap, server):
+    """One who sends its request a byte at a time does not keep the admin listener from others for long."""
+    with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+        s.sendall(b"GET /live HTTP/1.1\r\nHost: h\r\nX: ")
+        end = time.monotonic() + 20
+        try:
+            while time.monotonic() < end:
+                s.sendall(b"y")
+                time.sleep(0.5)
+        except OSError:
+            pass
+        tap.ok(time.monotonic() < end, "cut off in time")
+    tap.equal(server.admin("/live").status, 200, "the next one is answered")
+
+
+def tickets_and_authorities(tap, binary, work, media):
+    """Tickets from before client certificates were required do not stand in for one."""
+    for name in ("server", "authority"):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                        "-subj", f"/CN={name}.test", "-keyout", f"{work}/{name}.key", "-out", f"{work}/{name}.pem"],
+                       check=True, capture_output=True)
+    port = free_port()
+    config = f"tls_listen: 127.0.0.1:{port}\ntls_certificate: {work}/server.pem\ntls_key: {work}/server.key\n"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def visit(session=None):
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=20), session=session) as s:
+            s.sendall(b"HEAD " + FILE.encode() + b" HTTP/1.1\r\nHost: h\r\n\r\n")
+            return s.recv(4096)[:12], s.session_reused, s.session
+
+    with Server(binary, media, config=config) as server:
+        _, _, session = visit()
+        status, resumed, session = visit(session)
+        tap.equal((status, resumed), (b"HTTP/1.1 200", True), "a ticket resumes")
+        (server.folder / "sluice.yaml").write_text(config + f"tls_client_ca: {work}/authority.pem\n")
+        server.signal(signal.SIGHUP)
+        tap.ok(server.wait_log("reloaded"), "reloaded with tls_client_ca")
+        try:
+            got = visit(session)[:2]
+        except (ssl.SSLError, ConnectionError) as e:
+            got = type(e).__name__
+        tap.ok(isinstance(got, str), "the ticket from before is no certificate", got)
+
+
+def main():
+    tap = Tap()
+    with tempfile.TemporaryDirectory(prefix="sluice-hostile-") as work:
+        media = pathlib.Path(work) / "media"
+        (media / "a").mkdir(parents=True)
+        (media / "a" / "t.mp4").write_bytes(synth.plain(20)[0])
+        with Server(sys.argv[1], media) as server:
+            refused_after_head(tap, server)
+            rotation_by_a_page(tap, server)
+            slow_operator(tap, server)
+        sidecar_cut(tap, sys.argv[1], media)
+        tickets_and_authorities(tap, sys.argv[1], pathlib.Path(work), media)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()
