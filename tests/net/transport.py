@@ -276,7 +276,8 @@ def refusals():
             expect((r.status, r.getheader("Allow")), (405, "GET, HEAD, OPTIONS"))
         r, body = ask(c, segment_path("now", 5, 1), "OPTIONS", Origin="http://x", Access_Control_Request_Method="GET")
         expect((r.status, r.getheader("Access-Control-Allow-Origin"), body), (204, "*", b""))
-        for text, status in ((b"GET / HTTP/1.1\r\n\r\n", 400), (b"\x00\x01\r\n\r\n", 400), (b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n", 501),
+        for text, status in ((b"GET / HTTP/1.1\r\n\r\n", 400), (b"\x00\x01\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: h\r\nX: a\x0bb\r\n\r\n", 400),
+                             (b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n", 501),
                              (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414), (b"GET / HTTP/2.5\r\nHost: h\r\n\r\n", 505),
                              (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
                              (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400)):
