@@ -1,6 +1,6 @@
 // The track index: everything about a clear fragmented audio track that does not depend on a key, in one flat,
 // position-independent, little-endian blob. The blob is built once (mp4/build.c), kept in memory or written
-// as the sidecar `.slx`, mapped read-only, and validated by ix_open before a byte of it is believed.
+// as the sidecar `.slx`, and validated by ix_open before a byte of it is believed.
 //
 // Addresses. The *source address space* is the file, or the concatenation of a folder's init.mp4 and its
 // *.m4s files in order (`parts`). Fragment positions (`pos`) count from the fragment's first byte.
