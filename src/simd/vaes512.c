@@ -206,7 +206,7 @@ static void list_fill(struct aes_list *l, const struct aes_cbc_seg *seg, size_t 
   size_t end = seg->num_lanes - *from > AES_LIST ? *from + AES_LIST : seg->num_lanes;
   l->num = 0;
   for (size_t i = *from; i < end; i += 8) {
-    __mmask8 valid = (__mmask8)_bzhi_u32(0xff, (unsigned)(end - i));
+    __mmask8 valid = (__mmask8)_bzhi_u32(0xff, end - i < 8 ? (unsigned)(end - i) : 8); // bzhi counts modulo 256
     __m512i v = _mm512_maskz_loadu_epi64(valid, seg->lanes + i), off = _mm512_and_si512(v, low);
     __m512i len = _mm512_srli_epi64(v, 32);
     __mmask8 whole = _mm512_mask_cmpge_epu64_mask(valid, len, block);

@@ -203,3 +203,40 @@ void check_large(struct check *c) {
     check_src_writable(c, true);
   }
 }
+
+// More samples than a kernel's list of jobs holds, and counts around the powers of two at which a counter or a mask
+// could run over: a segment of six seconds has some 280.
+void check_many(struct check *c) {
+  enum { MOST = 1025 };
+  static struct aes_lane lanes[MOST];
+  static uint32_t sizes[MOST];
+  static const size_t counts[] = {127, 128, 129, 255, 256, 257, 264, 281, 511, 512, 513, 520, 1024, MOST};
+  check_src_writable(c, true);
+  check_fill(c, c->src.p, ARENA);
+  for (size_t i = 0; i < sizeof counts / sizeof *counts && c->failures == 0; i++) {
+    size_t at = 77, len = 0, num = counts[i];
+    for (size_t n = 0; n < num; n++) {
+      sizes[n] = (uint32_t)check_below(c, 120);
+      lanes[n] = (struct aes_lane){(uint32_t)len, sizes[n]};
+      len += sizes[n];
+    }
+    aes_lane_order(lanes, num);
+    struct aes_cbc_seg want = {c->src.p + at, c->want.p + at, lanes, num}, got = {c->src.p + at, c->dst.p + at, lanes, num};
+    for (int how = 0; how < 2; how++) {
+      check_describe(c, "%zu samples in one segment%s", num, how ? ", decrypt" : "");
+      check_canary(c, at, len);
+      check_src_writable(c, false);
+      (how ? aes_ops_ref.cbc_decrypt : aes_ops_ref.cbc_encrypt)(&c->ref_key, c->iv, &want, 1);
+      (how ? c->ops->cbc_decrypt : c->ops->cbc_encrypt)(&c->key, c->iv, &got, 1);
+      check_same(c, at, len);
+    }
+    struct aes_ctr_seg ref = {.src = c->src.p + at, .dst = c->want.p + at, .sizes32 = sizes, .num = num, .iv = 5}, ours = ref;
+    ours.dst = c->dst.p + at;
+    check_describe(c, "%zu samples in one segment, ctr", num);
+    check_canary(c, at, len);
+    aes_ops_ref.ctr(&c->ref_key, &ref, 1);
+    c->ops->ctr(&c->key, &ours, 1);
+    check_same(c, at, len);
+    check_src_writable(c, true);
+  }
+}

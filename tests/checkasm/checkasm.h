@@ -56,6 +56,7 @@ void check_cbc_pattern(struct check *c);
 void check_ctr_pattern(struct check *c);
 void check_chain(struct check *c);
 void check_large(struct check *c);
+void check_many(struct check *c);
 
 // The choice of a table (checkasm/choice.c): returns NULL or what is wrong.
 const char *check_choice(void);

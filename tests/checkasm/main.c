@@ -95,6 +95,7 @@ static const struct {
     {"ctr bursts", check_ctr_bursts},       {"cbc pattern", check_cbc_pattern},
     {"ctr pattern", check_ctr_pattern},     {"chain and blocks", check_chain},
     {"large samples", check_large},
+    {"many samples", check_many},
 };
 enum { NUM_SECTIONS = sizeof sections / sizeof *sections };
 
