@@ -1,14 +1,12 @@
-#include "net/tls.h"
+#include "net/tls_set.h"
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
 #include <openssl/sha.h>
-#include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -23,14 +21,7 @@ struct tls_tickets {
   time_t made;
 };
 
-enum { MAX_CERTS = 64, MAX_OCSP = 1 << 16 };
-
-struct tls_set {
-  _Atomic unsigned refs; // its owner's, and one for each connection
-  unsigned num;
-  SSL_CTX *ctx[MAX_CERTS];
-  BIO_METHOD *bio;
-};
+enum { MAX_OCSP = 1 << 16 };
 
 // A connection's state is BoringSSL's. The struct exists only as a type of our own.
 static SSL *ssl_of(const struct tls_conn *c) { return (SSL *)(uintptr_t)c; }
@@ -122,9 +113,6 @@ static int on_name(SSL *ssl, int *alert, void *arg) {
 // for them it is the other way round.
 static const uint16_t suites_13[] = {SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_CHACHA20_POLY1305_SHA256, SSL_CIPHER_AES_256_GCM_SHA384};
 static const uint16_t suites_13_chacha[] = {SSL_CIPHER_CHACHA20_POLY1305_SHA256, SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_AES_256_GCM_SHA384};
-#define AES_12                                                                                                           \
-  "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
-#define CHACHA_12 "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 
 static enum ssl_select_cert_result_t on_hello(const SSL_CLIENT_HELLO *hello) {
   const uint8_t *p = hello->cipher_suites;
@@ -133,7 +121,7 @@ static enum ssl_select_cert_result_t on_hello(const SSL_CLIENT_HELLO *hello) {
     p += 2;
   if (n < 4 || !((p[0] == 0x13 && p[1] == 0x03) || (p[0] == 0xcc && (p[1] == 0xa8 || p[1] == 0xa9))))
     return ssl_select_cert_success;
-  bool ok = SSL_set1_tls13_ciphers(hello->ssl, suites_13_chacha, NULL, 3) && SSL_set_strict_cipher_list(hello->ssl, CHACHA_12 ":" AES_12);
+  bool ok = SSL_set1_tls13_ciphers(hello->ssl, suites_13_chacha, NULL, 3) && SSL_set_strict_cipher_list(hello->ssl, TLS_CHACHA_12 ":" TLS_AES_12);
   return ok ? ssl_select_cert_success : ssl_select_cert_error;
 }
 
@@ -190,7 +178,7 @@ static BIO_METHOD *make_bio(void) {
   return NULL;
 }
 
-static bool fail(char *why, size_t cap, const char *what, const char *file) {
+bool tls_fail(char *why, size_t cap, const char *what, const char *file) {
   uint32_t e = ERR_peek_last_error();
   const char *reason = e ? ERR_reason_error_string(e) : NULL;
   snprintf(why, cap, "%s %s: %s", what, file, reason ? reason : "cannot be used");
@@ -212,11 +200,11 @@ static bool load_ocsp(SSL_CTX *ctx, const char *file) {
 
 static bool load_cert(SSL_CTX *ctx, const struct tls_files *f, char *why, size_t cap) {
   if (!SSL_CTX_use_certificate_chain_file(ctx, f->cert))
-    return fail(why, cap, "certificate", f->cert);
+    return tls_fail(why, cap, "certificate", f->cert);
   if (!SSL_CTX_use_PrivateKey_file(ctx, f->key, SSL_FILETYPE_PEM) || !SSL_CTX_check_private_key(ctx))
-    return fail(why, cap, "private key", f->key);
+    return tls_fail(why, cap, "private key", f->key);
   if (f->ocsp && f->ocsp[0] && !load_ocsp(ctx, f->ocsp))
-    return fail(why, cap, "OCSP response", f->ocsp);
+    return tls_fail(why, cap, "OCSP response", f->ocsp);
   return true;
 }
 
@@ -242,7 +230,7 @@ static bool load_client_ca(SSL_CTX *ctx, const char *file, char *why, size_t cap
   STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(file);
   if (!names || !SSL_CTX_load_verify_locations(ctx, file, NULL) || !bind_sessions(ctx, file)) {
     sk_X509_NAME_pop_free(names, X509_NAME_free);
-    return fail(why, cap, "client authorities", file);
+    return tls_fail(why, cap, "client authorities", file);
   }
   SSL_CTX_set_client_CA_list(ctx, names);
   SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
@@ -256,7 +244,7 @@ static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
   static const uint8_t session_context[] = "sluice";
   // TLS 1.2 with forward secrecy and AEAD only; 1.3's suites are all of that kind.
   if (!SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) || !SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) ||
-      !SSL_CTX_set_strict_cipher_list(ctx, AES_12 ":" CHACHA_12) || !SSL_CTX_set1_tls13_ciphers(ctx, suites_13, NULL, 3) ||
+      !SSL_CTX_set_strict_cipher_list(ctx, TLS_AES_12 ":" TLS_CHACHA_12) || !SSL_CTX_set1_tls13_ciphers(ctx, suites_13, NULL, 3) ||
       !SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") ||
       !SSL_CTX_set_session_id_context(ctx, session_context, sizeof session_context - 1)) {
     SSL_CTX_free(ctx);
@@ -266,7 +254,7 @@ static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
   SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); // tickets only: nothing to share between workers or nodes
   SSL_CTX_set_ex_data(ctx, ticket_index, tickets);
-  SSL_CTX_set_ex_data(ctx, set_index, s);
+  tls_bind(ctx, s);
   SSL_CTX_set_tlsext_ticket_key_cb(ctx, on_ticket);
   SSL_CTX_set_select_certificate_cb(ctx, on_hello);
   SSL_CTX_set_tlsext_servername_callback(ctx, on_name);
@@ -274,20 +262,31 @@ static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
   return ctx;
 }
 
-struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const char *client_ca, struct tls_tickets *tickets,
-                            char *why, size_t why_cap) {
+struct tls_set *tls_set_alloc(void) {
   pthread_once(&indexes_once, make_indexes);
   struct tls_set *s = calloc(1, sizeof *s);
-  bool ok = s && num && num <= MAX_CERTS && (s->bio = make_bio());
+  if (s && !(s->bio = make_bio())) {
+    free(s);
+    return NULL;
+  }
   if (s)
     s->refs = 1;
+  return s;
+}
+
+void tls_bind(SSL_CTX *ctx, struct tls_set *s) { SSL_CTX_set_ex_data(ctx, set_index, s); }
+
+struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const char *client_ca, struct tls_tickets *tickets,
+                            char *why, size_t why_cap) {
+  struct tls_set *s = tls_set_alloc();
+  bool ok = s && num && num <= TLS_MAX_CERTS;
   if (!ok)
-    snprintf(why, why_cap, num > MAX_CERTS ? "more than %d certificates" : "TLS cannot be set up (%d certificates)",
-             num > MAX_CERTS ? MAX_CERTS : (int)num);
+    snprintf(why, why_cap, num > TLS_MAX_CERTS ? "more than %d certificates" : "TLS cannot be set up (%d certificates)",
+             num > TLS_MAX_CERTS ? TLS_MAX_CERTS : (int)num);
   for (unsigned i = 0; ok && i < num; i++) {
     s->ctx[i] = make_ctx(s, tickets);
     s->num = i + 1;
-    ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], why, why_cap) : fail(why, why_cap, "certificate", files[i].cert);
+    ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert);
     ok = ok && (!client_ca || !client_ca[0] || load_client_ca(s->ctx[i], client_ca, why, why_cap));
   }
   if (ok)
@@ -305,8 +304,8 @@ void tls_set_free(struct tls_set *s) {
   free(s);
 }
 
-struct tls_conn *tls_accept(struct tls_set *s) {
-  SSL *ssl = SSL_new(s->ctx[0]);
+SSL *tls_conn_new(struct tls_set *s, SSL_CTX *ctx) {
+  SSL *ssl = SSL_new(ctx);
   BIO *bio = BIO_new(s->bio);
   if (!ssl || !bio) {
     SSL_free(ssl);
@@ -315,8 +314,14 @@ struct tls_conn *tls_accept(struct tls_set *s) {
   }
   BIO_set_init(bio, 1);
   SSL_set_bio(ssl, bio, bio);
-  SSL_set_accept_state(ssl);
   atomic_fetch_add(&s->refs, 1);
+  return ssl;
+}
+
+struct tls_conn *tls_accept(struct tls_set *s) {
+  SSL *ssl = tls_conn_new(s, s->ctx[0]);
+  if (ssl)
+    SSL_set_accept_state(ssl);
   return (struct tls_conn *)(uintptr_t)ssl;
 }
 
@@ -343,8 +348,7 @@ static enum tls_result result_of(const SSL *ssl, int r) {
     return TLS_WANT;
   case SSL_ERROR_ZERO_RETURN:
     return TLS_ENDED;
-  default:
-    ERR_clear_error();
+  default: // the next call clears the queue of errors; until then tls_why can tell
     return TLS_FAILED;
   }
 }

@@ -42,6 +42,27 @@ enum {
 struct tls_conn *tls_accept(struct tls_set *s);
 void tls_free(struct tls_conn *c);
 
+// Clients. `ca`: PEM file of authorities, NULL: the system's bundle. `cert` and `key`: shown to servers that ask; NULL: none.
+// `no_verify` believes every server: for tools that measure, never where a secret travels.
+struct tls_client_files {
+  const char *ca, *cert, *key;
+  bool no_verify;
+};
+
+// tls_set_client reads the files: TLS 1.2 and 1.3, ALPN http/1.1. To free with tls_set_free.
+// NULL on failure, with one sentence in `why`.
+struct tls_set *tls_set_client(const struct tls_client_files *f, char *why, size_t why_cap);
+
+// tls_system_ca names the file that stands for "the system's bundle", NULL where none is found.
+const char *tls_system_ca(void);
+
+// tls_connect starts a client connection: `host`, a name or an address, is sent (names only) and checked against the
+// certificate. NULL: no memory, or not a host.
+struct tls_conn *tls_connect(struct tls_set *s, const char *host);
+
+// tls_why says in a few words why the call before, on this connection and thread, gave TLS_FAILED.
+void tls_why(const struct tls_conn *c, char *out, size_t cap);
+
 enum tls_result { TLS_OK, TLS_WANT, TLS_ENDED, TLS_FAILED };
 
 // tls_handshake goes on with the handshake: OK when done, WANT: more input. `out` may hold bytes to send in every case.

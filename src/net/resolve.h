@@ -1,0 +1,34 @@
+// Names to addresses without blocking the thread that asks: a helper thread calls getaddrinfo.
+#pragma once
+#include "net/io.h"
+#include <netinet/in.h>
+
+enum { RESOLVE_MAX = 8 };
+
+struct resolve_addr {
+  socklen_t len;
+  union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+  } u;
+};
+
+// One question, embedded in its owner; it stays in place until `done` was called.
+struct resolve {
+  const char *host; // a name or an address
+  uint16_t port;
+  void (*done)(struct resolve *q); // on io's thread, from run
+  int error;                       // of getaddrinfo (gai_strerror), 0: num > 0 addresses
+  unsigned num;
+  struct resolve_addr addr[RESOLVE_MAX];
+  struct resolve *next; // private
+  char name[256];       // private
+};
+
+struct resolver;
+// resolver_new starts a helper thread for the thread of `io`. NULL: no memory, descriptors or threads.
+struct resolver *resolver_new(struct io *io);
+void resolver_ask(struct resolver *r, struct resolve *q);
+// resolver_free: after the last run of io. Questions are forgotten; one that the system is still at is left to it.
+void resolver_free(struct resolver *r);

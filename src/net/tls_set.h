@@ -1,0 +1,30 @@
+// Inside of net/: what a set of certificates is, for the two files that make them (tls.c for servers, tls_client.c).
+#pragma once
+#include "net/tls.h"
+#include <openssl/ssl.h>
+#include <stdatomic.h>
+
+enum { TLS_MAX_CERTS = 64 };
+
+struct tls_set {
+  _Atomic unsigned refs; // its owner's, and one for each connection
+  unsigned num;
+  SSL_CTX *ctx[TLS_MAX_CERTS];
+  BIO_METHOD *bio;
+};
+
+// tls_set_alloc makes an empty set with one reference. NULL: no memory.
+struct tls_set *tls_set_alloc(void);
+
+// tls_bind ties a context to its set, so that connections find it.
+void tls_bind(SSL_CTX *ctx, struct tls_set *s);
+
+// tls_conn_new makes a connection of a context, over memory. NULL: no memory.
+SSL *tls_conn_new(struct tls_set *s, SSL_CTX *ctx);
+
+// tls_fail writes "what file: why" from the error queue, and returns false.
+bool tls_fail(char *why, size_t cap, const char *what, const char *file);
+
+#define TLS_AES_12                                                                                                       \
+  "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
+#define TLS_CHACHA_12 "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"

@@ -1,0 +1,28 @@
+"""Certificates for tests, made on the spot with the openssl command."""
+import pathlib
+import subprocess
+
+
+def _run(*argv):
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+class Authority:
+    """An authority of its own in `folder`: `ca` is its certificate; `issue` gives (certificate, key) files."""
+
+    def __init__(self, folder, name="authority"):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.name = name
+        self.ca, self.key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        _run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+             f"/CN={name}", "-keyout", str(self.key), "-out", str(self.ca), "-addext", "basicConstraints=critical,CA:TRUE")
+
+    def issue(self, name, alt="DNS:localhost,IP:127.0.0.1", days=2):
+        cert, key, request, ext = (self.folder / f"{name}.{e}" for e in ("crt", "key", "csr", "ext"))
+        _run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+             "-keyout", str(key), "-out", str(request))
+        ext.write_text(f"subjectAltName={alt}\nbasicConstraints=CA:FALSE\n")
+        _run("openssl", "x509", "-req", "-in", str(request), "-CA", str(self.ca), "-CAkey", str(self.key), "-CAcreateserial",
+             "-days", str(days), "-extfile", str(ext), "-out", str(cert))
+        return str(cert), str(key)
