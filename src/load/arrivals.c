@@ -45,3 +45,15 @@ double arrivals_expected(const struct rate_piece *pieces, size_t num_pieces) {
     sum += (pieces[i].from_per_s + pieces[i].to_per_s) / 2 * pieces[i].seconds;
   return sum;
 }
+
+double arrivals_time_of(const struct rate_piece *pieces, size_t num_pieces, double num) {
+  double start = 0;
+  for (size_t i = 0; i < num_pieces; i++) {
+    double area = pieces[i].seconds > 0 ? area_left(&pieces[i], 0) : 0;
+    if (num < area)
+      return start + solve(&pieces[i], 0, num);
+    num -= area;
+    start += pieces[i].seconds;
+  }
+  return -1;
+}

@@ -8,9 +8,59 @@
 
 enum { H_NONE, H_ETAG };
 
+struct client_out {
+  struct client_out *next;
+  uint32_t len, sent;
+  uint8_t bytes[CLIENT_REQUEST_MAX];
+};
+
+bool client_world_ready(struct client_world *w) {
+  if (!w->tls)
+    return true;
+  w->sealed = malloc(TLS_FLIGHT);
+  w->opened = malloc(TLS_RECORD);
+  return w->sealed && w->opened;
+}
+
+void client_world_free(struct client_world *w) {
+  while (w->free_outs) {
+    struct client_out *next = w->free_outs->next;
+    free(w->free_outs);
+    w->free_outs = next;
+  }
+  free(w->sealed);
+  free(w->opened);
+  w->sealed = w->opened = NULL;
+}
+
+// ---- requests that wait for their connection
+
+static bool keep_out(struct client *c, struct bytes b) {
+  struct client_out *o = c->w->free_outs;
+  if (o)
+    c->w->free_outs = o->next;
+  else if (!(o = malloc(sizeof *o)))
+    return false;
+  o->len = b.n < sizeof o->bytes ? (uint32_t)b.n : (uint32_t)sizeof o->bytes;
+  o->sent = 0;
+  memcpy(o->bytes, b.p, o->len);
+  c->out = o;
+  return true;
+}
+
+static void drop_out(struct client *c) {
+  if (!c->out)
+    return;
+  c->out->next = c->w->free_outs;
+  c->w->free_outs = c->out;
+  c->out = NULL;
+}
+
+// ---- parsing
+
 static int on_status_head(llhttp_t *p) {
   struct client *c = p->data;
-  c->response.status = (unsigned)p->status_code;
+  c->response.status = (uint16_t)p->status_code;
   c->response.content_length = p->flags & F_CONTENT_LENGTH ? p->content_length : UINT64_MAX;
   return c->was_head ? 1 : 0; // 1: no body follows
 }
@@ -23,18 +73,16 @@ static int on_field(llhttp_t *p, const char *at, size_t n) {
 
 static int on_value(llhttp_t *p, const char *at, size_t n) {
   struct client *c = p->data;
-  if (c->header == H_ETAG && n < sizeof c->response.etag) {
-    memcpy(c->response.etag, at, n);
-    c->response.etag[n] = 0;
-  }
+  if (c->header == H_ETAG && c->w->etag)
+    c->w->etag(c, bytes_of(at, n));
   return 0;
 }
 
 static int on_body(llhttp_t *p, const char *at, size_t n) {
   struct client *c = p->data;
   c->response.body_len += n;
-  if (c->body)
-    c->body(c, bytes_of(at, n));
+  if (c->w->body)
+    c->w->body(c, bytes_of(at, n));
   return c->stop ? HPE_USER : 0;
 }
 
@@ -50,21 +98,28 @@ static const llhttp_settings_t settings = {.on_headers_complete = on_status_head
                                            .on_body = on_body,
                                            .on_message_complete = on_complete};
 
-void client_init(struct client *c, struct io *io, const struct sockaddr *addr, socklen_t addr_len, char *out, uint32_t out_cap) {
-  *c = (struct client){.io = io, .addr = addr, .addr_len = addr_len, .fd = -1, .out = out, .out_cap = out_cap};
+// ---- the connection
+
+void client_init(struct client *c, struct client_world *w, void *owner) {
+  *c = (struct client){.w = w, .owner = owner, .fd = -1};
 }
 
 static void drop(struct client *c) {
-  if (c->fd < 0)
+  struct io *io = c->w->io;
+  drop_out(c);
+  if (c->fd < 0 || c->closing)
     return;
+  tls_free(c->tls);
+  c->tls = NULL;
+  c->connected = c->secured = c->served = c->broken = false;
   if (c->recv_armed)
-    c->io->v->cancel(c->io, &c->recv_op);
+    io->v->cancel(io, &c->recv_op);
   if (c->poll_armed)
-    c->io->v->cancel(c->io, &c->poll_op);
+    io->v->cancel(io, &c->poll_op);
   c->closing = c->recv_armed || c->poll_armed;
-  c->io->v->shutdown(c->io, c->fd, SHUT_RDWR);
+  io->v->shutdown(io, c->fd, SHUT_RDWR);
   if (!c->closing) {
-    c->io->v->close(c->io, c->fd);
+    io->v->close(io, c->fd);
     c->fd = -1;
   }
 }
@@ -77,26 +132,30 @@ static void after_drop(struct client *c) {
   if (!c->closing || c->recv_armed || c->poll_armed)
     return;
   c->closing = false;
-  c->io->v->close(c->io, c->fd);
+  c->w->io->v->close(c->w->io, c->fd);
   c->fd = -1;
-  if (c->busy)
+  if (c->busy || c->reopen)
     start(c);
+}
+
+static void report(struct client *c) {
+  struct client_response r = c->response;
+  c->busy = false;
+  c->w->done(c, &r);
 }
 
 static void finish(struct client *c) {
   bool again = c->response.whole && llhttp_should_keep_alive(&c->parser);
-  struct client_response r = c->response;
-  c->busy = false;
+  c->served = true;
   if (!again)
     drop(c);
-  c->done(c, &r);
+  report(c);
 }
 
 static void feed(struct client *c, struct bytes b) {
   if (!c->busy || c->closing)
     return;
-  if (!c->response.first_byte_ns)
-    c->response.first_byte_ns = c->io->v->now_ns(c->io);
+  c->any = true;
   enum llhttp_errno e = llhttp_execute(&c->parser, (const char *)b.p, b.n);
   if (c->response.whole || (e != HPE_OK && e != HPE_PAUSED))
     finish(c);
@@ -105,28 +164,75 @@ static void feed(struct client *c, struct bytes b) {
 // The peer's end, or a failure. A response that runs to the end of the connection is whole now.
 static void ended(struct client *c) {
   bool busy = c->busy;
-  if (busy && c->response.first_byte_ns && llhttp_finish(&c->parser) == HPE_OK && c->response.status)
+  if (busy && c->any && c->response.status && llhttp_finish(&c->parser) == HPE_OK)
     c->response.whole = true;
+  c->response.stale = busy && !c->any && c->served;
   drop(c);
-  if (!busy)
-    return;
-  struct client_response r = c->response;
-  c->busy = false;
-  c->done(c, &r);
+  if (busy)
+    report(c);
+}
+
+static void send_request(struct client *c);
+
+static bool send_sealed(struct client *c, const struct tls_io *t) {
+  ssize_t n = t->out_len ? c->w->io->v->send(c->w->io, c->fd, t->out, t->out_len, false) : 0;
+  return n == (ssize_t)t->out_len; // a few hundred bytes into an empty socket buffer: less is a broken connection
+}
+
+// Records: the handshake goes on, then what they hold goes to the parser. False: the connection has failed or is another.
+static bool feed_sealed(struct client *c, struct bytes b) {
+  struct client_world *w = c->w;
+  struct tls_io t = {.in = b.p, .in_len = b.n, .out = w->sealed, .out_cap = TLS_FLIGHT};
+  uint32_t which = c->opened;
+  if (!c->secured) {
+    enum tls_result r = tls_handshake(c->tls, &t);
+    if (!send_sealed(c, &t) || (r != TLS_OK && r != TLS_WANT)) {
+      w->tls_failures++;
+      return false;
+    }
+    if (r == TLS_WANT)
+      return true;
+    c->secured = true;
+    send_request(c);
+  }
+  while (c->opened == which && c->tls && !c->closing) {
+    size_t n = 0;
+    t.out_len = 0;
+    enum tls_result r = tls_read(c->tls, &t, w->opened, TLS_RECORD, &n);
+    if (!send_sealed(c, &t) || r == TLS_FAILED || r == TLS_ENDED)
+      return false;
+    if (r == TLS_WANT)
+      return true;
+    feed(c, bytes_of(w->opened, n));
+  }
+  return true;
+}
+
+static bool received(struct client *c, struct bytes b) {
+  if (c->closing)
+    return true;
+  if (c->tls)
+    return feed_sealed(c, b);
+  feed(c, b);
+  return true;
 }
 
 static void on_recv(struct io *io, struct io_op *op, const struct io_event *ev) {
   struct client *c = (struct client *)((char *)op - offsetof(struct client, recv_op));
+  uint32_t which = c->opened;
+  bool good = true;
   c->recv_armed = ev->more;
   if (ev->res > 0) {
-    feed(c, ev->data);
+    good = received(c, ev->data);
     io->v->recv_done(io, ev->buf);
   }
   if (c->closing) {
     after_drop(c);
     return;
   }
-  if (ev->res == 0 || (ev->res < 0 && ev->res != -ENOBUFS && ev->res != -EAGAIN && ev->res != -EINTR)) {
+  if (c->opened != which || c->fd < 0)
+    return; // this connection is over, and another may have begun
+  if (!good || ev->res == 0 || (ev->res < 0 && ev->res != -ENOBUFS && ev->res != -EAGAIN && ev->res != -EINTR)) {
     ended(c);
     return;
   }
@@ -138,10 +244,15 @@ static void arm_recv(struct client *c) {
     return;
   c->recv_op.done = on_recv;
   c->recv_armed = true;
-  c->io->v->recv(c->io, &c->recv_op, c->fd);
+  c->w->io->v->recv(c->w->io, &c->recv_op, c->fd);
 }
 
-static void send_some(struct client *c);
+static bool begin_tls(struct client *c) {
+  struct client_world *w = c->w;
+  struct tls_io t = {.out = w->sealed, .out_cap = TLS_FLIGHT};
+  c->tls = tls_connect(w->tls, w->tls_host);
+  return c->tls && tls_handshake(c->tls, &t) == TLS_WANT && send_sealed(c, &t);
+}
 
 static void on_poll(struct io *io, struct io_op *op, const struct io_event *ev) {
   (void)io, (void)ev;
@@ -153,35 +264,72 @@ static void on_poll(struct io *io, struct io_op *op, const struct io_event *ev) 
   }
   int err = 0;
   socklen_t len = sizeof err;
-  if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0 || err) {
+  bool fresh = !c->connected;
+  if (c->broken || getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0 || err) {
+    ended(c);
+    return;
+  }
+  c->connected = true;
+  if (fresh && c->w->tls && !begin_tls(c)) {
     ended(c);
     return;
   }
   arm_recv(c);
-  send_some(c);
+  send_request(c);
 }
 
 static void wait_writable(struct client *c) {
+  if (c->poll_armed)
+    return;
   c->poll_op.done = on_poll;
   c->poll_armed = true;
-  c->io->v->poll(c->io, &c->poll_op, c->fd, IO_POLL_OUT);
+  c->w->io->v->poll(c->w->io, &c->poll_op, c->fd, IO_POLL_OUT);
 }
 
-static void send_some(struct client *c) {
-  while (c->out_sent < c->out_len) {
-    ssize_t n = c->io->v->send(c->io, c->fd, c->out + c->out_sent, c->out_len - c->out_sent, false);
-    if (n == -EAGAIN || n == -ENOTCONN) {
+// Sends what waits in c->out, when the connection is ready for it.
+static void send_request(struct client *c) {
+  struct client_out *o = c->out;
+  if (!o || !c->connected || (c->tls && !c->secured))
+    return;
+  if (c->tls) {
+    struct tls_io t = {.out = c->w->sealed, .out_cap = TLS_FLIGHT};
+    bool good = tls_write(c->tls, &t, o->bytes, o->len) == o->len && send_sealed(c, &t);
+    c->broken = !good;
+    if (good)
+      drop_out(c);
+    else
+      wait_writable(c); // reported from its completion, never from inside a call
+    return;
+  }
+  while (o->sent < o->len) {
+    ssize_t n = c->w->io->v->send(c->w->io, c->fd, o->bytes + o->sent, o->len - o->sent, false);
+    if (n < 0) {
+      c->broken = n != -EAGAIN;
       wait_writable(c);
       return;
     }
-    if (n < 0) {
-      ended(c);
-      return;
-    }
-    c->out_sent += (uint32_t)n;
+    o->sent += (uint32_t)n;
   }
-  if (c->half && c->out_len)
-    c->io->v->shutdown(c->io, c->fd, SHUT_WR);
+  drop_out(c);
+  if (c->half)
+    c->w->io->v->shutdown(c->w->io, c->fd, SHUT_WR);
+}
+
+static void open_socket(struct client *c) {
+  int one = 1;
+  c->reopen = false;
+  c->opened++;
+  c->w->connects++;
+  c->fd = socket(c->w->addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (c->fd >= 0) {
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (c->slow_bytes) {
+      int small = 4096;
+      setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    }
+    (void)connect(c->fd, c->w->addr, c->w->addr_len);
+  }
+  wait_writable(c); // success and failure alike come through its completion
 }
 
 // Opens the socket when there is none and sends. Runs again when an old connection had to go first.
@@ -189,42 +337,49 @@ static void start(struct client *c) {
   if (c->closing)
     return;
   if (c->fd < 0) {
-    int one = 1;
-    c->fd = socket(c->addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0) {
-      wait_writable(c); // fails through its completion, like every other failure
-      return;
-    }
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (c->slow_bytes) {
-      int small = 4096;
-      setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    }
-    int r = connect(c->fd, c->addr, c->addr_len);
-    if (r != 0) {
-      wait_writable(c);
-      return;
-    }
+    open_socket(c);
+    return;
   }
-  arm_recv(c);
-  send_some(c);
+  if (c->connected) {
+    arm_recv(c);
+    send_request(c);
+  }
 }
 
-void client_send(struct client *c, uint32_t len, bool head) {
-  c->out_len = len;
-  c->out_sent = 0;
+void client_send(struct client *c, struct bytes request, bool head) {
   c->busy = true;
   c->was_head = head;
   c->header = H_NONE;
-  c->stop = c->half = false;
+  c->stop = c->half = c->any = false;
   c->response = (struct client_response){.content_length = UINT64_MAX};
   llhttp_init(&c->parser, HTTP_RESPONSE, &settings);
   c->parser.data = c;
-  start(c);
+  if (c->connected && !c->closing && !c->tls && !c->out) { // the usual case needs no buffer
+    arm_recv(c);
+    ssize_t n = c->w->io->v->send(c->w->io, c->fd, request.p, request.n, false);
+    if (n == (ssize_t)request.n)
+      return;
+    c->broken = n < 0 && n != -EAGAIN;
+    n = n < 0 ? 0 : n;
+    request = bytes_of(request.p + n, request.n - (size_t)n);
+    if (!keep_out(c, request))
+      c->broken = true;
+    wait_writable(c);
+    return;
+  }
+  drop_out(c);
+  if (keep_out(c, request))
+    start(c);
+}
+
+void client_open(struct client *c) {
+  c->reopen = c->closing;
+  if (c->fd < 0 && !c->closing)
+    open_socket(c);
 }
 
 void client_close(struct client *c) {
-  c->busy = false;
+  c->busy = c->reopen = false;
   drop(c);
 }
 
@@ -232,17 +387,22 @@ bool client_idle(const struct client *c) { return c->fd < 0 && !c->closing; }
 
 void client_read_slowly(struct client *c) {
   uint8_t buf[16384];
-  if (c->fd < 0 || c->closing || !c->busy)
+  if (c->fd < 0 || c->closing || !c->busy || !c->connected)
     return;
   ssize_t n = recv(c->fd, buf, c->slow_bytes < sizeof buf ? c->slow_bytes : sizeof buf, MSG_DONTWAIT);
-  if (n > 0)
-    feed(c, bytes_of(buf, (size_t)n));
-  else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+  uint32_t which = c->opened;
+  if (n > 0) {
+    if (!received(c, bytes_of(buf, (size_t)n)) && c->opened == which && !c->closing)
+      ended(c);
+  } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
     ended(c);
+  }
 }
 
 void client_half_close(struct client *c) {
+  if (c->w->tls)
+    return;
   c->half = true;
-  if (c->fd >= 0 && !c->closing && c->busy && c->out_sent == c->out_len)
-    c->io->v->shutdown(c->io, c->fd, SHUT_WR);
+  if (c->connected && !c->closing && c->busy && !c->out)
+    c->w->io->v->shutdown(c->w->io, c->fd, SHUT_WR);
 }

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 
 struct verifier;
+struct tls_set;
 
 struct load_run {
   const struct scenario *sc;
@@ -12,13 +13,15 @@ struct load_run {
   struct sockaddr_storage addr;
   socklen_t addr_len;
   char host[300];                 // Host header
+  struct tls_set *tls;            // NULL: plain
+  char tls_host[256];             // whom the certificate is to name
   const char *io;                 // "auto", "io_uring", "epoll"
   unsigned thread, num_threads;   // this one, of all threads of all processes
   uint64_t start_ns;              // CLOCK_MONOTONIC when second 0 is
   struct verifier *verifier;      // NULL: nothing is verified
   const char *const *paths;       // LOAD_RATE, LOAD_SATURATE, LOAD_IDLE: what is asked for
   uint32_t num_paths;
-  int log_fd;                     // request log, -1: none: "session ordinal path" a line
+  int log_fd;                     // request log, -1: none
   _Atomic bool *stop;             // set from outside: end now
   struct load_stats *stats;
 };

@@ -20,48 +20,118 @@ static double leave_time(struct rng *r, double scale, double duration_s) {
 
 static bool chance(struct listener *l, double p) { return rng_unit(&l->rng) < p; }
 
-static void set_path(const struct listener *l, struct listener_next *next, const char *path, double at_s) {
-  size_t n = strlen(path);
-  memcpy(next->path, path, n + 1);
-  if (l->sc->token_ttl_s > 0 && n + 32 < sizeof next->path)
-    snprintf(next->path + n, sizeof next->path - n, "?token=%lu.%lu", l->id, (uint64_t)((at_s > 0 ? at_s : 0) / l->sc->token_ttl_s));
-  next->at_s = at_s;
-  next->step = l->step;
-  next->act = ACT_REQUEST;
+// The request for `path`, due at `at_s`; the token is the one that the listener's own clock stands at.
+static void ask(const struct listener *l, struct listener_next *next, const char *path, double at_s) {
+  *next = (struct listener_next){.at_s = at_s, .path = path, .act = ACT_REQUEST, .step = l->step};
+  if (l->sc->token_ttl_s > 0)
+    next->token = (uint32_t)(l->clock_s / l->sc->token_ttl_s);
 }
 
-static void ask_master(struct listener *l, double now_s, struct listener_next *next) {
-  char path[PLAYLIST_MAX_URI];
+void listener_place(char out[PLAYLIST_MAX_URI], const struct listener *l, const struct listener_next *next) {
+  if (next->path)
+    snprintf(out, PLAYLIST_MAX_URI, "%s", next->path);
+  else
+    snprintf(out, PLAYLIST_MAX_URI, "/%s/%s/%s", l->sc->catalogue.names[l->asset], l->sc->scheme,
+             l->dash ? "manifest.mpd" : "master.m3u8");
+}
+
+void listener_path(struct writer *w, const struct listener *l, const struct listener_next *next) {
+  char place[PLAYLIST_MAX_URI];
+  listener_place(place, l, next);
+  wr_str(w, place);
+  if (l->sc->token_ttl_s > 0)
+    wr_fmt(w, "%ctoken=%lu.%u", strchr(place, '?') ? '&' : '?', l->id, next->token);
+}
+
+static void ask_master(struct listener *l, double at_s, struct listener_next *next) {
   l->step = STEP_MASTER;
-  snprintf(path, sizeof path, "/%s/%s/%s", l->sc->catalogue.names[l->asset], l->sc->scheme, l->dash ? "manifest.mpd" : "master.m3u8");
-  set_path(l, next, path, now_s);
+  ask(l, next, NULL, at_s);
 }
 
-static void begin_track(struct listener *l, const struct popularity *pop, double now_s, struct listener_next *next) {
+// The person stays until the music stops, but not beyond the end of the scenario.
+static void end_session(struct listener *l, struct listener_next *next, double at_s) {
+  l->step = STEP_DONE;
+  next->act = ACT_END;
+  next->at_s = fmin(at_s, l->sc->end_s);
+}
+
+static void begin_track(struct listener *l, const struct popularity *pop, double at_s, struct listener_next *next) {
   const struct scenario *sc = l->sc;
   l->asset = popularity_draw(pop, &l->rng);
   l->dash = sc->protocol == LOAD_DASH || (sc->protocol == LOAD_MIX && chance(l, 0.5));
   l->list = NULL;
   l->switching = false;
   l->playing = false;
-  l->begun_s = now_s;
+  l->begun_s = at_s;
   l->seg = l->fetched_after_start = l->tries = 0;
   l->rendition = UINT32_MAX;
-  ask_master(l, now_s, next);
+  if (l->clock_s >= sc->end_s) { // the scenario is over for this listener
+    end_session(l, next, at_s);
+    return;
+  }
+  ask_master(l, at_s, next);
 }
 
-void listener_begin(struct listener *l, const struct scenario *sc, const struct popularity *pop, uint64_t id, double now_s,
+// Who arrives in a piece of the shape that polls waits for the end of the last such piece in a row.
+static double poll_until(const struct scenario *sc, double at_s) {
+  double start = 0, until = 0;
+  for (uint32_t i = 0; i < sc->num_pieces; i++) {
+    double end = start + sc->pieces[i].seconds;
+    if (sc->poll_s[i] <= 0) {
+      if (at_s < end)
+        return until > at_s ? until : 0;
+      until = 0;
+    } else {
+      until = end;
+    }
+    start = end;
+  }
+  return until > at_s ? until : 0;
+}
+
+static double poll_every(const struct scenario *sc, double at_s) {
+  double end = 0;
+  for (uint32_t i = 0; i < sc->num_pieces; i++) {
+    end += sc->pieces[i].seconds;
+    if (at_s < end)
+      return sc->poll_s[i];
+  }
+  return 0;
+}
+
+// The next look at the release's manifest, or its first track when it is out. The clock stands at the poll just made.
+static void poll_or_play(struct listener *l, const struct popularity *pop, struct listener_next *next) {
+  double every = poll_every(l->sc, l->clock_s);
+  l->clock_s += every > 0 ? every : l->sc->end_s;
+  if (l->clock_s < l->drop_s) {
+    ask(l, next, NULL, l->clock_s);
+    next->if_none_match = l->conditional;
+    return;
+  }
+  l->clock_s = l->drop_s;
+  begin_track(l, pop, l->drop_s, next);
+}
+
+void listener_begin(struct listener *l, const struct scenario *sc, const struct popularity *pop, uint64_t id, double at_s,
                     struct listener_next *next) {
   *next = (struct listener_next){0};
-  *l = (struct listener){.id = id, .rng = rng_of(sc->seed, id), .sc = sc, .startup_s = -1};
+  *l = (struct listener){.id = id, .rng = rng_of(sc->seed, id), .sc = sc, .startup_s = -1, .clock_s = at_s};
   l->slow = chance(l, sc->slow_reader);
   l->aborts = chance(l, sc->abort_body);
   l->half_close = chance(l, sc->half_close);
   l->ranged = chance(l, sc->range);
   l->conditional = chance(l, sc->conditional);
   l->heads = chance(l, sc->head);
+  l->reconnects = chance(l, sc->reconnect);
   l->verified = chance(l, sc->verify_share);
-  begin_track(l, pop, now_s, next);
+  l->drop_s = poll_until(sc, at_s);
+  if (l->drop_s > 0) {
+    l->step = STEP_POLL;
+    l->dash = sc->protocol == LOAD_DASH;
+    ask(l, next, NULL, at_s);
+    return;
+  }
+  begin_track(l, pop, at_s, next);
 }
 
 uint32_t listener_pick(struct listener *l, uint32_t num) {
@@ -70,36 +140,61 @@ uint32_t listener_pick(struct listener *l, uint32_t num) {
   return l->rendition;
 }
 
-static void end_track(struct listener *l, const struct popularity *pop, double now_s, struct listener_next *next) {
+static void end_track(struct listener *l, const struct popularity *pop, double at_s, struct listener_next *next) {
   l->track++;
-  if (l->track < l->sc->tracks) {
-    begin_track(l, pop, now_s, next);
-  } else {
-    l->step = STEP_DONE;
-    next->act = ACT_END;
-  }
+  l->playing = false;
+  if (l->track < l->sc->tracks)
+    begin_track(l, pop, at_s, next);
+  else
+    end_session(l, next, at_s);
+}
+
+// The person leaves when the playhead gets there, not when the last segment arrives.
+static void leave_track(struct listener *l, const struct popularity *pop, double now_s, struct listener_next *next) {
+  double starts = l->list->start_s[l->seg], media = l->leave_s < starts ? l->leave_s : starts;
+  double at = l->origin_s + media;
+  l->played_s += fmax(0, fmin(media, l->sc->end_s - l->origin_s) - l->first_media_s);
+  l->clock_s = fmax(l->clock_s, l->clock_origin_s + media);
+  end_track(l, pop, at > now_s ? at : now_s, next);
+}
+
+void listener_cut(struct listener *l, double now_s) {
+  if (l->playing && l->list) // up to the playhead, which cannot be beyond what has arrived
+    l->played_s += fmax(0, fmin(now_s - l->origin_s, l->list->start_s[l->seg]) - l->first_media_s);
+  l->playing = false;
 }
 
 // When segment `seg` is due: at once until `ahead` segments are in, then when the playhead enters the segment that lies
 // `ahead` before it.
-static double due(const struct listener *l, double now_s) {
+static double due(struct listener *l, double now_s) {
   if (!l->playing || l->fetched_after_start < l->sc->ahead)
     return now_s;
   uint32_t back = l->seg >= l->sc->ahead ? l->seg - l->sc->ahead : 0;
+  l->clock_s = fmax(l->clock_s, l->clock_origin_s + l->list->start_s[back]);
   return l->origin_s + l->list->start_s[back];
+}
+
+static void pause_for(struct listener *l, double pause_s) {
+  l->origin_s += pause_s;
+  l->clock_origin_s += pause_s;
+}
+
+static void seek(struct listener *l, double now_s, double pause_s) {
+  listener_cut(l, now_s);
+  l->seg = (uint32_t)rng_below(&l->rng, l->list->num);
+  l->fetched_after_start = 0;
+  l->begun_s = now_s + pause_s;
+  l->clock_s += pause_s;
 }
 
 static void next_segment(struct listener *l, const struct popularity *pop, double now_s, struct listener_next *next) {
   double pause = 0;
+  bool sought = false;
   if (l->seg < l->list->num && l->playing) {
     if (chance(l, l->sc->pause))
       pause = rng_exp(&l->rng) * l->sc->pause_s;
-    if (chance(l, l->sc->seek)) {
-      l->seg = (uint32_t)rng_below(&l->rng, l->list->num);
-      l->playing = false;
-      l->fetched_after_start = 0;
-      l->begun_s = now_s + pause;
-    }
+    if ((sought = chance(l, l->sc->seek)))
+      seek(l, now_s, pause);
   }
   if (l->playing && l->seg + 1 < l->list->num && chance(l, l->sc->switch_rendition)) {
     l->rendition = UINT32_MAX; // drawn anew from a fresh look at the manifest; the position stays
@@ -107,17 +202,19 @@ static void next_segment(struct listener *l, const struct popularity *pop, doubl
     ask_master(l, now_s, next);
     return;
   }
-  bool left = l->seg >= l->list->num || (l->playing && l->list->start_s[l->seg] >= l->leave_s);
-  if (left) {
-    // The person leaves when the playhead gets there, not when the last segment arrives.
-    double at = l->playing ? l->origin_s + (l->leave_s < l->list->start_s[l->seg] ? l->leave_s : l->list->start_s[l->seg]) : now_s;
-    l->played_s += l->playing && at > l->begun_s ? at - l->begun_s : 0;
-    end_track(l, pop, at > now_s ? at : now_s, next);
+  if (l->seg >= l->list->num || (l->playing && l->list->start_s[l->seg] >= l->leave_s)) {
+    leave_track(l, pop, now_s, next);
     return;
   }
-  l->origin_s += pause;
+  if (!sought)
+    pause_for(l, pause);
+  double at = sought ? now_s + pause : due(l, now_s);
+  if (l->clock_s >= l->sc->end_s) {
+    end_session(l, next, at);
+    return;
+  }
   l->step = STEP_SEGMENT;
-  set_path(l, next, l->list->uris + l->list->uri_off[l->seg], due(l, now_s) + (l->playing ? 0 : pause));
+  ask(l, next, l->list->uris + l->list->uri_off[l->seg], at);
   next->head = l->heads && chance(l, 0.1);
 }
 
@@ -129,6 +226,7 @@ static void segment_arrived(struct listener *l, double now_s) {
     l->playing = true;
     l->startup_s = now_s - l->begun_s;
     l->origin_s = now_s - starts;
+    l->clock_origin_s = l->clock_s - starts;
     l->first_media_s = starts;
   } else if (now_s > l->origin_s + starts) {
     double late = now_s - (l->origin_s + starts);
@@ -142,31 +240,71 @@ static void segment_arrived(struct listener *l, double now_s) {
 
 static void retry_or_leave(struct listener *l, const struct popularity *pop, double now_s, struct listener_next *next) {
   l->errors++;
+  if (l->step == STEP_POLL) { // the next poll is the retry
+    poll_or_play(l, pop, next);
+    return;
+  }
   if (l->tries >= l->sc->retries) {
+    listener_cut(l, now_s);
     end_track(l, pop, now_s, next);
     return;
   }
   double wait = l->sc->retry_s * (double)((uint64_t)1 << (l->tries < 10 ? l->tries : 10));
   l->tries++;
-  next->act = ACT_REQUEST; // the same path again, still in `next`
+  next->act = ACT_REQUEST; // the same again, still in `next`
   next->at_s = now_s + wait * (0.5 + rng_unit(&l->rng));
+}
+
+// A second look at the segment that has just arrived: a part of it, or whether it is still the same. False: none.
+static bool look_again(struct listener *l, const struct listener_got *got, struct listener_next *next) {
+  const char *path = l->list->uris + l->list->uri_off[l->seg - 1];
+  if (l->ranged && got->body_len > 2 && chance(l, 0.25)) {
+    ask(l, next, path, got->now_s);
+    next->range = (uint8_t)(RANGE_CLOSED + rng_below(&l->rng, 3));
+    next->range_from = rng_below(&l->rng, got->body_len);
+    next->range_to = got->body_len - 1;
+    if (next->range == RANGE_CLOSED)
+      next->range_to = next->range_from + rng_below(&l->rng, got->body_len - next->range_from);
+    return true;
+  }
+  if (l->conditional && chance(l, 0.25)) {
+    ask(l, next, path, got->now_s);
+    next->if_none_match = true;
+    return true;
+  }
+  return false;
+}
+
+static void on_segment(struct listener *l, const struct popularity *pop, const struct listener_got *got, struct listener_next *next) {
+  if (next->head) { // now the real one
+    ask(l, next, l->list->uris + l->list->uri_off[l->seg], got->now_s);
+    return;
+  }
+  bool again = next->range || next->if_none_match;
+  if (!again) {
+    segment_arrived(l, got->now_s);
+    if (look_again(l, got, next))
+      return;
+  }
+  next_segment(l, pop, got->now_s, next);
 }
 
 void listener_on_response(struct listener *l, const struct popularity *pop, const struct listener_got *got,
                           struct listener_next *next) {
   l->requests++;
-  bool was_range = next->ranged, was_head = next->head;
-  next->ranged = next->head = false;
   if (!got->ok) {
     retry_or_leave(l, pop, got->now_s, next);
     return;
   }
   l->tries = 0;
-  switch (l->step) {
+  switch ((enum listener_step)l->step) {
+  case STEP_POLL:
+    poll_or_play(l, pop, next);
+    return;
   case STEP_MASTER:
     if (!l->dash) {
       l->step = STEP_MEDIA;
-      set_path(l, next, got->renditions->r[listener_pick(l, got->renditions->num)].uri, got->now_s);
+      ask(l, next, got->renditions[listener_pick(l, got->num_renditions)], got->now_s);
       return;
     }
     __attribute__((fallthrough)); // an MPD holds the list as well
@@ -174,33 +312,21 @@ void listener_on_response(struct listener *l, const struct popularity *pop, cons
     l->list = got->list;
     if (!l->switching)
       l->leave_s = leave_time(&l->rng, l->sc->skip_scale, l->list->start_s[l->list->num]);
+    else if (l->seg >= l->list->num)
+      l->seg = l->list->num - 1; // renditions need not have equally many segments
     l->switching = false;
     l->step = STEP_INIT;
-    set_path(l, next, l->list->init, got->now_s);
+    ask(l, next, l->list->init, got->now_s);
     return;
   case STEP_INIT:
     next_segment(l, pop, got->now_s, next);
     return;
   case STEP_SEGMENT:
-    if (was_head || was_range) { // an extra look at the segment: now the real one, or on
-      if (was_head) {
-        set_path(l, next, l->list->uris + l->list->uri_off[l->seg], got->now_s);
-        return;
-      }
-    } else {
-      segment_arrived(l, got->now_s);
-      if (l->ranged && got->body_len > 2 && chance(l, 0.25)) {
-        next->ranged = true;
-        next->range_from = rng_below(&l->rng, got->body_len);
-        next->range_to = next->range_from + rng_below(&l->rng, got->body_len - next->range_from);
-        next->at_s = got->now_s;
-        return; // the same path again, a part of it
-      }
-    }
-    next_segment(l, pop, got->now_s, next);
+    on_segment(l, pop, got, next);
     return;
   case STEP_DONE:
     break;
   }
   next->act = ACT_END;
+  next->at_s = got->now_s;
 }

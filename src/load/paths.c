@@ -9,7 +9,6 @@ struct fetch {
   struct body body;
   bool done, ok;
   unsigned status;
-  char out[SESSION_OUT];
 };
 
 static void on_body(struct client *c, struct bytes piece) {
@@ -25,12 +24,13 @@ static void on_done(struct client *c, const struct client_response *r) {
 }
 
 static enum err get(struct engine *e, struct fetch *f, const char *path, struct diag *diag) {
-  int n = snprintf(f->out, sizeof f->out, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: sluice-load\r\n\r\n", path, e->run->host);
+  char out[CLIENT_REQUEST_MAX];
+  int n = snprintf(out, sizeof out, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: sluice-load\r\n\r\n", path, e->run->host);
   f->body.n = 0;
   f->done = false;
-  if (n < 0 || (size_t)n >= sizeof f->out)
+  if (n < 0 || (size_t)n >= sizeof out)
     return diag_set(diag, ERR_LIMIT, 0, "the path %.80s… is too long", path);
-  client_send(&f->c, (uint32_t)n, false);
+  client_send(&f->c, bytes_of(out, (size_t)n), false);
   for (int i = 0; i < 1000 && !f->done; i++)
     if (!engine_wait(e, 10000000))
       return diag_set(diag, ERR_IO, 0, "the I/O backend failed");
@@ -64,14 +64,12 @@ enum err engine_paths(const struct load_run *run, struct alloc *mem, const char 
   struct fetch *f = calloc(1, sizeof *f);
   const struct scenario *sc = run->sc;
   struct media_list *lists = mem->get(mem, sc->catalogue.num * sizeof *lists);
-  e.io = io_new(run->io, NULL, why, sizeof why);
-  enum err err = !e.io ? diag_set(diag, ERR_IO, 0, "%s", why) : f && lists ? ERR_OK : diag_set(diag, ERR_NO_MEMORY, 0, NULL);
-  if (!err) {
-    client_init(&f->c, e.io, (const struct sockaddr *)&run->addr, run->addr_len, f->out, sizeof f->out);
-    f->c.done = on_done;
-    f->c.body = on_body;
-    f->c.owner = f;
-  }
+  e.clients = (struct client_world){.io = io_new(run->io, &(struct io_options){0}, why, sizeof why),
+                                    .addr = (const struct sockaddr *)&run->addr, .addr_len = run->addr_len,
+                                    .tls = run->tls, .tls_host = run->tls_host, .done = on_done, .body = on_body};
+  enum err err = !e.clients.io ? diag_set(diag, ERR_IO, 0, "%s", why) : f && lists && client_world_ready(&e.clients) ? ERR_OK : diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+  if (!err)
+    client_init(&f->c, &e.clients, f);
   uint32_t num = 0, longest = 0;
   for (uint32_t i = 0; !err && i < sc->catalogue.num; i++) {
     err = segments_of(&e, f, &lists[i], mem, sc->catalogue.names[i], diag);
@@ -86,11 +84,13 @@ enum err engine_paths(const struct load_run *run, struct alloc *mem, const char 
     for (uint32_t i = 0; i < sc->catalogue.num; i++)
       if (k < lists[i].num)
         out[n++] = lists[i].uris + lists[i].uri_off[k];
-  if (e.io && f) {
+  if (e.clients.io && f && f->c.w) {
     client_close(&f->c);
-    engine_wait(&e, 1000000);
+    for (int i = 0; i < 10 && !client_idle(&f->c); i++)
+      engine_wait(&e, 1000000);
   }
-  io_free(e.io);
+  io_free(e.clients.io);
+  client_world_free(&e.clients);
   if (f)
     free(f->body.p);
   free(f);

@@ -14,24 +14,45 @@ struct plain {
 };
 
 // The path of request `n`: cycling for saturation, like wrk with a list; drawn for the rate mode.
-static void choose_path(struct plain *p, struct session *s, uint64_t n) {
+static const char *choose_path(struct plain *p, uint64_t n) {
   const struct load_run *run = p->e->run;
-  uint64_t i = run->sc->mode == LOAD_RATE ? rng_below(&p->rng, run->num_paths) : n % run->num_paths;
-  snprintf(s->next.path, sizeof s->next.path, "%s", run->paths[i]);
+  return run->paths[run->sc->mode == LOAD_RATE ? rng_below(&p->rng, run->num_paths) : n % run->num_paths];
 }
 
+static void hand_over(struct plain *p, struct session *s) {
+  char out[CLIENT_REQUEST_MAX];
+  struct writer w = wr_of(out, sizeof out);
+  wr_str(&w, "GET ");
+  wr_str(&w, s->next.path);
+  wr_str(&w, " HTTP/1.1\r\nHost: ");
+  wr_str(&w, p->e->run->host);
+  wr_str(&w, "\r\nUser-Agent: sluice-load\r\n\r\n");
+  engine_log(p->e, p->e->run->thread, s->ordinal, bytes_of(out, w.n));
+  client_send(&s->c, bytes_of(out, w.n), false);
+}
+
+// The generator's own lag: what lies between the moment at which the request could have been sent, because it was due and a
+// connection was free, and the moment at which it was.
 static void ask(struct plain *p, struct session *s, double due_s, double now_s) {
+  double could_s = due_s > s->free_s ? due_s : s->free_s;
   s->next.at_s = due_s;
+  s->next.path = choose_path(p, p->next);
   s->sent_s = now_s;
-  choose_path(p, s, p->next++);
-  hist_record(&p->e->st->lag, now_s > due_s ? (uint64_t)((now_s - due_s) * 1e6) : 0);
-  client_send(&s->c, engine_write_request(s), false);
+  s->waiting = true;
+  s->ordinal = (uint32_t)p->next++;
+  hist_record(&p->e->st->lag, now_s > could_s ? (uint64_t)((now_s - could_s) * 1e6) : 0);
+  hand_over(p, s);
 }
 
-// When request `n` of this thread is due: requests of all threads interleave to the whole rate.
+// When request `n` of this thread is due: requests of all threads interleave to the whole rate, or follow the shape.
 static double due_of(const struct plain *p, uint64_t n) {
   const struct load_run *run = p->e->run;
-  return ((double)n * run->num_threads + run->thread) / run->sc->rate;
+  const struct scenario *sc = run->sc;
+  double number = (double)n * run->num_threads + run->thread;
+  if (!sc->num_pieces)
+    return number / sc->rate;
+  double at = arrivals_time_of(sc->pieces, sc->num_pieces, number);
+  return at < 0 ? sc->seconds : at;
 }
 
 static void on_done(struct client *c, const struct client_response *r) {
@@ -39,6 +60,13 @@ static void on_done(struct client *c, const struct client_response *r) {
   struct plain *p = s->plain;
   struct engine *e = p->e;
   double now = engine_now(e);
+  if (r->stale) {
+    e->st->resent++;
+    hand_over(p, s);
+    return;
+  }
+  s->waiting = false;
+  s->free_s = now;
   engine_count(e, r, r->whole && r->status == 200, s->next.at_s, s->sent_s, now);
   p->done++;
   if (e->run->sc->mode == LOAD_SATURATE && now < e->run->sc->seconds && !*e->run->stop) {
@@ -63,41 +91,57 @@ static void ask_what_is_due(struct plain *p, double now_s) {
   }
 }
 
+static void init_sessions(struct plain *p) {
+  struct engine *e = p->e;
+  e->clients.done = on_done;
+  for (uint32_t i = 0; i < e->num_sessions; i++) {
+    struct session *s = &e->sessions[i];
+    *s = (struct session){.e = e, .plain = p, .next_free = p->idle};
+    client_init(&s->c, &e->clients, s);
+    p->idle = s;
+  }
+  atomic_store_explicit(&e->st->active, e->num_sessions, memory_order_relaxed);
+}
+
+// What is still open, and what was never even asked, is late by what it has waited: a server that hangs cannot hide.
+static void count_the_rest(struct plain *p, double now_s) {
+  struct engine *e = p->e;
+  const struct scenario *sc = e->run->sc;
+  uint64_t before = e->st->unanswered;
+  if (sc->mode == LOAD_SATURATE)
+    return; // closed: it ends with requests under way
+  for (uint32_t i = 0; i < e->num_sessions; i++)
+    if (e->sessions[i].waiting)
+      engine_unanswered(e, e->sessions[i].next.at_s, e->sessions[i].sent_s, now_s);
+  for (; sc->mode == LOAD_RATE && due_of(p, p->next) < sc->seconds && due_of(p, p->next) <= now_s; p->next++)
+    engine_unanswered(e, due_of(p, p->next), due_of(p, p->next), now_s);
+  uint64_t more = e->st->unanswered - before;
+  e->st->by_error[LOAD_ERR_TIMEOUT] += more;
+  atomic_fetch_add_explicit(&e->st->errors, more, memory_order_relaxed);
+}
+
 enum err engine_run_plain(struct engine *e, struct diag *diag) {
   const struct scenario *sc = e->run->sc;
   struct plain p = {.e = e, .rng = rng_of(sc->seed, e->run->thread)};
-  for (uint32_t i = 0; i < e->num_sessions; i++) {
-    struct session *s = &e->sessions[i];
-    client_init(&s->c, e->io, (const struct sockaddr *)&e->run->addr, e->run->addr_len, s->out, sizeof s->out);
-    s->c.done = on_done;
-    s->c.owner = s;
-    s->plain = &p;
-    s->next_free = p.idle;
-    p.idle = s;
-  }
-  atomic_store_explicit(&e->st->active, e->num_sessions, memory_order_relaxed);
+  init_sessions(&p);
   double now = engine_now(e);
   // A rate run ends when all that was due has been answered, so that a slow server cannot shorten it; bounded by the drain.
   while (!*e->run->stop) {
     now = engine_now(e);
-    ask_what_is_due(&p, now);
+    if (now >= 0)
+      ask_what_is_due(&p, now);
     bool all = sc->mode != LOAD_RATE || (due_of(&p, p.next) >= sc->seconds && p.done == p.next);
     if (now > sc->seconds && (all || now > sc->seconds + sc->drain_s))
       break;
-    double wake = now + 0.05;
+    double wake = now < 0 ? 0 : now + 0.05;
     if (sc->mode == LOAD_RATE && p.idle && due_of(&p, p.next) < wake)
       wake = due_of(&p, p.next);
     int64_t wait_ns = (int64_t)((wake - engine_now(e)) * 1e9);
     if (!engine_wait(e, wait_ns > 0 ? wait_ns : 0))
       return diag_set(diag, ERR_IO, 0, "the I/O backend failed");
   }
-  if (sc->mode == LOAD_RATE) { // what was never even asked is late by what it has waited
-    for (; due_of(&p, p.next) < sc->seconds; p.next++) {
-      hist_record(&e->st->latency, (uint64_t)((now - due_of(&p, p.next)) * 1e6));
-      e->st->by_error[LOAD_ERR_CONNECT]++;
-      atomic_fetch_add_explicit(&e->st->errors, 1, memory_order_relaxed);
-    }
-  }
+  count_the_rest(&p, now);
+  e->st->peak_active = e->num_sessions;
   e->st->elapsed_s = now < sc->seconds || sc->mode == LOAD_RATE ? now : sc->seconds;
   for (uint32_t i = 0; i < e->num_sessions; i++)
     client_close(&e->sessions[i].c);

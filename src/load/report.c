@@ -32,29 +32,52 @@ static json_t *seconds(const struct load_stats *s) {
   return list;
 }
 
-bool report_json(FILE *to, const struct load_stats *s, const struct report_context *c) {
-  static const char *const modes[] = {"listeners", "rate", "saturate", "idle"};
-  json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:s,s:I,s:i,s:i,s:f,s:b,s:b}", "format", 1, "version", c->version, "scenario", c->sc->name,
-                        "mode", modes[c->sc->mode], "target", c->target, "seed", (json_int_t)c->sc->seed, "threads", (int)c->threads,
-                        "processes", (int)c->processes, "start", c->wall_start_s, "valid", c->valid, "levels_met", c->levels_met);
-  json_t *n = json_pack("{s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f}", "elapsed_s", s->elapsed_s, "cpu_s", s->cpu_s,
-                        "requests", (json_int_t)s->requests, "bytes", (json_int_t)s->bytes, "errors", (json_int_t)s->errors,
-                        "sessions", (json_int_t)s->sessions, "sessions_lost", (json_int_t)s->sessions_lost, "sessions_unheard",
-                        (json_int_t)s->sessions_unheard, "segments", (json_int_t)s->segments, "misses", (json_int_t)s->misses,
-                        "verified", (json_int_t)s->verified, "wrong", (json_int_t)s->wrong, "played_s", s->played_s, "rebuffer_s",
-                        s->rebuffer_s, "bytes_per_listener", c->bytes_per_listener);
-  static const char *const errors[] = {"connect", "cut", "4xx", "5xx", "parse"};
+static json_t *totals(const struct load_stats *s, const struct report_context *c) {
+  const struct {
+    const char *name;
+    uint64_t value;
+  } counts[] = {
+      {"requests", s->requests}, {"bytes", s->bytes}, {"errors", s->errors}, {"unanswered", s->unanswered}, {"sessions", s->sessions},
+      {"sessions_lost", s->sessions_lost}, {"sessions_unheard", s->sessions_unheard}, {"segments", s->segments},
+      {"misses", s->misses}, {"aborted", s->aborted}, {"not_modified", s->not_modified}, {"ranges", s->ranges}, {"heads", s->heads},
+      {"polls", s->polls}, {"resent", s->resent}, {"connects", s->connects}, {"tls_failures", s->tls_failures}, {"storms", s->storms},
+      {"verified", s->verified}, {"decrypted", s->decrypted}, {"wrong", s->wrong}, {"peak_active", s->peak_active},
+      {"grown_bytes", s->grown_bytes},
+  };
+  static const char *const errors[] = {"connect", "cut", "4xx", "5xx", "parse", "timeout"};
+  json_t *n = json_pack("{s:f,s:f,s:f,s:f,s:f,s:s}", "elapsed_s", s->elapsed_s, "cpu_s", s->cpu_s, "played_s", s->played_s, "rebuffer_s",
+                        s->rebuffer_s, "bytes_per_listener", c->bytes_per_listener, "first_wrong", s->first_wrong);
   json_t *by = json_object();
+  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+    json_object_set_new(n, counts[i].name, json_integer((json_int_t)counts[i].value));
   for (int i = 0; i < LOAD_ERR_COUNT; i++)
     json_object_set_new(by, errors[i], json_integer((json_int_t)s->by_error[i]));
   json_object_set_new(n, "errors_by_kind", by);
-  json_object_set_new(n, "aborted", json_integer((json_int_t)s->aborted));
-  json_object_set_new(n, "first_wrong", json_string(s->first_wrong));
-  json_object_set_new(o, "totals", n);
+  return n;
+}
+
+static json_t *capacity(const struct load_capacity *c) {
+  json_t *list = json_array();
+  for (uint32_t i = 0; i < c->num_probes; i++)
+    json_array_append_new(list, json_pack("{s:f,s:f,s:b,s:b}", "rate", c->probes[i].rate, "p99_us", c->probes[i].p99_us, "passed",
+                                          c->probes[i].passed, "generator_late", c->probes[i].late));
+  return json_pack("{s:b,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:o}", "found", c->found, "rate", c->rate, "low", c->low, "high", c->high,
+                   "recovery_s", c->recovery_s, "base_rate", c->base_rate, "spike_rate", c->spike_rate, "spike_at_s", c->spike_at_s,
+                   "spike_s", c->spike_s, "probes", list);
+}
+
+bool report_json(FILE *to, const struct load_stats *s, const struct report_context *c) {
+  static const char *const modes[] = {"listeners", "rate", "saturate", "idle", "capacity"};
+  json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:s,s:I,s:i,s:i,s:f,s:b,s:b}", "format", 1, "version", c->version, "scenario", c->sc->name,
+                        "mode", modes[c->sc->mode], "target", c->target, "seed", (json_int_t)c->sc->seed, "threads", (int)c->threads,
+                        "processes", (int)c->processes, "start", c->wall_start_s, "valid", c->valid, "levels_met", c->levels_met);
+  json_object_set_new(o, "totals", totals(s, c));
   json_object_set_new(o, "latency", quantiles(&s->latency));
   json_object_set_new(o, "service", quantiles(&s->service));
   json_object_set_new(o, "lag", quantiles(&s->lag));
   json_object_set_new(o, "startup", quantiles(&s->startup));
+  if (c->capacity)
+    json_object_set_new(o, "capacity", capacity(c->capacity));
   json_object_set_new(o, "seconds", seconds(s));
   json_object_set_new(o, "heat_base_us", json_real(stats_heat_us(0)));
   bool ok = json_dumpf(o, to, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) == 0 && fputc('\n', to) != EOF;

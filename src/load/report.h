@@ -4,12 +4,31 @@
 #include "load/stats.h"
 #include <stdio.h>
 
+// What mode capacity found.
+struct load_probe {
+  double rate, p99_us;
+  bool passed;
+  bool late; // the generator itself was late: the probe says that it, not the server, is at its end
+};
+
+enum { LOAD_MAX_PROBES = 1000 };
+
+struct load_capacity {
+  bool found;           // some probe passed and some did not
+  double rate, low, high; // requests per second, the ends of its 95 % interval
+  double recovery_s;    // from the spike's end until requests were in time again; negative: not before the run ended
+  double base_rate, spike_rate, spike_at_s, spike_s;
+  uint32_t num_probes;
+  struct load_probe probes[LOAD_MAX_PROBES];
+};
+
 struct report_context {
   const struct scenario *sc;
   const char *target, *version;
   unsigned threads, processes;
   double wall_start_s;     // since 1970
   bool valid, levels_met;
+  const struct load_capacity *capacity; // NULL: another mode
   double bytes_per_listener; // resident memory added per place; 0: not measured
 };
 

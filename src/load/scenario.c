@@ -4,7 +4,7 @@
 #include <yaml.h>
 
 // A field is one row: where it lives, what it may be. Nested maps are written with dots.
-enum field_type { F_TEXT, F_NUMBER, F_COUNT, F_BOOL, F_SECONDS, F_SHARE, F_MODE, F_PROTOCOL, F_KIND };
+enum field_type { F_TEXT, F_NUMBER, F_COUNT, F_SECONDS, F_SHARE, F_MODE, F_PROTOCOL, F_KIND };
 
 static const struct field {
   const char *name;
@@ -19,6 +19,11 @@ static const struct field {
     {"seconds", F_SECONDS, AT(seconds), 0.1, 86400},
     {"drain", F_SECONDS, AT(drain_s), 0, 3600},
     {"rate", F_NUMBER, AT(rate), 0.001, 1e7},
+    {"search.from", F_NUMBER, AT(search.from), 1, 1e7},
+    {"search.to", F_NUMBER, AT(search.to), 1, 1e7},
+    {"search.probes", F_COUNT, AT(search.probes), 3, 1000},
+    {"search.spike", F_NUMBER, AT(search.spike), 0, 100},
+    {"search.spike_for", F_SECONDS, AT(search.spike_s), 0.1, 600},
     {"connections", F_COUNT, AT(connections), 1, 1e6},
     {"max_listeners", F_COUNT, AT(max_listeners), 1, 1e6},
     {"catalogue.popularity", F_KIND, AT(catalogue.kind), 0, 0},
@@ -35,6 +40,7 @@ static const struct field {
     {"player.switch_rendition", F_SHARE, AT(switch_rendition), 0, 1},
     {"player.retries", F_COUNT, AT(retries), 0, 100},
     {"player.retry_after", F_SECONDS, AT(retry_s), 0.001, 60},
+    {"player.timeout", F_SECONDS, AT(timeout_s), 0.1, 3600},
     {"player.token_ttl", F_SECONDS, AT(token_ttl_s), 0, 86400},
     {"clients.slow_reader", F_SHARE, AT(slow_reader), 0, 1},
     {"clients.slow_bytes_per_s", F_COUNT, AT(slow_bytes_per_s), 1, 1e9},
@@ -43,8 +49,11 @@ static const struct field {
     {"clients.range", F_SHARE, AT(range), 0, 1},
     {"clients.conditional", F_SHARE, AT(conditional), 0, 1},
     {"clients.head", F_SHARE, AT(head), 0, 1},
-    {"clients.tls", F_BOOL, AT(tls), 0, 0},
+    {"clients.reconnect", F_SHARE, AT(reconnect), 0, 1},
+    {"clients.storm_at", F_SECONDS, AT(storm_at_s), 0, 86400},
+    {"clients.storm", F_SHARE, AT(storm), 0, 1},
     {"verify.share", F_SHARE, AT(verify_share), 0, 1},
+    {"verify.epoch", F_COUNT, AT(verify_epoch), 0, 4e9},
     {"verify.media", F_TEXT, AT(media), 0, 0},
     {"verify.keys", F_TEXT, AT(keys), 0, 0},
     {"level.startup_p99_ms", F_NUMBER, AT(level.startup_p99_ms), 0, 1e7},
@@ -97,17 +106,17 @@ static bool choose(const yaml_node_t *n, const char *const *names, uint32_t num,
 }
 
 static enum err set_choice(struct parse *p, const struct field *f, const yaml_node_t *n) {
-  static const char *const modes[] = {"listeners", "rate", "saturate", "idle"};
+  static const char *const modes[] = {"listeners", "rate", "saturate", "idle", "capacity"};
   static const char *const protocols[] = {"hls", "dash", "mix"};
   static const char *const kinds[] = {"zipf", "stretched"};
   uint32_t v = 0;
-  bool ok = f->type == F_MODE       ? choose(n, modes, 4, &v)
+  bool ok = f->type == F_MODE       ? choose(n, modes, 5, &v)
             : f->type == F_PROTOCOL ? choose(n, protocols, 3, &v)
                                     : choose(n, kinds, 2, &v);
   if (!ok)
     return diag_set(p->diag, ERR_ARGUMENT, line_of(n), "%s: '%.*s' is not one of %s", f->name,
                     (int)n->data.scalar.length, (const char *)n->data.scalar.value,
-                    f->type == F_MODE       ? "listeners, rate, saturate, idle"
+                    f->type == F_MODE       ? "listeners, rate, saturate, idle, capacity"
                     : f->type == F_PROTOCOL ? "hls, dash, mix"
                                             : "zipf, stretched");
   memcpy((char *)p->s + f->off, &v, sizeof v);
@@ -124,13 +133,6 @@ static enum err set_field(struct parse *p, const struct field *f, const yaml_nod
     if (n->data.scalar.length >= f->size)
       return diag_set(p->diag, ERR_LIMIT, line_of(n), "%s is longer than %zu bytes", f->name, f->size - 1);
     memcpy(at, n->data.scalar.value, n->data.scalar.length + 1);
-    return ERR_OK;
-  }
-  if (f->type == F_BOOL) {
-    bool on = is(n, "true") || is(n, "yes") || is(n, "on");
-    if (!on && !is(n, "false") && !is(n, "no") && !is(n, "off"))
-      return diag_set(p->diag, ERR_ARGUMENT, line_of(n), "%s is true or false", f->name);
-    memcpy(at, &on, sizeof on);
     return ERR_OK;
   }
   double v;
@@ -154,16 +156,18 @@ static enum err set_field(struct parse *p, const struct field *f, const yaml_nod
 }
 
 // arrivals: a list of { for: TIME, rate: R } or { for: TIME, rate: [FROM, TO] }.
-static enum err parse_piece(struct parse *p, const yaml_node_t *n, struct rate_piece *out) {
+static enum err parse_piece(struct parse *p, const yaml_node_t *n, struct rate_piece *out, double *poll_s) {
   static const struct field time = {"arrivals.for", F_SECONDS, 0, 0, 0, 86400};
   double from = -1, to = -1, seconds = -1;
   if (n->type != YAML_MAPPING_NODE)
-    return diag_set(p->diag, ERR_SYNTAX, line_of(n), "arrivals is a list of { for: TIME, rate: R or [FROM, TO] }");
+    return diag_set(p->diag, ERR_SYNTAX, line_of(n), "arrivals is a list of { for: TIME, rate: R or [FROM, TO], poll: TIME }, poll being optional");
   for (yaml_node_pair_t *pair = n->data.mapping.pairs.start; pair < n->data.mapping.pairs.top; pair++) {
     const yaml_node_t *k = yaml_document_get_node(&p->doc, pair->key), *v = yaml_document_get_node(&p->doc, pair->value);
     bool ok = k->type == YAML_SCALAR_NODE;
     if (ok && is(k, "for") && v->type == YAML_SCALAR_NODE) {
       ok = number_of(v, F_SECONDS, &seconds) && seconds >= time.min && seconds <= time.max;
+    } else if (ok && is(k, "poll") && v->type == YAML_SCALAR_NODE) {
+      ok = number_of(v, F_SECONDS, poll_s) && *poll_s >= 0.1 && *poll_s <= 3600;
     } else if (ok && is(k, "rate") && v->type == YAML_SCALAR_NODE) {
       ok = number_of(v, F_NUMBER, &from) && from >= 0 && from <= 1e7;
       to = from;
@@ -177,7 +181,7 @@ static enum err parse_piece(struct parse *p, const yaml_node_t *n, struct rate_p
       ok = false;
     }
     if (!ok)
-      return diag_set(p->diag, ERR_ARGUMENT, line_of(k), "arrivals is a list of { for: TIME, rate: R or [FROM, TO] }");
+      return diag_set(p->diag, ERR_ARGUMENT, line_of(k), "arrivals is a list of { for: TIME, rate: R or [FROM, TO], poll: TIME }, poll being optional");
   }
   if (seconds < 0 || from < 0)
     return diag_set(p->diag, ERR_ARGUMENT, line_of(n), "an entry of arrivals needs both `for` and `rate`");
@@ -191,7 +195,8 @@ static enum err parse_arrivals(struct parse *p, const yaml_node_t *n) {
   for (yaml_node_item_t *i = n->data.sequence.items.start; i < n->data.sequence.items.top; i++) {
     if (p->s->num_pieces == SCENARIO_MAX_PIECES)
       return diag_set(p->diag, ERR_LIMIT, line_of(n), "arrivals has more than %d entries", SCENARIO_MAX_PIECES);
-    enum err e = parse_piece(p, yaml_document_get_node(&p->doc, *i), &p->s->pieces[p->s->num_pieces]);
+    enum err e = parse_piece(p, yaml_document_get_node(&p->doc, *i), &p->s->pieces[p->s->num_pieces],
+                             &p->s->poll_s[p->s->num_pieces]);
     if (e)
       return e;
     p->s->num_pieces++;
@@ -246,27 +251,37 @@ static enum err parse_map(struct parse *p, const yaml_node_t *map, const char *p
   return ERR_OK;
 }
 
-static enum err check(struct parse *p) {
-  struct scenario *s = p->s;
+enum err scenario_check(struct scenario *s, struct diag *diag) {
   if (!s->catalogue.num)
-    return diag_set(p->diag, ERR_ARGUMENT, 1, "catalogue.assets names nothing to ask for");
+    return diag_set(diag, ERR_ARGUMENT, 1, "catalogue.assets names nothing to ask for");
   if (s->mode == LOAD_LISTENERS && !s->num_pieces)
-    return diag_set(p->diag, ERR_ARGUMENT, 1, "mode listeners needs arrivals");
-  if (s->mode == LOAD_RATE && !(s->rate > 0))
-    return diag_set(p->diag, ERR_ARGUMENT, 1, "mode rate needs a rate");
+    return diag_set(diag, ERR_ARGUMENT, 1, "mode listeners needs arrivals");
+  s->end_s = s->drain_s;
+  for (uint32_t i = 0; i < s->num_pieces; i++)
+    s->end_s += s->pieces[i].seconds;
+  if (s->mode != LOAD_LISTENERS && s->rate > 0)
+    s->num_pieces = 0; // one rate instead of a shape
+  if (s->mode == LOAD_RATE && !(s->rate > 0) && !s->num_pieces)
+    return diag_set(diag, ERR_ARGUMENT, 1, "mode rate needs a rate, or arrivals as the shape that requests follow");
+  if (s->mode == LOAD_RATE && s->num_pieces && !(s->seconds > 0))
+    s->seconds = s->end_s - s->drain_s;
+  if (s->mode == LOAD_CAPACITY && s->level.latency_p99_ms < 0)
+    return diag_set(diag, ERR_ARGUMENT, 1, "mode capacity needs level.latency_p99_ms: the service level to meet");
+  if (s->mode == LOAD_CAPACITY && !(s->search.from < s->search.to))
+    return diag_set(diag, ERR_ARGUMENT, 1, "search.from is to be less than search.to");
   if (s->mode != LOAD_LISTENERS && !(s->seconds > 0))
-    return diag_set(p->diag, ERR_ARGUMENT, 1, "seconds is missing: how long the run takes");
+    return diag_set(diag, ERR_ARGUMENT, 1, "seconds is missing: how long the run takes");
   if (strcmp(s->scheme, "cenc") != 0 && strcmp(s->scheme, "cbcs") != 0 && strcmp(s->scheme, "clear") != 0)
-    return diag_set(p->diag, ERR_ARGUMENT, 1, "scheme: '%s' is not one of cenc, cbcs, clear", s->scheme);
+    return diag_set(diag, ERR_ARGUMENT, 1, "scheme: '%s' is not one of cenc, cbcs, clear", s->scheme);
   if (s->verify_share > 0 && (!s->media[0] || (!s->keys[0] && strcmp(s->scheme, "clear") != 0)))
-    return diag_set(p->diag, ERR_ARGUMENT, 1, "verify.share needs verify.media and verify.keys to compare with");
+    return diag_set(diag, ERR_ARGUMENT, 1, "verify.share needs verify.media and verify.keys to compare with");
   return ERR_OK;
 }
 
 enum err scenario_parse(struct scenario *out, struct alloc *mem, struct bytes yaml, struct diag *diag) {
   struct scenario s = {.seed = 1, .mode = LOAD_LISTENERS, .drain_s = 30, .connections = 64, .max_listeners = 15000,
                        .catalogue.shape = 0.9, .scheme = "cbcs", .ahead = 3, .tracks = 3, .skip_scale = 1, .pause_s = 20,
-                       .retries = 3, .retry_s = 0.5, .slow_bytes_per_s = 4000,
+                       .retries = 3, .retry_s = 0.5, .slow_bytes_per_s = 4000, .timeout_s = 10, .storm_at_s = -1, .search = {100, 1e5, 14, 2, 2}, .storm = 1,
                        .level = {-1, -1, -1, -1, 0, 20}};
   struct parse p = {.s = &s, .mem = mem, .diag = diag};
   yaml_parser_t parser;
@@ -285,7 +300,7 @@ enum err scenario_parse(struct scenario *out, struct alloc *mem, struct bytes ya
   else
     e = parse_map(&p, root, "");
   if (!e)
-    e = check(&p);
+    e = scenario_check(&s, diag);
   yaml_document_delete(&p.doc);
   yaml_parser_delete(&parser);
   if (!e)

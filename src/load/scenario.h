@@ -11,6 +11,7 @@ enum load_mode {
   LOAD_RATE,      // open: single requests at a constant rate, for saturation curves
   LOAD_SATURATE,  // closed: every connection asks again at once, the highest throughput; latencies mean little
   LOAD_IDLE,      // connections that ask once and then stay
+  LOAD_CAPACITY,  // probes in LOAD_RATE for the highest rate that meets the level, then a spike
 };
 
 enum load_protocol { LOAD_HLS, LOAD_DASH, LOAD_MIX };
@@ -23,8 +24,15 @@ struct scenario {
   double drain_s;           // listeners: sessions still running after the shape get this long
   // arrivals
   struct rate_piece pieces[SCENARIO_MAX_PIECES];
+  double poll_s[SCENARIO_MAX_PIECES]; // > 0: who arrives in that piece polls that often until the release
   uint32_t num_pieces;
+  double end_s;             // listeners: by their own clock they ask nothing from here on
   double rate;              // LOAD_RATE: requests per second
+  struct {
+    double from, to;        // LOAD_CAPACITY: rates between which the limit is looked for
+    uint32_t probes;
+    double spike, spike_s;  // the spike after the search: so many times the capacity, for so long
+  } search;
   uint32_t connections;     // LOAD_RATE, LOAD_SATURATE, LOAD_IDLE
   uint32_t max_listeners;   // of one process, at once; arrivals beyond are counted as lost and fail the run
   // what is asked for
@@ -44,13 +52,16 @@ struct scenario {
   double pause_s;           // mean
   uint32_t retries;         // of one request, with backoff doubling from retry_s
   double retry_s;
+  double timeout_s;         // a request without its whole answer by then has failed; slow readers have no limit
   double token_ttl_s;       // 0: no token parameter
   // clients that misbehave: probability per session
   double slow_reader, abort_body, half_close, range, conditional, head;
+  double reconnect;         // sessions that open a connection for every request
+  double storm_at_s, storm; // >= 0: when this share of all sessions loses its connection and reconnects at once
   uint32_t slow_bytes_per_s;
-  bool tls;
   // checks
   double verify_share;      // of sessions whose every byte is decrypted and compared
+  uint32_t verify_epoch;    // the epoch that manifests must name; 0: any
   char media[SCENARIO_MAX_NAME], keys[SCENARIO_MAX_NAME]; // for verifying; relative to the scenario's folder
   // service level; a negative value is not checked
   struct {
@@ -61,3 +72,6 @@ struct scenario {
 // scenario_parse reads the text into `out`. Unknown fields, wrong types and values out of range are errors with a line.
 // Errors: ERR_SYNTAX, ERR_ARGUMENT, ERR_LIMIT, ERR_NO_MEMORY; diag->at is the line.
 MUST_USE enum err scenario_parse(struct scenario *out, struct alloc *mem, struct bytes yaml, struct diag *diag);
+
+// scenario_check completes and judges a scenario after fields were changed; scenario_parse has done so. Errors: ERR_ARGUMENT.
+MUST_USE enum err scenario_check(struct scenario *s, struct diag *diag);

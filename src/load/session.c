@@ -1,7 +1,8 @@
-// Bodies that are kept, and playlists that sessions share once parsed.
+// Bodies that are kept, playlists that sessions share once parsed, the log of requests.
 #include "load/session.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -15,6 +16,8 @@ struct body *body_take(struct engine *e) {
 }
 
 void body_give(struct engine *e, struct body *b) {
+  if (!b)
+    return;
   b->next = e->pool;
   e->pool = b;
 }
@@ -35,51 +38,141 @@ bool body_add(struct body *b, struct bytes piece) {
   return true;
 }
 
-// Finds the list parsed from exactly this text at this path, or a free entry for it.
-static struct list_entry *entry_of(struct engine *e, const char *path, uint32_t choose, struct bytes text) {
-  XXH128_hash_t h = XXH3_128bits_withSeed(text.p, text.n, XXH3_64bits_withSeed(path, strcspn(path, "?"), choose));
-  for (uint32_t i = 0; i < ENGINE_LISTS; i++) {
-    struct list_entry *at = &e->lists[(h.low64 + i) % ENGINE_LISTS];
-    if (at->used && at->hash[0] == h.low64 && at->hash[1] == h.high64)
-      return at;
-    if (!at->used) {
-      at->hash[0] = h.low64;
-      at->hash[1] = h.high64;
-      return e->num_lists < ENGINE_LISTS / 2 ? at : NULL;
+// ---- the log
+
+void engine_log_flush(struct engine *e) {
+  size_t at = 0;
+  while (at < e->log_len) { // whole lines in one call: the file is opened for appending, by several processes
+    ssize_t n = write(e->run->log_fd, e->log + at, e->log_len - at);
+    if (n <= 0) {
+      e->st->by_error[LOAD_ERR_PARSE]++; // shows up as a failed run rather than a short log
+      break;
     }
+    at += (size_t)n;
+  }
+  e->log_len = 0;
+}
+
+void engine_log(struct engine *e, uint64_t who, uint64_t ordinal, struct bytes request) {
+  if (e->run->log_fd < 0 || !e->log)
+    return;
+  if (ENGINE_LOG - e->log_len < 2 * request.n + 64)
+    engine_log_flush(e);
+  struct writer w = wr_of(e->log + e->log_len, ENGINE_LOG - e->log_len);
+  wr_dec(&w, who);
+  wr_str(&w, " ");
+  wr_dec(&w, ordinal);
+  wr_str(&w, " ");
+  for (size_t i = 0; i < request.n; i++)
+    if (request.p[i] == '\r' || request.p[i] == '\n')
+      wr_str(&w, request.p[i] == '\r' ? "\\r" : "\\n");
+    else
+      wr_u8(&w, request.p[i]);
+  wr_str(&w, "\n");
+  if (wr_ok(&w))
+    e->log_len += w.n;
+}
+
+// ---- playlists
+
+// Finds what was parsed from exactly this text at this path, or the place for it.
+static struct shared_list **entry_of(struct engine *e, const char *path, uint32_t choose, struct bytes text, uint64_t hash[2]) {
+  XXH128_hash_t h = XXH3_128bits_withSeed(text.p, text.n, XXH3_64bits_withSeed(path, strlen(path), choose));
+  hash[0] = h.low64;
+  hash[1] = h.high64;
+  for (uint32_t i = 0; i < ENGINE_LISTS; i++) {
+    struct shared_list **at = &e->lists[(h.low64 + i) % ENGINE_LISTS];
+    if (*at && (*at)->hash[0] == h.low64 && (*at)->hash[1] == h.high64)
+      return at;
+    if (!*at)
+      return e->num_lists < ENGINE_LISTS / 2 ? at : NULL;
   }
   return NULL;
 }
 
-enum err engine_parse(struct engine *e, struct session *s, struct listener_got *got, struct diag *diag) {
-  struct bytes text = bytes_of(s->body->p, s->body->n);
-  enum err err;
-  if (s->l.step == STEP_MASTER && !s->l.dash) {
-    err = hls_read_multivariant(&e->renditions, text, s->next.path, diag);
-    got->renditions = &e->renditions;
-    return err;
+// Keeps the paths of the media playlists in e->renditions.
+static enum err keep_renditions(struct engine *e, struct shared_list *out) {
+  struct alloc *mem = &e->mem.base;
+  const char **uris = mem->get(mem, e->renditions.num * sizeof *uris);
+  if (!uris)
+    return ERR_NO_MEMORY;
+  for (uint32_t i = 0; i < e->renditions.num; i++) {
+    size_t n = strlen(e->renditions.r[i].uri) + 1;
+    char *copy = mem->get(mem, n);
+    if (!copy)
+      return ERR_NO_MEMORY;
+    memcpy(copy, e->renditions.r[i].uri, n);
+    uris[i] = copy;
   }
-  uint32_t choose = 0;
-  struct alloc_heap scratch;
-  if (s->l.step == STEP_MASTER) {
+  out->num_renditions = e->renditions.num;
+  out->renditions = uris;
+  return ERR_OK;
+}
+
+static enum err parse(struct engine *e, const struct session *s, struct shared_list *out, uint32_t choose, struct bytes text,
+                      const char *path, struct diag *diag) {
+  bool manifest = s->next.step == STEP_MASTER || s->next.step == STEP_POLL;
+  enum err err;
+  if (s->l.dash)
+    return mpd_read(&e->renditions, &out->list, choose, &e->mem.base, text, path, diag);
+  if (!manifest)
+    return hls_read_media(&out->list, &e->mem.base, text, path, diag);
+  err = hls_read_multivariant(&e->renditions, text, path, diag);
+  return err ? err : keep_renditions(e, out);
+}
+
+// Which representation of an MPD the listener plays: their number must be known first.
+static enum err choose_of(struct engine *e, struct session *s, struct bytes text, const char *path, uint32_t *choose, struct diag *diag) {
+  *choose = 0;
+  if (!s->l.dash || s->next.step == STEP_POLL)
+    return ERR_OK;
+  uint64_t hash[2];
+  struct shared_list **at = entry_of(e, path, UINT32_MAX, text, hash), *known = at ? *at : NULL;
+  uint32_t num = known ? known->num_renditions : 0;
+  if (!known) {
+    struct alloc_heap scratch;
     alloc_heap_init(&scratch, (size_t)64 << 20);
-    err = mpd_read(&e->renditions, NULL, 0, &scratch.base, text, s->next.path, diag);
+    enum err err = mpd_read(&e->renditions, NULL, 0, &scratch.base, text, path, diag);
     alloc_heap_free(&scratch);
     if (err)
       return err;
-    choose = listener_pick(&s->l, e->renditions.num) % e->renditions.num;
+    num = e->renditions.num;
+    struct shared_list *new = at ? e->mem.base.get(&e->mem.base, sizeof *new) : NULL;
+    if (new) {
+      *new = (struct shared_list){.hash = {hash[0], hash[1]}, .num_renditions = num};
+      *at = new;
+      e->num_lists++;
+    }
   }
-  struct list_entry *at = entry_of(e, s->next.path, choose, text);
+  *choose = listener_pick(&s->l, num) % num;
+  return ERR_OK;
+}
+
+enum err engine_parse(struct engine *e, struct session *s, struct listener_got *got, struct diag *diag) {
+  struct bytes text = s->body ? bytes_of(s->body->p, s->body->n) : (struct bytes){0};
+  char path[PLAYLIST_MAX_URI];
+  uint32_t choose;
+  uint64_t hash[2];
+  listener_place(path, &s->l, &s->next);
+  enum err err = choose_of(e, s, text, path, &choose, diag);
+  if (err)
+    return err;
+  struct shared_list **at = entry_of(e, path, choose, text, hash);
   if (!at)
     return diag_set(diag, ERR_LIMIT, 0, "more than %d different playlists", ENGINE_LISTS / 2);
-  if (!at->used) {
-    err = s->l.dash ? mpd_read(&e->renditions, &at->list, choose, &e->mem.base, text, s->next.path, diag)
-                    : hls_read_media(&at->list, &e->mem.base, text, s->next.path, diag);
+  if (!*at) {
+    struct shared_list *new = e->mem.base.get(&e->mem.base, sizeof *new);
+    if (!new)
+      return diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+    err = parse(e, s, new, choose, text, path, diag);
     if (err)
       return err;
-    at->used = true;
+    memcpy(new->hash, hash, sizeof hash);
+    *at = new;
     e->num_lists++;
   }
-  got->list = &at->list;
+  got->list = &(*at)->list;
+  got->renditions = (*at)->renditions;
+  got->num_renditions = (*at)->num_renditions;
   return ERR_OK;
 }

@@ -4,35 +4,36 @@
 #include "load/engine.h"
 #include "load/listener.h"
 
-enum { SESSION_OUT = 1024 };
-
 struct engine;
 struct plain; // rate.c
+struct verify_init;
 
-// A body that is being kept: playlists, init segments, and segments of verified sessions.
+// A body that is being kept: playlists, and what verified sessions receive. Taken when its first byte comes.
 struct body {
   uint8_t *p;
   size_t n, cap;
   struct body *next; // in the pool
 };
 
+enum { SESSION_ETAG = 80 };
+
 struct session {
   struct client c;
   struct engine *e;
-  struct plain *plain; // in runs without listeners
+  union {
+    struct plain *plain; // in runs without listeners
+    const struct verify_init *init; // verified sessions: of the track
+  };
   struct session *next_free;
   struct listener l;
   struct listener_next next;
-  double sent_s;
-  bool in_use, aborting, half_closed, no_memory;
-  uint64_t abort_after;
-  struct body *body;  // NULL: only counted
-  struct body *init;  // verified sessions: the init segment of the track
+  double sent_s, free_s; // free_s: when its connection could take the next request
+  bool in_use, waiting, keep, aborting, half_closed, no_memory, etag_new;
+  uint64_t abort_after, head_len; // head_len: what HEAD announced; UINT64_MAX: nothing to compare with
+  struct body *body;  // being received; NULL: nothing yet, or only counted
   struct body *whole; // verified sessions: the segment that a range is asked of
-  uint64_t last_len;
   uint32_t ordinal;   // of the request within the session
-  char etag[80];      // of the last segment
-  char out[SESSION_OUT];
+  char *etag;         // conditional sessions: of the last response
 };
 
 struct due {
@@ -40,48 +41,59 @@ struct due {
   uint32_t session;
 };
 
-struct list_entry {
+// A playlist as parsed, shared by all sessions that received the same text at the same path.
+struct shared_list {
   uint64_t hash[2];
   struct media_list list;
-  bool used;
+  uint32_t num_renditions;
+  const char *const *renditions; // a multivariant playlist's
 };
 
 struct engine {
   const struct load_run *run;
-  struct io *io;
+  struct client_world clients;
   struct load_stats *st;
   struct session *sessions;
-  uint32_t num_sessions, num_active;
+  uint32_t num_sessions, num_active, num_used; // num_used: places that were ever taken
   struct session *free;
   struct due *heap; // earliest first
   uint32_t num_due;
   struct body *pool;
-  struct alloc_heap mem;         // parsed playlists
-  struct list_entry *lists;      // open addressing
+  struct alloc_heap mem;           // parsed playlists
+  struct shared_list **lists;      // open addressing
   uint32_t num_lists;
-  struct renditions renditions;  // of the playlist being handled
-  double slow_tick_s;
+  struct renditions renditions;    // of the playlist being handled
+  double slow_tick_s, sweep_s;
+  uint32_t swept;
+  bool stormed;
+  char *log;                       // request lines that are not written yet
+  size_t log_len;
 };
 
-enum { ENGINE_LISTS = 16384 };
+enum { ENGINE_LISTS = 16384, ENGINE_LOG = 65536 };
 
 double engine_now(const struct engine *e);
 bool engine_wait(struct engine *e, int64_t timeout_ns); // false: the backend failed
 struct load_second *engine_second(struct engine *e, double now_s);
 
-// engine_write_request puts the request for s->next into s->out; returns its length.
-uint32_t engine_write_request(struct session *s);
-
 struct body *body_take(struct engine *e);
-void body_give(struct engine *e, struct body *b);
+void body_give(struct engine *e, struct body *b); // NULL is a no-op
 // body_add appends; false when memory is out.
 bool body_add(struct body *b, struct bytes piece);
+
+// engine_log writes one line of the request log: who, which of its requests, and the request's bytes with escaped line ends.
+void engine_log(struct engine *e, uint64_t who, uint64_t ordinal, struct bytes request);
+void engine_log_flush(struct engine *e);
 
 // engine_parse reads the playlist that a session has received and fills `got`; ERR_SYNTAX and the like when it cannot.
 enum err engine_parse(struct engine *e, struct session *s, struct listener_got *got, struct diag *diag);
 
-// The modes without listeners, in rate.c.
+// The two ways to run: sessions (listeners.c) and single requests (rate.c).
+enum err engine_run_listeners(struct engine *e, struct diag *diag);
 enum err engine_run_plain(struct engine *e, struct diag *diag);
 
-// stats of one response: time from `due_s`, from `sent_s`, and what it was.
+// stats of one response: time from `due_s`, from `sent_s`, and what it was. `timeout`: it never came.
 void engine_count(struct engine *e, const struct client_response *r, bool ok, double due_s, double sent_s, double now_s);
+
+// engine_unanswered counts a request that is still open when the run ends: it is at least this late.
+void engine_unanswered(struct engine *e, double due_s, double sent_s, double now_s);

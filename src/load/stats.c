@@ -22,6 +22,10 @@ static void add_seconds(struct load_stats *into, const struct load_stats *from) 
     for (uint32_t r = 0; r < LOAD_HEAT_ROWS; r++)
       a->heat[r] += b->heat[r];
   }
+  for (uint32_t i = 0; i < LOAD_MAX_WINDOWS; i++) {
+    into->window[i].requests += from->window[i].requests;
+    into->window[i].late += from->window[i].late;
+  }
   into->num_seconds = into->num_seconds > from->num_seconds ? into->num_seconds : from->num_seconds;
 }
 
@@ -45,6 +49,15 @@ void stats_add(struct load_stats *into, const struct load_stats *from) {
   into->not_modified += from->not_modified;
   into->ranges += from->ranges;
   into->heads += from->heads;
+  into->polls += from->polls;
+  into->resent += from->resent;
+  into->unanswered += from->unanswered;
+  into->connects += from->connects;
+  into->tls_failures += from->tls_failures;
+  into->storms += from->storms;
+  into->decrypted += from->decrypted;
+  into->peak_active += from->peak_active;
+  into->grown_bytes += from->grown_bytes;
   into->verified += from->verified;
   into->wrong += from->wrong;
   into->rebuffer_s += from->rebuffer_s;

@@ -3,7 +3,9 @@
 #include "load/hist.h"
 #include <stdatomic.h>
 
-enum { LOAD_MAX_SECONDS = 7200, LOAD_HEAT_ROWS = 48 }; // heat rows: latency in half powers of two from 1 us
+enum { LOAD_MAX_SECONDS = 7200, LOAD_HEAT_ROWS = 48, LOAD_MAX_WINDOWS = 36000 };
+#define LOAD_WINDOW_S 0.1
+// heat rows: latency in half powers of two from 1 us
 
 enum load_error {
   LOAD_ERR_CONNECT, // no response at all
@@ -11,12 +13,18 @@ enum load_error {
   LOAD_ERR_4XX,
   LOAD_ERR_5XX,
   LOAD_ERR_PARSE, // playlist
+  LOAD_ERR_TIMEOUT, // no whole answer in time
   LOAD_ERR_COUNT
 };
 
 struct load_second {
   uint32_t requests, errors, misses, active;
   uint32_t heat[LOAD_HEAT_ROWS]; // responses by latency
+};
+
+// Requests by when they were due, and how many of them took longer than level.latency_p99_ms.
+struct load_window {
+  uint32_t requests, late;
 };
 
 struct load_stats {
@@ -27,13 +35,20 @@ struct load_stats {
   _Atomic uint64_t requests, bytes, errors, active, misses; // also read by the live view
   uint64_t by_error[LOAD_ERR_COUNT];
   uint64_t sessions, sessions_lost, sessions_unheard, segments; // unheard: ended before any sound
-  uint64_t aborted, not_modified, ranges, heads;
+  uint64_t aborted, not_modified, ranges, heads, polls;
+  uint64_t resent;     // a connection at rest had ended when it was used again
+  uint64_t unanswered; // requests still open when the run ended
+  uint64_t connects, tls_failures, storms; // storms: connections that a reconnect storm broke
   uint64_t verified, wrong; // segments compared; segments that differed
+  uint64_t decrypted;       // of the compared ones; the others had the bytes of one of these (by process, in its first thread)
   double rebuffer_s, played_s, cpu_s, elapsed_s;
-  uint64_t grown_bytes; // resident memory that the process of this thread gained (in its first thread only)
+  uint64_t peak_active; // of one thread; a sum over threads that peak apart is an upper bound
+  uint64_t base_bytes;  // resident memory of the process before the first arrival
+  uint64_t grown_bytes; // and what it gained until its peak (in its first thread only)
   char first_wrong[512]; // URL, offset, sample of the first wrong byte
   uint32_t num_seconds;
   struct load_second second[LOAD_MAX_SECONDS];
+  struct load_window window[LOAD_MAX_WINDOWS];
 };
 
 // stats_add adds `from` into `into`; text is kept from whoever had it first.

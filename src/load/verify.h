@@ -1,6 +1,9 @@
 // Correctness under load: what a response holds must decrypt to the clear source, under the key that its URL stands for,
-// with IVs that never serve two places. Reads the response's own boxes (tenc, trun, senc): nothing of the server's plan is
-// used, so that a fault in the plan shows.
+// with IVs that never serve two places, in boxes that are the source's but for what protection adds. Reads the response's
+// own boxes (tenc, trun, senc): nothing of the server's plan is used, so that a fault in the plan shows.
+//
+// Every byte of every response is compared. Once the bytes of a path have been found right, later responses of that path
+// need only be the same bytes: their digest (XXH3, 128 bits) is compared instead.
 #pragma once
 #include "load/playlist.h"
 #include "mp4/index.h"
@@ -21,19 +24,28 @@ struct verify_world {
 };
 
 struct verifier;
+struct verify_init; // an init segment that has been found right
 
-// verifier_new takes memory for `max_segments` distinct segments; NULL when there is none.
+// verifier_new takes memory for `max_segments` distinct segments; NULL when there is none. The IVs that were seen lie in
+// memory that processes forked later share.
 struct verifier *verifier_new(const struct verify_world *world, const struct aes_ops *ops, uint32_t max_segments);
 void verifier_free(struct verifier *v);
 
 struct verify_response {
-  const char *asset, *path; // path as requested: /<asset>/<scheme>/<epoch>/<track>/<n>.m4s
-  struct bytes init, body;
-  const struct media_list *list; // the playlist it came from: its KID is compared
-  bool ranged;
-  uint64_t range_from;
-  struct bytes whole; // ranged: the whole segment, received before
+  const char *asset, *path; // path as requested, without a query: /<asset>/<scheme>/<epoch>/<track>/<n>.m4s or …/init.mp4
+  struct bytes body;
+  const struct verify_init *init; // segments: as verify_init gave it
+  const struct media_list *list;  // the playlist it came from: its KID is compared
 };
 
-// verify_response returns true when every byte is right; else false, and one sentence with path, offset and sample.
-bool verify_response(struct verifier *v, const struct verify_response *r, char *what, size_t cap);
+// verify_init returns the init segment for verify_segment, NULL when it is wrong: then `what` is one sentence.
+const struct verify_init *verify_init(struct verifier *v, const struct verify_response *r, char *what, size_t cap);
+
+// verify_segment returns true when every byte is right; else false, and one sentence with path, offset and sample.
+bool verify_segment(struct verifier *v, const struct verify_response *r, char *what, size_t cap);
+
+// verify_range compares a part with the whole segment, received before.
+bool verify_range(const char *path, struct bytes part, struct bytes whole, uint64_t from, char *what, size_t cap);
+
+// verify_counts: segments that were decrypted and compared, and those that had the bytes of one that was.
+void verify_counts(const struct verifier *v, uint64_t *compared, uint64_t *same);

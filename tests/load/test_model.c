@@ -1,5 +1,6 @@
 // The load generator's models against what theory says of them; bounds are five standard errors wide.
 #include "load/arrivals.h"
+#include "load/capacity.h"
 #include "load/hist.h"
 #include "load/popularity.h"
 
@@ -121,4 +122,51 @@ Test(popularity, zipf_and_release_share) {
   cr_assert_eq(popularity_init(&p, &mem.base, POPULARITY_STRETCHED, 10, 1.5, 0), ERR_ARGUMENT);
   cr_assert_eq(popularity_init(&p, &mem.base, POPULARITY_ZIPF, 10, 1, 1.5), ERR_ARGUMENT);
   alloc_heap_free(&mem);
+}
+
+Test(arrivals, evenly_spaced_requests_follow_a_shape) {
+  const struct rate_piece shape[] = {{2, 10, 10}, {4, 10, 30}, {1, 0, 0}, {1, 5, 5}};
+  cr_assert(fabs(arrivals_time_of(shape, 4, 10) - 1) < 1e-9);
+  cr_assert(fabs(arrivals_time_of(shape, 4, 20) - 2) < 1e-9);
+  cr_assert(fabs(arrivals_time_of(shape, 4, 50) - 4) < 0.3, "the 30 after 2 s take less than half of the ramp's time after its start");
+  cr_assert(fabs(arrivals_time_of(shape, 4, 100) - 7) < 1e-9);
+  cr_assert(arrivals_time_of(shape, 4, 105) < 0);
+}
+
+// Servers whose limit is known: the interval holds it as often as it says, and narrows.
+Test(capacity, the_interval_holds_the_limit) {
+  static struct capacity c;
+  enum { RUNS = 300, PROBES = 24 };
+  static const double widths[] = {0.0001, 0.02, 0.08};
+  for (size_t k = 0; k < 3; k++) {
+    struct rng r = rng_of(11, k);
+    int held = 0;
+    double narrow = 0;
+    for (int run = 0; run < RUNS; run++) {
+      double limit = 200 * pow(50000.0 / 200, 0.05 + 0.9 * rng_unit(&r));
+      capacity_init(&c, 100, 100000);
+      for (int i = 0; i < PROBES; i++) {
+        double rate = capacity_estimate(&c).rate;
+        capacity_observe(&c, rate, rng_unit(&r) < 1 / (1 + exp((log(rate) - log(limit)) / widths[k])));
+      }
+      struct capacity_estimate e = capacity_estimate(&c);
+      cr_assert(e.low <= e.rate && e.rate <= e.high);
+      held += e.low <= limit && limit <= e.high;
+      narrow += log(e.high / e.low) / RUNS;
+    }
+    // 95 % of 300 is 285 with a standard deviation of 3.8; a prior that fits better than it claims holds more often.
+    cr_assert_geq(held, 270, "width %g: %d of %d", widths[k], held, RUNS);
+    cr_assert_lt(narrow, 0.16 + 5 * widths[k], "width %g: mean interval %g", widths[k], narrow);
+  }
+}
+
+Test(capacity, limits_outside_of_the_search_show) {
+  static struct capacity c;
+  for (int above = 0; above <= 1; above++) {
+    capacity_init(&c, 100, 1000);
+    for (int i = 0; i < 16; i++)
+      capacity_observe(&c, capacity_estimate(&c).rate, above);
+    double rate = capacity_estimate(&c).rate;
+    cr_assert(above ? rate > 900 : rate < 110, "%g", rate);
+  }
 }

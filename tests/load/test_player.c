@@ -149,6 +149,7 @@ Test(scenario, every_fault_names_its_line) {
 static size_t play(const struct scenario *sc, const struct popularity *pop, uint64_t id, double delay_s, char *log, size_t cap,
                    struct listener *l) {
   static struct renditions r;
+  static const char *const uris[] = {r.r[0].uri, r.r[1].uri};
   struct alloc_heap mem;
   struct diag d = {0};
   struct media_list list;
@@ -157,15 +158,18 @@ static size_t play(const struct scenario *sc, const struct popularity *pop, uint
   alloc_heap_init(&mem, 1 << 20);
   cr_assert_eq(hls_read_multivariant(&r, bytes_str(master), "/t/cbcs/master.m3u8", &d), ERR_OK);
   cr_assert_eq(hls_read_media(&list, &mem.base, bytes_str(media), "/t/cbcs/1/a/media.m3u8", &d), ERR_OK);
-  listener_begin(l, sc, pop, id, 100, &next);
-  double now = 100;
+  listener_begin(l, sc, pop, id, 0.5, &next);
+  double now = 0.5;
   for (int i = 0; i < 10000 && next.act == ACT_REQUEST; i++) {
-    wr_fmt(&w, "%s%s\n", next.head ? "HEAD " : next.ranged ? "RANGE " : "", next.path);
+    wr_fmt(&w, "%s%d%d %lu-%lu ", next.head ? "HEAD " : "", next.range, next.if_none_match, next.range_from, next.range_to);
+    listener_path(&w, l, &next);
+    wr_str(&w, "\n");
     now = (next.at_s > now ? next.at_s : now) + delay_s;
-    struct listener_got got = {.now_s = now, .ok = true, .body_len = 5000, .renditions = &r, .list = &list};
+    struct listener_got got = {.now_s = now, .ok = true, .body_len = 5000, .renditions = uris, .num_renditions = r.num, .list = &list};
     listener_on_response(l, pop, &got, &next);
   }
   cr_assert_eq(next.act, ACT_END);
+  cr_assert(wr_ok(&w));
   alloc_heap_free(&mem);
   return w.n;
 }
@@ -176,19 +180,83 @@ Test(listener, timing_never_changes_what_is_asked) {
   struct diag d;
   struct popularity pop;
   cr_assert_eq(parse(&s, &mem, "seed: 5\narrivals: [{ for: 1s, rate: 1 }]\ncatalogue: { assets: [a, b, c] }\n"
-                               "player: { tracks: 20, seek: 10%, switch_rendition: 5% }\nclients: { range: 50%, head: 30% }\n", &d), ERR_OK);
+                               "drain: 40s\nplayer: { tracks: 20, seek: 10%, switch_rendition: 5%, pause: 5%, token_ttl: 3s }\n"
+                               "clients: { range: 50%, head: 30%, conditional: 30%, abort: 50% }\n", &d), ERR_OK);
   cr_assert_eq(popularity_init(&pop, &mem.base, POPULARITY_ZIPF, 3, 1, 0), ERR_OK);
   static char a[1 << 16], b[1 << 16], c[1 << 16];
   struct listener l;
   bool differ = false;
   for (uint64_t id = 0; id < 50; id++) {
     size_t n = play(&s, &pop, id, 0.001, a, sizeof a, &l);
-    cr_assert_eq(play(&s, &pop, id, 0.001, b, sizeof b, &l), n);
+    cr_assert_eq(play(&s, &pop, id, id % 2 ? 0.001 : 1.5, b, sizeof b, &l), n, "slow or not, session %lu", id);
     cr_assert(memcmp(a, b, n) == 0);
+    cr_assert(memmem(a, n, "?token=", 7) != NULL);
     size_t m = play(&s, &pop, id + 1, 0.001, c, sizeof c, &l);
     differ |= m != n || memcmp(a, c, n) != 0;
   }
   cr_assert(differ);
+  alloc_heap_free(&mem);
+}
+
+Test(listener, tokens_change_with_the_listeners_own_clock) {
+  static struct scenario s;
+  struct alloc_heap mem;
+  struct diag d;
+  struct popularity pop;
+  static char log[1 << 16];
+  struct listener l;
+  cr_assert_eq(parse(&s, &mem, "arrivals: [{ for: 1s, rate: 1 }]\ncatalogue: { assets: [a] }\n"
+                               "player: { tracks: 3, skip: 0, ahead: 1, token_ttl: 3s }\n", &d), ERR_OK);
+  cr_assert_eq(popularity_init(&pop, &mem.base, POPULARITY_ZIPF, 1, 1, 0), ERR_OK);
+  size_t n = play(&s, &pop, 7, 0.3, log, sizeof log, &l);
+  // Three tracks of 5 s from 0.5 s on: tokens 0 … 3 at 0, 3, 6, 9 s and the last segment at 10.5 + 4 - 2 s.
+  for (int k = 0; k <= 4; k++) {
+    char token[16];
+    int len = snprintf(token, sizeof token, "token=7.%d\n", k);
+    cr_assert_eq(memmem(log, n, token, (size_t)len) != NULL, k < 5, "token %d", k);
+  }
+  alloc_heap_free(&mem);
+}
+
+Test(listener, polls_until_the_release_and_then_plays_at_once) {
+  static struct scenario s;
+  struct alloc_heap mem;
+  struct diag d;
+  struct popularity pop;
+  struct listener l;
+  struct listener_next next;
+  cr_assert_eq(parse(&s, &mem, "arrivals: [{ for: 10s, rate: 1 }, { for: 5s, rate: 1, poll: 2s }, { for: 5s, rate: 2, poll: 1s }, { for: 1s, rate: 9 }]\n"
+                               "catalogue: { assets: [a] }\nplayer: { tracks: 1 }\n", &d), ERR_OK, "%s", d.what);
+  cr_assert_eq(popularity_init(&pop, &mem.base, POPULARITY_ZIPF, 1, 1, 0), ERR_OK);
+  static const double want[] = {12, 14, 16, 17, 18, 19, 20};
+  listener_begin(&l, &s, &pop, 3, 12, &next);
+  for (size_t i = 0; i < 7; i++) {
+    cr_assert_eq(next.step, i < 6 ? STEP_POLL : STEP_MASTER, "%zu", i);
+    cr_assert(fabs(next.at_s - want[i]) < 1e-9, "%zu: %g", i, next.at_s);
+    struct listener_got got = {.now_s = next.at_s + 0.1, .ok = i != 2}; // a poll that fails is not repeated: the next is due
+    if (i < 6)
+      listener_on_response(&l, &pop, &got, &next);
+  }
+  listener_begin(&l, &s, &pop, 4, 20.5, &next);
+  cr_assert_eq(next.step, STEP_MASTER, "after the release nobody polls");
+  listener_begin(&l, &s, &pop, 5, 9, &next);
+  cr_assert_eq(next.step, STEP_MASTER, "nor before the countdown");
+  alloc_heap_free(&mem);
+}
+
+Test(listener, asks_nothing_when_the_scenario_is_over) {
+  static struct scenario s;
+  struct alloc_heap mem;
+  struct diag d;
+  struct popularity pop;
+  static char log[1 << 16], slow[1 << 16];
+  struct listener l;
+  cr_assert_eq(parse(&s, &mem, "arrivals: [{ for: 1s, rate: 1 }]\ndrain: 3s\ncatalogue: { assets: [a] }\nplayer: { tracks: 9, skip: 0, ahead: 1 }\n", &d), ERR_OK);
+  cr_assert_eq(popularity_init(&pop, &mem.base, POPULARITY_ZIPF, 1, 1, 0), ERR_OK);
+  size_t n = play(&s, &pop, 1, 0.001, log, sizeof log, &l);
+  cr_assert_eq(l.segments, 3, "0.5 s + 2.005 s lies before the end at 4 s, a second track's start does not");
+  cr_assert_eq(play(&s, &pop, 1, 2, slow, sizeof slow, &l), n);
+  cr_assert(memcmp(log, slow, n) == 0);
   alloc_heap_free(&mem);
 }
 
@@ -230,9 +298,9 @@ Test(listener, skips_have_the_measured_shape) {
   for (uint64_t id = 0; id < N; id++) {
     struct listener l;
     struct listener_next next;
-    static struct renditions r = {.num = 1};
+    static const char *const uris[] = {"/m"};
     listener_begin(&l, &s, &pop, id, 0, &next);
-    struct listener_got got = {.now_s = 0, .ok = true, .renditions = &r, .list = &list};
+    struct listener_got got = {.now_s = 0, .ok = true, .renditions = uris, .num_renditions = 1, .list = &list};
     listener_on_response(&l, &pop, &got, &next);
     listener_on_response(&l, &pop, &got, &next);
     by5 += l.leave_s < 5;

@@ -1,0 +1,41 @@
+// What the files of `sluice load` share: its options, one run over all processes and threads, what is written of it.
+#pragma once
+#include "load/engine.h"
+#include "load/report.h"
+
+enum { LOAD_MAX_WORKERS = 256, LOAD_MAX_REPORTS = 16 };
+
+struct load_args {
+  const char *scenario, *target, *json, *hdr, *html, *log, *paths, *io, *mode, *report, *ca;
+  unsigned threads, processes;
+  double rate, seconds, shorten;
+  uint64_t seed, connections;
+  bool has_seed, insecure;
+};
+
+// Set by SIGINT and SIGTERM: the run ends, and reports what it has.
+extern _Atomic bool load_stop;
+
+struct load_outcome {
+  int status; // exit status; EXIT_DONE when every process ended well
+  double bytes_per_listener;
+};
+
+// load_run_all forks the processes, shows progress on a terminal and waits. `stats` lies in shared memory, one for each thread
+// of each process, and is filled anew. `quiet`: no live view.
+struct load_outcome load_run_all(struct load_run *proto, struct load_stats *stats, const struct load_args *a, const char *label);
+
+// load_target reads http[s]://HOST[:PORT] into address, Host header and TLS; false after one line on standard error.
+bool load_target(struct load_run *run, const struct load_args *a);
+
+// load_search is mode capacity: the probes, the estimate, the spike. `sum` gets the spike's statistics (or the last probe's).
+int load_search(struct load_run *run, struct load_stats *stats, struct load_stats *sum, struct scenario *sc,
+                const struct load_args *a, struct load_capacity *out);
+
+// load_write writes what the options ask for; load_compare is --report. load_summary prints to standard output.
+bool load_write(const struct load_args *a, const struct load_stats *s, const struct report_context *c);
+int load_compare(const char *out, int num, char **files);
+void load_summary(const struct load_stats *s, const struct report_context *c, const char *verdict);
+
+// load_file reads a whole file, NUL-terminated, to free; NULL after one line on standard error.
+char *load_file(const char *path, size_t *n);

@@ -1,0 +1,54 @@
+#include <netdb.h>
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "cli/load_run.h"
+#include "net/tls.h"
+
+static bool bad(const char *url) {
+  cli_error(url, "the target is to be http://HOST:PORT or https://HOST:PORT, without a path");
+  return false;
+}
+
+static bool set_up_tls(struct load_run *run, const struct load_args *a) {
+  char why[256];
+  run->tls = tls_set_client(&(struct tls_client_files){.ca = a->ca, .no_verify = a->insecure}, why, sizeof why);
+  if (!run->tls)
+    cli_error(a->ca ? a->ca : a->target, "%s", why);
+  return run->tls != NULL;
+}
+
+bool load_target(struct load_run *run, const struct load_args *a) {
+  const char *url = a->target;
+  bool tls = strncmp(url, "https://", 8) == 0;
+  char host[256], port[8];
+  if (!tls && strncmp(url, "http://", 7) != 0)
+    return bad(url);
+  const char *p = url + (tls ? 8 : 7);
+  size_t n = strcspn(p, "/");
+  if (!n || n >= sizeof host || (p[n] && p[n + 1]))
+    return bad(url);
+  memcpy(run->host, p, n);
+  memcpy(host, p, n);
+  host[n] = 0;
+  snprintf(port, sizeof port, "%s", tls ? "443" : "80");
+  char *colon = strrchr(host, ':');
+  if (colon && !strchr(colon, ']')) {
+    *colon = 0;
+    snprintf(port, sizeof port, "%.7s", colon + 1);
+  }
+  char *name = host[0] == '[' ? host + 1 : host;
+  if (host[0] == '[' && strchr(host, ']'))
+    *strchr(host, ']') = 0;
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
+  int e = getaddrinfo(name, port, &hints, &found);
+  if (e) {
+    cli_error(url, "%s", gai_strerror(e));
+    return false;
+  }
+  memcpy(&run->addr, found->ai_addr, found->ai_addrlen);
+  run->addr_len = found->ai_addrlen;
+  freeaddrinfo(found);
+  snprintf(run->tls_host, sizeof run->tls_host, "%s", name);
+  return !tls || set_up_tls(run, a);
+}

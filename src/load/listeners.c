@@ -1,0 +1,389 @@
+// Sessions: listeners that arrive, ask, wait, and leave, each over a connection of its own.
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "load/session.h"
+#include "load/verify.h"
+
+// ---- the heap of what is due
+
+static void due_push(struct engine *e, double at_s, uint32_t session) {
+  uint32_t i = e->num_due++;
+  while (i && e->heap[(i - 1) / 2].at_s > at_s) {
+    e->heap[i] = e->heap[(i - 1) / 2];
+    i = (i - 1) / 2;
+  }
+  e->heap[i] = (struct due){at_s, session};
+}
+
+static struct due due_pop(struct engine *e) {
+  struct due top = e->heap[0], last = e->heap[--e->num_due];
+  uint32_t i = 0;
+  for (;;) {
+    uint32_t k = 2 * i + 1;
+    if (k >= e->num_due)
+      break;
+    if (k + 1 < e->num_due && e->heap[k + 1].at_s < e->heap[k].at_s)
+      k++;
+    if (e->heap[k].at_s >= last.at_s)
+      break;
+    e->heap[i] = e->heap[k];
+    i = k;
+  }
+  e->heap[i] = last;
+  return top;
+}
+
+// ---- asking
+
+static struct bytes write_request(struct session *s, char *out, size_t cap) {
+  struct writer w = wr_of(out, cap);
+  const struct listener_next *next = &s->next;
+  wr_str(&w, next->head ? "HEAD " : "GET ");
+  listener_path(&w, &s->l, next);
+  wr_str(&w, " HTTP/1.1\r\nHost: ");
+  wr_str(&w, s->e->run->host);
+  wr_str(&w, "\r\nUser-Agent: sluice-load\r\n");
+  if (next->range == RANGE_CLOSED)
+    wr_fmt(&w, "Range: bytes=%lu-%lu\r\n", next->range_from, next->range_to);
+  else if (next->range == RANGE_OPEN)
+    wr_fmt(&w, "Range: bytes=%lu-\r\n", next->range_from);
+  else if (next->range == RANGE_SUFFIX)
+    wr_fmt(&w, "Range: bytes=-%lu\r\n", next->range_to + 1 - next->range_from);
+  if (next->if_none_match && s->etag && s->etag[0])
+    wr_fmt(&w, "If-None-Match: %s\r\n", s->etag);
+  wr_str(&w, "\r\n");
+  return bytes_of(out, wr_ok(&w) ? w.n : 0);
+}
+
+// Hands the request to the connection. `again`: it was lost with its connection and is no new one.
+static void hand_over(struct session *s, bool again) {
+  char out[CLIENT_REQUEST_MAX];
+  struct bytes request = write_request(s, out, sizeof out);
+  if (!again)
+    engine_log(s->e, s->l.id, s->ordinal++, request);
+  s->waiting = true;
+  s->etag_new = true;
+  s->aborting = s->no_memory = false;
+  body_give(s->e, s->body);
+  s->body = NULL;
+  client_send(&s->c, request, s->next.head);
+  s->half_closed = s->l.half_close && s->next.step == STEP_SEGMENT;
+  if (s->half_closed)
+    client_half_close(&s->c);
+}
+
+static void send_request(struct session *s, double now_s) {
+  const struct listener_next *next = &s->next;
+  hist_record(&s->e->st->lag, now_s > next->at_s ? (uint64_t)((now_s - next->at_s) * 1e6) : 0);
+  s->sent_s = now_s;
+  s->keep = next->step != STEP_SEGMENT || s->l.verified;
+  s->abort_after = UINT64_MAX;
+  if (s->l.aborts && next->step == STEP_SEGMENT && !next->range && !next->head && rng_unit(&s->l.rng) < 0.2)
+    s->abort_after = rng_below(&s->l.rng, 32768);
+  hand_over(s, false);
+}
+
+// ---- what arrives
+
+static void on_body(struct client *c, struct bytes piece) {
+  struct session *s = c->owner;
+  if (s->keep && !s->body)
+    s->body = body_take(s->e);
+  if (s->keep && (!s->body || !body_add(s->body, piece)))
+    s->no_memory = c->stop = true;
+  if (c->response.body_len >= s->abort_after)
+    s->aborting = c->stop = true;
+}
+
+static void on_etag(struct client *c, struct bytes piece) {
+  struct session *s = c->owner;
+  if (!s->l.conditional || (!s->etag && !(s->etag = calloc(1, SESSION_ETAG))))
+    return;
+  size_t have = s->etag_new ? 0 : strlen(s->etag);
+  s->etag_new = false;
+  if (have + piece.n < SESSION_ETAG) {
+    memcpy(s->etag + have, piece.p, piece.n);
+    s->etag[have + piece.n] = 0;
+  } else {
+    s->etag[0] = 0; // longer than we keep: not used
+  }
+}
+
+static void end_session(struct session *s, double now_s) {
+  struct engine *e = s->e;
+  struct load_stats *st = e->st;
+  client_close(&s->c);
+  listener_cut(&s->l, now_s);
+  body_give(e, s->body);
+  body_give(e, s->whole);
+  s->body = s->whole = NULL;
+  st->rebuffer_s += s->l.rebuffer_s;
+  st->played_s += s->l.played_s;
+  st->sessions_unheard += s->l.startup_s < 0;
+  s->in_use = s->waiting = false;
+  e->num_active--;
+  atomic_fetch_sub_explicit(&st->active, 1, memory_order_relaxed);
+  s->next_free = e->free;
+  e->free = s;
+}
+
+// Compares what arrived with the clear source. False: it is wrong, and the statistics name it.
+static bool verified(struct session *s, const struct client_response *r, const char *path) {
+  struct engine *e = s->e;
+  char what[sizeof e->st->first_wrong];
+  struct bytes body = s->body ? bytes_of(s->body->p, s->body->n) : (struct bytes){0};
+  struct verify_response v = {.asset = s->l.sc->catalogue.names[s->l.asset], .path = path, .body = body, .init = s->init, .list = s->l.list};
+  bool right = true;
+  if (s->next.head) {
+    s->head_len = r->content_length;
+  } else if (s->next.step == STEP_SEGMENT && !s->next.range && s->head_len != UINT64_MAX) {
+    right = s->head_len == r->body_len;
+    if (!right)
+      snprintf(what, sizeof what, "%.300s: HEAD announced %lu bytes, GET brought %lu", path, s->head_len, r->body_len);
+    s->head_len = UINT64_MAX;
+  }
+  if (right && s->next.range && r->body_len != s->next.range_to + 1 - s->next.range_from) {
+    right = false;
+    snprintf(what, sizeof what, "%.300s: a range of %lu bytes brought %lu", path, s->next.range_to + 1 - s->next.range_from, r->body_len);
+  } else if (right && e->run->verifier && s->l.verified && !s->next.head) {
+    if (s->next.range)
+      right = !s->whole || verify_range(path, body, bytes_of(s->whole->p, s->whole->n), s->next.range_from, what, sizeof what);
+    else if (s->next.step == STEP_INIT)
+      right = (s->init = verify_init(e->run->verifier, &v, what, sizeof what)) != NULL;
+    else if (s->next.step == STEP_SEGMENT && s->init)
+      right = verify_segment(e->run->verifier, &v, what, sizeof what);
+    e->st->verified += s->next.step == STEP_SEGMENT;
+  }
+  e->st->wrong += !right;
+  if (!right && !e->st->first_wrong[0])
+    memcpy(e->st->first_wrong, what, sizeof what);
+  return right;
+}
+
+// Which epoch a media playlist or MPD points to, by its init segment's path; it must be the one asked for.
+static bool right_epoch(struct session *s, const struct media_list *list) {
+  struct engine *e = s->e;
+  const char *asset = s->l.sc->catalogue.names[s->l.asset];
+  uint32_t want = s->l.sc->verify_epoch;
+  char expected[PLAYLIST_MAX_URI];
+  if (!want || !list || !list->num)
+    return true;
+  int n = snprintf(expected, sizeof expected, "/%s/%s/%u/", asset, s->l.sc->scheme, want);
+  if (n > 0 && (size_t)n < sizeof expected && strncmp(list->init, expected, (size_t)n) == 0)
+    return true;
+  e->st->wrong++;
+  if (!e->st->first_wrong[0])
+    snprintf(e->st->first_wrong, sizeof e->st->first_wrong, "%.200s: a stale epoch: the manifest leads there, it is to lead below %.200s",
+             list->init, expected);
+  return false;
+}
+
+static void schedule(struct session *s) { due_push(s->e, s->next.at_s, (uint32_t)(s - s->e->sessions)); }
+
+// What the response was, in the listener's terms.
+static struct listener_got judge(struct session *s, const struct client_response *r, double now_s) {
+  struct engine *e = s->e;
+  struct diag diag = {0};
+  char path[PLAYLIST_MAX_URI];
+  bool manifest = s->next.step == STEP_MASTER || s->next.step == STEP_MEDIA || s->next.step == STEP_POLL;
+  bool unchanged = r->status == 304 && s->next.if_none_match;
+  struct listener_got got = {.now_s = now_s, .body_len = r->body_len};
+  got.ok = r->whole && (r->status == (s->next.range ? 206 : 200) || unchanged) && !s->no_memory;
+  e->st->not_modified += unchanged;
+  e->st->ranges += s->next.range != RANGE_NONE;
+  e->st->heads += s->next.head;
+  e->st->polls += s->next.step == STEP_POLL;
+  listener_place(path, &s->l, &s->next);
+  if (got.ok && !unchanged && !manifest)
+    (void)verified(s, r, path); // wrong bytes fail the run, not the session
+  if (got.ok && manifest && !unchanged) {
+    got.ok = engine_parse(e, s, &got, &diag) == ERR_OK;
+    if (got.ok && (s->next.step == STEP_MEDIA || (s->next.step == STEP_MASTER && s->l.dash)))
+      (void)right_epoch(s, got.list);
+  }
+  return got;
+}
+
+static void on_done(struct client *c, const struct client_response *r) {
+  struct session *s = c->owner;
+  struct engine *e = s->e;
+  struct load_stats *st = e->st;
+  double now = engine_now(e);
+  s->waiting = false;
+  if (s->aborting) { // a client that changed its mind: the same request again
+    st->aborted++;
+    s->next.at_s = now;
+    due_push(e, now, (uint32_t)(s - e->sessions));
+    return;
+  }
+  if (r->stale) {
+    st->resent++;
+    hand_over(s, true);
+    return;
+  }
+  struct listener_got got = judge(s, r, now);
+  engine_count(e, r, got.ok, s->next.at_s, s->sent_s, now);
+  if (s->half_closed || s->l.reconnects)
+    client_close(c);
+  uint32_t misses = s->l.misses, segments = s->l.segments;
+  bool playing = s->l.playing;
+  listener_on_response(&s->l, e->run->pop, &got, &s->next);
+  if (!playing && s->l.segments > segments)
+    hist_record(&st->startup, (uint64_t)(s->l.startup_s * 1e6));
+  st->segments += s->l.segments - segments;
+  body_give(e, s->whole);
+  s->whole = NULL;
+  if (s->next.range) // what the range will be compared with
+    s->whole = s->body;
+  else
+    body_give(e, s->body);
+  s->body = NULL;
+  atomic_fetch_add_explicit(&st->misses, s->l.misses - misses, memory_order_relaxed);
+  engine_second(e, now)->misses += s->l.misses - misses;
+  schedule(s);
+}
+
+// ---- sessions
+
+static void begin_session(struct engine *e, uint64_t id, double at_s) {
+  struct session *s = e->free;
+  e->st->sessions++;
+  // A place whose old connection is still closing is skipped; there is one soon.
+  struct session **from = &e->free;
+  while (s && s->e && !client_idle(&s->c)) {
+    from = &s->next_free;
+    s = s->next_free;
+  }
+  if (!s) {
+    e->st->sessions_lost++;
+    return;
+  }
+  *from = s->next_free;
+  uint32_t place = (uint32_t)(s - e->sessions);
+  e->num_used = place >= e->num_used ? place + 1 : e->num_used;
+  char *etag = s->etag;
+  if (etag)
+    etag[0] = 0;
+  *s = (struct session){.e = e, .in_use = true, .etag = etag, .head_len = UINT64_MAX};
+  e->num_active++;
+  atomic_fetch_add_explicit(&e->st->active, 1, memory_order_relaxed);
+  client_init(&s->c, &e->clients, s);
+  listener_begin(&s->l, e->run->sc, e->run->pop, id, at_s, &s->next);
+  s->c.slow_bytes = s->l.slow ? e->run->sc->slow_bytes_per_s / 10 + 1 : 0;
+  schedule(s);
+}
+
+static void slow_readers_read(struct engine *e, double now_s) {
+  if (now_s < e->slow_tick_s + 0.1)
+    return;
+  e->slow_tick_s = now_s;
+  for (uint32_t i = 0; i < e->num_used; i++)
+    if (e->sessions[i].in_use && e->sessions[i].c.slow_bytes)
+      client_read_slowly(&e->sessions[i].c);
+}
+
+static void time_out(struct session *s, double now_s) {
+  static const struct client_response none = {0};
+  struct engine *e = s->e;
+  struct listener_got got = {.now_s = now_s};
+  client_close(&s->c);
+  s->waiting = false;
+  engine_count(e, &none, false, s->next.at_s, s->sent_s, now_s);
+  e->st->by_error[LOAD_ERR_CONNECT]--;
+  e->st->by_error[LOAD_ERR_TIMEOUT]++;
+  listener_on_response(&s->l, e->run->pop, &got, &s->next);
+  schedule(s);
+}
+
+// Looks at a part of the sessions each time, all of them within about half a second.
+static void sweep(struct engine *e, double now_s) {
+  if (now_s < e->sweep_s + 0.01 || !e->num_used)
+    return;
+  e->sweep_s = now_s;
+  for (uint32_t n = e->num_used / 50 + 1; n; n--) {
+    struct session *s = &e->sessions[e->swept++ % e->num_used];
+    if (s->in_use && s->waiting && !s->l.slow && now_s - s->sent_s > e->run->sc->timeout_s)
+      time_out(s, now_s);
+  }
+}
+
+// Everybody's connection breaks at once, and everybody comes back at once.
+static void storm(struct engine *e) {
+  const struct scenario *sc = e->run->sc;
+  e->stormed = true;
+  for (uint32_t i = 0; i < e->num_used; i++) {
+    struct session *s = &e->sessions[i];
+    struct rng r = rng_of(sc->seed ^ 0x73746f726d, s->l.id);
+    if (!s->in_use || rng_unit(&r) >= sc->storm)
+      continue;
+    bool waiting = s->waiting;
+    e->st->storms++;
+    client_close(&s->c);
+    if (waiting)
+      hand_over(s, true);
+    else
+      client_open(&s->c);
+  }
+}
+
+static void run_once(struct engine *e, double now_s, double *sampled) {
+  const struct scenario *sc = e->run->sc;
+  while (e->num_due && e->heap[0].at_s <= now_s) {
+    struct session *s = &e->sessions[due_pop(e).session];
+    if (s->next.act == ACT_END)
+      end_session(s, now_s);
+    else
+      send_request(s, engine_now(e));
+  }
+  for (; now_s >= *sampled; *sampled += 1)
+    engine_second(e, *sampled)->active = e->num_active;
+  e->st->peak_active = e->num_active > e->st->peak_active ? e->num_active : e->st->peak_active;
+  if (sc->slow_reader > 0)
+    slow_readers_read(e, now_s);
+  if (!e->stormed && sc->storm_at_s >= 0 && now_s >= sc->storm_at_s)
+    storm(e);
+  sweep(e, now_s);
+}
+
+enum err engine_run_listeners(struct engine *e, struct diag *diag) {
+  const struct scenario *sc = e->run->sc;
+  struct arrivals arrivals;
+  double next_s = 0, sampled = 0;
+  uint64_t id = 0;
+  e->clients.done = on_done;
+  e->clients.body = on_body;
+  e->clients.etag = on_etag;
+  arrivals_init(&arrivals, sc->pieces, sc->num_pieces, sc->seed);
+  bool more = arrivals_next(&arrivals, &next_s);
+  for (;;) {
+    double now = engine_now(e);
+    while (more && next_s <= now) {
+      if (id % e->run->num_threads == e->run->thread)
+        begin_session(e, id, next_s);
+      id++;
+      more = arrivals_next(&arrivals, &next_s);
+    }
+    run_once(e, now, &sampled);
+    // Listeners end by their own clocks; who still waits for an answer then gets as long as a request may take.
+    if ((!more && !e->num_active) || now > sc->end_s + sc->timeout_s || *e->run->stop)
+      break;
+    double wake = now + 0.1;
+    wake = more && next_s < wake ? next_s : wake;
+    wake = e->num_due && e->heap[0].at_s < wake ? e->heap[0].at_s : wake;
+    int64_t wait_ns = (int64_t)((wake - engine_now(e)) * 1e9);
+    if (!engine_wait(e, wait_ns > 0 ? wait_ns : 0))
+      return diag_set(diag, ERR_IO, 0, "the I/O backend failed");
+  }
+  double now = engine_now(e);
+  e->st->elapsed_s = now;
+  for (uint32_t i = 0; i < e->num_used; i++) {
+    struct session *s = &e->sessions[i];
+    if (!s->in_use)
+      continue;
+    if (s->waiting)
+      engine_unanswered(e, s->next.at_s, s->sent_s, now);
+    end_session(s, now);
+  }
+  return ERR_OK;
+}

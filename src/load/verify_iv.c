@@ -1,0 +1,125 @@
+// Which IVs have been used where. A segment's IVs are one interval; it is noted in every block of 256 IVs that it touches, and
+// compared with the others noted there. Fixed memory, open to all threads and processes of a run.
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "load/verify_parts.h"
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+enum { BLOCK_BITS = 8, PLACE = 160 };
+
+struct note {
+  uint8_t kid[16];
+  uint64_t first, num;
+  uint32_t place; // of whom, + 1; 0: this note is free
+};
+
+struct iv_table {
+  pthread_mutex_t lock;
+  size_t len;
+  uint32_t max_notes, num_notes, max_places, num_places;
+  char (*places)[PLACE];
+  struct note notes[];
+};
+
+struct iv_table *iv_table_new(uint32_t max_segments) {
+  size_t notes = (size_t)max_segments * 4, len = sizeof(struct iv_table) + notes * sizeof(struct note) + 2 * (size_t)max_segments * PLACE;
+  struct iv_table *t = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  pthread_mutexattr_t shared;
+  if (t == MAP_FAILED)
+    return NULL;
+  t->len = len;
+  t->max_notes = (uint32_t)notes;
+  t->max_places = 2 * max_segments;
+  t->places = (char(*)[PLACE])(void *)(t->notes + notes);
+  if (pthread_mutexattr_init(&shared) || pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED) ||
+      pthread_mutex_init(&t->lock, &shared)) {
+    munmap(t, len);
+    return NULL;
+  }
+  pthread_mutexattr_destroy(&shared);
+  return t;
+}
+
+void iv_table_free(struct iv_table *t) {
+  if (t)
+    munmap(t, t->len);
+}
+
+static uint32_t slot_of(const struct iv_table *t, const uint8_t kid[16], uint64_t block) {
+  return (uint32_t)(XXH3_64bits_withSeed(kid, 16, block) % t->max_notes);
+}
+
+// The first IV that both have, counted from a's first; `num` of a when there is none. Intervals may wrap around.
+static uint64_t common(const struct note *a, const struct note *b) {
+  uint64_t into_b = a->first - b->first, into_a = b->first - a->first;
+  if (into_b < b->num)
+    return 0;
+  return into_a < a->num ? into_a : a->num;
+}
+
+// Compares `new` with what is noted for one block. Returns whether it is noted there already.
+static bool compare(const struct iv_table *t, const struct note *new, uint64_t block, uint32_t *clash, uint64_t *at) {
+  bool known = false;
+  uint32_t slot = slot_of(t, new->kid, block);
+  for (uint32_t i = 0; i < t->max_notes; i++) {
+    const struct note *n = &t->notes[(slot + i) % t->max_notes];
+    if (!n->place)
+      break;
+    if (memcmp(n->kid, new->kid, 16) != 0)
+      continue;
+    uint64_t where = common(new, n);
+    if (where == new->num)
+      continue;
+    if (n->place == new->place) {
+      known |= n->first == new->first && n->num == new->num;
+    } else {
+      *clash = n->place;
+      *at = where;
+    }
+  }
+  return known;
+}
+
+static void add(struct iv_table *t, const struct note *new, uint64_t block) {
+  uint32_t slot = slot_of(t, new->kid, block);
+  if (t->num_notes >= t->max_notes / 2)
+    return;
+  while (t->notes[slot].place)
+    slot = (slot + 1) % t->max_notes;
+  t->notes[slot] = *new;
+  t->num_notes++;
+}
+
+static uint32_t place_of(struct iv_table *t, const char *name) {
+  uint32_t slot = (uint32_t)(XXH3_64bits(name, strlen(name)) % t->max_places);
+  for (; t->places[slot][0]; slot = (slot + 1) % t->max_places)
+    if (strncmp(t->places[slot], name, PLACE - 1) == 0)
+      return slot + 1;
+  if (t->num_places >= t->max_places / 2)
+    return 0;
+  t->num_places++;
+  snprintf(t->places[slot], PLACE, "%s", name);
+  return slot + 1;
+}
+
+bool iv_table_add(struct iv_table *t, const uint8_t kid[16], uint64_t first, uint64_t num, const char *name, uint64_t *at,
+                  char other[160]) {
+  struct note new = {.first = first, .num = num};
+  uint32_t clash = 0;
+  memcpy(new.kid, kid, 16);
+  pthread_mutex_lock(&t->lock);
+  new.place = place_of(t, name);
+  uint64_t blocks = ((first & ((1u << BLOCK_BITS) - 1)) + num + (1u << BLOCK_BITS) - 1) >> BLOCK_BITS;
+  for (uint64_t i = 0; new.place && i < blocks && !clash; i++) {
+    uint64_t block = ((first >> BLOCK_BITS) + i) & (UINT64_MAX >> BLOCK_BITS);
+    if (!compare(t, &new, block, &clash, at) && !clash)
+      add(t, &new, block);
+  }
+  if (clash)
+    snprintf(other, PLACE, "%s", t->places[clash - 1]);
+  pthread_mutex_unlock(&t->lock);
+  return !clash;
+}
