@@ -35,7 +35,12 @@ void cpix_system_open(struct writer *w, const uint8_t kid[16], enum drm_system s
 void cpix_rule(struct writer *w, const uint8_t kid[16], struct bytes label) {
   wr_str(w, "<cpix:ContentKeyUsageRule kid=\"");
   uuid_write(w, kid);
-  wr_str(w, "\" intendedTrackType=\"AUDIO\"><cpix:AudioFilter/>");
+  wr_str(w, "\" intendedTrackType=\"AUDIO");
+  if (label.n) { // no two rules of a document may name one track type (SPEKE, encryption contract)
+    wr_u8(w, '_');
+    xml_write(w, label);
+  }
+  wr_str(w, "\"><cpix:AudioFilter/>");
   if (label.n) {
     wr_str(w, "<cpix:LabelFilter label=\"");
     xml_write(w, label);

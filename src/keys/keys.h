@@ -19,6 +19,20 @@ struct key_query {
 
 struct keyset; // immutable once loaded; shared by threads
 struct key_guard;
+struct key_provider;
+
+// One entry of `providers`: where the keys of some assets come from, as the file says it. Slices are the keyset's.
+struct key_remote {
+  struct bytes match;                  // an asset, or a prefix ending in '/'; empty: everything
+  const struct key_provider *provider; // NULL: a CPIX file, read when the keys file is
+  struct bytes type, url, file, ca_file, bearer_file, basic_file, client_cert, client_key;
+  uint64_t connect_ms, tls_ms, answer_ms, total_ms; // bounds of one exchange: connection, TLS, first byte, all of it
+  uint64_t retry_ms, retry_max_ms;                  // between attempts: the first pause, doubled each time, and its bound
+  uint64_t lifetime_ms, refresh_ms, stale_ms, negative_ms; // of keys in memory: docs/keys.md
+  uint32_t connections, attempts;
+  uint32_t epoch;     // CPIX: the epoch that the document's keys are for
+  enum scheme scheme; // CPIX: of keys whose scheme it does not say; clear: refuse them
+};
 
 // What the keys file says beside keys, for the caller to act on.
 struct keys_info {
@@ -29,6 +43,20 @@ struct keys_info {
   uint64_t every_ms;          // epochs.every: rotate everything on this schedule; 0: never
   uint32_t num_records;
 };
+
+// keys_remotes gives the list of providers. keys_remote is the one for an asset: the longest match; NULL when the asset
+// has records, or none fits.
+const struct key_remote *keys_remotes(const struct keyset *ks, uint32_t *num);
+const struct key_remote *keys_remote(const struct keyset *ks, struct bytes asset);
+
+// keys_add_cpix adds a CPIX document's keys to the records, with all the checks that these have. Before the keyset is
+// shared. Errors: those of keys_parse and cpix_import.
+MUST_USE enum err keys_add_cpix(struct keyset *ks, struct alloc *mem, struct bytes doc, uint32_t epoch, enum scheme scheme,
+                                struct diag *diag);
+
+// keys_agree says whether a key from elsewhere can live beside the records: none of them has it for another scheme.
+// Errors: ERR_KEY_REUSE with both assets named.
+MUST_USE enum err keys_agree(const struct keyset *ks, const struct key_record *k, struct diag *diag);
 
 // keys_parse reads a keys file. An empty or absent document means `derive` with defaults. All memory, key bytes
 // included, comes from `mem`. Refused, with line, asset and what to do in `diag`: unknown or repeated options, bad
@@ -99,6 +127,9 @@ const struct key_provider *key_provider_find(struct bytes name);
 // A guard over keys from wherever they come: one key never serves both schemes, also when providers give them one at
 // a time. Keeps digests and asset names, no keys. NULL when there is no memory for `max_keys`.
 struct key_guard *key_guard_new(struct alloc *mem, uint32_t max_keys);
+
+// key_guard_check only looks. Errors: ERR_KEY_REUSE with both assets named.
+MUST_USE enum err key_guard_check(const struct key_guard *g, const struct key_record *k, struct diag *diag);
 
 // key_guard_add records a key. Errors: ERR_KEY_REUSE with both assets named, ERR_NO_MEMORY (more than max_keys).
 MUST_USE enum err key_guard_add(struct key_guard *g, const struct key_record *k, struct diag *diag);

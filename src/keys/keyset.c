@@ -1,5 +1,6 @@
 #include "keys/keyset.h"
 
+#include "keys/cpix.h"
 #include "keys/derive.h"
 
 #include <openssl/sha.h>
@@ -32,12 +33,6 @@ const char *key_name(char out[64], struct bytes name) {
   memcpy(out + n, name.n > 60 ? "..." : "", name.n > 60 ? 4 : 1);
   return out;
 }
-
-// What two records are compared by: a digest of the key, or the KID.
-struct mark {
-  uint8_t id[16];
-  uint32_t record;
-};
 
 static int mark_cmp(const void *x, const void *y) { return memcmp(x, y, 16); }
 
@@ -83,8 +78,27 @@ static enum err check_kids(const struct keyset *ks, struct mark *marks, struct d
   return ERR_OK;
 }
 
+static int remote_cmp(const void *x, const void *y) {
+  return bytes_cmp(((const struct key_remote *)x)->match, ((const struct key_remote *)y)->match);
+}
+
+static enum err check_remotes(struct keyset *ks, struct diag *diag) {
+  char name[64];
+  if (ks->num_remotes)
+    qsort(ks->remotes, ks->num_remotes, sizeof *ks->remotes, remote_cmp);
+  for (uint32_t i = 1; i < ks->num_remotes; i++) {
+    const struct key_remote *a = &ks->remotes[i - 1], *b = &ks->remotes[i];
+    if (remote_cmp(a, b) == 0 && a->provider && b->provider)
+      return diag_set(diag, ERR_SYNTAX, 0, "providers: \"%s\" has two: keep one", key_name(name, b->match));
+  }
+  return ERR_OK;
+}
+
 enum err keyset_seal(struct keyset *ks, struct alloc *mem, struct diag *diag) {
   char name[64];
+  enum err bad = check_remotes(ks, diag);
+  if (bad)
+    return bad;
   if (ks->num_rules)
     qsort(ks->rules, ks->num_rules, sizeof *ks->rules, rule_cmp);
   for (uint32_t i = 1; i < ks->num_rules; i++)
@@ -98,11 +112,51 @@ enum err keyset_seal(struct keyset *ks, struct alloc *mem, struct diag *diag) {
     if (record_cmp(&ks->records[i - 1], &ks->records[i]) == 0)
       return diag_set(diag, ERR_SYNTAX, 0, "asset \"%s\", epoch %u, %s has two records: keep one",
                       key_name(name, ks->records[i].asset), ks->records[i].epoch, scheme_name(ks->records[i].scheme));
-  struct mark *marks = mem->get(mem, ks->num_records * sizeof *marks);
-  if (!marks)
+  ks->marks = mem->get(mem, ks->num_records * sizeof *ks->marks);
+  struct mark *kids = mem->get(mem, ks->num_records * sizeof *kids);
+  if (!ks->marks || !kids)
     return diag_set(diag, ERR_NO_MEMORY, 0, "%s", "");
-  enum err e = check_schemes(ks, marks, diag);
-  return e ? e : check_kids(ks, marks, diag);
+  enum err e = check_schemes(ks, ks->marks, diag);
+  return e ? e : check_kids(ks, kids, diag);
+}
+
+enum err keys_add_cpix(struct keyset *ks, struct alloc *mem, struct bytes doc, uint32_t epoch, enum scheme scheme,
+                       struct diag *diag) {
+  uint32_t num = CPIX_MAX_KEYS;
+  struct key_record *list = mem->get(mem, ((size_t)ks->num_records + num) * sizeof *list);
+  if (!list)
+    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+  enum err e = cpix_import(mem, list + ks->num_records, &num, doc, epoch, scheme, diag);
+  if (e)
+    return e;
+  for (uint32_t i = ks->num_records; i < ks->num_records + num; i++)
+    if (!list[i].asset.n || list[i].asset.n > KEYS_MAX_ASSET || list[i].label.n > KEYS_MAX_LABEL)
+      e = diag_set(diag, ERR_MALFORMED, 0, "contentId names no asset, or it or a label is too long");
+  if (ks->num_records)
+    memcpy(list, ks->records, ks->num_records * sizeof *list);
+  for (uint32_t i = 0; i < ks->num_records; i++)
+    key_record_wipe(&ks->records[i]);
+  ks->records = list;
+  ks->cap_records = ks->num_records += num;
+  ks->info.num_records = ks->num_records;
+  return e ? e : keyset_seal(ks, mem, diag);
+}
+
+enum err keys_agree(const struct keyset *ks, const struct key_record *k, struct diag *diag) {
+  uint8_t digest[SHA256_DIGEST_LENGTH];
+  SHA256(k->key, 16, digest);
+  const struct mark *m = ks->num_records ? bsearch(digest, ks->marks, ks->num_records, sizeof *m, mark_cmp) : NULL;
+  const struct key_record *r = m ? &ks->records[m->record] : NULL;
+  char na[64], nb[64];
+  if (!r || r->scheme == k->scheme)
+    return ERR_OK;
+  return diag_set(diag, ERR_KEY_REUSE, 0, "\"%s\" (%s) and \"%s\" (%s) share one key: give each scheme its own",
+                  key_name(na, r->asset), scheme_name(r->scheme), key_name(nb, k->asset), scheme_name(k->scheme));
+}
+
+const struct key_remote *keys_remotes(const struct keyset *ks, uint32_t *num) {
+  *num = ks->num_remotes;
+  return ks->remotes;
 }
 
 void keyset_wipe(struct keyset *ks) {
@@ -156,6 +210,23 @@ enum err keys_lookup(struct key_record *out, const struct keyset *ks, const stru
     return ERR_NO_KEY;
   derive_record(out, ks->prk, q);
   return ERR_OK;
+}
+
+const struct key_remote *keys_remote(const struct keyset *ks, struct bytes asset) {
+  const struct key_remote *best = NULL;
+  for (uint32_t i = 0; i < ks->num_remotes; i++) { // a handful
+    const struct key_remote *r = &ks->remotes[i];
+    bool folder = r->match.n && r->match.p[r->match.n - 1] == '/';
+    bool fits = !r->match.n || bytes_eq(r->match, asset) ||
+                (folder && asset.n > r->match.n && memcmp(asset.p, r->match.p, r->match.n) == 0);
+    if (r->provider && fits && (!best || r->match.n >= best->match.n))
+      best = r;
+  }
+  if (!best || !ks->num_records)
+    return best;
+  struct key_record want = {.asset = asset};
+  uint32_t i = lower_bound(ks, &want);
+  return has_asset(ks, i, asset) ? NULL : best;
 }
 
 static bool in_scope(struct bytes scope, struct bytes asset) {

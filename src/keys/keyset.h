@@ -8,7 +8,16 @@ struct drm_rule {
   struct bytes match;
 };
 
+// What records are found by: a digest of the key, or the KID.
+struct mark {
+  uint8_t id[16];
+  uint32_t record;
+};
+
 struct keyset {
+  struct key_remote *remotes; // sorted by match
+  uint32_t num_remotes, cap_remotes;
+  struct mark *marks; // of the records' keys, sorted
   struct key_record *records; // sorted by asset, epoch, scheme, label
   uint32_t num_records, cap_records;
   struct drm_rule *rules; // sorted by match

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <yaml.h>
 
-enum { MAX_RECORDS = 4 << 20, MAX_RULES = 1 << 16, MAX_TEMPLATE = 1024 };
+enum { MAX_RECORDS = 4 << 20, MAX_RULES = 1 << 16, MAX_TEMPLATE = 1024, MAX_REMOTES = 64 };
 
 enum kind {
   K_TEXT,     // struct bytes
@@ -22,6 +22,7 @@ enum kind {
   K_MAP,      // an inner mapping, over the part of the struct at `off`
   K_RECORDS,  // the two lists
   K_RULES,
+  K_REMOTES,
 };
 
 struct field {
@@ -182,6 +183,7 @@ static enum err read_scalar(struct input *in, const struct field *f, void *base)
   case K_MAP:
   case K_RECORDS:
   case K_RULES:
+  case K_REMOTES:
     break;
   }
   return fail(in, ERR_SYNTAX, "%s: a list or mapping is expected", f->name);
@@ -190,6 +192,7 @@ static enum err read_scalar(struct input *in, const struct field *f, void *base)
 static enum err read_map(struct input *in, const struct field *fields, void *base, uint64_t *seen);
 static enum err read_records(struct input *in);
 static enum err read_rules(struct input *in);
+static enum err read_remotes(struct input *in);
 static const struct field *const drm_section;
 enum { D_SYSTEMS = DRM_SYSTEM_COUNT, D_IN_BAND, D_SCHEMES, D_PER_TIER, D_MORE };
 
@@ -204,10 +207,10 @@ static enum err read_value(struct input *in, const struct field *f, void *base) 
                                                    : fail(in, ERR_SYNTAX, "%s: options are expected", f->name);
   if (f->kind == K_SYSTEMS || f->kind == K_SCHEMES)
     return read_mask(in, f, (uint32_t *)(void *)((uint8_t *)base + f->off));
-  if (f->kind == K_RECORDS || f->kind == K_RULES) {
+  if (f->kind == K_RECORDS || f->kind == K_RULES || f->kind == K_REMOTES) {
     if (in->ev.type != YAML_SEQUENCE_START_EVENT)
       return fail(in, ERR_SYNTAX, "%s: a list is expected", f->name);
-    return f->kind == K_RECORDS ? read_records(in) : read_rules(in);
+    return f->kind == K_RECORDS ? read_records(in) : f->kind == K_RULES ? read_rules(in) : read_remotes(in);
   }
   if (in->ev.type != YAML_SCALAR_EVENT)
     return fail(in, ERR_SYNTAX, "%s: one value is expected", f->name);
@@ -380,6 +383,98 @@ static enum err read_rules(struct input *in) {
   return e;
 }
 
+#define REMOTE(f) offsetof(struct key_remote, f)
+enum { P_TYPE, P_MATCH, P_URL, P_FILE, P_CA, P_BEARER, P_BASIC, P_CERT, P_KEY, P_EPOCH, P_SCHEME, P_LIFETIME, P_REFRESH, P_MORE };
+static const struct field remote_fields[] = {
+    [P_TYPE] = {"type", K_TEXT, REMOTE(type), NULL},
+    [P_MATCH] = {"match", K_TEXT, REMOTE(match), NULL},
+    [P_URL] = {"url", K_TEXT, REMOTE(url), NULL},
+    [P_FILE] = {"file", K_TEXT, REMOTE(file), NULL},
+    [P_CA] = {"ca_file", K_TEXT, REMOTE(ca_file), NULL},
+    [P_BEARER] = {"bearer_file", K_TEXT, REMOTE(bearer_file), NULL},
+    [P_BASIC] = {"basic_file", K_TEXT, REMOTE(basic_file), NULL},
+    [P_CERT] = {"client_cert", K_TEXT, REMOTE(client_cert), NULL},
+    [P_KEY] = {"client_key", K_TEXT, REMOTE(client_key), NULL},
+    [P_EPOCH] = {"epoch", K_U32, REMOTE(epoch), NULL},
+    [P_SCHEME] = {"scheme", K_SCHEME, REMOTE(scheme), NULL},
+    [P_LIFETIME] = {"lifetime", K_TIME, REMOTE(lifetime_ms), NULL},
+    [P_REFRESH] = {"refresh", K_TIME, REMOTE(refresh_ms), NULL},
+    [P_MORE] = {"stale", K_TIME, REMOTE(stale_ms), NULL},
+    {"negative", K_TIME, REMOTE(negative_ms), NULL},
+    {"connect_timeout", K_TIME, REMOTE(connect_ms), NULL},
+    {"tls_timeout", K_TIME, REMOTE(tls_ms), NULL},
+    {"answer_timeout", K_TIME, REMOTE(answer_ms), NULL},
+    {"timeout", K_TIME, REMOTE(total_ms), NULL},
+    {"attempts", K_U32, REMOTE(attempts), NULL},
+    {"retry", K_TIME, REMOTE(retry_ms), NULL},
+    {"retry_max", K_TIME, REMOTE(retry_max_ms), NULL},
+    {"connections", K_U32, REMOTE(connections), NULL},
+    {0}};
+
+// What is wrong with an entry as a whole, or NULL.
+static const char *remote_fault(const struct key_remote *r, uint64_t seen) {
+  const uint64_t of_url = 1u << P_URL | 1u << P_CA | 1u << P_BEARER | 1u << P_BASIC | 1u << P_CERT | 1u << P_KEY;
+  const uint64_t of_file = 1u << P_FILE | 1u << P_EPOCH | 1u << P_SCHEME;
+  enum { DAY = 86400000, MINUTE = 60000 };
+  if (!r->provider && !bytes_eq(r->type, BYTES_LIT("cpix")))
+    return "type: give speke2.0, speke2.1, json or cpix";
+  if (!r->provider && (!r->file.n || (seen & of_url) || r->match.n || seen >> P_LIFETIME))
+    return "cpix: give file, and where needed epoch and scheme; nothing else";
+  if (!r->provider)
+    return NULL;
+  if (!r->url.n || (seen & of_file))
+    return "give url; file, epoch and scheme are for cpix";
+  if (r->bearer_file.n && r->basic_file.n)
+    return "give bearer_file or basic_file, not both";
+  if (!r->client_cert.n != !r->client_key.n)
+    return "client_cert and client_key go together; one of them is missing";
+  if (!r->lifetime_ms || r->refresh_ms >= r->lifetime_ms)
+    return "refresh must be shorter than lifetime";
+  if (r->lifetime_ms > 366ull * DAY || r->stale_ms > 366ull * DAY || r->negative_ms > 60 * MINUTE || r->negative_ms < 10)
+    return "lifetime and stale: at most 366d; negative: 10ms to 1h";
+  if (!r->connect_ms || !r->tls_ms || !r->answer_ms || !r->total_ms || r->connect_ms > 10 * MINUTE || r->tls_ms > 10 * MINUTE ||
+      r->answer_ms > 10 * MINUTE || r->total_ms > 10 * MINUTE)
+    return "timeouts: 1ms to 10m";
+  if (r->retry_ms < 10 || r->retry_max_ms < r->retry_ms || r->retry_max_ms > 60 * MINUTE)
+    return "retry: at least 10ms; retry_max: at least as much, at most 1h";
+  if (r->attempts > 10 || r->connections > 64)
+    return "attempts: 1 to 10; connections: 1 to 64";
+  return NULL;
+}
+
+static enum err read_remote(struct input *in, struct key_remote *r) {
+  uint64_t seen = 0;
+  size_t line = in->ev.start_mark.line + 1, at = in->ev.start_mark.index;
+  *r = (struct key_remote){.epoch = 1, .scheme = SCHEME_CLEAR, .connect_ms = 2000, .tls_ms = 3000, .answer_ms = 5000,
+                           .total_ms = 10000, .attempts = 3, .retry_ms = 200, .retry_max_ms = 15000, .connections = 4,
+                           .lifetime_ms = 3600000, .refresh_ms = 600000, .stale_ms = 24 * 3600000, .negative_ms = 10000};
+  enum err e = read_map(in, remote_fields, r, &seen);
+  if (e)
+    return e;
+  if (!(seen >> P_REFRESH & 1) && r->refresh_ms >= r->lifetime_ms)
+    r->refresh_ms = r->lifetime_ms / 4;
+  r->provider = key_provider_find(r->type);
+  const char *fault = remote_fault(r, seen);
+  return fault ? diag_set(in->diag, ERR_SYNTAX, at, "line %zu: providers: %s", line, fault) : ERR_OK;
+}
+
+static enum err read_remotes(struct input *in) {
+  enum err e;
+  struct keyset *ks = in->ks;
+  while (!(e = next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
+    if (in->ev.type != YAML_MAPPING_START_EVENT)
+      return fail(in, ERR_SYNTAX, "providers: each entry is a mapping with type and url");
+    struct key_remote *list = grow(in, ks->remotes, ks->num_remotes, &ks->cap_remotes, sizeof *ks->remotes);
+    if (!list || ks->num_remotes == MAX_REMOTES)
+      return fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "providers: at most %d", MAX_REMOTES);
+    ks->remotes = list;
+    if ((e = read_remote(in, &list[ks->num_remotes])))
+      return e;
+    ks->num_remotes++;
+  }
+  return e;
+}
+
 #define INFO(f) offsetof(struct keys_info, f)
 static const struct field derive_fields[] = {{"secret_file", K_TEXT, INFO(secret_file), NULL}, {0}};
 static const struct field epochs_fields[] = {{"default", K_U32, INFO(default_epoch), NULL},
@@ -387,12 +482,13 @@ static const struct field epochs_fields[] = {{"default", K_U32, INFO(default_epo
                                              {"every", K_TIME, INFO(every_ms), NULL},
                                              {0}};
 
-enum { T_DERIVE, T_EPOCHS, T_KEYS, T_DRM };
+enum { T_DERIVE, T_EPOCHS, T_KEYS, T_DRM, T_PROVIDERS };
 static const struct field top_fields[] = {
     [T_DERIVE] = {"derive", K_MAP, offsetof(struct keyset, info), derive_fields},
     [T_EPOCHS] = {"epochs", K_MAP, offsetof(struct keyset, info), epochs_fields},
     [T_KEYS] = {"keys", K_RECORDS, 0, NULL},
     [T_DRM] = {"drm", K_MAP, offsetof(struct keyset, drm), drm_fields},
+    [T_PROVIDERS] = {"providers", K_REMOTES, 0, NULL},
     {0}};
 
 static enum err read_stream(struct input *in, uint64_t *seen) {
@@ -405,7 +501,7 @@ static enum err read_stream(struct input *in, uint64_t *seen) {
   if (e || (in->ev.type == YAML_SCALAR_EVENT && !scalar(in).n))
     return e;
   if (in->ev.type != YAML_MAPPING_START_EVENT)
-    return fail(in, ERR_SYNTAX, "options are expected: derive, epochs, keys, drm");
+    return fail(in, ERR_SYNTAX, "options are expected: derive, epochs, keys, drm, providers");
   if ((e = read_map(in, top_fields, in->ks, seen)) || (e = next(in)) || (e = next(in)))
     return e;
   return in->ev.type == YAML_STREAM_END_EVENT ? ERR_OK : fail(in, ERR_SYNTAX, "one document is expected, not several");
@@ -438,7 +534,7 @@ enum err keys_parse(struct alloc *mem, struct keyset **out, struct keys_info *in
   if (!e && !(in.drm_seen >> D_MORE & 1))
     settle(&in.ks->drm, in.drm_seen);
   in.ks->info.num_records = in.ks->num_records;
-  in.ks->info.derive = (seen >> T_DERIVE & 1) || !in.ks->num_records;
+  in.ks->info.derive = (seen >> T_DERIVE & 1) || (!in.ks->num_records && !in.ks->num_remotes);
   if (!e)
     e = keyset_seal(in.ks, mem, diag);
   if (e) {

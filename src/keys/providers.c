@@ -43,22 +43,33 @@ struct key_guard *key_guard_new(struct alloc *mem, uint32_t max_keys) {
   return g;
 }
 
+static struct seen_key *find(const struct key_guard *g, const uint8_t digest[16]) {
+  uint32_t i = load_be32(digest) & (g->num_slots - 1);
+  while (g->slots[i].scheme != SCHEME_CLEAR && memcmp(g->slots[i].digest, digest, 16) != 0)
+    i = (i + 1) & (g->num_slots - 1);
+  return &g->slots[i];
+}
+
+static enum err same_scheme(const struct seen_key *s, const struct key_record *k, struct diag *diag) {
+  char a[64], b[64];
+  if (s->scheme == SCHEME_CLEAR || s->scheme == k->scheme)
+    return ERR_OK;
+  return diag_set(diag, ERR_KEY_REUSE, 0, "\"%s\" (%s) and \"%s\" (%s) share one key: give each scheme its own",
+                  key_name(a, s->asset), scheme_name(s->scheme), key_name(b, k->asset), scheme_name(k->scheme));
+}
+
+enum err key_guard_check(const struct key_guard *g, const struct key_record *k, struct diag *diag) {
+  uint8_t digest[SHA256_DIGEST_LENGTH];
+  SHA256(k->key, 16, digest);
+  return same_scheme(find(g, digest), k, diag);
+}
+
 enum err key_guard_add(struct key_guard *g, const struct key_record *k, struct diag *diag) {
   uint8_t digest[SHA256_DIGEST_LENGTH];
   SHA256(k->key, 16, digest);
-  uint32_t i = load_be32(digest) & (g->num_slots - 1);
-  struct seen_key *s = &g->slots[i];
-  while (s->scheme != SCHEME_CLEAR && memcmp(s->digest, digest, 16) != 0) {
-    i = (i + 1) & (g->num_slots - 1);
-    s = &g->slots[i];
-  }
-  if (s->scheme != SCHEME_CLEAR) {
-    char a[64], b[64];
-    return s->scheme == k->scheme
-               ? ERR_OK
-               : diag_set(diag, ERR_KEY_REUSE, 0, "\"%s\" (%s) and \"%s\" (%s) share one key: give each scheme its own",
-                          key_name(a, s->asset), scheme_name(s->scheme), key_name(b, k->asset), scheme_name(k->scheme));
-  }
+  struct seen_key *s = find(g, digest);
+  if (s->scheme != SCHEME_CLEAR)
+    return same_scheme(s, k, diag);
   uint8_t *name = k->asset.n ? g->mem->get(g->mem, k->asset.n) : NULL;
   if (2 * (g->num + 1) > g->num_slots || (k->asset.n && !name))
     return diag_set(diag, ERR_NO_MEMORY, 0, "more keys than were planned for");

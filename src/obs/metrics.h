@@ -58,6 +58,15 @@
   X(index_failed, "sluice_index_total", "from=\"failed\"", "")                                                           \
   X(keys_derived, "sluice_keys_total", "result=\"ok\"", "Content keys asked of the provider")                            \
   X(keys_missing, "sluice_keys_total", "result=\"missing\"", "")                                                         \
+  X(key_hits, "sluice_key_lookups_total", "result=\"hit\"", "Questions for keys of key servers")                          \
+  X(key_stale, "sluice_key_lookups_total", "result=\"stale\"", "")                                                       \
+  X(key_misses, "sluice_key_lookups_total", "result=\"miss\"", "")                                                       \
+  X(key_refused, "sluice_key_lookups_total", "result=\"refused\"", "")                                                   \
+  X(key_fetch_ok, "sluice_key_requests_total", "result=\"ok\"", "Exchanges with key servers, by how they ended")         \
+  X(key_fetch_refused, "sluice_key_requests_total", "result=\"refused\"", "")                                            \
+  X(key_fetch_invalid, "sluice_key_requests_total", "result=\"invalid\"", "")                                            \
+  X(key_fetch_failed, "sluice_key_requests_total", "result=\"failed\"", "")                                              \
+  X(key_retries, "sluice_key_retries_total", "", "Further attempts at key servers after a failure")                      \
   X(licences, "sluice_clearkey_licences_total", "", "Keys handed out under --insecure-clearkey")                         \
   X(access_lines, "sluice_access_log_lines_total", "result=\"written\"", "Access log lines")                             \
   X(access_dropped, "sluice_access_log_lines_total", "result=\"dropped\"", "")                                           \
@@ -74,13 +83,16 @@
   X(cache_blocks, "sluice_cache_segments", "", "Clear segments held in RAM")                                             \
   X(tracks_open, "sluice_tracks_open", "", "Track sources open in the catalogue")                                        \
   X(entries_open, "sluice_catalogue_entries", "", "Entries of the catalogue's table")                                    \
-  X(entry_bytes, "sluice_catalogue_bytes", "", "Bytes held by indexes, plans and manifests")
+  X(entry_bytes, "sluice_catalogue_bytes", "", "Bytes held by indexes, plans and manifests")                             \
+  X(keys_cached, "sluice_keys_cached", "", "Answers of key servers held in memory")                                      \
+  X(key_servers_away, "sluice_key_servers_away", "", "Key servers that do not answer")
 
 #define METRIC_HISTOGRAMS(X)                                                                                             \
   X(ttfb, "sluice_time_to_first_byte_seconds", "From the end of a request's head to the first byte sent")                \
   X(latency, "sluice_request_duration_seconds", "From the end of a request's head to the last byte handed to the socket") \
   X(fill, "sluice_cache_fill_seconds", "Reading one segment from storage")                                               \
-  X(open_time, "sluice_track_open_seconds", "Opening one track: index, key, plan")
+  X(open_time, "sluice_track_open_seconds", "Opening one track: index, key, plan")                                       \
+  X(key_fetch, "sluice_key_request_duration_seconds", "Exchanges with key servers that gave keys, attempts included")
 
 enum { METRIC_BUCKETS = 24 }; // bucket i holds durations below 8 µs << i; the last one the rest
 

@@ -60,7 +60,7 @@ void route_rebase(struct route *r, const struct route *from, const char *key) {
   r->track.p = (const uint8_t *)key + track;
 }
 
-static bool push_job(struct catalog *c, enum job_kind kind, const struct route *r, struct bytes key, const struct job *rest) {
+bool catalog_push(struct catalog *c, enum job_kind kind, const struct route *r, struct bytes key, const struct job *rest) {
   pthread_mutex_lock(&c->queue_lock);
   bool room = c->queue_len < QUEUE_JOBS && !c->stop;
   if (room) {
@@ -68,6 +68,7 @@ static bool push_job(struct catalog *c, enum job_kind kind, const struct route *
     j->kind = kind;
     j->wait = rest->wait;
     j->track = rest->track;
+    j->entry = rest->entry;
     j->ref = rest->ref;
     j->src_off = rest->src_off;
     j->src_len = rest->src_len;
@@ -91,13 +92,13 @@ static int lookup(struct catalog *c, void **out, const struct route *r, uint64_t
   enum freshness f = e ? entry_freshness(c, e, now_ms) : STALE;
   if (f == STALE) {
     metric_inc(misses);
-    return push_job(c, JOB_ENTRY, &canon, key, &(struct job){.wait = w}) ? CAT_WAIT : CAT_UNAVAILABLE;
+    return catalog_push(c, JOB_ENTRY, &canon, key, &(struct job){.wait = w}) ? CAT_WAIT : CAT_UNAVAILABLE;
   }
   metric_inc(hits);
   if (!atomic_load_explicit(&e->used, memory_order_relaxed))
     atomic_store_explicit(&e->used, true, memory_order_relaxed);
   if (f == AGING && !atomic_exchange_explicit(&e->refreshing, true, memory_order_relaxed) &&
-      !push_job(c, JOB_ENTRY, &canon, key, &(struct job){0}))
+      !catalog_push(c, JOB_ENTRY, &canon, key, &(struct job){0}))
     atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
   int status = atomic_load_explicit(&e->status, memory_order_acquire);
   *out = atomic_load_explicit(&e->value, memory_order_acquire);
@@ -112,7 +113,7 @@ int catalog_track(struct catalog *c, struct protected_track **out, const struct 
   if (status == CAT_OK && atomic_load_explicit(&(*out)->source->changed, memory_order_relaxed)) {
     struct route canon;
     struct bytes key = key_of(&canon, r);
-    return push_job(c, JOB_ENTRY, &canon, key, &(struct job){.wait = w}) ? CAT_WAIT : CAT_UNAVAILABLE;
+    return catalog_push(c, JOB_ENTRY, &canon, key, &(struct job){.wait = w}) ? CAT_WAIT : CAT_UNAVAILABLE;
   }
   return status;
 }
@@ -178,7 +179,7 @@ static int read_aside(struct catalog *c, struct protected_track *t, struct plan_
     return CAT_UNAVAILABLE;
   }
   track_hold(t);
-  if (push_job(c, JOB_BYPASS, NULL, (struct bytes){0},
+  if (catalog_push(c, JOB_BYPASS, NULL, (struct bytes){0},
                &(struct job){.wait = w, .track = t, .src_off = src.off, .src_len = (uint32_t)src.len}))
     return CAT_WAIT;
   atomic_fetch_sub_explicit(&c->bypass_bytes, src.len, memory_order_relaxed);
@@ -220,7 +221,7 @@ int track_source(struct catalog *c, struct protected_track *t, struct bytes *out
   }
   metric_inc(&m->cache_misses);
   track_hold(t);
-  if (push_job(c, JOB_FILL, NULL, (struct bytes){0},
+  if (catalog_push(c, JOB_FILL, NULL, (struct bytes){0},
                &(struct job){.wait = w, .track = t, .ref = ref, .src_off = src.off, .src_len = (uint32_t)src.len}))
     return CAT_WAIT;
   cache_fill_done(c->cache, &ref, false);
@@ -256,6 +257,26 @@ enum hot_got catalog_hot(struct catalog *c, struct hot *out, const struct protec
 
 void catalog_hot_done(struct catalog *c, struct hot *h, bool ok) { cache_fill_done(c->hot, &h->ref, ok); }
 
+// A key for a licence. Those of key servers are here when their manifest was asked for here; else they are fetched for the
+// player's next attempt.
+static enum err licence_key(struct catalog *c, struct key_record *out, const struct settings *st, const struct key_query *q) {
+  const struct key_remote *r = keys_remote(st->keyring->set, q->asset);
+  struct exchange *x = atomic_load(&c->exchange);
+  if (!r)
+    return keys_lookup(out, st->keyring->set, q);
+  struct drm_settings set;
+  char la_url[KEYRING_URL_MAX];
+  keyring_drm(&set, la_url, st->keyring, c->own_url, q->asset);
+  struct key_ask a = x ? exchange_ask(x, st->keyring, r, q, &set) : (struct key_ask){.got = KEY_REFUSED};
+  if (a.got == KEY_FLYING)
+    exchange_unpin(x, a.slot);
+  enum err e = a.issued ? exchange_label(out, a.issued, q) : ERR_NO_KEY;
+  if (!e)
+    out->given = NULL;
+  issued_drop(a.issued);
+  return e;
+}
+
 int catalog_licence(struct catalog *c, struct writer *out, const struct route *r, struct bytes body, struct obs_worker *m) {
   static const struct bytes labels[] = {{NULL, 0}, BYTES_LIT("lossless")};
   struct key_record keys[2];
@@ -275,7 +296,7 @@ int catalog_licence(struct catalog *c, struct writer *out, const struct route *r
     status = CAT_BAD_REQUEST;
   for (int i = 0; status == CAT_OK && i < 2; i++) {
     struct key_query q = {.asset = r->asset, .epoch = r->epoch, .scheme = r->scheme, .label = labels[i]};
-    num += !keys_lookup(&keys[num], st->keyring->set, &q);
+    num += !licence_key(c, &keys[num], st, &q);
   }
   uint32_t given = status == CAT_OK ? clearkey_answer(out, &req, keys, num) : 0;
   if (status == CAT_OK && !given)

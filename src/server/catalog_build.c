@@ -60,13 +60,37 @@ static enum err open_track(struct catalog *c, struct source **out, const struct 
   return ERR_NOT_FOUND;
 }
 
+// The keys of one build: all of its tracks are of one asset, epoch and scheme.
+struct key_use {
+  struct issued *issued; // held
+  struct key_slot *slot; // pinned: being fetched
+  bool missing;          // some key was not there
+};
+
 struct protect_in {
   const struct settings *st;
+  struct key_use *use;
   struct bytes asset;
   enum scheme scheme;
   uint32_t epoch;
   struct source *source;
 };
+
+// The key for a query, from wherever the configuration says.
+static enum err find_key(struct catalog *c, struct key_record *out, const struct protect_in *in, const struct key_query *q,
+                         const struct drm_settings *set) {
+  const struct key_remote *r = keys_remote(in->st->keyring->set, q->asset);
+  struct exchange *x = atomic_load(&c->exchange);
+  struct key_use *use = in->use;
+  if (!r)
+    return keys_lookup(out, in->st->keyring->set, q);
+  if (!use->issued && !use->missing && x) {
+    struct key_ask a = exchange_ask(x, in->st->keyring, r, q, set);
+    use->issued = a.issued;
+    use->slot = a.got == KEY_FLYING ? a.slot : NULL;
+  }
+  return use->issued ? exchange_label(out, use->issued, q) : ERR_NO_KEY;
+}
 
 // Looks the key up and makes protection and plan. `key` is filled for encrypting schemes; its slices point into `in`.
 static enum err protect(struct catalog *c, struct full_track *f, struct key_record *key, const struct protect_in *in) {
@@ -80,8 +104,10 @@ static enum err protect(struct catalog *c, struct full_track *f, struct key_reco
     struct drm_settings set;
     keyring_drm(&set, la_url, in->st->keyring, c->own_url, in->asset);
     struct key_query q = {.asset = in->asset, .epoch = in->epoch, .scheme = in->scheme, .label = drm_label(&set, ix->h->format)};
-    e = keys_lookup(key, in->st->keyring->set, &q);
-    metric_add_shared(e ? &c->metrics->keys_missing : &c->metrics->keys_derived, 1);
+    e = find_key(c, key, in, &q, &set);
+    in->use->missing |= e == ERR_NO_KEY;
+    if (!in->use->slot) // else it is being fetched, and asked for again then
+      metric_add_shared(e ? &c->metrics->keys_missing : &c->metrics->keys_derived, 1);
     if (e)
       return e;
     key_record_protection(&t->prot, key, c->ops, ix->h->identity.digest, ix->h->track_id);
@@ -125,8 +151,16 @@ static int status_of(enum err e) {
   }
 }
 
+static void use_end(struct made *out, struct key_use *use) {
+  issued_drop(use->issued);
+  if (!use->slot)
+    return;
+  out->status = CAT_WAIT;
+  out->keys = use->slot;
+}
+
 static void build_track(struct catalog *c, struct made *out, const struct settings *st, const struct route *r,
-                        struct protected_track *old) {
+                        struct protected_track *old, struct key_use *use) {
   struct source *source;
   struct key_record key = {0};
   enum err e = open_track(c, &source, st, r->asset, r->track);
@@ -135,7 +169,7 @@ static void build_track(struct catalog *c, struct made *out, const struct settin
     return;
   }
   struct full_track *f = track_alloc(c);
-  struct protect_in in = {st, r->asset, r->scheme, r->epoch, source};
+  struct protect_in in = {st, use, r->asset, r->scheme, r->epoch, source};
   if (!f) {
     source_put(c->sources, source);
     out->status = CAT_UNAVAILABLE;
@@ -162,6 +196,7 @@ struct work {
   const struct route *r;
   uint32_t epoch;
   unsigned num, invalid;
+  struct key_use *use;
   struct drm_settings drm;
   char la_url[KEYRING_URL_MAX];
   struct full_track *full[MAN_MAX_TRACKS];
@@ -172,7 +207,7 @@ struct work {
 
 static void add_track(struct work *k, const char *name, size_t name_len) {
   struct source *source;
-  if (k->num == MAN_MAX_TRACKS)
+  if (k->num == MAN_MAX_TRACKS || k->use->slot)
     return;
   for (unsigned i = 0; i < k->num; i++)
     if (strlen(k->names[i]) == name_len && !memcmp(k->names[i], name, name_len))
@@ -189,7 +224,7 @@ static void add_track(struct work *k, const char *name, size_t name_len) {
     k->invalid++;
     return;
   }
-  struct protect_in in = {k->st, k->r->asset, k->r->scheme, k->epoch, source};
+  struct protect_in in = {k->st, k->use, k->r->asset, k->r->scheme, k->epoch, source};
   struct key_record *key = &k->keys[k->num];
   f->pub.source = source;
   char *copy = strndup(name, name_len);
@@ -313,7 +348,7 @@ static bool same_text(const struct text_doc *old, const struct full_text *fresh)
 }
 
 static void build_text(struct catalog *c, struct made *out, const struct settings *st, const struct route *r, uint32_t epoch,
-                       struct text_doc *old) {
+                       struct text_doc *old, struct key_use *use) {
   struct secret_alloc mem;
   secret_alloc_init(&mem, 1 << 20);
   struct work *k = calloc(1, sizeof *k);
@@ -323,6 +358,7 @@ static void build_text(struct catalog *c, struct made *out, const struct setting
     k->st = st;
     k->r = r;
     k->epoch = epoch;
+    k->use = use;
     keyring_drm(&k->drm, k->la_url, st->keyring, c->own_url, r->asset);
     bool one = r->track.n != 0;
     out->status = CAT_OK;
@@ -331,7 +367,9 @@ static void build_text(struct catalog *c, struct made *out, const struct setting
     else
       out->status = add_all(k);
     if (out->status == CAT_OK && k->num == 0)
-      out->status = k->invalid ? CAT_FAILED : CAT_NOT_FOUND;
+      out->status = use->missing ? CAT_UNAVAILABLE : k->invalid ? CAT_FAILED : CAT_NOT_FOUND;
+    if (use->slot)
+      out->status = CAT_UNAVAILABLE; // and nothing half made
   }
   if (out->status == CAT_OK) {
     struct full_text *t = make_text(k);
@@ -384,8 +422,10 @@ void build_entry(struct catalog *c, struct made *out, const struct settings *st,
   }
   if (until_unix != UINT64_MAX)
     out->until_ms = now + (until_unix > now_unix ? until_unix - now_unix : 0);
+  struct key_use use = {0};
   if (r->kind == ROUTE_INIT)
-    build_track(c, out, st, r, old);
+    build_track(c, out, st, r, old, &use);
   else
-    build_text(c, out, st, r, epoch, old);
+    build_text(c, out, st, r, epoch, old, &use);
+  use_end(out, &use);
 }

@@ -12,6 +12,8 @@ enum {
   KEEPER_IDLE_MS = 100,
   COOL_MS = 1000,
   EVICT_STEPS = 4096, // buckets the clock's hand moves in one turn
+  KEY_WAITS = 4,      // fetches that one making waits for: an epoch or a configuration may change in between
+  KEY_PAUSE_MS = 1000,
 };
 
 // Under the lock: hands an entry's result to one who waits.
@@ -69,6 +71,56 @@ static bool source_is_changed(const struct entry *e) {
   return e->route.kind == ROUTE_INIT && t && atomic_load_explicit(&t->source->changed, memory_order_relaxed);
 }
 
+static void finish_entry(struct catalog *c, struct entry *e, const struct made *made, uint64_t generation, uint64_t negative_ms) {
+  pthread_mutex_lock(&c->lock);
+  publish(c, e, made, generation, clock_mono_ms(), negative_ms);
+  e->making = false;
+  struct cat_wait *w = e->waiters;
+  e->waiters = NULL;
+  for (struct cat_wait *i = w; i; i = i->next)
+    hand_over(e, i);
+  pthread_mutex_unlock(&c->lock);
+  wake_all(w);
+}
+
+// On the exchange's thread: the keys that an entry waits for are there, or will not come.
+static void keys_ready(struct key_wait *w) {
+  struct entry *e = (struct entry *)(void *)((char *)w - offsetof(struct entry, keys));
+  struct catalog *c = e->catalog;
+  if (!catalog_push(c, JOB_KEYS, NULL, (struct bytes){0}, &(struct job){.entry = e}))
+    finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, atomic_load(&c->generation), KEY_PAUSE_MS);
+}
+
+// Makes an entry that is `making` for this thread. Leaves it so when keys have to be fetched: keys_ready goes on.
+static void make_entry(struct catalog *c, struct entry *e) {
+  pthread_mutex_lock(&c->lock);
+  void *old = atomic_load_explicit(&e->value, memory_order_relaxed);
+  pthread_mutex_unlock(&c->lock);
+  for (;;) {
+    // The generation first: what is made under settings that a reload replaces meanwhile must count as stale.
+    uint64_t generation = atomic_load(&c->generation);
+    struct settings *st = settings_get(c);
+    uint64_t negative_ms = st->config->negative_ttl;
+    struct made made;
+    build_entry(c, &made, st, &e->route, old);
+    settings_put(st);
+    if (made.status == CAT_WAIT && e->key_waits++ < KEY_WAITS) {
+      e->catalog = c;
+      e->keys.ready = keys_ready;
+      if (exchange_park(atomic_load(&c->exchange), made.keys, &e->keys))
+        return;
+      continue; // they have come meanwhile
+    }
+    if (made.status == CAT_WAIT) {
+      exchange_unpin(atomic_load(&c->exchange), made.keys);
+      made.status = CAT_UNAVAILABLE;
+    }
+    e->key_waits = 0;
+    finish_entry(c, e, &made, generation, negative_ms);
+    return;
+  }
+}
+
 // Makes or refreshes one entry, unless that is under way or was just done.
 static void do_entry(struct catalog *c, const struct job *j) {
   struct bytes key = bytes_of(j->key, j->key_len);
@@ -98,28 +150,11 @@ static void do_entry(struct catalog *c, const struct job *j) {
   bool mine = !done && !e->making;
   if (mine)
     e->making = true;
-  void *old = mine ? atomic_load_explicit(&e->value, memory_order_relaxed) : NULL;
   pthread_mutex_unlock(&c->lock);
   if (done && w)
     wake_all(w);
-  if (!mine)
-    return;
-  // The generation first: what is made under settings that a reload replaces meanwhile must count as stale.
-  uint64_t generation = atomic_load(&c->generation);
-  struct settings *st = settings_get(c);
-  uint64_t negative_ms = st->config->negative_ttl;
-  struct made made;
-  build_entry(c, &made, st, &e->route, old);
-  settings_put(st);
-  pthread_mutex_lock(&c->lock);
-  publish(c, e, &made, generation, clock_mono_ms(), negative_ms);
-  e->making = false;
-  w = e->waiters;
-  e->waiters = NULL;
-  for (struct cat_wait *i = w; i; i = i->next)
-    hand_over(e, i);
-  pthread_mutex_unlock(&c->lock);
-  wake_all(w);
+  if (mine)
+    make_entry(c, e);
 }
 
 static int read_status(struct catalog *c, const struct job *j, enum err e) {
@@ -214,6 +249,7 @@ void *catalog_help(void *arg) {
     pthread_mutex_unlock(&c->queue_lock);
     switch (j->kind) {
     case JOB_ENTRY: do_entry(c, j); break;
+    case JOB_KEYS: make_entry(c, j->entry); break;
     case JOB_FILL: do_fill(c, j); break;
     case JOB_BYPASS: do_bypass(c, j); break;
     }

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "server/catalog.h"
+#include "server/exchange.h"
 #include "server/keyring.h"
 #include "server/source.h"
 
@@ -49,16 +50,20 @@ struct entry {
   _Atomic bool used, refreshing;
   bool making;                 // under the lock
   struct cat_wait *waiters;    // under the lock
+  struct key_wait keys;        // while `making` waits for keys: the rest is its maker's
+  struct catalog *catalog;
+  unsigned key_waits;
   uint16_t key_len;
   char key[];
 };
 
-enum job_kind { JOB_ENTRY, JOB_FILL, JOB_BYPASS };
+enum job_kind { JOB_ENTRY, JOB_KEYS, JOB_FILL, JOB_BYPASS };
 
 struct job {
   enum job_kind kind;
   struct cat_wait *wait; // NULL: a refresh that nobody waits for
   struct protected_track *track;
+  struct entry *entry; // JOB_KEYS: its keys have come, or will not
   struct cache_ref ref;
   uint64_t src_off;
   uint32_t src_len;
@@ -78,6 +83,7 @@ struct catalog {
   _Atomic uint64_t revalidate_ms;
   struct sources *sources;
   struct epoch_store *epochs;
+  struct exchange *_Atomic exchange; // NULL until a key server is configured; then it stays
   struct cache *cache, *hot; // hot: encrypted segments, or NULL
   _Atomic uint8_t *heat;     // how often pieces were asked for lately, by hash; halved every second
   uint64_t cooled_ms;
@@ -112,9 +118,13 @@ struct made {
   int status;
   void *value;       // with CAT_OK; has one hold
   uint64_t until_ms; // monotonic; UINT64_MAX: never
+  struct key_slot *keys; // with CAT_WAIT: pinned, being fetched
 };
 
-// build_entry makes the value of an entry; blocks. `old` is what it had (still held by the entry): returned itself, with
+// catalog_push puts a job into the queue; false when it is full.
+bool catalog_push(struct catalog *c, enum job_kind kind, const struct route *r, struct bytes key, const struct job *rest);
+
+// build_entry makes the value of an entry; blocks on storage, never on a network: CAT_WAIT when a key has to be fetched. `old` is what it had (still held by the entry): returned itself, with
 // one more hold, when nothing changed.
 void build_entry(struct catalog *c, struct made *out, const struct settings *st, const struct route *r, void *old);
 

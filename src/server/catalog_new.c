@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "obs/log.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
 
@@ -55,7 +56,21 @@ struct settings *settings_new(struct config *config, struct keyring *keyring) {
 
 void catalog_changed(struct catalog *c) { atomic_fetch_add(&c->generation, 1); }
 
+// The exchange begins with the first configuration that names a key server.
+static bool start_exchange(struct catalog *c, const struct config *config, const struct keyring *keyring, struct config_error *error) {
+  if (atomic_load(&c->exchange) || !keyring_remote(keyring))
+    return true;
+  static const char *const backends[] = {[IO_AUTO] = "auto", [IO_URING] = "io_uring", [IO_EPOLL] = "epoll"};
+  struct exchange_options o = {.io = backends[config->io], .max_keys = (uint32_t)config->max_keys, .metrics = c->metrics};
+  struct exchange *x = exchange_new(&o, error);
+  atomic_store(&c->exchange, x);
+  return x != NULL;
+}
+
 void catalog_reload(struct catalog *c, struct config *config, struct keyring *keyring) {
+  struct config_error error;
+  if (!start_exchange(c, config, keyring, &error))
+    log_line(LOG_ERROR, "%s", error.text);
   struct settings *st = settings_new(config, keyring);
   if (!st) {
     config_free(config);
@@ -241,7 +256,7 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
     }
     ok = ok && ((c->cache && c->buckets && c->queue && c->sources && c->settings) || config_fail(error, "out of memory"));
   }
-  ok = ok && start_threads(c, o->config, error);
+  ok = ok && start_exchange(c, o->config, o->keyring, error) && start_threads(c, o->config, error);
   if (ok) {
     c->epochs = o->epochs;
     c->first = c->settings;
@@ -260,6 +275,7 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
 void catalog_stop(struct catalog *c) {
   if (!c || c->stop)
     return;
+  exchange_stop(atomic_load(&c->exchange)); // wakes what waits for keys; helpers finish it
   pthread_mutex_lock(&c->queue_lock);
   c->stop = true;
   pthread_cond_broadcast(&c->queue_wake);
@@ -291,6 +307,7 @@ void catalog_free(struct catalog *c) {
     settings_put(c->settings);
   if (c->first)
     settings_put(c->first);
+  exchange_free(atomic_load(&c->exchange));
   sources_free(c->sources);
   cache_free(c->cache);
   cache_free(c->hot);

@@ -1,5 +1,6 @@
 #include "server/keyring.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -7,7 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "keys/cpix.h"
 #include "obs/log.h"
+#include "server/key_server.h"
 
 enum { KEYS_MEMORY = 512 << 20, SECRET_BYTES = 32 };
 
@@ -111,6 +114,66 @@ static bool copy_public_url(struct keyring *k, const char *url) {
   return k->public_url != NULL;
 }
 
+static void note_file(void *ctx, const char *path) {
+  struct keyring *k = ctx;
+  char **more = realloc(k->files, (k->num_files + 1) * sizeof *more);
+  if (!more)
+    return;
+  k->files = more;
+  k->files[k->num_files] = strdup(path);
+  k->num_files += k->files[k->num_files] != NULL;
+}
+
+static bool import_cpix(struct keyring *k, const struct key_remote *r, const char *folder, struct config_error *error) {
+  char path[KEY_PATH_MAX], why[256];
+  struct bytes doc;
+  struct diag diag = {0};
+  if (!key_file_path(path, folder, r->file))
+    return config_fail(error, "providers: a file's path is too long");
+  note_file(k, path);
+  if (!read_secret(&k->mem, &doc, path, CPIX_MAX_DOC))
+    return config_fail(error, "providers: %s: %s", path, strerror(errno));
+  enum err e = keys_add_cpix(k->set, &k->mem.base, doc, r->epoch, r->scheme, &diag);
+  explicit_bzero((void *)(uintptr_t)doc.p, doc.n);
+  diag_format(&diag, why, sizeof why);
+  return !e || config_fail(error, "providers: %s: %s", path, why);
+}
+
+static bool is_address(const char *host) {
+  struct in6_addr a;
+  return inet_pton(AF_INET, host, &a) == 1 || inet_pton(AF_INET6, host, &a) == 1;
+}
+
+static bool load_providers(struct keyring *k, const struct config *c, struct config_error *error) {
+  const struct key_remote *r = keys_remotes(k->set, &k->num_servers);
+  const char *slash = strrchr(c->keys, '/');
+  char folder[4096];
+  snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash + 1 - c->keys) : 0, c->keys);
+  k->servers = calloc(k->num_servers + 1, sizeof(struct key_server *));
+  if (!k->servers)
+    return config_fail(error, "out of memory");
+  for (uint32_t i = 0; i < k->num_servers; i++) {
+    if (!r[i].provider && !import_cpix(k, &r[i], folder, error))
+      return false;
+    if (r[i].provider && !(k->servers[i] = key_server_new(&r[i], folder, note_file, k, error)))
+      return false;
+    k->asks_names |= k->servers[i] && !is_address(k->servers[i]->host);
+  }
+  return true;
+}
+
+bool keyring_remote(const struct keyring *k) {
+  for (uint32_t i = 0; i < k->num_servers; i++)
+    if (k->servers[i])
+      return true;
+  return false;
+}
+
+struct key_server *keyring_server(const struct keyring *k, const struct key_remote *r) {
+  uint32_t num;
+  return k->servers[r - keys_remotes(k->set, &num)];
+}
+
 struct keyring *keyring_load(const struct config *c, bool create, struct config_error *error) {
   struct keyring *k = calloc(1, sizeof *k);
   struct bytes text = {0};
@@ -131,6 +194,7 @@ struct keyring *keyring_load(const struct config *c, bool create, struct config_
     diag_format(&diag, why, sizeof why);
     ok = config_fail(error, "%s: %s", *c->keys ? c->keys : "keys", why);
   }
+  ok = ok && load_providers(k, c, error);
   if (ok && k->info.derive)
     ok = give_secret(k, c, create, error);
   if (ok && k->mem.unlocked)
@@ -149,6 +213,12 @@ struct keyring *keyring_ref(struct keyring *k) {
 void keyring_put(struct keyring *k) {
   if (!k || atomic_fetch_sub_explicit(&k->refs, 1, memory_order_acq_rel) != 1)
     return;
+  for (uint32_t i = 0; k->servers && i < k->num_servers; i++)
+    key_server_drop(k->servers[i]);
+  for (unsigned i = 0; i < k->num_files; i++)
+    free(k->files[i]);
+  free(k->files);
+  free(k->servers);
   keyset_wipe(k->set);
   secret_alloc_free(&k->mem);
   free(k->public_url);

@@ -26,12 +26,20 @@ struct keyring {
   char *public_url; // for ClearKey licence URLs, without slash at the end; NULL: not configured
   bool inband_pssh;
   char *secret_path; // of the derivation secret; NULL: none is used
+  struct key_server **servers; // beside keys_remotes; NULL for those that are files
+  uint32_t num_servers;
+  char **files; // that providers name, for the sandbox
+  unsigned num_files;
+  bool asks_names; // a key server is named, not an address: the system's resolver is needed
   _Atomic uint32_t refs;
 };
 
 // keyring_load reads config->keys (or nothing: derivation) and the secret. `create`: a missing secret in state_dir is
 // made, mode 0600, and said in the log. Errors in one line; NULL then.
 struct keyring *keyring_load(const struct config *c, bool create, struct config_error *error);
+struct key_server;
+bool keyring_remote(const struct keyring *k); // some key server is configured
+struct key_server *keyring_server(const struct keyring *k, const struct key_remote *r);
 struct keyring *keyring_ref(struct keyring *k);
 void keyring_put(struct keyring *k); // NULL is a no-op
 

@@ -72,6 +72,8 @@ struct config_rules {
     "How sockets are driven. `auto` takes io_uring and falls back to epoll where it is not allowed.")                    \
   X(keys, OPT_PATH, "", 0, 0, true,                                                                                      \
     "Keys file. Without it keys are derived from a secret that is created in `state_dir` at the first start.")           \
+  X(max_keys, OPT_COUNT, "20000", 16, 10000000, false,                                                                   \
+    "Answers of key servers kept in memory: one for each asset, epoch and scheme that is played. About 5 KB each.")      \
   X(insecure_clearkey, OPT_BOOL, "false", 0, 0, true,                                                                    \
     "Hand out content keys to anyone who asks (ClearKey licences, HLS `identity` keys). For demos and tests only.")      \
   X(public_url, OPT_TEXT, "", 0, 0, true,                                                                                \

@@ -87,7 +87,14 @@ static void allow_all(const struct confinement *s, const struct config *c, const
   }
 }
 
-static bool confine_files(const struct config *c, const char *config_file, const char *secret_file) {
+// What the system's resolver reads: its files are replaced while running, so their folders stay open.
+static void allow_resolver(const struct confinement *s) {
+  static const char *const folders[] = {"/etc", "/run/systemd/resolve", "/lib", "/usr/lib", "/lib64"};
+  for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++)
+    allow(s, folders[i], FS_READ);
+}
+
+static bool confine_files(const struct config *c, const char *config_file, const struct keyring *keys) {
   long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
   if (abi < 1)
     return false;
@@ -97,7 +104,11 @@ static bool confine_files(const struct config *c, const char *config_file, const
   if (s.fd < 0)
     return false;
   allow_all(&s, c, config_file);
-  allow_folder_of(&s, secret_file, FS_READ);
+  allow_folder_of(&s, keys->secret_path, FS_READ);
+  for (unsigned i = 0; i < keys->num_files; i++)
+    allow_folder_of(&s, keys->files[i], FS_READ);
+  if (keys->asks_names)
+    allow_resolver(&s);
   bool ok = !syscall(SYS_landlock_restrict_self, s.fd, 0);
   int why = errno;
   close(s.fd);
@@ -138,7 +149,7 @@ static bool refuse_calls(void) {
   return !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
 }
 
-void sandbox_enter(const struct config *c, const char *config_file, const char *secret_file) {
+void sandbox_enter(const struct config *c, const char *config_file, const struct keyring *keys) {
   if (!c->sandbox)
     return;
   if (SANITIZED) {
@@ -149,7 +160,7 @@ void sandbox_enter(const struct config *c, const char *config_file, const char *
     log_line(LOG_WARN, "sandbox: off, no_new_privs: %s", strerror(errno));
     return;
   }
-  bool files = confine_files(c, config_file, secret_file);
+  bool files = confine_files(c, config_file, keys);
   if (!files)
     log_line(LOG_WARN, "sandbox: files are not confined, Landlock: %s", strerror(errno));
   bool calls = refuse_calls();

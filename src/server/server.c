@@ -87,7 +87,7 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
   up->epochs = epoch_store_open(up->config->state_dir, up->keyring->info.default_epoch, clock_unix_ms(), error);
   if (!up->epochs)
     return false;
-  sandbox_enter(c, c->file, up->keyring->secret_path); // before the first thread
+  sandbox_enter(c, c->file, up->keyring); // before the first thread
   struct catalog_options o = {.config = up->config, .keyring = up->keyring, .epochs = up->epochs, .published = &s->config,
                               .quiet = &s->quiet, .ops = s->ops, .metrics = &s->metrics[s->num_workers]};
   s->catalog = catalog_new(&o, error);
