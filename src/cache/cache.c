@@ -7,6 +7,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 // Linux 6.1; glibc 2.36 does not know it
+#endif
+
 // Memory is a log in regions. A block is placed behind the last one of the open region of its part; a full region waits in
 // its part's queue; emptying one means copying what earned it to the main part and handing the region back as a whole
 // when no worker can still read from it. So there is no free list, no fragmentation, and reclaiming costs one
@@ -19,6 +23,8 @@ enum {
   BYTES_A_NODE = 4096, // a region has one node for so many bytes: smaller blocks fill its nodes first
   FREQ_MAX = 3,
   SPARE = 1,           // free regions that only promotion may take
+  HUGE_PAGE = 2 << 20,
+  PAGE = 4096,
   PROBATION_PARTS = 8, // one in so many regions is for blocks seen once
   NONE = -1,
 };
@@ -46,7 +52,9 @@ struct region {
   uint32_t num_nodes, filling;
   enum region_state state;
   enum part part;
-  int next; // in its part's queue
+  int next;   // in its part's queue
+  bool ready; // memory files: its pages are there, huge where that could be had
+  uint8_t collapses;
 };
 
 struct queue {
@@ -58,7 +66,7 @@ struct cache {
   struct quiet *quiet;
   uint8_t *memory;
   int fd; // of the memory file, or -1
-  size_t memory_len, region_len;
+  size_t memory_len, region_len, align; // blocks begin at multiples of `align`
   uint32_t region_nodes;
   struct region *regions;
   struct cache_node *nodes;
@@ -128,9 +136,24 @@ static int dequeue(struct cache *c, struct queue *q) {
   return region;
 }
 
+// A free region, one with its pages ready first; there is one. Taking it makes the next one worth preparing.
+static int free_region(struct cache *c) {
+  int any = NONE;
+  for (int i = 0; i < c->num_regions; i++) {
+    if (c->regions[i].state != REGION_FREE)
+      continue;
+    any = i;
+    if (c->regions[i].ready)
+      break;
+  }
+  if (c->fd >= 0)
+    atomic_store_explicit(&c->starved, true, memory_order_relaxed);
+  return any;
+}
+
 // A place of `len` bytes in `part`, in its open region or a free one. `spare`: whether the spare regions may be taken.
 static struct cache_node *place(struct cache *c, enum part part, uint32_t len, bool spare) {
-  size_t want = ((size_t)len + 63) & ~(size_t)63;
+  size_t want = ((size_t)len + c->align - 1) & ~(c->align - 1);
   int i = c->open[part];
   if (i != NONE && (c->region_len - c->regions[i].used < want || c->regions[i].num_nodes == c->region_nodes)) {
     c->regions[i].state = REGION_FULL;
@@ -140,8 +163,7 @@ static struct cache_node *place(struct cache *c, enum part part, uint32_t len, b
   if (i == NONE) {
     if (c->num_free <= (spare ? 0 : SPARE))
       return NULL;
-    for (i = 0; c->regions[i].state != REGION_FREE; i++) {
-    }
+    i = free_region(c);
     struct region *r = &c->regions[i];
     r->state = REGION_OPEN;
     r->part = part;
@@ -273,6 +295,8 @@ static void region_left(struct quiet_item *item) {
   bool empty = c->fd < 0 || !fallocate(c->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, r->base - c->memory, (off_t)c->region_len);
   pthread_mutex_lock(&c->lock);
   c->num_leaving--;
+  r->ready = false;
+  r->collapses = 0;
   if (!empty) { // its pages may be in flight: better to lose it than to write on them
     r->state = REGION_LEAVING;
     pthread_mutex_unlock(&c->lock);
@@ -305,7 +329,68 @@ bool cache_wants_tending(const struct cache *c) {
   return atomic_load_explicit(&c->starved, memory_order_relaxed);
 }
 
+// Huge pages for regions of a memory file: sendfile from 2 MB pages costs a fifth less than from 4 KB pages, and a worker
+// that fills a block takes no page fault. MADV_COLLAPSE is what works whatever shmem_enabled says; where it fails, pages
+// come one by one as they are written.
+static bool collapse(struct cache *c, struct region *r) {
+  r->collapses++;
+  return !madvise(r->base, c->region_len, MADV_COLLAPSE);
+}
+
+// The free regions that come next get their pages ahead of use.
+static void prepare_free(struct cache *c) {
+  enum { AHEAD = 2 };
+  for (int have = 0; have < AHEAD;) {
+    struct region *next = NULL;
+    have = 0;
+    pthread_mutex_lock(&c->lock);
+    for (int i = 0; i < c->num_regions && have < AHEAD; i++) {
+      struct region *r = &c->regions[i];
+      have += r->state == REGION_FREE && r->ready;
+      if (r->state == REGION_FREE && !r->ready && !next)
+        next = r;
+    }
+    if (have < AHEAD && next) {
+      next->state = REGION_LEAVING; // nobody else's for the moment
+      c->num_free--;
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (have >= AHEAD || !next)
+      return;
+    for (size_t i = 0; i + HUGE_PAGE <= c->region_len; i += HUGE_PAGE)
+      next->base[i] = 0; // collapsing wants one page to be there
+    (void)collapse(c, next);
+    pthread_mutex_lock(&c->lock);
+    next->state = REGION_FREE;
+    next->ready = true;
+    c->num_free++;
+    pthread_mutex_unlock(&c->lock);
+  }
+}
+
+// A region that filled up before it had huge pages gets them now, one in each call. Pages that the network holds cannot
+// move: such a region is tried again. Returns whether there may be another.
+static bool collapse_used(struct cache *c) {
+  enum { TRIES = 4 };
+  for (int i = 0; i < c->num_regions; i++) {
+    struct region *r = &c->regions[i];
+    pthread_mutex_lock(&c->lock);
+    bool now = r->state == REGION_FULL && !r->ready && r->collapses < TRIES;
+    pthread_mutex_unlock(&c->lock);
+    if (!now)
+      continue;
+    r->ready = collapse(c, r); // only this thread empties regions: it stays where it is
+    return true;
+  }
+  return false;
+}
+
 bool cache_tend(struct cache *c) {
+  bool more = false;
+  if (c->fd >= 0) {
+    prepare_free(c);
+    more = collapse_used(c);
+  }
   bool starved = atomic_exchange_explicit(&c->starved, false, memory_order_relaxed);
   for (int round = 0; round < c->num_regions; round++) {
     pthread_mutex_lock(&c->lock);
@@ -317,7 +402,7 @@ bool cache_tend(struct cache *c) {
     bool leaving = c->num_leaving > 0;
     pthread_mutex_unlock(&c->lock);
     if (i == NONE)
-      return leaving || starved;
+      return leaving || starved || more;
     struct region *r = &c->regions[i];
     for (uint32_t k = 0; k < r->num_nodes; k++) {
       struct cache_node *n = &r->nodes[k];
@@ -349,17 +434,25 @@ static uint32_t power_of_two(uint64_t n) {
   return p;
 }
 
-// Address space of n bytes over a memory file.
+// Address space of n bytes over a memory file, where huge pages can be mapped.
 static void *reserve_file(size_t n, int *fd) {
   *fd = memfd_create("sluice-segments", MFD_CLOEXEC);
   if (*fd < 0 || ftruncate(*fd, (off_t)n))
     return NULL;
-  void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, *fd, 0);
+  uint8_t *around = reserve(n + HUGE_PAGE);
+  if (!around)
+    return NULL;
+  size_t before = -(uintptr_t)around & (HUGE_PAGE - 1);
+  void *p = mmap(around + before, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, *fd, 0);
+  if (before)
+    munmap(around, before);
+  munmap(around + before + n, HUGE_PAGE - before);
   return p == MAP_FAILED ? NULL : p;
 }
 
 static struct cache *make(uint64_t size, struct quiet *q, bool file) {
-  size_t len = size / REGIONS_WANTED & ~(size_t)(REGION_MIN - 1);
+  size_t len = size / REGIONS_WANTED;
+  len &= ~(size_t)((file && len >= HUGE_PAGE ? HUGE_PAGE : REGION_MIN) - 1);
   len = len < REGION_MIN ? REGION_MIN : len > REGION_MAX ? REGION_MAX : len;
   int num = size / len < 4 ? 4 : (int)(size / len);
   struct cache *c = calloc(1, sizeof *c);
@@ -370,7 +463,10 @@ static struct cache *make(uint64_t size, struct quiet *q, bool file) {
   uint32_t buckets = power_of_two(num_nodes / 2);
   *c = (struct cache){.quiet = q, .memory_len = len * (size_t)num, .region_len = len, .region_nodes = region_nodes,
                       .num_regions = num, .num_free = num, .open = {NONE, NONE}, .bucket_mask = buckets - 1,
-                      .ghost_mask = buckets - 1, .fd = -1};
+                      .ghost_mask = buckets - 1, .fd = -1, .starved = file};
+  // sendfile moves 16 pages at a time: a block that begins on a page takes the fewest turns, and so the fewest pushes
+  // onto the wire, each of which a pacing congestion control may answer with a timer.
+  c->align = file ? PAGE : 64;
   pthread_mutex_init(&c->lock, NULL);
   c->memory = file ? reserve_file(c->memory_len, &c->fd) : reserve(c->memory_len);
   c->nodes = reserve(num_nodes * sizeof *c->nodes);
