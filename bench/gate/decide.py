@@ -7,7 +7,8 @@ Rule. The log ratios of the pairs go through Wilcoxon's signed-rank test (exact,
 *slower* when its corrected p is below ALPHA and the median ratio is beyond its bound: both, so that a tiny but certain
 change and a large but uncertain one are not red. Correction: Holm over the metrics, times the number of looks (the data
 are looked at after 16 and after 32 pairs). A metric that is neither clearly slower nor clearly inside its bound asks for more
-pairs. When the canary fires by the same rule, the machine is telling lies: the run is *inconclusive*, never red.
+pairs. When the canary fires by the same rule, in either direction, the machine is telling lies: the run is *inconclusive*,
+never red for what was timed. Counts (`exact`) need no test and no canary: beyond their bound they are red.
 """
 import math
 from dataclasses import dataclass, field
@@ -67,6 +68,11 @@ def p_slower(pairs):
     return float(wilcoxon(d, alternative="greater", method="exact" if len(d) <= 50 else "approx").pvalue)
 
 
+def p_differs(pairs):
+    """Two-sided."""
+    return min(1.0, 2 * min(p_slower(pairs), p_slower([(h, b) for b, h in pairs])))
+
+
 def holm(ps):
     """Holm's step-down correction, in the order given."""
     order = sorted(range(len(ps)), key=lambda i: ps[i])
@@ -77,12 +83,12 @@ def holm(ps):
     return out
 
 
-def verdicts(metrics, which="pairs", num_looks=len(LOOKS)):
+def verdicts(metrics, num_looks=len(LOOKS)):
     sampled = [m for m in metrics if not m.exact]
-    corrected = dict(zip((m.name for m in sampled), holm([min(1.0, p_slower(getattr(m, which)) * num_looks) for m in sampled])))
+    corrected = dict(zip((m.name for m in sampled), holm([min(1.0, p_slower(m.pairs) * num_looks) for m in sampled])))
     out = []
     for m in metrics:
-        data = getattr(m, which)
+        data = m.pairs
         if m.exact:
             ratio = data[-1][1] / data[-1][0] if data else 1.0
             out.append(Verdict(m.name, "slower" if ratio > 1 + m.bound else "ok", ratio, 0.0 if ratio > 1 + m.bound else 1.0, m.bound, len(data), ratio, ratio))
@@ -101,11 +107,20 @@ def verdicts(metrics, which="pairs", num_looks=len(LOOKS)):
     return out
 
 
+def canary_fires(metrics):
+    """Names of the metrics on which BASE differs from BASE, by the rule for HEAD but in either direction."""
+    sampled = [m for m in metrics if not m.exact and m.canary]
+    corrected = holm([min(1.0, p_differs(m.canary) * len(LOOKS)) for m in sampled])
+    return [m.name for m, p in zip(sampled, corrected) if p < ALPHA and abs(median(log_ratios(m.canary))) > math.log1p(m.bound)]
+
+
 def decide(metrics):
     """("green" | "red" | "inconclusive" | "more", verdicts). "more": take pairs up to the next look."""
-    canary = [v for v in verdicts([m for m in metrics if not m.exact], "canary") if v.state == "slower"]
     vs = verdicts(metrics)
-    if canary:
+    exact = {m.name for m in metrics if m.exact}
+    if any(v.state == "slower" and v.name in exact for v in vs):
+        return "red", vs
+    if canary_fires(metrics):
         return "inconclusive", vs
     done = max((len(m.pairs) for m in metrics if not m.exact), default=LOOKS[-1]) >= LOOKS[-1]
     if any(v.state == "slower" for v in vs):

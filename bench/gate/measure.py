@@ -1,0 +1,298 @@
+"""What is measured, and how. A group is a program with its metrics; `sample` runs it once for each side, next to each other and
+in random order, every time in a new process: address layout differs from process to process, and only then averages out.
+
+CPU time wherever there is a choice: it holds on a machine that does other things, wall time does not. A sample during which
+other programs had more than DISTURBED of the core is thrown away and taken again, at most RETRIES times."""
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import media
+from trees import Refused
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serve"))
+import client  # noqa: E402
+import servers  # noqa: E402
+
+DISTURBED, RETRIES = 0.15, 2
+SERVER_CORE, CLIENT_CORE = 0, 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric: lower is better, `bound` is how much more HEAD may cost."""
+    name: str
+    what: str  # the benchmark's own name for it
+    bound: float
+    unit: str
+    quick: bool = True
+
+
+def pinned(core, command):
+    return ["taskset", "-c", str(core), *map(str, command)]
+
+
+def core_seconds(core):
+    return servers.core_busy_s(core), time.monotonic()
+
+
+class Disturbance:
+    """How much of a core went to others while a sample was taken."""
+
+    def __init__(self, core):
+        self.core, (self.busy, self.wall) = core, core_seconds(core)
+
+    def share(self, own_cpu_s):
+        busy, wall = core_seconds(self.core)
+        # /proc/stat counts in ticks: two of them either way say nothing
+        return max(0.0, busy - self.busy - own_cpu_s - 0.02) / max(wall - self.wall, 1e-9)
+
+
+class Group:
+    """Base: `rows`, and `one(side, rows, core)`, which returns ({metric: value}, CPU seconds used)."""
+    name, program = "", "sluice"
+    discarded = taken = 0
+
+    def __init__(self, rows, quick):
+        self.rows = [r for r in rows if r.quick or not quick]
+
+    def sample(self, sides, names, rng):
+        """{side: {metric: value}} of the metrics `names`."""
+        rows = [r for r in self.rows if r.name in names]
+        out = {}
+        for side in rng.sample(list(sides), len(sides)):
+            for attempt in range(RETRIES + 1):
+                watch = Disturbance(SERVER_CORE)
+                values, cpu = self.one(sides[side], rows)
+                self.taken += 1
+                if watch.share(cpu) <= DISTURBED:
+                    break
+                self.discarded += 1
+            out[side] = values
+        return out
+
+    def close(self):
+        pass
+
+
+def google_benchmark(command, key):
+    """{benchmark name: best of its repetitions}, and the CPU seconds of the process."""
+    before = os.times()
+    r = subprocess.run(pinned(SERVER_CORE, [*command, "--benchmark_format=json"]), capture_output=True, text=True)
+    after = os.times()
+    if r.returncode:
+        raise Refused(f"{command[0]} failed: {r.stderr[-500:]}")
+    out = {}
+    for b in json.loads(r.stdout)["benchmarks"]:
+        if b.get("run_type") != "aggregate":
+            name = b["run_name"].split("/iterations:")[0]
+            out[name] = min(out.get(name, float("inf")), b[key])
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return out, cpu
+
+
+def names_pattern(rows):
+    return "^(" + "|".join(re.escape(r.what).replace("\\-", "-") for r in rows) + ")(/iterations|$)"
+
+
+class Kernels(Group):
+    """bench/kernels: cycles a byte, so that the clock's changes do not show; the best of a few interleaved repetitions."""
+    name, program = "kernels", "kernels"
+    BEST = ("vaes512", "vaes256", "aesni-vex", "aesni")
+
+    def __init__(self, sides, quick):
+        r = subprocess.run([sides["base"].program("kernels"), "--benchmark_list_tests"], capture_output=True, text=True)
+        best = next((k for k in self.BEST if f"cbc/A/{k}/" in r.stdout), None)
+        rows = []
+        for kernel in filter(None, dict.fromkeys((best, "aesni"))):
+            for op, shape in (("cbc", "A"), ("ctr", "A"), ("cbc", "B"), ("cbc", "C"), ("ctr", "C"), ("cbc-decrypt", "A")):
+                if f"{op}/{shape}/{kernel}/" in r.stdout:
+                    rows.append(Row(f"kernel {op}/{shape} {kernel}", f"{op}/{shape}/{kernel}", 0.015, "cycles/byte", quick=shape == "A" and op != "cbc-decrypt"))
+        super().__init__(rows, quick)
+
+    def one(self, side, rows):
+        found, cpu = google_benchmark([side.program("kernels"), "--rounds=9", f"--benchmark_filter={names_pattern(rows)}"], "cycles/byte")
+        return {r.name: found[r.what] for r in rows if r.what in found}, cpu
+
+
+class Core(Group):
+    """bench/core: CPU nanoseconds of one call, the best of a few interleaved repetitions."""
+    name, program = "core", "core"
+    REPETITIONS, MIN_SECONDS = 9, 0.005
+
+    def __init__(self, sides, quick):
+        rows = [Row(name, what, 0.015, "ns", quick) for name, what, quick in (
+            ("index a track", "index_build/128k_30min", True), ("open an index", "index_open/128k_30min", True),
+            ("plan", "plan_init/128k_30min", True), ("tag", "plan_tag/128k_30min", False),
+            ("render clear 32K", "render/clear/32K/hot", False), ("render cbcs 32K", "render/cbcs/32K/hot", True),
+            ("render cenc 32K", "render/cenc/32K/hot", True), ("render cbcs 189K", "render/cbcs/189K/hot", True),
+            ("render cenc 189K", "render/cenc/189K/hot", True), ("render cbcs 189K, cold", "render/cbcs/189K/cold", False),
+            ("render cenc 32K, cold", "render/cenc/32K/cold", False), ("render a range", "range/cbcs/1000", False))]
+        super().__init__(rows, quick)
+
+    def one(self, side, rows):
+        found, cpu = google_benchmark([side.program("core"), f"--benchmark_filter={names_pattern(rows)}", f"--benchmark_min_time={self.MIN_SECONDS}",
+                                       f"--benchmark_repetitions={self.REPETITIONS}", "--benchmark_enable_random_interleaving=true"], "cpu_time")
+        return {r.name: found[r.what] for r in rows if r.what in found}, cpu
+
+
+class Serve(Group):
+    """`sluice serve` with one worker on core 0, the client on core 1. New servers in every round; the slices of load take turns
+    between the sides. First, while everything is cold, the spike."""
+    name = "serve"
+    SLICES, SECONDS, CONNECTIONS = 2, 0.3, 64
+    SPIKE_RATE, SPIKE_SECONDS = 15000, 0.5
+    IDLE_CONNECTIONS, IDLE_ROUNDS = 2000, 6
+
+    def __init__(self, sides, quick, work):
+        rows = [Row(f"serve {scheme} {size}", f"{scheme}/{size}", 0.02, "CPU-s/GB", quick) for scheme, size, quick in (
+            ("cbcs", "32K", True), ("cenc", "189K", True), ("cenc", "32K", False), ("cbcs", "189K", False), ("clear", "32K", False))]
+        rows += [Row("spike p99", "p99", 0.25, "us"), Row("spike p50", "p50", 0.15, "us", False)]
+        super().__init__(rows, quick)
+        self.work = Path(work)
+        self.segments = media.make(self.work / "media")
+        self.load = sides["head"].program("sluice")  # one generator for all sides
+        self.spike = self.work / "spike.yaml"
+        self.spike.write_text(f"name: spike\nmode: rate\nrate: {self.SPIKE_RATE}\nseconds: {self.SPIKE_SECONDS}\nconnections: 256\n"
+                              "level: { lag_p99_ms: 1000 }\n")
+        self.idle, self.running = {}, {}
+
+    def paths(self, what):
+        scheme, size = what.split("/")
+        return [f"/{asset}/{scheme}/1/a/{n}.m4s" for asset, n in self.segments[size]]
+
+    def start(self, side):
+        folder = self.work / f"state-{side.name}"
+        folder.mkdir(exist_ok=True)
+        port, admin = servers.free_port(), servers.free_port()
+        conf = folder / "sluice.yaml"
+        conf.write_text("\n".join([f"listen: 127.0.0.1:{port}", f"admin: 127.0.0.1:{admin}", f"media: {self.work / 'media'}", "workers: 1",
+                                   f"cpu_affinity: [{SERVER_CORE}]", "clear: true", "cache_encrypted: off", "write_sidecars: false",
+                                   f"state_dir: {folder}"]) + "\n")
+        log = open(folder / "log", "w")
+        p = subprocess.Popen([str(side.program("sluice")), "serve", "-c", str(conf)], stdout=log, stderr=log)
+        self.running[side.name] = p
+        try:
+            servers.wait_port(port, p, f"{side.name}, sluice serve")
+        except SystemExit:
+            raise Refused(f"{side.name.upper()}'s server does not start:\n{(folder / 'log').read_text()[-800:]}") from None
+
+        def stop():
+            p.send_signal(signal.SIGTERM)
+            try:
+                p.wait(10)
+            except subprocess.TimeoutExpired:
+                p.kill()
+                p.wait()
+            del self.running[side.name]
+        return servers.Server(p, p.pid, ("127.0.0.1", port), stop)
+
+    def sample(self, sides, names, rng):
+        rows = [r for r in self.rows if r.name in names]
+        out = {name: {} for name in sides}
+        up = {name: self.start(sides[name]) for name in sides}
+        try:
+            spikes = [r for r in rows if r.what.startswith("p")]
+            for name in rng.sample(list(sides), len(sides)) if spikes else []:
+                found = self.one_spike(up[name])
+                out[name].update({r.name: found[r.what] for r in spikes})
+            for row in [r for r in rows if "/" in r.what]:
+                for name, value in self.cpu_per_gb(up, row, rng).items():
+                    out[name][row.name] = value
+            if len(self.idle.get("base", [])) < self.IDLE_ROUNDS:
+                for name in rng.sample(list(sides), len(sides)):
+                    self.idle.setdefault(name, []).append(idle_memory(up[name], self.IDLE_CONNECTIONS))
+        finally:
+            for server in up.values():
+                server.stop()
+        return out
+
+    def cpu_per_gb(self, up, row, rng):
+        paths, cpu, size = self.paths(row.what), dict.fromkeys(up, 0.0), dict.fromkeys(up, 0.0)
+        for name in up:
+            warm(up[name].address, paths[:: max(1, len(paths) // 8)])
+        for _ in range(self.SLICES):
+            for name in rng.sample(list(up), len(up)):
+                for attempt in range(RETRIES + 1):
+                    watch, before = Disturbance(SERVER_CORE), up[name].cpu_s()
+                    sent = wrk_slice(up[name].address, paths, self.CONNECTIONS, self.SECONDS)
+                    used = up[name].cpu_s() - before
+                    self.taken += 1
+                    if watch.share(used) <= DISTURBED:
+                        break
+                    self.discarded += 1
+                cpu[name], size[name] = cpu[name] + used, size[name] + sent
+        return {name: 1e9 * cpu[name] / size[name] for name in up}
+
+    def one_spike(self, server):
+        paths, report = self.work / "paths", self.work / "spike.json"
+        paths.write_text("".join(p + "\n" for p in self.paths("cbcs/32K")))
+        report.unlink(missing_ok=True)
+        r = subprocess.run(pinned(CLIENT_CORE, [self.load, "load", self.spike, "--target", "http://%s:%d" % server.address, "--paths", paths,
+                                                "--json", report]), capture_output=True, text=True)
+        if not report.exists():
+            raise Refused(f"sluice load failed: {(r.stderr or r.stdout)[-500:]}")
+        found = json.loads(report.read_text())
+        if found["totals"]["errors"]:
+            raise Refused(f"the spike met {found['totals']['errors']} errors: {found['totals']['errors_by_kind']}")
+        at = dict(found["latency"]["percentiles_us"])
+        return {"p50": max(at[50.0], 1), "p99": max(at[99.0], 1)}
+
+    def close(self):
+        for p in list(self.running.values()):
+            p.kill()
+            p.wait()
+
+
+def warm(address, paths):
+    """Opens the tracks: the first request of each reads its file."""
+    for path in paths:
+        status = servers.get(address, path)[0]
+        if status != 200:
+            raise Refused(f"the server answers {status} to {path}")
+
+
+def wrk_slice(address, paths, connections, seconds):
+    """Bytes received. wrk takes whole seconds; an interrupt ends it earlier, with its report."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(client.LUA % ",".join(json.dumps(p) for p in paths))
+        script.flush()
+        p = subprocess.Popen(pinned(CLIENT_CORE, ["wrk", "-t1", f"-c{connections}", "-d30s", "-s", script.name, "http://%s:%d/" % address]),
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(seconds)
+        p.send_signal(signal.SIGINT)
+        text, err = p.communicate(timeout=20)
+    line = next((x for x in text.splitlines() if x.startswith("RESULT ")), None)
+    if not line:
+        raise Refused(f"wrk said: {text[-300:]} {err[-300:]}")
+    found = json.loads(line[7:])
+    if found["errors"] or not found["bytes"]:
+        raise Refused(f"wrk counted {found['errors']} errors in {found['requests']} requests")
+    return found["bytes"]
+
+
+def idle_memory(server, count):
+    """Resident bytes that each of `count` idle keep-alive connections adds."""
+    open_now, before = [], 0
+    try:
+        for i in range(count + 100):
+            if i == 100:  # what the first cost is the server's start
+                time.sleep(0.05)
+                before = server.rss()
+            s = socket.create_connection(server.address, 10)
+            s.sendall(b"GET /nothing-here HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            s.recv(4096)
+            open_now.append(s)
+        time.sleep(0.05)
+        return (server.rss() - before) / count
+    finally:
+        for s in open_now:
+            s.close()
