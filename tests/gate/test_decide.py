@@ -68,10 +68,15 @@ m = decide.Metric("m", 0.015)
 m.pairs = noisy_pairs(rng, 16, 0.05, sigma=0.005, bursts=0)
 m.canary = noisy_pairs(rng, 16, 0.05, sigma=0.005, bursts=0)
 check("a canary that fires makes the run inconclusive, not red", decide.decide([m])[0] == "inconclusive")
-e = decide.Metric("instructions", 0.01, exact=True, pairs=[(1000000, 1010001)])
+m.canary = [(h, b) for b, h in m.canary]
+check("also when the canary is faster than itself", decide.decide([m])[0] == "inconclusive")
+e = decide.Metric("instructions", 0.01, exact=True, pairs=[(1000000, 1010001)], canary=[(1000000, 1000000)])
 s = decide.Metric("s", 0.015, pairs=[(1, 1)] * 16, canary=[(1, 1)] * 16)
 check("instruction counts block beyond 1 %", decide.decide([e, s])[0] == "red")
+check("and no noise excuses them", decide.decide([e, m])[0] == "red")
 e.pairs = [(1000000, 1009999)]
 check("and not before", decide.decide([e, s])[0] == "green")
+# two-sided: twice the smaller tail, never above 1
+check("the canary's p is two-sided", abs(decide.p_differs([(1 + 0.01 * i, 1) for i in range(1, 11)]) - 2 ** -9) < 1e-12)
 print(f"1..{len(results)}")
 sys.exit(not all(results))
