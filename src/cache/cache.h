@@ -11,6 +11,17 @@
 struct cache;
 struct cache_node;
 
+// One bound on the memory of several caches: regions with the tables that describe them are granted out of it, and go back
+// when another cache has more use for them.
+enum { CACHE_BUDGET_MAX = 4 };
+struct cache_budget {
+  uint64_t limit;
+  _Atomic uint64_t used; // granted
+  uint64_t returning;    // of that, on its way back; the tending thread's
+  struct cache *member[CACHE_BUDGET_MAX];
+  unsigned num_members, contests;
+};
+
 enum cache_got {
   CACHE_HIT,    // out->data is good until the worker's next quiet point
   CACHE_FILL,   // the caller reads `len` bytes to out->data and then calls cache_fill_done, whatever happened
@@ -31,14 +42,25 @@ struct cache_waiter {
 struct cache_counts {
   uint64_t fills, fill_bytes, evicted, promoted, bypassed;
   uint64_t bytes, blocks; // held now
+  uint64_t granted;       // memory it may use: its regions with their tables, full or not
 };
 
-// cache_new takes `size` bytes of address space; pages are used as they fill. NULL: out of memory.
-struct cache *cache_new(uint64_t size, struct quiet *q);
+struct cache_options {
+  uint64_t size;               // the most it may ever hold, its tables included
+  struct cache_budget *budget; // shared with others, zeroed but for `limit` before the first; NULL: `size` is its own
+  struct quiet *quiet;
+  // Over a memory file, so that blocks can be sent with sendfile: at cache_offset of a reference. A region that is emptied is
+  // punched out of the file: what the network stack still holds of it stays what it was.
+  bool file;
+  bool huge_pages;             // ask for them
+};
 
-// cache_new_file is the same over a memory file, so that blocks can be sent with sendfile: at cache_offset of a reference.
-// A region that is emptied is punched out of the file: what the network stack still holds of it stays what it was.
-struct cache *cache_new_file(uint64_t size, struct quiet *q);
+// cache_open takes address space; pages are used as they fill. NULL: out of memory, or no room in the budget for tables and
+// the few regions that it cannot do without. Caches of one budget are opened, tended and freed by one thread.
+struct cache *cache_open(const struct cache_options *o);
+
+struct cache *cache_new(uint64_t size, struct quiet *q);      // plain, alone
+struct cache *cache_new_file(uint64_t size, struct quiet *q); // over a memory file, alone
 int cache_fd(const struct cache *c); // -1: plain memory
 uint64_t cache_offset(const struct cache *c, const struct cache_ref *ref);
 void cache_free(struct cache *c); // no worker may be running. NULL is a no-op.
@@ -54,7 +76,15 @@ enum cache_got cache_get(struct cache *c, struct cache_ref *out, uint64_t source
 // With ok, ref->data stays good until the caller's next quiet point.
 void cache_fill_done(struct cache *c, struct cache_ref *ref, bool ok);
 
-// cache_tend empties regions until enough are free; returns true when it must be called again soon (regions wait for
+// cache_forget makes a block unreachable; whoever has it may go on reading until the next quiet point. One that is being
+// filled stays. Its memory comes back with its region. By the tending thread.
+void cache_forget(struct cache *c, uint64_t source_id, uint32_t segment, uint32_t len);
+
+// cache_region gives the memory that holds a reference as a region: its number, or with `base` and `len` where it lies.
+unsigned cache_region(const struct cache *c, const struct cache_ref *ref, uint8_t **base, size_t *len);
+unsigned cache_num_regions(const struct cache *c);
+
+// cache_tend empties regions, its own or those of a cache of the same budget that are worth less, until enough are free; returns true when it must be called again soon (regions wait for
 // quiet points). Call it from one thread that also calls quiet_reclaim, a few hundred times a second while it says true,
 // and whenever cache_wants_tending.
 bool cache_tend(struct cache *c);

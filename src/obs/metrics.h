@@ -79,8 +79,11 @@
   X(connections, "sluice_connections", "", "Open connections")                                                           \
   X(connections_idle, "sluice_connections_idle", "", "Open connections without a request")                               \
   X(buffers_used, "sluice_buffers_used", "", "Output buffers in use")                                                    \
-  X(cache_bytes, "sluice_cache_bytes", "", "Bytes of clear segments held in RAM")                                        \
-  X(cache_blocks, "sluice_cache_segments", "", "Clear segments held in RAM")                                             \
+  X(cache_bytes, "sluice_cache_bytes", "cache=\"segment\"", "Bytes of segments held in RAM")                             \
+  X(hot_bytes, "sluice_cache_bytes", "cache=\"encrypted\"", "")                                                          \
+  X(cache_blocks, "sluice_cache_segments", "cache=\"segment\"", "Segments held in RAM")                                  \
+  X(hot_blocks, "sluice_cache_segments", "cache=\"encrypted\"", "")                                                      \
+  X(cache_granted, "sluice_cache_memory_bytes", "", "Memory given to the segment caches, of `cache_size`")               \
   X(tracks_open, "sluice_tracks_open", "", "Track sources open in the catalogue")                                        \
   X(entries_open, "sluice_catalogue_entries", "", "Entries of the catalogue's table")                                    \
   X(entry_bytes, "sluice_catalogue_bytes", "", "Bytes held by indexes, plans and manifests")                             \

@@ -85,7 +85,7 @@ static void status(struct server *s, struct admin_response *out) {
   const struct obs_worker *sets[MAX_SETS];
   const char *names[MAX_SETS];
   char text[MAX_SETS][12];
-  struct catalog_usage u;
+  struct catalog_usage u = {0};
   struct writer *w = &out->body;
   struct obs_worker sum;
   metrics_sum(&sum, sets, metric_sets(s, sets, names, text));
@@ -99,9 +99,11 @@ static void status(struct server *s, struct admin_response *out) {
          N(sum.status_5xx), N(sum.bytes_sent));
   wr_fmt(w, ",\"connections\":%lld", (long long)sum.connections);
   wr_fmt(w, ",\"cache\":{\"bytes\":%llu,\"segments\":%llu,\"hits\":%llu,\"misses\":%llu,\"fills\":%llu,\"evicted\":%llu,"
-            "\"bypassed\":%llu}",
+            "\"bypassed\":%llu,\"memory\":%llu}",
          N(u.cache.bytes), N(u.cache.blocks), N(sum.cache_hits), N(sum.cache_misses), N(u.cache.fills), N(u.cache.evicted),
-         N(u.cache.bypassed));
+         N(u.cache.bypassed), N(u.cache.granted + u.hot.granted));
+  wr_fmt(w, ",\"encrypted_cache\":{\"bytes\":%llu,\"segments\":%llu,\"hits\":%llu,\"fills\":%llu,\"evicted\":%llu}", N(u.hot.bytes),
+         N(u.hot.blocks), N(sum.hot_hits), N(u.hot.fills), N(u.hot.evicted));
   wr_fmt(w, ",\"catalogue\":{\"entries\":%llu,\"tracks\":%llu,\"index_bytes\":%llu,\"manifest_bytes\":%llu}", N(u.entries),
          N(u.tracks), N(u.index_bytes), N(u.text_bytes));
 #undef N

@@ -12,7 +12,6 @@
 enum {
   SOFT_FACTOR = 8, // a name not looked at for so many intervals is looked at before it is served
   FILL_TRIES = 3,
-  HEAT_ADMIT = 4,  // requests, halved every second, that make a piece worth keeping encrypted
 };
 
 // The part of the path that names what is asked for; all of a track's resources share one.
@@ -229,34 +228,6 @@ int track_source(struct catalog *c, struct protected_track *t, struct bytes *out
   return CAT_UNAVAILABLE;
 }
 
-static bool is_hot(struct catalog *c, uint64_t id, uint32_t segment) {
-  _Atomic uint8_t *h = &c->heat[XXH3_64bits_withSeed(&id, sizeof id, segment) % HEAT_SLOTS];
-  uint8_t heat = atomic_load_explicit(h, memory_order_relaxed);
-  if (heat < HEAT_ADMIT)
-    atomic_store_explicit(h, (uint8_t)(heat + 1), memory_order_relaxed);
-  return heat + 1 >= HEAT_ADMIT;
-}
-
-enum hot_got catalog_hot(struct catalog *c, struct hot *out, const struct protected_track *t, struct plan_range piece,
-                         bool may_fill, struct obs_worker *m) {
-  if (!c->hot || piece.len > TRACK_SEGMENT_MAX)
-    return HOT_NONE;
-  // A track's generation and the piece's place name the bytes: a rotated, revoked or replaced track has another one.
-  uint64_t id = t->generation << 16 ^ piece.off >> 32;
-  uint32_t segment = (uint32_t)piece.off;
-  enum cache_got got = cache_peek(c->hot, &out->ref, id, segment, (uint32_t)piece.len) ? CACHE_HIT : CACHE_BYPASS;
-  if (got != CACHE_HIT && may_fill && is_hot(c, id, segment))
-    got = cache_get(c->hot, &out->ref, id, segment, (uint32_t)piece.len, NULL);
-  metric_inc(got == CACHE_HIT ? &m->hot_hits : &m->hot_misses);
-  if (got != CACHE_HIT && got != CACHE_FILL)
-    return HOT_NONE;
-  out->fd = cache_fd(c->hot);
-  out->off = cache_offset(c->hot, &out->ref);
-  return got == CACHE_HIT ? HOT_SEND : HOT_FILL;
-}
-
-void catalog_hot_done(struct catalog *c, struct hot *h, bool ok) { cache_fill_done(c->hot, &h->ref, ok); }
-
 // A key for a licence. Those of key servers are here when their manifest was asked for here; else they are fetched for the
 // player's next attempt.
 static enum err licence_key(struct catalog *c, struct key_record *out, const struct settings *st, const struct key_query *q) {
@@ -266,7 +237,7 @@ static enum err licence_key(struct catalog *c, struct key_record *out, const str
     return keys_lookup(out, st->keyring->set, q);
   struct drm_settings set;
   char la_url[KEYRING_URL_MAX];
-  keyring_drm(&set, la_url, st->keyring, c->own_url, q->asset);
+  keyring_drm(&set, la_url, st->keyring, atomic_load(&c->own_url), q->asset);
   struct key_ask a = x ? exchange_ask(x, st->keyring, r, q, &set) : (struct key_ask){.got = KEY_REFUSED};
   if (a.got == KEY_FLYING)
     exchange_unpin(x, a.slot);

@@ -23,6 +23,7 @@ struct protected_track {
   uint64_t generation;  // unique in this process for this struct: a key for caches of rendered bytes
   uint32_t epoch;
   char etag[17];        // 16 hex digits, equal on every node; entity tags are "<etag>-<n>", "<etag>-i", "<etag>-f"
+  _Atomic bool is_hot;  // some of it was put in the cache of encrypted segments
   _Atomic uint32_t holds;
   void *_Atomic net;    // for precomputed heads (owner: the response writer): one malloc'd piece, freed with the track
 };
@@ -105,7 +106,7 @@ enum hot_got {
   HOT_SEND, // the piece's bytes are at `off` of `fd` until the next quiet point
   HOT_FILL, // asked for often: render the piece to ref.data, then hot_fill_done; then as HOT_SEND
 };
-enum hot_got catalog_hot(struct catalog *c, struct hot *out, const struct protected_track *t, struct plan_range piece,
+enum hot_got catalog_hot(struct catalog *c, struct hot *out, struct protected_track *t, struct plan_range piece,
                          bool may_fill, struct obs_worker *m);
 void catalog_hot_done(struct catalog *c, struct hot *h, bool ok);
 

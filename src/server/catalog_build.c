@@ -102,7 +102,7 @@ static enum err protect(struct catalog *c, struct full_track *f, struct key_reco
   if (in->scheme != SCHEME_CLEAR) {
     char la_url[KEYRING_URL_MAX];
     struct drm_settings set;
-    keyring_drm(&set, la_url, in->st->keyring, c->own_url, in->asset);
+    keyring_drm(&set, la_url, in->st->keyring, atomic_load(&c->own_url), in->asset);
     struct key_query q = {.asset = in->asset, .epoch = in->epoch, .scheme = in->scheme, .label = drm_label(&set, ix->h->format)};
     e = find_key(c, key, in, &q, &set);
     in->use->missing |= e == ERR_NO_KEY;
@@ -359,7 +359,7 @@ static void build_text(struct catalog *c, struct made *out, const struct setting
     k->r = r;
     k->epoch = epoch;
     k->use = use;
-    keyring_drm(&k->drm, k->la_url, st->keyring, c->own_url, r->asset);
+    keyring_drm(&k->drm, k->la_url, st->keyring, atomic_load(&c->own_url), r->asset);
     bool one = r->track.n != 0;
     out->status = CAT_OK;
     if (one)

@@ -10,7 +10,6 @@
 enum {
   KEEPER_BUSY_MS = 2,
   KEEPER_IDLE_MS = 100,
-  COOL_MS = 1000,
   EVICT_STEPS = 4096, // buckets the clock's hand moves in one turn
   KEY_WAITS = 4,      // fetches that one making waits for: an epoch or a configuration may change in between
   KEY_PAUSE_MS = 1000,
@@ -133,6 +132,7 @@ static void do_entry(struct catalog *c, const struct job *j) {
     atomic_store_explicit(&e->next, atomic_load_explicit(b, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(b, e, memory_order_release);
     c->num_entries++;
+    c->entry_bytes += sizeof *e + e->key_len;
   }
   bool done = !e || (!e->making && entry_freshness(c, e, clock_mono_ms()) == FRESH && !source_is_changed(e));
   if (done && e)
@@ -253,7 +253,7 @@ void *catalog_help(void *arg) {
     case JOB_FILL: do_fill(c, j); break;
     case JOB_BYPASS: do_bypass(c, j); break;
     }
-    if (cache_wants_tending(c->cache))
+    if (cache_wants_tending(c->cache) || (c->hot && cache_wants_tending(c->hot)))
       wake_keeper(c);
   }
 }
@@ -274,6 +274,7 @@ static void evict_some(struct catalog *c, uint64_t excess_entries, bool over_byt
       }
       atomic_store_explicit(at, atomic_load_explicit(&e->next, memory_order_relaxed), memory_order_release);
       c->num_entries--;
+      c->entry_bytes -= sizeof *e + e->key_len;
       excess_entries -= excess_entries > 0;
       entry_value_drop_later(c, e->route.kind, atomic_load_explicit(&e->value, memory_order_relaxed));
       quiet_retire(c->quiet, &e->item, entry_quiet);
@@ -284,8 +285,11 @@ static void evict_some(struct catalog *c, uint64_t excess_entries, bool over_byt
 void catalog_usage(struct catalog *c, struct catalog_usage *out) {
   sources_usage(c->sources, &out->tracks, &out->index_bytes);
   cache_stats(c->cache, &out->cache);
+  if (c->hot)
+    cache_stats(c->hot, &out->hot);
   pthread_mutex_lock(&c->lock);
   out->entries = c->num_entries;
+  out->entry_bytes = c->entry_bytes;
   out->text_bytes = c->text_bytes;
   pthread_mutex_unlock(&c->lock);
 }
@@ -293,35 +297,29 @@ void catalog_usage(struct catalog *c, struct catalog_usage *out) {
 static void set_gauges(struct catalog *c, const struct catalog_usage *u) {
   struct obs_worker *m = c->metrics;
   atomic_store_explicit(&m->cache_bytes, (int64_t)u->cache.bytes, memory_order_relaxed);
+  atomic_store_explicit(&m->hot_bytes, (int64_t)u->hot.bytes, memory_order_relaxed);
+  atomic_store_explicit(&m->hot_blocks, (int64_t)u->hot.blocks, memory_order_relaxed);
+  atomic_store_explicit(&m->cache_granted, (int64_t)(u->cache.granted + u->hot.granted), memory_order_relaxed);
   atomic_store_explicit(&m->cache_blocks, (int64_t)u->cache.blocks, memory_order_relaxed);
   atomic_store_explicit(&m->cache_evicted, u->cache.evicted, memory_order_relaxed);
   atomic_store_explicit(&m->cache_rejected, u->cache.bypassed, memory_order_relaxed);
   atomic_store_explicit(&m->tracks_open, (int64_t)u->tracks, memory_order_relaxed);
   atomic_store_explicit(&m->entries_open, (int64_t)u->entries, memory_order_relaxed);
-  atomic_store_explicit(&m->entry_bytes, (int64_t)(u->index_bytes + u->text_bytes), memory_order_relaxed);
-}
-
-static void cool_down(struct catalog *c) {
-  uint64_t now = clock_mono_ms();
-  if (now - c->cooled_ms < COOL_MS)
-    return;
-  c->cooled_ms = now;
-  for (unsigned i = 0; i < HEAT_SLOTS; i++)
-    atomic_store_explicit(&c->heat[i], atomic_load_explicit(&c->heat[i], memory_order_relaxed) / 2, memory_order_relaxed);
+  atomic_store_explicit(&m->entry_bytes, (int64_t)(u->index_bytes + u->text_bytes + u->entry_bytes), memory_order_relaxed);
 }
 
 static bool keep_house(struct catalog *c) {
-  struct catalog_usage u;
+  struct catalog_usage u = {0};
   bool busy = cache_tend(c->cache);
   if (c->hot) {
     busy |= cache_tend(c->hot);
-    cool_down(c);
+    hot_keep(c);
   }
   catalog_usage(c, &u);
   set_gauges(c, &u);
   pthread_mutex_lock(&c->lock);
   uint64_t limit = ENTRIES_MAX / 8 * 7;
-  bool over = u.index_bytes + u.text_bytes > c->settings->config->index_size;
+  bool over = u.index_bytes + u.text_bytes + u.entry_bytes > c->settings->config->index_size;
   if (u.entries > limit || over)
     evict_some(c, u.entries > limit ? u.entries - limit : 0, over);
   pthread_mutex_unlock(&c->lock);

@@ -84,19 +84,22 @@ struct catalog {
   struct sources *sources;
   struct epoch_store *epochs;
   struct exchange *_Atomic exchange; // NULL until a key server is configured; then it stays
-  struct cache *cache, *hot; // hot: encrypted segments, or NULL
+  struct cache_budget budget; // of both caches
+  struct cache *cache, *hot;  // hot: encrypted segments, or NULL
   _Atomic uint8_t *heat;     // how often pieces were asked for lately, by hash; halved every second
-  uint64_t cooled_ms;
+  uint64_t cooled_ms, swept_ms, swept_generation; // the keeper's
   struct quiet *quiet;
   const struct aes_ops *ops;
   struct obs_worker *metrics; // shared adds
   int root_fd, cache_fd;
-  char own_url[300]; // set before anybody asks
+  char own_url_text[300];
+  const char *_Atomic own_url; // "" until it is known
   struct entry *_Atomic *buckets;
-  uint64_t num_entries, text_bytes;
+  uint64_t num_entries, entry_bytes, text_bytes; // entry_bytes: of the entries themselves and of tracks
   uint32_t hand; // of the eviction clock
   uint64_t next_generation;
   struct secret_alloc track_memory;
+  bool warned_unlocked;
   struct full_track *free_tracks;
   _Atomic uint64_t bypass_bytes;
   // jobs
@@ -143,6 +146,11 @@ void entry_value_drop_later(struct catalog *c, enum route_kind kind, void *value
 
 // route_rebase copies a route with its names moved to a copy of its key.
 void route_rebase(struct route *r, const struct route *from, const char *key);
+
+// hot_flush takes what a track has in the cache of encrypted segments out of it; hot_keep cools, and flushes tracks of epochs
+// that have ended. The keeper's.
+void hot_flush(struct catalog *c, struct protected_track *t);
+void hot_keep(struct catalog *c);
 
 void *catalog_help(void *catalog); // a helper thread
 void *catalog_keep(void *catalog); // the keeper

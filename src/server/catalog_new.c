@@ -88,10 +88,9 @@ void catalog_reload(struct catalog *c, struct config *config, struct keyring *ke
 }
 
 void catalog_set_own_url(struct catalog *c, const char *url) {
-  pthread_mutex_lock(&c->lock);
-  snprintf(c->own_url, sizeof c->own_url, "%s", url);
-  pthread_mutex_unlock(&c->lock);
-  catalog_changed(c);
+  snprintf(c->own_url_text, sizeof c->own_url_text, "%s", url);
+  atomic_store(&c->own_url, c->own_url_text);
+  catalog_changed(c); // what was made without it is made anew
 }
 
 struct epoch_store *catalog_epochs(struct catalog *c) { return c->epochs; }
@@ -105,6 +104,14 @@ struct keyring *catalog_keyring(struct catalog *c) {
 
 #define OUTER(ptr, type) ((struct type *)(void *)((char *)(ptr) - offsetof(struct type, pub)))
 
+// Under the lock, once: keys that may be swapped out are worth a line.
+static void warn_unlocked(struct catalog *c) {
+  if (!c->track_memory.unlocked || c->warned_unlocked)
+    return;
+  c->warned_unlocked = true;
+  log_line(LOG_WARN, "content keys cannot be locked in memory (RLIMIT_MEMLOCK): they may be swapped out");
+}
+
 struct full_track *track_alloc(struct catalog *c) {
   pthread_mutex_lock(&c->lock);
   struct full_track *f = c->free_tracks;
@@ -114,22 +121,26 @@ struct full_track *track_alloc(struct catalog *c) {
     f = c->track_memory.base.get(&c->track_memory.base, sizeof *f);
   if (f) {
     memset((void *)f, 0, sizeof *f);
+    c->entry_bytes += sizeof *f;
     f->catalog = c;
     f->pub.generation = ++c->next_generation;
     atomic_store(&f->pub.holds, 1);
   }
+  warn_unlocked(c);
   pthread_mutex_unlock(&c->lock);
   return f;
 }
 
 void track_retire_now(struct full_track *f) {
   struct catalog *c = f->catalog;
+  hot_flush(c, &f->pub);
   if (f->pub.source)
     source_put(c->sources, f->pub.source);
   free(f->pssh);
   free(atomic_load(&f->pub.net));
   explicit_bzero(f, sizeof *f);
   pthread_mutex_lock(&c->lock);
+  c->entry_bytes -= sizeof *f;
   f->next_free = c->free_tracks;
   c->free_tracks = f;
   pthread_mutex_unlock(&c->lock);
@@ -234,6 +245,7 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
   pthread_cond_init(&c->keeper_wake, &mono);
   pthread_condattr_destroy(&mono);
   c->root_fd = c->cache_fd = -1;
+  atomic_store(&c->own_url, "");
   c->quiet = o->quiet;
   c->ops = o->ops;
   c->metrics = o->metrics;
@@ -243,16 +255,19 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
   atomic_store(&c->revalidate_ms, o->config->revalidate);
   bool ok = open_folders(c, o->config, error);
   if (ok) {
-    c->cache = cache_new(o->config->cache_clear, o->quiet);
+    c->budget.limit = o->config->cache_size;
+    c->cache = cache_open(&(struct cache_options){.size = o->config->cache_clear, .budget = &c->budget, .quiet = o->quiet,
+                                                  .huge_pages = o->config->huge_pages});
     c->buckets = reserve(ENTRY_BUCKETS * sizeof *c->buckets);
     c->queue = reserve(QUEUE_JOBS * sizeof *c->queue);
     c->sources = sources_new(c->root_fd);
     c->settings = settings_new(o->config, o->keyring);
     if (o->config->cache_encrypted) {
-      c->hot = cache_new_file(o->config->cache_encrypted, o->quiet);
+      c->hot = cache_open(&(struct cache_options){.size = o->config->cache_encrypted, .budget = &c->budget, .quiet = o->quiet,
+                                                  .file = true, .huge_pages = o->config->huge_pages});
       c->heat = calloc(HEAT_SLOTS, sizeof *c->heat);
       if (!c->hot || !c->heat)
-        ok = config_fail(error, "cache_encrypted: out of memory");
+        ok = config_fail(error, "cache_encrypted: out of memory, or too little in cache_size");
     }
     ok = ok && ((c->cache && c->buckets && c->queue && c->sources && c->settings) || config_fail(error, "out of memory"));
   }

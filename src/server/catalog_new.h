@@ -16,7 +16,7 @@ struct catalog_options {
 // catalog_new opens the media folder and starts helper threads. NULL and the error on failure; nothing is taken then.
 struct catalog *catalog_new(const struct catalog_options *o, struct config_error *error);
 
-// catalog_set_own_url says where this server can be reached, for licence URLs. Before SERVER_READY.
+// catalog_set_own_url says where this server can be reached, for licence URLs. Once; requests may be under way.
 void catalog_set_own_url(struct catalog *c, const char *url);
 
 // catalog_reload swaps configuration and keys in. catalog_changed makes every name be looked at anew (after a rotation).
@@ -27,8 +27,8 @@ struct keyring *catalog_keyring(struct catalog *c); // with a reference to put
 
 // catalog_gauges brings the gauges of the metrics up to date.
 struct catalog_usage {
-  uint64_t entries, tracks, index_bytes, text_bytes;
-  struct cache_counts cache;
+  uint64_t entries, tracks, index_bytes, entry_bytes, text_bytes;
+  struct cache_counts cache, hot; // clear, encrypted
 };
 void catalog_usage(struct catalog *c, struct catalog_usage *out);
 

@@ -455,8 +455,11 @@ static void on_busy_timeout(struct conn *c) {
     conn_deadline(c, cfg->write_timeout);
     return;
   }
-  if (rq->out) {
-    pump_release_buffer(rq);
+  if (rq->out || rq->block) { // both can be had again
+    if (rq->out)
+      pump_release_buffer(rq);
+    block_free(rq->block);
+    rq->block = NULL;
     conn_deadline(c, cfg->write_timeout > cfg->stall_timeout ? cfg->write_timeout - cfg->stall_timeout : 1);
     return;
   }

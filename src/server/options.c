@@ -89,7 +89,7 @@ static bool set_number(struct config *c, const struct option *o, const char *tex
   if (o->type == OPT_SIZE && !strcmp(text, "off"))
     ok = true;
   else if (o->type == OPT_SIZE && !strcmp(text, "on"))
-    ok = scaled(&v, "64M", sizes, 5);
+    ok = (v = o->max, true);
   else if (o->type == OPT_SIZE)
     ok = scaled(&v, text, sizes, 5);
   else if (o->type == OPT_DURATION)

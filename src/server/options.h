@@ -11,7 +11,7 @@
 enum option_type {
   OPT_BOOL,     // bool: true/false, yes/no, on/off; as a flag without a value: true
   OPT_COUNT,    // uint64_t
-  OPT_SIZE,     // uint64_t bytes: 512, 64K, 16M, 2G (1024-based); off: 0; on: 64M
+  OPT_SIZE,     // uint64_t bytes: 512, 64K, 16M, 2G (1024-based); off: 0; on: the most that is allowed
   OPT_DURATION, // uint64_t ms: 250ms, 2s, 5m, 24h, 7d; 0
   OPT_TEXT,     // char *
   OPT_PATH,     // char *, relative to the working directory
@@ -96,10 +96,15 @@ struct config_rules {
   X(revalidate, OPT_DURATION, "2s", 0, 3600000, true,                                                                    \
     "How long a file in use is believed unchanged before its size and time are looked at again.")                        \
   X(negative_ttl, OPT_DURATION, "1s", 0, 60000, true, "How long it is remembered that something is not there.")          \
-  X(cache_clear, OPT_SIZE, "512M", 1 << 20, 1ULL << 44, false, "RAM for clear segments, shared by all workers.")          \
+  X(cache_size, OPT_SIZE, "512M", 4 << 20, 1ULL << 44, false,                                                            \
+    "RAM for segments, clear and encrypted together, with the tables that describe them; shared by all workers.")        \
+  X(cache_clear, OPT_SIZE, "on", 1 << 20, 1ULL << 44, false,                                                             \
+    "The most of `cache_size` that clear segments may take. on: all of it.")                                             \
   X(index_size, OPT_SIZE, "256M", 1 << 20, 1ULL << 44, false, "RAM for indexes, plans and manifests.")                   \
-  X(cache_encrypted, OPT_SIZE, "off", 0, 1ULL << 44, false,                                                                 \
-    "RAM for encrypted segments that many clients ask for at the same time. 0: none, always encrypt afresh.")            \
+  X(cache_encrypted, OPT_SIZE, "on", 0, 1ULL << 44, false,                                                               \
+    "The most of `cache_size` that segments may take that many clients ask for at the same time and that are therefore " \
+    "kept encrypted. on: all of it; off: always encrypt afresh.")                                                        \
+  X(huge_pages, OPT_BOOL, "true", 0, 0, false, "Ask for huge pages for the caches, where the system offers them.")       \
   X(helper_threads, OPT_COUNT, "4", 1, 64, false, "Threads that open tracks and read storage for the workers.")          \
   X(backlog, OPT_COUNT, "4096", 1, 65535, false, "Connections that may wait to be accepted, for each worker.")              \
   X(max_connections, OPT_COUNT, "20000", 1, 10000000, false, "Client connections of one worker; more are refused.")      \

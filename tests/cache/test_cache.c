@@ -5,6 +5,8 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -257,4 +259,106 @@ Test(quiet, frees_after_every_worker_announced_and_not_before) {
   quiet_leave(&quiet, 1);
   cr_assert_not(quiet_reclaim(&quiet), "workers that are away hold nothing");
   cr_assert_eq(freed, 2);
+}
+
+// Two caches under one budget.
+static uint64_t granted(struct cache *a, struct cache *b) {
+  struct cache_counts x, y;
+  cache_stats(a, &x);
+  cache_stats(b, &y);
+  return x.granted + y.granted;
+}
+
+Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
+  enum { LEN = 30000, LIMIT = 16 << 20, HOT = 60 };
+  struct cache_budget budget = {.limit = LIMIT};
+  struct cache_counts a_counts, b_counts;
+  quiet_init(&quiet, 1);
+  struct cache *a = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet});
+  struct cache *b = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet, .file = true});
+  cr_assert(a && b);
+  for (uint32_t i = 0; i < 1000; i++) { // a alone takes what there is
+    put(a, 1, i, LEN);
+    settle(a);
+    cr_assert_leq(granted(a, b), LIMIT);
+  }
+  cache_stats(a, &a_counts);
+  cr_assert_gt(a_counts.granted, LIMIT / 4 * 3u);
+  unsigned hits = 0;
+  for (uint32_t i = 0; i < 6000; i++) { // then a scan goes on there while b is asked for the same again and again
+    put(a, 1, 1000 + i, LEN);
+    hits += put(b, 2, i % HOT, LEN) == CACHE_HIT && i >= 3000;
+    settle(a);
+    settle(b);
+    cr_assert_leq(granted(a, b), LIMIT);
+    cr_assert_eq(granted(a, b), budget.used);
+  }
+  cache_stats(b, &b_counts);
+  cr_assert_gt(hits, 2700u, "%u of 3000: what nobody asks for again kept the memory", hits);
+  for (uint32_t i = 0; i < 20000; i++) { // and when nobody asks b any more, what it held ages away
+    put(a, 3, i % 400, LEN);
+    put(a, 4, i, LEN);
+    settle(a);
+    settle(b);
+    cr_assert_leq(granted(a, b), LIMIT);
+  }
+  uint64_t before = b_counts.granted;
+  cache_stats(b, &b_counts);
+  cr_assert_lt(b_counts.granted, before);
+  cr_assert_null(cache_open(&(struct cache_options){.size = LIMIT, .budget = &(struct cache_budget){.limit = 200 << 10}, .quiet = &quiet}),
+                 "no cache without the regions it needs");
+  cache_free(a);
+  cache_free(b);
+  cr_assert_eq(budget.used, 0);
+}
+
+Test(cache, what_is_forgotten_is_filled_anew) {
+  quiet_init(&quiet, 1);
+  struct cache *c = cache_new(16 << 20, &quiet);
+  struct cache_waiter w = {0};
+  struct cache_ref ref;
+  cr_assert_eq(put(c, 1, 1, 1000), CACHE_FILL);
+  cache_forget(c, 1, 1, 1000);
+  cache_forget(c, 1, 2, 1000);
+  cr_assert_not(cache_peek(c, &ref, 1, 1, 1000));
+  cr_assert_eq(cache_get(c, &ref, 1, 1, 1000, &w), CACHE_FILL);
+  cache_forget(c, 1, 1, 1000); // being filled
+  pattern(ref.data, 1, 1, 1000);
+  cache_fill_done(c, &ref, true);
+  cr_assert_eq(put(c, 1, 1, 1000), CACHE_HIT);
+  struct cache_counts counts;
+  cache_stats(c, &counts);
+  cr_assert_eq(counts.blocks, 1);
+  cr_assert_eq(counts.bytes, 1000);
+  cache_free(c);
+}
+
+// A region that was emptied while the network stack still held its pages: what it holds must stay what it was.
+Test(cache, punched_pages_in_flight_stay_what_they_were) {
+  enum { LEN = 100000, SIZE = 4 << 20 };
+  static uint8_t got[LEN];
+  int s[2], big = LEN * 2;
+  struct stat st;
+  quiet_init(&quiet, 1);
+  struct cache *c = cache_new_file(SIZE, &quiet);
+  struct cache_ref ref;
+  cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+  setsockopt(s[0], SOL_SOCKET, SO_SNDBUF, &big, sizeof big);
+  put(c, 9, 9, LEN);
+  cr_assert(cache_peek(c, &ref, 9, 9, LEN));
+  off_t off = (off_t)cache_offset(c, &ref);
+  cr_assert_eq(sendfile(s[0], cache_fd(c), &off, LEN), LEN);
+  for (uint32_t i = 0; i < 500; i++) { // the log goes round many times
+    put(c, 1, i, LEN);
+    put(c, 1, i, LEN); // the second time earns it the main part, which then goes round too
+    settle(c);
+    cr_assert_eq(fstat(cache_fd(c), &st), 0);
+    cr_assert_leq(st.st_blocks * 512, SIZE);
+  }
+  cr_assert_not(cache_peek(c, &ref, 9, 9, LEN));
+  cr_assert_eq(recv(s[1], got, LEN, MSG_WAITALL), LEN);
+  cr_assert(holds_pattern(got, 9, 9, LEN));
+  close(s[0]);
+  close(s[1]);
+  cache_free(c);
 }

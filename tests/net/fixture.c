@@ -223,7 +223,7 @@ void text_drop(struct catalog *c, struct text_doc *d) {
 
 void block_free(struct block *b) { free(b); }
 
-enum hot_got catalog_hot(struct catalog *c, struct hot *out, const struct protected_track *t, struct plan_range piece,
+enum hot_got catalog_hot(struct catalog *c, struct hot *out, struct protected_track *t, struct plan_range piece,
                          bool may_fill, struct obs_worker *m) {
   (void)c, (void)out, (void)t, (void)piece, (void)may_fill, (void)m;
   return HOT_NONE;

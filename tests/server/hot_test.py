@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
 """The cache of encrypted segments: the same bytes as without it, to fast and slow readers, while regions come and go: hot_test.py SLUICE"""
+import json
+import os
 import pathlib
 import random
 import re
@@ -23,6 +25,22 @@ def hits(server):
     return sum(int(v) for v in re.findall(r'cache="encrypted",result="hit"\} (\d+)', text))
 
 
+def status(server):
+    return json.loads(server.admin("/status").body)
+
+
+def memory_file(server):
+    """The memory file of the cache. While nobody is connected: descriptors come and go."""
+    fds = pathlib.Path(f"/proc/{server.process.pid}/fd")
+    return next(f for f in sorted(fds.iterdir()) if "memfd:sluice-segments" in os.readlink(f))
+
+
+def wait_until(true, seconds=10):
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
 def slowly(server, path, pause):
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -44,7 +62,7 @@ def main():
             source = bytearray(synth.plain(300 + n)[0])
             (media / f"a{n}" / "t.mp4").write_bytes(bytes(source))
         paths = [f"/a{n}/{scheme}/1/t.mp4" for n in range(TRACKS) for scheme in ("cenc", "cbcs")]
-        with Server(sys.argv[1], media, "--segment-target", "0") as server:
+        with Server(sys.argv[1], media, "--segment-target", "0", "--cache-encrypted", "off") as server:
             want = {p: server.get(p).body for p in paths}
             tap.equal(hits(server), 0, "off: no hit")
             state = server.state / "derive.secret"
@@ -52,8 +70,8 @@ def main():
         keys = pathlib.Path(work) / "keys"
         keys.mkdir()
         (keys / "derive.secret").write_bytes(secret)
-        with Server(sys.argv[1], media, "--segment-target", "0", "--cache-encrypted", "1M", state=keys) as server:
-            wrong, served, end = [], [0], time.monotonic() + SECONDS
+        with Server(sys.argv[1], media, "--segment-target", "0", "--cache-size", "4M", "--cache-encrypted", "1M", state=keys) as server:
+            file, wrong, served, end = memory_file(server), [], [0], time.monotonic() + SECONDS
 
             def fast(seed):
                 r, c = random.Random(seed), server.client()
@@ -72,10 +90,18 @@ def main():
                         wrong.append(f"slow {p}")
 
             threads = [threading.Thread(target=f, args=(n,)) for n in range(3) for f in (fast, slow)]
+            most_file = most_memory = 0
             for t in threads:
                 t.start()
+            while time.monotonic() < end:
+                most_file = max(most_file, os.stat(file).st_blocks * 512)
+                most_memory = max(most_memory, status(server)["cache"]["memory"])
+                time.sleep(0.05)
             for t in threads:
                 t.join()
+            tap.ok(0 < most_file <= 1 << 20, "the memory file stays within cache_encrypted", f"{most_file} bytes")
+            tap.ok(0 < most_memory <= 4 << 20, "both caches and their tables stay within cache_size", f"{most_memory} bytes")
+            tap.ok(status(server)["encrypted_cache"]["evicted"] > 0, "regions came and went", status(server))
             tap.ok(not wrong and served[0] > 20, f"{served[0]} responses are what they are without the cache", wrong[:5])
             tap.ok(hits(server) > 20, f"on: {hits(server)} hits")
             size = len(want[paths[0]])
@@ -88,6 +114,11 @@ def main():
             tap.ok(not wrong, "ranges of hot files", wrong[:5])
             server.admin("/rotate?scope=a0&revoke=1", "POST")
             tap.equal(server.get(paths[0]).status, 410, "a revoked epoch is gone at once, hot or not")
+            held = status(server)["encrypted_cache"]["segments"]
+            server.admin("/rotate?scope=&revoke=1", "POST")
+            wait_until(lambda: status(server)["encrypted_cache"]["segments"] == 0)
+            left = status(server)["encrypted_cache"]["segments"]
+            tap.ok(held > 0 and left == 0, "revoking all empties the cache, though nobody asks", f"{held} before, {left} after")
             tap.equal(server.stop(), 0, "and it ends in good order")
     tap.end()
 

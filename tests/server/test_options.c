@@ -26,8 +26,9 @@ Test(options, defaults_are_those_of_the_table) {
   struct config *c = load("media: /m\n", NULL);
   cr_assert(c, "%s", error.text);
   cr_assert_eq(c->segment_target, 2000);
-  cr_assert_eq(c->cache_clear, 512u << 20);
-  cr_assert_eq(c->cache_encrypted, 0);
+  cr_assert_eq(c->cache_size, 512u << 20);
+  cr_assert_eq(c->cache_clear, 1ull << 44);
+  cr_assert_eq(c->cache_encrypted, 1ull << 44);
   cr_assert_eq(c->schemes, (1u << SCHEME_CENC | 1u << SCHEME_CBCS));
   cr_assert_eq(c->listen.num, 1);
   cr_assert_str_eq(c->listen.a[0].host, "0.0.0.0");
@@ -61,7 +62,7 @@ Test(options, yaml_values_of_every_kind) {
   cr_assert_eq(c->listen.a[1].port, 81);
   cr_assert_eq(c->workers, 3);
   cr_assert_eq(c->cache_clear, 2ull << 30);
-  cr_assert_eq(c->cache_encrypted, 64ull << 20);
+  cr_assert_eq(c->cache_encrypted, 1ull << 44);
   cr_assert_eq(c->segment_target, 250);
   cr_assert_eq(c->io, IO_EPOLL);
   cr_assert_str_eq(c->cpu_affinity, "0 2");
