@@ -202,6 +202,62 @@ Test(keysfile, drm_section_with_rules) {
 }
 
 // docs/keys.md, test vectors. Computed independently with Python's hmac module (tests/keys/vectors.py).
+Test(keysfile, providers) {
+  struct keyset *ks;
+  struct keys_info info;
+  uint32_t num;
+  cr_assert_eq(load(&ks, &info,
+                    "providers:\n"
+                    "  - { type: speke2.1, url: 'https://k.test/v2', ca_file: ca.pem, bearer_file: token, lifetime: 2h, stale: 3d }\n"
+                    "  - { type: json, url: 'http://in.house/', match: live/, connections: 9, attempts: 1, lifetime: 4s }\n"
+                    "  - { type: json, url: 'http://in.house/one', match: live/one }\n"
+                    "  - { type: cpix, file: keys.cpix, epoch: 3, scheme: cenc }\n"
+                    "keys: [{ asset: live/own, scheme: cbcs, " KID1 ", " KEY1 " }]\n"),
+               ERR_OK, "%s", shown);
+  cr_assert_not(info.derive);
+  const struct key_remote *r = keys_remotes(ks, &num);
+  cr_assert_eq(num, 4);
+  r = keys_remote(ks, BYTES_LIT("album"));
+  cr_assert_str_eq(r->provider->name, "speke2.1");
+  cr_assert(bytes_eq(r->ca_file, BYTES_LIT("ca.pem")) && bytes_eq(r->bearer_file, BYTES_LIT("token")));
+  cr_assert_eq(r->lifetime_ms, 7200000u);
+  cr_assert_eq(r->stale_ms, 3u * 86400000);
+  r = keys_remote(ks, BYTES_LIT("live/two"));
+  cr_assert_eq(r->connections, 9);
+  cr_assert_eq(r->refresh_ms, 1000, "a quarter, when nothing is said and the default does not fit");
+  cr_assert(bytes_eq(keys_remote(ks, BYTES_LIT("live/one"))->url, BYTES_LIT("http://in.house/one")), "the longest match");
+  cr_assert_null(keys_remote(ks, BYTES_LIT("live/own")), "an asset with records is not asked for");
+  cr_assert_not_null(keys_remote(ks, BYTES_LIT("live/ow")));
+  cr_assert_str_eq(keys_remote(ks, BYTES_LIT("live"))->provider->name, "speke2.1");
+}
+
+Test(keysfile, cpix_documents_join_the_records) {
+  static const char doc[] = "<CPIX xmlns=\"urn:dashif:org:cpix\" xmlns:p=\"urn:ietf:params:xml:ns:keyprov:pskc\" contentId=\"b\"><ContentKeyList>"
+                            "<ContentKey kid=\"00112233-4455-6677-8899-aabbccddee02\" commonEncryptionScheme=\"%s\"><Data><p:Secret>"
+                            "<p:PlainValue>ASNFZ4mrze8BI0VniavNAQ==</p:PlainValue></p:Secret></Data></ContentKey></ContentKeyList></CPIX>";
+  struct keyset *ks;
+  struct keys_info info;
+  char text[1024];
+  cr_assert_eq(load(&ks, &info, "keys: [{ asset: a, scheme: cbcs, " KID1 ", " KEY1 " }]\n"), ERR_OK);
+  snprintf(text, sizeof text, doc, "cbcs");
+  cr_assert_eq(keys_add_cpix(ks, &heap.base, bytes_str(text), 4, SCHEME_CLEAR, &diag), ERR_OK, "the same key for the same scheme: %s", diag.what);
+  struct key_record r;
+  struct key_query q = {.asset = BYTES_LIT("b"), .epoch = 4, .scheme = SCHEME_CBCS};
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_OK);
+  cr_assert_eq(r.kid[15], 2);
+  q.asset = BYTES_LIT("a"), q.epoch = 1;
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_OK);
+  r.scheme = SCHEME_CENC;
+  r.asset = BYTES_LIT("else");
+  cr_assert_eq(keys_agree(ks, &r, &diag), ERR_KEY_REUSE, "a key that records have for the other scheme");
+  cr_assert(strstr(diag.what, "\"else\" (cenc)"), "%s", diag.what);
+  r.key[0] ^= 1;
+  diag = (struct diag){0};
+  cr_assert_eq(keys_agree(ks, &r, &diag), ERR_OK);
+  snprintf(text, sizeof text, doc, "cenc");
+  cr_assert_eq(keys_add_cpix(ks, &heap.base, bytes_str(text), 5, SCHEME_CLEAR, &diag), ERR_KEY_REUSE);
+}
+
 Test(derive, vectors) {
   static const struct {
     const char *asset, *label, *kid, *key, *iv;

@@ -1,0 +1,409 @@
+#!/usr/bin/env python3
+"""Keys from key servers over real connections: good answers, bad ones, none: exchange.py SLUICE"""
+import collections
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge import aes, boxes, synth  # noqa: E402
+from judge.certs import Authority  # noqa: E402
+from judge.keyserver import FAIRPLAY, KeyServer, b64, iv_of, key_of, pssh_of  # noqa: E402
+from judge.programs import Sluice  # noqa: E402
+from judge.server import Server  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+SLUICE = sys.argv[1]
+CLEAR = synth.plain(3)[0]
+SAMPLES = [s.data for s in boxes.audio(CLEAR).samples]
+DRM = "drm: { systems: [widevine, playready, fairplay, clearkey], in_band: all }\n"
+QUICK = "attempts: 2, retry: 20ms, retry_max: 100ms, negative: 50ms, answer_timeout: 400ms, timeout: 800ms"
+FLAGS = ("--revalidate", "100ms", "--negative-ttl", "50ms")
+tap = Tap()
+
+
+def folder(media, *assets):
+    for a in assets:
+        (media / a).mkdir(parents=True, exist_ok=True)
+        (media / a / "t.mp4").write_bytes(CLEAR)
+    return media
+
+
+def provider(kind, url, ca=None, more=QUICK, match=None):
+    parts = [f"type: {kind}", f"url: '{url}'"] + ([f"ca_file: {ca}"] if ca else []) + ([f"match: {match}"] if match else []) + [more]
+    return "providers:\n  - { " + ", ".join(p for p in parts if p) + " }\n"
+
+
+def judge_media(server, asset, scheme, key=None, epoch=1):
+    """Whether the file that is served is CLEAR under the key that belongs to its KID: "" or what is wrong."""
+    r = server.get(f"/{asset}/{scheme}/{epoch}/t.mp4")
+    if r.status != 200:
+        return f"status {r.status}"
+    track = boxes.audio(r.body)
+    kid = track.tenc.kid.hex()
+    cipher = aes.Aes128(key or key_of(kid))
+    if scheme == "cbcs":
+        want = [aes.cbcs(cipher, track.tenc.constant_iv, s) for s in SAMPLES[:40]]
+    else:
+        want = [aes.cenc(cipher, g.iv, s) for g, s in zip(track.samples, SAMPLES[:40])]
+    if [s.data for s in track.samples[:40]] != want or len(track.samples) != len(SAMPLES):
+        return f"samples under KID {kid} are not the clear ones encrypted"
+    return ""
+
+
+def keys_in(text, kids):
+    return [kid for kid in kids for form in (key_of(kid).hex(), b64(key_of(kid))) if form in text]
+
+
+def kids_of(requests):
+    return {k.replace("-", "") for r in requests for k in re.findall(r'ContentKey kid="([^"]+)"', r["body"])}
+
+
+def round_trips(work, ca, cert):
+    media = folder(work / "media", "one", "a b/ü&x", "tiers")
+    secure, plain = KeyServer(cert), KeyServer()
+    with secure, plain:
+        for kind, ks, path in (("speke2.0", secure, "/speke?x=1"), ("speke2.1", secure, "/speke"), ("json", secure, "/json"), ("json", plain, "/json")):
+            name = f"{kind} over {'https' if ks.tls else 'http'}"
+            ks.orders()
+            with Server(SLUICE, media, *FLAGS, keys=provider(kind, ks.url(path), ca if ks.tls else None) + DRM) as s:
+                for scheme in ("cenc", "cbcs"):
+                    tap.equal(judge_media(s, "one", scheme), "", f"{name}: {scheme} under the delivered key")
+                    init = s.get(f"/one/{scheme}/1/t/init.mp4").body
+                    track = boxes.audio(init)
+                    if scheme == "cbcs":
+                        tap.equal(track.tenc.constant_iv, iv_of(track.tenc.kid.hex()), f"{name}: the delivered constant IV is used")
+                    tap.ok(b"from the key server" in init, f"{name}: {scheme}: the delivered pssh is in the init segment")
+                    mpd = s.get(f"/one/{scheme}/manifest.mpd").body.decode()
+                    tap.ok(b64(pssh_of("edef8ba9-79d6-4ace-a3c8-27dcd51d21ed", "")) in mpd, f"{name}: {scheme}: and in the MPD", mpd)
+                    if kind != "json":
+                        master = s.get(f"/one/{scheme}/master.m3u8").body.decode()
+                        media_list = s.get(f"/one/{scheme}/1/t/media.m3u8").body.decode()
+                        tap.ok(all(f'KEYFORMAT="urn:uuid:{i}"' in t for t in (master, media_list) for i in ("edef8ba9-79d6-4ace-a3c8-27dcd51d21ed",
+                                   *((FAIRPLAY,) if scheme == "cbcs" else ()))), f"{name}: {scheme}: the delivered key lines are in the playlists", master)
+                tap.equal(judge_media(s, "a%20b/%C3%BC%26x", "cbcs"), "", f"{name}: an asset with an odd name")
+                seen = ks.requests()
+                tap.equal([r["fault"] for r in seen], [None] * 3, f"{name}: every request has what the specification demands")
+                tap.equal([r["path"] for r in seen], [path] * 3, f"{name}: to the path, one for each asset and scheme")
+                tap.ok(all(r["headers"]["Host"] == f"127.0.0.1:{ks.port}" for r in seen), f"{name}: Host")
+                before = len(seen)
+                if ks is secure and kind == "speke2.1":
+                    s.signal(signal.SIGHUP)
+                    s.wait_log("reloaded")
+                    tap.equal(judge_media(s, "one", "cbcs"), "", "after a reload")
+                    tap.equal(len(ks.requests()), before, "a reload keeps the keys")
+                    r = Sluice(SLUICE)("rotate", "one", "--admin", f"127.0.0.1:{s.admin_port}")
+                    tap.equal(r.code, 0, "rotated")
+                    tap.equal(judge_media(s, "one", "cbcs", epoch=2), "", "the new epoch is under a new key")
+                    tap.equal(len(kids_of(ks.requests())), 4, "of a new KID")
+                text = "\n".join(s.log()) + s.admin("/metrics").body.decode() + s.admin("/status").body.decode()
+                tap.equal(keys_in(text, kids_of(seen)), [], f"{name}: no key in log, metrics or status")
+        secure.orders()
+        with Server(SLUICE, media, *FLAGS, keys=provider("speke2.1", secure.url(), ca) + "drm: { systems: [widevine], per_tier: true }\n") as s:
+            tap.equal(judge_media(s, "tiers", "cbcs"), "", "per_tier: the tier without a label")
+            seen = secure.requests()
+            tap.equal([(r["fault"], r["body"].count("<cpix:ContentKey ")) for r in seen], [(None, 2)], "per_tier: one request for both keys")
+
+
+# mode: (order, words of the log)
+BAD_SPEKE = {
+    "malformed": ({}, "not well-formed XML"), "bomb": ({}, "DTD"), "wrong_kid": ({}, "no key for the KID"),
+    "wrong_scheme": ({}, "METHOD|was asked for"), "no_scheme": ({}, "of no scheme"), "wrong_iv": ({}, "explicitIV is not 16 bytes"),
+    "duplicate": ({}, "same kid"), "short_key": ({}, "not 16 bytes"), "no_key": ({}, "no key for the KID"), "encrypted": ({}, "encrypted"),
+    "more": ({}, "2 keys, 1 were asked"), "wrong_pssh": ({}, "another system"), "bad_xml": ({}, "not an XML fragment"),
+    "bad_hls": ({}, "HLSSignalingData"), "huge": ({}, "too long"), "version": ({}, "X-Speke-Version"), "not_http": ({}, "not HTTP"),
+    "s422": ({"mode": "status", "status": 422}, "answered 422"), "s404": ({"mode": "status", "status": 404}, "answered 404"),
+    "s302": ({"mode": "status", "status": 302}, "answered 302"), "s500": ({"mode": "status", "status": 500}, "answered 500"),
+}
+BAD_JSON = {"malformed": ({}, "not JSON"), "wrong_scheme": ({}, "is not cbcs"), "wrong_iv": ({}, "iv must be"), "duplicate": ({}, "2 keys, 1 were"),
+            "short_key": ({}, "32 hex digits"), "wrong_pssh": ({}, "another system"), "huge": ({}, "too long")}
+# These say nothing of the asset: the whole server is taken for away.
+AWAY = {"cut": ({}, "closed the connection"), "silent": ({}, "no answer within 400 ms"),
+        "s503": ({"mode": "status", "status": 503}, "answered 503"), "s429": ({"mode": "status", "status": 429}, "answered 429"),
+        "late": ({"mode": "good", "delay": 1}, "no answer within 400 ms")}
+
+
+def refused(s, ks, asset, words, name):
+    after = len(s.log())
+    got = [s.get(f"/{asset}/cbcs/{p}") for p in ("1/t/init.mp4", "1/t/1.m4s", "1/t.mp4", "master.m3u8", "manifest.mpd")]
+    tap.ok(all(r.status == 503 and r["retry-after"] and len(r.body) < 100 for r in got), f"{name}: 503 with Retry-After, for every resource", got)
+    line = s.wait_log(words, 3, after)
+    tap.ok(line and ks.url("/") in line, f"{name}: the log says why and names the key server", s.log()[after:])
+    return line or ""
+
+
+def bad_answers(work, ca, cert):
+    everything = {**BAD_SPEKE, **BAD_JSON, **AWAY}
+    media = folder(work / "bad", "good", "long", *everything, *(f"after-{a}" for a in AWAY))
+    for kind, path, table in (("speke2.0", "/speke", BAD_SPEKE), ("json", "/json", BAD_JSON)):
+        with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider(kind, ks.url(path), ca) + DRM) as s:
+            ks.orders(**{a: {"mode": a, **order} for a, (order, _) in everything.items()}, long={"mode": "long"})
+            for asset, (_, words) in table.items():
+                line = refused(s, ks, asset, words, f"{kind}: {asset}")
+                tap.ok(f'asset "{asset}"' in line, f"{kind}: {asset}: the log names the asset", line)
+            tap.equal(judge_media(s, "long", "cbcs"), "", f"{kind}: a long answer is read")
+            for asset, (_, words) in AWAY.items():
+                refused(s, ks, asset, words, f"{kind}: {asset}")
+                deadline = time.monotonic() + 5  # others get their keys once it is back
+                while (why := judge_media(s, f"after-{asset}", "cenc")) and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                tap.equal(why, "", f"{kind}: after {asset} the server is asked again")
+            ks.orders()
+            for asset in table:
+                deadline = time.monotonic() + 5
+                while (why := judge_media(s, asset, "cbcs")) and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                if why:
+                    tap.ok(False, f"{kind}: {asset} plays once the answer is good", why)
+            tap.equal(keys_in("\n".join(s.log()), kids_of(ks.requests())), [], f"{kind}: no key in the log")
+            changed = {"mode": "changed"}
+            if kind != "json":
+                ks.orders(every=changed)
+                with Server(SLUICE, media, *FLAGS, keys=provider(kind, ks.url(path), ca, QUICK + ", lifetime: 400ms, refresh: 200ms") + DRM) as t:
+                    tap.equal(judge_media(t, "good", "cbcs", key=None) != "", True, "a key of its own, once")
+                    ks.orders()
+                    for _ in range(40):
+                        t.get("/good/cbcs/1/t/init.mp4")
+                        time.sleep(0.02)
+                    tap.ok(t.wait_log("another key than before", 3), "a key that changes within an epoch is refused", t.log())
+                    tap.equal(judge_media(t, "good", "cbcs") != "", True, "and the old one is used on")
+
+
+def one_key_two_schemes(work, ca, cert):
+    media = folder(work / "shared", "share", "other")
+    record = f"keys: [{{ asset: other, epoch: 1, scheme: cenc, kid: '{'1' * 32}', key: '{key_of('shared', '').hex()}' }}]\n"
+    for kind, path in (("speke2.1", "/speke"), ("json", "/json")):
+        with KeyServer(cert) as ks:
+            ks.orders(share={"mode": "same_key"})
+            with Server(SLUICE, media, *FLAGS, keys=provider(kind, ks.url(path), ca) + DRM) as s:
+                tap.equal(judge_media(s, "share", "cenc", key_of("shared", "")), "", f"{kind}: the first scheme has the key")
+                line = refused(s, ks, "share", "share one key", f"{kind}: the second scheme with the same key")
+                tap.ok('"share" (cenc) and "share" (cbcs)' in line, f"{kind}: both are named", line)
+            with Server(SLUICE, media, *FLAGS, keys=record + provider(kind, ks.url(path), ca) + DRM) as s:
+                line = refused(s, ks, "share", "share one key", f"{kind}: a key that a record of the keys file has for the other scheme")
+                tap.ok('"other" (cenc) and "share" (cbcs)' in line, f"{kind}: both assets are named", line)
+                tap.equal(judge_media(s, "other", "cenc", key_of("shared", "")), "", f"{kind}: an asset with records is served from them")
+                tap.ok(not any(r["asset"] == "other" for r in ks.requests()), f"{kind}: and not asked for")
+
+
+def authentication(work, ca, cert):
+    media = folder(work / "auth", "one")
+    (work / "token").write_text("tok-3.14159/secret=\n")
+    (work / "pair").write_text("aladdin:open sesame")
+    client = ca.issue("sluice")
+    cases = {"bearer": (f"bearer_file: {work}/token", "Bearer tok-3.14159/secret="),
+             "basic": (f"basic_file: {work}/pair", "Basic YWxhZGRpbjpvcGVuIHNlc2FtZQ==")}
+    with KeyServer(cert) as ks:
+        for name, (more, header) in cases.items():
+            ks.orders(every={"authorization": header})
+            with Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(), ca.ca, QUICK + ", " + more) + DRM) as s:
+                tap.equal(judge_media(s, "one", "cbcs"), "", f"{name}: accepted")
+                ks.orders(every={"authorization": "Bearer of something else"})
+                line = None
+                after = len(s.log())
+                tap.equal(s.get("/one/cenc/1/t.mp4").status, 503, f"{name}: refused by the key server")
+                line = s.wait_log("answered 401", 3, after) or ""
+                text = "\n".join(s.log()) + s.admin("/metrics").body.decode()
+                tap.ok(line and "tok-3" not in text and "sesame" not in text and "YWxhZ" not in text, f"{name}: said without the secret", text)
+        ks.orders()
+        other = Authority(work / "strangers", "stranger")
+        for name, url, authority, words in (("another authority", ks.url(), other.ca, "certificate is refused"),
+                                            ("the system's authorities", ks.url(), None, "certificate is refused"),
+                                            ("another name", ks.url(host="ip6-localhost"), ca.ca, "certificate is refused|cannot|not known|refused")):
+            with Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", url, authority) + DRM) as s:
+                tap.equal(s.get("/one/cbcs/1/t.mp4").status, 503, f"{name}: 503")
+                tap.ok(s.wait_log(words, 3), f"{name}: the log says why", s.log())
+        tap.equal(ks.requests(), [], "and nothing was asked of a server that is not believed")
+    with KeyServer(ca.issue("elsewhere", "DNS:elsewhere.test")) as ks:
+        with Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json", "localhost"), ca.ca) + DRM) as s:
+            tap.equal(s.get("/one/cbcs/1/t.mp4").status, 503, "a certificate of another name: 503")
+            tap.ok(s.wait_log("ostname mismatch", 3), "a certificate of another name: the log says so", s.log())
+    with KeyServer(cert, ca.ca) as ks:
+        mine = f", client_cert: {client[0]}, client_key: {client[1]}"
+        with Server(SLUICE, media, *FLAGS, keys=provider("speke2.1", ks.url(host="localhost"), ca.ca, QUICK + mine) + DRM) as s:
+            tap.equal(judge_media(s, "one", "cbcs"), "", "mutual TLS, by name")
+        with Server(SLUICE, media, *FLAGS, keys=provider("speke2.1", ks.url(), ca.ca) + DRM) as s:
+            tap.equal(s.get("/one/cbcs/1/t.mp4").status, 503, "mutual TLS without a certificate: 503")
+            tap.ok(s.wait_log("CERTIFICATE", 3), "mutual TLS without a certificate: the log says so", s.log())
+
+
+def hammer(server, paths, seconds, out, expect):
+    """Requests in turn until the time is over; `out` counts statuses, keeps what was not expected."""
+    client, end, n = server.client(), time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        path = paths[n % len(paths)]
+        n += 1
+        r = client.get(path)
+        out["all"] += 1
+        if not expect(r):
+            out["wrong"] += 1
+            out["first"] = out["first"] or (path, r)
+    client.close()
+
+
+def floods(work, ca, cert):
+    assets = [f"f{n}" for n in range(12)]
+    media = folder(work / "flood", *assets)
+    with KeyServer(cert) as ks, Server(SLUICE, media, keys=provider("speke2.1", ks.url(), ca, "connections: 3") + DRM) as s:
+        ks.orders(every={"delay": 0.2})
+        got = collections.Counter()
+
+        def ask(n):
+            c = s.client()
+            for a in assets:
+                c.send(f"/{a}/cbcs/1/t/init.mp4")
+            for _ in assets:
+                got[c.read().status] += 1
+            for path in ("/none/cbcs/master.m3u8", "/f0/none/cbcs/1/t/init.mp4", "/f0/cbcs/1/u/init.mp4"):
+                got[c.get(path).status] += 1
+            c.close()
+
+        threads = [threading.Thread(target=ask, args=(n,)) for n in range(24)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        tap.equal(dict(got), {200: 24 * len(assets), 404: 24 * 3}, "a flood on cold assets: everybody is served")
+        state = ks.state()
+        tap.equal(sorted(r["asset"] for r in state["requests"]), sorted(assets), "with one key request for each, none for what is not there")
+        tap.ok(state["peak"] <= 3, "over no more connections than configured", state["peak"])
+
+
+def outage(work, ca, cert):
+    hot, cold = [f"hot{n}" for n in range(6)], [f"cold{n}" for n in range(12)]
+    media = folder(work / "outage", *hot, *cold)
+    times = ("lifetime: 2s, refresh: 1s, stale: 60s, negative: 100ms, attempts: 3, retry: 50ms, retry_max: 500ms, connections: 3, "
+             "connect_timeout: 300ms, answer_timeout: 500ms, timeout: 1s")
+    hot_paths = [f"/{a}/{p}" for a in hot for p in ("cbcs/master.m3u8", "cbcs/1/t/init.mp4", "cbcs/1/t/1.m4s", "cenc/1/t.mp4")]
+    cold_paths = [f"/{a}/cbcs/{p}" for a in cold for p in ("manifest.mpd", "1/t/init.mp4")]
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(), ca, times) + DRM) as s:
+        for a in hot:
+            tap.equal((judge_media(s, a, "cbcs"), judge_media(s, a, "cenc")), ("", ""), f"{a} plays")
+
+        def load(seconds, name):
+            seen = [collections.Counter(first=None) for _ in range(3)]
+            for c in seen:
+                c["first"] = None
+            good = lambda r: r.status == 200  # noqa: E731
+            away = lambda r: r.status == 503 and r["retry-after"] != ""  # noqa: E731
+            threads = [threading.Thread(target=hammer, args=(s, p, seconds, c, e))
+                       for p, c, e in ((hot_paths, seen[0], good), (hot_paths[::-1], seen[1], good), (cold_paths, seen[2], away))]
+            [t.start() for t in threads]
+            [t.join() for t in threads]
+            tap.ok(all(c["all"] and not c["wrong"] for c in seen[:2]), f"{name}: hot assets keep playing", seen[:2])
+            tap.ok(seen[2]["all"] and not seen[2]["wrong"], f"{name}: cold ones get 503 with Retry-After", seen[2])
+            return sum(c["all"] for c in seen)
+
+        ks.stop()
+        load(4.5, "key server gone for more than two lifetimes")
+        tap.equal([judge_media(s, a, "cbcs") for a in hot], [""] * len(hot), "under the right keys")
+        ks.start()
+        ks.orders(every={"mode": "status", "status": 503})
+        asked = load(2, "key server overloaded")
+        attempts = len(ks.requests())
+        # A probe at most every 500 ms less a quarter, of three attempts each.
+        tap.ok(1 <= attempts <= 3 * (2 / 0.375 + 2), "while it is away it is probed, not pressed", f"{attempts} for {asked} requests")
+        lines = [line for line in s.log() if "next attempt" in line]
+        tap.ok(0 < len(lines) < 10, "the log says so, and not for each request", lines[:20])
+        gauge = re.search(r'sluice_key_servers_away\{worker="shared"\} (\d+)', s.admin("/metrics").body.decode())
+        tap.equal(gauge and gauge.group(1), "1", "and a gauge")
+        ks.orders(every={"delay": 0.05})
+        end = time.monotonic() + 10
+        waiting, got, errors = set(cold), collections.Counter(), []
+
+        def come_back(asset):
+            while time.monotonic() < end:
+                status = s.get(f"/{asset}/cbcs/1/t/init.mp4").status
+                got[status] += 1
+                if status == 200:
+                    waiting.discard(asset)
+                    return
+                time.sleep(0.02)
+
+        threads = [threading.Thread(target=come_back, args=(a,)) for a in cold for _ in range(4)]
+        [t.start() for t in threads]
+        for p in hot_paths:
+            errors += [p] if s.get(p).status != 200 else []
+        [t.join() for t in threads]
+        state = ks.state()
+        tap.equal((sorted(waiting), errors), ([], []), "when it is back, cold assets play too")
+        each = collections.Counter((r["asset"], re.search(r'commonEncryptionScheme="(\w+)"', r["body"]).group(1)) for r in state["requests"])
+        first = min(r["time"] for r in state["requests"])
+        early = collections.Counter((r["asset"], "cbcs" if "cbcs" in r["body"] else "cenc") for r in state["requests"] if r["time"] < first + 1)
+        tap.ok(max(early.values()) == 1 and state["peak"] <= 3, "recovery without a stampede: one request a key, three at a time", (each, state["peak"]))
+        tap.ok(s.wait_log("answers again", 3), "and the log says that it is back", s.log())
+    # Past the limit nothing is served from old keys.
+    short = "lifetime: 300ms, refresh: 100ms, stale: 700ms, negative: 50ms, attempts: 1, retry: 50ms, retry_max: 100ms"
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(), ca, short) + DRM) as s:
+        tap.equal(judge_media(s, "hot0", "cbcs"), "", "stale: plays")
+        ks.stop()
+        end, last = time.monotonic() + 8, None
+        while time.monotonic() < end and last != 503:
+            last = s.get("/hot0/cbcs/1/t/init.mp4").status
+            time.sleep(0.03)
+        tap.equal(last, 503, "stale: past the limit 503")
+        ks.start()
+        end = time.monotonic() + 8
+        while time.monotonic() < end and (why := judge_media(s, "hot0", "cbcs")):
+            time.sleep(0.03)
+        tap.equal(why, "", "stale: and plays again")
+
+
+def cpix_files(work):
+    media = folder(work / "files", "album/one")
+    kid, key, iv = "0123456789abcdef0123456789abcdef", bytes(range(16)), bytes(range(16, 32))
+    document = ('<?xml version="1.0"?><CPIX xmlns="urn:dashif:org:cpix" xmlns:p="urn:ietf:params:xml:ns:keyprov:pskc" contentId="album/one"'
+                ' version="2.3"><ContentKeyList>%s</ContentKeyList></CPIX>')
+    one = ('<ContentKey kid="01234567-89ab-cdef-0123-456789abcd%s" commonEncryptionScheme="%s"%s><Data><p:Secret><p:PlainValue>%s'
+           '</p:PlainValue></p:Secret></Data></ContentKey>')
+    (work / "keys.cpix").write_text(document % (one % ("ef", "cbcs", f' explicitIV="{b64(iv)}"', b64(key))))
+    (work / "both.cpix").write_text(document % (one % ("ef", "cbcs", "", b64(key)) + one % ("ee", "cenc", "", b64(key))))
+    (work / "cut.cpix").write_text((document % (one % ("ef", "cbcs", "", b64(key))))[:-9])
+    with Server(SLUICE, media, keys=f"providers: [{{ type: cpix, file: {work}/keys.cpix }}]\n") as s:
+        tap.equal(judge_media(s, "album/one", "cbcs", key), "", "a CPIX file's key")
+        track = boxes.audio(s.get("/album/one/cbcs/1/t/init.mp4").body)
+        tap.equal((track.tenc.kid.hex(), track.tenc.constant_iv), (kid, iv), "with its KID and IV")
+        tap.equal(s.get("/album/one/cenc/1/t/init.mp4").status, 503, "and no other scheme from it")
+
+    def check(keys, words, name):
+        (work / "check.yaml").write_text(keys)
+        p = subprocess.run([SLUICE, "serve", "--check", "--media", str(media), "--state-dir", str(work), "--keys", str(work / "check.yaml")],
+                           capture_output=True, text=True, timeout=20)
+        good = p.returncode == 1 and len(p.stderr.strip().splitlines()) == 1 and re.search(words, p.stderr)
+        tap.ok(good, f"refused: {name}", f"{p.returncode} {p.stderr}")
+
+    check(f"providers: [{{ type: cpix, file: {work}/both.cpix }}]\n", '"album/one" .* share one key', "a CPIX file with one key for two schemes")
+    check(f"providers: [{{ type: cpix, file: {work}/cut.cpix }}]\n", "cut.cpix: .*not well-formed", "half a CPIX file")
+    check(f"providers: [{{ type: cpix, file: {work}/none.cpix }}]\n", "none.cpix: No such file", "a CPIX file that is not there")
+    (work / "word").write_text("no colon")
+    good = "type: speke2.0, url: 'https://k.test/'"
+    for entry, words in (("type: speke3, url: 'https://k.test/'", "type"), ("type: speke2.0", "url"), ("type: cpix, url: 'https://k.test/'", "cpix"),
+                         ("type: speke2.0, url: 'http://k.test/'", "needs https"), ("type: json, url: 'ftp://k.test/'", "https://"),
+                         ("type: json, url: 'https://u:p@k.test/'", "not https"), ("type: json, url: 'https://:1/'", "not https"),
+                         ("type: json, url: 'https://k.test:70000/'", "not https"), ("type: json, url: 'http://k.test/', ca_file: x", "https"),
+                         (good + ", bearer_file: a, basic_file: b", "not both"), (good + ", client_cert: a", "client_key"),
+                         (good + ", bearer_file: none", "none: No such file"), (good + f", basic_file: {work}/word", "USER:PASSWORD"),
+                         (good + ", ca_file: none.pem", "none.pem"), (good + ", lifetime: 1m, refresh: 2m", "shorter"),
+                         (good + ", attempts: 99", "attempts"), (good + ", timeout: 99h", "timeouts"), (good + ", negative: 5h", "negative"),
+                         (good + ", colour: red", "colour"), (good + " }, { " + good, "two")):
+        check(f"providers: [{{ {entry} }}]\n", words, entry)
+
+
+def main():
+    with tempfile.TemporaryDirectory(prefix="sluice-exchange-") as name:
+        work = pathlib.Path(name)
+        authority = Authority(work / "ca")
+        cert = authority.issue("server")
+        parts = {"round_trips": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert),
+                 "authentication": (authority, cert), "floods": (authority.ca, cert), "outage": (authority.ca, cert), "cpix_files": ()}
+        for part, more in parts.items():
+            if not sys.argv[2:] or part in sys.argv[2:]:
+                globals()[part](work, *more)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()

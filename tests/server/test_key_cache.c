@@ -1,0 +1,206 @@
+// The cache of keys in virtual time: who fetches, who waits, what is answered while the key server is away.
+#include "server/key_cache.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+static struct key_cache *cache;
+static const struct key_times times = {.lifetime = 1000, .refresh = 200, .stale = 5000};
+
+static void setup(void) { cache = key_cache_new(4); }
+static void teardown(void) { key_cache_free(cache); }
+
+TestSuite(key_cache, .init = setup, .fini = teardown);
+
+static struct key_question of(const char *asset) {
+  return (struct key_question){.server = 7, .asset = bytes_str(asset), .epoch = 1, .systems = 3, .num_labels = 1, .scheme = SCHEME_CBCS};
+}
+
+static struct key_ask ask(const char *asset, uint64_t now) {
+  struct key_question q = of(asset);
+  return key_cache_ask(cache, &q, now, true);
+}
+
+static struct issued *make(uint8_t key) {
+  struct drm_given given[DRM_SYSTEM_COUNT] = {[DRM_WIDEVINE] = {.pssh = BYTES_LIT("pssh"), .hls_media = BYTES_LIT("#EXT\n")}};
+  struct key_record r = {.scheme = SCHEME_CBCS, .epoch = 1, .kid = {1}, .key = {key}, .iv = {2}, .has_iv = true,
+                         .asset = BYTES_LIT("asset"), .label = BYTES_LIT("label"), .given = given};
+  struct issued *i = issued_new(cache, &r, 1);
+  cr_assert(i);
+  cr_assert_eq(r.key[0], 0, "the original is wiped");
+  return i;
+}
+
+static void land(struct key_slot *s, struct issued *fresh, uint64_t now) { key_cache_landed(cache, s, fresh, &times, 100, now, 0); }
+
+static void expect(struct key_ask a, enum key_got got, bool fetch) {
+  cr_assert_eq(a.got, got, "%d", a.got);
+  cr_assert_eq(a.fetch, fetch);
+  issued_drop(a.issued);
+}
+
+static unsigned woken;
+static void on_ready(struct key_wait *w) {
+  (void)w;
+  woken++;
+}
+
+Test(key_cache, one_fetches_and_the_rest_wait) {
+  struct key_wait w[3] = {{.ready = on_ready}, {.ready = on_ready}, {.ready = on_ready}};
+  struct key_ask first = ask("a", 0);
+  expect(first, KEY_FLYING, true);
+  cr_assert(key_cache_park(cache, first.slot, &w[0]));
+  for (int i = 1; i < 3; i++) {
+    struct key_ask a = ask("a", 1);
+    expect(a, KEY_FLYING, false);
+    cr_assert(key_cache_park(cache, a.slot, &w[i]));
+  }
+  struct key_ask late = ask("a", 2);
+  woken = 0;
+  land(first.slot, make(9), 5);
+  cr_assert_eq(woken, 3);
+  cr_assert(!key_cache_park(cache, late.slot, &w[0]), "the fetch has ended: ask again");
+  struct key_ask hit = ask("a", 6);
+  cr_assert_eq(hit.got, KEY_HIT);
+  const struct key_record *r = &hit.issued->records[0];
+  cr_assert_eq(r->key[0], 9);
+  cr_assert(bytes_eq(r->asset, BYTES_LIT("asset")) && bytes_eq(r->label, BYTES_LIT("label")));
+  cr_assert(bytes_eq(r->given[DRM_WIDEVINE].pssh, BYTES_LIT("pssh")) && bytes_eq(r->given[DRM_WIDEVINE].hls_media, BYTES_LIT("#EXT\n")));
+  cr_assert_eq(r->given[DRM_PLAYREADY].pssh.n, 0);
+  issued_drop(hit.issued);
+}
+
+Test(key_cache, renewed_ahead_used_beyond_and_refused_at_the_end) {
+  struct key_ask a = ask("a", 0);
+  key_cache_unpin(cache, a.slot);
+  land(a.slot, make(1), 0);
+  expect(ask("a", 799), KEY_HIT, false);
+  a = ask("a", 800);
+  expect(a, KEY_HIT, true);
+  expect(ask("a", 801), KEY_HIT, false);
+  land(a.slot, NULL, 810); // failed: not asked again for 100 ms
+  expect(ask("a", 909), KEY_HIT, false);
+  a = ask("a", 1001);
+  expect(a, KEY_STALE, true);
+  land(a.slot, NULL, 1002); // the second failure in a row: 200 ms
+  expect(ask("a", 1201), KEY_STALE, false);
+  a = ask("a", 1202);
+  expect(a, KEY_STALE, true);
+  land(a.slot, make(1), 1203);
+  expect(ask("a", 1204), KEY_HIT, false);
+  struct key_question q = of("a");
+  expect(key_cache_ask(cache, &q, 1203 + 1000 + 4999, false), KEY_STALE, false);
+  expect(key_cache_ask(cache, &q, 1203 + 1000 + 5000, false), KEY_REFUSED, false);
+  a = ask("a", 1203 + 6001);
+  expect(a, KEY_FLYING, true);
+  key_cache_unpin(cache, a.slot);
+  land(a.slot, NULL, 8000);
+}
+
+Test(key_cache, a_refusal_is_remembered_for_a_while) {
+  struct key_ask a = ask("a", 0);
+  key_cache_unpin(cache, a.slot);
+  land(a.slot, NULL, 10);
+  a = ask("a", 50);
+  expect(a, KEY_REFUSED, false);
+  cr_assert_eq(a.retry_ms, 60);
+  a = ask("a", 110);
+  expect(a, KEY_FLYING, true);
+  key_cache_unpin(cache, a.slot);
+  for (int i = 0; i < 50; i++) { // the pause grows, to a bound
+    land(a.slot, NULL, 200);
+    expect(ask("a", 200), KEY_REFUSED, false);
+    a = ask("a", 200 + 6 * 100);
+    expect(a, KEY_FLYING, true);
+    key_cache_unpin(cache, a.slot);
+  }
+  land(a.slot, NULL, 300);
+}
+
+Test(key_cache, nothing_is_begun_while_the_server_is_away) {
+  struct key_question q = of("a");
+  struct key_ask a = key_cache_ask(cache, &q, 0, false);
+  expect(a, KEY_REFUSED, false);
+  cr_assert_null(a.slot);
+  cr_assert_eq(key_cache_count(cache), 0, "and no place is taken");
+}
+
+Test(key_cache, every_part_of_a_question_counts) {
+  struct key_question q[6] = {of("a"), of("a"), of("a"), of("a"), of("a"), of("b")};
+  struct key_cache *big = key_cache_new(100);
+  q[1].server = 8;
+  q[2].epoch = 2;
+  q[3].systems = 1;
+  q[4].scheme = SCHEME_CENC;
+  for (int i = 0; i < 6; i++) {
+    struct key_ask a = key_cache_ask(big, &q[i], 0, true);
+    cr_assert(a.fetch, "%d", i);
+    key_cache_unpin(big, a.slot);
+    key_cache_landed(big, a.slot, NULL, &times, 100, 0, 0);
+  }
+  q[0].num_labels = 2;
+  struct key_ask a = key_cache_ask(big, &q[0], 0, true);
+  cr_assert(a.fetch);
+  key_cache_unpin(big, a.slot);
+  key_cache_landed(big, a.slot, NULL, &times, 100, 0, 0);
+  key_cache_free(big);
+}
+
+Test(key_cache, bounded_the_least_used_leave_but_none_that_is_in_use) {
+  static const char *const names[] = {"a", "b", "c", "d"};
+  struct key_ask flying = ask("a", 0);
+  for (int i = 1; i < 4; i++) {
+    struct key_ask a = ask(names[i], 0);
+    key_cache_unpin(cache, a.slot);
+    land(a.slot, make((uint8_t)i), 0);
+  }
+  struct key_ask held = ask("b", 1); // and so "c" is the least lately used that may go
+  struct key_ask e = ask("e", 2);
+  expect(e, KEY_FLYING, true);
+  cr_assert_eq(key_cache_count(cache), 4);
+  cr_assert_eq(held.issued->records[0].key[0], 1);
+  expect(ask("b", 3), KEY_HIT, false);
+  expect(ask("d", 3), KEY_HIT, false);
+  struct key_ask more[2] = {ask("f", 4), ask("g", 4)}; // in the places of b and d
+  expect(more[0], KEY_FLYING, true);
+  expect(more[1], KEY_FLYING, true);
+  cr_assert_eq(held.issued->records[0].key[0], 1, "what is held stays");
+  expect(ask("h", 5), KEY_FULL, false);
+  issued_drop(held.issued);
+  struct key_ask all[] = {flying, e, more[0], more[1]};
+  for (int i = 0; i < 4; i++) {
+    key_cache_unpin(cache, all[i].slot);
+    land(all[i].slot, NULL, 9);
+  }
+}
+
+static _Atomic unsigned fetches, answers;
+
+static void *crowd(void *arg) {
+  for (uint64_t now = 0; now < 20000; now += 7) {
+    struct key_question q = of(now % 2 ? "x" : "y");
+    struct key_ask a = key_cache_ask(arg, &q, now, true);
+    if (a.got == KEY_FLYING)
+      key_cache_unpin(arg, a.slot);
+    if (a.fetch) {
+      atomic_fetch_add(&fetches, 1);
+      key_cache_landed(arg, a.slot, now % 3 ? make(5) : NULL, &times, 1, now, (uint8_t)now);
+    }
+    if (a.issued) {
+      cr_assert_eq(a.issued->records[0].key[0], 5);
+      atomic_fetch_add(&answers, 1);
+    }
+    issued_drop(a.issued);
+  }
+  return NULL;
+}
+
+Test(key_cache, threads) {
+  pthread_t t[4];
+  for (int i = 0; i < 4; i++)
+    pthread_create(&t[i], NULL, crowd, cache);
+  for (int i = 0; i < 4; i++)
+    pthread_join(t[i], NULL);
+  cr_assert(atomic_load(&fetches) && atomic_load(&answers));
+}
