@@ -94,33 +94,45 @@ static inline void v_scatter(const uint64_t *dst, uint64_t t, vec x) {
   store((void *)(dst[0] + t), x);
 }
 
-static inline unsigned v_equal(const vec *ends, uint32_t x) {
-  vec v = _mm_set1_epi32((int)x);
-  return (unsigned)(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(ends[0], v))) |
-                    _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(ends[1], v))) << 4);
-}
+#define v_pin(x) __asm__ volatile("" : "+x"(x))
 
 static inline void v_set(vec *ends, unsigned lane, uint32_t x) {
-  const vec numbers = _mm_setr_epi32(0, 1, 2, 3), v = _mm_set1_epi32((int)x);
-  vec low = _mm_cmpeq_epi32(numbers, _mm_set1_epi32((int)lane));
-  vec high = _mm_cmpeq_epi32(numbers, _mm_set1_epi32((int)lane - 4));
-  ends[0] = _mm_blendv_epi8(ends[0], v, low);
-  ends[1] = _mm_blendv_epi8(ends[1], v, high);
+  static const uint32_t one[8] = {[4] = UINT32_MAX};
+  vec *e = ends + lane / 4;
+  *e = _mm_blendv_epi8(*e, _mm_set1_epi32((int)x), load(one + 4 - lane % 4));
+}
+
+static inline unsigned v_equal(const vec *ends, uint32_t x) {
+  const vec v = _mm_set1_epi32((int)x);
+  unsigned m = 0;
+  for (unsigned i = 0; i < 3; i++)
+    m |= (unsigned)_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(ends[i], v))) << 4 * i;
+  return m;
+}
+
+static inline uint32_t v_least(const vec *ends, uint32_t x) {
+  const vec from = _mm_set1_epi32((int)x + 1);
+  vec v = _mm_min_epu32(_mm_min_epu32(_mm_sub_epi32(ends[0], from), _mm_sub_epi32(ends[1], from)), _mm_sub_epi32(ends[2], from));
+  v = _mm_min_epu32(v, _mm_shuffle_epi32(v, 0x4e));
+  v = _mm_min_epu32(v, _mm_shuffle_epi32(v, 0xb1));
+  return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi32(v, from));
 }
 
 #include "simd/cbc_narrow.h"
 
+enum { BLOCKS = 8 }; // in flight where blocks are independent
+
 static __m128i decrypt_chain(const struct aes_key *k, __m128i iv, uint8_t *dst, const uint8_t *src, size_t blocks) {
-  for (; blocks >= LANES; blocks -= LANES, src += 16 * LANES, dst += 16 * LANES) {
-    __m128i c[LANES], x[LANES];
-    for (int i = 0; i < LANES; i++) {
+  for (; blocks >= BLOCKS; blocks -= BLOCKS, src += 16 * BLOCKS, dst += 16 * BLOCKS) {
+    __m128i c[BLOCKS], x[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++) {
       c[i] = load(src + 16 * i);
       x[i] = _mm_xor_si128(c[i], dk(k, 0));
     }
-    inv_rounds(k, x, LANES);
-    for (int i = 0; i < LANES; i++)
+    inv_rounds(k, x, BLOCKS);
+    for (int i = 0; i < BLOCKS; i++)
       store(dst + 16 * i, _mm_xor_si128(x[i], i ? c[i - 1] : iv));
-    iv = c[LANES - 1];
+    iv = c[BLOCKS - 1];
   }
   for (; blocks; blocks--, src += 16, dst += 16) {
     __m128i c = load(src), x = _mm_xor_si128(c, dk(k, 0));
@@ -155,12 +167,12 @@ static void cbc_chain(const struct aes_key *k, bool encrypt, uint8_t iv[16], uin
 }
 
 static void ecb_encrypt(const struct aes_key *k, uint8_t *dst, const uint8_t *src, size_t num_blocks) {
-  for (; num_blocks >= LANES; num_blocks -= LANES, src += 16 * LANES, dst += 16 * LANES) {
-    __m128i x[LANES];
-    for (int i = 0; i < LANES; i++)
+  for (; num_blocks >= BLOCKS; num_blocks -= BLOCKS, src += 16 * BLOCKS, dst += 16 * BLOCKS) {
+    __m128i x[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++)
       x[i] = _mm_xor_si128(load(src + 16 * i), rk(k, 0));
-    rounds(k, x, LANES);
-    for (int i = 0; i < LANES; i++)
+    rounds(k, x, BLOCKS);
+    for (int i = 0; i < BLOCKS; i++)
       store(dst + 16 * i, x[i]);
   }
   for (; num_blocks; num_blocks--, src += 16, dst += 16) {
@@ -183,22 +195,22 @@ __attribute__((always_inline)) static inline void stream(const struct aes_key *k
 
 static void ctr_sample(const struct aes_key *k, const uint8_t counter[16], uint8_t *dst, const uint8_t *src, size_t n) {
   uint64_t high = load_be64(counter), low = load_be64(counter + 8);
-  __m128i x[LANES];
-  for (; n >= 16 * LANES; n -= 16 * LANES, src += 16 * LANES, dst += 16 * LANES) {
-    stream(k, x, LANES, high, low);
-    for (int i = 0; i < LANES; i++)
+  __m128i x[BLOCKS];
+  for (; n >= 16 * BLOCKS; n -= 16 * BLOCKS, src += 16 * BLOCKS, dst += 16 * BLOCKS) {
+    stream(k, x, BLOCKS, high, low);
+    for (int i = 0; i < BLOCKS; i++)
       x[i] = _mm_xor_si128(x[i], load(src + 16 * i));
-    for (int i = 0; i < LANES; i++)
+    for (int i = 0; i < BLOCKS; i++)
       store(dst + 16 * i, x[i]);
-    high += low + LANES < low;
-    low += LANES;
+    high += low + BLOCKS < low;
+    low += BLOCKS;
   }
   if (!n)
     return;
   if (n <= 64)
     stream(k, x, 4, high, low);
   else
-    stream(k, x, LANES, high, low);
+    stream(k, x, BLOCKS, high, low);
   const __m128i *s = x;
   for (; n >= 16; n -= 16, src += 16, dst += 16, s++)
     store(dst, _mm_xor_si128(*s, load(src)));

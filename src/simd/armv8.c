@@ -39,21 +39,33 @@ static inline void v_scatter(const uint64_t *dst, uint64_t t, vec x) {
   vst1q_u8((uint8_t *)(dst[0] + t), x);
 }
 
-static inline unsigned v_equal(const vec *ends, uint32_t x) {
-  const uint32x4_t low = {1, 2, 4, 8}, high = {16, 32, 64, 128}, v = vdupq_n_u32(x);
-  uint32x4_t a = vandq_u32(vceqq_u32(vreinterpretq_u32_u8(ends[0]), v), low);
-  uint32x4_t b = vandq_u32(vceqq_u32(vreinterpretq_u32_u8(ends[1]), v), high);
-  return vaddvq_u32(vorrq_u32(a, b));
-}
+#define v_pin(x) __asm__ volatile("" : "+w"(x))
 
 static inline void v_set(vec *ends, unsigned lane, uint32_t x) {
-  const uint32x4_t numbers = {0, 1, 2, 3}, v = vdupq_n_u32(x);
-  uint32x4_t low = vceqq_u32(numbers, vdupq_n_u32(lane)), high = vceqq_u32(numbers, vdupq_n_u32(lane - 4));
-  ends[0] = vreinterpretq_u8_u32(vbslq_u32(low, v, vreinterpretq_u32_u8(ends[0])));
-  ends[1] = vreinterpretq_u8_u32(vbslq_u32(high, v, vreinterpretq_u32_u8(ends[1])));
+  static const uint32_t one[8] = {[4] = UINT32_MAX};
+  vec *e = ends + lane / 4;
+  *e = vreinterpretq_u8_u32(vbslq_u32(vld1q_u32(one + 4 - lane % 4), vdupq_n_u32(x), vreinterpretq_u32_u8(*e)));
+}
+
+static inline unsigned v_equal(const vec *ends, uint32_t x) {
+  const uint32x4_t bits = {1, 2, 4, 8}, v = vdupq_n_u32(x);
+  unsigned m = 0;
+  for (unsigned i = 0; i < 3; i++)
+    m |= vaddvq_u32(vandq_u32(vceqq_u32(vreinterpretq_u32_u8(ends[i]), v), bits)) << 4 * i;
+  return m;
+}
+
+static inline uint32_t v_least(const vec *ends, uint32_t x) {
+  const uint32x4_t from = vdupq_n_u32(x + 1);
+  uint32x4_t v = vsubq_u32(vreinterpretq_u32_u8(ends[0]), from);
+  for (unsigned i = 1; i < 3; i++)
+    v = vminq_u32(v, vsubq_u32(vreinterpretq_u32_u8(ends[i]), from));
+  return vminvq_u32(v) + x + 1;
 }
 
 #include "simd/cbc_narrow.h"
+
+enum { BLOCKS = 8 }; // in flight where they are independent
 
 INLINE void rounds(const struct aes_key *k, vec *x, const int n) {
   vec first = v_key(k->enc[0]);
@@ -111,14 +123,14 @@ static void key_init(struct aes_key *out, const uint8_t key[16]) {
 }
 
 static vec decrypt_chain(const struct aes_key *k, vec iv, uint8_t *dst, const uint8_t *src, size_t blocks) {
-  vec c[REGS], x[REGS];
-  for (; blocks >= REGS; blocks -= REGS, src += 16 * REGS, dst += 16 * REGS) {
-    UNROLL for (int i = 0; i < REGS; i++)
+  vec c[BLOCKS], x[BLOCKS];
+  for (; blocks >= BLOCKS; blocks -= BLOCKS, src += 16 * BLOCKS, dst += 16 * BLOCKS) {
+    UNROLL for (int i = 0; i < BLOCKS; i++)
       x[i] = c[i] = vld1q_u8(src + 16 * i);
-    inv_rounds(k, x, REGS);
-    UNROLL for (int i = 0; i < REGS; i++)
+    inv_rounds(k, x, BLOCKS);
+    UNROLL for (int i = 0; i < BLOCKS; i++)
       vst1q_u8(dst + 16 * i, v_xor(x[i], i ? c[i - 1] : iv));
-    iv = c[REGS - 1];
+    iv = c[BLOCKS - 1];
   }
   for (; blocks; blocks--, src += 16, dst += 16) {
     x[0] = c[0] = vld1q_u8(src);
@@ -153,12 +165,12 @@ static void cbc_chain(const struct aes_key *k, bool encrypt, uint8_t iv[16], uin
 }
 
 static void ecb_encrypt(const struct aes_key *k, uint8_t *dst, const uint8_t *src, size_t num_blocks) {
-  vec x[REGS];
-  for (; num_blocks >= REGS; num_blocks -= REGS, src += 16 * REGS, dst += 16 * REGS) {
-    UNROLL for (int i = 0; i < REGS; i++)
+  vec x[BLOCKS];
+  for (; num_blocks >= BLOCKS; num_blocks -= BLOCKS, src += 16 * BLOCKS, dst += 16 * BLOCKS) {
+    UNROLL for (int i = 0; i < BLOCKS; i++)
       x[i] = vld1q_u8(src + 16 * i);
-    rounds(k, x, REGS);
-    UNROLL for (int i = 0; i < REGS; i++)
+    rounds(k, x, BLOCKS);
+    UNROLL for (int i = 0; i < BLOCKS; i++)
       vst1q_u8(dst + 16 * i, x[i]);
   }
   for (; num_blocks; num_blocks--, src += 16, dst += 16) {
@@ -179,19 +191,19 @@ INLINE void stream(const struct aes_key *k, vec *x, const int n, uint64_t high, 
 
 static void ctr_sample(const struct aes_key *k, const uint8_t counter[16], uint8_t *dst, const uint8_t *src, size_t n) {
   uint64_t high = load_be64(counter), low = load_be64(counter + 8);
-  vec x[REGS];
-  for (; n >= 16 * REGS; n -= 16 * REGS, src += 16 * REGS, dst += 16 * REGS) {
-    stream(k, x, REGS, high, low);
-    UNROLL for (int i = 0; i < REGS; i++)
+  vec x[BLOCKS];
+  for (; n >= 16 * BLOCKS; n -= 16 * BLOCKS, src += 16 * BLOCKS, dst += 16 * BLOCKS) {
+    stream(k, x, BLOCKS, high, low);
+    UNROLL for (int i = 0; i < BLOCKS; i++)
       x[i] = v_xor(x[i], vld1q_u8(src + 16 * i));
-    UNROLL for (int i = 0; i < REGS; i++)
+    UNROLL for (int i = 0; i < BLOCKS; i++)
       vst1q_u8(dst + 16 * i, x[i]);
-    high += low + REGS < low;
-    low += REGS;
+    high += low + BLOCKS < low;
+    low += BLOCKS;
   }
   if (!n)
     return;
-  stream(k, x, REGS, high, low);
+  stream(k, x, BLOCKS, high, low);
   const vec *s = x;
   for (; n >= 16; n -= 16, src += 16, dst += 16, s++)
     vst1q_u8(dst, v_xor(*s, vld1q_u8(src)));

@@ -49,6 +49,12 @@ struct aes_list {
 // aes_list_next fills the list with the next jobs; false when there are none.
 bool aes_list_next(struct aes_jobs *it, struct aes_list *out);
 
+// All jobs of the list are equally long, a multiple of a good part of the L1 cache's period, and more than the lanes:
+// lanes that start together would share the cache's sets for ever.
+static inline bool aes_list_aliases(const struct aes_list *l, unsigned lanes) {
+  return l->num > lanes && l->len[0] == l->len[l->num - 1] && l->len[0] % 512 == 0;
+}
+
 // aes_lane_tail copies the bytes after the last whole block of a lane. To be called before the lane's blocks are
 // written: where there is a whole block it copies 16 bytes at once and relies on the cipher to overwrite the rest.
 static inline void aes_lane_tail(uint8_t *dst, const uint8_t *src, size_t len) {

@@ -48,21 +48,35 @@ static inline void v_scatter(const uint64_t *dst, uint64_t t, vec x) {
   store((void *)(dst[1] + t), _mm256_extracti128_si256(x, 1));
 }
 
-static inline unsigned v_equal(const vec *ends, uint32_t x) {
-  vec v = _mm256_set1_epi32((int)x);
-  return (unsigned)(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(ends[0], v))) |
-                    _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(ends[1], v))) << 8);
-}
+#define v_pin(x) __asm__ volatile("" : "+x"(x))
 
 static inline void v_set(vec *ends, unsigned lane, uint32_t x) {
-  const vec numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), v = _mm256_set1_epi32((int)x);
-  vec low = _mm256_cmpeq_epi32(numbers, _mm256_set1_epi32((int)lane));
-  vec high = _mm256_cmpeq_epi32(numbers, _mm256_set1_epi32((int)lane - 8));
-  ends[0] = _mm256_blendv_epi8(ends[0], v, low);
-  ends[1] = _mm256_blendv_epi8(ends[1], v, high);
+  static const uint32_t one[16] = {[8] = UINT32_MAX};
+  vec *e = ends + lane / 8;
+  *e = _mm256_blendv_epi8(*e, _mm256_set1_epi32((int)x), load2(one + 8 - lane % 8));
+}
+
+static inline unsigned v_equal(const vec *ends, uint32_t x) {
+  const vec v = _mm256_set1_epi32((int)x);
+  unsigned m = 0;
+  for (unsigned i = 0; i < 3; i++)
+    m |= (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(ends[i], v))) << 8 * i;
+  return m;
+}
+
+static inline uint32_t v_least(const vec *ends, uint32_t x) {
+  const vec from = _mm256_set1_epi32((int)x + 1);
+  vec w = _mm256_min_epu32(_mm256_sub_epi32(ends[0], from), _mm256_sub_epi32(ends[1], from));
+  w = _mm256_min_epu32(w, _mm256_sub_epi32(ends[2], from));
+  __m128i v = _mm_min_epu32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+  v = _mm_min_epu32(v, _mm_shuffle_epi32(v, 0x4e));
+  v = _mm_min_epu32(v, _mm_shuffle_epi32(v, 0xb1));
+  return (uint32_t)_mm_cvtsi128_si32(v) + x + 1;
 }
 
 #include "simd/cbc_narrow.h"
+
+enum { WIDE = 8 }; // registers in flight where blocks are independent
 
 INLINE void rounds(const uint8_t rk[11][16], vec *x, const int n) {
   for (int r = 1; r < 10; r++) {
@@ -91,7 +105,7 @@ INLINE void inv_rounds(const uint8_t rk[11][16], vec *x, const int n) {
 // n registers of ciphertext; the block before each comes from memory again, which is cheaper than shuffles. In
 // place the blocks are read before the first of them is written.
 INLINE void decrypt_group(const struct aes_key *k, __m128i iv, uint8_t *dst, const uint8_t *src, const int n) {
-  vec x[REGS], prev[REGS], first = v_key(k->dec[0]);
+  vec x[WIDE], prev[WIDE], first = v_key(k->dec[0]);
   UNROLL for (int i = 0; i < n; i++) {
     vec c = load2(src + 32 * i);
     prev[i] = i ? load2(src + 32 * i - 16) : _mm256_inserti128_si256(_mm256_castsi128_si256(iv), load(src), 1);
@@ -151,7 +165,7 @@ INLINE void stream(const struct aes_key *k, struct counters *c, vec *x, const in
 }
 
 INLINE void ctr_group(const struct aes_key *k, struct counters *c, uint8_t *dst, const uint8_t *src, const int n) {
-  vec x[REGS];
+  vec x[WIDE];
   stream(k, c, x, n);
   UNROLL for (int i = 0; i < n; i++)
     x[i] = v_xor(x[i], load2(src + 32 * i));
@@ -162,7 +176,7 @@ INLINE void ctr_group(const struct aes_key *k, struct counters *c, uint8_t *dst,
 // Up to 255 bytes: whole registers, then a half, then bytes.
 INLINE void ctr_rest(const struct aes_key *k, struct counters *c, uint8_t *dst, const uint8_t *src, size_t len,
                      const int n) {
-  vec x[REGS];
+  vec x[WIDE];
   _Alignas(32) uint8_t last[32];
   stream(k, c, x, n);
   const vec *v = x;
@@ -187,8 +201,8 @@ static void ctr_part(const struct aes_key *k, uint64_t high, uint64_t low, uint8
       .low = _mm256_add_epi64(_mm256_set_epi64x(1, 0, 0, 0), _mm256_set_epi64x(first, 0, first, 0)),
       .high = v_xor(_mm256_set_epi64x(0, swapped, 0, swapped), v_key(k->enc[0])),
   };
-  for (; len >= 32 * REGS; len -= 32 * REGS, src += 32 * REGS, dst += 32 * REGS)
-    ctr_group(k, &c, dst, src, REGS);
+  for (; len >= 32 * WIDE; len -= 32 * WIDE, src += 32 * WIDE, dst += 32 * WIDE)
+    ctr_group(k, &c, dst, src, WIDE);
   if (len > 128)
     ctr_rest(k, &c, dst, src, len, 8);
   else if (len)
@@ -227,12 +241,12 @@ static void cbc_chain(const struct aes_key *k, bool encrypt, uint8_t iv[16], uin
 }
 
 static void ecb_encrypt(const struct aes_key *k, uint8_t *dst, const uint8_t *src, size_t num_blocks) {
-  vec x[REGS], first = v_key(k->enc[0]);
-  for (; num_blocks >= 2 * REGS; num_blocks -= 2 * REGS, src += 32 * REGS, dst += 32 * REGS) {
-    UNROLL for (int i = 0; i < REGS; i++)
+  vec x[WIDE], first = v_key(k->enc[0]);
+  for (; num_blocks >= 2 * WIDE; num_blocks -= 2 * WIDE, src += 32 * WIDE, dst += 32 * WIDE) {
+    UNROLL for (int i = 0; i < WIDE; i++)
       x[i] = v_xor(load2(src + 32 * i), first);
-    rounds(k->enc, x, REGS);
-    UNROLL for (int i = 0; i < REGS; i++)
+    rounds(k->enc, x, WIDE);
+    UNROLL for (int i = 0; i < WIDE; i++)
       store2(dst + 32 * i, x[i]);
   }
   aes_ops_aesni_vex.ecb_encrypt(k, dst, src, num_blocks);

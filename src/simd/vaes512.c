@@ -149,7 +149,7 @@ INLINE void run(struct state *s, const struct aes_list *list, const struct keys 
         x[i] = _mm512_mask_mov_epi64(x[i], (__mmask8)(_pdep_u32(ended >> 4 * i, 0x55) * 3), iv);
     }
   }
-  for (int i = 0; i < regs; i++)
+  UNROLL for (int i = 0; i < regs; i++)
     s->x[i] = x[i];
   _mm512_store_si512(s->ends, ends0);
   _mm512_store_si512(s->ends + 16, ends1);
@@ -222,11 +222,6 @@ static void list_fill(struct aes_list *l, const struct aes_cbc_seg *seg, size_t 
   *from = end;
 }
 
-// All jobs of the list last equally long, and a multiple of a good part of the L1 cache's period.
-static bool aliases(const struct aes_list *l) {
-  return l->num > LANES && l->len[0] == l->len[l->num - 1] && l->len[0] % 512 == 0;
-}
-
 static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
   struct aes_list list;
   const struct keys k = load_keys(key->enc);
@@ -234,14 +229,14 @@ static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const s
   if (num == 1) {
     for (size_t from = 0; from < segs->num_lanes;) {
       list_fill(&list, segs, &from);
-      run_list(&list, &k, start, aliases(&list));
+      run_list(&list, &k, start, aes_list_aliases(&list, LANES));
     }
     return;
   }
   struct aes_jobs it;
   aes_jobs_init(&it, segs, num);
   while (aes_list_next(&it, &list))
-    run_list(&list, &k, start, aliases(&list));
+    run_list(&list, &k, start, aes_list_aliases(&list, LANES));
 }
 
 // ---- CBC decryption: blocks are independent given the ciphertext; `iv` is in the highest block.
