@@ -226,7 +226,25 @@ enum err epochs_apply(struct epochs *e, const struct epoch_event *ev, struct dia
   r->past[r->num++] = (struct epoch_past){ev->seq, ev->time_ms, ev->grace_ms};
   if (ev->revoke)
     r->revoke_seq = ev->seq;
+  if (ev->slot_ms)
+    r->slot_ms = ev->slot_ms;
   e->next_seq = ev->seq + 1;
+  return ERR_OK;
+}
+
+uint64_t epochs_slot(const struct epochs *e, struct bytes scope) {
+  const struct epoch_rule *r = find(e, scope, XXH3_64bits(scope.p, scope.n));
+  return r ? r->slot_ms : 0;
+}
+
+enum err epochs_set_slot(struct epochs *e, struct bytes scope, uint64_t slot_ms, struct diag *diag) {
+  enum err err = epochs_scope_ok(scope, diag);
+  if (err)
+    return err;
+  struct epoch_rule *r = epochs_rule(e, scope, true);
+  if (!r)
+    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+  r->slot_ms = slot_ms;
   return ERR_OK;
 }
 

@@ -32,6 +32,7 @@ struct epoch_event {
   uint64_t grace_ms;
   struct bytes scope;
   bool revoke;
+  uint64_t slot_ms;  // the moment of the scope's schedule that this rotation is for; 0: it was ordered
 };
 
 struct epochs;
@@ -61,9 +62,18 @@ enum epoch_status epochs_status(const struct epochs *e, struct bytes asset, uint
 // epochs_oldest gives the oldest epoch of an asset that still answers at `now_ms`.
 uint32_t epochs_oldest(const struct epochs *e, struct bytes asset, uint64_t now_ms);
 
-// Journal lines, each self-checked: "sluice1 rotate SEQ TIME GRACE REVOKE SCOPE CHECKSUM\n". Scopes are
-// percent-encoded, the checksum is XXH3-64 of everything before it, in hex.
+// epochs_slot is the last moment of a scope's schedule (keys/schedule.h) that was acted on; 0 when there was none.
+// epochs_set_slot sets it without rotating: where a schedule begins. Errors: those of epochs_check.
+uint64_t epochs_slot(const struct epochs *e, struct bytes scope);
+MUST_USE enum err epochs_set_slot(struct epochs *e, struct bytes scope, uint64_t slot_ms, struct diag *diag);
+
+// Journal lines, each self-checked:
+//   "sluice1 rotate SEQ TIME GRACE REVOKE SCOPE CHECKSUM\n"      ordered
+//   "sluice1 scheduled SEQ TIME GRACE SLOT SCOPE CHECKSUM\n"     rotation and slot in one: never one without the other
+//   "sluice1 slot SLOT SCOPE CHECKSUM\n"
+// Scopes are percent-encoded, the checksum is XXH3-64 of everything before it, in hex.
 void epochs_write_event(struct writer *w, const struct epoch_event *ev);
+void epochs_write_slot(struct writer *w, struct bytes scope, uint64_t slot_ms);
 
 // epochs_write_all writes the whole state at `now_ms` as lines, for a compacted journal: first what has expired as
 // counts ("sluice1 base …"), then the events that still matter. `tmp` gives 16 bytes for each of these.

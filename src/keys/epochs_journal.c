@@ -1,5 +1,7 @@
 // Journal lines of epochs.
 //   sluice1 rotate SEQ TIME_MS GRACE_MS REVOKE SCOPE CHECKSUM     one rotation
+//   sluice1 scheduled SEQ TIME_MS GRACE_MS SLOT_MS SCOPE CHECKSUM one rotation by a schedule
+//   sluice1 slot SLOT_MS SCOPE CHECKSUM                           where a scope's schedule stands
 //   sluice1 base SEQ COUNT REVOKE_SEQ SCOPE CHECKSUM              COUNT rotations of SCOPE up to SEQ, all expired
 // SCOPE is percent-encoded, "*" for everything. CHECKSUM is XXH3-64, 16 hex digits, of all bytes before it.
 #include "base/text.h"
@@ -42,8 +44,30 @@ static void write_rotate(struct writer *w, struct bytes scope, const struct epoc
   finish(w, &line, scope);
 }
 
+static void write_scheduled(struct writer *w, const struct epoch_event *ev) {
+  uint8_t buf[LINE_SCRATCH];
+  struct writer line = wr_of(buf, sizeof buf);
+  wr_str(&line, "sluice1 scheduled");
+  number(&line, ev->seq);
+  number(&line, ev->time_ms);
+  number(&line, ev->grace_ms);
+  number(&line, ev->slot_ms);
+  finish(w, &line, ev->scope);
+}
+
 void epochs_write_event(struct writer *w, const struct epoch_event *ev) {
-  write_rotate(w, ev->scope, &(struct epoch_past){ev->seq, ev->time_ms, ev->grace_ms}, ev->revoke);
+  if (ev->slot_ms)
+    write_scheduled(w, ev);
+  else
+    write_rotate(w, ev->scope, &(struct epoch_past){ev->seq, ev->time_ms, ev->grace_ms}, ev->revoke);
+}
+
+void epochs_write_slot(struct writer *w, struct bytes scope, uint64_t slot_ms) {
+  uint8_t buf[LINE_SCRATCH];
+  struct writer line = wr_of(buf, sizeof buf);
+  wr_str(&line, "sluice1 slot");
+  number(&line, slot_ms);
+  finish(w, &line, scope);
 }
 
 // The last seq up to which every rotation, of whatever scope, has run out of grace.
@@ -94,6 +118,9 @@ enum err epochs_write_all(struct writer *w, const struct epochs *e, uint64_t now
   for (uint64_t i = 0; i < num; i++)
     if (places[i].past)
       write_rotate(w, places[i].rule->scope, places[i].past, places[i].past->seq == places[i].rule->revoke_seq);
+  for (uint32_t i = 0; i < e->num_slots; i++)
+    if (e->slots[i] && e->slots[i]->slot_ms)
+      epochs_write_slot(w, e->slots[i]->scope, e->slots[i]->slot_ms);
   return ERR_OK;
 }
 
@@ -150,16 +177,27 @@ static enum err apply_base(struct epochs *e, const struct words *s, struct diag 
   return ERR_OK;
 }
 
-static enum err apply_rotate(struct epochs *e, const struct words *s, struct diag *diag) {
+// The fifth word is REVOKE of an ordered rotation, SLOT_MS of a scheduled one.
+static enum err apply_rotate(struct epochs *e, const struct words *s, bool scheduled, struct diag *diag) {
   uint8_t buf[EPOCH_MAX_SCOPE];
   struct epoch_event ev = {0};
-  uint64_t revoke;
+  uint64_t fifth;
   if (s->num != 8 || parse_u64(&ev.seq, s->w[2]) || parse_u64(&ev.time_ms, s->w[3]) ||
-      parse_u64(&ev.grace_ms, s->w[4]) || parse_u64(&revoke, s->w[5]) || revoke > 1 ||
+      parse_u64(&ev.grace_ms, s->w[4]) || parse_u64(&fifth, s->w[5]) || (!scheduled && fifth > 1) ||
       read_scope(buf, &ev.scope, s->w[6]))
     return diag_set(diag, ERR_SYNTAX, 0, "a rotate line of the journal cannot be read");
-  ev.revoke = revoke;
+  ev.revoke = !scheduled && fifth;
+  ev.slot_ms = scheduled ? fifth : 0;
   return epochs_apply(e, &ev, diag);
+}
+
+static enum err apply_slot(struct epochs *e, const struct words *s, struct diag *diag) {
+  uint8_t buf[EPOCH_MAX_SCOPE];
+  struct bytes scope;
+  uint64_t slot;
+  if (s->num != 5 || parse_u64(&slot, s->w[2]) || read_scope(buf, &scope, s->w[3]))
+    return diag_set(diag, ERR_SYNTAX, 0, "a slot line of the journal cannot be read");
+  return epochs_set_slot(e, scope, slot, diag);
 }
 
 enum err epochs_read_line(struct epochs *e, struct bytes line, struct diag *diag) {
@@ -173,7 +211,11 @@ enum err epochs_read_line(struct epochs *e, struct bytes line, struct diag *diag
     return diag_set(diag, ERR_CHECKSUM, 0, "a line of the journal is torn or altered");
   struct words s = split(line);
   if (s.num > 2 && bytes_eq(s.w[0], BYTES_LIT("sluice1")) && bytes_eq(s.w[1], BYTES_LIT("rotate")))
-    return apply_rotate(e, &s, diag);
+    return apply_rotate(e, &s, false, diag);
+  if (s.num > 2 && bytes_eq(s.w[0], BYTES_LIT("sluice1")) && bytes_eq(s.w[1], BYTES_LIT("scheduled")))
+    return apply_rotate(e, &s, true, diag);
+  if (s.num > 2 && bytes_eq(s.w[0], BYTES_LIT("sluice1")) && bytes_eq(s.w[1], BYTES_LIT("slot")))
+    return apply_slot(e, &s, diag);
   if (s.num > 2 && bytes_eq(s.w[0], BYTES_LIT("sluice1")) && bytes_eq(s.w[1], BYTES_LIT("base")))
     return apply_base(e, &s, diag);
   return diag_set(diag, ERR_SYNTAX, 0, "a line of the journal is of a kind that this version does not know");

@@ -12,6 +12,7 @@ struct epoch_rule {
   uint64_t hash;
   uint64_t folded;
   uint64_t revoke_seq; // its last revocation; 0 when none
+  uint64_t slot_ms;    // of its schedule; 0: none was acted on
   struct epoch_past *past; // ascending seq
   uint32_t num, cap;
 };

@@ -34,13 +34,24 @@ struct key_remote {
   enum scheme scheme; // CPIX: of keys whose scheme it does not say; clear: refuse them
 };
 
-// What the keys file says beside keys, for the caller to act on.
+// Rotates a scope (keys/epochs.h) again and again.
+struct key_schedule {
+  struct bytes scope;
+  uint64_t every_ms;
+  uint64_t grace_ms; // valid where has_grace
+  bool has_grace;
+};
+
+// What the keys file says beside keys, for the caller to act on. Slices and lists point into the keyset.
 struct keys_info {
   struct bytes secret_file;   // derive.secret_file; empty: no derivation asked for
   bool derive;                // the file has a derive section (or is empty): a secret is needed
   uint32_t default_epoch;     // epochs.default, 1 without it
-  uint64_t grace_ms;          // epochs.grace, 24 h without it
+  uint64_t grace_ms;          // epochs.grace; 0 without it
+  bool has_grace;             // the file has epochs.grace: it goes before the configuration's
   uint64_t every_ms;          // epochs.every: rotate everything on this schedule; 0: never
+  const struct key_schedule *schedules; // epochs.schedule, and epochs.every as the one of everything
+  uint32_t num_schedules;
   uint32_t num_records;
 };
 
@@ -77,9 +88,11 @@ void keyset_wipe(struct keyset *ks); // overwrites every key and the secret; NUL
 // Errors: ERR_NO_KEY, ERR_ARGUMENT (scheme clear, label over 64 bytes).
 MUST_USE enum err keys_lookup(struct key_record *out, const struct keyset *ks, const struct key_query *q);
 
-// keys_missing finds an asset with records, inside the scope (see keys/epochs.h), that has none for `epoch`: asked
-// before a rotation. False when none is missing.
-bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes scope, uint32_t epoch);
+// keys_missing finds an asset with records, inside the scope (see keys/epochs.h), that lacks one of its next epoch: for a
+// scheme and label of its current epoch, or any at all. Asked before a rotation; `current` gives an asset's epoch.
+// False when none is missing.
+bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes scope,
+                  uint32_t (*current)(void *ctx, struct bytes asset), void *ctx);
 
 // keys_drm gives the settings for an asset: the longest rule of the drm section that fits, else its top level.
 const struct drm_settings *keys_drm(const struct keyset *ks, struct bytes asset);

@@ -237,13 +237,27 @@ static bool in_scope(struct bytes scope, struct bytes asset) {
   return bytes_eq(scope, asset);
 }
 
-bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes scope, uint32_t epoch) {
+// Whether record i of the current epoch has its counterpart in the next one.
+static bool has_next(const struct keyset *ks, uint32_t i) {
+  struct key_record want = ks->records[i];
+  want.epoch++;
+  uint32_t at = lower_bound(ks, &want);
+  bool found = at < ks->num_records && record_cmp(&ks->records[at], &want) == 0;
+  key_record_wipe(&want);
+  return found;
+}
+
+bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes scope,
+                  uint32_t (*current)(void *ctx, struct bytes asset), void *ctx) {
   for (uint32_t i = 0; i < ks->num_records;) {
     struct bytes a = ks->records[i].asset;
-    bool found = false;
-    for (; has_asset(ks, i, a); i++)
-      found = found || ks->records[i].epoch == epoch;
-    if (!found && in_scope(scope, a)) {
+    bool in = in_scope(scope, a), any = false, lacks = false;
+    uint32_t epoch = in ? current(ctx, a) : 0;
+    for (; has_asset(ks, i, a); i++) {
+      any = any || ks->records[i].epoch == epoch + 1;
+      lacks = lacks || (in && ks->records[i].epoch == epoch && !has_next(ks, i));
+    }
+    if (in && (lacks || !any)) {
       *asset = a;
       return true;
     }

@@ -23,6 +23,8 @@ struct keyset {
   struct drm_rule *rules; // sorted by match
   uint32_t num_rules, cap_rules;
   struct drm_settings drm;
+  struct key_schedule *schedules;
+  uint32_t num_schedules, cap_schedules;
   struct keys_info info;
   bool has_secret;
   uint8_t prk[32];

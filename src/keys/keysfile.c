@@ -1,13 +1,14 @@
 // The keys file: YAML read as a stream of events against a table of options (docs/keys.md has the list). Nothing is
 // kept of the text but names; every scalar is overwritten before libyaml frees it, and so are libyaml's buffers.
 #include "base/text.h"
+#include "keys/epochs_state.h"
 #include "keys/keyset.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <yaml.h>
 
-enum { MAX_RECORDS = 4 << 20, MAX_RULES = 1 << 16, MAX_TEMPLATE = 1024, MAX_REMOTES = 64 };
+enum { MAX_RECORDS = 4 << 20, MAX_RULES = 1 << 16, MAX_SCHEDULES = 4096, MAX_TEMPLATE = 1024, MAX_REMOTES = 64, MIN_EVERY_MS = 1000 };
 
 enum kind {
   K_TEXT,     // struct bytes
@@ -20,9 +21,10 @@ enum kind {
   K_SYSTEMS,  // uint32_t mask of drm_bit
   K_SCHEMES,  // uint32_t mask of 1 << scheme
   K_MAP,      // an inner mapping, over the part of the struct at `off`
-  K_RECORDS,  // the two lists
+  K_RECORDS,  // the lists
   K_RULES,
   K_REMOTES,
+  K_SCHEDULES,
 };
 
 struct field {
@@ -39,6 +41,7 @@ struct input {
   struct keyset *ks;
   struct diag *diag;
   uint64_t drm_seen; // options of the drm section so far
+  uint64_t epochs_seen;
 };
 
 static enum err fail(struct input *in, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -184,6 +187,7 @@ static enum err read_scalar(struct input *in, const struct field *f, void *base)
   case K_RECORDS:
   case K_RULES:
   case K_REMOTES:
+  case K_SCHEDULES:
     break;
   }
   return fail(in, ERR_SYNTAX, "%s: a list or mapping is expected", f->name);
@@ -193,7 +197,8 @@ static enum err read_map(struct input *in, const struct field *fields, void *bas
 static enum err read_records(struct input *in);
 static enum err read_rules(struct input *in);
 static enum err read_remotes(struct input *in);
-static const struct field *const drm_section;
+static enum err read_schedules(struct input *in);
+static const struct field *const drm_section, *const epochs_section;
 enum { D_SYSTEMS = DRM_SYSTEM_COUNT, D_IN_BAND, D_SCHEMES, D_PER_TIER, D_MORE };
 
 // Mappings nest as deep as the tables do, which is three.
@@ -202,15 +207,20 @@ static enum err read_value(struct input *in, const struct field *f, void *base) 
   // An option that is there without a value is as if it were not.
   if (f->kind >= K_MAP && in->ev.type == YAML_SCALAR_EVENT && !scalar(in).n)
     return ERR_OK;
-  if (f->kind == K_MAP)
-    return in->ev.type == YAML_MAPPING_START_EVENT ? read_map(in, f->sub, (uint8_t *)base + f->off, &seen)
-                                                   : fail(in, ERR_SYNTAX, "%s: options are expected", f->name);
+  if (f->kind == K_MAP) {
+    enum err e = in->ev.type == YAML_MAPPING_START_EVENT ? read_map(in, f->sub, (uint8_t *)base + f->off, &seen)
+                                                         : fail(in, ERR_SYNTAX, "%s: options are expected", f->name);
+    in->epochs_seen = f->sub == epochs_section ? seen : in->epochs_seen;
+    return e;
+  }
   if (f->kind == K_SYSTEMS || f->kind == K_SCHEMES)
     return read_mask(in, f, (uint32_t *)(void *)((uint8_t *)base + f->off));
-  if (f->kind == K_RECORDS || f->kind == K_RULES || f->kind == K_REMOTES) {
+  if (f->kind >= K_RECORDS) {
     if (in->ev.type != YAML_SEQUENCE_START_EVENT)
       return fail(in, ERR_SYNTAX, "%s: a list is expected", f->name);
-    return f->kind == K_RECORDS ? read_records(in) : f->kind == K_RULES ? read_rules(in) : read_remotes(in);
+    return f->kind == K_RECORDS ? read_records(in)
+           : f->kind == K_RULES ? read_rules(in)
+           : f->kind == K_REMOTES ? read_remotes(in) : read_schedules(in);
   }
   if (in->ev.type != YAML_SCALAR_EVENT)
     return fail(in, ERR_SYNTAX, "%s: one value is expected", f->name);
@@ -480,7 +490,54 @@ static const struct field derive_fields[] = {{"secret_file", K_TEXT, INFO(secret
 static const struct field epochs_fields[] = {{"default", K_U32, INFO(default_epoch), NULL},
                                              {"grace", K_TIME, INFO(grace_ms), NULL},
                                              {"every", K_TIME, INFO(every_ms), NULL},
+                                             {"schedule", K_SCHEDULES, 0, NULL},
                                              {0}};
+enum { E_GRACE = 1 }; // its place in epochs_fields
+static const struct field *const epochs_section = epochs_fields;
+
+static enum err add_schedule(struct input *in, const struct key_schedule *s) {
+  struct keyset *ks = in->ks;
+  char name[64];
+  for (uint32_t i = 0; i < ks->num_schedules; i++)
+    if (bytes_eq(ks->schedules[i].scope, s->scope))
+      return fail(in, ERR_SYNTAX, "epochs.schedule: two entries for %s", s->scope.n ? key_name(name, s->scope) : "everything");
+  if (s->every_ms < MIN_EVERY_MS)
+    return fail(in, ERR_SYNTAX, "epochs: every must be at least %ds", MIN_EVERY_MS / 1000);
+  struct key_schedule *list = grow(in, ks->schedules, ks->num_schedules, &ks->cap_schedules, sizeof *list);
+  if (!list || ks->num_schedules == MAX_SCHEDULES)
+    return fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "epochs.schedule: too many entries");
+  ks->schedules = list;
+  list[ks->num_schedules++] = *s;
+  return ERR_OK;
+}
+
+enum { S_MATCH, S_EVERY, S_GRACE };
+static const struct field schedule_fields[] = {
+    [S_MATCH] = {"match", K_TEXT, offsetof(struct key_schedule, scope), NULL},
+    [S_EVERY] = {"every", K_TIME, offsetof(struct key_schedule, every_ms), NULL},
+    [S_GRACE] = {"grace", K_TIME, offsetof(struct key_schedule, grace_ms), NULL},
+    {0}};
+
+static enum err read_schedules(struct input *in) {
+  enum err e;
+  while (!(e = next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
+    struct key_schedule s = {0};
+    uint64_t seen = 0;
+    if (in->ev.type != YAML_MAPPING_START_EVENT)
+      return fail(in, ERR_SYNTAX, "epochs.schedule: each entry is a mapping with match, every and grace");
+    if ((e = read_map(in, schedule_fields, &s, &seen)))
+      return e;
+    if (!s.scope.n || !(seen >> S_EVERY & 1))
+      return fail(in, ERR_SYNTAX, "epochs.schedule: an entry needs every, and match: an asset, or a prefix ending in /");
+    if ((e = epochs_scope_ok(s.scope, in->diag)))
+      return e;
+    s.has_grace = seen >> S_GRACE & 1;
+    if ((e = add_schedule(in, &s)))
+      return e;
+  }
+  return e;
+}
+
 
 enum { T_DERIVE, T_EPOCHS, T_KEYS, T_DRM, T_PROVIDERS };
 static const struct field top_fields[] = {
@@ -523,7 +580,7 @@ enum err keys_parse(struct alloc *mem, struct keyset **out, struct keys_info *in
   if (!in.ks || !yaml_parser_initialize(&in.yaml))
     return diag_set(diag, ERR_NO_MEMORY, 0, "%s", "");
   *in.ks = (struct keyset){
-      .info = {.default_epoch = 1, .grace_ms = 24 * 3600000},
+      .info = {.default_epoch = 1},
       .drm = {.systems = drm_bit(DRM_CLEARKEY), .in_band = drm_bit(DRM_COMMON),
               .schemes = 1u << SCHEME_CENC | 1u << SCHEME_CBCS}};
   yaml_parser_set_input_string(&in.yaml, text.p ? text.p : (const uint8_t *)"", text.n);
@@ -533,6 +590,11 @@ enum err keys_parse(struct alloc *mem, struct keyset **out, struct keys_info *in
   wipe_parser(&in.yaml);
   if (!e && !(in.drm_seen >> D_MORE & 1))
     settle(&in.ks->drm, in.drm_seen);
+  if (!e && in.ks->info.every_ms)
+    e = add_schedule(&in, &(struct key_schedule){.every_ms = in.ks->info.every_ms});
+  in.ks->info.schedules = in.ks->schedules;
+  in.ks->info.num_schedules = in.ks->num_schedules;
+  in.ks->info.has_grace = in.epochs_seen >> E_GRACE & 1;
   in.ks->info.num_records = in.ks->num_records;
   in.ks->info.derive = (seen >> T_DERIVE & 1) || (!in.ks->num_records && !in.ks->num_remotes);
   if (!e)

@@ -144,43 +144,56 @@ static void rotate_fail(struct admin_response *out, int http, const char *why) {
   wr_str(&out->body, "}\n");
 }
 
+// What an order says. False: answered with what is wrong.
+static bool read_order(struct rotation_order *o, struct admin_response *out, struct bytes query, char scope[EPOCH_MAX_SCOPE + 1]) {
+  char buf[32];
+  struct bytes text;
+  *o = (struct rotation_order){0};
+  o->revoke = parameter(query, "revoke", buf, sizeof buf, &text) && bytes_eq(text, of("1"));
+  if (!parameter(query, "scope", scope, EPOCH_MAX_SCOPE + 1, &o->scope)) {
+    rotate_fail(out, 400, "scope is missing: an asset, a prefix that ends in /, or empty for everything");
+    return false;
+  }
+  o->has_grace = parameter(query, "grace_ms", buf, sizeof buf, &text);
+  if (o->has_grace && parse_u64(&o->grace_ms, text)) {
+    rotate_fail(out, 400, "grace_ms is not a number");
+    return false;
+  }
+  return true;
+}
+
+static void log_rotation(const struct rotation_order *o) {
+  char name[EPOCH_MAX_SCOPE + 1] = "everything";
+  if (o->scope.n)
+    snprintf(name, sizeof name, "%.*s", (int)o->scope.n, (const char *)o->scope.p);
+  log_line(LOG_INFO, "rotated %s%s", name, o->revoke ? ", old epochs revoked" : "");
+}
+
 // POST /rotate?scope=album/track|prefix/|&grace_ms=N&revoke=1: everything when the scope is empty, which must be said.
 static void rotate(struct server *s, struct admin_response *out, struct bytes query) {
-  char scope_buf[EPOCH_MAX_SCOPE + 1], buf[32];
-  struct bytes scope, text;
-  struct settings *st = settings_get(s->catalog); // this thread has no quiet points: a reference instead
-  uint64_t grace_ms = st->config->rotation_grace;
-  settings_put(st);
-  bool revoke = parameter(query, "revoke", buf, sizeof buf, &text) && bytes_eq(text, of("1"));
-  if (!parameter(query, "scope", scope_buf, sizeof scope_buf, &scope))
-    return rotate_fail(out, 400, "scope is missing: an asset, a prefix that ends in /, or empty for everything");
-  if (parameter(query, "grace_ms", buf, sizeof buf, &text) && parse_u64(&grace_ms, text))
-    return rotate_fail(out, 400, "grace_ms is not a number");
-  struct epoch_store *epochs = catalog_epochs(s->catalog);
-  struct keyring *k = catalog_keyring(s->catalog);
-  struct bytes missing;
-  bool lacks = keys_missing(&missing, k->set, scope, epoch_store_current(epochs, scope) + 1);
-  char why[400];
-  snprintf(why, sizeof why, "the keys file has no key of the next epoch for %.*s", lacks ? (int)(missing.n < 200 ? missing.n : 200) : 0,
-           lacks ? (const char *)missing.p : "");
-  keyring_put(k);
-  if (lacks)
-    return rotate_fail(out, 409, why);
+  char scope[EPOCH_MAX_SCOPE + 1], why[400];
+  struct rotation_order o;
   struct diag diag = {0};
-  if (epoch_store_rotate(epochs, scope, revoke ? 0 : grace_ms, revoke, clock_unix_ms(), &diag)) {
+  if (!read_order(&o, out, query, scope))
+    return;
+  struct settings *st = settings_get(s->catalog); // this thread has no quiet points: a reference instead
+  struct rotation_rules rules = settings_rotation(s->catalog, st);
+  uint64_t grace_ms = rotation_grace(&rules, &o);
+  enum err e = rotation_order(&rules, &o, clock_unix_ms(), &diag);
+  settings_put(st);
+  if (e) {
     diag_format(&diag, why, sizeof why);
-    return rotate_fail(out, diag.err == ERR_IO || diag.err == ERR_NO_MEMORY ? 500 : 400, why);
+    return rotate_fail(out, e == ERR_IO || e == ERR_NO_MEMORY ? 500 : e == ERR_NO_KEY ? 409 : 400, why);
   }
   catalog_changed(s->catalog);
   metric_add_shared(&s->metrics[s->num_workers].rotations, 1);
-  log_line(LOG_INFO, "rotated %.*s%s", (int)scope.n, scope.n ? (const char *)scope.p : "", scope.n ? (revoke ? ", old epochs revoked" : "")
-                                                                        : (revoke ? "everything, old epochs revoked" : "everything"));
+  log_rotation(&o);
   answer(out, 200, "application/json");
   wr_str(&out->body, "{\"scope\":");
-  json_text(&out->body, scope);
-  if (scope.n && scope.p[scope.n - 1] != '/')
-    wr_fmt(&out->body, ",\"epoch\":%u", epoch_store_current(epochs, scope));
-  wr_fmt(&out->body, ",\"grace_ms\":%llu,\"revoked\":%s}\n", (unsigned long long)(revoke ? 0 : grace_ms), revoke ? "true" : "false");
+  json_text(&out->body, o.scope);
+  if (o.scope.n && o.scope.p[o.scope.n - 1] != '/')
+    wr_fmt(&out->body, ",\"epoch\":%u", epoch_store_current(catalog_epochs(s->catalog), o.scope));
+  wr_fmt(&out->body, ",\"grace_ms\":%llu,\"revoked\":%s}\n", (unsigned long long)grace_ms, o.revoke ? "true" : "false");
 }
 
 static const char page[] =

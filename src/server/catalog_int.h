@@ -5,6 +5,7 @@
 #include "server/catalog.h"
 #include "server/exchange.h"
 #include "server/keyring.h"
+#include "server/rotation.h"
 #include "server/source.h"
 
 // Configuration and keys that belong together. Shared by reference; the current one is swapped by a reload.
@@ -18,6 +19,7 @@ struct settings {
 struct settings *settings_new(struct config *config, struct keyring *keyring);
 struct settings *settings_get(struct catalog *c); // with a reference
 void settings_put(struct settings *st);
+struct rotation_rules settings_rotation(struct catalog *c, const struct settings *st);
 
 struct full_track {
   struct quiet_item item;

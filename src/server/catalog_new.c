@@ -42,6 +42,11 @@ void settings_put(struct settings *st) {
   free(st);
 }
 
+struct rotation_rules settings_rotation(struct catalog *c, const struct settings *st) {
+  return (struct rotation_rules){.epochs = c->epochs, .keys = st->keyring->set, .info = &st->keyring->info,
+                                 .grace_ms = st->config->rotation_grace};
+}
+
 static void settings_quiet(struct quiet_item *item) { settings_put((struct settings *)item); }
 
 struct settings *settings_new(struct config *config, struct keyring *keyring) {

@@ -23,12 +23,23 @@ struct epoch_store {
   bool broken;       // an append failed in a way that leaves the file's end unknown
 };
 
-static void sync_dir(const char *dir) {
+// A name that was made or replaced counts when its folder is synced.
+static bool sync_dir(const char *dir) {
   int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0)
-    return;
-  (void)fsync(fd);
-  close(fd);
+  bool ok = fd >= 0 && !fsync(fd);
+  int why = errno;
+  if (fd >= 0)
+    close(fd);
+  errno = why;
+  return ok;
+}
+
+// The state folder itself may be new.
+static bool sync_above(const char *dir) {
+  char *up = NULL;
+  bool ok = asprintf(&up, "%s/..", dir) >= 0 && sync_dir(up);
+  free(up);
+  return ok;
 }
 
 // Applies the lines of a journal. *whole is where the last good line ends. Only the very last line may be damaged.
@@ -41,7 +52,7 @@ static enum err replay(struct epoch_store *s, struct bytes text, uint64_t *whole
     ++*line;
     struct diag d = {0};
     enum err e = end ? epochs_read_line(s->rules, bytes_of(text.p + at, n), &d) : ERR_CHECKSUM;
-    if (e && at + n == text.n && e != ERR_NO_MEMORY)
+    if (e == ERR_CHECKSUM && at + n == text.n)
       return ERR_OK; // torn: was never acknowledged
     if (e) {
       *diag = d;
@@ -150,12 +161,17 @@ static enum err append(struct epoch_store *s, struct bytes line, struct diag *di
   if (s->broken)
     return diag_set(diag, ERR_IO, 0, "the rotation journal could not be written before; restart after repair");
   if (s->fd < 0) {
-    if (mkdir(s->dir, 0700) && errno != EEXIST)
+    bool made = !mkdir(s->dir, 0700);
+    if ((!made && errno != EEXIST) || (made && !sync_above(s->dir)))
       return diag_set(diag, ERR_IO, 0, "%s: %s", s->dir, strerror(errno));
-    s->fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (s->fd < 0)
-      return diag_set(diag, ERR_IO, 0, "%s: %s", s->path, strerror(errno));
-    sync_dir(s->dir);
+    int fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || !sync_dir(s->dir)) {
+      enum err e = diag_set(diag, ERR_IO, 0, "%s: %s", s->path, strerror(errno));
+      if (fd >= 0)
+        close(fd);
+      return e;
+    }
+    s->fd = fd;
   }
   if (!write_all(s->fd, line, s->len) || fdatasync(s->fd)) {
     enum err e = diag_set(diag, ERR_IO, 0, "%s: %s", s->path, strerror(errno));
@@ -185,7 +201,7 @@ static void compact(struct epoch_store *s, uint64_t now_ms) {
     fd = e ? -1 : open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   }
   if (fd >= 0 && w.n == n && write_all(fd, bytes_of(text, n), 0) && !fsync(fd) && !rename(fresh, s->path)) {
-    sync_dir(s->dir);
+    s->broken = !sync_dir(s->dir); // else a power cut may bring the old file back, without what is appended to the new one
     close(s->fd);
     s->fd = fd;
     s->len = n;
@@ -200,12 +216,10 @@ static void compact(struct epoch_store *s, uint64_t now_ms) {
   alloc_heap_free(&tmp);
 }
 
-enum err epoch_store_rotate(struct epoch_store *s, struct bytes scope, uint64_t grace_ms, bool revoke, uint64_t now_ms,
-                            struct diag *diag) {
+static enum err rotate(struct epoch_store *s, struct epoch_event ev, struct diag *diag) {
   uint8_t line[EPOCH_MAX_LINE];
   pthread_rwlock_wrlock(&s->lock);
-  struct epoch_event ev = {.seq = epochs_next_seq(s->rules), .time_ms = now_ms, .grace_ms = grace_ms, .scope = scope,
-                           .revoke = revoke};
+  ev.seq = epochs_next_seq(s->rules);
   enum err e = epochs_check(s->rules, &ev, diag);
   struct writer w = wr_of(line, sizeof line);
   if (!e) {
@@ -215,7 +229,38 @@ enum err epoch_store_rotate(struct epoch_store *s, struct bytes scope, uint64_t 
   if (!e)
     e = epochs_apply(s->rules, &ev, diag); // only memory can fail here: the line is replayed at the next start
   if (!e && s->lines >= COMPACT_LINES)
-    compact(s, now_ms);
+    compact(s, ev.time_ms);
   pthread_rwlock_unlock(&s->lock);
   return e;
+}
+
+enum err epoch_store_rotate(struct epoch_store *s, struct bytes scope, uint64_t grace_ms, bool revoke, uint64_t now_ms,
+                            struct diag *diag) {
+  return rotate(s, (struct epoch_event){.time_ms = now_ms, .grace_ms = grace_ms, .scope = scope, .revoke = revoke}, diag);
+}
+
+enum err epoch_store_rotate_slot(struct epoch_store *s, struct bytes scope, uint64_t grace_ms, uint64_t slot_ms,
+                                 uint64_t now_ms, struct diag *diag) {
+  return rotate(s, (struct epoch_event){.time_ms = now_ms, .grace_ms = grace_ms, .scope = scope, .slot_ms = slot_ms}, diag);
+}
+
+enum err epoch_store_set_slot(struct epoch_store *s, struct bytes scope, uint64_t slot_ms, struct diag *diag) {
+  uint8_t line[EPOCH_MAX_LINE];
+  struct writer w = wr_of(line, sizeof line);
+  epochs_write_slot(&w, scope, slot_ms);
+  if (!wr_ok(&w))
+    return diag_set(diag, ERR_LIMIT, 0, "the scope is too long");
+  pthread_rwlock_wrlock(&s->lock);
+  enum err e = append(s, bytes_of(line, w.n), diag);
+  if (!e)
+    e = epochs_set_slot(s->rules, scope, slot_ms, diag);
+  pthread_rwlock_unlock(&s->lock);
+  return e;
+}
+
+uint64_t epoch_store_slot(struct epoch_store *s, struct bytes scope) {
+  pthread_rwlock_rdlock(&s->lock);
+  uint64_t slot = epochs_slot(s->rules, scope);
+  pthread_rwlock_unlock(&s->lock);
+  return slot;
 }

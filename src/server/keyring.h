@@ -58,7 +58,12 @@ void epoch_store_close(struct epoch_store *s);
 uint32_t epoch_store_current(struct epoch_store *s, struct bytes asset);
 enum epoch_status epoch_store_status(struct epoch_store *s, struct bytes asset, uint32_t epoch, uint64_t now_ms,
                                      uint64_t *until_ms);
-// epoch_store_rotate makes a new epoch for a scope. *epoch is the scope's count of rotations after it.
+// epoch_store_rotate makes a new epoch for a scope.
 MUST_USE enum err epoch_store_rotate(struct epoch_store *s, struct bytes scope, uint64_t grace_ms, bool revoke,
                                      uint64_t now_ms, struct diag *diag);
+// The same for a slot of the scope's schedule, which is kept with it; and the slot alone, where a schedule begins.
+MUST_USE enum err epoch_store_rotate_slot(struct epoch_store *s, struct bytes scope, uint64_t grace_ms, uint64_t slot_ms,
+                                          uint64_t now_ms, struct diag *diag);
+MUST_USE enum err epoch_store_set_slot(struct epoch_store *s, struct bytes scope, uint64_t slot_ms, struct diag *diag);
+uint64_t epoch_store_slot(struct epoch_store *s, struct bytes scope);
 void epoch_store_walk(struct epoch_store *s, void (*each)(void *ctx, struct bytes scope, uint64_t rotations), void *ctx);

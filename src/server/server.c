@@ -19,6 +19,8 @@
 #include "server/sandbox.h"
 #include "server/worker.h"
 
+enum { SCHEDULE_LOOK_MS = 1000 };
+
 struct startup {
   struct config *config;
   struct keyring *keyring;
@@ -141,9 +143,35 @@ static void log_listening(const struct server *s) {
   log_line(LOG_INFO, "ready: %u workers, %s, kernel %s, media %s", s->num_workers, workers_io(s), s->ops->name, c->media);
 }
 
+// Rotates what is due. Returns how long the main thread may sleep: not past the next moment of a schedule, and not for
+// long, for the wall clock may be set meanwhile. UINT64_MAX: no schedule.
+static uint64_t keep_schedule(struct server *s) {
+  struct settings *st = settings_get(s->catalog);
+  struct rotation_rules rules = settings_rotation(s->catalog, st);
+  unsigned rotated;
+  uint64_t next = rotation_schedule(&rules, clock_unix_ms(), &rotated), now = clock_unix_ms();
+  settings_put(st);
+  if (rotated) {
+    catalog_changed(s->catalog);
+    metric_add_shared(&s->metrics[s->num_workers].rotations, rotated);
+  }
+  return next == UINT64_MAX ? next : next <= now ? 0 : next - now < SCHEDULE_LOOK_MS ? next - now : SCHEDULE_LOOK_MS;
+}
+
+// Waits for a signal, keeping the schedules meanwhile.
+static int next_signal(struct server *s, const sigset_t *signals) {
+  for (;;) {
+    uint64_t ms = keep_schedule(s);
+    struct timespec t = {(time_t)(ms / 1000), (long)(ms % 1000 * 1000000)};
+    int sig = ms == UINT64_MAX ? sigwaitinfo(signals, NULL) : sigtimedwait(signals, NULL, &t);
+    if (sig > 0)
+      return sig;
+  }
+}
+
 static void serve(struct server *s, const sigset_t *signals, const char *file, const struct config_flags *flags) {
   for (;;) {
-    int sig = sigwaitinfo(signals, NULL);
+    int sig = next_signal(s, signals);
     if (sig == SIGHUP)
       reload(s, file, flags);
     else if (sig == SIGUSR1 && s->access)

@@ -13,7 +13,7 @@ static void teardown(void) { alloc_heap_free(&heap); }
 TestSuite(epochs, .init = setup, .fini = teardown);
 
 static void rotate(struct epochs *e, const char *scope, uint64_t t, uint64_t grace, bool revoke) {
-  struct epoch_event ev = {epochs_next_seq(e), t, grace, bytes_str(scope), revoke};
+  struct epoch_event ev = {epochs_next_seq(e), t, grace, bytes_str(scope), revoke, 0};
   diag = (struct diag){0};
   cr_assert_eq(epochs_apply(e, &ev, &diag), ERR_OK, "%s", diag.what);
 }
@@ -82,7 +82,7 @@ Test(epochs, bad_scopes_and_order_change_nothing) {
   rotate(e, "a", 1, 1, false);
   static const char *const bad[] = {"/", "/a", "a//b", "a/../b", ".", "a/.", "..//"};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-    struct epoch_event ev = {epochs_next_seq(e), 1, 1, bytes_str(bad[i]), false};
+    struct epoch_event ev = {epochs_next_seq(e), 1, 1, bytes_str(bad[i]), false, 0};
     diag = (struct diag){0};
     cr_assert_eq(epochs_apply(e, &ev, &diag), ERR_ARGUMENT, "%s", bad[i]);
   }
@@ -90,10 +90,10 @@ Test(epochs, bad_scopes_and_order_change_nothing) {
   memset(deep, 'a', sizeof deep);
   for (size_t i = 1; i < sizeof deep; i += 2)
     deep[i] = '/';
-  struct epoch_event ev = {epochs_next_seq(e), 1, 1, bytes_of(deep, 99), false};
+  struct epoch_event ev = {epochs_next_seq(e), 1, 1, bytes_of(deep, 99), false, 0};
   diag = (struct diag){0};
   cr_assert_eq(epochs_apply(e, &ev, &diag), ERR_LIMIT);
-  ev = (struct epoch_event){1, 1, 1, BYTES_LIT("a"), false};
+  ev = (struct epoch_event){1, 1, 1, BYTES_LIT("a"), false, 0};
   diag = (struct diag){0};
   cr_assert_eq(epochs_apply(e, &ev, &diag), ERR_ARGUMENT);
   cr_assert_eq(current(e, "a"), 2);
@@ -192,7 +192,7 @@ Test(epochs, a_compacted_journal_is_short) {
 
 Test(epochs, journal_lines_check_themselves) {
   static const uint8_t odd[] = {'%', ' ', '\n', 0xff, '*'};
-  struct epoch_event ev = {1, 123, 456, {odd, sizeof odd}, true};
+  struct epoch_event ev = {1, 123, 456, {odd, sizeof odd}, true, 0};
   char line[512], copy[512];
   struct writer w = wr_of(line, sizeof line);
   epochs_write_event(&w, &ev);

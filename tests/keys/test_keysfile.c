@@ -68,6 +68,54 @@ Test(keysfile, records_are_found_and_nothing_else) {
   cr_assert_eq(keys_lookup(&r, ks, &q), ERR_ARGUMENT);
 }
 
+static uint32_t epoch_of(void *epoch, struct bytes asset) {
+  (void)asset;
+  return *(uint32_t *)epoch;
+}
+
+// A rotation that would leave a scheme or a tier without its key is as much in want of records as one without any.
+Test(keysfile, every_key_of_an_epoch_needs_one_of_the_next) {
+  static const char some[] = "keys:\n"
+                             "  - { asset: a, epoch: 1, scheme: cbcs, " KID1 ", " KEY1 " }\n"
+                             "  - { asset: a, epoch: 1, scheme: cenc, " KID2 ", " KEY2 " }\n"
+                             "  - { asset: a, epoch: 2, scheme: cbcs, kid: 00112233445566778899aabbccddee03, "
+                             "key: 0123456789abcdef0123456789abcd03 }\n";
+  static const char rest[] = "  - { asset: a, epoch: 2, scheme: cenc, kid: 00112233445566778899aabbccddee04, "
+                             "key: 0123456789abcdef0123456789abcd04 }\n";
+  char all[1024];
+  struct keyset *ks;
+  struct keys_info info;
+  struct bytes who;
+  uint32_t epoch = 1;
+  cr_assert_eq(load(&ks, &info, some), ERR_OK, "%s", shown);
+  cr_assert(keys_missing(&who, ks, (struct bytes){0}, epoch_of, &epoch));
+  snprintf(all, sizeof all, "%s%s", some, rest);
+  cr_assert_eq(load(&ks, &info, all), ERR_OK, "%s", shown);
+  cr_assert_not(keys_missing(&who, ks, (struct bytes){0}, epoch_of, &epoch));
+  epoch = 0;
+  cr_assert_not(keys_missing(&who, ks, (struct bytes){0}, epoch_of, &epoch));
+}
+
+Test(keysfile, schedules) {
+  struct keyset *ks;
+  struct keys_info info;
+  cr_assert_eq(load(&ks, &info, "epochs:\n  every: 24h\n  schedule:\n    - { match: live/, every: 1h, grace: 10m }\n"
+                                "    - { match: album/track, every: 90s }\n"), ERR_OK, "%s", shown);
+  cr_assert_eq(info.num_schedules, 3);
+  cr_assert(bytes_eq(info.schedules[0].scope, BYTES_LIT("live/")));
+  cr_assert(info.schedules[0].every_ms == 3600000 && info.schedules[0].has_grace && info.schedules[0].grace_ms == 600000);
+  cr_assert(info.schedules[1].every_ms == 90000 && !info.schedules[1].has_grace);
+  cr_assert(info.schedules[2].scope.n == 0 && info.schedules[2].every_ms == 86400000);
+  refused(ERR_SYNTAX, "epochs: { schedule: [ { every: 1h } ] }", "line 1: epochs.schedule: an entry needs");
+  refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a } ] }", "needs every");
+  refused(ERR_SYNTAX, "epochs:\n  schedule:\n    - { match: a/, every: 1h }\n    - { match: a/, every: 2h }\n",
+          "line 4: epochs.schedule: two entries for a/");
+  refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a, every: 10ms } ] }", "at least 1s");
+  refused(ERR_SYNTAX, "epochs: { every: 999ms }", "at least 1s");
+  refused(ERR_ARGUMENT, "epochs: { schedule: [ { match: a//b, every: 1h } ] }", "empty");
+  refused(ERR_SYNTAX, "epochs: { schedule: 24h }", "a list is expected");
+}
+
 Test(keysfile, an_asset_with_records_is_never_derived) {
   struct keyset *ks;
   struct keys_info info;
@@ -81,10 +129,10 @@ Test(keysfile, an_asset_with_records_is_never_derived) {
   q.asset = BYTES_LIT("album/");
   cr_assert_eq(keys_lookup(&r, ks, &q), ERR_OK);
   struct bytes who;
-  cr_assert_not(keys_missing(&who, ks, (struct bytes){0}, 1));
-  cr_assert(keys_missing(&who, ks, BYTES_LIT("album/"), 3));
+  uint32_t epoch = 2;
+  cr_assert(keys_missing(&who, ks, BYTES_LIT("album/"), epoch_of, &epoch));
   cr_assert(bytes_eq(who, BYTES_LIT("album/track")));
-  cr_assert_not(keys_missing(&who, ks, BYTES_LIT("other/"), 3));
+  cr_assert_not(keys_missing(&who, ks, BYTES_LIT("other/"), epoch_of, &epoch));
   keyset_wipe(ks);
   q.asset = BYTES_LIT("album/tracks");
   cr_assert_eq(keys_lookup(&r, ks, &q), ERR_NO_KEY);
@@ -96,11 +144,11 @@ Test(keysfile, empty_means_derivation) {
   static const char *const texts[] = {"", "# nothing\n", "---\n", "derive:\n", "derive: {}\n", "drm: { clearkey: {} }"};
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
     cr_assert_eq(load(&ks, &info, texts[i]), ERR_OK, "%s", texts[i]);
-    cr_assert(info.derive && !info.secret_file.n && info.default_epoch == 1 && info.grace_ms == 86400000, "%s", texts[i]);
+    cr_assert(info.derive && !info.secret_file.n && info.default_epoch == 1 && !info.has_grace && !info.num_schedules, "%s", texts[i]);
   }
   cr_assert_eq(load(&ks, &info, "derive: { secret_file: a b.key }\nepochs: { default: 7, grace: 90s, every: 7d }"), ERR_OK);
   cr_assert(bytes_eq(info.secret_file, BYTES_LIT("a b.key")));
-  cr_assert(info.default_epoch == 7 && info.grace_ms == 90000 && info.every_ms == 7 * 86400000ull);
+  cr_assert(info.default_epoch == 7 && info.has_grace && info.grace_ms == 90000 && info.every_ms == 7 * 86400000ull);
 }
 
 Test(keysfile, one_key_never_serves_two_schemes) {

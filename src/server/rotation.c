@@ -1,0 +1,59 @@
+#include "server/rotation.h"
+
+#include "keys/schedule.h"
+#include "obs/log.h"
+
+enum { RETRY_MS = 60000, NAME_MAX_LOG = 200 };
+
+uint64_t rotation_grace(const struct rotation_rules *r, const struct rotation_order *o) {
+  if (o->revoke)
+    return 0;
+  return o->has_grace ? o->grace_ms : r->info->has_grace ? r->info->grace_ms : r->grace_ms;
+}
+
+static uint32_t current(void *epochs, struct bytes asset) { return epoch_store_current(epochs, asset); }
+
+static enum err check_keys(const struct rotation_rules *r, struct bytes scope, struct diag *diag) {
+  struct bytes who;
+  if (!keys_missing(&who, r->keys, scope, current, r->epochs))
+    return ERR_OK;
+  return diag_set(diag, ERR_NO_KEY, 0, "the keys file has no key of the next epoch for %.*s",
+                  (int)(who.n < NAME_MAX_LOG ? who.n : NAME_MAX_LOG), (const char *)who.p);
+}
+
+enum err rotation_order(const struct rotation_rules *r, const struct rotation_order *o, uint64_t now_ms, struct diag *diag) {
+  enum err e = check_keys(r, o->scope, diag);
+  return e ? e : epoch_store_rotate(r->epochs, o->scope, rotation_grace(r, o), o->revoke, now_ms, diag);
+}
+
+static enum err act(const struct rotation_rules *r, const struct key_schedule *s, const struct schedule_step *step,
+                    uint64_t now_ms, struct diag *diag) {
+  if (step->act == SCHEDULE_BEGIN)
+    return epoch_store_set_slot(r->epochs, s->scope, step->slot_ms, diag);
+  struct rotation_order o = {.scope = s->scope, .grace_ms = s->grace_ms, .has_grace = s->has_grace};
+  enum err e = check_keys(r, s->scope, diag);
+  return e ? e : epoch_store_rotate_slot(r->epochs, s->scope, rotation_grace(r, &o), step->slot_ms, now_ms, diag);
+}
+
+uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t now_ms, unsigned *rotated) {
+  uint64_t next = UINT64_MAX;
+  *rotated = 0;
+  for (uint32_t i = 0; i < r->info->num_schedules; i++) {
+    const struct key_schedule *s = &r->info->schedules[i];
+    struct schedule_step step = schedule_step(epoch_store_slot(r->epochs, s->scope), s->every_ms, now_ms);
+    struct diag diag = {0};
+    const char *name = s->scope.n ? (const char *)s->scope.p : "everything";
+    int len = s->scope.n ? (int)s->scope.n : (int)strlen(name);
+    if (step.act != SCHEDULE_WAIT && act(r, s, &step, now_ms, &diag)) {
+      char why[300];
+      diag_format(&diag, why, sizeof why);
+      log_line(LOG_ERROR, "the scheduled rotation of %.*s is due and failed; it will be tried again: %s", len, name, why);
+      step.next_ms = now_ms + RETRY_MS;
+    } else if (step.act == SCHEDULE_ROTATE) {
+      log_line(LOG_INFO, "rotated %.*s, by schedule", len, name);
+      ++*rotated;
+    }
+    next = step.next_ms < next ? step.next_ms : next;
+  }
+  return next;
+}
