@@ -1,4 +1,5 @@
 #include "cases.h"
+#include "keys.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -184,6 +185,7 @@ const struct bench_case *cases_init(size_t *num) {
   }
   for (int s = 0; s < SCHEME_COUNT; s++)
     add(range_names[s], run_range, 1, s, 0)->bytes = 1000;
+  num_cases += bench_keys(&table[num_cases]);
   *num = num_cases;
   return table;
 }
