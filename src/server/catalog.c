@@ -241,7 +241,7 @@ static enum err licence_key(struct catalog *c, struct key_record *out, const str
   struct key_ask a = x ? exchange_ask(x, st->keyring, r, q, &set) : (struct key_ask){.got = KEY_REFUSED};
   if (a.got == KEY_FLYING)
     exchange_unpin(x, a.slot);
-  enum err e = a.issued ? exchange_label(out, a.issued, q) : ERR_NO_KEY;
+  enum err e = a.issued ? exchange_label(out, a.issued, q) : ERR_STALE; // not yet
   if (!e)
     out->given = NULL;
   issued_drop(a.issued);
@@ -254,6 +254,7 @@ int catalog_licence(struct catalog *c, struct writer *out, const struct route *r
   struct clearkey_request req;
   struct diag diag = {0};
   uint32_t num = 0;
+  bool later = false;
   struct settings *st = settings_get(c);
   int status = CAT_OK;
   enum epoch_status es = epoch_store_status(c->epochs, r->asset, r->epoch, clock_unix_ms(), NULL);
@@ -267,11 +268,13 @@ int catalog_licence(struct catalog *c, struct writer *out, const struct route *r
     status = CAT_BAD_REQUEST;
   for (int i = 0; status == CAT_OK && i < 2; i++) {
     struct key_query q = {.asset = r->asset, .epoch = r->epoch, .scheme = r->scheme, .label = labels[i]};
-    num += !licence_key(c, &keys[num], st, &q);
+    enum err e = licence_key(c, &keys[num], st, &q);
+    num += !e;
+    later |= e == ERR_STALE;
   }
   uint32_t given = status == CAT_OK ? clearkey_answer(out, &req, keys, num) : 0;
   if (status == CAT_OK && !given)
-    status = CAT_NOT_FOUND;
+    status = later ? CAT_UNAVAILABLE : CAT_NOT_FOUND;
   metric_add(&m->licences, given);
   for (uint32_t i = 0; i < num; i++)
     key_record_wipe(&keys[i]);

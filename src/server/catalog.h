@@ -121,5 +121,5 @@ void block_free(struct block *b);
 void catalog_stop(struct catalog *c); // twice is fine, NULL too
 
 // catalog_licence answers a W3C ClearKey licence request (JSON, ROUTE_LICENCE) into `out`: CAT_OK, 400, 403 (not under
-// --insecure-clearkey), 404, 410. It reads no file.
+// --insecure-clearkey), 404, 410, 503 (the key is being fetched). It reads no file.
 int catalog_licence(struct catalog *c, struct writer *out, const struct route *r, struct bytes body, struct obs_worker *m);

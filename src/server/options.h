@@ -73,7 +73,7 @@ struct config_rules {
   X(keys, OPT_PATH, "", 0, 0, true,                                                                                      \
     "Keys file. Without it keys are derived from a secret that is created in `state_dir` at the first start.")           \
   X(max_keys, OPT_COUNT, "20000", 16, 10000000, false,                                                                   \
-    "Answers of key servers kept in memory: one for each asset, epoch and scheme that is played. About 5 KB each.")      \
+    "Answers of key servers kept in memory: one for each asset, epoch and scheme that is played; some kilobytes each.")  \
   X(insecure_clearkey, OPT_BOOL, "false", 0, 0, true,                                                                    \
     "Hand out content keys to anyone who asks (ClearKey licences, HLS `identity` keys). For demos and tests only.")      \
   X(public_url, OPT_TEXT, "", 0, 0, true,                                                                                \

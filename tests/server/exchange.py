@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Keys from key servers over real connections: good answers, bad ones, none: exchange.py SLUICE"""
+import base64
 import collections
+import json
 import pathlib
 import re
 import signal
@@ -272,6 +274,27 @@ def floods(work, ca, cert):
         tap.ok(state["peak"] <= 3, "over no more connections than configured", state["peak"])
 
 
+def licences(work, ca, cert):
+    media = folder(work / "licences", "warm", "cold")
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, "--insecure-clearkey", keys=provider("speke2.1", ks.url(), ca) + DRM) as s:
+        def ask(asset, kid):
+            body = json.dumps({"kids": [base64.urlsafe_b64encode(bytes.fromhex(kid)).decode().rstrip("=")], "type": "temporary"}).encode()
+            return s.get(f"/{asset}/cbcs/1/license", "POST", {"Content-Type": "application/json"}, body)
+
+        kid = boxes.audio(s.get("/warm/cbcs/1/t/init.mp4").body).tenc.kid.hex()
+        r = ask("warm", kid)
+        key = json.loads(r.body)["keys"][0]["k"] if r.status == 200 else r
+        tap.equal(key, base64.urlsafe_b64encode(key_of(kid)).decode().rstrip("="), "a licence holds the delivered key")
+        tap.equal(s.get("/warm/cbcs/1/t/key").body, key_of(kid), "and so does the identity key")
+        first = ask("cold", kid)
+        tap.ok(first.status == 503 and first["retry-after"], "a licence before the media: 503 with Retry-After", first)
+        end = time.monotonic() + 5
+        while time.monotonic() < end and (status := ask("cold", kid).status) == 503:
+            time.sleep(0.02)
+        tap.equal(status, 404, "and then the asset's keys are known: it has none of that KID")
+        tap.equal(s.stop(), 0, "the server ends in order")
+
+
 def outage(work, ca, cert):
     hot, cold = [f"hot{n}" for n in range(6)], [f"cold{n}" for n in range(12)]
     media = folder(work / "outage", *hot, *cold)
@@ -398,7 +421,7 @@ def main():
         authority = Authority(work / "ca")
         cert = authority.issue("server")
         parts = {"round_trips": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert),
-                 "authentication": (authority, cert), "floods": (authority.ca, cert), "outage": (authority.ca, cert), "cpix_files": ()}
+                 "authentication": (authority, cert), "floods": (authority.ca, cert), "licences": (authority.ca, cert), "outage": (authority.ca, cert), "cpix_files": ()}
         for part, more in parts.items():
             if not sys.argv[2:] or part in sys.argv[2:]:
                 globals()[part](work, *more)
