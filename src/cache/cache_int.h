@@ -79,6 +79,8 @@ struct cache {
   uint32_t bucket_mask, ghost_mask;
   struct cache_node *_Atomic *buckets;
   uint32_t *ghosts; // fingerprints of what left probation unused
+  void (*give_up)(void *ctx, unsigned region);
+  void *give_up_ctx;
   struct cache_counts counts; // under the lock
 };
 

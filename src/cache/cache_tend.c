@@ -56,7 +56,14 @@ static void forget(struct cache *c, struct cache_node *n) {
 static bool drop_pages(struct cache *c, struct region *r) {
   if (c->fd >= 0)
     return !fallocate(c->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, r->base - c->memory, (off_t)c->region_len);
+  if (r->give_up && c->give_up)
+    c->give_up(c->give_up_ctx, (unsigned)(r - c->regions));
   return !r->give_up || !madvise(r->base, c->region_len, MADV_DONTNEED);
+}
+
+void cache_on_give_up(struct cache *c, void (*fn)(void *ctx, unsigned region), void *ctx) {
+  c->give_up = fn;
+  c->give_up_ctx = ctx;
 }
 
 static void region_left(struct quiet_item *item) {

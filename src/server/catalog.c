@@ -68,6 +68,7 @@ bool catalog_push(struct catalog *c, enum job_kind kind, const struct route *r, 
     j->wait = rest->wait;
     j->track = rest->track;
     j->entry = rest->entry;
+    j->op = rest->op;
     j->ref = rest->ref;
     j->src_off = rest->src_off;
     j->src_len = rest->src_len;
@@ -220,8 +221,7 @@ int track_source(struct catalog *c, struct protected_track *t, struct bytes *out
   }
   metric_inc(&m->cache_misses);
   track_hold(t);
-  if (catalog_push(c, JOB_FILL, NULL, (struct bytes){0},
-               &(struct job){.wait = w, .track = t, .ref = ref, .src_off = src.off, .src_len = (uint32_t)src.len}))
+  if (catalog_fill(c, &(struct job){.wait = w, .track = t, .ref = ref, .src_off = src.off, .src_len = (uint32_t)src.len}))
     return CAT_WAIT;
   cache_fill_done(c->cache, &ref, false);
   track_drop(c, t);

@@ -157,74 +157,16 @@ static void do_entry(struct catalog *c, const struct job *j) {
     make_entry(c, e);
 }
 
-static int read_status(struct catalog *c, const struct job *j, enum err e) {
-  if (!e)
-    return CAT_OK;
-  metric_add_shared(e == ERR_STALE ? &c->metrics->err_source_changed : &c->metrics->err_source_io, 1);
-  log_line(LOG_WARN, "%s: %s", j->track->source->path,
-           e == ERR_STALE ? "changed while it was served; it will be opened anew" : "cannot be read");
-  return e == ERR_STALE ? CAT_UNAVAILABLE : CAT_FAILED;
-}
-
 static uint64_t now_ns(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void wake_keeper(struct catalog *c) {
+void catalog_wake_keeper(struct catalog *c) {
   pthread_mutex_lock(&c->keeper_lock);
   pthread_cond_signal(&c->keeper_wake);
   pthread_mutex_unlock(&c->keeper_lock);
-}
-
-static void do_fill(struct catalog *c, const struct job *j) {
-  uint64_t start = now_ns();
-  enum err e = source_read(j->track->source, j->src_off, j->ref.data, j->src_len);
-  struct cache_ref ref = j->ref;
-  j->wait->status = read_status(c, j, e);
-  j->wait->block = NULL;
-  cache_fill_done(c->cache, &ref, !e);
-  if (!e) {
-    metric_add_shared(&c->metrics->cache_fills, 1);
-    metric_add_shared(&c->metrics->cache_fill_bytes, j->src_len);
-    histogram_add_shared(&c->metrics->fill, now_ns() - start);
-  }
-  track_drop(c, j->track);
-  j->wait->wake(j->wait);
-}
-
-struct own_block {
-  struct block pub;
-  struct catalog *catalog;
-};
-
-void block_free(struct block *b) {
-  if (!b)
-    return;
-  struct own_block *o = (struct own_block *)(void *)b;
-  atomic_fetch_sub_explicit(&o->catalog->bypass_bytes, b->n, memory_order_relaxed);
-  free(o);
-}
-
-static void do_bypass(struct catalog *c, const struct job *j) {
-  struct own_block *o = malloc(sizeof *o + j->src_len);
-  j->wait->block = NULL;
-  j->wait->status = CAT_UNAVAILABLE;
-  if (o) {
-    uint8_t *bytes = (uint8_t *)(o + 1);
-    *o = (struct own_block){{bytes, j->src_len, j->src_off}, c};
-    enum err e = source_read(j->track->source, j->src_off, bytes, j->src_len);
-    j->wait->status = read_status(c, j, e);
-    if (e)
-      block_free(&o->pub);
-    else
-      j->wait->block = &o->pub;
-  } else {
-    atomic_fetch_sub_explicit(&c->bypass_bytes, j->src_len, memory_order_relaxed);
-  }
-  track_drop(c, j->track);
-  j->wait->wake(j->wait);
 }
 
 void *catalog_help(void *arg) {
@@ -252,9 +194,10 @@ void *catalog_help(void *arg) {
     case JOB_KEYS: make_entry(c, j->entry); break;
     case JOB_FILL: do_fill(c, j); break;
     case JOB_BYPASS: do_bypass(c, j); break;
+    case JOB_OPEN: do_open(c, j); break;
     }
     if (cache_wants_tending(c->cache) || (c->hot && cache_wants_tending(c->hot)))
-      wake_keeper(c);
+      catalog_wake_keeper(c);
   }
 }
 

@@ -5,6 +5,7 @@
 #include "server/catalog.h"
 #include "server/exchange.h"
 #include "server/keyring.h"
+#include "server/reader.h"
 #include "server/rotation.h"
 #include "server/source.h"
 
@@ -59,13 +60,14 @@ struct entry {
   char key[];
 };
 
-enum job_kind { JOB_ENTRY, JOB_KEYS, JOB_FILL, JOB_BYPASS };
+enum job_kind { JOB_ENTRY, JOB_KEYS, JOB_FILL, JOB_BYPASS, JOB_OPEN };
 
 struct job {
   enum job_kind kind;
   struct cat_wait *wait; // NULL: a refresh that nobody waits for
   struct protected_track *track;
   struct entry *entry; // JOB_KEYS: its keys have come, or will not
+  struct read_op *op;  // JOB_OPEN
   struct cache_ref ref;
   uint64_t src_off;
   uint32_t src_len;
@@ -104,6 +106,8 @@ struct catalog {
   bool warned_unlocked;
   struct full_track *free_tracks;
   _Atomic uint64_t bypass_bytes;
+  struct reader *reader; // NULL: helper threads read
+  struct fill *fills, *free_fills; // free: under queue_lock
   // jobs
   pthread_mutex_t queue_lock;
   pthread_cond_t queue_wake;
@@ -153,6 +157,15 @@ void route_rebase(struct route *r, const struct route *from, const char *key);
 // that have ended. The keeper's.
 void hot_flush(struct catalog *c, struct protected_track *t);
 void hot_keep(struct catalog *c);
+
+// catalog_fill reads a cache's block (track with a hold, ref, src_off, src_len) and wakes job->wait; false: too much queued.
+// do_fill, do_bypass and do_open are helper threads' jobs. catalog_start_reader: where io_uring can be had.
+bool catalog_fill(struct catalog *c, const struct job *j);
+void do_fill(struct catalog *c, const struct job *j);
+void do_bypass(struct catalog *c, const struct job *j);
+void do_open(struct catalog *c, const struct job *j);
+void catalog_start_reader(struct catalog *c);
+void catalog_wake_keeper(struct catalog *c);
 
 void *catalog_help(void *catalog); // a helper thread
 void *catalog_keep(void *catalog); // the keeper

@@ -218,6 +218,8 @@ static bool open_folders(struct catalog *c, const struct config *config, struct 
 }
 
 static bool start_threads(struct catalog *c, const struct config *config, struct config_error *error) {
+  if (config->io != IO_EPOLL)
+    catalog_start_reader(c);
   for (unsigned i = 0; i < config->helper_threads; i++) {
     if (pthread_create(&c->helpers[i], NULL, catalog_help, c))
       return config_fail(error, "cannot start helper threads: %s", strerror(errno));
@@ -302,6 +304,7 @@ void catalog_stop(struct catalog *c) {
   pthread_mutex_unlock(&c->queue_lock);
   for (unsigned i = 0; i < c->num_helpers; i++)
     pthread_join(c->helpers[i], NULL);
+  reader_stop(c->reader); // after the helpers: what they opened for it is read
   if (!c->keeper_runs)
     return;
   pthread_mutex_lock(&c->keeper_lock);
@@ -328,6 +331,9 @@ void catalog_free(struct catalog *c) {
   if (c->first)
     settings_put(c->first);
   exchange_free(atomic_load(&c->exchange));
+  reader_free(c->reader);
+  c->reader = NULL;
+  free(c->fills);
   sources_free(c->sources);
   cache_free(c->cache);
   cache_free(c->hot);

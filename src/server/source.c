@@ -213,17 +213,40 @@ enum err sources_get(struct sources *ss, struct source **out, enum source_from *
   return ERR_OK;
 }
 
-static bool is_state(int fd, const struct source_part *p) {
+uint32_t source_part_of(const struct source *s, uint64_t off) {
+  uint32_t lo = 0, hi = s->num_parts - 1;
+  while (lo < hi) {
+    uint32_t mid = lo + (hi - lo) / 2;
+    if (s->part_ends[mid] <= off)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  return lo;
+}
+
+int source_part_open(const struct source *s, uint32_t part) {
+  return media_open_at((struct media_path){s->root_fd, s->parts[part].path}, O_RDONLY | O_NONBLOCK);
+}
+
+bool source_part_same(const struct source *s, uint32_t part, int fd) {
+  const struct source_part *p = &s->parts[part];
   struct stat st;
   return !fstat(fd, &st) && S_ISREG(st.st_mode) && (uint64_t)st.st_size == p->size &&
          (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec == p->mtime_ns;
 }
 
-static enum err read_part(struct source *s, const struct source_part *p, uint64_t off, uint8_t *out, size_t n) {
-  int fd = media_open_at((struct media_path){s->root_fd, p->path}, O_RDONLY | O_NONBLOCK);
+void source_part_span(const struct source *s, uint32_t part, uint64_t off, uint64_t n, uint64_t *file_off, uint64_t *len) {
+  uint64_t left = s->part_ends[part] - off;
+  *file_off = off - (part ? s->part_ends[part - 1] : 0);
+  *len = n < left ? n : left;
+}
+
+static enum err read_part(struct source *s, uint32_t part, uint64_t off, uint8_t *out, size_t n) {
+  int fd = source_part_open(s, part);
   if (fd < 0)
     return errno == ENOENT || errno == ENOTDIR ? ERR_STALE : ERR_IO;
-  enum err e = is_state(fd, p) ? ERR_OK : ERR_STALE;
+  enum err e = source_part_same(s, part, fd) ? ERR_OK : ERR_STALE;
   while (n && !e) {
     ssize_t got = pread(fd, out, n, (off_t)off);
     if (got < 0 && errno == EINTR)
@@ -236,7 +259,7 @@ static enum err read_part(struct source *s, const struct source_part *p, uint64_
     off += (uint64_t)got;
     n -= (size_t)got;
   }
-  if (!e && !is_state(fd, p))
+  if (!e && !source_part_same(s, part, fd))
     e = ERR_STALE;
   close(fd);
   return e;
@@ -244,21 +267,13 @@ static enum err read_part(struct source *s, const struct source_part *p, uint64_
 
 enum err source_read(struct source *s, uint64_t off, void *buf, size_t n) {
   uint8_t *out = buf;
-  uint32_t lo = 0, hi = s->num_parts - 1;
-  while (lo < hi) {
-    uint32_t mid = lo + (hi - lo) / 2;
-    if (s->part_ends[mid] <= off)
-      lo = mid + 1;
-    else
-      hi = mid;
-  }
   enum err e = atomic_load_explicit(&s->changed, memory_order_relaxed) ? ERR_STALE : ERR_OK;
-  for (; n && !e; lo++) {
-    if (lo == s->num_parts)
+  for (uint32_t part = source_part_of(s, off); n && !e; part++) {
+    uint64_t file_off, take;
+    if (part == s->num_parts)
       return ERR_STALE;
-    uint64_t start = lo ? s->part_ends[lo - 1] : 0;
-    size_t left = (size_t)(s->part_ends[lo] - off), take = n < left ? n : left;
-    e = read_part(s, &s->parts[lo], off - start, out, take);
+    source_part_span(s, part, off, n, &file_off, &take);
+    e = read_part(s, part, file_off, out, take);
     out += take;
     off += take;
     n -= take;

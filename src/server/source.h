@@ -51,5 +51,13 @@ void source_put(struct sources *ss, struct source *s);
 // state that was indexed; if not, marks the source changed. Errors: ERR_STALE, ERR_IO, ERR_NOT_FOUND.
 MUST_USE enum err source_read(struct source *s, uint64_t off, void *buf, size_t n);
 
+// The same by steps, for who reads by itself. source_part_of: the part that holds source address `off`. source_part_open: a
+// descriptor, -1 and errno. source_part_same: whether the file is in the state that was indexed. source_part_span: what of
+// [off, off + n) lies in the part, as an offset in its file and a length.
+uint32_t source_part_of(const struct source *s, uint64_t off);
+int source_part_open(const struct source *s, uint32_t part);
+bool source_part_same(const struct source *s, uint32_t part, int fd);
+void source_part_span(const struct source *s, uint32_t part, uint64_t off, uint64_t n, uint64_t *file_off, uint64_t *len);
+
 // sources_usage gives how many sources are open and the bytes they hold.
 void sources_usage(struct sources *ss, uint64_t *num, uint64_t *bytes);

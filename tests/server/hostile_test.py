@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """What an operator's accident or a hostile client must not do: hostile_test.py SLUICE"""
+import os
 import pathlib
+import random
 import signal
 import socket
 import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -102,6 +105,79 @@ def tickets_and_authorities(tap, binary, work, media):
         tap.ok(isinstance(got, str), "the ticket from before is no certificate", got)
 
 
+def other_samples(data):
+    """The file with every byte of its samples changed."""
+    out, at = bytearray(data), 0
+    while at < len(out):
+        n = int.from_bytes(out[at:at + 4], "big")
+        if out[at + 4:at + 8] == b"mdat":
+            out[at + 8:at + n] = bytes(b ^ 0x55 for b in out[at + 8:at + n])
+        at += n
+    return bytes(out)
+
+
+def media_under_fire(tap, binary, work, io):
+    """While it is read, a file is replaced, cut short, taken away and put back: what is answered whole is one state of it."""
+    media = work / f"fire-{io}"
+    (media / "a").mkdir(parents=True)
+    file, states = media / "a" / "t.mp4", [synth.plain(400)[0], other_samples(synth.plain(390)[0])]
+    path, want = "/a/clear/1/t.mp4", []
+    for state in states:
+        file.write_bytes(state)
+        with Server(binary, media, "--clear", "--write-sidecars=false", "--segment-target", "0") as server:
+            want.append(server.get(path).body)
+    file.write_bytes(states[0])
+    bad, seen, end = [], [0, 0, 0], time.monotonic() + 3
+
+    def read(server, seed):
+        r = random.Random(seed)
+        while time.monotonic() < end:
+            first = r.randrange(len(want[0]) - 5000)
+            headers = {"Range": f"bytes={first}-{first + 4999}"} if r.random() < 0.5 else {}
+            try:
+                got = server.get(path, headers=headers)
+            except (EOFError, OSError):
+                seen[2] += 1  # cut off: the client sees it
+                continue
+            if got.status in (200, 206):
+                of = [w[first:first + 5000] if headers else w for w in want]
+                which = of.index(got.body) if got.body in of else -1
+                if which < 0:
+                    bad.append(f"{got.status} {headers} {len(got.body)} bytes of no state")
+                seen[which] += 1
+            elif got.status not in (404, 416, 500, 503):
+                bad.append(f"{got.status}")
+
+    def disturb():
+        r = random.Random(5)
+        while time.monotonic() < end:
+            what = r.randrange(4)
+            if what == 0:
+                os.truncate(file, r.randrange(len(states[0]) // 2))
+            elif what == 1:
+                file.unlink()
+            elif what == 2:
+                file.write_bytes(states[1])  # in place: other bytes under the same descriptor
+            time.sleep(r.random() * 0.03)
+            fresh = file.with_suffix(".new")
+            fresh.write_bytes(states[what % 2])
+            fresh.rename(file)
+            time.sleep(r.random() * 0.1)
+
+    with Server(binary, media, "--clear", "--write-sidecars=false", "--io", io, "--revalidate", "10ms", "--negative-ttl", "0", "--cache-size", "4M",
+                "--cache-encrypted", "off", "--segment-target", "0") as server:
+        threads = [threading.Thread(target=read, args=(server, n)) for n in range(4)] + [threading.Thread(target=disturb)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        tap.ok(not bad, f"{io}: whole answers are of one state ({seen[0]} and {seen[1]} of them, {seen[2]} cut off)", "\n".join(bad[:5]))
+        tap.ok(seen[0] and seen[1], f"{io}: both states were seen", seen)
+        time.sleep(0.3)
+        tap.ok(server.get(path).body in want, f"{io}: and it goes on serving")
+        tap.equal(server.stop(), 0, f"{io}: and ends in good order")
+
+
 def main():
     tap = Tap()
     with tempfile.TemporaryDirectory(prefix="sluice-hostile-") as work:
@@ -113,6 +189,8 @@ def main():
             rotation_by_a_page(tap, server)
             slow_operator(tap, server)
         sidecar_cut(tap, sys.argv[1], media)
+        for io in ("auto", "epoll"):
+            media_under_fire(tap, sys.argv[1], pathlib.Path(work), io)
         tickets_and_authorities(tap, sys.argv[1], pathlib.Path(work), media)
     tap.end()
 
