@@ -1,5 +1,6 @@
-// Plays what a running sluice serves, in real browsers: node play.mjs ORIGIN NO_IDENTITY ASSET OPUS_ASSET chromium|firefox
-// NO_IDENTITY: another origin, whose HLS playlists name no identity key.
+// Plays what a running sluice serves, in real browsers: node play.mjs ORIGIN NO_IDENTITY KEY_SERVER ASSET OPUS_ASSET chromium|firefox
+// NO_IDENTITY: another origin, whose HLS playlists name no identity key. KEY_SERVER: one whose keys come from a key server, with
+// every system signalled side by side.
 // One TAP case per manifest; the browsers' programs come from Debian, the players from npm.
 import { createServer } from 'node:http';
 import { readFile, mkdtemp, rm } from 'node:fs/promises';
@@ -10,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const modules = path.join(here, '../npm/node_modules');
-const [origin, noIdentity, asset, opusAsset, which] = process.argv.slice(2);
+const [origin, noIdentity, keyServer, asset, opusAsset, which] = process.argv.slice(2);
 const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required'];
 const PREFS = {
@@ -117,6 +118,9 @@ const CHROMIUM = [
   ['hls.js HLS cenc', job('hls', 'hls', 'cenc')],
   ['dash.js DASH cenc', job('dash', 'dash', 'cenc')],
   ['dash.js DASH cbcs', job('dash', 'dash', 'cbcs')],
+  ['a key server\'s key and all systems, DASH cenc', job('shaka', 'dash', 'cenc', { origin: keyServer })],
+  ['a key server\'s key and all systems, DASH cbcs', job('shaka', 'dash', 'cbcs', { origin: keyServer })],
+  ['a key server\'s key and all systems, HLS cbcs', job('shaka', 'hls', 'cbcs', { origin: keyServer })],
 ];
 const BAD = [
   ['wrong key, DASH cenc', job('shaka', 'dash', 'cenc', { spoil: 'wrong', timeout: 12 })],
