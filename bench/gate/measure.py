@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import media
+import synthetic
 from trees import Refused
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serve"))
@@ -142,7 +142,7 @@ class Core(Group):
     TURNS, REPETITIONS, MIN_SECONDS = 2, 5, 0.005
 
     def __init__(self, sides, quick):
-        rows = [Row(name, what, 0.015, "ns", quick) for name, what, quick in (
+        rows = [Row(name, what, 0.02, "ns", quick) for name, what, quick in (
             ("index a track", "index_build/128k_30min", True), ("open an index", "index_open/128k_30min", True),
             ("plan", "plan_init/128k_30min", True), ("tag", "plan_tag/128k_30min", False),
             ("render clear 32K", "render/clear/32K/hot", False), ("render cbcs 32K", "render/cbcs/32K/hot", True),
@@ -171,7 +171,7 @@ class Serve(Group):
         rows += [Row("spike p99", "p99", 0.25, "us"), Row("spike p50", "p50", 0.15, "us", False)]
         super().__init__(rows, quick)
         self.work = Path(work)
-        self.segments = media.make(self.work / "media")
+        self.segments = synthetic.make(self.work / "media")
         self.load = sides["head"].program("sluice")  # one generator for all sides
         self.spike = self.work / "spike.yaml"
         self.spike.write_text(f"name: spike\nmode: rate\nrate: {self.SPIKE_RATE}\nseconds: {self.SPIKE_SECONDS}\nconnections: 256\n"

@@ -8,6 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = ("base", "head", "same")
 PROGRAMS = {"sluice": "src/cli/sluice", "core": "bench/core/core", "kernels": "bench/kernels/kernels", "count": "bench/gate/count"}
+# A longer function shifts all that follow, which alone makes loops 1 or 2 % faster or slower: keep functions on cache lines.
+ALIGNED = ("-Dc_args=-falign-functions=64", "-Dcpp_args=-falign-functions=64")
 LIBRARIES = ("bench/kernels/libpeer_boringssl.so",)
 
 
@@ -79,7 +81,7 @@ class Trees:
         self.added.append(tree)
         env = dict(os.environ, CC="ccache gcc", CXX="ccache g++", CCACHE_BASEDIR=str(tree), CCACHE_NOHASHDIR="1")
         self._run(side, ["tools/boringssl"], tree, env)
-        self._run(side, ["meson", "setup", "build", "--buildtype=release"], tree, env)
+        self._run(side, ["meson", "setup", "build", "--buildtype=release", *ALIGNED], tree, env)
         known = subprocess.run(["ninja", "-C", "build", "-t", "targets", "all"], cwd=tree, capture_output=True, text=True).stdout
         known = {line.rsplit(":", 1)[0] for line in known.splitlines()}
         if PROGRAMS["sluice"] not in known:

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""The measured parts of docs/benchmarks.md, and tools/perf's reading of stacks. TAP; measures nothing."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "bench" / "perf"))
+import stacks  # noqa: E402
+
+results = []
+
+
+def check(name, ok, detail=""):
+    results.append(bool(ok))
+    print(f"{'ok' if ok else 'not ok'} {len(results)} - {name}" + ("" if ok else f"\n  # {detail}"))
+
+
+# ---- bench/page
+CLAIM = dict(name="promise one", value=1.5, bound=2.0, unit="x", holds=True, peer="cp")
+DOCS = {
+    "kernels": dict(benchmarks=[dict(name=f"cbc/A/vaes512/iterations:1/repeats:3/manual_time{s}", run_name="cbc/A/vaes512/iterations:1/repeats:3/manual_time",
+                                     run_type=t, **{"GB/s": g, "cycles/byte": 0.25}) for s, t, g in (("", "iteration", 7.0), ("", "iteration", 9.0),
+                                                                                                      ("", "iteration", 8.25), ("_mean", "aggregate", 99.0))],
+                    claims=[CLAIM]),
+    "core": dict(benchmarks=[dict(name="encrypt/cp", run_type="iteration", cpu_time=2e7), dict(name="encrypt/sluice cbcs", run_type="iteration", cpu_time=3e7),
+                             dict(name="render/cbcs/32K/hot", run_type="iteration", cpu_time=4000, bytes_per_second=7.5e9),
+                             dict(name="plan_init/128k_30min", run_type="iteration", cpu_time=10000, per_item=1.1e-8)],
+                 claims=[dict(CLAIM, name="promise two", holds=False)]),
+    "serve": dict(benchmarks=[dict(name="serve/sluice/cbcs/fresh/32K/bbr/64", run_type="aggregate", aggregate_name="median", cpu_time=12.5, cpu_s_per_gb=0.345,
+                                   req_per_s=40000.0, p50_us=500, p99_us=900, ratio=1.23)], claims=[]),
+    "load": dict(benchmarks=[dict(name="load/rate", run_type="iteration", cpu_time=1, client_us_per_request=13.25)]),
+}
+
+
+def page_of(text, *pairs):
+    with tempfile.TemporaryDirectory() as tmp:
+        page = Path(tmp) / "page.md"
+        page.write_text(text)
+        for suite in DOCS:
+            (Path(tmp) / f"{suite}.json").write_text(json.dumps(DOCS[suite]))
+        r = subprocess.run([sys.executable, str(ROOT / "bench/page"), str(page), *[p.format(tmp=tmp) for p in pairs]], capture_output=True, text=True)
+        return r.returncode, page.read_text(), r.stderr
+
+
+BEFORE = "# Title\n\nby hand 1\n\n" + "".join(f"<!-- measured: {s} -->\nold {s}\n<!-- end of {s} -->\nafter {s}\n\n" for s in DOCS)
+code, page, err = page_of(BEFORE, *[f"{s}={{tmp}}/{s}.json" for s in DOCS])
+check("all four suites are written", code == 0 and not any(f"old {s}" in page for s in DOCS), err)
+check("what people wrote stays", page.startswith("# Title\n\nby hand 1\n") and all(f"<!-- end of {s} -->\nafter {s}\n" in page for s in DOCS), page)
+check("kernels: the median of the repetitions, aggregates left out", "| vaes512 | 8.25 (0.2500) |" in page, page)
+check("core: ratio to cp, GB/s, time a call", "| sluice cbcs | 0.030 | 1.50 |" in page and "| cbcs 32K | 7.5 |" in page and "10.00 us | 11.0 ns" in page, page)
+check("serve: a row with its ratio", "| sluice/cbcs/fresh/32K/bbr/64 | 0.345 | 1.23 | 12.5 | 40000 | 500 | 900 |" in page, page)
+check("load: the figures that its rows have", "client us per request" in page and "13.25" in page, page)
+check("promises say whether they hold", "| promise one | cp | 1.5 x | 2 | yes |" in page and "| promise two | cp | 1.5 x | 2 | **no** |" in page, page)
+code, page, err = page_of(BEFORE, "serve={tmp}/serve.json")
+check("a suite that did not run keeps its tables", code == 0 and "old kernels" in page and "old serve" not in page, page)
+code, page, err = page_of("# nothing marked\n", "serve={tmp}/serve.json")
+check("a page without the place is refused and left alone", code != 0 and page == "# nothing marked\n" and "measured: serve" in err, err)
+real = (ROOT / "docs/benchmarks.md").read_text()
+check("docs/benchmarks.md has a place for each", all(real.count(f"<!-- measured: {s} -->") == 1 and real.count(f"<!-- end of {s} -->") == 1 for s in DOCS))
+
+# ---- stacks
+TEXT = """sluice  123/124  [000] 1.000: 500000 cpu-clock:
+\t    55d0 vaes512_cbc+0x1f (/x/sluice)
+\t    55d1 plan_render (/x/sluice)
+\t    55d2 pump.part.0 (/x/sluice)
+
+sluice  123/124  [000] 1.001: 500000 cpu-clock:
+\tffffffff81 copy_from_iter+0x10 ([kernel.kallsyms])
+\tffffffff82 tcp_sendmsg ([kernel.kallsyms])
+\t    55d2 pump.part.0 (/x/sluice)
+
+"""
+found = stacks.parse(TEXT)
+check("stacks: two samples, innermost first, offsets cut off", [s[0][0] for s in found] == ["vaes512_cbc", "copy_from_iter"] and len(found[0]) == 3, found)
+
+
+class Program:  # stands for debug information
+    name = "sluice"
+    place = staticmethod({0x55d0: "simd", 0x55d2: "server"}.get)
+
+
+text = stacks.summary(found, Program)
+places, itself, total = text.split("\n\n")
+check("summary: by layer", "50.0 %  simd" in places and "50.0 %  kernel" in places and "server" not in places, places)
+check("summary: with what they call, and where they belong", "100.0 %  pump.part.0  (server)" in total, total)
+
+check("the event is the one that was counted", stacks.event(TEXT) == "cpu-clock", stacks.event(TEXT))
+check("what the flame graph is drawn from reads the same and names no path", [[f[0] for f in s] for s in stacks.parse(stacks.plain(found))]
+      == [[f[0] for f in s] for s in found] and "/x/" not in stacks.plain(found))
+here = stacks.Program(Path(sys.argv[1])) if len(sys.argv) > 1 else None
+if here and here.starts and "mp4" in here.layers:
+    at = {layer: here.starts[here.layers.index(layer)] for layer in set(here.layers) if layer}
+    check("debug information names the layers", {"mp4", "server", "net"} <= set(at) and all(here.place(a) == layer for layer, a in at.items()), set(at))
+else:
+    check("debug information names the layers # SKIP the program given has none", True)
+
+# ---- tools/perf where it cannot work
+
+
+def perf(*args, fake):
+    with tempfile.TemporaryDirectory() as tmp:
+        program = Path(tmp) / "perf"
+        program.write_text(fake)
+        program.chmod(0o755)
+        r = subprocess.run([sys.executable, str(ROOT / "bench/perf/run"), *args, "--build", tmp, "--flamegraph", "none", "--out", f"{tmp}/out"],
+                           capture_output=True, text=True, env=dict(os.environ, PATH=f"{tmp}:{os.environ['PATH']}"))
+        return r.returncode, r.stderr
+
+
+code, err = perf("core", fake="#!/bin/sh\necho 'Access to performance monitoring is limited' >&2\nexit 255\n")
+check("not permitted: says what to do, with perf's words", code == 1 and "perf_event_paranoid" in err and "monitoring is limited" in err, err)
+code, err = perf("no-such-thing", fake="#!/bin/sh\nexit 0\n")
+check("an unknown scenario: 2, with those that there are", code == 2 and "release-day" in err, err)
+code, err = perf("serve:cbcs/9K", fake="#!/bin/sh\nexit 0\n")
+check("an unknown shape is refused", code != 0 and "serve:cenc/189K" in err, err)
+print(f"1..{len(results)}")
+sys.exit(not all(results))
