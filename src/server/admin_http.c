@@ -2,6 +2,7 @@
 #include "net/http.h"
 #include "obs/log.h"
 #include "server/admin.h"
+#include "server/crash.h"
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
@@ -138,6 +139,7 @@ static void serve(struct admin *a, int fd) {
 
 static void *admin_main(void *arg) {
   struct admin *a = arg;
+  crash_thread();
   for (;;) {
     int r = poll(a->fds, a->num + 1, -1);
     if (r < 0 && errno != EINTR)

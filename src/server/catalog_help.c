@@ -6,6 +6,7 @@
 #include "obs/log.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
+#include "server/crash.h"
 
 enum {
   KEEPER_BUSY_MS = 2,
@@ -171,6 +172,7 @@ void catalog_wake_keeper(struct catalog *c) {
 
 void *catalog_help(void *arg) {
   struct catalog *c = arg;
+  crash_thread();
   struct job *j = malloc(sizeof *j);
   if (!j)
     return NULL;
@@ -271,6 +273,7 @@ static bool keep_house(struct catalog *c) {
 
 void *catalog_keep(void *arg) {
   struct catalog *c = arg;
+  crash_thread();
   pthread_mutex_lock(&c->keeper_lock);
   while (!c->keeper_stop) {
     pthread_mutex_unlock(&c->keeper_lock);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "obs/log.h"
+#include "server/crash.h"
 
 enum { QUEUE_MAX = 8192, GUARD_KEYS = 1 << 17, GUARD_MEMORY = 128 << 20, TIDY_MS = 1000, MAX_DOUBLINGS = 16 };
 
@@ -233,6 +234,7 @@ static void end_all(struct exchange *x) {
 
 static void *run(void *arg) {
   struct exchange *x = arg;
+  crash_thread();
   for (bool stopping = false, well = true; well;) {
     for (struct upstream *up = upstreams_of(x, &stopping); up; up = up->next)
       give_work(up);

@@ -16,6 +16,7 @@
 #include "server/admin_http.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
+#include "server/crash.h"
 #include "server/sandbox.h"
 #include "server/worker.h"
 
@@ -228,6 +229,8 @@ int server_run(struct config *config, const char *file, const struct config_flag
     return 1;
   }
   memset((void *)s, 0, sizeof *s);
+  crash_install();
+  crash_thread();
   clock_gettime(CLOCK_MONOTONIC, &t);
   s->started_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
   s->ops = ops;

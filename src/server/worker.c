@@ -1,6 +1,7 @@
 #include "server/worker.h"
 #include "obs/log.h"
 #include "server/conn.h"
+#include "server/crash.h"
 #include <errno.h>
 #include <netdb.h>
 #include <sched.h>
@@ -110,6 +111,7 @@ static void pin(const struct worker *w) {
 static void *worker_main(void *arg) {
   struct worker *w = arg;
   struct quiet *q = &w->s->quiet;
+  crash_thread();
   pin(w);
   read_clocks(w);
   timers_init(&w->timers, w->now_ms);
