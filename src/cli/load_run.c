@@ -151,13 +151,9 @@ struct load_outcome load_run_all(struct load_run *proto, struct load_stats *stat
   if (isatty(STDERR_FILENO))
     fprintf(stderr, "\r\033[K");
   uint64_t grown = 0, peak_active = 0;
-  for (unsigned i = 0; i < num; i++)
+  for (unsigned i = 0; i < num; i++) {
     grown += stats[i].grown_bytes;
-  for (uint32_t t = 0; t < LOAD_MAX_SECONDS; t++) {
-    uint64_t at_once = 0;
-    for (unsigned i = 0; i < num; i++)
-      at_once += stats[i].second[t].active;
-    peak_active = at_once > peak_active ? at_once : peak_active;
+    peak_active += stats[i].peak_active;
   }
   out.bytes_per_listener = peak_active ? (double)grown / (double)peak_active : 0;
   return out;

@@ -59,7 +59,7 @@ static int spike(struct load_run *run, struct load_stats *stats, struct load_sta
   out->spike_rate = base->search.spike * out->rate;
   out->spike_at_s = base->seconds;
   out->spike_s = base->search.spike_s;
-  double after_s = fmax(5, 4 * base->search.spike * base->search.spike_s);
+  double after_s = fmax(base->seconds, 4 * base->search.spike * base->search.spike_s);
   sc.mode = LOAD_RATE;
   sc.pieces[0] = (struct rate_piece){out->spike_at_s, out->base_rate, out->base_rate};
   sc.pieces[1] = (struct rate_piece){out->spike_s, out->spike_rate, out->spike_rate};
@@ -83,7 +83,7 @@ int load_search(struct load_run *run, struct load_stats *stats, struct load_stat
     status = probe(run, stats, sum, sc, a, out->num_probes, p);
     capacity_observe(&model, p->rate, p->passed);
     passed += p->passed;
-    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL); // what the last probe left behind must not count in the next
+    nanosleep(&(struct timespec){.tv_nsec = (long)(fmin(0.3, sc->seconds / 10) * 1e9)}, NULL); // what the last probe left behind must not count in the next
   }
   struct capacity_estimate e = capacity_estimate(&model);
   out->rate = e.rate;

@@ -107,10 +107,6 @@ static enum err set_up(struct engine *e, struct diag *diag) {
   e->log = run->log_fd >= 0 ? malloc(ENGINE_LOG) : NULL;
   if (!e->sessions || !e->heap || !e->lists || !client_world_ready(&e->clients) || (run->log_fd >= 0 && !e->log))
     return diag_set(diag, ERR_NO_MEMORY, 0, NULL);
-  for (uint32_t i = e->num_sessions; i-- > 0;) {
-    e->sessions[i].next_free = e->free;
-    e->free = &e->sessions[i];
-  }
   // What the run needs whatever its size is touched now, so that what listeners add can be told apart.
   memset(e->st, 0, sizeof *e->st);
   e->st->base_bytes = resident();

@@ -120,7 +120,7 @@ static void end_session(struct session *s, double now_s) {
   s->body = s->whole = NULL;
   st->rebuffer_s += s->l.rebuffer_s;
   st->played_s += s->l.played_s;
-  st->sessions_unheard += s->l.startup_s < 0;
+  st->sessions_unheard += s->l.startup_s < 0 && !s->l.slow;
   s->in_use = s->waiting = false;
   e->num_active--;
   atomic_fetch_sub_explicit(&st->active, 1, memory_order_relaxed);
@@ -151,9 +151,9 @@ static bool verified(struct session *s, const struct client_response *r, const c
       right = !s->whole || verify_range(path, body, bytes_of(s->whole->p, s->whole->n), s->next.range_from, what, sizeof what);
     else if (s->next.step == STEP_INIT)
       right = (s->init = verify_init(e->run->verifier, &v, what, sizeof what)) != NULL;
-    else if (s->next.step == STEP_SEGMENT && s->init)
+    else if (s->next.step == STEP_SEGMENT && s->init) // behind a wrong init segment there is nothing to decrypt by
       right = verify_segment(e->run->verifier, &v, what, sizeof what);
-    e->st->verified += s->next.step == STEP_SEGMENT;
+    e->st->verified += s->next.range ? s->whole != NULL : s->next.step == STEP_SEGMENT && s->init;
   }
   e->st->wrong += !right;
   if (!right && !e->st->first_wrong[0])
@@ -246,22 +246,25 @@ static void on_done(struct client *c, const struct client_response *r) {
 
 // ---- sessions
 
-static void begin_session(struct engine *e, uint64_t id, double at_s) {
-  struct session *s = e->free;
-  e->st->sessions++;
-  // A place whose old connection is still closing is skipped; there is one soon.
-  struct session **from = &e->free;
-  while (s && s->e && !client_idle(&s->c)) {
-    from = &s->next_free;
-    s = s->next_free;
+// A place that nobody has: one that was left, unless its old connection is still closing, or the next new one.
+static struct session *take_place(struct engine *e) {
+  for (struct session **from = &e->free; *from; from = &(*from)->next_free) {
+    struct session *s = *from;
+    if (client_idle(&s->c)) {
+      *from = s->next_free;
+      return s;
+    }
   }
+  return e->num_used < e->num_sessions ? &e->sessions[e->num_used++] : NULL;
+}
+
+static void begin_session(struct engine *e, uint64_t id, double at_s) {
+  struct session *s = take_place(e);
+  e->st->sessions++;
   if (!s) {
     e->st->sessions_lost++;
     return;
   }
-  *from = s->next_free;
-  uint32_t place = (uint32_t)(s - e->sessions);
-  e->num_used = place >= e->num_used ? place + 1 : e->num_used;
   char *etag = s->etag;
   if (etag)
     etag[0] = 0;
@@ -300,8 +303,9 @@ static void time_out(struct session *s, double now_s) {
 static void sweep(struct engine *e, double now_s) {
   if (now_s < e->sweep_s + 0.01 || !e->num_used)
     return;
+  double share = (now_s - e->sweep_s) / 0.5;
   e->sweep_s = now_s;
-  for (uint32_t n = e->num_used / 50 + 1; n; n--) {
+  for (uint32_t n = share < 1 ? (uint32_t)(e->num_used * share) + 1 : e->num_used; n; n--) {
     struct session *s = &e->sessions[e->swept++ % e->num_used];
     if (s->in_use && s->waiting && !s->l.slow && now_s - s->sent_s > e->run->sc->timeout_s)
       time_out(s, now_s);

@@ -1,6 +1,5 @@
 // Runs without listeners: a constant rate (open), saturation (closed), an idle herd.
-#include <stdlib.h>
-#include <stdio.h>
+#include <math.h>
 
 #include "load/session.h"
 
@@ -8,7 +7,8 @@ struct plain {
   struct engine *e;
   struct session *idle; // connections without a request
   uint64_t next;        // number of the next request of this thread
-  double begun_s;
+  bool queueing;        // requests that are due may be waiting for a connection,
+  double queue_s;       // since then
   uint64_t done;
   struct rng rng;
 };
@@ -32,15 +32,22 @@ static void hand_over(struct plain *p, struct session *s) {
 }
 
 // The generator's own lag: what lies between the moment at which the request could have been sent, because it was due and a
-// connection was free, and the moment at which it was.
+// connection was free, and the moment at which it was. While requests queue for connections only the time before the queue
+// began is the generator's.
+static double lag_of(const struct plain *p, const struct session *s, double due_s, double now_s) {
+  if (p->queueing)
+    return due_s < p->queue_s ? p->queue_s - due_s : now_s - fmax(due_s, s->free_s);
+  return now_s - fmax(due_s, s->free_s);
+}
+
 static void ask(struct plain *p, struct session *s, double due_s, double now_s) {
-  double could_s = due_s > s->free_s ? due_s : s->free_s;
+  double lag_s = lag_of(p, s, due_s, now_s);
   s->next.at_s = due_s;
   s->next.path = choose_path(p, p->next);
   s->sent_s = now_s;
   s->waiting = true;
   s->ordinal = (uint32_t)p->next++;
-  hist_record(&p->e->st->lag, now_s > could_s ? (uint64_t)((now_s - could_s) * 1e6) : 0);
+  hist_record(&p->e->st->lag, lag_s > 0 ? (uint64_t)(lag_s * 1e6) : 0);
   hand_over(p, s);
 }
 
@@ -81,13 +88,19 @@ static void ask_what_is_due(struct plain *p, double now_s) {
   const struct scenario *sc = p->e->run->sc;
   while (p->idle) {
     double due = sc->mode == LOAD_RATE ? due_of(p, p->next) : now_s;
-    if (sc->mode == LOAD_RATE && (due > now_s || due >= sc->seconds))
+    if (sc->mode == LOAD_RATE && (due > now_s || due >= sc->seconds)) {
+      p->queueing = false;
       return;
+    }
     if (sc->mode != LOAD_RATE && p->next >= p->e->num_sessions)
       return; // the first request of each connection; saturation goes on from its completions
     struct session *s = p->idle;
     p->idle = s->next_free;
     ask(p, s, due, now_s);
+    if (!p->idle && !p->queueing) {
+      p->queueing = true;
+      p->queue_s = now_s;
+    }
   }
 }
 

@@ -17,12 +17,13 @@ SEGMENT_S = 2
 
 
 def media(folder, assets, seconds=12, tracks=("aac",)):
-    """One AAC track an asset, segments of 2 s, each asset another tone; returns the folder."""
+    """AAC tracks of as many bit rates, segments of 2 s, each asset of another length: no two files are alike; returns the folder."""
     for n, asset in enumerate(assets):
-        for track in tracks:
+        for k, track in enumerate(tracks):
             path = pathlib.Path(folder) / asset / f"{track}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
-            problem = made.make(path, "aac", ["-movflags", "cmaf", "-frag_duration", str(SEGMENT_S * 1000000)], seconds=seconds + n % 3)
+            problem = made.make(path, "aac", ["-movflags", "cmaf", "-frag_duration", str(SEGMENT_S * 1000000), "-b:a", f"{128 + 32 * k}k"],
+                                seconds=seconds + 0.25 * n)
             if problem:
                 raise RuntimeError(problem)
     return folder
@@ -104,7 +105,7 @@ class Proxy:
 
     def __init__(self, port, change=None):
         self.upstream, self.change = port, change or (lambda path, response: None)
-        self.heads, self.lock = [], threading.Lock()
+        self.heads, self.connections, self.lock = [], 0, threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -123,6 +124,7 @@ class Proxy:
             except OSError:
                 return
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.connections += 1
             threading.Thread(target=self._serve, args=(s,), daemon=True).start()
 
     def _serve(self, s):

@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Clients of all kinds, as the server meets them: clients.py SLUICE"""
+import collections
+import pathlib
+import re
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge.certs import Authority  # noqa: E402
+from judge.load import Load, Proxy, keys_text, media  # noqa: E402
+from judge.server import Server, free_port  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+ASSETS = ["album/one", "two"]
+
+
+def scenario(clients="", player="ahead: 9, tracks: 1, skip: 0", arrivals="{ for: 300ms, rate: 100 }", drain="100ms", protocol="hls", level=""):
+    return f"""name: clients
+seed: 12
+arrivals: [{arrivals}]
+drain: {drain}
+catalogue: {{ assets: [{", ".join(ASSETS)}] }}
+scheme: cenc
+protocol: {protocol}
+player: {{ {player} }}
+clients: {{ {clients} }}
+verify: {{ share: 100%, media: media, keys: keys.yaml }}
+level: {{ lag_p99_ms: 2000{level} }}
+"""
+
+
+def heads_with(proxy, pattern):
+    return [h for h in proxy.heads if re.search(pattern, h)]
+
+
+def kinds(tap, load, proxy):
+    def play(*a, **k):
+        proxy.heads, proxy.connections = [], 0
+        r = load(scenario(*a, **k), proxy.url)
+        return r, r.json["totals"]
+    r, t = play()
+    segments = t["segments"]
+    tap.ok(r.code == 0 and t["verified"] == segments > 100 and t["connects"] == t["sessions"] == proxy.connections,
+           "plain clients: a connection a listener, every segment compared", f"{r.out.decode()} {t} {proxy.connections}")
+    r, t = play("range: 100%")
+    forms = {n: len(heads_with(proxy, p)) for n, p in (("a-b", rb"Range: bytes=\d+-\d+\r?"), ("a-", rb"Range: bytes=\d+-(\r|$)"), ("-n", rb"Range: bytes=-\d+"))}
+    tap.ok(r.code == 0 and min(forms.values()) > 3 and sum(forms.values()) == t["ranges"], "ranges of three forms, each compared with the whole", forms)
+    r, t = play("head: 100%")
+    tap.ok(r.code == 0 and t["heads"] == len(heads_with(proxy, rb"^HEAD ")) > 5, "HEAD before GET, the announced length held against it", t)
+    r, t = play("conditional: 100%")
+    tap.ok(r.code == 0 and t["not_modified"] == len(heads_with(proxy, rb"If-None-Match: \"")) > 5, "conditional requests with the ETag that came", t)
+    r, t = play("abort: 100%")
+    tap.ok(r.code == 0 and t["aborted"] > 5 and t["connects"] == t["sessions"] + t["aborted"] and t["segments"] == segments,
+           "aborts in the middle of a body: a new connection, and the segment in the end", t)
+    r, t = play("half_close: 100%")
+    tap.ok(r.code == 0 and t["segments"] == t["verified"] == segments, "half-closed connections are answered to the end", t)
+    tap.ok(proxy.connections >= segments, "and are not used again", proxy.connections)
+    r, t = play("reconnect: 100%")
+    tap.ok(r.code == 0 and t["connects"] == t["requests"] == proxy.connections, "a connection for every request", t)
+    r, t = play("storm_at: 600ms, storm: 50%", player="ahead: 1, tracks: 1, skip: 0", drain="700ms")
+    tap.ok(r.code == 0 and 5 < t["storms"] < t["sessions"] and t["connects"] == t["sessions"] + t["storms"] == proxy.connections,
+           "a reconnect storm: the share that was asked for comes back at once", t)
+    r, t = play(player="ahead: 1, tracks: 1, skip: 0, token_ttl: 500ms", drain="2.5s", arrivals="{ for: 100ms, rate: 100 }")
+    tokens = collections.defaultdict(set)
+    for h in heads_with(proxy, rb"\?token="):
+        who, n = re.search(rb"\?token=(\d+)\.(\d+) ", h).groups()
+        tokens[who].add(int(n))
+    tap.ok(r.code == 0 and len(proxy.heads) == sum(b"?token=" in h for h in proxy.heads) and all(len(v) > 1 for v in tokens.values()),
+           "tokens in every request, renewed while the session lasts", dict(tokens))
+    r, t = play(arrivals="{ for: 500ms, rate: 40, poll: 100ms }, { for: 100ms, rate: 40 }")
+    tap.ok(r.code == 0 and t["polls"] > t["sessions"], "countdown: who comes early polls", t)
+    r, t = play(player="ahead: 9, tracks: 2, skip: 0, switch_rendition: 30%", protocol="mix")
+    both = {re.search(rb"/(aac-\d)/", h)[1] for h in heads_with(proxy, rb"/aac-\d/\d+\.m4s")}
+    tap.ok(r.code == 0 and len(both) == 2 and heads_with(proxy, rb"manifest\.mpd") and heads_with(proxy, rb"master\.m3u8"), "HLS and DASH, both renditions", both)
+
+
+def broken(tap, load, proxy):
+    """Answers that fail: retried with growing pauses, then the next track."""
+    asked = []
+
+    def refuse(path, response):
+        if path.endswith("/2.m4s"):
+            asked.append(time.monotonic())
+            response.status, response.reason = 503, "Service Unavailable"
+    proxy.heads, proxy.change = [], refuse
+    r = load(scenario(player="ahead: 9, tracks: 1, skip: 0, retries: 3, retry_after: 100ms", arrivals="{ for: 50ms, rate: 300 }", drain="300ms", level=", errors: 1"), proxy.url)
+    t = r.json["totals"]
+    tap.ok(t["errors"] == t["errors_by_kind"]["5xx"] == len(asked) == 4 * t["sessions"] > 20, "a 503 is asked for again three times, and given up", t)
+    tap.ok(r.code == 0, "level.errors says how many may fail", r)
+    proxy.change = lambda path, response: None
+    r = load(scenario(level=", errors: 0"), proxy.url)
+    tap.equal(r.code, 0, "afterwards nothing fails")
+
+    def cut(path, response):
+        if path.endswith("/2.m4s"):
+            response.body = response.body[:-10]
+            raise EOFError
+    proxy.change = cut
+    r = load(scenario(player="ahead: 9, tracks: 1, skip: 0, retries: 0"), proxy.url)
+    t = r.json["totals"]
+    tap.ok(r.code == 1 and t["errors"] == t["sessions"] and "MISSED  requests failed" in r.out.decode(), "connections that end before the answer: counted, status 1", t)
+    proxy.change = lambda path, response: None
+
+
+def slow(tap, load, server):
+    r = load(scenario("slow_reader: 50%, slow_bytes_per_s: 60000", player="ahead: 1, tracks: 1, skip: 0", arrivals="{ for: 200ms, rate: 150 }", drain="500ms"),
+             f"http://127.0.0.1:{server.port}")
+    latency = r.hdr["latency"]
+    tap.ok(r.code == 0 and r.json["totals"]["wrong"] == 0 and r.json["totals"]["verified"] > 10, "slow readers: what they read is right", r.out.decode())
+    long, short = sum(n for us, n in latency.items() if us > 300000), sum(n for us, n in latency.items() if us < 50000)
+    tap.ok(long >= 3 and short >= 20, "slow readers take long, the others do not", f"{long} {short}")
+
+
+def over_tls(tap, load, sluice, folder):
+    authority = Authority(folder / "ca")
+    cert, key = authority.issue("server")
+    port = free_port()
+    config = f"tls_listen: 127.0.0.1:{port}\ntls_certificate: {cert}\ntls_key: {key}\n"
+    mixed = scenario("abort: 20%, range: 20%, reconnect: 20%, head: 20%, conditional: 20%, half_close: 10%, slow_reader: 5%, slow_bytes_per_s: 900000, "
+                     "storm_at: 400ms", arrivals="{ for: 300ms, rate: 60 }", drain="300ms", protocol="mix")
+    with Server(sluice, folder / "media", keys=keys_text(ASSETS), config=config) as server:
+        for io in ("io_uring", "epoll"):
+            r = load(mixed, f"https://127.0.0.1:{port}", "--ca", authority.ca, "--io", io)
+            t = r.json["totals"] if r.json else {}
+            if r.json is None and "io_uring cannot be used" in r.err:
+                tap.skip("TLS, io_uring", r.err.strip())
+                continue
+            tap.ok(r.code == 0 and t["verified"] > 50 and t["wrong"] == 0 and t["errors"] == 0 and t["aborted"] and t["connects"] > t["sessions"],
+                   f"TLS, {io}: the same clients, every segment compared", r.out.decode() + r.err)
+        plain = load(mixed, f"http://127.0.0.1:{server.port}")
+        tap.equal([plain.json["totals"][n] for n in ("requests", "bytes", "aborted")], [t[n] for n in ("requests", "bytes", "aborted")], "TLS: the same requests as without")
+        r = load(scenario(level=", errors: 0", player="retries: 0"), f"https://127.0.0.1:{port}")
+        tap.ok(r.code != 0 and r.json["totals"]["tls_failures"] == r.json["totals"]["connects"] > 0 and r.json["totals"]["bytes"] == 0,
+               "TLS: a certificate of an unknown authority is refused", r.out.decode())
+        r = load(scenario(), f"https://127.0.0.1:{port}", "--insecure")
+        tap.equal(r.code, 0, "TLS: --insecure believes it")
+        for mode in ("rate", "saturate", "idle"):
+            r = load(f"name: tls\nmode: {mode}\nrate: 200\nseconds: 500ms\nconnections: 8\ncatalogue: {{ assets: [two] }}\nscheme: cbcs\nlevel: {{ lag_p99_ms: 2000 }}\n",
+                     f"https://127.0.0.1:{port}", "--ca", authority.ca)
+            tap.ok(r.code == 0 and r.json["totals"]["requests"] >= (8 if mode == "idle" else 100), f"TLS: mode {mode}", r.out.decode() + r.err)
+
+
+def herd(tap, load, server):
+    with Proxy(server.port) as proxy:
+        r = load("name: herd\nmode: idle\nseconds: 1s\nconnections: 60\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 2000 }\n", proxy.url)
+        t = r.json["totals"]
+        tap.ok(r.code == 0 and t["requests"] == 60 and t["connects"] == 60 and proxy.connections == 61, "an idle herd: each asks once and stays", (t, proxy.connections))
+
+
+def main():
+    tap, sluice = Tap(), sys.argv[1]
+    with tempfile.TemporaryDirectory(prefix="sluice-load-") as work:
+        folder = pathlib.Path(work)
+        media(folder / "media", ASSETS, seconds=8, tracks=("aac-1", "aac-2"))
+        (folder / "keys.yaml").write_text(keys_text(ASSETS))
+        load = Load(sluice, folder)
+        with Server(sluice, folder / "media", keys=keys_text(ASSETS)) as server:
+            with Proxy(server.port) as proxy:
+                kinds(tap, load, proxy)
+                broken(tap, load, proxy)
+            slow(tap, load, server)
+            herd(tap, load, server)
+        over_tls(tap, load, sluice, folder)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()

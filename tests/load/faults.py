@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+"""Servers that serve wrong bytes, and the run that must notice: faults.py SLUICE"""
+import pathlib
+import re
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge import boxes  # noqa: E402
+from judge.aes import Aes128  # noqa: E402
+from judge.load import Load, Proxy, keys_text, kid_key, media  # noqa: E402
+from judge.server import Server  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+ASSETS = ["album/one", "two"]
+
+
+def scenario(scheme, sessions, tracks=1, protocol="hls", share="100%", verify=""):
+    """Sessions that fetch whole tracks at once, all within a moment."""
+    return f"""name: faults
+seed: 5
+arrivals: [{{ for: 250ms, rate: {4 * sessions} }}]
+drain: 100ms
+catalogue: {{ assets: [{", ".join(ASSETS)}], shape: 0 }}
+scheme: {scheme}
+protocol: {protocol}
+player: {{ ahead: 20, tracks: {tracks}, skip: 0 }}
+verify: {{ share: {share}, media: media, keys: keys.yaml {verify} }}
+level: {{ lag_p99_ms: 2000 }}
+"""
+
+
+class Corruption:
+    """Flips one bit of every millionth byte of the segments and init segments that pass."""
+
+    def __init__(self, every=1000000):
+        self.every, self.passed, self.planted = every, 0, []
+
+    def __call__(self, path, response):
+        if response.status != 200 or not re.search(r"\.(m4s|mp4)$", path):
+            return
+        end, body = self.passed + len(response.body), bytearray(response.body)
+        for at in range(self.every - self.passed % self.every - 1, len(body), self.every):
+            body[at] ^= 0x10
+            self.planted.append((path, at, response.body))
+        self.passed, response.body = end, bytes(body)
+
+
+def samples_of(server, path, body):
+    """[(offset in the segment, size, IV)] by its own boxes."""
+    init = server.get(re.sub(r"[^/]+$", "init.mp4", path)).body
+    return [(s.offset - len(init), s.size, s.iv) for s in boxes.audio(init + body).samples]
+
+
+def sample_at(server, clear, path, body, at):
+    """Number within the clear file (a fragment is a segment there) of the sample that byte `at` of the segment lies in."""
+    first = sum(boxes.audio(clear).fragments[:int(re.search(r"(\d+)\.m4s$", path).group(1)) - 1])
+    return next((first + n for n, (off, size, _) in enumerate(samples_of(server, path, body)) if off <= at < off + size), None)
+
+
+def one_in_a_million(tap, load, server, scheme, folder):
+    fault = Corruption()
+    with Proxy(server.port, fault) as proxy:
+        r = load(scenario(scheme, 24), proxy.url)
+    t, name = r.json["totals"], f"{scheme}: one byte in a million"
+    tap.ok(fault.planted and t["wrong"] == len(fault.planted), f"{name}: every one is found ({len(fault.planted)} in {fault.passed} bytes)",
+           f"{t['wrong']} found\n{r.out.decode()}")
+    tap.equal(r.code, 1, f"{name}: the run fails")
+    m = re.search(r"^(/\S+): byte (\d+) \(sample (\d+), byte \d+ of it\)", t["first_wrong"])
+    near = [p for p in fault.planted if m and p[0] == m[1] and 0 <= p[1] - int(m[2]) < (16 if scheme == "cbcs" else 1)]
+    if not tap.ok(near, f"{name}: path and offset are named", f"{t['first_wrong']}\n{[p[:2] for p in fault.planted]}"):
+        return
+    path, at, body = near[0]
+    asset = re.match(r"/(.*)/" + scheme, path)[1]
+    tap.equal(int(m[3]), sample_at(server, (folder / "media" / asset / "aac.mp4").read_bytes(), path, body, at), f"{name}: the sample is named")
+
+
+def any_byte(tap, load, server, scheme):
+    """Every byte matters: boxes too. The first answer of each path stays right; each later one has one wrong byte of its own."""
+    seen, flipped = {}, []
+
+    def fault(path, response):
+        if response.status != 200 or not re.search(r"\.(m4s|mp4)$", path):
+            return
+        n = seen[path] = seen.get(path, -1) + 1
+        if n == 0:
+            return
+        at = (n * 7919 if n % 2 else n * 13) % min(len(response.body), 900 if n % 2 else 1 << 30)
+        body = bytearray(response.body)
+        body[at] ^= 1 << (n % 8)
+        response.body = bytes(body)
+        flipped.append((path, at))
+
+    with Proxy(server.port, fault) as proxy:
+        r = load(scenario(scheme, 60), proxy.url)
+    # A wrong init segment leaves its session's segments without anything to decrypt them by: those are not counted.
+    inits = sum(p.endswith("init.mp4") for p, _ in flipped)
+    t = r.json["totals"]
+    tap.ok(inits > 30 and t["wrong"] >= inits, f"{scheme}: init segments with one wrong byte, wherever, are found", t)
+    with_init = [p for p in flipped if p[0].endswith(".m4s")]
+    tap.note(f"{scheme}: {inits} init segments and {len(with_init)} segments changed, {t['wrong']} found")
+
+    flipped.clear()
+    seen.clear()
+
+    def segments_only(path, response):
+        if path.endswith(".m4s"):
+            fault(path, response)
+    with Proxy(server.port, segments_only) as proxy:
+        r = load(scenario(scheme, 60), proxy.url)
+    tap.equal(r.json["totals"]["wrong"], len(flipped), f"{scheme}: segments with one wrong byte, in boxes and in samples, are all found")
+    tap.ok(len(flipped) > 200 and any(a < 600 for _, a in flipped), f"{scheme}: {len(flipped)} of them", r)
+
+
+def first_time(tap, load, server, scheme):
+    """The same without any right answer before: what is compared then is the source."""
+    seen = {}
+
+    def fault(path, response):
+        if path.endswith(".m4s") and response.status == 200:
+            n = seen[path] = len(seen)
+            body = bytearray(response.body)
+            body[(n * 41) % 600] ^= 4
+            response.body = bytes(body)
+    with Proxy(server.port, fault) as proxy:
+        r = load(scenario(scheme, 6), proxy.url)
+    t = r.json["totals"]
+    tap.ok(seen and t["wrong"] == t["verified"] > 5, f"{scheme}: wrong boxes are found without a right answer to compare with", t)
+
+
+def ctr(key, iv, data):
+    cipher, out = Aes128(bytes.fromhex(key)), bytearray(data)
+    for n in range(0, len(data), 16):
+        pad = cipher.block(iv.to_bytes(8, "big") + (n // 16).to_bytes(8, "big"))
+        for i in range(n, min(n + 16, len(data))):
+            out[i] ^= pad[i - n]
+    return bytes(out)
+
+
+def repeated_iv(tap, load, server):
+    """Segment 3 comes encrypted with the IVs of segment 2: it decrypts, and gives its content away."""
+    made = {}
+
+    def fault(path, response):
+        m = re.match(r"/(.*)/cenc/1/aac/(\d+)\.m4s$", path)
+        if not m or response.status != 200:
+            return
+        asset, n = m[1], int(m[2])
+        if n != 3:
+            return
+        if asset not in made:
+            made[asset] = recrypt(asset, path, response.body)
+        response.body = made[asset]
+
+    def recrypt(asset, path, data):
+        before = path.replace("/3.m4s", "/2.m4s")
+        first = int.from_bytes(samples_of(server, before, server.get(before).body)[0][2], "big")
+        key, body = kid_key(ASSETS.index(asset), 1, "cenc")[1], bytearray(data)
+        samples = samples_of(server, path, data)
+        ivs_at = data.index(samples[0][2] + samples[1][2])
+        for i, (off, size, iv) in enumerate(samples):
+            clear = ctr(key, int.from_bytes(iv, "big"), bytes(body[off:off + size]))
+            body[off:off + size] = ctr(key, first + i, clear)
+            body[ivs_at + 8 * i:ivs_at + 8 * i + 8] = (first + i).to_bytes(8, "big")
+        return bytes(body)
+    with Proxy(server.port, fault) as proxy:
+        r = load(scenario("cenc", 2), proxy.url, timeout=180)
+    wrong = r.json["totals"]["first_wrong"]
+    m = re.match(r"(/\S+/3\.m4s): byte (\d+) \(sample (\d+)\): the IV [0-9a-f]{16} was used under the same KID in (/\S+/2\.m4s)$", wrong)
+    tap.ok(made and m and r.code == 1, "cenc: a repeated IV: both places, offset and sample are named", f"{wrong}\n{r.out.decode()}")
+
+
+def shared_between_processes(tap, load, server):
+    """The same fault when different processes see the two places."""
+    r = load(scenario("cenc", 8), f"http://127.0.0.1:{server.port}", "--processes", "3")
+    tap.ok(r.code == 0 and r.json["totals"]["wrong"] == 0 < r.json["totals"]["verified"], "the same IVs seen by several processes at one place are no fault", r)
+
+
+def stale_epochs(tap, load, sluice, folder):
+    right = keys_text(ASSETS, (1, 2))
+    (folder / "keys.yaml").write_text(right)
+    stale = keys_text(ASSETS, (1, 2), stale=(2,))
+    for scheme in ("cenc", "cbcs"):
+        with Server(sluice, folder / "media", keys=stale) as old, Server(sluice, folder / "media", keys=right) as new:
+            r = load(scenario(scheme, 3), f"http://127.0.0.1:{old.port}")
+            wrong = r.json["totals"]["first_wrong"]
+            tap.ok(r.code == 1 and re.search(r"/2/aac/init\.mp4: byte \d+: its KID does not belong to epoch 2: a stale epoch", wrong),
+                   f"{scheme}: the key of the epoch before under the new epoch's path", f"{wrong}\n{r}")
+
+            def segments(path, response):
+                if path.endswith(".m4s"):
+                    response.body = old.get(path).body
+            with Proxy(new.port, segments) as proxy:
+                r = load(scenario(scheme, 3), proxy.url)
+            wrong = r.json["totals"]["first_wrong"]
+            tap.ok(r.code == 1 and re.search(r"/2/aac/\d+\.m4s: byte \d+ \(sample \d+, byte \d+ of it\) decrypts to", wrong),
+                   f"{scheme}: segments of the epoch before behind the new init segment", f"{wrong}\n{r}")
+            r = load(scenario(scheme, 3), f"http://127.0.0.1:{new.port}")
+            tap.ok(r.code == 0 and r.json["totals"]["verified"] > 10, f"{scheme}: the new epoch itself is right", r.out.decode())
+        with Server(sluice, folder / "media", keys=keys_text(ASSETS, (1,))) as behind:
+            for protocol in ("hls", "dash"):
+                r = load(scenario(scheme, 3, protocol=protocol, verify=", epoch: 2"), f"http://127.0.0.1:{behind.port}")
+                wrong = r.json["totals"]["first_wrong"]
+                tap.ok(r.code == 1 and re.match(r"/\S+/1/aac/init\.mp4: a stale epoch: ", wrong), f"{scheme}, {protocol}: manifests that lead to a stale epoch", wrong)
+
+
+def main():
+    tap, sluice = Tap(), sys.argv[1]
+    with tempfile.TemporaryDirectory(prefix="sluice-load-") as work:
+        folder = pathlib.Path(work)
+        media(folder / "media", ASSETS)
+        (folder / "keys.yaml").write_text(keys_text(ASSETS))
+        load = Load(sluice, folder)
+        with Server(sluice, folder / "media", keys=keys_text(ASSETS)) as server:
+            for scheme in ("cenc", "cbcs"):
+                r = load(scenario(scheme, 10), f"http://127.0.0.1:{server.port}")
+                tap.ok(r.code == 0 and r.json["totals"]["verified"] > 20 and not r.json["totals"]["wrong"], f"{scheme}: a right server passes", r.out.decode())
+                one_in_a_million(tap, load, server, scheme, folder)
+                any_byte(tap, load, server, scheme)
+                first_time(tap, load, server, scheme)
+            repeated_iv(tap, load, server)
+            shared_between_processes(tap, load, server)
+        stale_epochs(tap, load, sluice, folder)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""The scenarios that ship, for a shortened time; the search for the capacity; what is wrong usage: scenarios.py SLUICE"""
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge.load import Load, keys_text, media  # noqa: E402
+from judge.programs import ROOT, run  # noqa: E402
+from judge.server import Server  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+ASSETS = [f"coastline/{s}" for s in ("first-light", "low-tide", "paper-boats")]
+SMALL = "catalogue: { assets: [coastline/low-tide] }\n"
+
+
+def shipped(tap, load, server):
+    """Every scenario in bench/scenarios runs against its catalogue. Service levels are for a machine of their own, not for a test."""
+    files = sorted((ROOT / "bench" / "scenarios").glob("*.yaml"))
+    tap.equal([f.stem for f in files], ["capacity-search", "flash-crowd-cold", "idle-herd", "long-tail", "release-day", "skip-happy", "slow-readers"],
+              "the scenarios that ship")
+    started = []
+    for f in files:
+        text = f.read_text()
+        text = re.sub(r"^level:.*$", "level: { errors: 0, lag_p99_ms: 5000 }", text, flags=re.M)
+        flags = ["--connections", "100"] if "mode: idle" in text else []
+        if "mode: capacity" in text:
+            continue
+        path = load.folder / f.name
+        path.write_text(text)
+        argv = [load.sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", "--shorten", "0.06", "--json", path.with_suffix(".json"), *flags]
+        started.append((f.stem, subprocess.Popen([str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)))
+    for name, p in started:
+        out = p.communicate(timeout=120)[0]
+        asked = re.search(r": (\d+) requests in ([\d.]+) s", out)
+        tap.ok(p.returncode == 0 and asked and int(asked[1]) >= 10 and float(asked[2]) < 30, f"{name}: runs, without a failed request", out)
+
+
+def capacity(tap, load, server):
+    # 16 connections and an answer that takes a while bound what can be asked: a limit of the client's own making.
+    text = """name: capacity
+seed: 3
+mode: capacity
+search: { from: 50, to: 200000, probes: 12, spike: 3, spike_for: 300ms }
+seconds: 300ms
+drain: 300ms
+connections: 4
+catalogue: { assets: [coastline/low-tide] }
+scheme: cbcs
+level: { latency_p99_ms: 20, errors: 0, lag_p99_ms: 5000 }
+"""
+    r = load(text, f"http://127.0.0.1:{server.port}")
+    c = r.json["capacity"]
+    tap.ok(r.code == 0 and c["found"] and 50 < c["low"] <= c["rate"] <= c["high"] < 200000 and len(c["probes"]) == 12, "capacity: a rate with its interval", f"{c} {r}")
+    worst = max([p["rate"] for p in c["probes"] if p["passed"]]), min([p["rate"] for p in c["probes"] if not p["passed"]])
+    tap.ok(c["high"] < 60 * c["low"] and any(p["passed"] for p in c["probes"]) and not all(p["passed"] for p in c["probes"]), f"capacity: between passing {worst[0]:.0f} and failing {worst[1]:.0f}", c)
+    tap.ok(c["spike_rate"] > 2.5 * c["rate"] and (c["recovery_s"] >= 0 or c["recovery_s"] == -1), "capacity: a spike beyond it, and the recovery", c)
+    tap.ok("highest rate within the service level" in r.out.decode() and "requests were" in r.out.decode(), "capacity: in words", r.out.decode())
+    r = load(text.replace("to: 200000", "to: 60").replace("probes: 12", "probes: 3").replace("latency_p99_ms: 20", "latency_p99_ms: 5000"), f"http://127.0.0.1:{server.port}")
+    tap.ok(r.code == 1 and not r.json["capacity"]["found"] and "every probe passed" in r.out.decode(), "capacity: a limit beyond the search is none found, status 1", r.out.decode())
+
+
+def wrong_usage(tap, sluice, folder):
+    good = folder / "good.yaml"
+    good.write_text("name: x\nmode: rate\nrate: 5\nseconds: 100ms\n" + SMALL)
+    target = ["--target", "http://127.0.0.1:9"]
+    r = run(sluice, "load", "--help")
+    text = r.out.decode()
+    options = set(re.findall(r"^  (--[a-z-]+)", text, re.M))
+    tap.ok(r.code == 0 and not r.err and "Exit status:" in text, "load --help", r)
+    known = set(re.findall(r'\{"([a-z-]+)", [01], 0', (ROOT / "src/cli/load.c").read_text()))
+    tap.equal({o[2:] for o in options} | {"help"}, known, "load --help names every option")
+    for name, argv in {"no scenario": target, "two scenarios": [good, good, *target], "no target": [good], "an unknown option": [good, *target, "--frob"],
+                       "no number": [good, *target, "--threads", "x"], "no thread": [good, *target, "--threads", "0"], "a negative rate": [good, *target, "--rate", "-1"],
+                       "an unknown mode": [good, *target, "--mode", "fast"], "too long": [good, *target, "--shorten", "2"],
+                       "no connection": [good, *target, "--connections", "0"], "nothing to compare": ["--report", folder / "o.html"]}.items():
+        r = run(sluice, "load", *argv)
+        tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
+    for name, argv, pattern in (("a missing scenario", [folder / "none.yaml", *target], r"none\.yaml: No such file"),
+                                ("a URL with a path", [good, "--target", "http://127.0.0.1:9/x"], r"without a path"),
+                                ("a URL of another kind", [good, "--target", "ftp://x"], r"http://HOST:PORT or https://HOST:PORT"),
+                                ("nobody there", [good, *target], r"127\.0\.0\.1:9: the target does not answer for /coastline/low-tide"),
+                                ("no such authority", [good, "--target", "https://127.0.0.1:9", "--ca", folder / "none.pem"], r"none\.pem"),
+                                ("a comparison of something else", ["--report", folder / "o.html", good], r"good\.yaml: is not a result of sluice load")):
+        r = run(sluice, "load", *argv, timeout=60)
+        tap.ok(r.code == 1 and re.search(pattern, r.err) and r.err.startswith("sluice: ") and r.err.count("\n") == 1, f"{name}: one line says what", r)
+
+
+FAULTS = {  # scenario: line, what is wrong, what to do about it
+    "name: [": (2, "did not find expected node content"), "- 1": (1, "a scenario is a map of fields"),
+    "bogus: 1\n" + SMALL: (1, "unknown field 'bogus'"), SMALL + "player: { aheed: 3 }": (2, "unknown field 'player.aheed'"),
+    SMALL + "mode: fast": (2, "'fast' is not one of listeners, rate, saturate, idle, capacity"),
+    SMALL + "seconds: 5 parsecs": (2, "seconds"), SMALL + "clients: { abort: 120% }": (2, "clients.abort"),
+    SMALL + "player: { ahead: 0 }": (2, "player.ahead"), SMALL + "arrivals: [{ for: 1s }]": (2, "needs both `for` and `rate`"),
+    SMALL + "arrivals: [{ for: 1s, rate: 1, pull: 2 }]": (2, "arrivals is a list of { for: TIME"),
+    SMALL: (1, "mode listeners needs arrivals"), "mode: rate\nseconds: 1s\n" + SMALL: (1, "mode rate needs a rate"),
+    "mode: idle\n" + SMALL: (1, "seconds is missing"), "arrivals: [{ for: 1s, rate: 1 }]": (1, "catalogue.assets names nothing to ask for"),
+    SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nscheme: cens": (1, "scheme: 'cens' is not one of cenc, cbcs, clear"),
+    SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nverify: { share: 1 }": (1, "verify.share needs verify.media and verify.keys"),
+    SMALL + "mode: capacity\nseconds: 1s": (1, "needs level.latency_p99_ms"),
+}
+
+
+def bad_scenarios(tap, sluice, folder):
+    path = folder / "bad.yaml"
+    for text, (line, what) in FAULTS.items():
+        path.write_text(text + "\n")
+        r = run(sluice, "load", path, "--target", "http://127.0.0.1:9")
+        tap.ok(r.code == 1 and r.err.startswith(f"sluice: {path}: line {line}: ") and what in r.err and r.err.count("\n") == 1,
+               f"a bad scenario: {what}", r)
+
+
+def main():
+    tap, sluice = Tap(), sys.argv[1]
+    with tempfile.TemporaryDirectory(prefix="sluice-load-") as work:
+        folder = pathlib.Path(work)
+        wrong_usage(tap, sluice, folder)
+        bad_scenarios(tap, sluice, folder)
+        media(folder / "media", ASSETS, seconds=10, tracks=("aac-1", "aac-2"))
+        load = Load(sluice, folder)
+        with Server(sluice, folder / "media", keys=keys_text(ASSETS)) as server:
+            shipped(tap, load, server)
+            capacity(tap, load, server)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()

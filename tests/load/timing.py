@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""Honest time: stalls of the server, of the generator, and servers that never answer: timing.py SLUICE"""
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge.load import Load, hdr_log, keys_text, media  # noqa: E402
+from judge.server import Server  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+STALL_S, RATE = 2, 400
+SCENARIO = f"""name: timing
+seed: 2
+mode: rate
+rate: {RATE}
+seconds: 4s
+drain: 5s
+connections: 16
+catalogue: {{ assets: [one] }}
+scheme: cenc
+level: {{ lag_p99_ms: 200 }}
+"""
+LISTENERS = """name: listeners
+seed: 2
+arrivals: [{ for: 500ms, rate: 60 }]
+drain: 500ms
+catalogue: { assets: [one] }
+scheme: cenc
+player: { ahead: 1, tracks: 1, skip: 0, timeout: 600ms, retries: 0 }
+level: { errors: 1, lag_p99_ms: 2000 }
+"""
+
+
+def above(counts, seconds):
+    return sum(n for us, n in counts.items() if us >= seconds * 1e6)
+
+
+def stalled_server(tap, load, server):
+    """SIGSTOP for 2 s: every request that was due meanwhile is late by what was left of the stall."""
+    stalled = []
+
+    def stall():
+        time.sleep(1)
+        begun = time.monotonic()
+        server.signal(signal.SIGSTOP)
+        time.sleep(STALL_S)
+        server.signal(signal.SIGCONT)
+        stalled.append(time.monotonic() - begun)
+    thread = threading.Thread(target=stall)
+    thread.start()
+    r = load(SCENARIO, f"http://127.0.0.1:{server.port}")
+    thread.join()
+    length, t, latency = stalled[0], r.json["totals"], r.hdr["latency"]
+    tap.ok(r.code == 0 and not t["errors"] and t["requests"] == sum(latency.values()) == RATE * 4, "a stall of the server: all that was due was asked and answered", r)
+    # Those due in the first `length - x` seconds of the stall took longer than x.
+    for x in (0.25, 0.5, 1, 1.5, 1.9):
+        got, want = above(latency, x), RATE * (length - x)
+        tap.ok(abs(got - want) <= 0.05 * RATE * STALL_S, f"a stall of 2 s: {x} s was exceeded as often as the rate says", f"{got}, not {want:.0f}")
+    longest = max(latency) / 1e6
+    tap.ok(length - 0.1 <= longest <= length + 0.5, "a stall of 2 s: the longest latency is its length", f"{longest} of {length}")
+    service = above(r.hdr["service"], 1)
+    tap.ok(service <= 16, "a stall of 2 s: by service time only the open requests would have noticed", service)
+    tap.ok(max(r.hdr["lag"]) < 1e6, "a stall of the server is not the generator's lag", max(r.hdr["lag"]))
+    slow = above(latency, 0.5)
+    by_due = [s["requests"] for s in r.json["seconds"]]
+    tap.ok(min(by_due) < RATE / 4 and sum(by_due) == t["requests"] and slow > RATE, "a stall of 2 s: a second without answers stands in the time series", by_due)
+
+
+def late_generator(tap, sluice, folder, server):
+    """The generator itself is stopped: the run is invalid, status 3."""
+    (folder / "late.yaml").write_text(SCENARIO)
+    p = subprocess.Popen([sluice, "load", folder / "late.yaml", "--target", f"http://127.0.0.1:{server.port}", "--seconds", "2", "--hdr", folder / "late.hdr"],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(0.7)
+    kids = pathlib.Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text().split()
+    for kid in kids:
+        subprocess.run(["kill", "-STOP", kid], check=True)
+    time.sleep(0.6)
+    for kid in kids:
+        subprocess.run(["kill", "-CONT", kid], check=True)
+    out, err = p.communicate(timeout=30)
+    tap.ok(p.returncode == 3 and "INVALID: the generator was late" in out, "a generator that was late: status 3, and it says so", f"{p.returncode} {out}{err}")
+    lag = hdr_log((folder / "late.hdr").read_text())["lag"]
+    tap.ok(above(lag, 0.3) > 0.2 * RATE, "the generator's own lag is recorded", above(lag, 0.3))
+
+
+def never_answers(tap, load, server):
+    """A server that hangs to the end: what is open counts by how long it has waited, and fails the run."""
+    timer = threading.Timer(0.8, lambda: server.signal(signal.SIGSTOP))
+    timer.start()
+    r = load(SCENARIO.replace("drain: 5s", "drain: 500ms"), f"http://127.0.0.1:{server.port}", "--seconds", "2")
+    t = r.json["totals"]
+    tap.ok(r.code == 1 and t["unanswered"] > 0.3 * RATE and t["errors_by_kind"]["timeout"] == t["unanswered"], "a server that hangs: what was not answered is counted, status 1", r)
+    tap.equal(sum(r.hdr["latency"].values()), 2 * RATE, "a server that hangs: every request that was due has a latency")
+    tap.ok(above(r.hdr["latency"], 1) > 0.3 * RATE, "a server that hangs: they are as late as they have waited", above(r.hdr["latency"], 1))
+    r = load(LISTENERS, f"http://127.0.0.1:{server.port}")
+    t = r.json["totals"]
+    tap.ok(t["errors_by_kind"]["timeout"] == t["sessions"] == t["sessions_unheard"] > 10, "listeners give up after player.timeout", t)
+    server.signal(signal.SIGCONT)
+    time.sleep(0.2)
+    r = load(LISTENERS, f"http://127.0.0.1:{server.port}")
+    tap.ok(r.code == 0 and r.json["totals"]["errors"] == 0, "and are served again afterwards", r.out.decode())
+
+
+def deadlines(tap, load, server):
+    """Who plays while the server hangs from 1.5 s to 5.5 s. One segment is kept ahead, so who came at a (up to 0.5 s) asks for the
+    third at a + 2 s, gets it at 5.5 s and needed it at a + 4 s."""
+    stalled = []
+
+    def stall():
+        time.sleep(1.5)
+        server.signal(signal.SIGSTOP)
+        time.sleep(4)
+        server.signal(signal.SIGCONT)
+        stalled.append(time.monotonic() - begun)
+    begun = time.monotonic()
+    thread = threading.Thread(target=stall)
+    thread.start()
+    r = load("""name: deadlines
+seed: 4
+arrivals: [{ for: 500ms, rate: 80 }]
+drain: 2.2s
+catalogue: { assets: [one] }
+scheme: cbcs
+player: { ahead: 1, tracks: 1, skip: 0 }
+level: { errors: 0, deadline_miss: 1%, lag_p99_ms: 2000 }
+""", f"http://127.0.0.1:{server.port}")
+    thread.join()
+    t = r.json["totals"]
+    tap.ok(t["sessions"] > 20 and t["misses"] == t["sessions"], "a stall longer than what is buffered: everybody misses one segment", t)
+    waited, most = t["rebuffer_s"] / t["sessions"], stalled[0] - 4
+    tap.ok(most - 0.6 < waited < most, "and waits for as long as it came too late", f"{waited} of {most}")
+    tap.ok(r.code == 1 and "MISSED  segments late" in r.out.decode(), "a missed service level: status 1, and which", r.out.decode())
+    tap.ok(max(us for us in r.hdr["startup"]) < 1e6, "startup is not touched: everybody had started before", max(r.hdr["startup"]))
+
+
+def main():
+    tap, sluice = Tap(), sys.argv[1]
+    with tempfile.TemporaryDirectory(prefix="sluice-load-") as work:
+        folder = pathlib.Path(work)
+        media(folder / "media", ["one"])
+        load = Load(sluice, folder)
+        with Server(sluice, folder / "media", keys=keys_text(["one"])) as server:
+            stalled_server(tap, load, server)
+            late_generator(tap, sluice, folder, server)
+            deadlines(tap, load, server)
+            never_answers(tap, load, server)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()
