@@ -16,11 +16,13 @@ const struct option config_options[NUM_OPTIONS] = {
 
 const char *const *config_allowed(const struct option *o) {
   static const char *const io[] = {"auto", "io_uring", "epoll", NULL};
+  static const char *const steering[] = {"auto", "turns", "cpu", "hash", NULL};
   static const char *const format[] = {"combined", "json", NULL};
   static const char *const level[] = {"error", "warn", "info", "debug", NULL};
   static const char *const none[] = {NULL};
   switch (o - config_options) {
   case OPTION_io: return io;
+  case OPTION_steering: return steering;
   case OPTION_access_format: return format;
   case OPTION_log_level: return level;
   default: return none;

@@ -23,6 +23,7 @@ enum option_type {
 };
 
 enum config_io { IO_AUTO, IO_URING, IO_EPOLL };
+enum config_steering { STEER_AUTO, STEER_TURNS, STEER_CPU, STEER_HASH };
 
 struct config_addr {
   char *text; // as written
@@ -68,6 +69,10 @@ struct config_rules {
   X(workers, OPT_COUNT, "0", 0, 256, false, "Worker threads. 0: one for each CPU that the process may use.")             \
   X(pin_workers, OPT_BOOL, "true", 0, 0, false, "Pin each worker to a CPU.")                                             \
   X(cpu_affinity, OPT_TEXT, "", 0, 0, false, "CPUs to pin workers to, in turn: \"0 2 4\"; empty: those the process may use.") \
+  X(steering, OPT_ENUM, "auto", 0, 0, false,                                                                             \
+    "Which worker gets a new connection: `turns`, one after the other; `cpu`, the one pinned where the packet came in, " \
+    "for network cards with a queue for each worker; `hash`, the kernel's choice. `auto` takes turns where the kernel "  \
+    "lets this process load the program for it, else the hash.")                                                         \
   X(io, OPT_ENUM, "auto", 0, 0, false,                                                                                   \
     "How sockets are driven. `auto` takes io_uring and falls back to epoll where it is not allowed.")                    \
   X(keys, OPT_PATH, "", 0, 0, true,                                                                                      \

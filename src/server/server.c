@@ -198,7 +198,9 @@ static void set_own_url(struct server *s) {
 }
 
 static bool start_workers(struct server *s, struct config_error *error) {
-  if (!workers_start(s, error))
+  bool ok = workers_start(s, error);
+  steer_turns_free(&s->turns); // the sockets have it
+  if (!ok)
     return false;
   s->io = workers_io(s);
   return true;
@@ -215,6 +217,9 @@ static bool start(struct server *s, struct startup *up, struct config_error *err
   quiet_init(&s->quiet, s->num_workers);
   log_set_level((enum log_level)c->log_level);
   warn_insecure(c);
+  s->turns = (struct steer_turns){-1, -1};
+  if (s->num_workers > 1 && c->steering <= STEER_TURNS)
+    s->turns = steer_turns_new(s->num_workers);
   return make_catalog(s, up, error) && open_access(s, c, error) && start_workers(s, error) && admin_start(s, error);
 }
 

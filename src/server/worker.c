@@ -207,6 +207,27 @@ static bool bind_listener(struct workers *ws, unsigned i, struct binding *b, boo
   return true;
 }
 
+// Decides once all sockets of all addresses listen and workers have their CPUs.
+static void steer(struct workers *ws, const struct server *s) {
+  enum config_steering want = (enum config_steering)s->first->steering;
+  const char *by = "by the kernel's hash";
+  int cpus[QUIET_MAX_WORKERS];
+  if (ws->num < 2)
+    return;
+  for (unsigned n = 0; n < ws->num; n++)
+    cpus[n] = ws->w[n].cpu;
+  for (unsigned i = 0; i < ws->w[0].num_listeners; i++) {
+    int fd = ws->w[0].listeners[i].fd;
+    if (want <= STEER_TURNS && steer_by_turns(&s->turns, fd))
+      by = "in turn";
+    else if (want == STEER_CPU && steer_by_cpu(fd, cpus, ws->num))
+      by = "by the CPU that they come in on";
+    else if (want != STEER_AUTO && want != STEER_HASH)
+      log_line(LOG_WARN, "steering cannot be had: %s", strerror(errno));
+  }
+  log_line(LOG_INFO, "connections go to workers %s", by);
+}
+
 static void *map(size_t n) {
   void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return p == MAP_FAILED ? NULL : p;
@@ -337,6 +358,7 @@ static bool start(struct workers *ws, struct server *s, struct config_error *e) 
     if (!resolve(&b, i < plain ? &cfg->listen.a[i] : &cfg->tls_listen.a[i - plain], e) || !bind_listener(ws, i, &b, i >= plain, e))
       return false;
   assign_cpus(ws, cfg);
+  steer(ws, s);
   return start_threads(ws, e);
 }
 
