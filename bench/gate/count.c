@@ -1,5 +1,6 @@
 // For callgrind: every case a fixed number of times, so that two builds do the same work and their instruction counts
 // can be compared. Run by bench/gate/callgrind.py with --dump-after=count_pass: one dump per line of output.
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,6 +21,8 @@ static const char request[] = "GET /coastline/first-light/cbcs/1/aac-160/17.m4s 
                               "Range: bytes=0-32767\r\n"
                               "Connection: keep-alive\r\n\r\n";
 
+static bool failed;
+
 static void run_http(const struct bench_case *c) {
   struct http_parser p;
   size_t step = (size_t)c->arg[0], end = sizeof request - 1, used = 0;
@@ -28,7 +31,7 @@ static void run_http(const struct bench_case *c) {
   for (size_t n = step < end ? step : end; r == HTTP_PARSE_MORE; n = n + step < end ? n + step : end)
     r = http_feed(&p, (const uint8_t *)request, n, &used);
   if (r != HTTP_PARSE_COMPLETE)
-    fprintf(stderr, "count: the request is refused\n");
+    failed = true, fprintf(stderr, "count: the request is refused\n");
 }
 
 static void run_ranges(const struct bench_case *c) {
@@ -36,7 +39,7 @@ static void run_ranges(const struct bench_case *c) {
   uint32_t num = 0;
   (void)c;
   if (http_ranges(out, &num, bytes_str("bytes=0-99,1000-1999,-500"), 100000) != HTTP_RANGE_OK)
-    fprintf(stderr, "count: the ranges are refused\n");
+    failed = true, fprintf(stderr, "count: the ranges are refused\n");
 }
 
 static const struct bench_case http_cases[] = {
@@ -57,15 +60,20 @@ static void (*const volatile pass)(const struct bench_case *, int) = count_pass;
 int main(void) {
   size_t num;
   const struct bench_case *cases = cases_init(&num);
-  for (size_t n = 0; n < sizeof core_names / sizeof *core_names; n++)
-    for (size_t i = 0; i < num; i++)
-      if (strcmp(cases[i].name, core_names[n]) == 0) {
-        pass(&cases[i], 8);
-        printf("%s\n", cases[i].name);
-      }
+  for (size_t n = 0; n < sizeof core_names / sizeof *core_names; n++) {
+    size_t i = 0;
+    while (i < num && strcmp(cases[i].name, core_names[n]))
+      i++;
+    if (i == num) {
+      fprintf(stderr, "count: bench/core has no case '%s'\n", core_names[n]);
+      return 1;
+    }
+    pass(&cases[i], 8);
+    printf("%s\n", cases[i].name);
+  }
   for (size_t i = 0; i < sizeof http_cases / sizeof *http_cases; i++) {
     pass(&http_cases[i], 64);
     printf("%s\n", http_cases[i].name);
   }
-  return 0;
+  return failed;
 }
