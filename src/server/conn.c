@@ -90,7 +90,7 @@ static struct tls_io flight_io(struct worker *w, struct bytes in) {
 
 void conn_say(struct conn *c, const char *text, size_t n) {
   struct tls_io io = flight_io(c->w, (struct bytes){0});
-  if (!c->tls)
+  if (!conn_seals(c))
     (void)c->w->io->v->send(c->w->io, c->fd, text, n, false);
   else if (tls_write(c->tls, &io, (const uint8_t *)text, n))
     (void)send_flight(c, &io);
@@ -100,6 +100,10 @@ static void say_goodbye(struct conn *c) {
   struct tls_io io = flight_io(c->w, (struct bytes){0});
   if (!c->tls || !c->handshaken)
     return;
+  if (c->offloaded) {
+    ktls_close(c->fd);
+    return;
+  }
   tls_close(c->tls, &io);
   (void)send_flight(c, &io);
 }
@@ -167,6 +171,10 @@ static void go_idle(struct conn *c) {
 static bool finished(struct conn *c, struct request *rq, size_t left) {
   request_done(rq);
   if (rq->keep_alive) {
+    if (c->offload) { // everything that was sealed here is on its way
+      c->offload = false;
+      c->offloaded = ktls_start(c->tls, c->fd);
+    }
     request_release(rq);
     http_begin(&rq->parser);
     return true;
@@ -344,6 +352,7 @@ static bool shake_hands(struct conn *c, struct tls_io *io) {
     return false;
   }
   c->handshaken = true;
+  c->offload = c->w->ktls;
   metric_inc(&m->tls_handshakes);
   if (tls_resumed(c->tls))
     metric_inc(&m->tls_resumed);
@@ -358,7 +367,7 @@ static void tls_input(struct conn *c, struct bytes data) {
     return;
   for (;;) {
     enum tls_result r = tls_read(c->tls, &io, w->opened, TLS_RECORD, &n);
-    if (io.out_len && !send_flight(c, &io))
+    if (io.out_len && (c->offloaded || !send_flight(c, &io))) // only the kernel could seal an answer now
       r = TLS_FAILED;
     io.out_len = 0;
     if (r == TLS_WANT)

@@ -8,6 +8,7 @@
 #pragma once
 #include "net/http.h"
 #include "net/io.h"
+#include "net/ktls.h"
 #include "net/timer.h"
 #include "net/tls.h"
 #include "server/server.h"
@@ -52,8 +53,12 @@ struct conn {
   uint32_t num_requests;
   uint8_t state;        // enum conn_state
   bool recv_stopped, peer_ended, handshaken;
+  bool offload, offloaded; // the kernel may seal what is sent; it does
   uint8_t ip[16];
 };
+
+// Whether what is sent has to be sealed here.
+static inline bool conn_seals(const struct conn *c) { return c->tls && !c->offloaded; }
 
 enum body_kind { BODY_NONE, BODY_TEXT, BODY_TRACK };
 enum wait_kind { WAIT_NONE, WAIT_LOOKUP, WAIT_SOURCE };
@@ -146,6 +151,7 @@ struct worker {
   struct out_pool out;
   struct head_cache head;
   struct tls_set *_Atomic *certificates; // the one in force, shared by all workers
+  bool ktls;                      // the kernel can seal records
   uint8_t *flight;                // TLS_FLIGHT bytes: what handshakes and closings say
   uint8_t *opened;                // TLS_RECORD bytes: what a record held
   struct request *_Atomic woken;  // pushed by helper threads

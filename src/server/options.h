@@ -64,6 +64,8 @@ struct config_rules {
   X(tls_certificate, OPT_PATH, "", 0, 0, true, "Short form for one certificate: PEM file with the chain.")               \
   X(tls_key, OPT_PATH, "", 0, 0, true, "PEM file with the private key of `tls_certificate`.")                                                           \
   X(tls_client_ca, OPT_PATH, "", 0, 0, true, "PEM file of authorities: clients must then show a certificate of theirs.") \
+  X(ktls, OPT_BOOL, "true", 0, 0, false,                                                                                 \
+    "Let the kernel seal TLS 1.3 records where it can (AES-GCM), so that hot segments leave with sendfile over TLS too.") \
   X(admin, OPT_ADDRS, "127.0.0.1:9090", 0, 0, false,                                                                     \
     "Where /live, /ready, /metrics, /status and rotation are served. Keep it off public networks.")                      \
   X(workers, OPT_COUNT, "0", 0, 256, false, "Worker threads. 0: one for each CPU that the process may use.")             \

@@ -150,7 +150,7 @@ static enum fill fill(struct request *rq) {
   uint32_t lit = rq->lit_len - rq->lit_at;
   // Slow readers while buffers are few: what they will not take is not worth rendering.
   size_t cap = rq->w->out.num_free > rq->w->out.keep ? OUT_BODY : OUT_BODY / 4;
-  if (rq->conn->tls)
+  if (conn_seals(rq->conn))
     cap -= OUT_TLS;
   // Rendering ends within the callback, and a buffer is held beyond it only while more than `keep` are free: there is one.
   rq->out = pool_take(rq->w);
@@ -243,7 +243,7 @@ static enum pump_result seal(struct request *rq, const uint8_t *p, uint32_t *at,
 // send_out sends [*at, end), or over TLS seals and sends some of it; PUMP_DONE: go on.
 static enum pump_result send_out(struct request *rq, const uint8_t *p, uint32_t *at, uint32_t end) {
   struct worker *w = rq->w;
-  if (rq->conn->tls)
+  if (conn_seals(rq->conn))
     return seal(rq, p, at, end);
   ssize_t n = w->io->v->send(w->io, rq->conn->fd, p + *at, end - *at, false);
   if (n < 0)
@@ -285,7 +285,7 @@ static enum pump_result hot_send(struct request *rq, bool *used) {
   struct plan_range *r = &rq->ranges[rq->range];
   struct hot h;
   *used = false;
-  if (!w->s->first->cache_encrypted || rq->body != BODY_TRACK || rq->conn->tls || rq->waiting || rq->source_status || rq->ask_again)
+  if (!w->s->first->cache_encrypted || rq->body != BODY_TRACK || conn_seals(rq->conn) || rq->waiting || rq->source_status || rq->ask_again)
     return PUMP_DONE;
   struct plan_range piece = track_piece(rq->track, r->off);
   bool whole = r->off == piece.off && r->len >= piece.len;

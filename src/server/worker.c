@@ -326,7 +326,10 @@ static struct tls_set *read_certificates(const struct config *c, struct tls_tick
     const struct config_cert *a = &c->tls_certificates.a[i];
     files[i] = (struct tls_files){.cert = a->cert, .key = a->key, .ocsp = a->ocsp};
   }
-  return tls_set_new(files, num, c->tls_client_ca, tickets, e->text, sizeof e->text);
+  struct tls_set *set = tls_set_new(files, num, c->tls_client_ca, tickets, e->text, sizeof e->text);
+  if (set && c->ktls && ktls_here())
+    ktls_prepare(set);
+  return set;
 }
 
 static bool load_certificates(struct workers *ws, const struct config *c, struct config_error *e) {
@@ -336,6 +339,16 @@ static bool load_certificates(struct workers *ws, const struct config *c, struct
   struct tls_set *set = read_certificates(c, ws->tickets, e);
   atomic_store(&ws->certificates, set);
   return set != NULL;
+}
+
+// Who seals TLS records: decided once, and said.
+static bool use_ktls(const struct config *c) {
+  bool here = c->ktls && ktls_here();
+  if (here)
+    log_line(LOG_INFO, "TLS 1.3 records are sealed by the kernel");
+  else
+    log_line(LOG_INFO, "TLS records are sealed by this process: %s", c->ktls ? strerror(errno) : "`ktls` is off");
+  return here;
 }
 
 static bool start(struct workers *ws, struct server *s, struct config_error *e) {
@@ -348,9 +361,11 @@ static bool start(struct workers *ws, struct server *s, struct config_error *e) 
   }
   if (cfg->tls_listen.num && !load_certificates(ws, cfg, e))
     return false;
+  bool ktls = cfg->tls_listen.num && use_ktls(cfg);
   unsigned plain = cfg->listen.num, all = plain + cfg->tls_listen.num;
   for (unsigned n = 0; n < ws->num; n++) {
     ws->w[n].certificates = &ws->certificates;
+    ws->w[n].ktls = ktls;
     if (!worker_init(&ws->w[n], s, n, all, e))
       return false;
   }

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """What clients see of the workers, through tests/net/fixture. Usage: transport.py FIXTURE io_uring|epoll [tls] [CASE...]
-Prints TAP. With `tls` the same cases run over TLS, and those of TLS itself."""
+Prints TAP. With `tls` the same cases run over TLS, and those of TLS itself; with `ktls` some of them,
+over the fixture in which the kernel seals records."""
 import array
 import http.client
 import os
 import random
+import re
 import signal
 import socket
 import ssl
@@ -16,7 +18,8 @@ import threading
 import time
 
 FIXTURE, BACKEND = sys.argv[1:3]
-TLS = sys.argv[3:4] == ["tls"]
+KTLS = sys.argv[3:4] == ["ktls"]  # the fixture has a kernel's TLS, played at the socket calls
+TLS = KTLS or sys.argv[3:4] == ["tls"]
 random.seed(20)
 
 
@@ -63,7 +66,8 @@ class Server:
             for n in ("one.test", "two.test"):
                 listen += ["--tls-certificates", f"{CERTS.name}/{n}.pem:{CERTS.name}/{n}.key"]
         self.proc = subprocess.Popen([FIXTURE, "--media", "/", "--workers", "2", "--io", BACKEND, *listen, *options],
-                                     stdout=subprocess.PIPE, text=True)
+                                     stdout=subprocess.PIPE, stderr=subprocess.PIPE if KTLS else None, text=True)
+        self.handed_over = 0
         *ports, self.io = self.proc.stdout.readline().split()
         self.plain_port, self.port = int(ports[0]), int(ports[-1])
         self.context = client_context() if TLS else None
@@ -79,7 +83,9 @@ class Server:
 
     def stop(self):
         self.proc.terminate()
-        out, _ = self.proc.communicate(timeout=20)
+        out, err = self.proc.communicate(timeout=20)
+        if KTLS:
+            self.handed_over = int(re.search(r"ktls: (\d+) connections handed over", err).group(1))
         expect(self.proc.returncode, 0)
         expect(out, "left: 0 buffers, 0 connections, 0 holds\n")
 
@@ -570,6 +576,29 @@ def unusable_certificates():
         expect(CERTS.name in p.stderr, True, p.stderr)
 
 
+def the_kernel_seals_from_the_second_response_on():
+    for suite in ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"):
+        with Server() as srv:
+            one, two, three = (get_bytes(segment_path("now", 50001, n), extra) for n, extra in ((1, ""), (2, ""), (3, "Connection: close\r\n")))
+            p = subprocess.run(["openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{srv.port}", "-ciphersuites", suite, "-tls1_3"],
+                               input=one + two + three, capture_output=True, timeout=20)
+            for n in range(3):
+                expect(words(n * 50001, 50001) in p.stdout, True, f"{suite}: response {n + 1}")
+        expect(srv.handed_over, 0 if "CHACHA" in suite else 1, suite)
+    with Server() as srv:
+        s = srv.dial(raw=True)
+        s = srv.context.wrap_socket(s, server_hostname="one.test", suppress_ragged_eofs=False)
+        reader = Reader(s)
+        for n in (1, 2):
+            s.sendall(get_bytes(segment_path("now", 3000, n), "Connection: close\r\n" if n == 2 else ""))
+            expect(reader.response()[2], words((n - 1) * 3000, 3000))
+        expect(s.recv(10), b"", "the end is announced")
+    expect(srv.handed_over, 1)
+    with Server("--ktls=false") as srv:
+        expect([ask(c, segment_path("now", 300, 2))[1] for c in [srv.client()] * 2], [words(300, 300)] * 2)
+    expect(srv.handed_over, 0)
+
+
 CASES = [whole_bodies_and_heads, requests_cut_at_every_byte, pipelined_requests_come_back_in_order, random_ranges_are_slices,
          preconditions, refusals, bodies_of_requests, http10, a_day_in_one_response, stalled_readers_hold_no_buffers, timeouts,
          lost_sources, clients_that_leave_at_any_time, half_closed_clients_get_their_answer, more_clients_than_allowed, draining,
@@ -578,8 +607,13 @@ if TLS:  # ragged ends and half-closed clients are another matter there
     CASES = [c for c in CASES if c not in (half_closed_clients_get_their_answer, occupied_port, more_clients_than_allowed)]
     CASES += [tls_versions_names_and_tickets, tls_needs_client_certificates_where_told, unusable_certificates]
 
+if KTLS:
+    CASES = [the_kernel_seals_from_the_second_response_on, whole_bodies_and_heads, requests_cut_at_every_byte,
+             pipelined_requests_come_back_in_order, random_ranges_are_slices, preconditions, refusals, bodies_of_requests, http10,
+             clients_that_leave_at_any_time, keepalive_limit, tls_versions_names_and_tickets]
+
 failed = 0
-WHERE = BACKEND + (" tls" if TLS else "")
+WHERE = BACKEND + (" ktls" if KTLS else " tls" if TLS else "")
 only = sys.argv[4 if TLS else 3:]
 cases = [c for c in CASES if not only or c.__name__ in only]
 print(f"1..{len(cases)}")
