@@ -17,6 +17,7 @@ int cmd_decrypt(int argc, char **argv);
 int cmd_encrypt(int argc, char **argv);
 int cmd_index(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
+int cmd_keys(int argc, char **argv);
 int cmd_load(int argc, char **argv);
 int cmd_rotate(int argc, char **argv);
 int cmd_serve(int argc, char **argv);

@@ -27,6 +27,10 @@ static const struct command commands[] = {
     {"rotate", "[ASSET | PREFIX/ | --all] [--grace 24h] [--revoke]",
      "start a new key epoch through the admin listener", cmd_rotate},
 #endif
+#ifdef HAVE_CMD_KEYS
+    {"keys", "export ASSET --out FILE | import DOCUMENT --keys FILE | rewrap SECRET --new-kek FILE",
+     "content keys as CPIX documents; wrap the master secret", cmd_keys},
+#endif
 #ifdef HAVE_CMD_LOAD
     {"load", "SCENARIO --target URL", "release-day load generator", cmd_load},
 #endif

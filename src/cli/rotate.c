@@ -11,6 +11,7 @@
 #include "base/writer.h"
 #include "cli/cli.h"
 #include "server/options.h"
+#include "server/secret_file.h"
 
 enum { ANSWER_MAX = 1 << 16, TIMEOUT_S = 30 };
 
@@ -20,6 +21,7 @@ static const char options[] =
     "  --all            rotate everything\n"
     "  --grace TIME     how long the old epoch still answers (24h, 30m, 0; default: rotation_grace of the server)\n"
     "  --revoke         old epochs stop answering at once\n"
+    "  --token-file FILE  the token that the server demands (default: admin_token_file of the configuration)\n"
     "  --admin ADDR:PORT  the admin listener (default 127.0.0.1:9090)\n"
     "  -c FILE          take the admin address from the server's configuration\n";
 
@@ -82,9 +84,32 @@ static int order(const struct config_addr *a, struct bytes head, char answer[ANS
 }
 
 struct wish {
-  const char *scope, *grace, *file;
+  const char *scope, *grace, *file, *token;
   bool all, revoke;
 };
+
+static bool add_token(struct writer *w, const char *path) {
+  struct secret_alloc mem;
+  struct bytes token;
+  secret_alloc_init(&mem, 1 << 16);
+  bool ok = secret_read(&mem, &token, path, 1024);
+  if (!ok)
+    cli_error(path, "cannot read the token: %s", strerror(errno));
+  while (ok && token.n && (token.p[token.n - 1] == '\n' || token.p[token.n - 1] == '\r'))
+    token.n--;
+  for (size_t i = 0; ok && i < token.n; i++)
+    if (token.p[i] <= ' ' || token.p[i] >= 0x7f) {
+      cli_error(path, "a token is printable characters without blanks");
+      ok = false;
+    }
+  if (ok) {
+    wr_str(w, "Authorization: Bearer ");
+    wr_bytes(w, token);
+    wr_str(w, "\r\n");
+  }
+  secret_alloc_free(&mem);
+  return ok;
+}
 
 static int run(const struct wish *wish, const struct config *c) {
   char answer[ANSWER_MAX];
@@ -96,10 +121,14 @@ static int run(const struct wish *wish, const struct config *c) {
   percent(&w, wish->all ? "" : wish->scope);
   if (wish->grace)
     wr_fmt(&w, "&grace_ms=%llu", (unsigned long long)c->rotation_grace);
-  wr_fmt(&w, "%s HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", wish->revoke ? "&revoke=1" : "", a->text);
+  wr_fmt(&w, "%s HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n", wish->revoke ? "&revoke=1" : "", a->text);
+  if (*c->admin_token_file && !add_token(&w, c->admin_token_file))
+    return EXIT_FAILED;
+  wr_str(&w, "\r\n");
   if (!wr_ok(&w))
     return cli_error("rotate", "the name is too long");
   int status = order(a, bytes_of(head, w.n), answer, &body);
+  explicit_bzero(head, sizeof head);
   if (status < 0)
     return cli_error(a->text, "cannot reach the admin listener: %s", strerror(errno));
   if (status != 200)
@@ -124,6 +153,9 @@ int cmd_rotate(int argc, char **argv) {
     } else if (!strcmp(arg, "--grace") && more) {
       wish.grace = argv[i + 1];
       i += 2;
+    } else if (!strcmp(arg, "--token-file") && more) {
+      wish.token = argv[i + 1];
+      i += 2;
     } else if (!strcmp(arg, "-c") && more) {
       wish.file = argv[i + 1];
       i += 2;
@@ -142,6 +174,10 @@ int cmd_rotate(int argc, char **argv) {
   char why[CONFIG_WHY];
   flags.a[flags.num].option = OPTION_media; // not used here, but a configuration has one
   flags.a[flags.num++].value = ".";
+  if (wish.token) {
+    flags.a[flags.num].option = OPTION_admin_token_file;
+    flags.a[flags.num++].value = wish.token;
+  }
   struct config *c = config_load(wish.file, &flags, &error);
   if (!c)
     return cli_usage("rotate", "%s", error.text);

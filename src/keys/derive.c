@@ -12,6 +12,13 @@
 
 bool keys_equal(const void *a, const void *b, size_t n) { return CRYPTO_memcmp(a, b, n) == 0; }
 
+bool keys_equal_text(struct bytes a, struct bytes b) {
+  uint8_t x[SHA256_DIGEST_LENGTH], y[SHA256_DIGEST_LENGTH];
+  SHA256(a.p, a.n, x);
+  SHA256(b.p, b.n, y);
+  return keys_equal(x, y, sizeof x);
+}
+
 static void text(struct writer *w, struct bytes b) {
   wr_u32(w, (uint32_t)b.n);
   wr_bytes(w, b);

@@ -45,6 +45,7 @@ struct key_schedule {
 // What the keys file says beside keys, for the caller to act on. Slices and lists point into the keyset.
 struct keys_info {
   struct bytes secret_file;   // derive.secret_file; empty: no derivation asked for
+  struct bytes kek_file;      // derive.kek_file: the secret is wrapped (keys/wrap.h); empty: it is not
   bool derive;                // the file has a derive section (or is empty): a secret is needed
   uint32_t default_epoch;     // epochs.default, 1 without it
   uint64_t grace_ms;          // epochs.grace; 0 without it
@@ -107,6 +108,7 @@ void keys_kid(uint8_t out[16], const struct key_query *q);
 
 // keys_equal compares secrets in constant time.
 bool keys_equal(const void *a, const void *b, size_t n);
+bool keys_equal_text(struct bytes a, struct bytes b); // of any lengths, which take no time either: digests are compared
 
 // A provider that answers over a transport: a row builds the request and reads the answer. The exchange itself
 // (HTTPS, authentication, retries, caching) belongs to the server.

@@ -486,7 +486,9 @@ static enum err read_remotes(struct input *in) {
 }
 
 #define INFO(f) offsetof(struct keys_info, f)
-static const struct field derive_fields[] = {{"secret_file", K_TEXT, INFO(secret_file), NULL}, {0}};
+static const struct field derive_fields[] = {{"secret_file", K_TEXT, INFO(secret_file), NULL},
+                                             {"kek_file", K_TEXT, INFO(kek_file), NULL},
+                                             {0}};
 static const struct field epochs_fields[] = {{"default", K_U32, INFO(default_epoch), NULL},
                                              {"grace", K_TIME, INFO(grace_ms), NULL},
                                              {"every", K_TIME, INFO(every_ms), NULL},

@@ -1,6 +1,7 @@
 // Content of the admin listener.
 #include "server/admin.h"
 
+#include <strings.h>
 #include <time.h>
 
 #include "base/text.h"
@@ -162,6 +163,17 @@ static bool read_order(struct rotation_order *o, struct admin_response *out, str
   return true;
 }
 
+// Whether a request carries the token. The digests are compared, so that not even a length can be told by timing.
+static bool authorized(const struct settings *st, struct bytes authorization) {
+  static const char scheme[] = "Bearer ";
+  enum { SCHEME = sizeof scheme - 1 };
+  struct bytes want = st->keyring->token;
+  if (!want.n)
+    return true;
+  bool bearer = authorization.n > SCHEME && !strncasecmp((const char *)authorization.p, scheme, SCHEME);
+  return bearer && keys_equal_text(want, bytes_of(authorization.p + SCHEME, authorization.n - SCHEME));
+}
+
 static void log_rotation(const struct rotation_order *o) {
   char name[EPOCH_MAX_SCOPE + 1] = "everything";
   if (o->scope.n)
@@ -170,13 +182,20 @@ static void log_rotation(const struct rotation_order *o) {
 }
 
 // POST /rotate?scope=album/track|prefix/|&grace_ms=N&revoke=1: everything when the scope is empty, which must be said.
-static void rotate(struct server *s, struct admin_response *out, struct bytes query) {
+static void rotate(struct server *s, struct admin_response *out, const struct admin_request *in) {
   char scope[EPOCH_MAX_SCOPE + 1], why[400];
   struct rotation_order o;
   struct diag diag = {0};
-  if (!read_order(&o, out, query, scope))
-    return;
   struct settings *st = settings_get(s->catalog); // this thread has no quiet points: a reference instead
+  bool may = authorized(st, in->authorization);
+  if (!may) {
+    log_line(LOG_WARN, "admin: a rotation without the right token was refused");
+    rotate_fail(out, 401, "a token is demanded: sluice rotate --token-file FILE");
+  }
+  if (!may || !read_order(&o, out, in->query, scope)) {
+    settings_put(st);
+    return;
+  }
   struct rotation_rules rules = settings_rotation(s->catalog, st);
   uint64_t grace_ms = rotation_grace(&rules, &o);
   enum err e = rotation_order(&rules, &o, clock_unix_ms(), &diag);
@@ -208,7 +227,7 @@ void admin_handle(struct server *s, struct admin_response *out, const struct adm
   bool ready = atomic_load(&s->state) == SERVER_READY;
   if (bytes_eq(in->path, of("/rotate"))) {
     if (bytes_eq(in->method, of("POST")))
-      rotate(s, out, in->query);
+      rotate(s, out, in);
     else
       plain(out, 405, "POST only\n");
   } else if (!get) {

@@ -10,6 +10,7 @@ struct admin_request {
   struct bytes path;   // without query
   struct bytes query;  // after '?', may be empty
   struct bytes body;   // at most 64 KiB
+  struct bytes authorization; // the header's value; empty without it
 };
 
 struct admin_response {
@@ -18,5 +19,5 @@ struct admin_response {
   struct writer body;  // over the transport's buffer, at least 1 MiB
 };
 
-// admin_handle answers /live, /ready, /metrics, /status, /rotate (POST), / and 404.
+// admin_handle checks the token where one is configured (rotations only) and answers /live, /ready, /metrics, /status, /rotate (POST), / and 404.
 void admin_handle(struct server *s, struct admin_response *out, const struct admin_request *in);

@@ -58,7 +58,7 @@ static bool respond(int fd, const struct http_parser *p, const struct admin_resp
   size_t n = too_long ? 0 : r->body.n;
   wr_fmt(&w, "HTTP/1.1 %u %s\r\nServer: sluice\r\nCache-Control: no-store\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s%s\r\n",
          status, http_reason(status), r->content_type ? r->content_type : "text/plain", n,
-         status == 503 ? "Retry-After: 1\r\n" : "", p->keep_alive && !p->fail ? "" : "Connection: close\r\n");
+         status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : "", p->keep_alive && !p->fail ? "" : "Connection: close\r\n");
   return write_all(fd, head, w.n) && (p->method == HTTP_M_HEAD || write_all(fd, r->body.p, n));
 }
 
@@ -83,6 +83,7 @@ static void handle(struct admin *a, struct admin_response *r, const struct http_
                             .path = target,
                             .query = query,
                             .body = bytes_of(a->in + p->body_off, (size_t)p->body_len),
+                            .authorization = http_text(a->in, p->header[HTTP_H_AUTHORIZATION]),
                         });
 }
 

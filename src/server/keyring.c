@@ -9,38 +9,12 @@
 #include <unistd.h>
 
 #include "keys/cpix.h"
+#include "keys/wrap.h"
 #include "obs/log.h"
 #include "server/key_server.h"
+#include "server/secret_file.h"
 
-enum { KEYS_MEMORY = 512 << 20, SECRET_BYTES = 32 };
-
-// Reads a whole file of at most `cap` bytes into memory for secrets. False with errno set.
-static bool read_secret(struct secret_alloc *mem, struct bytes *out, const char *path, size_t cap) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  struct stat st;
-  if (fd < 0)
-    return false;
-  uint8_t *buf = NULL;
-  size_t n = 0;
-  bool ok = false;
-  if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
-    errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
-  } else if ((uint64_t)st.st_size > cap) {
-    errno = EFBIG;
-  } else if (!(buf = mem->base.get(&mem->base, (size_t)st.st_size + 1))) {
-    errno = ENOMEM;
-  } else {
-    ssize_t got = 0;
-    while (n < (size_t)st.st_size && (got = read(fd, buf + n, (size_t)st.st_size - n)) > 0)
-      n += (size_t)got;
-    ok = got >= 0;
-  }
-  int why = errno;
-  close(fd);
-  errno = why;
-  *out = bytes_of(buf, n);
-  return ok;
-}
+enum { KEYS_MEMORY = 512 << 20, SECRET_BYTES = 32, TOKEN_MIN = 16, TOKEN_MAX = 512 };
 
 // The secret is written beside its name, synced and then linked to it: it is there whole or not at all, and two
 // servers that start at once end with one secret.
@@ -74,46 +48,6 @@ static bool create_secret(const char *dir, const char *path, struct config_error
   return true;
 }
 
-static bool give_secret(struct keyring *k, const struct config *c, bool create, struct config_error *error) {
-  char path[4096];
-  struct bytes name = k->info.secret_file, secret;
-  struct diag diag = {0};
-  bool own = name.n == 0;
-  if (own) {
-    snprintf(path, sizeof path, "%s/derive.secret", c->state_dir);
-  } else if (name.p[0] == '/') {
-    snprintf(path, sizeof path, "%.*s", (int)name.n, (const char *)name.p);
-  } else { // relative to the keys file
-    const char *slash = strrchr(c->keys, '/');
-    snprintf(path, sizeof path, "%.*s%.*s", slash ? (int)(slash + 1 - c->keys) : 0, c->keys, (int)name.n, (const char *)name.p);
-  }
-  k->secret_path = strdup(path);
-  bool ok = read_secret(&k->mem, &secret, path, KEYS_MAX_SECRET);
-  if (!ok && own && errno == ENOENT) {
-    if (!create)
-      return true; // --check: it would be made
-    if (!create_secret(c->state_dir, path, error))
-      return false;
-    ok = read_secret(&k->mem, &secret, path, KEYS_MAX_SECRET);
-  }
-  if (!ok)
-    return config_fail(error, "%s: cannot read the derivation secret: %s", path, strerror(errno));
-  if (keys_set_secret(k->set, secret, &diag)) {
-    char why[256];
-    diag_format(&diag, why, sizeof why);
-    return config_fail(error, "%s: %s", path, why);
-  }
-  return true;
-}
-
-static bool copy_public_url(struct keyring *k, const char *url) {
-  size_t n = strlen(url);
-  if (n == 0)
-    return true;
-  k->public_url = strndup(url, n - (url[n - 1] == '/'));
-  return k->public_url != NULL;
-}
-
 static void note_file(void *ctx, const char *path) {
   struct keyring *k = ctx;
   char **more = realloc(k->files, (k->num_files + 1) * sizeof *more);
@@ -124,6 +58,104 @@ static void note_file(void *ctx, const char *path) {
   k->num_files += k->files[k->num_files] != NULL;
 }
 
+// The folder of the keys file, "" or with a slash at its end: names in the file start there.
+static bool beside_keys(char out[KEY_PATH_MAX], const struct config *c, struct bytes name) {
+  char folder[KEY_PATH_MAX];
+  const char *slash = strrchr(c->keys, '/');
+  snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash + 1 - c->keys) : 0, c->keys);
+  return key_file_path(out, folder, name);
+}
+
+// A wrapped secret is unwrapped with the KEK, into memory for secrets.
+static bool unwrap(struct keyring *k, const struct config *c, const char *path, struct bytes *secret, struct config_error *error) {
+  char kek_path[KEY_PATH_MAX], why[256];
+  struct bytes text, name = k->info.kek_file;
+  struct diag diag = {0};
+  uint8_t *kek = k->mem.base.get(&k->mem.base, KEK_BYTES), *out = k->mem.base.get(&k->mem.base, KEYS_MAX_SECRET);
+  size_t n = 0;
+  if (secret_is_wrapped(*secret) && !name.n)
+    return config_fail(error, "%s: the master secret is wrapped: derive.kek_file must name the key encryption key", path);
+  if (!name.n)
+    return true;
+  if (!secret_is_wrapped(*secret))
+    return config_fail(error, "%s: the master secret is not wrapped, but derive.kek_file is given: `sluice keys rewrap` wraps it", path);
+  if (!kek || !out || !beside_keys(kek_path, c, name))
+    return config_fail(error, "derive.kek_file: the path is too long");
+  note_file(k, kek_path);
+  if (!secret_read(&k->mem, &text, kek_path, KEK_MAX_FILE))
+    return config_fail(error, "%s: cannot read the key encryption key: %s", kek_path, secret_why(errno));
+  enum err e = kek_read(kek, text, &diag);
+  if (e) {
+    diag_format(&diag, why, sizeof why);
+    return config_fail(error, "%s: %s", kek_path, why);
+  }
+  e = secret_unwrap(out, &n, *secret, kek, &diag);
+  explicit_bzero(kek, KEK_BYTES);
+  explicit_bzero((void *)(uintptr_t)text.p, text.n);
+  diag_format(&diag, why, sizeof why);
+  *secret = bytes_of(out, n);
+  return !e || config_fail(error, "%s: %s", path, why);
+}
+
+static bool give_secret(struct keyring *k, const struct config *c, bool create, struct config_error *error) {
+  char path[KEY_PATH_MAX];
+  struct bytes secret;
+  struct diag diag = {0};
+  bool own = k->info.secret_file.n == 0;
+  if (own)
+    snprintf(path, sizeof path, "%s/derive.secret", c->state_dir);
+  else if (!beside_keys(path, c, k->info.secret_file))
+    return config_fail(error, "derive.secret_file: the path is too long");
+  k->secret_path = strdup(path);
+  bool ok = secret_read(&k->mem, &secret, path, WRAPPED_MAX_FILE);
+  if (!ok && own && errno == ENOENT) {
+    if (!create)
+      return true; // --check: it would be made
+    if (k->info.kek_file.n)
+      return config_fail(error, "%s: there is no secret yet, and derive.kek_file wants a wrapped one: start once without it, or "
+                                "make one with `sluice keys rewrap`", path);
+    if (!create_secret(c->state_dir, path, error))
+      return false;
+    ok = secret_read(&k->mem, &secret, path, WRAPPED_MAX_FILE);
+  }
+  if (!ok)
+    return config_fail(error, "%s: cannot read the derivation secret: %s", path, secret_why(errno));
+  if (!unwrap(k, c, path, &secret, error))
+    return false;
+  enum err e = keys_set_secret(k->set, secret, &diag);
+  explicit_bzero((void *)(uintptr_t)secret.p, secret.n); // the set keeps what it extracted
+  if (e) {
+    char why[256];
+    diag_format(&diag, why, sizeof why);
+    return config_fail(error, "%s: %s", path, why);
+  }
+  return true;
+}
+
+// The admin listener's token: printable text of 16 bytes at least, without the line end.
+static bool give_token(struct keyring *k, const struct config *c, struct config_error *error) {
+  if (!*c->admin_token_file)
+    return true;
+  note_file(k, c->admin_token_file);
+  if (!secret_read(&k->mem, &k->token, c->admin_token_file, TOKEN_MAX + 2))
+    return config_fail(error, "admin_token_file: %s: %s", c->admin_token_file, secret_why(errno));
+  while (k->token.n && (k->token.p[k->token.n - 1] == '\n' || k->token.p[k->token.n - 1] == '\r'))
+    k->token.n--;
+  bool ok = k->token.n >= TOKEN_MIN && k->token.n <= TOKEN_MAX;
+  for (size_t i = 0; i < k->token.n; i++)
+    ok = ok && k->token.p[i] > ' ' && k->token.p[i] < 0x7f;
+  return ok || config_fail(error, "admin_token_file: %s: a token is %d to %d printable characters without blanks",
+                           c->admin_token_file, TOKEN_MIN, TOKEN_MAX);
+}
+
+static bool copy_public_url(struct keyring *k, const char *url) {
+  size_t n = strlen(url);
+  if (n == 0)
+    return true;
+  k->public_url = strndup(url, n - (url[n - 1] == '/'));
+  return k->public_url != NULL;
+}
+
 static bool import_cpix(struct keyring *k, const struct key_remote *r, const char *folder, struct config_error *error) {
   char path[KEY_PATH_MAX], why[256];
   struct bytes doc;
@@ -131,8 +163,8 @@ static bool import_cpix(struct keyring *k, const struct key_remote *r, const cha
   if (!key_file_path(path, folder, r->file))
     return config_fail(error, "providers: a file's path is too long");
   note_file(k, path);
-  if (!read_secret(&k->mem, &doc, path, CPIX_MAX_DOC))
-    return config_fail(error, "providers: %s: %s", path, strerror(errno));
+  if (!secret_read(&k->mem, &doc, path, CPIX_MAX_DOC))
+    return config_fail(error, "providers: %s: %s", path, secret_why(errno));
   enum err e = keys_add_cpix(k->set, &k->mem.base, doc, r->epoch, r->scheme, &diag);
   explicit_bzero((void *)(uintptr_t)doc.p, doc.n);
   diag_format(&diag, why, sizeof why);
@@ -187,8 +219,8 @@ struct keyring *keyring_load(const struct config *c, bool create, struct config_
   k->insecure = c->insecure_clearkey;
   k->inband_pssh = c->inband_pssh;
   bool ok = copy_public_url(k, c->public_url) || config_fail(error, "out of memory");
-  if (ok && *c->keys && !read_secret(&k->mem, &text, c->keys, KEYS_MAX_FILE))
-    ok = config_fail(error, "%s: %s", c->keys, strerror(errno));
+  if (ok && *c->keys && !secret_read(&k->mem, &text, c->keys, KEYS_MAX_FILE))
+    ok = config_fail(error, "%s: %s", c->keys, secret_why(errno));
   if (ok && keys_parse(&k->mem.base, &k->set, &k->info, text, &diag)) {
     char why[256];
     diag_format(&diag, why, sizeof why);
@@ -197,6 +229,7 @@ struct keyring *keyring_load(const struct config *c, bool create, struct config_
   ok = ok && load_providers(k, c, error);
   if (ok && k->info.derive)
     ok = give_secret(k, c, create, error);
+  ok = ok && give_token(k, c, error);
   if (ok && k->mem.unlocked)
     log_line(LOG_WARN, "key memory could not be locked (RLIMIT_MEMLOCK); it may be swapped out");
   if (ok)

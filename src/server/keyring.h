@@ -26,6 +26,7 @@ struct keyring {
   char *public_url; // for ClearKey licence URLs, without slash at the end; NULL: not configured
   bool inband_pssh;
   char *secret_path; // of the derivation secret; NULL: none is used
+  struct bytes token; // that the admin listener demands for rotations; empty: none
   struct key_server **servers; // beside keys_remotes; NULL for those that are files
   uint32_t num_servers;
   char **files; // that providers name, for the sandbox

@@ -68,6 +68,8 @@ struct config_rules {
     "Let the kernel seal TLS 1.3 records where it can (AES-GCM), so that hot segments leave with sendfile over TLS too.") \
   X(admin, OPT_ADDRS, "127.0.0.1:9090", 0, 0, false,                                                                     \
     "Where /live, /ready, /metrics, /status and rotation are served. Keep it off public networks.")                      \
+  X(admin_token_file, OPT_PATH, "", 0, 0, true,                                                                           \
+    "File with the token that rotations through the admin listener must carry (`Authorization: Bearer …`). Empty: none.") \
   X(workers, OPT_COUNT, "0", 0, 256, false, "Worker threads. 0: one for each CPU that the process may use.")             \
   X(pin_workers, OPT_BOOL, "true", 0, 0, false, "Pin each worker to a CPU.")                                             \
   X(cpu_affinity, OPT_TEXT, "", 0, 0, false, "CPUs to pin workers to, in turn: \"0 2 4\"; empty: those the process may use.") \

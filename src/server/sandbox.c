@@ -149,6 +149,10 @@ static bool refuse_calls(void) {
   return !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
 }
 
+static bool confined;
+
+bool sandbox_confined(void) { return confined; }
+
 void sandbox_enter(const struct config *c, const char *config_file, const struct keyring *keys) {
   if (!c->sandbox)
     return;
@@ -163,6 +167,7 @@ void sandbox_enter(const struct config *c, const char *config_file, const struct
   bool files = confine_files(c, config_file, keys);
   if (!files)
     log_line(LOG_WARN, "sandbox: files are not confined, Landlock: %s", strerror(errno));
+  confined = files;
   bool calls = refuse_calls();
   if (!calls)
     log_line(LOG_WARN, "sandbox: system calls are not confined, seccomp: %s", strerror(errno));

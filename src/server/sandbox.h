@@ -7,3 +7,6 @@
 // keyring says which files its keys come from, and whether names must be looked up.
 // What cannot be had is said in the log with the reason; serving goes on.
 void sandbox_enter(const struct config *c, const char *config_file, const struct keyring *keys);
+
+// sandbox_confined says whether files are confined: opening others fails with EACCES.
+bool sandbox_confined(void);

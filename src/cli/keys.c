@@ -1,0 +1,318 @@
+// sluice keys: content keys and the master secret as files. Secrets come from files and go to files, never through
+// arguments, the environment or a terminal.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "cli/cli.h"
+#include "keys/cpix.h"
+#include "keys/keysfile_add.h"
+#include "keys/wrap.h"
+#include "server/secret_file.h"
+
+enum { MEMORY = 512 << 20, WHY = 300 };
+
+static const char options[] =
+    "  export ASSET       write one asset's keys and DRM data as a CPIX document (keys in the clear, mode 0600)\n"
+    "    --out FILE         the document\n"
+    "    --epoch N          of this epoch (1)\n"
+    "    --scheme NAME      cenc or cbcs only (both)\n"
+    "    --cpix VERSION     2.3 or 2.4 (2.3)\n"
+    "    -c, --keys, --state-dir   where the keys come from, as for serve\n"
+    "  import DOCUMENT    add a CPIX document's keys to a keys file\n"
+    "    --keys FILE        the keys file; made when it is not there\n"
+    "    --asset NAME       the asset (the document's contentId)\n"
+    "    --epoch N          for this epoch (1)\n"
+    "    --scheme NAME      for keys whose scheme the document does not say\n"
+    "  rewrap SECRET      wrap the master secret, or wrap it anew; derived keys stay the same\n"
+    "    --kek FILE         the key that it is wrapped with now; none when it is not\n"
+    "    --new-kek FILE     the key to wrap it with: 32 bytes, or 64 hex digits\n"
+    "    --plain            take the wrapping off instead\n";
+
+struct wish {
+  const char *what, *file, *out, *keys, *asset, *kek, *new_kek;
+  uint32_t epoch;
+  enum scheme scheme;
+  bool has_scheme, v24, plain;
+  const char *config;
+  struct config_flags flags;
+};
+
+static int fail_diag(const char *subject, const struct diag *diag) {
+  char why[WHY];
+  diag_format(diag, why, sizeof why);
+  return cli_error(subject, "%s", why);
+}
+
+// The line of a byte of a document.
+static unsigned line_of(struct bytes text, uint64_t at) {
+  unsigned line = 1;
+  for (uint64_t i = 0; i < at && i < text.n; i++)
+    line += text.p[i] == '\n';
+  return line;
+}
+
+// Both labels of both schemes, as far as there are keys.
+static uint32_t collect(struct key_record *out, const struct keyring *k, const struct wish *w) {
+  static const struct bytes labels[] = {{NULL, 0}, BYTES_LIT("lossless")};
+  const struct drm_settings *set = keys_drm(k->set, bytes_str(w->file));
+  uint32_t num = 0;
+  for (enum scheme s = SCHEME_CENC; s <= SCHEME_CBCS; s++)
+    for (int i = 0; i < (set->per_tier ? 2 : 1); i++) {
+      struct key_query q = {.asset = bytes_str(w->file), .epoch = w->epoch, .scheme = s, .label = labels[i]};
+      bool wanted = (!w->has_scheme || w->scheme == s) && set->schemes >> s & 1;
+      num += wanted && !keys_lookup(&out[num], k->set, &q);
+    }
+  return num;
+}
+
+static int export_keys(struct wish *w) {
+  struct config_error error;
+  struct secret_alloc mem;
+  w->flags.a[w->flags.num++] = (__typeof__(w->flags.a[0])){OPTION_media, "."}; // not used here, but a configuration has one
+  struct config *c = config_load(w->config, &w->flags, &error);
+  struct keyring *k = c ? keyring_load(c, false, &error) : NULL;
+  if (!k) {
+    config_free(c);
+    return cli_error("keys export", "%s", error.text);
+  }
+  secret_alloc_init(&mem, MEMORY);
+  struct key_record *records = mem.base.get(&mem.base, 4 * sizeof *records);
+  uint32_t num = records ? collect(records, k, w) : 0;
+  const struct drm_settings *set = keys_drm(k->set, bytes_str(w->file));
+  struct writer doc = wr_of(NULL, 0);
+  int status = EXIT_DONE;
+  cpix_export(&doc, records, num, set, w->v24);
+  uint8_t *text = num ? mem.base.get(&mem.base, doc.n) : NULL;
+  if (!num)
+    status = cli_error(w->file, "there is no key of epoch %u", w->epoch);
+  else if (!text)
+    status = cli_error(w->file, "out of memory");
+  if (status == EXIT_DONE) {
+    doc = wr_of(text, doc.n);
+    cpix_export(&doc, records, num, set, w->v24);
+    if (!secret_write(w->out, bytes_of(text, doc.n), false))
+      status = cli_error(w->out, "cannot write: %s", strerror(errno));
+    else
+      fprintf(stderr, "sluice: %s: %u content keys IN THE CLEAR (mode 0600): encrypt the file before it travels, delete it after\n",
+              w->out, num);
+  }
+  secret_alloc_free(&mem);
+  keyring_put(k);
+  config_free(c);
+  return status;
+}
+
+// The new text must read as the old one with the records more.
+static int check_merged(struct secret_alloc *mem, const struct wish *w, struct bytes old, struct bytes text, uint32_t num) {
+  struct keyset *before = NULL, *after = NULL;
+  struct keys_info was = {0}, is = {0};
+  struct diag diag = {0};
+  if (keys_parse(&mem->base, &before, &was, old, &diag) || keys_parse(&mem->base, &after, &is, text, &diag))
+    return fail_diag(w->keys, &diag);
+  return is.num_records == was.num_records + num ? EXIT_DONE : cli_error(w->keys, "the records cannot be added to this file");
+}
+
+static int import_into(struct secret_alloc *mem, const struct wish *w, const struct key_record *records, uint32_t num) {
+  struct bytes old = {0};
+  struct diag diag = {0};
+  bool there = secret_read(mem, &old, w->keys, KEYS_MAX_FILE);
+  if (!there && errno != ENOENT)
+    return cli_error(w->keys, "%s", strerror(errno));
+  struct writer text = wr_of(NULL, 0);
+  if (keysfile_add(&text, old, records, num, &diag))
+    return fail_diag(w->keys, &diag);
+  uint8_t *p = mem->base.get(&mem->base, text.n);
+  if (!p)
+    return cli_error(w->keys, "out of memory");
+  text = wr_of(p, text.n);
+  if (keysfile_add(&text, old, records, num, &diag))
+    return fail_diag(w->keys, &diag);
+  int status = check_merged(mem, w, old, bytes_of(p, text.n), num);
+  if (status == EXIT_DONE && !secret_write(w->keys, bytes_of(p, text.n), !there))
+    status = cli_error(w->keys, "cannot write: %s", strerror(errno));
+  if (status == EXIT_DONE)
+    fprintf(stderr, "sluice: %s: %u records added for epoch %u; SIGHUP makes a running server read them\n", w->keys, num, w->epoch);
+  return status;
+}
+
+static int import_keys(struct wish *w) {
+  struct secret_alloc mem;
+  struct bytes doc;
+  struct diag diag = {0};
+  uint32_t num = CPIX_MAX_KEYS;
+  secret_alloc_init(&mem, MEMORY);
+  struct key_record *records = mem.base.get(&mem.base, num * sizeof *records);
+  int status = EXIT_FAILED;
+  if (!records) {
+    cli_error(w->file, "out of memory");
+  } else if (!secret_read(&mem, &doc, w->file, CPIX_MAX_DOC)) {
+    cli_error(w->file, "%s", strerror(errno));
+  } else if (cpix_import(&mem.base, records, &num, doc, w->epoch, w->has_scheme ? w->scheme : SCHEME_CLEAR, &diag)) {
+    char why[WHY];
+    diag_format(&diag, why, sizeof why);
+    fprintf(stderr, "sluice: %s:%u: %s\n", w->file, line_of(doc, diag.at), why);
+  } else {
+    for (uint32_t i = 0; i < num && w->asset; i++)
+      records[i].asset = bytes_str(w->asset);
+    status = import_into(&mem, w, records, num);
+  }
+  secret_alloc_free(&mem);
+  return status;
+}
+
+static bool read_kek(struct secret_alloc *mem, uint8_t **kek, const char *path) {
+  struct bytes text;
+  struct diag diag = {0};
+  *kek = mem->base.get(&mem->base, KEK_BYTES);
+  if (!*kek || !secret_read(mem, &text, path, KEK_MAX_FILE)) {
+    cli_error(path, "cannot read the key encryption key: %s", strerror(errno));
+    return false;
+  }
+  if (!kek_read(*kek, text, &diag))
+    return true;
+  fail_diag(path, &diag);
+  return false;
+}
+
+// The secret as it is, and the file with it; false: said why.
+static bool read_plain(struct secret_alloc *mem, const struct wish *w, struct bytes *secret) {
+  struct diag diag = {0};
+  struct bytes file;
+  uint8_t *kek, *out = mem->base.get(&mem->base, KEYS_MAX_SECRET);
+  size_t n = 0;
+  if (!out || !secret_read(mem, &file, w->file, WRAPPED_MAX_FILE)) {
+    cli_error(w->file, "cannot read the secret: %s", strerror(errno));
+    return false;
+  }
+  *secret = file;
+  if (secret_is_wrapped(file) != (w->kek != NULL)) {
+    cli_error(w->file, w->kek ? "the secret is not wrapped: leave --kek out" : "the secret is wrapped: --kek FILE says with what");
+    return false;
+  }
+  if (!w->kek)
+    return true;
+  if (!read_kek(mem, &kek, w->kek))
+    return false;
+  if (secret_unwrap(out, &n, file, kek, &diag)) {
+    fail_diag(w->file, &diag);
+    return false;
+  }
+  *secret = bytes_of(out, n);
+  return true;
+}
+
+static int rewrap(struct wish *w) {
+  struct secret_alloc mem;
+  struct diag diag = {0};
+  struct bytes secret, text;
+  uint8_t *kek = NULL, *again = NULL, line[WRAPPED_MAX_FILE];
+  size_t n = 0;
+  struct writer out = wr_of(line, sizeof line);
+  secret_alloc_init(&mem, 1 << 20);
+  int status = EXIT_FAILED;
+  bool ok = read_plain(&mem, w, &secret) && (w->plain || read_kek(&mem, &kek, w->new_kek));
+  text = ok ? secret : (struct bytes){0};
+  if (ok && !w->plain) {
+    // Before anything is replaced, what is to be written is read back.
+    again = mem.base.get(&mem.base, KEYS_MAX_SECRET);
+    enum err e = again ? secret_wrap(&out, secret, kek, &diag) : diag_set(&diag, ERR_NO_MEMORY, 0, "out of memory");
+    if (!e)
+      e = secret_unwrap(again, &n, bytes_of(line, out.n), kek, &diag);
+    ok = !e && n == secret.n && keys_equal(again, secret.p, n);
+    text = bytes_of(line, out.n);
+    if (!ok)
+      fail_diag(w->file, &diag);
+  }
+  if (ok && !secret_write(w->file, text, false))
+    cli_error(w->file, "cannot write: %s", strerror(errno));
+  else if (ok)
+    status = EXIT_DONE;
+  if (status == EXIT_DONE)
+    fprintf(stderr, "sluice: %s: %s\n", w->file, w->plain ? "the master secret is NOT WRAPPED now" : "the master secret is wrapped; derived keys are as before");
+  secret_alloc_free(&mem);
+  return status;
+}
+
+static int parse_number(uint32_t *out, const char *name, const char *text) {
+  uint64_t v;
+  if (parse_u64(&v, bytes_str(text)) || !v || v > INT32_MAX)
+    return cli_usage("keys", "%s needs a number from 1", name);
+  *out = (uint32_t)v;
+  return EXIT_DONE;
+}
+
+static int parse_value(struct wish *w, const char *name, const char *value) {
+  const struct {
+    const char *name, **to;
+  } texts[] = {{"--out", &w->out},   {"--asset", &w->asset},     {"--kek", &w->kek},
+               {"-c", &w->config}, {"--new-kek", &w->new_kek}};
+  for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+    if (!strcmp(name, texts[i].name)) {
+      *texts[i].to = value;
+      return EXIT_DONE;
+    }
+  if (!strcmp(name, "--epoch"))
+    return parse_number(&w->epoch, name, value);
+  if (!strcmp(name, "--scheme")) {
+    w->has_scheme = !scheme_parse(&w->scheme, bytes_str(value)) && w->scheme != SCHEME_CLEAR;
+    return w->has_scheme ? EXIT_DONE : cli_usage("keys", "--scheme is cenc or cbcs");
+  }
+  if (!strcmp(name, "--cpix")) {
+    w->v24 = !strcmp(value, "2.4");
+    return w->v24 || !strcmp(value, "2.3") ? EXIT_DONE : cli_usage("keys", "--cpix is 2.3 or 2.4");
+  }
+  return cli_usage("keys", "unknown option '%s'", name);
+}
+
+static int parse(struct wish *w, int argc, char **argv) {
+  struct config_error error;
+  for (int i = 1; i < argc;) {
+    const char *arg = argv[i];
+    int status = EXIT_DONE;
+    if (!strcmp(arg, "--plain")) {
+      w->plain = true;
+      i++;
+    } else if (!strncmp(arg, "--keys", 6) || !strncmp(arg, "--state-dir", 11)) {
+      if (config_flag(&w->flags, argc, argv, &i, &error) <= 0)
+        return cli_usage("keys", "%s needs a path", arg);
+      if (!strncmp(arg, "--keys", 6))
+        w->keys = w->flags.a[w->flags.num - 1].value;
+    } else if (arg[0] == '-') {
+      if (i + 1 == argc)
+        return cli_usage("keys", "%s needs a value", arg);
+      status = parse_value(w, arg, argv[i + 1]);
+      i += 2;
+    } else {
+      const char **to = !w->what ? &w->what : !w->file ? &w->file : NULL;
+      if (!to)
+        return cli_usage("keys", "unexpected argument '%s'", arg);
+      *to = arg;
+      i++;
+    }
+    if (status != EXIT_DONE)
+      return status;
+  }
+  return EXIT_DONE;
+}
+
+int cmd_keys(int argc, char **argv) {
+  struct wish w = {.epoch = 1};
+  for (int i = 1; i < argc; i++)
+    if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+      return cli_help("keys", options);
+  int status = parse(&w, argc, argv);
+  if (status != EXIT_DONE)
+    return status;
+  prctl(PR_SET_DUMPABLE, 0); // no core image, and nobody of the same user looks in
+  if (w.what && w.file && !strcmp(w.what, "export"))
+    return w.out ? export_keys(&w) : cli_usage("keys", "export needs --out FILE");
+  if (w.what && w.file && !strcmp(w.what, "import"))
+    return w.keys ? import_keys(&w) : cli_usage("keys", "import needs --keys FILE");
+  if (w.what && w.file && !strcmp(w.what, "rewrap"))
+    return w.plain != (w.new_kek != NULL) ? rewrap(&w) : cli_usage("keys", "rewrap needs one of --new-kek FILE and --plain");
+  return cli_usage("keys", "give one of export ASSET, import DOCUMENT, rewrap SECRET");
+}

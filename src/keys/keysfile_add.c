@@ -1,0 +1,148 @@
+#include "keys/keysfile_add.h"
+
+#include "base/text.h"
+#include "drm/markup.h"
+
+#include <yaml.h>
+
+enum { MAX_INDENT = 64 };
+
+// Where records go: before the first item of a block list, behind the bracket of a flow list, or at the end.
+struct place {
+  enum { AT_END, IN_BLOCK, IN_FLOW } form;
+  size_t line, column;
+};
+
+static enum err bad(struct diag *diag, const yaml_mark_t *m, const char *why) {
+  return diag_set(diag, ERR_SYNTAX, m->index, "line %zu: %s", m->line + 1, why);
+}
+
+// Looks at one event of the top-level mapping; `depth` is the number of open collections, `key` whether a name comes next.
+static enum err look(struct place *at, const yaml_event_t *ev, unsigned depth, bool *key, bool *wanted, struct diag *diag) {
+  if (depth == 0 && ev->type == YAML_MAPPING_START_EVENT && ev->data.mapping_start.style == YAML_FLOW_MAPPING_STYLE)
+    return bad(diag, &ev->start_mark, "records can be added to a file of lines only, not to one mapping in braces");
+  if (depth != 1 || ev->type == YAML_MAPPING_END_EVENT)
+    return ERR_OK;
+  bool name = *key;
+  *key = !*key;
+  if (name) {
+    *wanted = ev->type == YAML_SCALAR_EVENT &&
+              bytes_eq(bytes_of(ev->data.scalar.value, ev->data.scalar.length), BYTES_LIT("keys"));
+    return ERR_OK;
+  }
+  if (!*wanted)
+    return ERR_OK;
+  if (ev->type != YAML_SEQUENCE_START_EVENT)
+    return bad(diag, &ev->start_mark, "keys: a list is expected; take the empty option out");
+  bool flow = ev->data.sequence_start.style == YAML_FLOW_SEQUENCE_STYLE;
+  *at = (struct place){flow ? IN_FLOW : IN_BLOCK, ev->start_mark.line, ev->start_mark.column};
+  return ERR_OK;
+}
+
+static enum err find(struct place *at, struct bytes old, struct diag *diag) {
+  yaml_parser_t y;
+  unsigned depth = 0;
+  bool key = true, wanted = false, end = false;
+  enum err e = ERR_OK;
+  *at = (struct place){.form = AT_END};
+  if (!yaml_parser_initialize(&y))
+    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+  yaml_parser_set_input_string(&y, old.p ? old.p : (const uint8_t *)"", old.n);
+  while (!e && !end) {
+    yaml_event_t ev;
+    if (!yaml_parser_parse(&y, &ev)) {
+      e = bad(diag, &y.problem_mark, "this is not YAML");
+      break;
+    }
+    e = look(at, &ev, depth, &key, &wanted, diag);
+    depth += ev.type == YAML_MAPPING_START_EVENT || ev.type == YAML_SEQUENCE_START_EVENT;
+    depth -= ev.type == YAML_MAPPING_END_EVENT || ev.type == YAML_SEQUENCE_END_EVENT;
+    end = ev.type == YAML_STREAM_END_EVENT;
+    if (ev.type == YAML_SCALAR_EVENT)
+      explicit_bzero(ev.data.scalar.value, ev.data.scalar.length);
+    yaml_event_delete(&ev);
+  }
+  if (y.raw_buffer.start)
+    explicit_bzero(y.raw_buffer.start, (size_t)(y.raw_buffer.end - y.raw_buffer.start));
+  if (y.buffer.start)
+    explicit_bzero(y.buffer.start, (size_t)(y.buffer.end - y.buffer.start));
+  yaml_parser_delete(&y);
+  return e;
+}
+
+// The byte of a line and a column in characters.
+static size_t byte_at(struct bytes text, size_t line, size_t column) {
+  size_t i = 0;
+  for (; line && i < text.n; i++)
+    line -= text.p[i] == '\n';
+  struct bytes rest = bytes_of(text.p + i, text.n - i);
+  for (; column && rest.n; column--)
+    (void)utf8_next(&rest);
+  return text.n - rest.n;
+}
+
+static enum err quoted(struct writer *w, struct bytes s, struct diag *diag) {
+  wr_u8(w, '"');
+  for (struct bytes rest = s; rest.n;) {
+    const uint8_t *p = rest.p;
+    uint32_t c = utf8_next(&rest);
+    size_t n = (size_t)(rest.p - p);
+    if (c == 0xfffd && n == 1)
+      return diag_set(diag, ERR_UNSUPPORTED, 0, "a name that is not UTF-8 cannot stand in a keys file");
+    if (c == '"' || c == '\\')
+      wr_u8(w, '\\');
+    if (c < 0x20 || c == 0x7f)
+      wr_fmt(w, "\\x%02x", c);
+    else
+      wr_raw(w, p, n);
+  }
+  wr_u8(w, '"');
+  return ERR_OK;
+}
+
+static enum err write_record(struct writer *w, const struct key_record *r, struct diag *diag) {
+  wr_str(w, "{ asset: ");
+  enum err e = quoted(w, r->asset, diag);
+  wr_fmt(w, ", epoch: %u, scheme: %s", r->epoch, scheme_name(r->scheme));
+  if (!e && r->label.n) {
+    wr_str(w, ", label: ");
+    e = quoted(w, r->label, diag);
+  }
+  wr_str(w, ", kid: \"");
+  hex_write(w, bytes_of(r->kid, 16));
+  wr_str(w, "\", key: \"");
+  hex_write(w, bytes_of(r->key, 16));
+  wr_str(w, "\"");
+  if (r->has_iv) {
+    wr_str(w, ", iv: \"");
+    hex_write(w, bytes_of(r->iv, 16));
+    wr_str(w, "\"");
+  }
+  wr_str(w, " }");
+  return e;
+}
+
+enum err keysfile_add(struct writer *w, struct bytes old, const struct key_record *records, uint32_t num, struct diag *diag) {
+  struct place at;
+  enum err e = find(&at, old, diag);
+  if (e || !num) {
+    if (!e)
+      wr_bytes(w, old);
+    return e;
+  }
+  if (at.form == IN_BLOCK && at.column > MAX_INDENT)
+    return diag_set(diag, ERR_SYNTAX, 0, "line %zu: keys: the list is indented too far", at.line + 1);
+  size_t split = at.form == AT_END ? old.n : byte_at(old, at.line, at.column) + (at.form == IN_FLOW);
+  wr_raw(w, old.p, split);
+  if (at.form == AT_END)
+    wr_str(w, old.n && old.p[old.n - 1] != '\n' ? "\nkeys:\n" : "keys:\n");
+  for (uint32_t i = 0; !e && i < num; i++) {
+    wr_str(w, at.form == AT_END ? "  - " : at.form == IN_BLOCK ? "- " : " ");
+    e = write_record(w, &records[i], diag);
+    wr_str(w, at.form == IN_FLOW ? "," : "\n");
+    for (size_t c = 0; at.form == IN_BLOCK && c < at.column; c++)
+      wr_u8(w, ' ');
+  }
+  wr_raw(w, old.p + split, old.n - split);
+  return e;
+}

@@ -1,0 +1,93 @@
+#include "server/secret_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "server/sandbox.h"
+
+enum { PIPE_FIRST = 4096 };
+
+bool secret_read(struct secret_alloc *mem, struct bytes *out, const char *path, size_t cap) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  struct stat st;
+  if (fd < 0)
+    return false;
+  uint8_t *buf = NULL;
+  size_t n = 0, want = 0;
+  bool ok = false;
+  if (fstat(fd, &st) || !(S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode))) {
+    errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+  } else if ((uint64_t)st.st_size > cap) {
+    errno = EFBIG;
+  } else if (want = S_ISREG(st.st_mode) ? (size_t)st.st_size : cap < PIPE_FIRST ? cap : PIPE_FIRST,
+             !(buf = mem->base.get(&mem->base, want + 1))) {
+    errno = ENOMEM;
+  } else {
+    ssize_t got = 0;
+    while (n < want && (got = read(fd, buf + n, want - n)) > 0)
+      n += (size_t)got;
+    ok = got >= 0;
+  }
+  int why = errno;
+  close(fd);
+  errno = why;
+  *out = bytes_of(buf, n);
+  return ok;
+}
+
+static bool write_all(int fd, struct bytes b) {
+  for (ssize_t n; b.n; b.p += n, b.n -= (size_t)n)
+    if ((n = write(fd, b.p, b.n)) <= 0)
+      return false;
+  return true;
+}
+
+static bool sync_folder_of(const char *path) {
+  const char *slash = strrchr(path, '/');
+  char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+  int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+  bool ok = fd >= 0 && !fsync(fd);
+  if (fd >= 0)
+    close(fd);
+  free(folder);
+  return ok;
+}
+
+bool secret_write(const char *path, struct bytes text, bool fresh) {
+  char *temp = NULL;
+  struct stat st;
+  bool there = !stat(path, &st);
+  if (there && (fresh || !S_ISREG(st.st_mode))) {
+    errno = fresh ? EEXIST : EINVAL;
+    return false;
+  }
+  if (asprintf(&temp, "%s.XXXXXX", path) < 0)
+    return false;
+  int fd = mkostemp(temp, O_CLOEXEC); // mode 0600
+  bool ok = fd >= 0 && write_all(fd, text) && !fsync(fd);
+  if (ok && there) { // the owner where we may, the mode without what others than the group could do
+    int ignored = fchown(fd, st.st_uid, st.st_gid);
+    (void)ignored;
+    ok = !fchmod(fd, st.st_mode & 0640);
+  }
+  ok = ok && (fresh ? !link(temp, path) : !rename(temp, path)) && sync_folder_of(path);
+  int why = errno;
+  if (fd >= 0) {
+    close(fd);
+    unlink(temp); // its second name, or what failed
+  }
+  free(temp);
+  errno = why;
+  return ok;
+}
+
+const char *secret_why(int error) {
+  if (error == EACCES && sandbox_confined())
+    return "not reachable: it lies in none of the folders that were named when the server started, and the sandbox opens "
+           "nothing else. Put it into one of those, or restart";
+  return strerror(error);
+}

@@ -1,0 +1,13 @@
+// Files that hold secrets: read into memory for secrets, replaced as a whole.
+#pragma once
+#include "server/keyring.h"
+
+// secret_read reads a file or a descriptor's pipe (/dev/fd/N) of at most `cap` bytes. False with errno set.
+bool secret_read(struct secret_alloc *mem, struct bytes *out, const char *path, size_t cap);
+
+// secret_write replaces `path`, or makes it with mode 0600: written beside it, synced, renamed, the folder synced. A file
+// that was there gives owner and mode. `fresh`: refuses (EEXIST) to replace. False with errno set; nothing is left then.
+bool secret_write(const char *path, struct bytes text, bool fresh);
+
+// secret_why tells what an errno of reading means, and what to do where the sandbox is why.
+const char *secret_why(int error);

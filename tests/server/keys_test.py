@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""sluice keys: CPIX out and in again, judged by another parser; the master secret wrapped, judged by openssl: keys_test.py SLUICE"""
+import base64
+import os
+import pathlib
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import uuid
+import xml.etree.ElementTree as ET
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge import synth  # noqa: E402
+from judge.programs import run  # noqa: E402
+from judge.server import Server  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+from server.secrets_test import derived  # noqa: E402
+
+NS = {"cpix": "urn:dashif:org:cpix", "pskc": "urn:ietf:params:xml:ns:keyprov:pskc"}
+SECRET = bytes(range(32))
+ASSET = "album/träck & <1>"
+WIDEVINE = "edef8ba9-79d6-4ace-a3c8-27dcd51d21ed"
+
+
+def document(path):
+    """{(scheme, label): (kid, key, iv)} and the root, by Python's own XML reader."""
+    root = ET.parse(path).getroot()
+    assert root.tag == "{urn:dashif:org:cpix}CPIX"
+    labels = {r.get("kid"): (r.find("cpix:LabelFilter", NS).get("label") if r.find("cpix:LabelFilter", NS) is not None else "")
+              for r in root.iterfind("cpix:ContentKeyUsageRuleList/cpix:ContentKeyUsageRule", NS)}
+    out = {}
+    for k in root.iterfind("cpix:ContentKeyList/cpix:ContentKey", NS):
+        value = base64.b64decode(k.findtext("cpix:Data/pskc:Secret/pskc:PlainValue", None, NS), validate=True)
+        iv = k.get("explicitIV")
+        out[k.get("commonEncryptionScheme"), labels[k.get("kid")]] = (uuid.UUID(k.get("kid")).bytes, value,
+                                                                     base64.b64decode(iv) if iv else None)
+    return out, root
+
+
+def exporting(tap, sluice, work):
+    keys = work / "keys.yaml"
+    keys.write_text("derive: { secret_file: master.key }\ndrm: { per_tier: true, widevine: { provider: x }, fairplay: {} }\n")
+    for version in ("2.3", "2.4"):
+        doc = work / f"{version}.xml"
+        r = run(sluice, "keys", "export", ASSET, "--keys", keys, "--out", doc, "--cpix", version, "--epoch", "3")
+        if not tap.ok(r.code == 0 and "IN THE CLEAR" in r.err and not r.out, f"CPIX {version} is written, with a warning", r):
+            continue
+        got, root = document(doc)
+        want = {(s, label): derived(SECRET, ASSET, 3, s, label.encode())[1] for s in ("cenc", "cbcs") for label in ("", "lossless")}
+        tap.equal({k: v[1] for k, v in got.items()}, want, f"CPIX {version}: the keys are those that are derived")
+        tap.equal((root.get("contentId"), root.get("version")), (ASSET, version), f"CPIX {version}: content and version")
+        tap.equal(stat.S_IMODE(doc.stat().st_mode), 0o600, f"CPIX {version}: mode 0600")
+        boxes = [base64.b64decode(p.text) for d in root.iterfind(".//cpix:DRMSystem", NS) if d.get("systemId") == WIDEVINE
+                 for p in d.iterfind("cpix:PSSH", NS)]
+        tap.ok(len(boxes) == 4 and all(b[4:8] == b"pssh" for b in boxes), f"CPIX {version}: DRM data of each key", boxes)
+        playlists = {d.get("playlist") for d in root.iterfind(".//cpix:HLSSignalingData", NS)}
+        tap.equal(playlists, {"media", "master" if version == "2.3" else "multiVariant"}, f"CPIX {version}: playlists")
+    r = run(sluice, "keys", "export", ASSET, "--keys", keys, "--out", work / "one.xml", "--scheme", "cbcs")
+    tap.equal(sorted(document(work / "one.xml")[0]), [("cbcs", ""), ("cbcs", "lossless")], "one scheme only")
+
+
+def importing(tap, sluice, work):
+    doc = work / "2.3.xml"
+    want = {(s, label): v for (s, label), v in document(doc)[0].items()}
+    files = {
+        "a new file": None,
+        "an empty file": "",
+        "comments and other options": "# ours\nepochs: { grace: 2h } # keep\ndrm:\n  schemes: [cenc, cbcs]\n",
+        "a list": "keys:   # by hand\n    # the first\n    - { asset: x, scheme: cenc, kid: " + "1" * 32 + ", key: " + "2" * 32 +
+                  " }\nepochs: { default: 2 } # é\n",
+        "a list in brackets": "keys: [ { asset: é, scheme: cenc, kid: " + "1" * 32 + ", key: " + "2" * 32 + " } ] # end\n",
+        "an empty list": "keys: []\n",
+        "no line end": "epochs: { default: 2 }",
+    }
+    for name, text in files.items():
+        keys = work / "into.yaml"
+        keys.unlink(missing_ok=True)
+        if text is not None:
+            keys.write_text(text)
+        r = run(sluice, "keys", "import", doc, "--keys", keys, "--epoch", "3")
+        if not tap.ok(r.code == 0, f"import into {name}", r):
+            continue
+        now = keys.read_text()
+        kept = all(part in now for part in re.findall(r"#.*|epochs:.*|asset: x.*", text or ""))
+        tap.ok(kept and now.count("asset:") == 4 + (text or "").count("asset:"), f"import into {name}: what stood there stays", now)
+        r = run(sluice, "keys", "export", ASSET, "--keys", keys, "--epoch", "3", "--out", work / "again.xml")
+        plain = {k: v for k, v in want.items() if not k[1]}  # labels are exported where per_tier is set
+        tap.ok(r.code == 0 and document(work / "again.xml")[0] == plain, f"import into {name}: the same keys come out again", r)
+    keys.write_text("drm: { per_tier: true, widevine: { provider: x }, fairplay: {} }\n")
+    run(sluice, "keys", "import", doc, "--keys", keys, "--epoch", "3")
+    run(sluice, "keys", "export", ASSET, "--keys", keys, "--epoch", "3", "--out", work / "again.xml")
+    tap.ok(doc.read_bytes() == (work / "again.xml").read_bytes(), "export, import, export: the same bytes")
+    before = keys.read_bytes()
+    good = doc.read_text()
+    first_kid = re.search(r'ContentKey kid="([^"]+)"', good).group(1)
+    bad = {
+        "the same keys again": (good, "two records"),
+        "a truncated document": (good[:len(good) // 2], r"bad.xml:\d+: "),
+        "a key of the wrong size": (re.sub(r"<pskc:PlainValue>[^<]+", "<pskc:PlainValue>AAAA", good, count=1), "bad.xml:4: "),
+        "an entity": (good.replace("<cpix:CPIX", "<!DOCTYPE a [<!ENTITY b 'c'>]>\n<cpix:CPIX", 1), "bad.xml:2: "),
+        "a KID twice": (re.sub(r'(ContentKey kid=")[^"]+("[^\n]*\n[^\n]*ContentKey kid=")[^"]+', rf"\g<1>{first_kid}\g<2>{first_kid}",
+                               good, count=1), "bad.xml:5: "),
+        "no scheme": (good.replace(' commonEncryptionScheme="cenc"', "", 1), "Scheme"),
+        "not XML": ("hello", "bad.xml:1: "),
+    }
+    for name, (text, word) in bad.items():
+        (work / "bad.xml").write_text(text)
+        r = run(sluice, "keys", "import", work / "bad.xml", "--keys", keys, "--epoch", "3")
+        said = r.code == 1 and re.search(word, r.err) and len(r.err.splitlines()) == 1
+        tap.ok(said and keys.read_bytes() == before, f"import refuses {name}, with its line, and changes nothing", r)
+    leaks = [n for n in work.iterdir() if re.search(r"\.yaml\.\w{6}$", n.name)]
+    tap.ok(not leaks, "no temporary file is left", leaks)
+
+
+def kids(server):
+    text = server.get("/album/a/cbcs/manifest.mpd").body.decode() + server.get("/album/a/cenc/manifest.mpd").body.decode()
+    return sorted(set(re.findall(r'default_KID="([^"]+)"', text)))
+
+
+def wrapping(tap, sluice, work):
+    media = work / "media"
+    (media / "album/a").mkdir(parents=True)
+    (media / "album/a/t.mp4").write_bytes(bytes(synth.plain(5)[0]))
+    secret, old, new = work / "master.key", work / "old.kek", work / "new.kek"
+    old.write_bytes(os.urandom(32))
+    new.write_text(os.urandom(32).hex() + "\n")
+    keys = work / "serve.yaml"
+    keys.write_text("derive: { secret_file: master.key }\n")
+    with Server(sluice, media, "--keys", str(keys)) as server:
+        want = kids(server)
+    tap.equal(len(want), 2, "two KIDs, from the secret as it is")
+    r = run(sluice, "keys", "rewrap", secret, "--new-kek", old)
+    line = secret.read_text()
+    tap.ok(r.code == 0 and re.fullmatch(r"sluice-wrapped-secret A256KWP [A-Za-z0-9+/=]+\n", line), "the secret is wrapped", r)
+    if shutil.which("openssl"):
+        (work / "plain").write_bytes(SECRET)
+        o = run("openssl", "enc", "-id-aes256-wrap-pad", "-K", old.read_bytes().hex(), "-iv", "A65959A6", "-in", work / "plain",
+                "-out", work / "theirs")
+        theirs = base64.b64encode((work / "theirs").read_bytes()).decode() if o.code == 0 else ""
+        tap.equal(line.split()[-1], theirs, "openssl wraps it to the same bytes (RFC 5649)")
+    else:
+        tap.skip("openssl wraps it to the same bytes", "no openssl here")
+    vector = (pathlib.Path(__file__).resolve().parents[2] / "docs/keys.md").read_text()
+    (work / "vector").write_text(re.search(r"sluice-wrapped-secret A256KWP \S+=\S*", vector).group(0) + "\n")
+    (work / "vector.kek").write_bytes(bytes(range(32, 64)))
+    r = run(sluice, "keys", "rewrap", work / "vector", "--kek", work / "vector.kek", "--plain")
+    tap.ok(r.code == 0 and (work / "vector").read_bytes() == SECRET, "the vector of the documentation", r)
+    r = run(sluice, "serve", "--check", "--media", media, "--keys", keys)
+    tap.ok(r.code == 1 and "derive.kek_file" in r.err, "a wrapped secret without its KEK is refused", r)
+    r = run(sluice, "keys", "rewrap", secret, "--kek", new, "--new-kek", new)
+    tap.ok(r.code == 1 and secret.read_text() == line, "another KEK is refused and nothing changed", r)
+    damaged = line.replace(line.split()[-1][5:9], "AAAA")
+    (work / "damaged").write_text(damaged)
+    r = run(sluice, "keys", "rewrap", work / "damaged", "--kek", old, "--new-kek", new)
+    tap.ok(r.code == 1 and "damaged" in r.err and (work / "damaged").read_text() == damaged, "a damaged line is refused", r)
+    keys.write_text("derive: { secret_file: master.key, kek_file: kek }\n")
+    shutil.copy(old, work / "kek")
+    with Server(sluice, media, "--keys", str(keys)) as server:
+        tap.equal(kids(server), want, "the same KIDs, from the wrapped secret")
+        r = run(sluice, "keys", "rewrap", secret, "--kek", old, "--new-kek", new)
+        shutil.copy(new, work / "kek")
+        seen = len(server.log())
+        server.signal(1)
+        tap.ok(r.code == 0 and server.wait_log("reloaded", after=seen), "rewrapped while it serves, and reloaded", server.log()[-3:])
+        tap.equal(kids(server), want, "the same KIDs, from the secret wrapped anew")
+    tap.ok(secret.read_text() != line and stat.S_IMODE(secret.stat().st_mode) & 0o37 == 0, "other bytes, for no one else to read")
+    r = run(sluice, "keys", "rewrap", secret, "--kek", new, "--plain")
+    tap.ok(r.code == 0 and secret.read_bytes() == SECRET, "unwrapped it is what it was", r)
+
+
+def main():
+    tap = Tap()
+    sluice = os.path.abspath(sys.argv[1])
+    with tempfile.TemporaryDirectory(prefix="sluice-keys-") as folder:
+        work = pathlib.Path(folder)
+        (work / "master.key").write_bytes(SECRET)
+        exporting(tap, sluice, work)
+        importing(tap, sluice, work)
+        wrapping(tap, sluice, work)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()
