@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""Rotation of a running server: token, schedule, revocation under load, kill -9, DRM configuration while running: rotation_test.py SLUICE"""
+import os
+import pathlib
+import random
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge import boxes, synth  # noqa: E402
+from judge.programs import run  # noqa: E402
+from judge.server import Client, Server  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+TOKEN = "correct-horse-battery"
+
+
+def media_in(work, assets):
+    media = work / "media"
+    for n, asset in enumerate(assets):
+        (media / asset).mkdir(parents=True)
+        (media / asset / "t.mp4").write_bytes(bytes(synth.plain(300 + n)[0]))
+    return media
+
+
+def epoch(server, asset):
+    m = re.search(rb"(\d+)/t/media\.m3u8", server.get(f"/{asset}/cbcs/master.m3u8").body)
+    return int(m.group(1))
+
+
+def order(server, query, token=None):
+    c = Client(server.admin_port)
+    try:
+        return c.get(f"/rotate?{query}", "POST", {"Connection": "close", **({"Authorization": f"Bearer {token}"} if token else {})})
+    finally:
+        c.close()
+
+
+def reload(server, tap, name, wait="reloaded"):
+    seen = len(server.log())
+    server.signal(signal.SIGHUP)
+    line = server.wait_log(wait, after=seen)
+    return tap.ok(line, f"{name}: the log says '{wait}'", server.log()[seen:])
+
+
+def tokens(tap, sluice, work, media):
+    file = work / "token"
+    file.write_text(TOKEN + "\n")
+    with Server(sluice, media, "--admin-token-file", str(file)) as server:
+        admin = f"127.0.0.1:{server.admin_port}"
+        for name, token in (("no token", None), ("another", "wrong-horse-battery"), ("a prefix", TOKEN[:-1]), ("more", TOKEN + "x")):
+            r = order(server, "scope=", token)
+            tap.ok(r.status == 401 and r["www-authenticate"] == "Bearer", f"{name}: 401", r)
+        tap.equal(epoch(server, "a"), 1, "nothing was rotated")
+        tap.equal([server.admin(p).status for p in ("/status", "/metrics", "/ready")], [200] * 3, "what changes nothing needs no token")
+        tap.equal(order(server, "scope=a", TOKEN).status, 200, "the token rotates")
+        r = run(sluice, "rotate", "--all", "--admin", admin)
+        tap.ok(r.code == 1 and "401" in r.err, "sluice rotate without it is refused", r)
+        r = run(sluice, "rotate", "--all", "--admin", admin, "--token-file", file)
+        tap.ok(r.code == 0 and epoch(server, "a") == 3, "sluice rotate sends it from a file", r)
+        file.write_text("another-token-now\n")
+        reload(server, tap, "another token in the file")
+        tap.equal([order(server, "scope=", t).status for t in (TOKEN, "another-token-now")], [401, 200], "the new token counts")
+        tap.ok(not any(t in line for line in server.log() for t in (TOKEN, "another-token-now")), "no token in the log")
+        file.write_text("short\n")
+        reload(server, tap, "a token that is too short", "reload refused.*16 to 512")
+
+
+def outside(tap, sluice, work, media):
+    conf, far = work / "conf", work / "far"
+    for d in (conf, far):
+        d.mkdir()
+        (d / "keys.yaml").write_text("derive: {}\n")
+    (conf / "sluice.yaml").write_text(f"keys: {conf}/keys.yaml\n")
+    with Server(sluice, media, "-c", str(conf / "sluice.yaml")) as server:
+        if not server.wait_log("files and system calls are confined", timeout=1):
+            tap.skip("a keys file in a folder that was not named at start", "no Landlock here, or a sanitizer")
+            return
+        (conf / "sluice.yaml").write_text(f"keys: {far}/keys.yaml\n")
+        reload(server, tap, "a keys file in a folder that was not named at start", "reload refused.*far/keys.yaml.*sandbox.*restart")
+        tap.equal(server.get("/a/cbcs/master.m3u8").status, 200, "it goes on with the old one")
+        (conf / "sluice.yaml").write_text(f"keys: {conf}/new.yaml\n")
+        (conf / "new.yaml").write_text("derive: {}\n")
+        reload(server, tap, "one beside the old one")
+
+
+def signalled(server, asset, scheme="cbcs"):
+    r = server.get(f"/{asset}/{scheme}/manifest.mpd")
+    known = {b"edef8ba9": "widevine", b"9a04f079": "playready", b"e2719d58": "clearkey"}
+    return sorted(known[u] for u in set(re.findall(rb'schemeIdUri="urn:uuid:(\w{8})', r.body)) & set(known)) if r.status == 200 else r.status
+
+
+def inband(server, asset):
+    init = server.get(f"/{asset}/cbcs/1/t/init.mp4").body
+    return sorted(init[b.start + 12:b.start + 16].hex() for b in boxes.find(init, b"moov/pssh"))
+
+
+def systems(tap, sluice, work, media):
+    keys = work / "drm.yaml"
+    keys.write_text("drm: { systems: [widevine] }\n")
+    with Server(sluice, media, "--keys", str(keys)) as server:
+        tap.equal([signalled(server, a) for a in ("a", "live/b", "live/c")], [["widevine"]] * 3, "one system for everything")
+        tap.equal([inband(server, a) for a in ("a", "live/b")], [[], []], "no box in the init segments")
+        keys.write_text("drm:\n  systems: [playready]\n  rules:\n    - { match: live/, systems: [widevine, playready], in_band: [widevine] }\n"
+                        "    - { match: live/c, systems: [clearkey], schemes: [cenc] }\n")
+        reload(server, tap, "other systems for everything, a prefix and an asset")
+        tap.equal([signalled(server, a) for a in ("a", "live/b")], [["playready"], ["playready", "widevine"]], "everything and a prefix")
+        tap.equal([signalled(server, "live/c", s) for s in ("cenc", "cbcs")], [["clearkey"], 403], "an asset, and its schemes")
+        tap.equal([inband(server, a) for a in ("a", "live/b")], [[], ["edef8ba9"]], "boxes in the init segments of the prefix")
+        tap.equal(server.get("/live/c/cbcs/1/t.mp4").status, 403, "segments of a scheme that was taken away: 403")
+        keys.write_text("drm: { systems: [none-such] }\n")
+        reload(server, tap, "a system that does not exist", "reload refused.*unknown system")
+        tap.equal(signalled(server, "a"), ["playready"], "the old ones stay")
+
+
+def schedules(tap, sluice, work, media):
+    keys, state = work / "schedule.yaml", work / "schedule"
+    state.mkdir(mode=0o700)
+    keys.write_text("epochs: { schedule: [ { match: live/, every: 1s, grace: 1h } ] }\n")
+    with Server(sluice, media, "--keys", str(keys), "--manifest-max-age", "0", state=state) as server:
+        end = time.monotonic() + 6
+        while epoch(server, "live/b") < 3 and time.monotonic() < end:
+            time.sleep(0.05)
+        n = epoch(server, "live/b")
+        tap.ok(n >= 3 and epoch(server, "a") == 1, f"every second: epoch {n}; what is not scheduled stays in epoch 1")
+        keys.write_text("derive: {}\n")
+        reload(server, tap, "no schedule any more")
+        n = epoch(server, "live/b")
+        time.sleep(1.3)
+        tap.equal(epoch(server, "live/b"), n, "it has ended")
+    lines = [x.split() for x in (state / "rotations.journal").read_text().splitlines()]
+    slots = [int(x[5]) for x in lines if x[1] == "scheduled"]
+    tap.ok(len(slots) == n - 1 == len(set(slots)) and all(s % 1000 == 0 for s in slots), "one line for each slot, none twice", lines)
+
+
+def killed(tap, sluice, work, media):
+    """The whole server killed while it is ordered to rotate as fast as it can."""
+    state, acked, wrong = work / "killed", 0, []
+    state.mkdir(mode=0o700)
+    for _ in range(4):
+        server = Server(sluice, media, state=state)
+        with server:
+            found = epoch(server, "a") - 1
+            if found not in (acked, acked + 1):
+                wrong.append((acked, found))
+            acked = found
+            threading.Timer(random.uniform(0.02, 0.15), server.process.kill).start()
+            try:
+                c = Client(server.admin_port)
+                while c.get("/rotate?scope=a&grace_ms=0", "POST").status == 200:
+                    acked += 1
+            except (OSError, EOFError):
+                pass
+            server.process.wait()
+    tap.ok(acked >= 4 and not wrong, f"{acked} acknowledged rotations outlived kill -9", wrong)
+
+
+def revoked(tap, sluice, work, media):
+    """Everything asked for after the answer to a revocation is 410, whoever has it in a cache; what was under way is whole."""
+    flags = ("--cache-encrypted", "8M", "--segment-target", "0")
+    with Server(sluice, media, *flags) as server:
+        paths = [f"/{a}/{s}/1/{rest}" for a in ("a", "live/b", "live/c") for s in ("cenc", "cbcs")
+                 for rest in ("t.mp4", "t/1.m4s", "t/init.mp4", "t/media.m3u8")]
+        want = {p: server.get(p).body for p in paths}
+        stop, lock, log, broken = threading.Event(), threading.Lock(), [], []
+
+        def ask(seed):
+            r, c = random.Random(seed), server.client()
+            while not stop.is_set():
+                p, at = r.choice(paths), time.monotonic()
+                got = c.get(p)
+                with lock:
+                    log.append((p, at, got.status))
+                    if got.status == 200 and got.body != want[p]:
+                        broken.append(p)
+
+        threads = [threading.Thread(target=ask, args=(n,)) for n in range(6)]
+        for t in threads:
+            t.start()
+        time.sleep(0.6)
+        done = {}
+        for scope in ("live/", "a"):
+            tap.equal(order(server, f"scope={scope}&revoke=1").status, 200, f"{scope} is revoked under load")
+            done[scope] = time.monotonic()
+            time.sleep(0.5)
+        stop.set()
+        for t in threads:
+            t.join()
+        for scope, at in done.items():
+            mine = [x for x in log if x[0].startswith("/" + scope)]
+            late = [x for x in mine if x[1] > at]
+            before = [x for x in mine if x[1] < at - 0.2]
+            tap.ok(len(late) > 50 and all(x[2] == 410 for x in late), f"{scope}: {len(late)} requests after the answer, all 410",
+                   [x for x in late if x[2] != 410][:5])
+            tap.ok(len(before) > 50 and all(x[2] == 200 for x in before), f"{scope}: {len(before)} before it, all served")
+        tap.ok(not broken, "no response was cut or mixed", broken[:5])
+        tap.equal([epoch(server, a) for a in ("a", "live/b")], [2, 2], "manifests name the next epoch")
+        tap.equal(server.get("/live/b/cbcs/2/t/1.m4s").status, 200, "which is served")
+        ranged = server.get("/a/cbcs/1/t.mp4", headers={"Range": "bytes=0-99"}).status
+        cond = server.get("/a/cbcs/1/t.mp4", headers={"If-None-Match": "*"}).status
+        tap.equal([ranged, cond], [410, 410], "ranges and conditional requests too")
+
+
+def main():
+    tap = Tap()
+    sluice = os.path.abspath(sys.argv[1])
+    with tempfile.TemporaryDirectory(prefix="sluice-rotation-") as folder:
+        work = pathlib.Path(folder)
+        media = media_in(work, ["a", "live/b", "live/c"])
+        for part in (tokens, outside, systems, schedules, killed, revoked):
+            part(tap, sluice, work, media)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()
