@@ -1,6 +1,7 @@
 #include "keys/clearkey_license.h"
 
 #include "base/text.h"
+#include "keys/wiping.h"
 
 #include <jansson.h>
 
@@ -24,6 +25,7 @@ enum err clearkey_parse(struct clearkey_request *out, struct bytes body, struct 
   if (body.n > CLEARKEY_MAX_REQUEST)
     return diag_set(diag, ERR_LIMIT, 0, "a licence request has at most %d bytes", CLEARKEY_MAX_REQUEST);
   json_error_t why;
+  wiping_json();
   json_t *doc = json_loadb((const char *)body.p, body.n, JSON_REJECT_DUPLICATES, &why);
   if (!doc)
     return diag_set(diag, ERR_SYNTAX, why.position > 0 ? (uint64_t)why.position : 0,

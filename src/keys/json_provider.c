@@ -7,6 +7,7 @@
 #include "drm/markup.h"
 #include "keys/given.h"
 #include "keys/remote.h"
+#include "keys/wiping.h"
 
 #include <jansson.h>
 
@@ -160,6 +161,7 @@ static enum err json_answer(struct alloc *mem, struct key_record *out, const str
   json_error_t why;
   if (body.n > KEY_DOC_MAX_ANSWER)
     return diag_set(diag, ERR_LIMIT, 0, "the answer is too long");
+  wiping_json();
   json_t *root = json_loadb((const char *)body.p, body.n, JSON_REJECT_DUPLICATES, &why);
   json_t *keys = json_object_get(root, "keys");
   enum err e;

@@ -1,37 +1,6 @@
 #include "keys/xml.h"
 
-#include <stdlib.h>
-
-// Blocks know their length, so that freeing can overwrite them.
-struct block {
-  _Alignas(max_align_t) size_t n;
-};
-
-static void *wiping_malloc(size_t n) {
-  struct block *b = n < SIZE_MAX - sizeof *b ? malloc(sizeof *b + n) : NULL;
-  if (!b)
-    return NULL;
-  b->n = n;
-  return b + 1;
-}
-
-static void wiping_free(void *p) {
-  if (!p)
-    return;
-  struct block *b = (struct block *)p - 1;
-  explicit_bzero(p, b->n);
-  free(b);
-}
-
-static void *wiping_realloc(void *p, size_t n) {
-  void *q = wiping_malloc(n);
-  if (q && p) {
-    size_t old = ((struct block *)p - 1)->n;
-    memcpy(q, p, old < n ? old : n);
-    wiping_free(p);
-  }
-  return q;
-}
+#include "keys/wiping.h"
 
 // A DTD is the door of entity bombs and external entities: no document of ours has one.
 static void no_doctype(void *parser, const XML_Char *name, const XML_Char *sysid, const XML_Char *pubid, int internal) {

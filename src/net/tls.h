@@ -60,6 +60,9 @@ const char *tls_system_ca(void);
 // certificate. NULL: no memory, or not a host.
 struct tls_conn *tls_connect(struct tls_set *s, const char *host);
 
+// tls_wipe_on_this_thread makes free overwrite, for this thread: records are opened in memory that BoringSSL frees as it is.
+void tls_wipe_on_this_thread(void);
+
 // tls_why says in a few words why the call before, on this connection and thread, gave TLS_FAILED.
 void tls_why(const struct tls_conn *c, char *out, size_t cap);
 

@@ -63,6 +63,7 @@ static void flush_queue(struct upstream *up) {
   up->queue = NULL;
   up->tail = &up->queue;
   up->queued = 0;
+  up->probing = false; // it may have been among them
   pthread_mutex_unlock(&up->x->lock);
   while (f) {
     struct flight *next = f->next;
@@ -235,6 +236,7 @@ static void end_all(struct exchange *x) {
 static void *run(void *arg) {
   struct exchange *x = arg;
   crash_thread();
+  tls_wipe_on_this_thread();
   for (bool stopping = false, well = true; well;) {
     for (struct upstream *up = upstreams_of(x, &stopping); up; up = up->next)
       give_work(up);
@@ -360,26 +362,23 @@ struct key_ask exchange_ask(struct exchange *x, struct keyring *k, const struct 
   struct key_server *s = keyring_server(k, r);
   struct key_question question = {.server = s->id, .asset = q->asset, .epoch = q->epoch, .scheme = q->scheme, .systems = set->systems,
                                   .num_labels = set->per_tier ? 2 : 1};
-  struct key_ask a = {.got = KEY_FULL};
   uint64_t now = exchange_now_ms(x);
   pthread_mutex_lock(&x->lock);
   struct upstream *up = x->stopping ? NULL : upstream_of(x, s);
-  if (up) {
-    bool away = up->failures > 0;
-    bool may = up->queued < QUEUE_MAX && (!away || (now >= up->away_until_ms && !up->probing));
-    struct flight *f = may ? flight_new(up, k, &question) : NULL;
-    a = key_cache_ask(x->cache, &question, now, f != NULL);
-    if (a.fetch) {
-      f->slot = a.slot;
-      *up->tail = f;
-      up->tail = &f->next;
-      up->queued++;
-      up->probing = away;
-      f = NULL;
-    }
-    if (f)
-      flight_free(f);
+  bool away = up && up->failures > 0;
+  bool may = up && up->queued < QUEUE_MAX && (!away || (now >= up->away_until_ms && !up->probing));
+  struct flight *f = may ? flight_new(up, k, &question) : NULL;
+  struct key_ask a = key_cache_ask(x->cache, &question, now, f != NULL);
+  if (a.fetch) {
+    f->slot = a.slot;
+    *up->tail = f;
+    up->tail = &f->next;
+    up->queued++;
+    up->probing = away;
+    f = NULL;
   }
+  if (f)
+    flight_free(f);
   pthread_mutex_unlock(&x->lock);
   if (a.fetch)
     x->io->v->wake(x->io);

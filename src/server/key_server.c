@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "base/text.h"
+#include "obs/log.h"
 
 enum { URL_MAX = 1024, CREDENTIAL_MAX = 4096 };
 
@@ -132,8 +133,10 @@ static bool read_tls(struct key_server *s, const struct key_remote *r, bool tls,
   // SPEKE answers carry keys in the clear inside TLS; without TLS they would be in the clear.
   if (!tls && strcmp(s->provider->name, "json") != 0)
     return config_fail(error, "providers: %s: %s needs https://", s->name, s->provider->name);
-  if (!tls)
+  if (!tls) {
+    log_line(LOG_WARN, "key server %s: keys travel in the clear: for a network that nobody else reaches", s->name);
     return true;
+  }
   struct tls_client_files f = {.ca = resolve_path(ca, from, r->ca_file), .cert = resolve_path(cert, from, r->client_cert),
                                .key = resolve_path(key, from, r->client_key)};
   if (!f.ca && tls_system_ca())

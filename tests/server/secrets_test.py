@@ -22,6 +22,8 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import synth  # noqa: E402
 from judge.aes import Aes128  # noqa: E402
+from judge.certs import Authority  # noqa: E402
+from judge.keyserver import KeyServer, key_of  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
@@ -40,6 +42,36 @@ def derived(secret, asset, epoch, scheme, label=b""):
     text = lambda b: struct.pack(">I", len(b)) + b  # noqa: E731
     rest = text(asset.encode()) + struct.pack(">I", epoch) + text(scheme.encode()) + text(label)
     return prk, hkdf(prk, b"sluice key v1" + rest)
+
+
+def asked(kind, asset, scheme):
+    """The key that the test key server gives: by the KID that is asked for, or that it makes itself."""
+    if kind == "json":
+        return key_of(hashlib.sha256(f"{asset} 1 {scheme} ".encode()).hexdigest()[:32])
+    text = lambda b: struct.pack(">I", len(b)) + b  # noqa: E731
+    kid = bytearray(hashlib.sha256(b"sluice public kid v1" + text(asset.encode()) + struct.pack(">I", 1) + text(scheme.encode()) + text(b""))
+                    .digest()[:16])
+    kid[6], kid[8] = 0x80 | kid[6] & 15, 0x80 | kid[8] & 63
+    return key_of(kid.hex())
+
+
+def key_servers(tap, sluice, work, media):
+    """Keys that come over a network, again and again, with a password."""
+    authority = Authority(work / "authority")
+    cert = authority.issue("server")
+    password = os.urandom(15).hex()
+    (work / "token").write_text(password)
+    (work / "pair").write_text("user:" + password)
+    for kind, tls, more in (("speke2.1", True, f"bearer_file: {work}/token, ca_file: {authority.ca}"),
+                            ("json", True, f"basic_file: {work}/pair, ca_file: {authority.ca}"), ("json", False, f"bearer_file: {work}/token")):
+        keys = {f"{a} {s}": asked(kind, a, s) for a in ASSETS for s in ("cenc", "cbcs")}
+        with KeyServer(cert if tls else None) as ks:
+            provider = f"type: {kind}, url: '{ks.url('/json' if kind == 'json' else '/speke')}', lifetime: 600ms, refresh: 100ms, {more}"
+            name = f"{kind} over {'https' if tls else 'http'}"
+            secrets = {"password": password.encode(), "pair": b"user:" + password.encode(), **keys}
+            judge(tap, sluice, name, work, secrets, keys,
+                  Server(sluice, media, *SMALL, "--revalidate", "50ms", "--access-log", "access.log", keys=f"providers: [{{ {provider} }}]\n"))
+            tap.ok(len(ks.requests()) > len(keys), f"{name}: keys were asked for again and again")
 
 
 def forms(secret):
@@ -217,6 +249,7 @@ def main():
                 keys[f"{a} {s}"] = key
         judge(tap, sluice, "derivation", work, {"secret": secret, "PRK": prk, **keys}, keys,
               Server(sluice, media, *SMALL, "--access-log", "access.log", keys=f"derive: {{ secret_file: {work}/master.key }}\n"))
+        key_servers(tap, sluice, work, media)
     tap.end()
 
 
