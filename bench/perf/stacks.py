@@ -3,6 +3,7 @@ import bisect
 import collections
 import re
 import subprocess
+from xml.etree import ElementTree
 
 HEAD = re.compile(r"^\S.*?:\s+\d+ (\S+?):\s*$")
 FRAME = re.compile(r"^\s+([0-9a-f]+) (.+?) \((.*)\)$")
@@ -36,6 +37,13 @@ def plain(samples):
         out += [f"\t{1:16x} {symbol.replace(' ', '')} ({obj.rsplit('/', 1)[-1]})" for symbol, obj, _ in stack]
         out.append("")
     return "\n".join(out) + "\n"
+
+
+def well_formed(svg):
+    """The renderer leaves a bare & in its scripts, which HTML takes and XML does not: browsers refuse the file."""
+    svg = re.sub(r"&(?!#?\w+;)", "&amp;", svg)
+    ElementTree.fromstring(svg)
+    return svg
 
 
 class Program:

@@ -91,6 +91,8 @@ check("summary: with what they call, and where they belong", "100.0 %  pump.part
 check("the event is the one that was counted", stacks.event(TEXT) == "cpu-clock", stacks.event(TEXT))
 check("what the flame graph is drawn from reads the same and names no path", [[f[0] for f in s] for s in stacks.parse(stacks.plain(found))]
       == [[f[0] for f in s] for s in found] and "/x/" not in stacks.plain(found))
+check("what the renderer draws becomes XML", stacks.well_formed('<svg><g onmouseover="a && b(1)"><title>x &lt; y</title></g></svg>')
+      == '<svg><g onmouseover="a &amp;&amp; b(1)"><title>x &lt; y</title></g></svg>')
 here = stacks.Program(Path(sys.argv[1])) if len(sys.argv) > 1 else None
 if here and here.starts and "mp4" in here.layers:
     at = {layer: here.starts[here.layers.index(layer)] for layer in set(here.layers) if layer}
