@@ -172,6 +172,7 @@ void catalog_wake_keeper(struct catalog *c) {
 
 void *catalog_help(void *arg) {
   struct catalog *c = arg;
+  pthread_setname_np(pthread_self(), "helper");
   crash_thread();
   struct job *j = malloc(sizeof *j);
   if (!j)
@@ -198,7 +199,9 @@ void *catalog_help(void *arg) {
     case JOB_BYPASS: do_bypass(c, j); break;
     case JOB_OPEN: do_open(c, j); break;
     }
-    if (cache_wants_tending(c->cache) || (c->hot && cache_wants_tending(c->hot)))
+    uint64_t tracks, index_bytes;
+    sources_usage(c->sources, &tracks, &index_bytes);
+    if (index_bytes > c->index_most || cache_wants_tending(c->cache) || (c->hot && cache_wants_tending(c->hot)))
       catalog_wake_keeper(c);
   }
 }
@@ -208,9 +211,23 @@ static void entry_quiet(struct quiet_item *item) {
   free(e);
 }
 
+struct excess {
+  uint64_t entries, bytes;
+};
+
+// What will be free without an entry, more or less: two tracks may share an index.
+static uint64_t value_bytes(const struct entry *e) {
+  const void *v = atomic_load_explicit(&e->value, memory_order_relaxed);
+  uint64_t own = sizeof *e + e->key_len;
+  if (!v)
+    return own;
+  return own + (e->route.kind == ROUTE_INIT ? sizeof(struct full_track) + ((const struct protected_track *)v)->source->bytes
+                                            : ((const struct text_doc *)v)->body.n);
+}
+
 // One step of the clock: unused entries of some buckets leave. Under the lock.
-static void evict_some(struct catalog *c, uint64_t excess_entries, bool over_bytes) {
-  for (unsigned step = 0; step < EVICT_STEPS && (excess_entries || over_bytes); step++) {
+static void evict_some(struct catalog *c, struct excess *left) {
+  for (unsigned step = 0; step < EVICT_STEPS && (left->entries || left->bytes); step++) {
     struct entry *_Atomic *at = &c->buckets[c->hand++ % ENTRY_BUCKETS];
     for (struct entry *e; (e = atomic_load_explicit(at, memory_order_relaxed));) {
       if (e->making || atomic_exchange_explicit(&e->used, false, memory_order_relaxed)) {
@@ -220,7 +237,9 @@ static void evict_some(struct catalog *c, uint64_t excess_entries, bool over_byt
       atomic_store_explicit(at, atomic_load_explicit(&e->next, memory_order_relaxed), memory_order_release);
       c->num_entries--;
       c->entry_bytes -= sizeof *e + e->key_len;
-      excess_entries -= excess_entries > 0;
+      left->entries -= left->entries > 0;
+      uint64_t bytes = value_bytes(e);
+      left->bytes -= bytes < left->bytes ? bytes : left->bytes;
       entry_value_drop_later(c, e->route.kind, atomic_load_explicit(&e->value, memory_order_relaxed));
       quiet_retire(c->quiet, &e->item, entry_quiet);
     }
@@ -253,6 +272,20 @@ static void set_gauges(struct catalog *c, const struct catalog_usage *u) {
   atomic_store_explicit(&m->entry_bytes, (int64_t)(u->index_bytes + u->text_bytes + u->entry_bytes), memory_order_relaxed);
 }
 
+// Evicts until both bounds hold, at most twice round the clock: an entry in use is spared once. Returns whether they did not.
+static bool evict(struct catalog *c, const struct catalog_usage *u) {
+  uint64_t most = c->index_most, bytes = u->index_bytes + u->text_bytes + u->entry_bytes;
+  enum { MOST_ENTRIES = ENTRIES_MAX / 8 * 7, STEPS = 2 * ENTRY_BUCKETS / EVICT_STEPS };
+  bool over = bytes > most;
+  struct excess left = {u->entries > MOST_ENTRIES ? u->entries - MOST_ENTRIES : 0, over ? bytes - most + most / 16 : 0};
+  for (unsigned step = 0; step < STEPS && (left.entries || left.bytes); step++) {
+    pthread_mutex_lock(&c->lock);
+    evict_some(c, &left);
+    pthread_mutex_unlock(&c->lock);
+  }
+  return over;
+}
+
 static bool keep_house(struct catalog *c) {
   struct catalog_usage u = {0};
   bool busy = cache_tend(c->cache);
@@ -262,17 +295,13 @@ static bool keep_house(struct catalog *c) {
   }
   catalog_usage(c, &u);
   set_gauges(c, &u);
-  pthread_mutex_lock(&c->lock);
-  uint64_t limit = ENTRIES_MAX / 8 * 7;
-  bool over = u.index_bytes + u.text_bytes + u.entry_bytes > c->settings->config->index_size;
-  if (u.entries > limit || over)
-    evict_some(c, u.entries > limit ? u.entries - limit : 0, over);
-  pthread_mutex_unlock(&c->lock);
+  bool over = evict(c, &u);
   return quiet_reclaim(c->quiet) || busy || over;
 }
 
 void *catalog_keep(void *arg) {
   struct catalog *c = arg;
+  pthread_setname_np(pthread_self(), "keeper");
   crash_thread();
   pthread_mutex_lock(&c->keeper_lock);
   while (!c->keeper_stop) {

@@ -100,6 +100,7 @@ struct catalog {
   const char *_Atomic own_url; // "" until it is known
   struct entry *_Atomic *buckets;
   uint64_t num_entries, entry_bytes, text_bytes; // entry_bytes: of the entries themselves and of tracks
+  uint64_t index_most; // index_size
   uint32_t hand; // of the eviction clock
   uint64_t next_generation;
   struct secret_alloc track_memory;

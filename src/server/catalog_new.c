@@ -256,6 +256,7 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
   c->quiet = o->quiet;
   c->ops = o->ops;
   c->metrics = o->metrics;
+  c->index_most = o->config->index_size;
   c->published = o->published;
   secret_alloc_init(&c->track_memory, TRACK_MEMORY);
   atomic_store(&c->generation, 1);

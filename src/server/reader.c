@@ -268,6 +268,7 @@ static bool take(struct reader *r) {
 static void *run(void *arg) {
   struct reader *r = arg;
   struct __kernel_timespec idle = {.tv_sec = IDLE_S};
+  pthread_setname_np(pthread_self(), "reader");
   listen_for_wakes(r);
   while (!take(r) || r->pending) {
     struct io_uring_cqe *cqe = NULL;

@@ -112,6 +112,9 @@ static void *worker_main(void *arg) {
   struct worker *w = arg;
   struct quiet *q = &w->s->quiet;
   crash_thread();
+  char name[16];
+  snprintf(name, sizeof name, "worker %u", w->n % 1000);
+  pthread_setname_np(pthread_self(), name);
   pin(w);
   read_clocks(w);
   timers_init(&w->timers, w->now_ms);
