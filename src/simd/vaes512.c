@@ -9,16 +9,17 @@
 //    Scatter: the upper half is extracted once (port 5), then four stores; storing the upper half of a 256-bit
 //    register needs no port 5, storing a quarter of a 512-bit register would.
 //  - Lane addresses are kept relative to the running position t, so a step advances one counter, not 48 pointers.
+//  - A step's rounds carry the gather of the next step and the scatter of the one before, instruction by instruction
+//    (run). An instruction is bound to a port when it is decoded: inserts in a row would be bound to port 0, the AES
+//    port, as often as to port 5, and loads would find older stores that alias them still unfinished.
 //  - The jobs are in order of length, so a free lane takes the next one in the list (longest first keeps the lanes'
-//    ends close together). When lanes end is known to the vector `ends`; refilling expands the next entries of the
-//    job list into the ended lanes and gives them the IV by a masked move, with one branch per step for "did any
-//    lane end". That branch depends on sizes only, so it is resolved while a step's worth of rounds still waits,
-//    and a wrong guess costs little.
+//    ends close together). The soonest end is kept; when it comes, refilling expands the next entries of the job
+//    list into the ended lanes and gives them the IV by a masked move. Its branch depends on sizes only.
 //  - Behind the list stand jobs on a scratch buffer: a lane without work runs along without a special case. The
 //    list's order puts the longest samples in the lowest registers, so that at the end registers fall idle from
 //    the top, and the loop continues with fewer of them.
 //  - Two dozen scattered destinations miss the L1 cache at every fourth step, and stores leave in order: the line
-//    that a lane will write next but two is asked for ahead, a quarter of the lanes at each step.
+//    two ahead of a lane is asked for, a quarter of the lanes at each step.
 //  - Samples of one constant size that is a large power of two (times a small number) keep all lanes in the same
 //    sets of the L1 cache for ever. They are started a cache line apart, register by register.
 //
@@ -36,10 +37,9 @@
 enum {
   REGS = 6,
   LANES = 4 * REGS,
-  AHEAD = 192,    // bytes between a lane's position and the destination line asked for
-  SCRATCH = 512, // bytes an idle lane may walk before it starts over
+  AHEAD = 128,    // bytes between a block written and the destination line asked for
+  SCRATCH = 2048, // bytes an idle lane may walk before it starts over
   GROUP = 4,      // registers of a group in CTR and decryption
-  SRC_AHEAD = 4096, // bytes between what CTR reads and the source line asked for: the next page, where the processor stops
 };
 
 struct keys {
@@ -64,25 +64,35 @@ INLINE void rounds(__m512i *x, int n, const struct keys *k) {
 struct state {
   _Alignas(64) uint64_t src[LANES], dst[LANES]; // addresses minus t
   _Alignas(64) uint32_t ends[32];               // value of t (its low half) at which the lane's job is done
-  __m512i x[REGS];                              // last ciphertext blocks
+  __m512i x[REGS];                              // last ciphertext blocks, or the IV
+  __m512i out[REGS];                            // last ciphertext blocks
   uint64_t t;                                   // bytes
   unsigned next;                                // of the list
   unsigned real;                                // lanes that work on a sample rather than on scratch
+  unsigned moved, from;                         // lanes with a new source, but not yet its destination: first job
 };
+
+// Keeps the computation of a register where it is written.
+#define PIN(x) __asm__ volatile("" : "+v"(x))
 
 INLINE __m128i load_at(uint64_t p) {
   return _mm_loadu_si128((const __m128i *)p);
 }
 
-INLINE void prefetch_write(uint64_t p) {
-  __builtin_prefetch((const void *)p, 1);
+INLINE void gather_part(__m512i *v, const uint64_t *src, uint64_t t, const int part) {
+  switch (part) {
+  case 0: *v = _mm512_castsi128_si512(load_at(src[0] + t)); break;
+  case 1: *v = _mm512_inserti32x4(*v, load_at(src[1] + t), 1); break;
+  case 2: *v = _mm512_inserti32x4(*v, load_at(src[2] + t), 2); break;
+  default: *v = _mm512_inserti32x4(*v, load_at(src[3] + t), 3); break;
+  }
 }
 
 INLINE __m512i gather(const uint64_t *src, uint64_t t) {
-  __m512i v = _mm512_castsi128_si512(load_at(src[0] + t));
-  v = _mm512_inserti32x4(v, load_at(src[1] + t), 1);
-  v = _mm512_inserti32x4(v, load_at(src[2] + t), 2);
-  return _mm512_inserti32x4(v, load_at(src[3] + t), 3);
+  __m512i v;
+  UNROLL for (int part = 0; part < 4; part++)
+    gather_part(&v, src, t, part);
+  return v;
 }
 
 INLINE void scatter(const uint64_t *dst, uint64_t t, __m512i x) {
@@ -91,6 +101,10 @@ INLINE void scatter(const uint64_t *dst, uint64_t t, __m512i x) {
   _mm_storeu_si128((__m128i *)(dst[1] + t), _mm256_extracti128_si256(low, 1));
   _mm_storeu_si128((__m128i *)(dst[2] + t), _mm256_castsi256_si128(high));
   _mm_storeu_si128((__m128i *)(dst[3] + t), _mm256_extracti128_si256(high, 1));
+}
+
+INLINE void prefetch_write(uint64_t p) {
+  __builtin_prefetch((const void *)p, 1);
 }
 
 // The next addresses of the list, relative to t, into the lanes of `ended`.
@@ -103,60 +117,98 @@ INLINE void take(uint64_t *lanes, const uint64_t *from, unsigned ended, uint64_t
   }
 }
 
+// New sources for the lanes that end at t. Returns these lanes.
+INLINE unsigned take_ended(struct state *s, const struct aes_list *list, uint64_t t, const int regs) {
+  const __m512i now = _mm512_set1_epi32((int)t);
+  __m512i ends0 = _mm512_load_si512(s->ends), ends1 = _mm512_load_si512(s->ends + 16);
+  unsigned next = s->next, left = list->num - next;
+  unsigned ended = _mm512_cmpeq_epi32_mask(ends0, now) | (unsigned)_mm512_cmpeq_epi32_mask(ends1, now) << 16;
+  ended &= (1u << 4 * regs) - 1;
+  __mmask16 low = (__mmask16)ended, high = (__mmask16)(ended >> 16);
+  unsigned num = (unsigned)__builtin_popcount(ended);
+  take(s->src, list->src + next, ended, t, regs);
+  ends0 = _mm512_mask_add_epi32(ends0, low, now, _mm512_maskz_expandloadu_epi32(low, list->len + next));
+  _mm512_store_si512(s->ends, ends0);
+  if (regs > 4) {
+    next += (unsigned)__builtin_popcount(low);
+    ends1 = _mm512_mask_add_epi32(ends1, high, now, _mm512_maskz_expandloadu_epi32(high, list->len + next));
+    _mm512_store_si512(s->ends + 16, ends1);
+  }
+  s->real = left >= num ? s->real : (s->real & ~ended) | _pdep_u32((1u << left) - 1, ended);
+  s->next += left >= num ? num : left;
+  return ended;
+}
+
+// The soonest end after t.
+INLINE uint32_t soonest(const struct state *s, uint64_t t, const int regs) {
+  const __m512i from = _mm512_set1_epi32((int)t + 1); // what lies behind is furthest away
+  __m512i v = _mm512_sub_epi32(_mm512_load_si512(s->ends), from);
+  if (regs > 4)
+    v = _mm512_min_epu32(v, _mm512_sub_epi32(_mm512_load_si512(s->ends + 16), from));
+  return _mm512_reduce_min_epu32(v) + (uint32_t)t + 1;
+}
+
 // Runs with `regs` registers until all lanes from `floor` upwards are out of work for good. A round trip of the
-// loop is one step of all lanes, in the order: close step t with its input; find who ends with it, give them their
-// next source; gather the input of the next step; the rounds of step t; scatter; new destinations and IVs.
+// loop closes the step that ends at t with its input and then does its rounds; between them, instruction by
+// instruction, it gathers the input of the next step and scatters the ciphertext of the one before. So nothing waits
+// for memory, a load comes before the stores that it might be mistaken for, and what is not AES is bound to port 5.
+// A lane's source is therefore changed one step before its destination. On entering, the last blocks are written
+// once more.
 INLINE void run(struct state *s, const struct aes_list *list, const struct keys *keys, __m512i iv, const int regs,
                 const int floor) {
   const struct keys k = *keys;
-  __m512i x[REGS], in[REGS], ends0 = _mm512_load_si512(s->ends), ends1 = _mm512_load_si512(s->ends + 16);
+  __m512i x[REGS], in[REGS], out[REGS];
   uint64_t t = s->t;
-  unsigned next = s->next, real = s->real;
   UNROLL for (int i = 0; i < regs; i++) {
     x[i] = s->x[i];
+    out[i] = s->out[i];
     in[i] = gather(s->src + 4 * i, t);
   }
-  while (real >> floor) {
-    UNROLL for (int i = 0; i < regs; i++)
-      x[i] = _mm512_ternarylogic_epi64(x[i], in[i], k.k[0], 0x96);
-    t += 16;
-    __m512i now = _mm512_set1_epi32((int)t);
-    unsigned from = next, ended = _mm512_cmpeq_epi32_mask(ends0, now);
-    if (regs > 4)
-      ended |= (unsigned)_mm512_cmpeq_epi32_mask(ends1, now) << 16;
-    ended &= (1u << 4 * regs) - 1;
-    if (ended) {
-      unsigned num = (unsigned)__builtin_popcount(ended), left = list->num - next;
-      take(s->src, list->src + next, ended, t, regs);
-      __mmask16 low = (__mmask16)ended, high = (__mmask16)(ended >> 16);
-      ends0 = _mm512_mask_add_epi32(ends0, low, now, _mm512_maskz_expandloadu_epi32(low, list->len + next));
-      if (regs > 4)
-        ends1 = _mm512_mask_add_epi32(
-            ends1, high, now, _mm512_maskz_expandloadu_epi32(high, list->len + next + __builtin_popcount(low)));
-      real = left >= num ? real | ended : (real & ~ended) | _pdep_u32((1u << left) - 1, ended);
-      next = left >= num ? next + num : list->num;
-    }
-    UNROLL for (int i = 0; i < regs; i++)
-      in[i] = gather(s->src + 4 * i, t);
-    rounds(x, regs, &k);
+  uint32_t end = soonest(s, t, regs);
+  unsigned moved = s->moved;
+  while (s->real >> floor) {
     UNROLL for (int i = 0; i < regs; i++) {
-      x[i] = _mm512_aesenclast_epi128(x[i], k.k[10]);
-      scatter(s->dst + 4 * i, t - 16, x[i]);
-      prefetch_write(s->dst[4 * i + (int)(t >> 4 & 3)] + t + AHEAD);
+      x[i] = _mm512_ternarylogic_epi64(x[i], in[i], k.k[0], 0x96);
+      PIN(x[i]);
     }
-    if (ended) {
-      take(s->dst, list->dst + from, ended, t, regs);
+    t += 16;
+    unsigned from = s->next, ended = 0;
+    if (__builtin_expect((uint32_t)t == end, 0)) {
+      ended = take_ended(s, list, t, regs);
+      end = soonest(s, t, regs);
+    }
+    UNROLL for (int r = 1; r < 10; r++)
+      UNROLL for (int i = 0; i < regs; i++) {
+        const int slot = (r - 1) * regs + i;
+        x[i] = _mm512_aesenc_epi128(x[i], k.k[r]);
+        PIN(x[i]);
+        if (slot % 2 == 0 && slot / 8 < regs) {
+          gather_part(&in[slot / 8], s->src + 4 * (slot / 8), t, slot / 2 % 4);
+          PIN(in[slot / 8]);
+        }
+        if (slot % 8 == 1 && slot / 8 < regs)
+          scatter(s->dst + 4 * (slot / 8), t - 32, out[slot / 8]);
+        if (slot % 8 == 5 && slot / 8 < regs)
+          prefetch_write(s->dst[4 * (slot / 8) + (int)(t >> 4 & 3)] + t - 32 + AHEAD);
+      }
+    if (__builtin_expect(moved, 0))
+      take(s->dst, list->dst + s->from, moved, t - 16, regs);
+    UNROLL for (int i = 0; i < regs; i++)
+      out[i] = x[i] = _mm512_aesenclast_epi128(x[i], k.k[10]);
+    if (__builtin_expect(ended, 0)) {
+      s->from = from;
       UNROLL for (int i = 0; i < regs; i++)
         x[i] = _mm512_mask_mov_epi64(x[i], (__mmask8)(_pdep_u32(ended >> 4 * i, 0x55) * 3), iv);
     }
+    moved = ended;
   }
-  UNROLL for (int i = 0; i < regs; i++)
+  UNROLL for (int i = 0; i < regs; i++) {
+    scatter(s->dst + 4 * i, t - 16, out[i]);
     s->x[i] = x[i];
-  _mm512_store_si512(s->ends, ends0);
-  _mm512_store_si512(s->ends + 16, ends1);
+    s->out[i] = out[i];
+  }
   s->t = t;
-  s->next = next;
-  s->real = real;
+  s->moved = moved;
 }
 
 // One function for each number of registers; 1 to 3 cost about the same, they wait for the rounds' latency.
@@ -182,13 +234,17 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, bo
   s.t = 0;
   s.next = num < start ? num : start;
   s.real = stagger ? (1u << LANES) - 1 : (1u << s.next) - 1;
+  s.moved = (1u << start) - 1;
+  s.from = 0;
+  for (unsigned i = 0; i < 32; i++)
+    s.ends[i] = 0;
   for (unsigned i = 0; i < LANES; i++) {
     s.src[i] = i < start ? list->src[i] : (uint64_t)scratch;
-    s.dst[i] = i < start ? list->dst[i] : (uint64_t)scratch;
+    s.dst[i] = (uint64_t)scratch + 16; // written once before the first step, at t - 16
     s.ends[i] = i < start ? list->len[i] : i / 4 * 64;
   }
   for (unsigned i = 0; i < REGS; i++)
-    s.x[i] = iv;
+    s.x[i] = s.out[i] = iv;
   if (num > 20)
     run6(&s, list, k, iv);
   if (num > 16)
@@ -305,8 +361,6 @@ INLINE void ctr_group(const struct keys *k, struct counters *c, uint8_t *dst, co
       _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, 15, 14, 13, 12, 11, 10, 9, 8));
   const __m512i four = _mm512_set_epi64(4, 0, 4, 0, 4, 0, 4, 0);
   __m512i x[GROUP], data[GROUP];
-  UNROLL for (int i = 0; i < n; i++)
-    __builtin_prefetch(src + 64 * i + SRC_AHEAD);
   UNROLL for (int i = 0; i < n; i++) {
     x[i] = _mm512_xor_si512(_mm512_shuffle_epi8(c->low, swap), c->high);
     c->low = _mm512_add_epi64(c->low, four);
