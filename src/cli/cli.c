@@ -1,5 +1,7 @@
 #include "cli/cli.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,4 +76,24 @@ const struct aes_ops *cli_kernel(void) {
   if (!ops)
     cli_error("SLUICE_KERNEL", "%s%s%s", name ? name : "", name ? ": " : "", why);
   return ops;
+}
+
+bool cli_secret_line(char out[CLI_SECRET], const char *path) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  size_t n = 0;
+  ssize_t got = 0;
+  while (fd >= 0 && n < CLI_SECRET && (got = read(fd, out + n, CLI_SECRET - n)) > 0)
+    n += (size_t)got;
+  int why = errno;
+  if (fd >= 0)
+    close(fd);
+  if (fd < 0 || got < 0 || n == CLI_SECRET) {
+    cli_error(path, "%s", n == CLI_SECRET ? "too long for a key" : strerror(why));
+    explicit_bzero(out, CLI_SECRET);
+    return false;
+  }
+  while (n && (out[n - 1] == '\n' || out[n - 1] == '\r'))
+    n--;
+  out[n] = 0;
+  return true;
 }

@@ -33,6 +33,11 @@ int cli_error_diag(const char *subject, const struct diag *d);
 // cli_usage prints "sluice NAME: text" and how to get help, and returns EXIT_USAGE.
 int cli_usage(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+// cli_secret_line reads the one line of a file that holds a key as text, without its line end: what other users of the machine
+// must not see among the arguments. False: said why. Wipe it after use.
+enum { CLI_SECRET = 128 };
+bool cli_secret_line(char out[CLI_SECRET], const char *path);
+
 // cli_help prints usage, summary and `options` (already laid out, may be NULL) to standard output; returns EXIT_DONE.
 int cli_help(const char *name, const char *options);
 

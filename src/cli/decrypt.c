@@ -18,7 +18,8 @@ enum { MAX_KEYS = 64, WRITE_CHUNK = 1 << 20 };
 static const char help[] =
     "  IN             an encrypted fragmented file, a folder with init.mp4 and *.m4s, or - for standard input\n"
     "  OUT            the clear file, or - for standard output\n"
-    "  --key KID:KEY  a content key and its id, 32 hex digits each; repeat it for files with several keys\n";
+    "  --key KID:KEY  a content key and its id, 32 hex digits each; repeat it for files with several keys\n"
+    "  --key-file FILE  the same from a file\n";
 
 struct keys {
   struct content_key key[MAX_KEYS];
@@ -121,7 +122,7 @@ static bool run(struct job *j, const struct keys *keys) {
 
 static int parse_args(struct job *j, struct keys *keys, int argc, char **argv, bool *done) {
   static const struct option longs[] = {
-      {"key", required_argument, NULL, 'k'}, {"help", no_argument, NULL, 'h'}, {0}};
+      {"key", required_argument, NULL, 'k'}, {"key-file", required_argument, NULL, 'K'}, {"help", no_argument, NULL, 'h'}, {0}};
   opterr = 0;
   for (int c, status; (c = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
     if (c == 'h') {
@@ -130,13 +131,18 @@ static int parse_args(struct job *j, struct keys *keys, int argc, char **argv, b
     }
     if (c == '?')
       return cli_usage("decrypt", "'%s' is not an option or lacks its value", argv[optind - 1]);
-    if ((status = parse_key(keys, optarg, j->ops)) != EXIT_DONE)
+    char line[CLI_SECRET];
+    if (c == 'K' && !cli_secret_line(line, optarg))
+      return EXIT_FAILED;
+    status = parse_key(keys, c == 'K' ? line : optarg, j->ops);
+    explicit_bzero(line, sizeof line);
+    if (status != EXIT_DONE)
       return status;
   }
   if (argc - optind != 2)
     return cli_usage("decrypt", "give one input and one output");
   if (!keys->num)
-    return cli_usage("decrypt", "--key is needed");
+    return cli_usage("decrypt", "--key or --key-file is needed");
   j->in = argv[optind];
   j->out = argv[optind + 1];
   j->subject = strcmp(j->in, "-") == 0 ? "standard input" : j->in;

@@ -31,7 +31,8 @@ static const char help[] =
     "  OUT            the protected file, or - for standard output\n"
     "  --scheme NAME  cenc (AES-CTR) or cbcs (AES-CBC)\n"
     "  --kid HEX      key id, 32 hex digits\n"
-    "  --key HEX      content key, 32 hex digits\n"
+    "  --key HEX      content key, 32 hex digits; everyone on the machine sees arguments\n"
+    "  --key-file FILE  the same from a file\n"
     "  --iv HEX       cbcs: the constant IV, 32 digits; cenc: the first sample's IV, 16 digits, then +1 per sample.\n"
     "                 Without it the IV is derived, which for cenc makes sure that no key stream is used twice\n"
     "  --drm LIST     pssh boxes for the init segment: widevine,playready,fairplay,clearkey,common, all or none\n"
@@ -63,6 +64,13 @@ static int parse_option(struct options *o, int c) {
   case 'k':
     o->has_key = true;
     return parse_hex(o->key.key, 16, "key", optarg);
+  case 'K': {
+    char line[CLI_SECRET];
+    o->has_key = cli_secret_line(line, optarg);
+    int status = o->has_key ? parse_hex(o->key.key, 16, "key-file", line) : EXIT_FAILED;
+    explicit_bzero(line, sizeof line);
+    return status;
+  }
   case 'v':
     o->iv_text = optarg;
     return EXIT_DONE;
@@ -83,7 +91,7 @@ static bool parse_args(struct options *o, int argc, char **argv, int *status) {
       {"scheme", required_argument, NULL, 's'}, {"kid", required_argument, NULL, 'i'},
       {"key", required_argument, NULL, 'k'},    {"iv", required_argument, NULL, 'v'},
       {"drm", required_argument, NULL, 'd'},    {"segment", required_argument, NULL, 'g'},
-      {"help", no_argument, NULL, 'h'},         {0},
+      {"key-file", required_argument, NULL, 'K'}, {"help", no_argument, NULL, 'h'}, {0},
   };
   *o = (struct options){.segment_ms = 2000};
   opterr = 0;
@@ -101,7 +109,7 @@ static bool parse_args(struct options *o, int argc, char **argv, int *status) {
   if (argc - optind != 2)
     cli_usage("encrypt", "give one input and one output");
   else if (!o->has_scheme || !o->has_kid || !o->has_key)
-    cli_usage("encrypt", "--scheme, --kid and --key are needed");
+    cli_usage("encrypt", "--scheme, --kid and --key (or --key-file) are needed");
   else
     *status = EXIT_DONE;
   if (*status)

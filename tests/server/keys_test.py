@@ -170,6 +170,21 @@ def wrapping(tap, sluice, work):
     tap.ok(r.code == 0 and secret.read_bytes() == SECRET, "unwrapped it is what it was", r)
 
 
+def key_files(tap, sluice, work):
+    """encrypt and decrypt take keys from files: the same bytes as from arguments."""
+    kid, key = os.urandom(16).hex(), os.urandom(16).hex()
+    (work / "clear.mp4").write_bytes(bytes(synth.plain(6)[0]))
+    (work / "one.key").write_text(key + "\n")
+    (work / "pair.key").write_text(f"{kid}:{key}\n")
+    run(sluice, "encrypt", work / "clear.mp4", work / "a.mp4", "--scheme", "cbcs", "--kid", kid, "--key", key)
+    r = run(sluice, "encrypt", work / "clear.mp4", work / "b.mp4", "--scheme", "cbcs", "--kid", kid, "--key-file", work / "one.key")
+    tap.ok(r.code == 0 and (work / "a.mp4").read_bytes() == (work / "b.mp4").read_bytes(), "encrypt --key-file", r)
+    r = run(sluice, "decrypt", work / "b.mp4", work / "c.mp4", "--key-file", work / "pair.key")
+    tap.ok(r.code == 0 and (work / "c.mp4").exists(), "decrypt --key-file", r)
+    r = run(sluice, "decrypt", work / "b.mp4", work / "d.mp4", "--key-file", work / "none.key")
+    tap.ok(r.code == 1 and "none.key" in r.err, "a key file that is not there", r)
+
+
 def main():
     tap = Tap()
     sluice = os.path.abspath(sys.argv[1])
@@ -179,6 +194,7 @@ def main():
         exporting(tap, sluice, work)
         importing(tap, sluice, work)
         wrapping(tap, sluice, work)
+        key_files(tap, sluice, work)
     tap.end()
 
 
