@@ -105,6 +105,8 @@ static uint32_t place_of(struct iv_table *t, const char *name) {
   return slot + 1;
 }
 
+static uint64_t block_of(uint64_t first, uint64_t i) { return ((first >> BLOCK_BITS) + i) & (UINT64_MAX >> BLOCK_BITS); }
+
 bool iv_table_add(struct iv_table *t, const uint8_t kid[16], uint64_t first, uint64_t num, const char *name, uint64_t *at,
                   char other[160]) {
   struct note new = {.first = first, .num = num};
@@ -113,11 +115,11 @@ bool iv_table_add(struct iv_table *t, const uint8_t kid[16], uint64_t first, uin
   pthread_mutex_lock(&t->lock);
   new.place = place_of(t, name);
   uint64_t blocks = ((first & ((1u << BLOCK_BITS) - 1)) + num + (1u << BLOCK_BITS) - 1) >> BLOCK_BITS;
-  for (uint64_t i = 0; new.place && i < blocks && !clash; i++) {
-    uint64_t block = ((first >> BLOCK_BITS) + i) & (UINT64_MAX >> BLOCK_BITS);
-    if (!compare(t, &new, block, &clash, at) && !clash)
-      add(t, &new, block);
-  }
+  bool known = false;
+  for (uint64_t i = 0; new.place && i < blocks && !clash; i++)
+    known |= compare(t, &new, block_of(first, i), &clash, at);
+  for (uint64_t i = 0; new.place && i < blocks && !clash && !known; i++)
+    add(t, &new, block_of(first, i));
   if (clash)
     snprintf(other, PLACE, "%s", t->places[clash - 1]);
   pthread_mutex_unlock(&t->lock);
