@@ -46,5 +46,5 @@ void probe_ymm(uint64_t blocks);
 void probe_zmm(uint64_t blocks);
 bool probe_has_vaes(void);
 
-// One cycle per step on every core: for the clock.
+// As many cycles as `steps`, for the clock.
 void probe_clock(uint64_t steps);

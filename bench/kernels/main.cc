@@ -1,7 +1,7 @@
 // Kernel benchmarks, run by Google Benchmark; the measured functions are C.
 //
 // Every row runs interleaved with all others in random order. One measurement is the best of a few passes over all
-// size lists, in time of the thread; the clock is measured around it by a chain of additions.
+// size lists, in time of the thread; the clock is measured around it by a chain of multiplications.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
