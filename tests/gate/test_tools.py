@@ -2,6 +2,7 @@
 """The measured parts of docs/benchmarks.md, and tools/perf's reading of stacks. TAP; measures nothing."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -119,5 +120,14 @@ code, err = perf("no-such-thing", fake="#!/bin/sh\nexit 0\n")
 check("an unknown scenario: 2, with those that there are", code == 2 and "release-day" in err, err)
 code, err = perf("serve:cbcs/9K", fake="#!/bin/sh\nexit 0\n")
 check("an unknown shape is refused", code != 0 and "serve:cenc/189K" in err, err)
+with tempfile.TemporaryDirectory() as tmp:
+    (Path(tmp) / "tools").mkdir()
+    (Path(tmp) / "bench").symlink_to(ROOT / "bench")
+    shutil.copy(ROOT / "tools/perf", f"{tmp}/tools/perf")
+    (Path(tmp) / "tools/install").write_text("#!/bin/sh\necho building >&2\nexit 9\n")
+    (Path(tmp) / "tools/install").chmod(0o755)
+    wrong, right = (subprocess.run([f"{tmp}/tools/perf", what], capture_output=True, text=True) for what in ("serve:cbcs/9K", "serve"))
+    check("a wrong argument is refused before anything is built", wrong.returncode == 1 and "building" not in wrong.stderr, wrong.stderr)
+    check("a good one is built for", right.returncode == 9 and "building" in right.stderr, right.stderr)
 print(f"1..{len(results)}")
 sys.exit(not all(results))
