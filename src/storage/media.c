@@ -25,7 +25,16 @@ int media_open_at(struct media_path at, int flags) {
   if (at.root_fd == AT_FDCWD)
     return openat(at.root_fd, at.path, flags | O_CLOEXEC);
   struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC), .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
-  return (int)syscall(SYS_openat2, at.root_fd, at.path, &how, sizeof how);
+  // With `..` in a link, a rename or mount anywhere on the machine at that moment makes the kernel unsure and answer
+  // EAGAIN: openat2(2) leaves it to the caller to try again.
+  enum { TRIES = 100 };
+  long fd = -1;
+  for (int i = 0; i < TRIES; i++) {
+    fd = syscall(SYS_openat2, at.root_fd, at.path, &how, sizeof how);
+    if (fd >= 0 || errno != EAGAIN)
+      break;
+  }
+  return (int)fd;
 }
 
 static uint64_t mtime_of(const struct stat *st) {

@@ -178,6 +178,34 @@ def media_under_fire(tap, binary, work, io):
         tap.equal(server.stop(), 0, f"{io}: and ends in good order")
 
 
+RENAMER = """
+import os, sys
+a, b = sys.argv[1:]
+open(a, "w").close()
+while True:
+    os.rename(a, b)
+    os.rename(b, a)
+"""
+
+
+def renames_elsewhere(tap, binary, work):
+    """With `..` in a link, a rename anywhere on the machine makes the kernel's bounded lookup answer EAGAIN."""
+    media, links = work / "linked", 400
+    (media / "real").mkdir(parents=True)
+    (media / "real" / "t.mp4").write_bytes(synth.plain(3)[0])
+    (media / "x").mkdir()
+    for n in range(links):
+        (media / "x" / str(n)).symlink_to("../real")
+    busy = subprocess.Popen([sys.executable, "-c", RENAMER, work / "renamed-a", work / "renamed-b"])
+    try:
+        with Server(binary, media, "--write-sidecars=false") as server:
+            got = [server.get(f"/x/{n}/cenc/1/t/init.mp4").status for n in range(links)]
+    finally:
+        busy.kill()
+        busy.wait()
+    tap.equal(got.count(200), links, "linked assets are found while files are renamed elsewhere")
+
+
 def main():
     tap = Tap()
     with tempfile.TemporaryDirectory(prefix="sluice-hostile-") as work:
@@ -189,6 +217,7 @@ def main():
             rotation_by_a_page(tap, server)
             slow_operator(tap, server)
         sidecar_cut(tap, sys.argv[1], media)
+        renames_elsewhere(tap, sys.argv[1], pathlib.Path(work))
         for io in ("auto", "epoll"):
             media_under_fire(tap, sys.argv[1], pathlib.Path(work), io)
         tickets_and_authorities(tap, sys.argv[1], pathlib.Path(work), media)
