@@ -16,23 +16,25 @@ struct aes_job {
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-enum { AES_MERGE = 16 }; // segments whose lanes are merged by length at a time
+enum { AES_WINDOW = 16 }; // segments among which the next is chosen
 
-// Walks the lanes of all segments, merging the segments' orders: longest first when each is in aes_lane_order.
-// Copies the trailing bytes of each lane on the way.
+// Walks the lanes of one segment after the other; of the next sixteen, the one with the longest first lane.
 struct aes_jobs {
+  const struct aes_cbc_seg *seg; // the lanes from `at` are still to come; NULL at first
+  size_t at;
+  const struct aes_cbc_seg *open[AES_WINDOW];
+  size_t num_open;
   const struct aes_cbc_seg *segs; // not yet opened
   size_t num_segs;
-  struct {
-    const struct aes_cbc_seg *seg;
-    size_t at;
-  } open[AES_MERGE];
-  size_t num_open;
 };
 
 void aes_jobs_init(struct aes_jobs *it, const struct aes_cbc_seg *segs, size_t num);
 
-// aes_jobs_next gives the next chain of at least one block, false when there is none.
+// aes_jobs_seg makes `seg` one with lanes to come, false when there is none.
+bool aes_jobs_seg(struct aes_jobs *it);
+
+// aes_jobs_next gives the next chain of at least one block, false when there is none. Copies the trailing bytes of
+// the lanes it passes, as does aes_list_next.
 bool aes_jobs_next(struct aes_jobs *it, struct aes_job *out);
 
 // A piece of the work in the form that the multi-lane kernels take from: arrays, in the order of aes_jobs_next.
@@ -49,8 +51,8 @@ struct aes_list {
 // aes_list_next fills the list with the next jobs; false when there are none.
 bool aes_list_next(struct aes_jobs *it, struct aes_list *out);
 
-// All jobs of the list are equally long, a multiple of a good part of the L1 cache's period, and more than the lanes:
-// lanes that start together would share the cache's sets for ever.
+// All jobs of the list, as far as its ends tell, are equally long, a multiple of a good part of the L1 cache's period,
+// and more than the lanes: lanes that start together would share the cache's sets for ever.
 static inline bool aes_list_aliases(const struct aes_list *l, unsigned lanes) {
   return l->num > lanes && l->len[0] == l->len[l->num - 1] && l->len[0] % 512 == 0;
 }

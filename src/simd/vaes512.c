@@ -256,13 +256,13 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, bo
   run1(&s, list, k, iv);
 }
 
-// The whole lanes of one segment, from *from on, as far as the list holds them; copies trailing bytes.
-static void list_fill(struct aes_list *l, const struct aes_cbc_seg *seg, size_t *from) {
+// The whole lanes of the segment in a row, as far as the list holds them; copies trailing bytes.
+static void list_fill(struct aes_jobs *it, struct aes_list *l) {
+  const struct aes_cbc_seg *seg = it->seg;
   const __m512i src = _mm512_set1_epi64((long long)seg->src), dst = _mm512_set1_epi64((long long)seg->dst);
   const __m512i low = _mm512_set1_epi64(0xffffffff), block = _mm512_set1_epi64(16);
-  size_t end = seg->num_lanes - *from > AES_LIST ? *from + AES_LIST : seg->num_lanes;
-  l->num = 0;
-  for (size_t i = *from; i < end; i += 8) {
+  size_t room = AES_LIST - l->num, end = seg->num_lanes - it->at > room ? it->at + room : seg->num_lanes;
+  for (size_t i = it->at; i < end; i += 8) {
     __mmask8 valid = (__mmask8)_bzhi_u32(0xff, end - i < 8 ? (unsigned)(end - i) : 8); // bzhi counts modulo 256
     __m512i v = _mm512_maskz_loadu_epi64(valid, seg->lanes + i), off = _mm512_and_si512(v, low);
     __m512i len = _mm512_srli_epi64(v, 32);
@@ -274,26 +274,25 @@ static void list_fill(struct aes_list *l, const struct aes_cbc_seg *seg, size_t 
     l->num += (unsigned)__builtin_popcount(whole);
   }
   if (seg->src != seg->dst)
-    for (size_t i = *from; i < end; i++)
+    for (size_t i = it->at; i < end; i++)
       aes_lane_tail(seg->dst + seg->lanes[i].off, seg->src + seg->lanes[i].off, seg->lanes[i].len);
-  *from = end;
+  it->at = end;
 }
 
 static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
+  struct aes_jobs it;
   struct aes_list list;
   const struct keys k = load_keys(key->enc);
   const __m512i start = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)iv));
-  if (num == 1) {
-    for (size_t from = 0; from < segs->num_lanes;) {
-      list_fill(&list, segs, &from);
-      run_list(&list, &k, start, aes_list_aliases(&list, LANES));
-    }
-    return;
-  }
-  struct aes_jobs it;
   aes_jobs_init(&it, segs, num);
-  while (aes_list_next(&it, &list))
-    run_list(&list, &k, start, aes_list_aliases(&list, LANES));
+  while (aes_jobs_seg(&it)) {
+    list.num = 0;
+    do
+      list_fill(&it, &list);
+    while (list.num < AES_LIST && aes_jobs_seg(&it));
+    if (list.num)
+      run_list(&list, &k, start, aes_list_aliases(&list, LANES));
+  }
 }
 
 // ---- CBC decryption: blocks are independent given the ciphertext; `iv` is in the highest block.
