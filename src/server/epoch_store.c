@@ -1,9 +1,10 @@
 // The rotation journal: lines of keys/epochs.h in one append-only file. A rotation counts when its line is synced; a torn last
-// line is cut off at start. Compaction writes a new file beside it and renames it over.
+// line is cut off at start. Compaction writes a new file beside it and renames it over. The folder is locked from the start.
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,8 +17,10 @@ struct epoch_store {
   pthread_rwlock_t lock;
   struct alloc_heap mem;
   struct epochs *rules;
+  uint32_t base;
   char *path, *dir;
   int fd;            // -1: no rotation yet, nothing written
+  int dir_fd;        // the folder, locked; -1: it is not there yet
   uint64_t len;      // bytes that are whole
   uint64_t lines;    // since the last compaction
   bool broken;       // an append failed in a way that leaves the file's end unknown
@@ -40,6 +43,30 @@ static bool sync_above(const char *dir) {
   bool ok = asprintf(&up, "%s/..", dir) >= 0 && sync_dir(up);
   free(up);
   return ok;
+}
+
+// One server for each state folder: two journals in one file would undo each other's rotations. The lock is on the folder
+// itself, so it leaves no file behind and ends with the process, however that ends. False: *why says what to do.
+static bool take_dir(struct epoch_store *s, char why[256]) {
+  if (s->dir_fd >= 0)
+    return true;
+  int fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT)
+    return true; // made with the first rotation
+  if (fd < 0) {
+    snprintf(why, 256, "%.160s: cannot open the state folder: %s", s->dir, strerror(errno));
+    return false;
+  }
+  if (flock(fd, LOCK_EX | LOCK_NB)) {
+    if (errno == EWOULDBLOCK) {
+      snprintf(why, 256, "%.160s: another server uses this state folder: stop it, or give each a state_dir of its own", s->dir);
+      close(fd);
+      return false;
+    }
+    log_line(LOG_WARN, "%s: the state folder cannot be locked (%s): see to it that one server alone uses it", s->dir, strerror(errno));
+  }
+  s->dir_fd = fd;
+  return true;
 }
 
 // Applies the lines of a journal. *whole is where the last good line ends. Only the very last line may be damaged.
@@ -103,14 +130,18 @@ struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, uint6
     config_fail(error, "out of memory");
     return NULL;
   }
-  s->fd = -1;
+  s->fd = s->dir_fd = -1;
   pthread_rwlock_init(&s->lock, NULL);
   alloc_heap_init(&s->mem, RULES_MEMORY);
   s->rules = epochs_new(&s->mem.base, base);
+  s->base = base;
   s->dir = strdup(state_dir);
   bool ok = s->rules && s->dir && asprintf(&s->path, "%s/rotations.journal", state_dir) >= 0;
   if (!ok)
     config_fail(error, "out of memory");
+  char why[256];
+  if (ok && !take_dir(s, why))
+    ok = config_fail(error, "%s", why);
   if (ok && load(s, error))
     return s;
   epoch_store_close(s);
@@ -122,12 +153,16 @@ void epoch_store_close(struct epoch_store *s) {
     return;
   if (s->fd >= 0)
     close(s->fd);
+  if (s->dir_fd >= 0)
+    close(s->dir_fd);
   pthread_rwlock_destroy(&s->lock);
   alloc_heap_free(&s->mem);
   free(s->path);
   free(s->dir);
   free(s);
 }
+
+uint32_t epoch_store_base(const struct epoch_store *s) { return s->base; }
 
 uint32_t epoch_store_current(struct epoch_store *s, struct bytes asset) {
   pthread_rwlock_rdlock(&s->lock);
@@ -157,22 +192,36 @@ static bool write_all(int fd, struct bytes b, uint64_t at) {
   return true;
 }
 
+// The folder, where it has to be made, and an empty journal in it.
+static enum err begin_journal(struct epoch_store *s, struct diag *diag) {
+  char why[256];
+  bool made = !mkdir(s->dir, 0700), late = s->dir_fd < 0;
+  if ((!made && errno != EEXIST) || (made && !sync_above(s->dir)))
+    return diag_set(diag, ERR_IO, 0, "%s: %s", s->dir, strerror(errno));
+  if (!take_dir(s, why))
+    return diag_set(diag, ERR_IO, 0, "%s", why);
+  if (late && !access(s->path, F_OK)) { // another server had the folder since, and is gone: its rotations are not known here
+    close(s->dir_fd);
+    s->dir_fd = -1;
+    return diag_set(diag, ERR_IO, 0, "%s: written by another server: restart to take it over", s->path);
+  }
+  int fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0 || !sync_dir(s->dir)) {
+    enum err e = diag_set(diag, ERR_IO, 0, "%s: %s", s->path, strerror(errno));
+    if (fd >= 0)
+      close(fd);
+    return e;
+  }
+  s->fd = fd;
+  return ERR_OK;
+}
+
 static enum err append(struct epoch_store *s, struct bytes line, struct diag *diag) {
   if (s->broken)
     return diag_set(diag, ERR_IO, 0, "the rotation journal could not be written before; restart after repair");
-  if (s->fd < 0) {
-    bool made = !mkdir(s->dir, 0700);
-    if ((!made && errno != EEXIST) || (made && !sync_above(s->dir)))
-      return diag_set(diag, ERR_IO, 0, "%s: %s", s->dir, strerror(errno));
-    int fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0 || !sync_dir(s->dir)) {
-      enum err e = diag_set(diag, ERR_IO, 0, "%s: %s", s->path, strerror(errno));
-      if (fd >= 0)
-        close(fd);
-      return e;
-    }
-    s->fd = fd;
-  }
+  enum err begun = s->fd < 0 ? begin_journal(s, diag) : ERR_OK;
+  if (begun)
+    return begun;
   if (!write_all(s->fd, line, s->len) || fdatasync(s->fd)) {
     enum err e = diag_set(diag, ERR_IO, 0, "%s: %s", s->path, strerror(errno));
     s->broken = ftruncate(s->fd, (off_t)s->len) || fsync(s->fd);

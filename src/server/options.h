@@ -126,7 +126,7 @@ struct config_rules {
   X(write_timeout, OPT_DURATION, "60s", 100, 86400000, true, "Time without progress after which a connection is closed.") \
   X(drain_timeout, OPT_DURATION, "30s", 0, 3600000, true, "Time that SIGTERM leaves to requests under way.")             \
   X(congestion_control, OPT_TEXT, "", 0, 0, false, "TCP congestion control of the listeners; empty: the system's.")      \
-  X(state_dir, OPT_PATH, "/var/lib/sluice", 0, 0, false, "Folder for the derivation secret and the rotation journal.")   \
+  X(state_dir, OPT_PATH, "/var/lib/sluice", 0, 0, false, "Folder for the derivation secret and the rotation journal, of one server alone: it is locked.")   \
   X(cache_dir, OPT_PATH, "", 0, 0, false,                                                                                \
     "Folder for sidecar indexes of media folders that are read-only. Empty: such indexes stay in memory.")               \
   X(write_sidecars, OPT_BOOL, "true", 0, 0, true, "Write sidecar indexes beside the media where that is possible.")      \

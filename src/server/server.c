@@ -123,6 +123,10 @@ static void reload(struct server *s, const char *file, const struct config_flags
   const char *restart = config_restart_needed(s->first, fresh);
   if (restart)
     log_line(LOG_WARN, "reload: %s changed but needs a restart; the old value stays", restart);
+  // It would renumber every epoch under way, those that were revoked too.
+  uint32_t base = epoch_store_base(catalog_epochs(s->catalog));
+  if (keyring->info.default_epoch != base)
+    log_line(LOG_WARN, "reload: epochs.default changed from %u to %u but needs a restart; the old value stays", base, keyring->info.default_epoch);
   log_set_level((enum log_level)fresh->log_level);
   warn_insecure(fresh);
   catalog_reload(s->catalog, fresh, keyring);

@@ -137,6 +137,22 @@ def schedules(tap, sluice, work, media):
     tap.ok(len(slots) == n - 1 == len(set(slots)) and all(s % 1000 == 0 for s in slots), "one line for each slot, none twice", lines)
 
 
+def shared(tap, sluice, work, media):
+    """A second server on the same state folder; the epoch to begin with, changed while running."""
+    state, keys = work / "shared", work / "shared.yaml"
+    state.mkdir(mode=0o700)
+    keys.write_text("epochs: { default: 1 }\n")
+    with Server(sluice, media, "--keys", str(keys), "--manifest-max-age", "0", state=state) as server:
+        r = run(sluice, "serve", "--media", media, "--state-dir", state, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", timeout=20)
+        tap.ok(r.code == 1 and str(state) in r.err and "state_dir of its own" in r.err, "a second server on a state folder: refused, with the folder named", r)
+        tap.equal(order(server, "scope=a").status, 200, "the first one goes on")
+        keys.write_text("epochs: { default: 5 }\n")
+        reload(server, tap, "epochs.default changed", "epochs.default changed from 1 to 5 but needs a restart")
+        tap.equal((epoch(server, "a"), epoch(server, "live/b")), (2, 1), "the epochs stay")
+    with Server(sluice, media, "--keys", str(keys), "--manifest-max-age", "0", state=state) as server:
+        tap.equal((epoch(server, "a"), epoch(server, "live/b")), (6, 5), "a restart takes both over")
+
+
 def killed(tap, sluice, work, media):
     """The whole server killed while it is ordered to rotate as fast as it can."""
     state, acked, wrong = work / "killed", 0, []
@@ -211,7 +227,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sluice-rotation-") as folder:
         work = pathlib.Path(folder)
         media = media_in(work, ["a", "live/b", "live/c"])
-        for part in (tokens, outside, systems, schedules, killed, revoked):
+        for part in (tokens, outside, systems, schedules, shared, killed, revoked):
             part(tap, sluice, work, media)
     tap.end()
 

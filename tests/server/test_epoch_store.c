@@ -45,6 +45,33 @@ Test(epoch_store, nothing_is_written_before_a_rotation) {
   cr_assert_eq(mkdir(dir, 0700), 0);
 }
 
+Test(epoch_store, one_server_for_each_folder) {
+  struct epoch_store *s = open_store();
+  error.text[0] = 0;
+  cr_assert_null(epoch_store_open(dir, 1, 1000, &error), "the folder is in use");
+  cr_assert(strstr(error.text, dir) && strstr(error.text, "state_dir of its own"), "%s", error.text);
+  rotate(s, "a/", 2000);
+  cr_assert_null(epoch_store_open(dir, 1, 1000, &error), "with a journal too");
+  epoch_store_close(s);
+  epoch_store_close(open_store());
+}
+
+Test(epoch_store, a_folder_that_was_not_there_is_taken_with_the_first_rotation) {
+  struct diag diag = {0};
+  cr_assert_eq(rmdir(dir), 0);
+  struct epoch_store *first = open_store(), *second = open_store();
+  rotate(first, "a/", 2000);
+  cr_assert_eq(epoch_store_rotate(second, bytes_str("a/"), 1000, false, 3000, &diag), ERR_IO);
+  cr_assert(strstr(diag.what, "another server uses"), "%s", diag.what);
+  epoch_store_close(first);
+  cr_assert_eq(epoch_store_rotate(second, bytes_str("a/"), 1000, false, 3000, &diag), ERR_IO, "nor over what the first has written");
+  cr_assert_eq(epoch_store_rotate(second, bytes_str("a/"), 1000, false, 3000, &diag), ERR_IO, "however often");
+  epoch_store_close(second);
+  first = open_store();
+  cr_assert_eq(epoch_store_current(first, bytes_str("a/b")), 2);
+  epoch_store_close(first);
+}
+
 Test(epoch_store, rotations_survive_a_restart) {
   struct epoch_store *s = open_store();
   rotate(s, "a/b", 2000);
