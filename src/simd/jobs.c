@@ -53,23 +53,38 @@ bool aes_jobs_next(struct aes_jobs *it, struct aes_job *out) {
   return false;
 }
 
-// The lanes of the segment in a row, as far as the list holds them.
-static void list_fill(struct aes_jobs *it, struct aes_list *out) {
+// The lanes of the segment in a row, as far as the list holds them. Loops without branches, for compilers to vectorize;
+// lanes of less than a block, if any, are then taken out.
+static void list_fill(struct aes_jobs *it, struct aes_list *restrict out) {
   const struct aes_cbc_seg *seg = it->seg;
-  size_t at = it->at;
-  unsigned num = out->num;
-  bool copy = seg->src != seg->dst;
-  for (; at < seg->num_lanes && num < AES_LIST; at++) {
-    struct aes_lane lane = seg->lanes[at];
-    if (copy)
-      aes_lane_tail(seg->dst + lane.off, seg->src + lane.off, lane.len);
-    out->src[num] = (uint64_t)(seg->src + lane.off);
-    out->dst[num] = (uint64_t)(seg->dst + lane.off);
-    out->len[num] = lane.len & ~15u;
-    num += lane.len >= 16;
+  const struct aes_lane *restrict lanes = seg->lanes + it->at;
+  size_t left = seg->num_lanes - it->at, room = AES_LIST - out->num, n = left < room ? left : room;
+  const uint64_t src = (uint64_t)seg->src, dst = (uint64_t)seg->dst;
+  uint64_t *restrict srcs = out->src + out->num, *restrict dsts = out->dst + out->num;
+  uint32_t *restrict lens = out->len + out->num;
+  uint32_t lacking = 0;
+  for (size_t i = 0; i < n; i++) {
+    uint32_t off = lanes[i].off, len = lanes[i].len & ~15u;
+    srcs[i] = src + off;
+    dsts[i] = dst + off;
+    lens[i] = len;
+    lacking |= len == 0;
   }
-  it->at = at;
-  out->num = num;
+  if (src != dst)
+    for (size_t i = 0; i < n; i++)
+      aes_lane_tail(seg->dst + lanes[i].off, seg->src + lanes[i].off, lanes[i].len);
+  it->at += n;
+  if (lacking) {
+    size_t to = 0;
+    for (size_t i = 0; i < n; i++) {
+      srcs[to] = srcs[i];
+      dsts[to] = dsts[i];
+      lens[to] = lens[i];
+      to += lens[i] != 0;
+    }
+    n = to;
+  }
+  out->num += (unsigned)n;
 }
 
 bool aes_list_next(struct aes_jobs *it, struct aes_list *out) {
