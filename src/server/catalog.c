@@ -59,6 +59,11 @@ void route_rebase(struct route *r, const struct route *from, const char *key) {
   r->track.p = (const uint8_t *)key + track;
 }
 
+uint64_t entry_retry(const struct entry *e, uint64_t now_ms) {
+  uint64_t at = atomic_load_explicit(&e->retry_ms, memory_order_relaxed);
+  return at > now_ms ? at - now_ms : 0;
+}
+
 bool catalog_push(struct catalog *c, enum job_kind kind, const struct route *r, struct bytes key, const struct job *rest) {
   pthread_mutex_lock(&c->queue_lock);
   bool room = c->queue_len < QUEUE_JOBS && !c->stop;
@@ -102,6 +107,7 @@ static int lookup(struct catalog *c, void **out, const struct route *r, uint64_t
     atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
   int status = atomic_load_explicit(&e->status, memory_order_acquire);
   *out = atomic_load_explicit(&e->value, memory_order_acquire);
+  w->retry_ms = status == CAT_UNAVAILABLE ? entry_retry(e, now_ms) : 0;
   return status == CAT_OK && !*out ? CAT_UNAVAILABLE : status;
 }
 

@@ -65,6 +65,7 @@ struct key_use {
   struct issued *issued; // held
   struct key_slot *slot; // pinned: being fetched
   bool missing;          // some key was not there
+  uint64_t retry_ms;     // then: how long until asking makes sense, where that is known
 };
 
 struct protect_in {
@@ -88,6 +89,7 @@ static enum err find_key(struct catalog *c, struct key_record *out, const struct
     struct key_ask a = exchange_ask(x, in->st->keyring, r, q, set);
     use->issued = a.issued;
     use->slot = a.got == KEY_FLYING ? a.slot : NULL;
+    use->retry_ms = a.retry_ms;
   }
   return use->issued ? exchange_label(out, use->issued, q) : ERR_NO_KEY;
 }
@@ -153,6 +155,7 @@ static int status_of(enum err e) {
 
 static void use_end(struct made *out, struct key_use *use) {
   issued_drop(use->issued);
+  out->retry_ms = use->retry_ms;
   if (!use->slot)
     return;
   out->status = CAT_WAIT;

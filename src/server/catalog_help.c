@@ -19,6 +19,7 @@ enum {
 // Under the lock: hands an entry's result to one who waits.
 static void hand_over(const struct entry *e, struct cat_wait *w) {
   w->status = atomic_load_explicit(&e->status, memory_order_relaxed);
+  w->retry_ms = w->status == CAT_UNAVAILABLE ? entry_retry(e, clock_mono_ms()) : 0;
   if (w->status != CAT_OK)
     return;
   void *value = atomic_load_explicit(&e->value, memory_order_relaxed);
@@ -51,6 +52,7 @@ static void publish(struct catalog *c, struct entry *e, const struct made *made,
     until = now_ms + negative_ms;
   atomic_store_explicit(&e->value, made->value, memory_order_release);
   atomic_store_explicit(&e->until_ms, until, memory_order_relaxed);
+  atomic_store_explicit(&e->retry_ms, made->retry_ms ? now_ms + made->retry_ms : 0, memory_order_relaxed);
   atomic_store_explicit(&e->checked_ms, now_ms, memory_order_relaxed);
   atomic_store_explicit(&e->generation, generation, memory_order_relaxed);
   atomic_store_explicit(&e->status, made->status, memory_order_release);

@@ -49,6 +49,7 @@ struct entry {
   _Atomic int status;          // CAT_OK or an error; 0 before the first time
   _Atomic uint64_t generation; // of rules and configuration it was made under
   _Atomic uint64_t until_ms;   // monotonic: what must be looked at anew then
+  _Atomic uint64_t retry_ms;   // monotonic: with CAT_UNAVAILABLE, when its key may be asked for again; 0: not known
   _Atomic uint64_t checked_ms; // when storage was looked at
   _Atomic bool used, refreshing;
   bool making;                 // under the lock
@@ -129,6 +130,7 @@ struct made {
   void *value;       // with CAT_OK; has one hold
   uint64_t until_ms; // monotonic; UINT64_MAX: never
   struct key_slot *keys; // with CAT_WAIT: pinned, being fetched
+  uint64_t retry_ms; // with CAT_UNAVAILABLE: how long until a key may be asked for again; 0: not known
 };
 
 // catalog_push puts a job into the queue; false when it is full.
@@ -145,6 +147,7 @@ void track_retire_now(struct full_track *f);         // frees one that was never
 enum freshness { STALE, AGING, FRESH };
 uint64_t entry_hash(struct bytes key, enum route_kind kind);
 struct entry *entry_find(struct catalog *c, uint64_t hash, enum route_kind kind, struct bytes key);
+uint64_t entry_retry(const struct entry *e, uint64_t now_ms); // ms from now, 0: not known
 enum freshness entry_freshness(struct catalog *c, struct entry *e, uint64_t now_ms);
 
 // An entry's hold on its value; later: after every worker was quiet, for a value that was reachable.

@@ -81,6 +81,7 @@ struct request {
   bool keep_alive, head_only, head_sent, multipart;
   bool held;            // `track` or `text` with a hold
   bool ask_again;       // the catalogue has put the source bytes in its cache: ask for them with the same wait
+  uint64_t retry_ms;      // of a 503: how long until asking may help, 0: not known
   uint16_t source_status; // what the last wait for source bytes ended with, 0: well
   struct protected_track *track;
   struct text_doc *text;

@@ -379,6 +379,8 @@ struct key_ask exchange_ask(struct exchange *x, struct keyring *k, const struct 
   }
   if (f)
     flight_free(f);
+  if (a.got == KEY_REFUSED && away && up->away_until_ms > now + a.retry_ms)
+    a.retry_ms = up->away_until_ms - now;
   pthread_mutex_unlock(&x->lock);
   if (a.fetch)
     x->io->v->wake(x->io);

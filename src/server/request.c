@@ -56,6 +56,7 @@ static void begin(struct request *rq) {
   rq->head_only = p->method == HTTP_M_HEAD;
   rq->head_sent = rq->multipart = rq->ask_again = false;
   rq->source_status = 0;
+  rq->retry_ms = 0;
   rq->keep_alive = p->keep_alive && !w->draining && (limit == 0 || rq->conn->num_requests + 1 < limit);
   rq->conn->num_requests++;
   metric_inc(p->method == HTTP_M_GET    ? &w->m->requests_get
@@ -140,6 +141,7 @@ static enum req_result look_up(struct request *rq) {
   if (status == CAT_WAIT)
     return wait_for_lookup(rq);
   if (status != CAT_OK) {
+    rq->retry_ms = rq->wait.retry_ms;
     respond_status(rq, (unsigned)status);
     return REQ_READY;
   }
@@ -151,6 +153,7 @@ static enum req_result look_up(struct request *rq) {
 
 enum req_result request_resolved(struct request *rq) {
   if (rq->wait.status != CAT_OK) {
+    rq->retry_ms = rq->wait.retry_ms;
     respond_status(rq, (unsigned)rq->wait.status);
     return REQ_READY;
   }

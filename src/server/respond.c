@@ -84,8 +84,11 @@ static void count_error(struct worker *w, unsigned status) {
 static void status_extra(struct request *rq, struct writer *out, unsigned status) {
   if (status == 405)
     wr_str(out, rq->route.kind == ROUTE_LICENCE ? "Allow: POST, OPTIONS\r\n" : "Allow: GET, HEAD, OPTIONS\r\n");
-  if (status == 503)
-    wr_str(out, "Retry-After: 1\r\n");
+  if (status == 503) { // whole seconds, not before it makes sense
+    wr_str(out, "Retry-After: ");
+    wr_dec(out, rq->retry_ms > 1000 ? (rq->retry_ms + 999) / 1000 : 1);
+    wr_str(out, "\r\n");
+  }
   if (status >= 500)
     wr_str(out, "Cache-Control: no-store\r\n");
 }

@@ -176,6 +176,23 @@ def bad_answers(work, ca, cert):
                     tap.equal(judge_media(t, "good", "cbcs") != "", True, "and the old one is used on")
 
 
+def retry_after(work, ca, cert):
+    """503 says when asking makes sense: for an asset that was refused, and while the whole server is away."""
+    media = folder(work / "retry", "refused", "first", "second")
+    times = "attempts: 1, negative: 60s, retry: 20s, retry_max: 20s"
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(), ca, times) + DRM) as s:
+        ks.orders(refused={"mode": "status", "status": 422}, first={"mode": "status", "status": 503})
+
+        def seconds(asset):
+            got = [s.get(f"/{asset}/cbcs/{p}") for p in ("1/t/init.mp4", "1/t/1.m4s", "master.m3u8")]
+            return [int(r["retry-after"]) if r.status == 503 else r for r in got]
+
+        for asset, low, high, name in (("refused", 45, 60, "refused: the rest of `negative`"), ("first", 15, 20, "away: until the next probe"),
+                                       ("second", 15, 20, "away, another asset: the same")):
+            got = seconds(asset)
+            tap.ok(all(low - 5 <= n <= high for n in got if isinstance(n, int)) and all(isinstance(n, int) for n in got), f"Retry-After, {name}", got)
+
+
 def one_key_two_schemes(work, ca, cert):
     media = folder(work / "shared", "share", "other")
     record = f"keys: [{{ asset: other, epoch: 1, scheme: cenc, kid: '{'1' * 32}', key: '{key_of('shared', '').hex()}' }}]\n"
@@ -420,7 +437,7 @@ def main():
         work = pathlib.Path(name)
         authority = Authority(work / "ca")
         cert = authority.issue("server")
-        parts = {"round_trips": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert),
+        parts = {"round_trips": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert), "retry_after": (authority.ca, cert),
                  "authentication": (authority, cert), "floods": (authority.ca, cert), "licences": (authority.ca, cert), "outage": (authority.ca, cert), "cpix_files": ()}
         for part, more in parts.items():
             if not sys.argv[2:] or part in sys.argv[2:]:
