@@ -17,6 +17,15 @@ bool engine_wait(struct engine *e, int64_t timeout_ns) {
   return io->v->wait(io, timeout_ns) && io->v->run(io);
 }
 
+bool engine_wait_for(struct engine *e, uint32_t n, int64_t timeout_ns) {
+  enum { MOST_NS = 1000000 };
+  struct io *io = e->clients.io;
+  io->gather = n;
+  bool good = engine_wait(e, n > 1 && timeout_ns > MOST_NS ? MOST_NS : timeout_ns);
+  io->gather = 0;
+  return good;
+}
+
 struct load_second *engine_second(struct engine *e, double now_s) {
   uint32_t i = now_s <= 0 ? 0 : now_s < LOAD_MAX_SECONDS - 1 ? (uint32_t)now_s : LOAD_MAX_SECONDS - 1;
   if (i >= e->st->num_seconds)
@@ -92,8 +101,8 @@ static uint64_t resident(void) {
 static enum err set_up(struct engine *e, struct diag *diag) {
   const struct load_run *run = e->run;
   char why[160] = "";
-  // Received bytes wait in no socket's own buffer: this is all the memory there is for them.
-  struct io_options o = {.recv_buffers = 128, .recv_size = 32768};
+  // Received bytes wait in no socket's own buffer: this is all the memory there is for them. It is to stay in a core's L2.
+  struct io_options o = {.recv_buffers = 32, .recv_size = 32768};
   uint32_t places = run->sc->mode != LOAD_LISTENERS ? run->sc->connections : run->sc->max_listeners;
   e->num_sessions = places / run->num_threads + (run->thread < places % run->num_threads);
   e->clients = (struct client_world){.io = io_new(run->io, &o, why, sizeof why),
