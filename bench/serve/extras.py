@@ -157,23 +157,32 @@ def million(farm):
         subprocess.run([str(farm.sluice), "index", str(root / "real")], check=True, stdout=subprocess.DEVNULL)
         (root / ".made").touch()
     path = "/{:03}/{:03}/cbcs/1/a/init.mp4"
+    def ask_all(c):
+        return [c.get(path.format(n % 1000, n * 7919 // 1000 % 1000)) for n in range(ASKED)]
+
+    def asked_again(c):
+        names = [path.format(n % 7, n % 89) for n in range(600)]
+        for p in names:
+            c.get(p)
+        return statistics.median(c.get(p) for p in names * 4)
+
+    # Room for all of them: what a lookup costs among few and among many. Without, a name may have been evicted meanwhile.
+    with Sluice(farm, root, "workers: 1", "index_size: 1G", "revalidate: 1h") as srv:
+        c = Connection(srv.address)
+        few = asked_again(c)
+        ask_all(c)
+        many = asked_again(c)
     with Sluice(farm, root, "workers: 1", f"cache_size: {BUDGET}M", f"index_size: {BUDGET}M", "revalidate: 1h") as srv:
         c, base = Connection(srv.address), srv.rss()
-
-        def asked_again():
-            names = [path.format(n % 7, n % 89) for n in range(600)]
-            for p in names:
-                c.get(p)
-            return statistics.median(c.get(p) for p in names * 4)
-
-        few = asked_again()
-        first = [c.get(path.format(n % 1000, n * 7919 // 1000 % 1000)) for n in range(ASKED)]
-        many, grown = asked_again(), srv.rss() - base
+        first = ask_all(c)
+        grown = srv.rss() - base
         entries = json.loads(servers.get(("127.0.0.1", srv.admin), "/status")[2])["catalogue"]["entries"]
     text = (f"1,000,000 assets: ready after {srv.ready_s:.3f} s; {ASKED} different ones asked for: {statistics.median(first):.0f} us each the first time; "
-            f"a known name {few:.0f} us before and {many:.0f} us after ({entries} in the table); {grown / 1e6:.0f} MB more resident, of {2 * BUDGET} MiB allowed")
+            f"{grown / 1e6:.0f} MB more resident, of {2 * BUDGET} MiB allowed, {entries} still open; with room for all, a known name takes {few:.1f} us among 600 and "
+            f"{many:.1f} us among {ASKED}")
     return text, [claim("1,000,000 assets: start", srv.ready_s, 2, "s"),
-                  claim("1,000,000 assets: memory to its bound", grown / (2 * BUDGET << 20), 1, "ratio")]
+                  claim("1,000,000 assets: memory to its bound", grown / (2 * BUDGET << 20), 1, "ratio"),
+                  claim("1,000,000 assets: a known name among 30,000 open to one among 600", many / few, 1.5, "ratio")]
 
 
 def scaling(farm, seconds):
