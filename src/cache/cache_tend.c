@@ -132,19 +132,34 @@ static void put_victim_back(struct cache *c, int region) {
   pthread_mutex_unlock(&c->lock);
 }
 
+// Regions that `c` has, without those that are leaving.
+static int num_held(struct cache *c) {
+  pthread_mutex_lock(&c->lock);
+  int n = c->num_granted - c->num_leaving;
+  pthread_mutex_unlock(&c->lock);
+  return n;
+}
+
+static bool has_all(struct cache *c) {
+  pthread_mutex_lock(&c->lock);
+  bool all = c->num_granted == c->num_regions;
+  pthread_mutex_unlock(&c->lock);
+  return all;
+}
+
 // The region to empty for `c`, out of its queue: its own, or that of a cache of the same budget that holds less of use for
 // its size.
 static struct region *cheapest(struct cache *c) {
   struct cache_budget *b = c->budget;
   int mine = take_victim(c);
-  if (c->num_granted == c->num_regions)
+  if (has_all(c))
     return mine == NONE ? NULL : &c->regions[mine];
   struct region *best = mine == NONE ? NULL : &c->regions[mine];
   bool aging = ++b->contests % AGING == 0;
   double least = best ? (double)worth(c, mine) / (double)c->region_len : 2;
   for (unsigned m = 0; m < b->num_members; m++) {
     struct cache *o = b->member[m];
-    int other = o == c || o->num_granted - o->num_leaving <= KEPT ? NONE : take_victim(o);
+    int other = o == c || num_held(o) <= KEPT ? NONE : take_victim(o);
     if (other == NONE)
       continue;
     double share = aging ? -1 : (double)worth(o, other) / (double)o->region_len;
