@@ -40,6 +40,7 @@ enum {
   AHEAD = 128,    // bytes between a block written and the destination line asked for
   SCRATCH = 2048, // bytes an idle lane may walk before it starts over
   GROUP = 4,      // registers of a group in CTR and decryption
+  SRC_AHEAD = 4096, // bytes between what CTR reads and the source line asked for: the next page, where the processor stops
 };
 
 struct keys {
@@ -360,6 +361,8 @@ INLINE void ctr_group(const struct keys *k, struct counters *c, uint8_t *dst, co
       _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, 15, 14, 13, 12, 11, 10, 9, 8));
   const __m512i four = _mm512_set_epi64(4, 0, 4, 0, 4, 0, 4, 0);
   __m512i x[GROUP], data[GROUP];
+  UNROLL for (int i = 0; i < n; i++)
+    __builtin_prefetch(src + 64 * i + SRC_AHEAD);
   UNROLL for (int i = 0; i < n; i++) {
     x[i] = _mm512_xor_si512(_mm512_shuffle_epi8(c->low, swap), c->high);
     c->low = _mm512_add_epi64(c->low, four);
