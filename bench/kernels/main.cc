@@ -113,10 +113,10 @@ void add_kernel(const struct workload *w, const struct aes_ops *ops, int repetit
           v[n] = {l->offsets[n], l->sizes[n]};
         aes_lane_order(v, l->num);
         segs[0].lanes = v;
-        k->ops->cbc_encrypt(&k->key, bench_iv, segs, 1);
+        k->ops->cbc_encrypt(&k->key, bench_iv, segs, 1, NULL);
         continue;
       }
-      k->ops->cbc_encrypt(&k->key, bench_iv, segs, (size_t)segments);
+      k->ops->cbc_encrypt(&k->key, bench_iv, segs, (size_t)segments, NULL);
     }
   };
   add("cbc" + suffix, bytes, [=] { cbc(1, true); }, repetitions);
@@ -136,7 +136,7 @@ void add_kernel(const struct workload *w, const struct aes_ops *ops, int repetit
   auto ctr = [=](const uint8_t *src) {
     for (const list &l : w->lists) {
       struct aes_ctr_seg seg = {src, w->dst, l.sizes, nullptr, l.num, 1000, nullptr};
-      k->ops->ctr(&k->key, &seg, 1);
+      k->ops->ctr(&k->key, &seg, 1, NULL);
     }
   };
   add("ctr" + suffix, bytes, [=] { ctr(w->src); }, repetitions);
@@ -146,7 +146,7 @@ void add_kernel(const struct workload *w, const struct aes_ops *ops, int repetit
       [=] {
         for (const list &l : w->lists) {
           struct aes_cbc_seg seg = {w->dst, w->dst, l.lanes, l.num};
-          k->ops->cbc_encrypt(&k->key, bench_iv, &seg, 1);
+          k->ops->cbc_encrypt(&k->key, bench_iv, &seg, 1, NULL);
         }
       },
       repetitions);

@@ -32,13 +32,19 @@ void cache_unlink(struct cache *c, struct cache_node *n) {
     }
 }
 
-static bool use(struct cache_ref *out, struct cache_node *n) {
+static bool look(struct cache_ref *out, struct cache_node *n) {
   if (atomic_load_explicit(&n->state, memory_order_acquire) != NODE_READY)
+    return false;
+  *out = (struct cache_ref){n->data, n};
+  return true;
+}
+
+static bool use(struct cache_ref *out, struct cache_node *n) {
+  if (!look(out, n))
     return false;
   uint8_t freq = atomic_load_explicit(&n->freq, memory_order_relaxed);
   if (freq < FREQ_MAX)
     atomic_store_explicit(&n->freq, (uint8_t)(freq + 1), memory_order_relaxed);
-  *out = (struct cache_ref){n->data, n};
   return true;
 }
 
@@ -127,6 +133,11 @@ static bool was_here(const struct cache *c, uint64_t hash) {
 bool cache_peek(struct cache *c, struct cache_ref *out, uint64_t source_id, uint32_t segment, uint32_t len) {
   struct cache_node *n = cache_find(c, cache_hash(source_id, segment), source_id, segment, len);
   return n && use(out, n);
+}
+
+bool cache_look(struct cache *c, struct cache_ref *out, uint64_t source_id, uint32_t segment, uint32_t len) {
+  struct cache_node *n = cache_find(c, cache_hash(source_id, segment), source_id, segment, len);
+  return n && look(out, n);
 }
 
 int cache_fd(const struct cache *c) { return c->fd; }

@@ -68,6 +68,9 @@ void cache_free(struct cache *c); // no worker may be running. NULL is a no-op.
 // cache_peek is the hit alone: false when the block is not there, or not yet.
 bool cache_peek(struct cache *c, struct cache_ref *out, uint64_t source_id, uint32_t segment, uint32_t len);
 
+// cache_look is cache_peek without counting as a use of the block: for a use that is still to come.
+bool cache_look(struct cache *c, struct cache_ref *out, uint64_t source_id, uint32_t segment, uint32_t len);
+
 // cache_get: `w` NULL: do not wait, CACHE_BYPASS when somebody else is filling.
 enum cache_got cache_get(struct cache *c, struct cache_ref *out, uint64_t source_id, uint32_t segment, uint32_t len,
                          struct cache_waiter *w);

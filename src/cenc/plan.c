@@ -121,9 +121,38 @@ struct plan_range plan_segment_range(const struct plan *p, uint32_t seg) {
   return (struct plan_range){off, frag_off(p, p->segs->first_frag[seg + 1]) - off};
 }
 
+static uint64_t segment_off(const struct plan *p, uint32_t seg) { return frag_off(p, p->segs->first_frag[seg]); }
+
+// Segments are about equally long: look where it would be if they were, then further and further away. Each look may be a
+// miss of the cache.
+uint32_t plan_segment_at(const struct plan *p, uint64_t off) {
+  uint64_t start = (uint64_t)p->init_len + p->sidx_len;
+  assert(off >= start && off < p->total_len);
+  uint32_t num = p->segs->num, lo, hi, step = 1; // the last segment that begins at or before `off` lies in [lo, hi)
+  uint32_t guess = (uint32_t)((unsigned __int128)(off - start) * num / (p->total_len - start));
+  if (segment_off(p, guess) <= off) {
+    for (lo = guess, hi = lo + 1; hi < num && segment_off(p, hi) <= off; step *= 2) {
+      lo = hi;
+      hi = num - lo > step ? lo + step : num;
+    }
+  } else {
+    for (hi = guess, lo = hi - 1; lo > 0 && segment_off(p, lo) > off; step *= 2) {
+      hi = lo;
+      lo = hi > step ? hi - step : 0;
+    }
+  }
+  while (hi - lo > 1) {
+    uint32_t mid = lo + (hi - lo) / 2;
+    if (segment_off(p, mid) <= off)
+      lo = mid;
+    else
+      hi = mid;
+  }
+  return lo;
+}
+
 uint32_t plan_frag_at(const struct plan *p, uint64_t off) {
-  assert(off >= (uint64_t)p->init_len + p->sidx_len && off < p->total_len);
-  uint32_t lo = 0, hi = p->ix->h->num_frags; // the last fragment with frag_off <= off lies in [lo, hi)
+  uint32_t seg = plan_segment_at(p, off), lo = p->segs->first_frag[seg], hi = p->segs->first_frag[seg + 1];
   while (hi - lo > 1) {
     uint32_t mid = lo + (hi - lo) / 2;
     if (frag_off(p, mid) <= off)

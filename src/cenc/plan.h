@@ -71,7 +71,9 @@ struct plan_range plan_sidx_range(const struct plan *p);                  // sid
 struct plan_range plan_frag_range(const struct plan *p, uint32_t frag);   // frag <= num_frags
 struct plan_range plan_segment_range(const struct plan *p, uint32_t seg); // seg < segs->num
 
-// plan_frag_at gives the fragment that holds output byte `off`, which lies behind sidx'. O(log fragments).
+// plan_segment_at and plan_frag_at give the segment and the fragment that hold output byte `off`, which lies behind sidx'.
+// O(log) of their number, a few steps when segments are about equally long.
+uint32_t plan_segment_at(const struct plan *p, uint64_t off);
 uint32_t plan_frag_at(const struct plan *p, uint64_t off);
 
 // plan_tag gives a validator for the plan's bytes: equal tags mean equal outputs, on every node. It covers the
@@ -91,6 +93,12 @@ struct plan_range plan_source(const struct plan *p, struct plan_range r);
 // Whole fragments are the fast path. A range that cuts a CBC sample recomputes its chain from the sample's start.
 void plan_render(const struct plan *p, const struct aes_ops *ops, struct plan_range r, struct bytes src,
                  uint64_t src_off, uint8_t *out);
+
+// plan_render_ahead: the same, while the kernel asks for the source bytes of what is rendered next (simd/aes.h). What it did
+// not get to is left in `ahead`, for plan_touch.
+struct aes_ahead;
+void plan_render_ahead(const struct plan *p, const struct aes_ops *ops, struct plan_range r, struct bytes src,
+                       uint64_t src_off, uint8_t *out, struct aes_ahead *ahead);
 
 // plan_touch reads `src` linearly, one load per cache line, so that the hardware prefetcher brings it in before
 // two dozen CBC lanes jump about in it. Worth it for cbcs when the bytes are not in cache already; a no-op in

@@ -39,6 +39,7 @@ struct walk {
   const struct plan *p;
   const struct aes_ops *ops;
   struct burst *burst;
+  struct aes_ahead *ahead;
   const struct ix_frag *frag; // NULL: the init segment
   const uint8_t *src;         // the byte at position src_pos of the piece
   uint64_t src_pos;
@@ -54,9 +55,9 @@ static void burst_flush(struct walk *w) {
   if (!b->num)
     return;
   if (prot->scheme == SCHEME_CBCS)
-    w->ops->cbc_encrypt(&prot->key, prot->iv, b->cbc, b->num);
+    w->ops->cbc_encrypt(&prot->key, prot->iv, b->cbc, b->num, w->ahead);
   else
-    w->ops->ctr(&prot->key, b->ctr, b->num);
+    w->ops->ctr(&prot->key, b->ctr, b->num, w->ahead);
   b->num = b->bytes = 0;
 }
 
@@ -170,7 +171,7 @@ static void whole_cbc(const struct walk *w, const uint8_t *src, uint8_t *out, ui
       lanes[seg.num_lanes++] = (struct aes_lane){off, len};
       off += len;
     }
-    w->ops->cbc_encrypt(&w->p->prot->key, w->p->prot->iv, &seg, 1);
+    w->ops->cbc_encrypt(&w->p->prot->key, w->p->prot->iv, &seg, 1, w->ahead);
     src += off;
     out += off;
   }
@@ -203,7 +204,7 @@ static void run_part(const struct walk *w, const struct ix_run *r, uint64_t a, u
                                           .sizes32 = ix->sizes16 ? NULL : ix->sizes32 + at.n,
                                           .num = n,
                                           .iv = iv + at.n},
-                    1);
+                    1, w->ahead);
       out += stop.off - a;
       a = stop.off;
       at = stop;
@@ -491,10 +492,15 @@ static void render_frags(struct walk *w, struct plan_range r, struct bytes src, 
 
 void plan_render(const struct plan *p, const struct aes_ops *ops, struct plan_range r, struct bytes src,
                  uint64_t src_off, uint8_t *out) {
+  plan_render_ahead(p, ops, r, src, src_off, out, NULL);
+}
+
+void plan_render_ahead(const struct plan *p, const struct aes_ops *ops, struct plan_range r, struct bytes src,
+                       uint64_t src_off, uint8_t *out, struct aes_ahead *ahead) {
   struct burst burst;
   burst.num = burst.bytes = 0;
   check_range(p, r);
-  struct walk w = {.p = p, .ops = ops, .burst = &burst, .out = out};
+  struct walk w = {.p = p, .ops = ops, .burst = &burst, .ahead = ahead, .out = out};
   if (r.off < p->init_len && overlap(&w, plan_init_range(p), r)) {
     w.src = p->ix->init.p;
     walk_clip(&w);

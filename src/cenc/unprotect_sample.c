@@ -20,7 +20,7 @@ void batch_flush(struct batch *b, const struct aes_ops *ops) {
                                    .sizes32 = b->sizes,
                                    .num = b->num,
                                    .ivs = (const uint8_t(*)[16])b->ivs},
-             1);
+             1, NULL);
   b->num = 0;
 }
 

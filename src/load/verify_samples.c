@@ -89,7 +89,7 @@ static bool compare_sample(struct check *c, struct bytes cipher, const uint8_t (
   if (init->clear)
     memcpy(plain, cipher.p, size);
   else if (init->tenc.iv_size)
-    c->ops->ctr(&init->key, &(struct aes_ctr_seg){.src = cipher.p, .dst = plain, .sizes32 = &size, .num = 1, .ivs = iv}, 1);
+    c->ops->ctr(&init->key, &(struct aes_ctr_seg){.src = cipher.p, .dst = plain, .sizes32 = &size, .num = 1, .ivs = iv}, 1, NULL);
   else
     c->ops->cbc_decrypt(&init->key, *iv, &(struct aes_cbc_seg){cipher.p, plain, &lane, 1}, 1);
   if (c->track->read(c->track->ctx, off, source, size))

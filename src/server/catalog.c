@@ -145,24 +145,12 @@ bool track_resource(const struct protected_track *t, const struct route *r, stru
   return true;
 }
 
-static uint32_t segment_at(const struct plan *p, uint64_t off) {
-  uint32_t frag = plan_frag_at(p, off), lo = 0, hi = p->segs->num - 1;
-  while (lo < hi) {
-    uint32_t mid = lo + (hi - lo + 1) / 2;
-    if (p->segs->first_frag[mid] <= frag)
-      lo = mid;
-    else
-      hi = mid - 1;
-  }
-  return lo;
-}
-
 static uint64_t head_len(const struct plan *p) { return (uint64_t)p->init_len + p->sidx_len; }
 
 struct plan_range track_piece(const struct protected_track *t, uint64_t off) {
   if (off < head_len(&t->plan))
     return (struct plan_range){0, head_len(&t->plan)};
-  struct plan_range r = plan_segment_range(&t->plan, segment_at(&t->plan, off));
+  struct plan_range r = plan_segment_range(&t->plan, plan_segment_at(&t->plan, off));
   if (r.len <= TRACK_SEGMENT_MAX)
     return r;
   uint64_t start = (off - r.off) / TRACK_PIECE_MAX * TRACK_PIECE_MAX, left = r.len - start;
@@ -193,6 +181,26 @@ static int read_aside(struct catalog *c, struct protected_track *t, struct plan_
   return CAT_UNAVAILABLE;
 }
 
+// The source bytes of a segment, and whether they go through the cache.
+static bool segment_source(const struct protected_track *t, uint32_t seg, struct plan_range *src) {
+  const struct ix_frag *first = &t->plan.ix->frags[t->plan.segs->first_frag[seg]];
+  const struct ix_frag *last = &t->plan.ix->frags[t->plan.segs->first_frag[seg + 1] - 1];
+  *src = (struct plan_range){first->src_off, last->src_off + last->src_len - first->src_off};
+  return plan_segment_range(&t->plan, seg).len <= TRACK_SEGMENT_MAX && src->len <= 2 * TRACK_SEGMENT_MAX;
+}
+
+struct bytes track_ahead(struct catalog *c, const struct protected_track *t, uint64_t off) {
+  struct plan_range src;
+  struct cache_ref ref;
+  if (off < head_len(&t->plan) || t->prot.scheme == SCHEME_CLEAR)
+    return (struct bytes){0};
+  uint32_t seg = plan_segment_at(&t->plan, off);
+  if (!segment_source(t, seg, &src) || catalog_is_hot(c, t, plan_segment_range(&t->plan, seg)) ||
+      !cache_look(c->cache, &ref, t->source_id, seg, (uint32_t)src.len))
+    return (struct bytes){0};
+  return bytes_of(ref.data, (size_t)src.len);
+}
+
 int track_source(struct catalog *c, struct protected_track *t, struct bytes *out, uint64_t *src_off, uint64_t off,
                  struct obs_worker *m, struct cat_wait *w) {
   *out = (struct bytes){0};
@@ -201,11 +209,9 @@ int track_source(struct catalog *c, struct protected_track *t, struct bytes *out
     return CAT_OK;
   if (atomic_load_explicit(&t->source->changed, memory_order_relaxed))
     return CAT_UNAVAILABLE;
-  uint32_t seg = segment_at(&t->plan, off);
-  const struct ix_frag *first = &t->plan.ix->frags[t->plan.segs->first_frag[seg]];
-  const struct ix_frag *last = &t->plan.ix->frags[t->plan.segs->first_frag[seg + 1] - 1];
-  struct plan_range src = {first->src_off, last->src_off + last->src_len - first->src_off};
-  if (plan_segment_range(&t->plan, seg).len > TRACK_SEGMENT_MAX || src.len > 2 * TRACK_SEGMENT_MAX)
+  uint32_t seg = plan_segment_at(&t->plan, off);
+  struct plan_range src;
+  if (!segment_source(t, seg, &src))
     return read_aside(c, t, plan_source(&t->plan, track_piece(t, off)), w);
   if (w->tries++ >= FILL_TRIES)
     return read_aside(c, t, src, w);

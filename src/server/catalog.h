@@ -96,6 +96,11 @@ struct plan_range track_piece(const struct protected_track *t, uint64_t off);
 int track_source(struct catalog *c, struct protected_track *t, struct bytes *out, uint64_t *src_off, uint64_t off,
                  struct obs_worker *m, struct cat_wait *w);
 
+// track_ahead gives the source bytes of the piece at `off`, if they are in the cache and will be needed: empty when they are
+// not, when a request for the piece would not read them (clear, or encrypted already), and for pieces that track_source reads
+// aside. Counts nothing. Good until the next quiet point.
+struct bytes track_ahead(struct catalog *c, const struct protected_track *t, uint64_t off);
+
 // The cache of encrypted segments, for what many ask for at the same time: a piece in a memory file, ready for sendfile.
 struct hot {
   int fd;
@@ -110,6 +115,7 @@ enum hot_got {
 enum hot_got catalog_hot(struct catalog *c, struct hot *out, struct protected_track *t, struct plan_range piece,
                          bool may_fill, struct obs_worker *m);
 void catalog_hot_done(struct catalog *c, struct hot *h, bool ok);
+bool catalog_is_hot(struct catalog *c, const struct protected_track *t, struct plan_range piece); // HOT_SEND is to come
 
 // Holds. Drops may be called from any thread; the last one retires the thing.
 static inline void track_hold(struct protected_track *t) { atomic_fetch_add_explicit(&t->holds, 1, memory_order_relaxed); }

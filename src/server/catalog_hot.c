@@ -46,6 +46,11 @@ enum hot_got catalog_hot(struct catalog *c, struct hot *out, struct protected_tr
   return got == CACHE_HIT ? HOT_SEND : HOT_FILL;
 }
 
+bool catalog_is_hot(struct catalog *c, const struct protected_track *t, struct plan_range piece) {
+  struct cache_ref ref;
+  return c->hot && cache_look(c->hot, &ref, hot_id(t, piece), (uint32_t)piece.off, (uint32_t)piece.len);
+}
+
 void catalog_hot_done(struct catalog *c, struct hot *h, bool ok) { cache_fill_done(c->hot, &h->ref, ok); }
 
 void hot_flush(struct catalog *c, struct protected_track *t) {

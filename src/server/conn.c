@@ -36,6 +36,13 @@ static struct request *request_take(struct conn *c) {
 }
 
 void request_give(struct worker *w, struct request *rq) {
+  if (rq->ready)
+    w->ready[rq->ready - 1] = NULL;
+  if (w->now.of == rq)
+    w->now.of = NULL;
+  if (w->next.of == rq)
+    w->next.of = NULL;
+  rq->ready = 0;
   request_release(rq);
   rq->conn = NULL;
   rq->next = w->free_requests;
@@ -189,6 +196,18 @@ static bool finished(struct conn *c, struct request *rq, size_t left) {
 
 enum step { STEP_NEXT, STEP_MORE, STEP_BLOCKED, STEP_CLOSED };
 
+// Bytes that have to be rendered wait until the turn's other requests are known, so that the source of the next one can be
+// fetched from memory while one is being encrypted.
+static bool wait_for_turn(struct conn *c, struct request *rq, size_t n) {
+  struct worker *w = c->w;
+  if (rq->body != BODY_TRACK || !rq->num_ranges || w->num_ready == READY_MAX || (rq->base != rq->in && !keep_bytes(rq, n)))
+    return false;
+  c->state = CONN_BUSY;
+  w->ready[w->num_ready++] = rq;
+  rq->ready = (uint8_t)w->num_ready;
+  return true;
+}
+
 static enum step answer(struct conn *c, struct request *rq, enum req_result ready, size_t n) {
   if (ready == REQ_READY) {
     switch (pump(rq)) {
@@ -236,11 +255,15 @@ static enum step body_follows(struct conn *c, struct request *rq, size_t n) {
 
 static enum step one_request(struct conn *c, struct request *rq, size_t n) {
   size_t used = 0;
+  enum req_result ready;
   for (;;) {
     switch (http_feed(&rq->parser, rq->base, n, &used)) {
     case HTTP_PARSE_COMPLETE:
       rq->used = (uint32_t)used;
-      return answer(c, rq, request_start(rq), n);
+      ready = request_start(rq);
+      if (ready == REQ_READY && wait_for_turn(c, rq, n))
+        return STEP_BLOCKED;
+      return answer(c, rq, ready, n);
     case HTTP_PARSE_BAD:
       metric_inc(&c->w->m->requests_other);
       return refuse(c, rq, rq->parser.fail, n);
@@ -298,6 +321,19 @@ static void progress(struct conn *c, enum req_result ready) {
   c->state = CONN_IDLE;
   rq->in_len = 0;
   serve(c, rq->in + rq->used, n - rq->used);
+}
+
+void conn_answer_ready(struct worker *w) {
+  for (uint32_t i = 0; i < w->num_ready; i++) {
+    struct request *rq = w->ready[i];
+    if (!rq)
+      continue;
+    rq->ready = 0;
+    pump_next(w, i + 1 < w->num_ready ? w->ready[i + 1] : NULL);
+    progress(rq->conn, REQ_READY);
+  }
+  w->num_ready = 0;
+  w->now.of = w->next.of = NULL;
 }
 
 static void input(struct conn *c, struct bytes data) {

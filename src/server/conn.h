@@ -11,6 +11,7 @@
 #include "net/ktls.h"
 #include "net/timer.h"
 #include "net/tls.h"
+#include "simd/aes.h"
 #include "server/server.h"
 #include <pthread.h>
 
@@ -22,6 +23,7 @@ enum {
   OUT_BODY = 256 << 10,  // rendered at once
   OUT_TLS = 4096,        // less than that over TLS, so that its records fit a buffer too
   OUT_SIZE = OUT_HEAD + OUT_BODY,
+  READY_MAX = 64,        // requests answered one after the other, each knowing the next
   RECV_BUFFERS = 256,
   RECV_SIZE = 4096,
   RECV_SOCKET = 16384,   // SO_RCVBUF: bounds what the kernel holds for a client that is not being read
@@ -78,6 +80,7 @@ struct request {
   uint8_t waiting;      // enum wait_kind: the catalogue has `wait`
   uint8_t method;       // enum http_method
   uint8_t body;         // enum body_kind
+  uint8_t ready;        // its place in the worker's `ready`, from 1; 0: not there
   bool keep_alive, head_only, head_sent, multipart;
   bool held;            // `track` or `text` with a hold
   bool ask_again;       // the catalogue has put the source bytes in its cache: ask for them with the same wait
@@ -123,6 +126,12 @@ struct out_pool {
   uint32_t num, num_free, keep; // with fewer than `keep` free ones nobody holds one over a full socket
 };
 
+// What of a request's source has not been asked for from memory. Good within the turn.
+struct ahead {
+  struct request *of; // NULL: of none
+  struct aes_ahead left;
+};
+
 enum { HEAD_COMMON = 768 };
 
 // Everything of a head that is the same for one second: built once, copied whole.
@@ -149,6 +158,9 @@ struct worker {
   struct request *requests, *free_requests;
   uint32_t requests_cut;          // of REQUESTS_MAX: those that were ever used
   uint32_t num_waiting;           // requests that the catalogue has
+  struct request *ready[READY_MAX]; // of this turn, with a track's bytes to send; NULL: gone meanwhile
+  uint32_t num_ready;
+  struct ahead now, next;         // of the request being answered from `ready`, and of the one after it
   struct out_pool out;
   struct head_cache head;
   struct tls_set *_Atomic *certificates; // the one in force, shared by all workers
@@ -171,6 +183,7 @@ void conn_drain(struct worker *w);           // closes the idle ones, hurries th
 void conn_close_all(struct worker *w);
 void conn_deadline(struct conn *c, uint64_t after_ms);
 void conn_woken(struct request *rq);         // the catalogue is done with its wait
+void conn_answer_ready(struct worker *w);    // before the turn's quiet point
 void request_give(struct worker *w, struct request *rq);
 
 void conn_say(struct conn *c, const char *text, size_t n); // a few bytes outside of any response, sealed where needed
@@ -196,6 +209,7 @@ void respond_part(struct request *rq);       // multipart: what stands before ra
 // pump.c sends what can be sent.
 enum pump_result { PUMP_DONE, PUMP_BLOCKED, PUMP_FAILED };
 enum pump_result pump(struct request *rq);
+void pump_next(struct worker *w, struct request *next); // what is pumped after the next call of pump; NULL: not known
 void pump_release_buffer(struct request *rq); // gives the output buffer back; its bytes will be rendered again
 void pump_abandon(struct request *rq);        // gives everything back that stood to be sent
 bool out_pool_init(struct out_pool *p, uint32_t num);

@@ -97,11 +97,32 @@ static int source_of(struct request *rq, struct plan_range piece, struct bytes *
   return status;
 }
 
-// Two dozen CBC lanes defeat the hardware prefetcher: bring the source in linearly first.
-static void touch_source(const struct protected_track *t, struct plan_range r, struct bytes src, uint64_t src_off) {
-  struct plan_range need = plan_source(&t->plan, r);
-  if (need.len)
-    plan_touch(bytes_of(src.p + (need.off - src_off), need.len));
+void pump_next(struct worker *w, struct request *next) {
+  w->now = w->next;
+  w->next.of = next;
+  if (!next)
+    return;
+  struct plan_range r = next->ranges[next->range];
+  struct bytes src = {0};
+  if (r.off == track_piece(next->track, r.off).off)
+    src = track_ahead(w->s->catalog, next->track, r.off);
+  w->next.left = (struct aes_ahead){src.p, src.n < OUT_BODY ? src.n : OUT_BODY};
+}
+
+// Two dozen CBC lanes defeat the hardware prefetcher: bring the source in linearly first, as far as the rendering before has
+// not done so.
+static void touch_source(struct request *rq, struct plan_range piece, struct plan_range r, struct bytes src, uint64_t src_off) {
+  struct ahead *now = &rq->w->now;
+  if (now->of == rq && now->left.p >= src.p && now->left.p <= src.p + src.n) {
+    now->of = NULL;
+    plan_touch(bytes_of(now->left.p, now->left.n));
+    return;
+  }
+  if (r.len < piece.len) {
+    struct plan_range need = plan_source(&rq->track->plan, r);
+    src = need.len ? bytes_of(src.p + (need.off - src_off), need.len) : (struct bytes){0};
+  }
+  plan_touch(src);
 }
 
 // render_some writes bytes of the current range to `out`, at most `cap`, over as many pieces as have their source at hand.
@@ -120,8 +141,9 @@ static int render_some(struct request *rq, uint8_t *out, size_t cap, size_t *wri
     n = n < r->len ? n : r->len;
     n = n < cap - *written ? n : cap - *written;
     if (t->prot.scheme == SCHEME_CBCS)
-      touch_source(t, (struct plan_range){r->off, n}, src, src_off);
-    plan_render(&t->plan, w->s->ops, (struct plan_range){r->off, n}, src, src_off, out + *written);
+      touch_source(rq, piece, (struct plan_range){r->off, n}, src, src_off);
+    plan_render_ahead(&t->plan, w->s->ops, (struct plan_range){r->off, n}, src, src_off, out + *written,
+                      w->next.of && w->next.of != rq ? &w->next.left : NULL);
     *written += n;
     r->off += n;
     r->len -= n;

@@ -131,6 +131,7 @@ static void *worker_main(void *arg) {
       abort();
     if (atomic_load_explicit(&w->woken, memory_order_relaxed))
       run_woken(w);
+    conn_answer_ready(w);
     timers_run(&w->timers, w->now_ms, w);
     if (!w->draining && atomic_load_explicit(&w->drain, memory_order_acquire))
       begin_drain(w);

@@ -44,6 +44,14 @@ struct aes_ctr_seg {
   const uint8_t (*ivs)[16];
 };
 
+// What the caller will read next, for kernels to ask memory for while they compute: a line now and then costs nothing,
+// where reading it all at once waits for memory. A kernel moves `p` past the lines it has asked for, or does nothing; what
+// is left is the caller's to read linearly. The bytes are never used. NULL: nothing is known of what comes.
+struct aes_ahead {
+  const uint8_t *p;
+  size_t n;
+};
+
 // crypt:skip in blocks, repeated from each lane's start; 0:0 and 1:0 mean every block.
 struct aes_pattern {
   uint8_t crypt, skip;
@@ -53,10 +61,11 @@ struct aes_ops {
   const char *name; // "ref", "aesni", "aesni-vex", "vaes256", "vaes512", "armv8"
   bool (*usable)(void);
   void (*key_init)(struct aes_key *out, const uint8_t key[16]);
-  void (*cbc_encrypt)(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num);
+  void (*cbc_encrypt)(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
+                      struct aes_ahead *ahead);
   void (*cbc_decrypt)(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num);
   // Encryption and decryption are the same operation.
-  void (*ctr)(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num);
+  void (*ctr)(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead);
   // Pattern forms (cbcs video, cens, …): one lane after the other, `ivs` one per lane or NULL for `iv` to all.
   // CTR counts encrypted blocks only, over the low 64 bits.
   void (*cbc_pattern)(const struct aes_key *k, bool encrypt, struct aes_pattern pattern, const uint8_t iv[16],

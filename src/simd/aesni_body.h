@@ -220,7 +220,8 @@ static void ctr_sample(const struct aes_key *k, const uint8_t counter[16], uint8
     dst[i] = src[i] ^ rest[i];
 }
 
-static void ctr(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num) {
+static void ctr(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
+  (void)ahead;
   for (size_t s = 0; s < num; s++) {
     size_t at = 0;
     for (size_t i = 0; i < segs[s].num; i++) {

@@ -232,7 +232,9 @@ static void run_list(struct aes_list *list, const struct aes_key *k, vec iv) {
   run_one(&s, list, k->enc);
 }
 
-static void cbc_encrypt(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
+static void cbc_encrypt(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
+                        struct aes_ahead *ahead) {
+  (void)ahead;
   struct aes_jobs it;
   struct aes_list list;
   aes_jobs_init(&it, segs, num);

@@ -256,7 +256,8 @@ static void xor16(uint8_t *d, const uint8_t *a, const uint8_t *b) {
 
 // Four lanes side by side; a lane that ends takes the next job, and one without a job runs along unseen.
 static void ref_cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs,
-                            size_t num) {
+                            size_t num, struct aes_ahead *ahead) {
+  (void)ahead;
   struct schedule k;
   schedule_init(&k, key->enc);
   struct aes_jobs it;
@@ -355,7 +356,8 @@ static void ref_ecb_encrypt(const struct aes_key *key, uint8_t *dst, const uint8
 }
 
 // One list of counter blocks over all samples, encrypted four at a time wherever samples end.
-static void ref_ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_t num) {
+static void ref_ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
+  (void)ahead;
   struct schedule k;
   schedule_init(&k, key->enc);
   uint8_t x[16 * LANES] = {0};

@@ -217,7 +217,8 @@ static void ctr_any(const struct aes_key *k, const uint8_t counter[16], uint8_t 
     ctr_part(k, high + 1, 0, dst + part, src + part, len - part);
 }
 
-static void ctr(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num) {
+static void ctr(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
+  (void)ahead;
   for (size_t s = 0; s < num; s++) {
     size_t at = 0;
     for (size_t i = 0; i < segs[s].num; i++) {

@@ -20,6 +20,9 @@
 //    the top, and the loop continues with fewer of them.
 //  - Two dozen scattered destinations miss the L1 cache at every fourth step, and stores leave in order: the line
 //    two ahead of a lane is asked for, a quarter of the lanes at each step.
+//  - What the caller reads next (struct aes_ahead) is asked for into L2, as many lines in a step as the step itself
+//    reads. A loop of loads over it before the next burst waits for memory, prefetches in a row are dropped when the
+//    queue is full; six of them in sixty cycles of AES cost a tenth of that.
 //  - Samples of one constant size that is a large power of two (times a small number) keep all lanes in the same
 //    sets of the L1 cache for ever. They are started a cache line apart, register by register.
 //
@@ -71,6 +74,7 @@ struct state {
   unsigned next;                                // of the list
   unsigned real;                                // lanes that work on a sample rather than on scratch
   unsigned moved, from;                         // lanes with a new source, but not yet its destination: first job
+  uint64_t ahead, ahead_last;                   // the lines to ask for, and where to stay
 };
 
 // Keeps the computation of a register where it is written.
@@ -102,6 +106,10 @@ INLINE void scatter(const uint64_t *dst, uint64_t t, __m512i x) {
   _mm_storeu_si128((__m128i *)(dst[1] + t), _mm256_extracti128_si256(low, 1));
   _mm_storeu_si128((__m128i *)(dst[2] + t), _mm256_castsi256_si128(high));
   _mm_storeu_si128((__m128i *)(dst[3] + t), _mm256_extracti128_si256(high, 1));
+}
+
+INLINE void prefetch_ahead(uint64_t p) {
+  __builtin_prefetch((const void *)p, 0, 2);
 }
 
 INLINE void prefetch_write(uint64_t p) {
@@ -167,6 +175,8 @@ INLINE void run(struct state *s, const struct aes_list *list, const struct keys 
   }
   uint32_t end = soonest(s, t, regs);
   unsigned moved = s->moved;
+  uint64_t ahead = s->ahead;
+  const uint64_t ahead_last = s->ahead_last;
   while (s->real >> floor) {
     UNROLL for (int i = 0; i < regs; i++) {
       x[i] = _mm512_ternarylogic_epi64(x[i], in[i], k.k[0], 0x96);
@@ -191,7 +201,10 @@ INLINE void run(struct state *s, const struct aes_list *list, const struct keys 
           scatter(s->dst + 4 * (slot / 8), t - 32, out[slot / 8]);
         if (slot % 8 == 5 && slot / 8 < regs)
           prefetch_write(s->dst[4 * (slot / 8) + (int)(t >> 4 & 3)] + t - 32 + AHEAD);
+        if (slot % 8 == 7 && slot / 8 < regs)
+          prefetch_ahead(ahead + 64 * (unsigned)(slot / 8));
       }
+    ahead = ahead + 64 * (unsigned)regs < ahead_last ? ahead + 64 * (unsigned)regs : ahead_last;
     if (__builtin_expect(moved, 0))
       take(s->dst, list->dst + s->from, moved, t - 16, regs);
     UNROLL for (int i = 0; i < regs; i++)
@@ -210,6 +223,7 @@ INLINE void run(struct state *s, const struct aes_list *list, const struct keys 
   }
   s->t = t;
   s->moved = moved;
+  s->ahead = ahead;
 }
 
 // One function for each number of registers; 1 to 3 cost about the same, they wait for the rounds' latency.
@@ -224,7 +238,7 @@ RUN(4, 12)
 RUN(3, 4)
 RUN(1, 0)
 
-static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, bool stagger) {
+static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, bool stagger, struct aes_ahead *ahead) {
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct state s;
   unsigned num = list->num, start = stagger ? 4 : LANES;
@@ -232,6 +246,9 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, bo
     list->src[num + i] = list->dst[num + i] = (uint64_t)scratch;
     list->len[num + i] = SCRATCH;
   }
+  bool any = ahead && ahead->n > 64 * REGS;
+  s.ahead = any ? (uint64_t)ahead->p : (uint64_t)scratch;
+  s.ahead_last = any ? (uint64_t)ahead->p + ahead->n - 64 * REGS : (uint64_t)scratch;
   s.t = 0;
   s.next = num < start ? num : start;
   s.real = stagger ? (1u << LANES) - 1 : (1u << s.next) - 1;
@@ -255,6 +272,10 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, bo
   if (num > 4)
     run3(&s, list, k, iv);
   run1(&s, list, k, iv);
+  if (any) {
+    ahead->n -= s.ahead - (uint64_t)ahead->p;
+    ahead->p = (const uint8_t *)s.ahead;
+  }
 }
 
 // The whole lanes of the segment in a row, as far as the list holds them; copies trailing bytes.
@@ -280,7 +301,8 @@ static void list_fill(struct aes_jobs *it, struct aes_list *l) {
   it->at = end;
 }
 
-static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
+static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
+                        struct aes_ahead *ahead) {
   struct aes_jobs it;
   struct aes_list list;
   const struct keys k = load_keys(key->enc);
@@ -292,7 +314,7 @@ static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const s
       list_fill(&it, &list);
     while (list.num < AES_LIST && aes_jobs_seg(&it));
     if (list.num)
-      run_list(&list, &k, start, aes_list_aliases(&list, LANES));
+      run_list(&list, &k, start, aes_list_aliases(&list, LANES), ahead);
   }
 }
 
@@ -408,7 +430,16 @@ __attribute__((noinline)) static void ctr_rollover(const struct keys *k, const u
     ctr_part(k, high + 1, 0, dst + part, src + part, len - part);
 }
 
-static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_t num) {
+// Asks for what comes next up to where ctr_group's own asking takes over.
+static void ask_ahead(struct aes_ahead *ahead) {
+  if (!ahead)
+    return;
+  size_t n = ahead->n < SRC_AHEAD ? ahead->n : SRC_AHEAD;
+  for (size_t i = 0; i < n; i += 64)
+    prefetch_ahead((uint64_t)ahead->p + i);
+}
+
+static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
   const struct keys k = load_keys(key->enc);
   for (size_t s = 0; s < num; s++) {
     const struct aes_ctr_seg *seg = &segs[s];
@@ -424,6 +455,7 @@ static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_
       dst += len;
     }
   }
+  ask_ahead(ahead);
 }
 
 // ---- One chain, and blocks

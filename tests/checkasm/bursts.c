@@ -1,4 +1,5 @@
 // Bursts: random lists of samples in random segments, every result from the reference.
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "checkasm/checkasm.h"
@@ -82,6 +83,19 @@ static void compare(struct check *c, const struct layout *l) {
       return;
 }
 
+// What comes next: nothing, or bytes that may not even be readable (the page behind the arena); a kernel only asks for them.
+static struct aes_ahead some_ahead(struct check *c) {
+  size_t n = check_below(c, 3) ? check_below(c, 1 << 17) : check_below(c, 1024);
+  return (struct aes_ahead){c->src.p + ARENA - check_below(c, 8192), n};
+}
+
+static void check_ahead(struct check *c, struct aes_ahead before, struct aes_ahead after) {
+  if (after.p >= before.p && after.p + after.n == before.p + before.n)
+    return;
+  c->failures++;
+  printf("# %s %s: %s: `ahead` of %zu bytes became %zu, and its end moved\n", c->ops->name, c->section, c->what, before.n, after.n);
+}
+
 static void cbc_burst(struct check *c, const struct layout *l, bool in_place, bool encrypt) {
   struct aes_cbc_seg got[MAX_SEGS], want[MAX_SEGS];
   for (size_t s = 0; s < l->num_segs; s++) {
@@ -94,8 +108,10 @@ static void cbc_burst(struct check *c, const struct layout *l, bool in_place, bo
   prepare(c, l, in_place);
   check_src_writable(c, false);
   if (encrypt) {
-    aes_ops_ref.cbc_encrypt(&c->ref_key, c->iv, want, l->num_segs);
-    c->ops->cbc_encrypt(&c->key, c->iv, got, l->num_segs);
+    aes_ops_ref.cbc_encrypt(&c->ref_key, c->iv, want, l->num_segs, NULL);
+    struct aes_ahead before = some_ahead(c), ahead = before;
+    c->ops->cbc_encrypt(&c->key, c->iv, got, l->num_segs, check_below(c, 4) ? &ahead : NULL);
+    check_ahead(c, before, ahead);
   } else {
     aes_ops_ref.cbc_decrypt(&c->ref_key, c->iv, want, l->num_segs);
     c->ops->cbc_decrypt(&c->key, c->iv, got, l->num_segs);
@@ -136,8 +152,10 @@ static void ctr_burst(struct check *c, struct layout *l, bool in_place, uint64_t
   }
   prepare(c, l, in_place);
   check_src_writable(c, false);
-  aes_ops_ref.ctr(&c->ref_key, want, l->num_segs);
-  c->ops->ctr(&c->key, got, l->num_segs);
+  aes_ops_ref.ctr(&c->ref_key, want, l->num_segs, NULL);
+  struct aes_ahead before = some_ahead(c), ahead = before;
+  c->ops->ctr(&c->key, got, l->num_segs, check_below(c, 4) ? &ahead : NULL);
+  check_ahead(c, before, ahead);
   compare(c, l);
 }
 
@@ -194,10 +212,10 @@ void check_large(struct check *c) {
       check_describe(c, "list %zu, ctr%s", i, in_place ? " in place" : "");
       prepare(c, &l, in_place);
       check_src_writable(c, false);
-      aes_ops_ref.ctr(&c->ref_key, &seg, 1);
+      aes_ops_ref.ctr(&c->ref_key, &seg, 1, NULL);
       seg.dst = c->dst.p + 99;
       seg.src = in_place ? seg.dst : seg.src;
-      c->ops->ctr(&c->key, &seg, 1);
+      c->ops->ctr(&c->key, &seg, 1, NULL);
       check_same(c, 99, off);
     }
     check_src_writable(c, true);
@@ -226,16 +244,21 @@ void check_many(struct check *c) {
       check_describe(c, "%zu samples in one segment%s", num, how ? ", decrypt" : "");
       check_canary(c, at, len);
       check_src_writable(c, false);
-      (how ? aes_ops_ref.cbc_decrypt : aes_ops_ref.cbc_encrypt)(&c->ref_key, c->iv, &want, 1);
-      (how ? c->ops->cbc_decrypt : c->ops->cbc_encrypt)(&c->key, c->iv, &got, 1);
+      if (how) {
+        aes_ops_ref.cbc_decrypt(&c->ref_key, c->iv, &want, 1);
+        c->ops->cbc_decrypt(&c->key, c->iv, &got, 1);
+      } else {
+        aes_ops_ref.cbc_encrypt(&c->ref_key, c->iv, &want, 1, NULL);
+        c->ops->cbc_encrypt(&c->key, c->iv, &got, 1, NULL);
+      }
       check_same(c, at, len);
     }
     struct aes_ctr_seg ref = {.src = c->src.p + at, .dst = c->want.p + at, .sizes32 = sizes, .num = num, .iv = 5}, ours = ref;
     ours.dst = c->dst.p + at;
     check_describe(c, "%zu samples in one segment, ctr", num);
     check_canary(c, at, len);
-    aes_ops_ref.ctr(&c->ref_key, &ref, 1);
-    c->ops->ctr(&c->key, &ours, 1);
+    aes_ops_ref.ctr(&c->ref_key, &ref, 1, NULL);
+    c->ops->ctr(&c->key, &ours, 1, NULL);
     check_same(c, at, len);
     check_src_writable(c, true);
   }

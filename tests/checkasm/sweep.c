@@ -49,7 +49,7 @@ static void sweep(struct check *c, run_fn *run, const uint8_t *full, unsigned un
 static void run_encrypt(struct check *c, uint8_t *dst, const uint8_t *src, size_t n) {
   struct aes_lane lane = {0, (uint32_t)n};
   struct aes_cbc_seg seg = {src, dst, &lane, 1};
-  c->ops->cbc_encrypt(&c->key, c->iv, &seg, 1);
+  c->ops->cbc_encrypt(&c->key, c->iv, &seg, 1, NULL);
 }
 
 static void run_decrypt(struct check *c, uint8_t *dst, const uint8_t *src, size_t n) {
@@ -80,24 +80,24 @@ static const uint8_t counter[1][16] = {
 static void run_ctr(struct check *c, uint8_t *dst, const uint8_t *src, size_t n) {
   uint32_t size = (uint32_t)n;
   struct aes_ctr_seg seg = {.src = src, .dst = dst, .sizes32 = &size, .num = 1, .ivs = counter};
-  c->ops->ctr(&c->key, &seg, 1);
+  c->ops->ctr(&c->key, &seg, 1, NULL);
 }
 
 static void run_ctr64(struct check *c, uint8_t *dst, const uint8_t *src, size_t n) {
   uint16_t size = (uint16_t)n;
   struct aes_ctr_seg seg = {.src = src, .dst = dst, .sizes16 = &size, .num = 1, .iv = UINT64_C(0x0102030405060708)};
-  c->ops->ctr(&c->key, &seg, 1);
+  c->ops->ctr(&c->key, &seg, 1, NULL);
 }
 
 void check_ctr(struct check *c) {
   uint8_t full[LONGEST];
   uint32_t size = LONGEST;
   struct aes_ctr_seg seg = {.src = c->text, .dst = full, .sizes32 = &size, .num = 1, .ivs = counter};
-  aes_ops_ref.ctr(&c->ref_key, &seg, 1);
+  aes_ops_ref.ctr(&c->ref_key, &seg, 1, NULL);
   sweep(c, run_ctr, full, 1, 1);
   seg.ivs = NULL;
   seg.iv = UINT64_C(0x0102030405060708);
-  aes_ops_ref.ctr(&c->ref_key, &seg, 1);
+  aes_ops_ref.ctr(&c->ref_key, &seg, 1, NULL);
   sweep(c, run_ctr64, full, 1, 1);
 }
 

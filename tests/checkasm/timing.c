@@ -34,12 +34,12 @@ static void run(const struct aes_ops *ops, const uint8_t secret[16]) {
   struct aes_cbc_seg seg = {src, dst, lanes, SAMPLES}, two[2] = {seg, {dst, dst, lanes, 5}};
   struct aes_ctr_seg ctr = {.src = src, .dst = dst, .sizes16 = sizes, .num = SAMPLES, .iv = 7};
   struct aes_pattern pattern = {1, 9};
-  ops->cbc_encrypt(&k, iv, &seg, 1);
-  ops->cbc_encrypt(&k, iv, two, 2);
+  ops->cbc_encrypt(&k, iv, &seg, 1, NULL);
+  ops->cbc_encrypt(&k, iv, two, 2, NULL);
   ops->cbc_decrypt(&k, iv, &seg, 1);
-  ops->ctr(&k, &ctr, 1);
+  ops->ctr(&k, &ctr, 1, NULL);
   ctr.ivs = (const uint8_t(*)[16])ivs;
-  ops->ctr(&k, &ctr, 1);
+  ops->ctr(&k, &ctr, 1, NULL);
   ops->cbc_pattern(&k, true, pattern, iv, &seg);
   ops->cbc_pattern(&k, false, pattern, iv, &seg);
   ops->ctr_pattern(&k, pattern, (const uint8_t(*)[16])ivs, &seg);

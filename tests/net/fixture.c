@@ -188,8 +188,9 @@ int track_source(struct catalog *c, struct protected_track *t, struct bytes *out
   return CAT_OK;
 }
 
-void plan_render(const struct plan *p, const struct aes_ops *ops, struct plan_range r, struct bytes src, uint64_t src_off,
-                 uint8_t *out) {
+void plan_render_ahead(const struct plan *p, const struct aes_ops *ops, struct plan_range r, struct bytes src, uint64_t src_off,
+                       uint8_t *out, struct aes_ahead *ahead) {
+  (void)ahead;
   (void)p, (void)ops;
   if (src_off > r.off || r.off + r.len > src_off + src.n)
     abort(); // not the source of this piece
@@ -202,6 +203,16 @@ void plan_render(const struct plan *p, const struct aes_ops *ops, struct plan_ra
   }
   for (; i < r.len; i++)
     out[i] = (uint8_t)((r.off + i) / 4 >> (r.off + i) % 4 * 8);
+}
+
+void plan_render(const struct plan *p, const struct aes_ops *ops, struct plan_range r, struct bytes src, uint64_t src_off,
+                 uint8_t *out) {
+  plan_render_ahead(p, ops, r, src, src_off, out, NULL);
+}
+
+struct bytes track_ahead(struct catalog *c, const struct protected_track *t, uint64_t off) {
+  (void)c, (void)t, (void)off;
+  return (struct bytes){0};
 }
 
 struct plan_range plan_source(const struct plan *p, struct plan_range r) {
