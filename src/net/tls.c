@@ -179,7 +179,7 @@ static BIO_METHOD *make_bio(void) {
 }
 
 bool tls_fail(char *why, size_t cap, const char *what, const char *file) {
-  uint32_t e = ERR_peek_last_error();
+  uint32_t e = ERR_peek_error(); // the first is the cause; later ones name the functions that passed it on
   const char *reason = e ? ERR_reason_error_string(e) : NULL;
   snprintf(why, cap, "%s %s: %s", what, file, reason ? reason : "cannot be used");
   ERR_clear_error();
