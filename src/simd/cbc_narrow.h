@@ -18,6 +18,9 @@
 // at when the soonest of them has come; they are only ever stored and loaded by whole registers, since a load that
 // spans several stores waits until these have left for the cache, behind ciphertext that is not there yet. Behind the list stands a job on a scratch buffer for lanes that have no more
 // work. Once six registers can hold what is left, the lanes are moved together and one group goes on alone.
+//
+// What the caller reads next (struct aes_ahead) is asked for into L2 between the rounds, a little more in a step than the
+// step itself reads.
 #define INLINE __attribute__((always_inline)) static inline
 #define FENCE() __asm__ volatile("" ::: "memory")
 
@@ -26,6 +29,12 @@ enum {
   GROUP = REGS * WIDTH,  // lanes of a group
   LANES = 2 * GROUP,
   SCRATCH = 2048,        // bytes an idle lane may walk before it starts over
+  ASKED = WIDTH + 1,     // lines of what comes next, asked for in half a step
+};
+
+// Where the next lines to ask for are, and where to stay.
+struct asking {
+  uint64_t at, last;
 };
 
 struct lanes {
@@ -34,6 +43,7 @@ struct lanes {
   uint32_t soonest;                // of them
   unsigned next;                   // of the list
   unsigned real;                   // lanes at work on samples rather than on scratch
+  struct asking ask;
   uint64_t t;
   vec x[2 * REGS];                 // last ciphertext blocks
   vec keep[1 << WIDTH], fresh[1 << WIDTH]; // by mask of ended lanes of a register: what stays of it, the IV
@@ -45,8 +55,8 @@ INLINE vec v_close(vec x, vec in, vec key) {
 
 // Closes step `t` of the group `a` and does its rounds 1 to 5, beside rounds 6 to 10 of step `bt` of the group `b`.
 // Either may be NULL. Lanes of `b` start at `b_at`.
-INLINE void half(const struct lanes *s, const uint8_t rk[11][16], vec *a, unsigned a_at, uint64_t at, vec *b,
-                 unsigned b_at, uint64_t bt) {
+INLINE void half(const struct lanes *s, const uint8_t rk[11][16], struct asking *ask, vec *a, unsigned a_at, uint64_t at,
+                 vec *b, unsigned b_at, uint64_t bt) {
   vec key = v_key(rk[0]), later = v_key(rk[6]);
   UNROLL for (unsigned i = 0; i < REGS; i++) {
     if (a) {
@@ -71,6 +81,8 @@ INLINE void half(const struct lanes *s, const uint8_t rk[11][16], vec *a, unsign
         b[i] = r < 4 ? v_round(b[i], later) : v_last(b[i], later);
         v_pin(b[i]);
       }
+      if (r == 2 && i < ASKED)
+        __builtin_prefetch((const void *)(ask->at + 64 * (unsigned)i), 0, 2);
     }
     FENCE();
   }
@@ -83,6 +95,7 @@ INLINE void half(const struct lanes *s, const uint8_t rk[11][16], vec *a, unsign
     if (b)
       v_scatter(s->dst + b_at + WIDTH * i, bt, b[i]);
   }
+  ask->at = ask->at + 64 * ASKED < ask->last ? ask->at + 64 * ASKED : ask->last;
   FENCE();
 }
 
@@ -124,18 +137,19 @@ INLINE void store_group(struct lanes *s, unsigned group, const vec *x) {
 __attribute__((noinline)) static void run_both(struct lanes *s, const struct aes_list *list, const uint8_t rk[11][16]) {
   const unsigned first = (1u << GROUP) - 1;
   uint64_t t = s->t;
+  struct asking ask = s->ask;
   vec a[REGS], b[REGS];
   load_group(a, s, 0);
-  half(s, rk, a, 0, t, NULL, 0, 0);
+  half(s, rk, &ask, a, 0, t, NULL, 0, 0);
   store_group(s, 0, a);
   for (;;) {
     load_group(a, s, 0);
     load_group(b, s, 1);
     for (;; t += 16) {
-      half(s, rk, b, GROUP, t, a, 0, t);
+      half(s, rk, &ask, b, GROUP, t, a, 0, t);
       if ((uint32_t)t + 16 == s->soonest)
         break;
-      half(s, rk, a, 0, t + 16, b, GROUP, t);
+      half(s, rk, &ask, a, 0, t + 16, b, GROUP, t);
     }
     store_group(s, 0, a);
     store_group(s, 1, b);
@@ -149,7 +163,7 @@ __attribute__((noinline)) static void run_both(struct lanes *s, const struct aes
     load_group(b, s, 1);
     if (last)
       break;
-    half(s, rk, a, 0, t + 16, b, GROUP, t);
+    half(s, rk, &ask, a, 0, t + 16, b, GROUP, t);
     t += 16;
     store_group(s, 0, a);
     store_group(s, 1, b);
@@ -159,8 +173,9 @@ __attribute__((noinline)) static void run_both(struct lanes *s, const struct aes
     s->soonest = v_least(s->ends, (uint32_t)t);
     FENCE();
   }
-  half(s, rk, NULL, 0, 0, b, GROUP, t);
+  half(s, rk, &ask, NULL, 0, 0, b, GROUP, t);
   store_group(s, 1, b);
+  s->ask = ask;
   s->t = t + 16;
   take(s, list, v_equal(s->ends, (uint32_t)s->t) & ~first, s->t);
 }
@@ -182,13 +197,14 @@ static void move_together(struct lanes *s) {
 
 __attribute__((noinline)) static void run_one(struct lanes *s, const struct aes_list *list, const uint8_t rk[11][16]) {
   uint64_t t = s->t;
+  struct asking ask = s->ask;
   vec a[REGS];
   while (s->real) {
     s->soonest = v_least(s->ends, (uint32_t)t);
     load_group(a, s, 0);
     do {
-      half(s, rk, a, 0, t, NULL, 0, 0);
-      half(s, rk, NULL, 0, 0, a, 0, t);
+      half(s, rk, &ask, a, 0, t, NULL, 0, 0);
+      half(s, rk, &ask, NULL, 0, 0, a, 0, t);
       t += 16;
     } while ((uint32_t)t != s->soonest);
     store_group(s, 0, a);
@@ -196,9 +212,10 @@ __attribute__((noinline)) static void run_one(struct lanes *s, const struct aes_
     take(s, list, ended, t);
     restart(s, 0, ended);
   }
+  s->ask = ask;
 }
 
-static void run_list(struct aes_list *list, const struct aes_key *k, vec iv) {
+static void run_list(struct aes_list *list, const struct aes_key *k, vec iv, struct aes_ahead *ahead) {
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct lanes s;
   unsigned num = list->num;
@@ -212,6 +229,9 @@ static void run_list(struct aes_list *list, const struct aes_key *k, vec iv) {
     s.x[i] = iv;
   for (int i = 0; i < 3; i++)
     s.ends[i] = v_mask(0);
+  bool any = ahead && ahead->n > 64 * ASKED;
+  s.ask.at = any ? (uint64_t)ahead->p : (uint64_t)scratch;
+  s.ask.last = any ? (uint64_t)ahead->p + ahead->n - 64 * ASKED : (uint64_t)scratch;
   s.t = 0;
   s.next = 0;
   s.real = (1u << LANES) - 1;
@@ -230,14 +250,17 @@ static void run_list(struct aes_list *list, const struct aes_key *k, vec iv) {
     move_together(&s);
   }
   run_one(&s, list, k->enc);
+  if (any) {
+    ahead->n -= s.ask.at - (uint64_t)ahead->p;
+    ahead->p = (const uint8_t *)s.ask.at;
+  }
 }
 
 static void cbc_encrypt(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
                         struct aes_ahead *ahead) {
-  (void)ahead;
   struct aes_jobs it;
   struct aes_list list;
   aes_jobs_init(&it, segs, num);
   while (aes_list_next(&it, &list))
-    run_list(&list, k, v_key(iv));
+    run_list(&list, k, v_key(iv), ahead);
 }
