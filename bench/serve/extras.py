@@ -3,7 +3,7 @@ catalogue of a million assets, and two workers beside one."""
 import json, os, shutil, signal, socket, statistics, subprocess, time
 from pathlib import Path
 
-import client, media, servers
+import client, media, servers, vod
 
 MILLION = 1_000_000
 COLD = 20       # assets
@@ -135,6 +135,13 @@ def cold(farm):
         drop(farm.root / asset / f"{n}.m4s")
         times.append(c.get(f"/{asset}/{n}.m4s"))
     text.append(f"nginx, clear file: {statistics.median(times):.0f} us (worst {max(times):.0f})")
+    if farm.vod:
+        c, times = Connection(farm.vod.server("bbr").address), []
+        c.get(vod.path("cbcs", "189K", asset, 1))  # has the key from now on
+        for p, path in farm.vod.cold(COLD):
+            drop(p)
+            times.append(c.get(path))
+        text.append(f"nginx-vod cbcs, a file it does not know: {statistics.median(times):.0f} us (worst {max(times):.0f})")
     return "first byte, cold:\n  " + "\n  ".join(text), []
 
 
