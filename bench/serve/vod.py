@@ -124,7 +124,7 @@ class Vod:
         return payload(out)
 
     def cold(self, count):
-        """[(file, path of a segment of it)] of assets nobody asked for, one file under many names. Its key is in its cache by then."""
+        """[([file], path of a segment of it)] of assets nobody asked for, one file under many names. Its key is in its cache by then."""
         source = self.root / self.farm.files["189K"][0] / "a.mp4"
         out = []
         for i in range(count):
@@ -132,7 +132,7 @@ class Vod:
             if not p.exists():
                 p.parent.mkdir(parents=True)
                 os.link(source, p)
-            out.append((p, path("cbcs", "189K", f"cold/{i}", 50)))
+            out.append(([p], path("cbcs", "189K", f"cold/{i}", 50)))
         return out
 
 
