@@ -91,8 +91,9 @@ http {{
 class Farm:
     """The servers of one run, started when first needed and kept."""
 
-    def __init__(self, sluice, work, files, nginx_vod):
-        self.sluice, self.work, self.files, self.nginx_vod = sluice, work, files, nginx_vod
+    def __init__(self, sluice, work, files):
+        self.sluice, self.work, self.files = sluice, work, files
+        self.vod = None  # vod.Vod, where there is one
         self.run = work / f"run-{os.getpid()}"
         self.run.mkdir(parents=True)
         self.up = {}
@@ -132,6 +133,8 @@ class Farm:
             return [f"/{asset}/cbcs/1/a/init.mp4"]
         if row["server"] == "nginx":
             return [f"/{a}/{n}.m4s" for a, n in self.segments(row["size"])]
+        if row["server"] == "nginx-vod":
+            return self.vod.paths(row)
         return [f"/{a}/{row['scheme']}/1/a/{n}.m4s" for a, n in self.segments(row["size"])]
 
     def fill_static(self):
@@ -160,6 +163,9 @@ class Farm:
             self.fill_static()
             key = ("nginx", row["cc"], row["tls"])
             make = lambda: self.start_nginx(row["cc"], row["tls"])
+        elif row["server"] == "nginx-vod":
+            key = ("nginx-vod", row["cc"])
+            make = lambda: self.vod.start(row["cc"])
         else:
             key = ("sluice", row["cc"], row["tls"], row["mode"] == "hot", row.get("kernel"))
             make = lambda: self.start_sluice(row["cc"], row["tls"], row["mode"] == "hot", row.get("kernel"))
@@ -173,7 +179,7 @@ class Farm:
         """nginx has no setting for it: the system default at the time of accept decides."""
         Path("/proc/sys/net/ipv4/tcp_congestion_control").write_text(cc)
 
-    def start_nginx(self, cc, tls):
+    def start_nginx(self, cc, tls, program="nginx", extra=""):
         self.set_cc(cc)  # a listener takes the default at listen()
         port = free_port()
         d = self.run / f"nginx-{port}"
@@ -181,10 +187,10 @@ class Farm:
         tls_conf = (f"ssl_certificate {self.cert}; ssl_certificate_key {self.key}; ssl_protocols TLSv1.3; "
                     "ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256; ssl_buffer_size 16k;") if tls else ""
         conf = d / "nginx.conf"
-        conf.write_text(NGINX.format(dir=d, port=port, root=self.root, tls=" ssl" if tls else "", tls_conf=tls_conf, extra="",
+        conf.write_text(NGINX.format(dir=d, port=port, root=self.root, tls=" ssl" if tls else "", tls_conf=tls_conf, extra=extra,
                                      user="root" if os.getuid() == 0 else os.environ.get("USER", "nobody")))
-        p = subprocess.Popen(["nginx", "-c", str(conf), "-p", str(d)], stderr=subprocess.PIPE, text=True)
-        wait_port(port, p, "nginx")
+        p = subprocess.Popen([program, "-c", str(conf), "-p", str(d)], stderr=subprocess.PIPE, text=True)
+        wait_port(port, p, program)
         kids = Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text().split()
 
         def stop():
@@ -217,6 +223,8 @@ class Farm:
         """Decrypts sampled responses with `sluice decrypt` and compares the sample bytes with the clear file's."""
         checked = 0
         for row in todo:
+            if row["server"] == "nginx-vod":
+                checked += self.vod.check(row)
             if row["server"] != "sluice" or row["scheme"] == "clear" or row["conns"] != 64 or row["size"] == "1K":
                 continue
             srv = self.get(row)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The measured parts of docs/benchmarks.md, and tools/perf's reading of stacks. TAP; measures nothing."""
+"""The measured parts of docs/benchmarks.md, tools/perf's reading of stacks, and --nginx-vod of the serving benchmark. TAP; measures
+nothing."""
 import json
 import os
 import shutil
@@ -9,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "bench" / "perf"))
+sys.path[:0] = [str(ROOT / "bench" / "perf"), str(ROOT / "bench" / "serve")]
 import stacks  # noqa: E402
+import vod  # noqa: E402
 
 results = []
 
@@ -129,5 +131,52 @@ with tempfile.TemporaryDirectory() as tmp:
     wrong, right = (subprocess.run([f"{tmp}/tools/perf", what], capture_output=True, text=True) for what in ("serve:cbcs/9K", "serve"))
     check("a wrong argument is refused before anything is built", wrong.returncode == 1 and "building" not in wrong.stderr, wrong.stderr)
     check("a good one is built for", right.returncode == 9 and "building" in right.stderr, right.stderr)
+
+# ---- bench/serve --nginx-vod: programs that are none, what its nginx is told, what is compared
+with tempfile.TemporaryDirectory() as tmp:
+    def nginx(arguments, status=0):
+        program = Path(tmp) / "nginx"
+        program.write_text(f"#!/bin/sh\necho 'nginx version: nginx/1.2.3\nconfigure arguments: {arguments}' >&2\nexit {status}\n")
+        program.chmod(0o755)
+        return str(program)
+
+    plain = nginx("--with-threads --add-module=../x --prefix=/nginx-vod-module")
+    r = subprocess.run([str(ROOT / "bench/serve/run"), "--sluice", "none", "--nginx-vod", plain, "--work", f"{tmp}/work"], capture_output=True, text=True)
+    check("an nginx without the module is refused by its path, and nothing made", r.returncode == 2 and f"{plain} lacks nginx-vod-module" in r.stderr
+          and not Path(tmp, "work").exists(), r.stderr)
+    why = vod.refusal(nginx("--add-module=../x --add-dynamic-module=/s/nginx-vod-module-1.33"))
+    check("a dynamic module is refused as one", plain in why and "dynamic" in why, why)
+    why = vod.refusal(nginx("--add-module=/s/nginx-vod-module", 127))
+    check("a program that fails is refused with its words", why.startswith(f"{plain} cannot be run") and "127: nginx version" in why, why)
+    why = [vod.refusal(p) for p in (tmp, f"{tmp}/nothing")]
+    check("so are a folder and a path of nothing", all(w.startswith(f"{p} cannot be run: ") for w, p in zip(why, (tmp, f"{tmp}/nothing"))), why)
+    check("the module built in is taken", vod.refusal(nginx("--with-threads --add-module=/s/nginx-vod-module-1.33 --with-debug")) is None)
+    for name, text in (("install", "exit 0"), ("build", "echo building >&2; exit 9")):
+        (Path(tmp) / "tools").mkdir(exist_ok=True)
+        (Path(tmp) / "tools" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (Path(tmp) / "tools" / name).chmod(0o755)
+    shutil.copy(ROOT / "tools/bench", f"{tmp}/tools/bench")
+    (Path(tmp) / "bench").symlink_to(ROOT / "bench")
+    right, wrong, none = (subprocess.run([f"{tmp}/tools/bench", "serve", "--nginx-vod", *p], capture_output=True, text=True)
+                          for p in ([plain], [plain[:-1]], []))
+    check("tools/bench refuses before it builds", wrong.returncode == none.returncode == 2 and "building" not in wrong.stderr + none.stderr
+          and f"{plain[:-1]} cannot be run" in wrong.stderr, wrong.stderr + none.stderr)
+    check("tools/bench builds for one that has it", right.returncode == 9 and "building" in right.stderr, right.stderr)
+text = vod.server_block(Path("/w/vod"))
+check("its nginx: caches on, no clear segments, key and IV", all(x in text for x in ("vod_metadata_cache ", "vod_response_cache ", "vod_drm_info_cache ",
+      "vod_drm_clear_lead_segment_count 0;", '"key": ', '"iv": ')) and text.count("{") == text.count("}"), text)
+places = dict(x.strip().removeprefix("location ").split(" ", 1) for x in text.splitlines() if "alias" in x)
+check("its nginx: every scheme and size at the rows' segment length", sorted(places) == [f"/{s}/{z}/" for s in ("cbcs", "cenc", "clear") for z in ("189K", "32K")]
+      and all(f"vod_segment_duration {6000 if '189K' in k else 2000};" in v and ("vod_drm_enabled on" in v) == ("clear" not in k) for k, v in places.items()), places)
+check("the configuration that every nginx gets takes it", text in vod.servers.NGINX.format(dir="d", port=1, root="r", tls="", tls_conf="", user="u", extra=text))
+rounds = {f"{who}/cbcs/fresh/32K/bbr/64": {n: dict(cpu_s_per_gb=v) for n, v in enumerate(costs) if v} for who, costs in
+          (("sluice", (1, 2, 9, 4)), ("nginx-vod", (2, 4, 0, 2)))}
+row = dict(server="sluice", scheme="cbcs", mode="fresh", size="32K", cc="bbr", conns=64, name="sluice/cbcs/fresh/32K/bbr/64")
+claim = vod.claims(row, rounds)
+check("the claim is the median over the rounds of both", [(c["value"], c["holds"], c["peer"]) for c in claim] == [(0.5, True, "nginx-vod/cbcs/fresh/32K/bbr/64")], claim)
+rounds[row["name"]] = {0: dict(cpu_s_per_gb=2.1)}
+check("it can fail", [c["holds"] for c in vod.claims(row, rounds)] == [False])
+check("no claim for other rows, nor without its", not any(vod.claims(dict(row, name=n), rounds) for n in ("sluice/cbcs/hot/32K/bbr/64", "sluice/cbcs/fresh/32K/bbr/64/tls",
+      "nginx-vod/cbcs/fresh/32K/bbr/64")) and not vod.claims(row, {row["name"]: {}}) and not vod.claims(dict(row, cc="cubic"), rounds))
 print(f"1..{len(results)}")
 sys.exit(not all(results))
