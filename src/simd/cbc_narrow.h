@@ -215,11 +215,12 @@ static void run_list(struct aes_list *list, const struct aes_key *k, vec iv) {
   s.t = 0;
   s.next = 0;
   s.real = (1u << LANES) - 1;
-  if (aes_list_aliases(list, LANES)) { // a cache line apart, four at a time
+  const unsigned stagger = aes_list_stagger(list, LANES);
+  if (stagger) { // four at a time
     take(&s, list, 15, 0);
     for (unsigned i = 4; i < LANES; i++) {
       s.src[i] = s.dst[i] = (uint64_t)scratch;
-      v_set(s.ends, i, i / 4 * 64);
+      v_set(s.ends, i, i / 4 * stagger);
     }
   } else {
     take(&s, list, s.real, 0);

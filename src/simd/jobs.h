@@ -51,10 +51,15 @@ struct aes_list {
 // aes_list_next fills the list with the next jobs; false when there are none.
 bool aes_list_next(struct aes_jobs *it, struct aes_list *out);
 
-// All jobs of the list, as far as its ends tell, are equally long, a multiple of a good part of the L1 cache's period,
-// and more than the lanes: lanes that start together would share the cache's sets for ever.
-static inline bool aes_list_aliases(const struct aes_list *l, unsigned lanes) {
-  return l->num > lanes && l->len[0] == l->len[l->num - 1] && l->len[0] % 512 == 0;
+// aes_list_stagger returns 0, or a distance in bytes by which groups of four lanes should start apart. All jobs of such
+// a list, as far as its ends tell, are equally long, a multiple of a good part of the L1 cache's period, and more than
+// the lanes: lanes that start together would share the cache's sets for ever. A cache line is enough where the jobs
+// themselves start in several sets. Where they all start in the same one, lanes must not meet what others have asked
+// for ahead either, two lines and what the processor adds.
+static inline unsigned aes_list_stagger(const struct aes_list *l, unsigned lanes) {
+  if (l->num <= lanes || l->len[0] != l->len[l->num - 1] || l->len[0] % 512)
+    return 0;
+  return l->len[0] % 4096 ? 64 : 192;
 }
 
 // aes_lane_tail copies the bytes after the last whole block of a lane. To be called before the lane's blocks are

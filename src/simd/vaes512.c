@@ -21,7 +21,7 @@
 //  - Two dozen scattered destinations miss the L1 cache at every fourth step, and stores leave in order: the line
 //    two ahead of a lane is asked for, a quarter of the lanes at each step.
 //  - Samples of one constant size that is a large power of two (times a small number) keep all lanes in the same
-//    sets of the L1 cache for ever. They are started a cache line apart, register by register.
+//    sets of the L1 cache for ever. They are started some cache lines apart, register by register.
 //
 // CTR. A sample is cut into groups of four registers, the rest handled by masks. Groups depend on nothing but the
 // counter, and out-of-order execution overlaps them across samples.
@@ -224,7 +224,7 @@ RUN(4, 12)
 RUN(3, 4)
 RUN(1, 0)
 
-static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, bool stagger) {
+static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, unsigned stagger) {
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct state s;
   unsigned num = list->num, start = stagger ? 4 : LANES;
@@ -242,7 +242,7 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, bo
   for (unsigned i = 0; i < LANES; i++) {
     s.src[i] = i < start ? list->src[i] : (uint64_t)scratch;
     s.dst[i] = (uint64_t)scratch + 16; // written once before the first step, at t - 16
-    s.ends[i] = i < start ? list->len[i] : i / 4 * 64;
+    s.ends[i] = i < start ? list->len[i] : i / 4 * stagger;
   }
   for (unsigned i = 0; i < REGS; i++)
     s.x[i] = s.out[i] = iv;
@@ -292,7 +292,7 @@ static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const s
       list_fill(&it, &list);
     while (list.num < AES_LIST && aes_jobs_seg(&it));
     if (list.num)
-      run_list(&list, &k, start, aes_list_aliases(&list, LANES));
+      run_list(&list, &k, start, aes_list_stagger(&list, LANES));
   }
 }
 
