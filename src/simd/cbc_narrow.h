@@ -16,8 +16,10 @@
 //
 // Lane addresses are relative to the running position t, so that a step has no pointers to advance. Ends are looked
 // at when the soonest of them has come; they are only ever stored and loaded by whole registers, since a load that
-// spans several stores waits until these have left for the cache, behind ciphertext that is not there yet. Behind the list stands a job on a scratch buffer for lanes that have no more
-// work. Once six registers can hold what is left, the lanes are moved together and one group goes on alone.
+// spans several stores waits until these have left for the cache, behind ciphertext that is not there yet. A sample's
+// trailing bytes are copied when a lane takes it, beside the rounds of the others. Behind the list stands a job on a
+// scratch buffer for lanes that have no more work. Once six registers can hold what is left, the lanes are moved
+// together and one group goes on alone.
 //
 // What the caller reads next (struct aes_ahead) is asked for into L2 between the rounds, a little more in a step than the
 // step itself reads.
@@ -104,6 +106,7 @@ INLINE void take(struct lanes *s, const struct aes_list *list, unsigned ended, u
   unsigned next = s->next, real = s->real;
   for (; ended; ended &= ended - 1) {
     unsigned lane = (unsigned)__builtin_ctz(ended), left = next < list->num;
+    aes_list_tail(list, next);
     s->src[lane] = list->src[next] - t;
     s->dst[lane] = list->dst[next] - t;
     v_set(s->ends, lane, (uint32_t)t + list->len[next]);
@@ -221,6 +224,7 @@ static void run_list(struct aes_list *list, const struct aes_key *k, vec iv, str
   unsigned num = list->num;
   list->src[num] = list->dst[num] = (uint64_t)scratch;
   list->len[num] = SCRATCH;
+  list->rest[num] = 0;
   for (unsigned m = 0; m < 1 << WIDTH; m++) {
     s.fresh[m] = v_and(iv, v_mask(m));
     s.keep[m] = v_mask(~m);
@@ -235,11 +239,12 @@ static void run_list(struct aes_list *list, const struct aes_key *k, vec iv, str
   s.t = 0;
   s.next = 0;
   s.real = (1u << LANES) - 1;
-  if (aes_list_aliases(list, LANES)) { // a cache line apart, four at a time
+  const unsigned stagger = aes_list_stagger(list, LANES);
+  if (stagger) { // four at a time
     take(&s, list, 15, 0);
     for (unsigned i = 4; i < LANES; i++) {
       s.src[i] = s.dst[i] = (uint64_t)scratch;
-      v_set(s.ends, i, i / 4 * 64);
+      v_set(s.ends, i, i / 4 * stagger);
     }
   } else {
     take(&s, list, s.real, 0);

@@ -61,25 +61,27 @@ static void list_fill(struct aes_jobs *it, struct aes_list *restrict out) {
   size_t left = seg->num_lanes - it->at, room = AES_LIST - out->num, n = left < room ? left : room;
   const uint64_t src = (uint64_t)seg->src, dst = (uint64_t)seg->dst;
   uint64_t *restrict srcs = out->src + out->num, *restrict dsts = out->dst + out->num;
-  uint32_t *restrict lens = out->len + out->num;
+  uint32_t *restrict lens = out->len + out->num, *restrict rests = out->rest + out->num;
   uint32_t lacking = 0;
   for (size_t i = 0; i < n; i++) {
     uint32_t off = lanes[i].off, len = lanes[i].len & ~15u;
     srcs[i] = src + off;
     dsts[i] = dst + off;
     lens[i] = len;
+    rests[i] = lanes[i].len & 15;
     lacking |= len == 0;
   }
-  if (src != dst)
-    for (size_t i = 0; i < n; i++)
-      aes_lane_tail(seg->dst + lanes[i].off, seg->src + lanes[i].off, lanes[i].len);
+  out->apart |= src != dst;
   it->at += n;
   if (lacking) {
     size_t to = 0;
     for (size_t i = 0; i < n; i++) {
+      if (!lens[i] && src != dst)
+        aes_lane_tail((uint8_t *)dsts[i], (const uint8_t *)srcs[i], rests[i]);
       srcs[to] = srcs[i];
       dsts[to] = dsts[i];
       lens[to] = lens[i];
+      rests[to] = rests[i];
       to += lens[i] != 0;
     }
     n = to;
@@ -89,6 +91,7 @@ static void list_fill(struct aes_jobs *it, struct aes_list *restrict out) {
 
 bool aes_list_next(struct aes_jobs *it, struct aes_list *out) {
   out->num = 0;
+  out->apart = false;
   while (out->num < AES_LIST && aes_jobs_seg(it))
     list_fill(it, out);
   return out->num != 0;

@@ -24,10 +24,14 @@
 //    reads. A loop of loads over it before the next burst waits for memory, prefetches in a row are dropped when the
 //    queue is full; six of them in sixty cycles of AES cost a tenth of that.
 //  - Samples of one constant size that is a large power of two (times a small number) keep all lanes in the same
-//    sets of the L1 cache for ever. They are started a cache line apart, register by register.
+//    sets of the L1 cache for ever. They are started some cache lines apart, register by register.
 //
-// CTR. A sample is cut into groups of four registers, the rest handled by masks. Groups depend on nothing but the
-// counter, and out-of-order execution overlaps them across samples.
+// CTR. The counters of 256 blocks differ in one byte, and what the first round makes of it, an xor, does not depend on
+// the others: a table of the key and one round for all of the 256 replace whitening, counting, swapping and the first
+// of ten rounds. A sample is cut into groups of four registers. The rest is handled by masks, and half a register costs
+// half: units of 32 bytes, told apart by compares (meson.build), since a jump through a table is predicted worse. Groups
+// depend on nothing but the counter, and out-of-order execution overlaps them across samples and wrong predictions,
+// which are known early because they depend on sizes alone.
 //
 // The inner functions are compiled once per number of registers from one always-inline body.
 #include <immintrin.h>
@@ -238,7 +242,7 @@ RUN(4, 12)
 RUN(3, 4)
 RUN(1, 0)
 
-static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, bool stagger, struct aes_ahead *ahead) {
+static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, unsigned stagger, struct aes_ahead *ahead) {
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct state s;
   unsigned num = list->num, start = stagger ? 4 : LANES;
@@ -259,7 +263,7 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, bo
   for (unsigned i = 0; i < LANES; i++) {
     s.src[i] = i < start ? list->src[i] : (uint64_t)scratch;
     s.dst[i] = (uint64_t)scratch + 16; // written once before the first step, at t - 16
-    s.ends[i] = i < start ? list->len[i] : i / 4 * 64;
+    s.ends[i] = i < start ? list->len[i] : i / 4 * stagger;
   }
   for (unsigned i = 0; i < REGS; i++)
     s.x[i] = s.out[i] = iv;
@@ -314,7 +318,7 @@ static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const s
       list_fill(&it, &list);
     while (list.num < AES_LIST && aes_jobs_seg(&it));
     if (list.num)
-      run_list(&list, &k, start, aes_list_aliases(&list, LANES), ahead);
+      run_list(&list, &k, start, aes_list_stagger(&list, LANES), ahead);
   }
 }
 
@@ -370,64 +374,95 @@ static void cbc_decrypt(const struct aes_key *key, const uint8_t iv[16], const s
     decrypt_chain(&k, start, job.dst, job.src, job.blocks);
 }
 
-// ---- CTR: `counters` holds in each block the high half of the counter ready for use and the low half as a number.
+// ---- CTR
 
-struct counters {
-  __m512i low;  // numbers in the upper halves of the blocks
-  __m512i high; // high halves and round key 0
+// What round 1 makes of the last byte of a counter: its result is that for a zero there, xored with x[byte]. A table
+// of the key, made as far as the samples need it. What it is indexed by is public.
+struct first {
+  _Alignas(64) uint8_t x[256 + 4][16];
+  unsigned num; // blocks made, a multiple of 4
 };
 
-INLINE void ctr_group(const struct keys *k, struct counters *c, uint8_t *dst, const uint8_t *src, const int n,
-                      __mmask64 last) {
-  const __m512i swap = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, 15, 14, 13, 12, 11, 10, 9, 8));
-  const __m512i four = _mm512_set_epi64(4, 0, 4, 0, 4, 0, 4, 0);
-  __m512i x[GROUP], data[GROUP];
-  UNROLL for (int i = 0; i < n; i++)
+__attribute__((noinline)) static void first_extend(struct first *f, const struct keys *k, unsigned num) {
+  const __m512i zero = _mm512_aesenc_epi128(k->k[0], k->k[1]);
+  for (; f->num < num; f->num += 4) {
+    __m512i x = _mm512_add_epi64(_mm512_set_epi64(3, 0, 2, 0, 1, 0, 0, 0), _mm512_set1_epi64(f->num));
+    x = _mm512_xor_si512(k->k[0], _mm512_maskz_slli_epi64(0xaa, x, 56));
+    _mm512_store_si512(f->x[f->num], _mm512_xor_si512(_mm512_aesenc_epi128(x, k->k[1]), zero));
+  }
+}
+
+// `whole` registers and half a one where `half`; `last` has the bytes of the last of them. All loads come before the
+// first store: in place, stores would hold up the loads behind them.
+INLINE void ctr_group(const struct keys *k, __m512i base, const uint8_t (*first)[16], uint8_t *dst, const uint8_t *src,
+                      const int whole, const bool half, __mmask64 last) {
+  const __mmask64 all = ~(__mmask64)0;
+  __m512i x[GROUP];
+  __m256i y = _mm512_castsi512_si256(base);
+  UNROLL for (int i = 0; i < whole + half; i++)
     __builtin_prefetch(src + 64 * i + SRC_AHEAD);
-  UNROLL for (int i = 0; i < n; i++) {
-    x[i] = _mm512_xor_si512(_mm512_shuffle_epi8(c->low, swap), c->high);
-    c->low = _mm512_add_epi64(c->low, four);
+  UNROLL for (int i = 0; i < whole; i++)
+    x[i] = _mm512_xor_si512(base, _mm512_loadu_si512(first[4 * i]));
+  if (half)
+    y = _mm256_xor_si256(y, _mm256_loadu_si256((const __m256i *)first[4 * whole]));
+  UNROLL for (int r = 2; r < 10; r++) {
+    UNROLL for (int i = 0; i < whole; i++)
+      x[i] = _mm512_aesenc_epi128(x[i], k->k[r]);
+    if (half)
+      y = _mm256_aesenc_epi128(y, _mm512_castsi512_si256(k->k[r]));
   }
-  rounds(x, n, k);
-  UNROLL for (int i = 0; i < n; i++) {
-    data[i] = i + 1 < n ? _mm512_loadu_si512(src + 64 * i) : _mm512_maskz_loadu_epi8(last, src + 64 * i);
-    x[i] = _mm512_aesenclast_epi128(x[i], _mm512_xor_si512(data[i], k->k[10]));
+  UNROLL for (int i = 0; i < whole; i++) {
+    __m512i data = _mm512_maskz_loadu_epi8(half || i + 1 < whole ? all : last, src + 64 * i);
+    x[i] = _mm512_aesenclast_epi128(x[i], _mm512_xor_si512(data, k->k[10]));
   }
-  UNROLL for (int i = 0; i < n; i++)
-    if (i + 1 < n)
-      _mm512_storeu_si512(dst + 64 * i, x[i]);
-    else
-      _mm512_mask_storeu_epi8(dst + 64 * i, last, x[i]);
+  if (half) {
+    __m256i data = _mm256_maskz_loadu_epi8((__mmask32)last, src + 64 * whole);
+    y = _mm256_aesenclast_epi128(y, _mm256_xor_si256(data, _mm512_castsi512_si256(k->k[10])));
+  }
+  UNROLL for (int i = 0; i < whole; i++)
+    _mm512_mask_storeu_epi8(dst + 64 * i, half || i + 1 < whole ? all : last, x[i]);
+  if (half)
+    _mm256_mask_storeu_epi8(dst + 64 * whole, (__mmask32)last, y);
 }
 
-// A sample, or the part of it within which the low half of the counter does not roll over.
-INLINE void ctr_part(const struct keys *k, uint64_t high, uint64_t low, uint8_t *dst, const uint8_t *src, size_t len) {
-  const __m512i numbers = _mm512_set_epi64(3, 0, 2, 0, 1, 0, 0, 0);
-  struct counters c;
-  c.low = _mm512_add_epi64(numbers, _mm512_maskz_set1_epi64(0xaa, (long long)low));
-  c.high = _mm512_xor_si512(k->k[0], _mm512_maskz_set1_epi64(0x55, (long long)__builtin_bswap64(high)));
-  for (; len >= 64 * GROUP; len -= 64 * GROUP, src += 64 * GROUP, dst += 64 * GROUP)
-    ctr_group(k, &c, dst, src, GROUP, ~(__mmask64)0);
+// A part of a sample within which only the counter's last byte changes, from the one that `first` stands for.
+INLINE void ctr_part(const struct keys *k, __m512i base, const uint8_t (*first)[16], uint8_t *dst, const uint8_t *src,
+                     size_t len) {
+  for (; len >= 64 * GROUP; len -= 64 * GROUP, src += 64 * GROUP, dst += 64 * GROUP, first += 4 * GROUP)
+    ctr_group(k, base, first, dst, src, GROUP, false, ~(__mmask64)0);
+  unsigned halves = (unsigned)(len + 31) / 32;
   __mmask64 last = _bzhi_u64(~UINT64_C(0), (unsigned)(len - 1) % 64 + 1);
-  switch ((len + 63) / 64) {
+  switch (halves) {
   case 0: break;
-  case 1: ctr_group(k, &c, dst, src, 1, last); break;
-  case 2: ctr_group(k, &c, dst, src, 2, last); break;
-  case 3: ctr_group(k, &c, dst, src, 3, last); break;
-  default: ctr_group(k, &c, dst, src, 4, last); break;
+  case 1: ctr_group(k, base, first, dst, src, 0, true, last); break;
+  case 2: ctr_group(k, base, first, dst, src, 1, false, last); break;
+  case 3: ctr_group(k, base, first, dst, src, 1, true, last); break;
+  case 4: ctr_group(k, base, first, dst, src, 2, false, last); break;
+  case 5: ctr_group(k, base, first, dst, src, 2, true, last); break;
+  case 6: ctr_group(k, base, first, dst, src, 3, false, last); break;
+  case 7: ctr_group(k, base, first, dst, src, 3, true, last); break;
+  default: ctr_group(k, base, first, dst, src, 4, false, last); break;
   }
 }
 
-__attribute__((noinline)) static void ctr_rollover(const struct keys *k, const uint8_t counter[16], uint8_t *dst,
-                                                   const uint8_t *src, size_t len) {
-  uint64_t high = load_be64(counter), low = load_be64(counter + 8), until = -low;
-  size_t part = len;
-  if (until && (len + 15) / 16 > until)
-    part = 16 * (size_t)until;
-  ctr_part(k, high, low, dst, src, part);
-  if (part < len)
-    ctr_part(k, high + 1, 0, dst + part, src + part, len - part);
+INLINE void ctr_sample(const struct keys *k, struct first *f, uint64_t high, uint64_t low, uint8_t *dst,
+                       const uint8_t *src, size_t len) {
+  const __m128i k0 = _mm512_castsi512_si128(k->k[0]), k1 = _mm512_castsi512_si128(k->k[1]);
+  while (len) {
+    unsigned byte = low & 255, room = 256 - byte;
+    size_t part = len < 16 * room ? len : 16 * room;
+    unsigned need = byte + (unsigned)((part + 15) / 16) + 3; // whole registers are read
+    if (__builtin_expect(need > f->num, 0))
+      first_extend(f, k, need);
+    __m128i base = _mm_set_epi64x((long long)__builtin_bswap64(low - byte), (long long)__builtin_bswap64(high));
+    base = _mm_aesenc_si128(_mm_xor_si128(base, k0), k1);
+    ctr_part(k, _mm512_broadcast_i32x4(base), f->x + byte, dst, src, part);
+    low += room;
+    high += low == 0;
+    src += part;
+    dst += part;
+    len -= part;
+  }
 }
 
 // Asks for what comes next up to where ctr_group's own asking takes over.
@@ -441,6 +476,8 @@ static void ask_ahead(struct aes_ahead *ahead) {
 
 static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
   const struct keys k = load_keys(key->enc);
+  struct first f;
+  f.num = 0;
   for (size_t s = 0; s < num; s++) {
     const struct aes_ctr_seg *seg = &segs[s];
     const uint8_t *src = seg->src;
@@ -448,14 +485,15 @@ static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_
     for (size_t i = 0; i < seg->num; i++) {
       size_t len = aes_ctr_size(seg, i);
       if (seg->ivs)
-        ctr_rollover(&k, seg->ivs[i], dst, src, len);
+        ctr_sample(&k, &f, load_be64(seg->ivs[i]), load_be64(seg->ivs[i] + 8), dst, src, len);
       else
-        ctr_part(&k, seg->iv + i, 0, dst, src, len);
+        ctr_sample(&k, &f, seg->iv + i, 0, dst, src, len);
       src += len;
       dst += len;
     }
   }
   ask_ahead(ahead);
+  explicit_bzero(f.x, f.num * sizeof *f.x);
 }
 
 // ---- One chain, and blocks
