@@ -100,11 +100,13 @@ struct config_rules {
   X(inband_pssh, OPT_BOOL, "false", 0, 0, true, "Put the DRM systems' `pssh` boxes into init segments too.")             \
   X(cbcs_senc, OPT_BOOL, "true", 0, 0, true,                                                                             \
     "Write the count-only `senc` box in cbcs fragments, which some older players need.")                                 \
-  X(manifest_max_age, OPT_DURATION, "5s", 0, 86400000, true, "How long caches may keep playlists and MPDs.")             \
+  X(manifest_max_age, OPT_DURATION, "5s", 0, 86400000, true, "How long caches may keep playlists, MPDs and 410s.")       \
   X(cors_origin, OPT_TEXT, "*", 0, 0, true, "Value of Access-Control-Allow-Origin; empty sends no CORS headers.")        \
   X(revalidate, OPT_DURATION, "2s", 0, 3600000, true,                                                                    \
     "How long a file in use is believed unchanged before its size and time are looked at again.")                        \
-  X(negative_ttl, OPT_DURATION, "1s", 0, 60000, true, "How long it is remembered that something is not there.")          \
+  X(negative_ttl, OPT_DURATION, "1s", 0, 60000, true,                                                                    \
+    "How long it is remembered that something is not there; in whole seconds, rounded up, also what caches are told of "  \
+    "a 404 or 403.")                                                                                                     \
   X(cache_size, OPT_SIZE, "512M", 4 << 20, 1ULL << 44, false,                                                            \
     "RAM for segments, clear and encrypted together, with the tables that describe them; shared by all workers.")        \
   X(cache_clear, OPT_SIZE, "on", 1 << 20, 1ULL << 44, false,                                                             \

@@ -81,6 +81,20 @@ static void count_error(struct worker *w, unsigned status) {
       obs_error(w->m, (enum obs_error)table[i].error);
 }
 
+// How long caches may keep an error. Without a word they would choose (RFC 9110 §15.1: 404, 405, 410, 414 and 501 are
+// heuristically cacheable), minutes for what may be there in a second: a node that has not rotated yet, an upload.
+static void error_age(struct request *rq, struct writer *out, unsigned status) {
+  const struct config *cfg = server_config(rq->w->s);
+  bool absent = status == 403 || status == 404;
+  if (rq->method > HTTP_M_HEAD || (!absent && status != 410)) {
+    wr_str(out, "Cache-Control: no-store\r\n");
+    return;
+  }
+  wr_str(out, "Cache-Control: public, max-age=");
+  wr_dec(out, absent ? (cfg->negative_ttl + 999) / 1000 : cfg->manifest_max_age / 1000);
+  wr_raw(out, "\r\n", 2);
+}
+
 static void status_extra(struct request *rq, struct writer *out, unsigned status) {
   if (status == 405)
     wr_str(out, rq->route.kind == ROUTE_LICENCE ? "Allow: POST, OPTIONS\r\n" : "Allow: GET, HEAD, OPTIONS\r\n");
@@ -89,8 +103,7 @@ static void status_extra(struct request *rq, struct writer *out, unsigned status
     wr_dec(out, rq->retry_ms > 1000 ? (rq->retry_ms + 999) / 1000 : 1);
     wr_str(out, "\r\n");
   }
-  if (status >= 500)
-    wr_str(out, "Cache-Control: no-store\r\n");
+  error_age(rq, out, status);
 }
 
 void respond_status(struct request *rq, unsigned status) {
@@ -248,6 +261,7 @@ static void respond_single(struct request *rq, const struct entity *e, unsigned 
 static void respond_unsatisfiable(struct request *rq, const struct entity *e) {
   struct writer out = head_begin(rq, 416);
   count_error(rq->w, 416);
+  error_age(rq, &out, 416);
   wr_str(&out, "Content-Range: bytes */");
   wr_dec(&out, e->whole.len);
   wr_raw(&out, "\r\n", 2);

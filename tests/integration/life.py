@@ -261,6 +261,8 @@ def rotation(tap, sluice, work):
         tap.ok(r.code == 0, "sluice rotate --revoke", r)
         codes = [server.get(url(ASSET, "cenc", e, "a.mp4")).status for e in (1, 2, 3, 4)]
         tap.equal(codes, [410, 410, 200, 404], "a revoked epoch is gone")
+        told = [server.get(url(ASSET, "cenc", e, "a.mp4"))["cache-control"] for e in (1, 4)]
+        tap.equal(told, ["public, max-age=5", "public, max-age=1"], "caches keep a 410 like a manifest, and soon ask again for an epoch to come")
     with Server(sluice.path, media, keys=keys_file([ASSET], epochs=(1, 2, 3)), state=work / "state") as server:
         codes = [server.get(url(ASSET, "cenc", e, "a.mp4")).status for e in (1, 2, 3, 4)]
         tap.equal(codes, [410, 410, 200, 404], "rotations survive a restart")

@@ -82,7 +82,8 @@ def conditional(tap, server):
         tap.ok(r.status == 200 and r.body == full.body, f"If-Range with {text} gives the whole", r)
     for text in (f"bytes={n}-", f"bytes={n}-{n + 5}", f"bytes={10 ** 18}-", "bytes=-0"):
         r = c.get(WHOLE, headers={"Range": text})
-        tap.ok(r.status == 416 and r["content-range"] == f"bytes */{n}", f"{text.replace(str(n), 'N')} gives 416", r)
+        tap.ok(r.status == 416 and r["content-range"] == f"bytes */{n}" and r["cache-control"] == "no-store",
+               f"{text.replace(str(n), 'N')} gives 416", r)
     for text in ("bytes=5-4", "bytes=abc", "items=0-1", "bytes", "bytes=", "bytes=1", "bytes=--1", "bytes=1-2-3", "bytes=0x1-2",
                  "bytes=99999999999999999999999-", "bytes=0-99999999999999999999999"):
         r = c.get(WHOLE, headers={"Range": text})
@@ -123,9 +124,11 @@ def status_codes(tap, server):
                "/" + "x" * 900 + "/cbcs/1/a.mp4"]
     for path in want404:
         r = c.get(path)
-        tap.ok(r.status == 404 and "immutable" not in r["cache-control"] and r["etag"] == "", f"404: {path[:70]}", r)
+        tap.ok(r.status == 404 and r["cache-control"] == "public, max-age=1" and r["etag"] == "", f"404, for a second: {path[:70]}", r)
     r = c.get(url(a, "clear", 1, "a.mp4"))
-    tap.equal(r.status, 403, "403: a scheme that is not allowed")
+    tap.equal((r.status, r["cache-control"]), (403, "public, max-age=1"), "403: a scheme that is not allowed")
+    r = c.get(WHOLE, headers={"If-Match": '"other"'})
+    tap.equal((r.status, r["cache-control"]), (412, "no-store"), "412 is not kept by caches")
     r = c.get(url("keyless", "cbcs", 1, "a.mp4"))
     tap.ok(r.status in (403, 404) or r.status == 503 and r["retry-after"].isdigit(), "an asset without a key is not served", r)
     r = c.get(url(OTHER, "cbcs", 1, "broken.mp4"))
@@ -143,7 +146,7 @@ def status_codes(tap, server):
     tap.ok(r.status == 200 and "immutable" in r["cache-control"], "a media playlist is immutable", r)
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         r = server.get(WHOLE, method, body=b"x=1")
-        tap.ok(r.status == 405 and "GET" in r["allow"] and "HEAD" in r["allow"], f"405: {method}", r)
+        tap.ok(r.status == 405 and "GET" in r["allow"] and "HEAD" in r["allow"] and r["cache-control"] == "no-store", f"405: {method}", r)
     for path in (url(a, "cbcs", 1, "a", "key"), url(a, "cbcs", 1, "license")):
         method = "POST" if path.endswith("license") else "GET"
         r = server.get(path, method, body=b'{"kids":[]}' if method == "POST" else b"")
