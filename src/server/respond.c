@@ -68,7 +68,8 @@ static void short_body(struct request *rq, struct writer *out, struct bytes body
   rq->lit_len = (uint32_t)out->n;
 }
 
-static void count_error(struct worker *w, unsigned status) {
+// An error by its reason, where one is known, else by its status.
+void respond_count(struct request *rq, unsigned status) {
   static const struct {
     uint16_t status;
     uint8_t error;
@@ -78,7 +79,7 @@ static void count_error(struct worker *w, unsigned status) {
                {500, OBS_err_internal},    {503, OBS_err_overload}};
   for (size_t i = 0; i < sizeof table / sizeof *table; i++)
     if (table[i].status == status)
-      obs_error(w->m, (enum obs_error)table[i].error);
+      obs_error(rq->w->m, (enum obs_error)(rq->why ? rq->why : table[i].error));
 }
 
 // How long caches may keep an error. Without a word they would choose (RFC 9110 §15.1: 404, 405, 410, 414 and 501 are
@@ -114,7 +115,7 @@ void respond_status(struct request *rq, unsigned status) {
   wr_str(&body, http_reason(status));
   wr_u8(&body, '\n');
   struct writer out = head_begin(rq, status);
-  count_error(rq->w, status);
+  respond_count(rq, status);
   status_extra(rq, &out, status);
   wr_str(&out, "Content-Type: text/plain\r\n");
   head_length(&out, body.n);
@@ -260,7 +261,7 @@ static void respond_single(struct request *rq, const struct entity *e, unsigned 
 
 static void respond_unsatisfiable(struct request *rq, const struct entity *e) {
   struct writer out = head_begin(rq, 416);
-  count_error(rq->w, 416);
+  respond_count(rq, 416);
   error_age(rq, &out, 416);
   wr_str(&out, "Content-Range: bytes */");
   wr_dec(&out, e->whole.len);

@@ -216,6 +216,25 @@ def observability(tap, sluice, work):
             tap.ok(False, "JSON lines", repr(e))
 
 
+def reasons(tap, sluice, work):
+    """Errors are counted once, and by what is to blame."""
+    media = media_with(work)
+    for asset in ("keyless", "far", "bad"):
+        (media / asset).mkdir()
+        (media / asset / "a.mp4").write_bytes(synth.plain()[0][:700 if asset == "bad" else None])
+    away = f"providers:\n  - {{ type: json, url: 'http://127.0.0.1:{free_port()}/keys', match: far, attempts: 1 }}\n"
+    with Server(sluice.path, media, keys=keys_file([ASSET, "bad"]) + away) as server:
+        for asset, rest, status, reason in (("keyless", ("master.m3u8",), 503, "no_key"), ("keyless", (1, "a", "1.m4s"), 503, "no_key"),
+                                            ("far", ("master.m3u8",), 503, "upstream"), ("far", (1, "a", "init.mp4"), 503, "upstream"),
+                                            ("bad", ("manifest.mpd",), 500, "source_invalid"), ("bad", (1, "a.mp4"), 500, "source_invalid")):
+            for again in ("", ", remembered"):
+                before = parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
+                r = server.get(url(asset, "cbcs", *rest))
+                after = parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
+                grew = [re.search(r'reason="(\w+)"', k).group(1) for k, v in after.items() for _ in range(int(v - before[k]))]
+                tap.ok(r.status == status and grew == [reason], f"{asset}/{rest[-1]}{again}: {status}, counted as {reason}", f"{r} {grew}")
+
+
 def rotation(tap, sluice, work):
     """A rotation changes KID, key, IVs and URLs at once, writes nothing to the media, and the old URLs still answer."""
     media = media_with(work)
@@ -451,7 +470,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, rotation, replaced, reload, drain, derived):
+    for part in (bad_starts, observability, reasons, rotation, replaced, reload, drain, derived):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-life-") as work:
