@@ -277,10 +277,20 @@ def rotation(tap, sluice, work):
         tap.equal(listing(media), before, "nothing was written to the media folder")
         c.close()
         r = sluice("rotate", ASSET, "--admin", f"127.0.0.1:{server.admin_port}", "--revoke")
-        tap.ok(r.code == 0, "sluice rotate --revoke", r)
+        tap.ok(r.code == 0 and json.loads(r.out)["on_storage"] is True and not r.err, "sluice rotate --revoke", r)
         codes = [server.get(url(ASSET, "cenc", e, "a.mp4")).status for e in (1, 2, 3, 4)]
         tap.equal(codes, [410, 410, 200, 404], "a revoked epoch is gone")
         told = [server.get(url(ASSET, "cenc", e, "a.mp4"))["cache-control"] for e in (1, 4)]
+        deep = media / "deep" / "album"
+        (deep / "t").mkdir(parents=True)
+        (deep / "t" / "init.mp4").write_bytes(b"")
+        for name in ("nonexist", "deep", f"{ASSET}/a.mp4", "../outside"):
+            r = sluice("rotate", name, "--revoke", "--admin", f"127.0.0.1:{server.admin_port}")
+            known = r.code == 1 if name.startswith("..") else r.code == 0 and json.loads(r.out)["on_storage"] is False and "no asset of this name" in r.err
+            tap.ok(known, f"rotate of {name}, which is no asset here, says so", r)
+        for name in ("deep/", "deep/album"):
+            r = sluice("rotate", name, "--admin", f"127.0.0.1:{server.admin_port}")
+            tap.ok(r.code == 0 and not r.err and json.loads(r.out).get("on_storage", name) in (True, "deep/"), f"rotate of {name} has no such note", r)
         tap.equal(told, ["public, max-age=5", "public, max-age=1"], "caches keep a 410 like a manifest, and soon ask again for an epoch to come")
     with Server(sluice.path, media, keys=keys_file([ASSET], epochs=(1, 2, 3)), state=work / "state") as server:
         codes = [server.get(url(ASSET, "cenc", e, "a.mp4")).status for e in (1, 2, 3, 4)]
