@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "drm/markup.h"
 #include "obs/log.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
@@ -27,13 +28,19 @@ static void plain(struct admin_response *out, int status, const char *text) {
   wr_str(&out->body, text);
 }
 
+// Names are UTF-8 and stay so; bytes that are not are written as the code points of their values.
 static void json_text(struct writer *w, struct bytes s) {
   wr_str(w, "\"");
-  for (size_t i = 0; i < s.n; i++)
-    if (s.p[i] < 0x20 || s.p[i] == '"' || s.p[i] == '\\' || s.p[i] >= 0x7f)
-      wr_fmt(w, "\\u%04x", s.p[i]);
+  while (s.n) {
+    struct bytes rest = s;
+    (void)utf8_next(&rest);
+    size_t n = s.n - rest.n;
+    if (n == 1 && (*s.p < 0x20 || *s.p == '"' || *s.p == '\\' || *s.p >= 0x7f))
+      wr_fmt(w, "\\u%04x", *s.p);
     else
-      wr_u8(w, s.p[i]);
+      wr_raw(w, s.p, n);
+    s = rest;
+  }
   wr_str(w, "\"");
 }
 

@@ -291,6 +291,10 @@ def rotation(tap, sluice, work):
         for name in ("deep/", "deep/album"):
             r = sluice("rotate", name, "--admin", f"127.0.0.1:{server.admin_port}")
             tap.ok(r.code == 0 and not r.err and json.loads(r.out).get("on_storage", name) in (True, "deep/"), f"rotate of {name} has no such note", r)
+        for name, want in (("x y/é", "x y/é"), ("雨/𝄞", "雨/𝄞"), ('q"\\', 'q"\\'), (os.fsdecode(b"bad\xff\xc3("), "bad\u00ff\u00c3(")):
+            r = sluice("rotate", name, "--admin", f"127.0.0.1:{server.admin_port}")
+            scopes = [e["scope"] for e in json.loads(server.admin("/status").body)["epochs"]]
+            tap.ok(r.code == 0 and json.loads(r.out)["scope"] == want and want in scopes, f"rotate and /status write {want!r} as UTF-8", (r, r.out, scopes))
         tap.equal(told, ["public, max-age=5", "public, max-age=1"], "caches keep a 410 like a manifest, and soon ask again for an epoch to come")
     with Server(sluice.path, media, keys=keys_file([ASSET], epochs=(1, 2, 3)), state=work / "state") as server:
         codes = [server.get(url(ASSET, "cenc", e, "a.mp4")).status for e in (1, 2, 3, 4)]
