@@ -96,10 +96,11 @@ struct config_rules {
     "ends in `/` matches everything below, another that asset alone.")                                                   \
   X(segment_target, OPT_DURATION, "2s", 0, 600000, true,                                                                 \
     "Fragments are grouped into segments until they last this long, unless the source says where segments begin. "       \
-    "0: every fragment is a segment.")                                                                                   \
-  X(inband_pssh, OPT_BOOL, "false", 0, 0, true, "Put the DRM systems' `pssh` boxes into init segments too.")             \
+    "0: every fragment is a segment. Rotate after a change: it changes old URLs.")                                                      \
+  X(inband_pssh, OPT_BOOL, "false", 0, 0, true,                                                                          \
+    "Put the DRM systems' `pssh` boxes into init segments too. Rotate after a change: it changes old URLs.")                            \
   X(cbcs_senc, OPT_BOOL, "true", 0, 0, true,                                                                             \
-    "Write the count-only `senc` box in cbcs fragments, which some older players need.")                                 \
+    "Write the count-only `senc` box in cbcs fragments, which some older players need. Rotate after a change: it changes old URLs.")    \
   X(manifest_max_age, OPT_DURATION, "5s", 0, 86400000, true, "How long caches may keep playlists, MPDs and 410s.")       \
   X(cors_origin, OPT_TEXT, "*", 0, 0, true, "Value of Access-Control-Allow-Origin; empty sends no CORS headers.")        \
   X(revalidate, OPT_DURATION, "2s", 0, 3600000, true,                                                                    \
@@ -216,6 +217,11 @@ int config_flag(struct config_flags *flags, int argc, char **argv, int *i, struc
 
 // config_restart_needed names the first option that differs between the two but cannot be changed while running, or NULL.
 const char *config_restart_needed(const struct config *running, const struct config *fresh);
+
+// config_old_urls names the options that differ between the two and change what URLs of epochs that have begun give: those
+// were handed out to be kept for a year. "" when none does.
+enum { CONFIG_OLD_URLS_MAX = 120 };
+const char *config_old_urls(char out[CONFIG_OLD_URLS_MAX], const struct config *running, const struct config *fresh);
 
 // config_schemes gives the bits 1 << enum scheme that are allowed for an asset.
 unsigned config_schemes(const struct config *c, struct bytes asset);

@@ -107,6 +107,20 @@ static void warn_insecure(const struct config *c) {
     log_line(LOG_WARN, "the scheme `clear` is allowed for every asset without a rule of its own");
 }
 
+// URLs below an epoch were handed out for a year. What changes their bytes all the same is taken over, for it may have to be,
+// and said, with what makes it whole again.
+static void warn_old_urls(const struct server *s, const struct config *fresh, const struct keyring *keyring) {
+  char options[CONFIG_OLD_URLS_MAX], sections[KEYS_CHANGED_MAX];
+  struct settings *st = settings_get(s->catalog);
+  config_old_urls(options, st->config, fresh);
+  keys_changed(sections, st->keyring->set, keyring->set);
+  settings_put(st);
+  if (*options || *sections)
+    log_line(LOG_WARN, "reload: changed: %s%s%s%s: URLs of epochs that have begun give other bytes now, and caches keep the old ones "
+                       "for a year: rotate (sluice rotate --all) and purge what CDNs have of the old epochs",
+             options, *options && *sections ? ", " : "", *sections ? "of the keys file: " : "", sections);
+}
+
 // The whole new configuration is made and checked before anything of it is in force.
 static void reload(struct server *s, const char *file, const struct config_flags *flags) {
   struct obs_worker *m = &s->metrics[s->num_workers];
@@ -129,6 +143,7 @@ static void reload(struct server *s, const char *file, const struct config_flags
     log_line(LOG_WARN, "reload: epochs.default changed from %u to %u but needs a restart; the old value stays", base, keyring->info.default_epoch);
   log_set_level((enum log_level)fresh->log_level);
   warn_insecure(fresh);
+  warn_old_urls(s, fresh, keyring);
   catalog_reload(s->catalog, fresh, keyring);
   if (s->access)
     access_reopen(s->access);
