@@ -137,7 +137,8 @@ struct config_rules {
   X(access_log, OPT_PATH, "", 0, 0, false, "Access log file, `-` for standard output, empty or `off` for none.")                  \
   X(access_format, OPT_ENUM, "combined", 0, 0, false, "Form of access log lines.")                                       \
   X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error.")                                             \
-  X(sandbox, OPT_BOOL, "true", 0, 0, false, "Give up file access and system calls that are no longer needed once serving.")
+  X(sandbox, OPT_BOOL, "true", 0, 0, false,                                                                              \
+    "Give up file access, system calls and capabilities that are no longer needed once serving.")
 
 #define CONFIG_FIELD_OPT_BOOL bool
 #define CONFIG_FIELD_OPT_COUNT uint64_t

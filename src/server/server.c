@@ -79,6 +79,13 @@ static bool ports_free(const struct config_addrs *list, struct config_error *err
   return true;
 }
 
+// Ports below 1024, and some congestion controls, are for who may: before that is given up.
+static bool start_listening(struct server *s, struct config_error *error) {
+  bool ok = workers_listen(s, error) && admin_listen(s, error);
+  steer_turns_free(&s->turns); // the sockets have it
+  return ok;
+}
+
 static bool make_catalog(struct server *s, struct startup *up, struct config_error *error) {
   const struct config *c = up->config;
   if (!media_there(c, error) || !ports_free(&c->listen, error) || !ports_free(&c->tls_listen, error) ||
@@ -89,6 +96,8 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
     return false;
   up->epochs = epoch_store_open(up->config->state_dir, up->keyring->info.default_epoch, clock_unix_ms(), error);
   if (!up->epochs)
+    return false;
+  if (!start_listening(s, error))
     return false;
   sandbox_enter(c, c->file, up->keyring); // before the first thread
   struct catalog_options o = {.config = up->config, .keyring = up->keyring, .epochs = up->epochs, .published = &s->config,
@@ -217,9 +226,7 @@ static void set_own_url(struct server *s) {
 }
 
 static bool start_workers(struct server *s, struct config_error *error) {
-  bool ok = workers_start(s, error);
-  steer_turns_free(&s->turns); // the sockets have it
-  if (!ok)
+  if (!workers_start(s, error))
     return false;
   s->io = workers_io(s);
   return true;

@@ -439,6 +439,57 @@ def reload(tap, sluice, work):
         keep.close()
 
 
+def capabilities(process):
+    """{thread: (permitted, effective, inheritable, ambient)} of a running process."""
+    out = {}
+    for status in pathlib.Path(f"/proc/{process.pid}/task").glob("*/status"):
+        sets = dict(re.findall(r"(Cap\w+):\t(\w+)", status.read_text()))
+        out[int(status.parent.name)] = tuple(int(sets[k], 16) for k in ("CapPrm", "CapEff", "CapInh", "CapAmb"))
+    return out
+
+
+def low_port():
+    for port in range(1023, 600, -1):
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    return None
+
+
+def privileges(tap, sluice, work):
+    """As root: what was needed to start is given up by every thread; a reload and a rotation still have what they need."""
+    ours = [s for s in capabilities(subprocess.Popen(["sleep", "1"])).values()]
+    need = 1 << 1 | 1 << 2 | 1 << 14  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_IPC_LOCK
+    port = low_port()
+    if os.getuid() or not all(s[1] & (need | 1 << 10) == need | 1 << 10 for s in ours) or port is None:
+        tap.skip("capabilities are given up", "not root, or root without them")
+        return
+    media = media_with(work)
+    for other in (False, True):  # another user's files, which root may open by a capability alone
+        state = work / f"state{other}"
+        state.mkdir(mode=0o700)
+        with Server(sluice.path, media, "--listen", f"127.0.0.1:{port}", "--workers", "2", keys=keys_file([ASSET], epochs=(1, 2)), state=state) as server:
+            if not server.wait_log("files and system calls are confined", 1):
+                tap.skip("capabilities are given up", "no sandbox here")
+                return
+            server.port = port
+            sets = capabilities(server.process)
+            left = need & ours[0][0]
+            tap.ok(len(sets) >= 7 and all(s == (left, left, 0, 0) for s in sets.values()), f"port {port}, and {len(sets)} threads have what files and locked memory need", sets)
+            whole = url(ASSET, "cbcs", 2, "a.mp4")
+            tap.equal(server.get(whole).status, 404, "a port below 1024 answers")
+            for path in (state, server.folder / "keys.yaml", *state.iterdir()) if other else ():
+                os.chown(path, 12345, 12345)
+                os.chmod(path, 0o700 if path.is_dir() else 0o600)
+            server.signal(signal.SIGHUP)
+            tap.ok(server.wait_log(r"info reloaded|reload refused", 5).endswith("reloaded keys"), "a reload reads the keys", "\n".join(server.log()[-4:]))
+            r = sluice("rotate", ASSET, "--admin", f"127.0.0.1:{server.admin_port}")
+            tap.ok(r.code == 0 and server.get(whole).status == 200, "a rotation writes the journal", r)
+
+
 def drain(tap, sluice, work):
     media = media_with(work, synth.long_samples)
     with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
@@ -495,7 +546,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, reasons, rotation, replaced, reload, drain, derived):
+    for part in (bad_starts, observability, reasons, rotation, replaced, reload, privileges, drain, derived):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-life-") as work:
