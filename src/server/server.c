@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -43,6 +44,41 @@ static bool open_access(struct server *s, const struct config *c, struct config_
   if (access_open(&s->access, c->access_log, f, s->num_workers))
     return config_fail(error, "access_log: %s: %s", c->access_log, strerror(errno));
   return true;
+}
+
+// A log that is not there yet must have a folder to be made in.
+static bool log_there(const char *path) {
+  if (!*path || !strcmp(path, "-"))
+    return true;
+  int fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC);
+  if (fd >= 0)
+    close(fd);
+  if (fd >= 0 || errno == ENXIO) // a pipe that nobody reads yet
+    return true;
+  if (errno != ENOENT)
+    return false;
+  const char *slash = strrchr(path, '/');
+  char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+  bool ok = folder && !access(folder, W_OK | X_OK);
+  int why = errno;
+  free(folder);
+  errno = why;
+  return ok;
+}
+
+bool server_check(const struct config *c, struct config_error *error) {
+  const char *control = c->congestion_control;
+  if (!log_there(c->access_log))
+    return config_fail(error, "access_log: %s: %s", c->access_log, strerror(errno));
+  if (!*control)
+    return true;
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  bool ok = fd >= 0 && !setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, control, (socklen_t)strlen(control));
+  int why = errno;
+  if (fd >= 0)
+    close(fd);
+  return ok || config_fail(error, "congestion_control: %s: %s (net.ipv4.tcp_available_congestion_control has what there is)", control,
+                           strerror(why));
 }
 
 // The media folder is looked at before anything is made: a wrong path leaves no secret behind.
@@ -88,7 +124,7 @@ static bool start_listening(struct server *s, struct config_error *error) {
 
 static bool make_catalog(struct server *s, struct startup *up, struct config_error *error) {
   const struct config *c = up->config;
-  if (!media_there(c, error) || !ports_free(&c->listen, error) || !ports_free(&c->tls_listen, error) ||
+  if (!media_there(c, error) || !server_check(c, error) || !ports_free(&c->listen, error) || !ports_free(&c->tls_listen, error) ||
       !ports_free(&c->admin, error))
     return false;
   up->keyring = keyring_load(up->config, true, error);

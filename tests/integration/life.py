@@ -65,6 +65,9 @@ def bad_starts(tap, sluice, work):
         "an unknown kernel": (["--media", media], good, {"SLUICE_KERNEL": "nonsense"}, "nonsense"),
         "an unknown flag": (["--media", media, "--nonsense"], good, {}, "nonsense"),
         "too many workers": (["--media", media, "--workers", "100000"], good, {}, "100000"),
+        "an access log in a folder that is not there": (["--media", media, "--access-log", work / "nodir" / "x"], good, {}, "nodir/x"),
+        "an access log that is a folder": (["--media", media, "--access-log", media], good, {}, "access_log"),
+        "a congestion control that is not there": (["--media", media, "--congestion-control", "nonsense"], good, {}, "nonsense"),
         "a configuration that is not there": (["-c", work / "none.yaml"], good, {}, "none.yaml"),
     }
     if os.getuid():
