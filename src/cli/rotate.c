@@ -134,6 +134,8 @@ static int run(const struct wish *wish, const struct config *c) {
   if (status != 200)
     return cli_error(a->text, "refused (%d): %.*s", status, (int)strcspn(body, "\n"), body);
   printf("%s", body);
+  if (strstr(body, "\"on_storage\":false")) // quotes in names are escaped: only the field itself looks like this
+    fprintf(stderr, "sluice: rotate: note: there is no asset of this name on this server (a prefix ends in /)\n");
   return EXIT_DONE;
 }
 

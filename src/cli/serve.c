@@ -19,7 +19,7 @@ static int check(const struct config *c) {
   if (fd < 0)
     return cli_error(c->media, "cannot open the media folder: %s", strerror(errno));
   close(fd);
-  struct keyring *k = keyring_load(c, false, &error);
+  struct keyring *k = server_check(c, &error) ? keyring_load(c, false, &error) : NULL;
   if (!k || !workers_check(c, &error)) {
     fprintf(stderr, "sluice: %s\n", error.text);
     keyring_put(k);

@@ -98,6 +98,11 @@ bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes sco
 // keys_drm gives the settings for an asset: the longest rule of the drm section that fits, else its top level.
 const struct drm_settings *keys_drm(const struct keyset *ks, struct bytes asset);
 
+// keys_changed says what a keyset that takes another's place changes for epochs that have begun: the names of the sections,
+// for a log line; "" where old URLs give what they gave. Records that are new, or gone, are no change of this kind.
+enum { KEYS_CHANGED_MAX = 32 };
+const char *keys_changed(char out[KEYS_CHANGED_MAX], const struct keyset *was, const struct keyset *now);
+
 // keys_derive is the documented derivation, for keys_lookup and for other people's licence servers (docs/keys.md).
 // out->iv is set for cbcs. `secret` of 16 bytes at least. Errors: ERR_ARGUMENT.
 MUST_USE enum err keys_derive(struct key_record *out, struct bytes secret, const struct key_query *q);

@@ -279,3 +279,43 @@ const struct drm_settings *keys_drm(const struct keyset *ks, struct bytes asset)
   }
   return &ks->drm;
 }
+
+static bool same_drm(const struct drm_settings *a, const struct drm_settings *b) {
+  return a->systems == b->systems && a->in_band == b->in_band && a->per_tier == b->per_tier &&
+         bytes_eq(a->widevine.provider, b->widevine.provider) && bytes_eq(a->widevine.content_id, b->widevine.content_id) &&
+         bytes_eq(a->widevine.policy, b->widevine.policy) && bytes_eq(a->playready.la_url, b->playready.la_url) &&
+         bytes_eq(a->playready.lui_url, b->playready.lui_url) && bytes_eq(a->playready.ds_id, b->playready.ds_id) &&
+         bytes_eq(a->playready.custom, b->playready.custom) && bytes_eq(a->fairplay.skd, b->fairplay.skd) &&
+         bytes_eq(a->clearkey.la_url, b->clearkey.la_url) && a->clearkey.no_identity == b->clearkey.no_identity;
+}
+
+static bool same_rules(const struct keyset *a, const struct keyset *b) {
+  bool ok = same_drm(&a->drm, &b->drm) && a->num_rules == b->num_rules;
+  for (uint32_t i = 0; ok && i < a->num_rules; i++)
+    ok = bytes_eq(a->rules[i].match, b->rules[i].match) && same_drm(&a->rules[i].set, &b->rules[i].set);
+  return ok;
+}
+
+static bool same_records(const struct keyset *was, const struct keyset *now) {
+  bool ok = true;
+  for (uint32_t i = 0; ok && now->num_records && i < was->num_records; i++) {
+    const struct key_record *a = &was->records[i];
+    const struct key_record *b = bsearch(a, now->records, now->num_records, sizeof *now->records, record_cmp);
+    ok = !b || (!memcmp(a->kid, b->kid, 16) && keys_equal(a->key, b->key, 16) && a->has_iv == b->has_iv &&
+                (!a->has_iv || keys_equal(a->iv, b->iv, 16)));
+  }
+  return ok;
+}
+
+const char *keys_changed(char out[KEYS_CHANGED_MAX], const struct keyset *was, const struct keyset *now) {
+  bool secret = was->has_secret && now->has_secret && !keys_equal(was->prk, now->prk, sizeof was->prk);
+  struct writer w = wr_of(out, KEYS_CHANGED_MAX - 1);
+  if (!same_rules(was, now))
+    wr_str(&w, "drm");
+  if (!same_records(was, now))
+    wr_str(&w, w.n ? ", keys" : "keys");
+  if (secret)
+    wr_str(&w, w.n ? ", derive" : "derive");
+  out[w.n] = 0;
+  return out;
+}

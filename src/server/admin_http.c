@@ -189,7 +189,7 @@ static bool bind_one(struct admin *a, const struct config_addr *addr, struct con
   return true;
 }
 
-bool admin_start(struct server *s, struct config_error *e) {
+bool admin_listen(struct server *s, struct config_error *e) {
   const struct config_addrs *addrs = &s->first->admin;
   struct admin *a = calloc(1, sizeof *a);
   s->admin = a;
@@ -201,14 +201,16 @@ bool admin_start(struct server *s, struct config_error *e) {
   for (unsigned i = 0; ok && i < addrs->num; i++)
     ok = bind_one(a, &addrs->a[i], e);
   a->fds[a->num] = (struct pollfd){.fd = a->stop_fd, .events = POLLIN};
-  if (ok) {
-    int r = pthread_create(&a->thread, NULL, admin_main, a);
-    a->started = r == 0;
-    ok = r == 0 || fail(e, "admin", strerror(r));
-  }
   if (!ok)
     admin_stop(s);
   return ok;
+}
+
+bool admin_start(struct server *s, struct config_error *e) {
+  struct admin *a = s->admin;
+  int r = pthread_create(&a->thread, NULL, admin_main, a);
+  a->started = r == 0;
+  return a->started || fail(e, "admin", strerror(r));
 }
 
 uint16_t admin_port(const struct server *s, unsigned n) { return s->admin->ports[n]; }

@@ -108,6 +108,7 @@ static int lookup(struct catalog *c, void **out, const struct route *r, uint64_t
   int status = atomic_load_explicit(&e->status, memory_order_acquire);
   *out = atomic_load_explicit(&e->value, memory_order_acquire);
   w->retry_ms = status == CAT_UNAVAILABLE ? entry_retry(e, now_ms) : 0;
+  w->why = atomic_load_explicit(&e->why, memory_order_relaxed);
   return status == CAT_OK && !*out ? CAT_UNAVAILABLE : status;
 }
 
@@ -207,8 +208,10 @@ int track_source(struct catalog *c, struct protected_track *t, struct bytes *out
   *src_off = 0;
   if (off < head_len(&t->plan))
     return CAT_OK;
-  if (atomic_load_explicit(&t->source->changed, memory_order_relaxed))
+  if (atomic_load_explicit(&t->source->changed, memory_order_relaxed)) {
+    w->why = OBS_err_source_changed;
     return CAT_UNAVAILABLE;
+  }
   uint32_t seg = plan_segment_at(&t->plan, off);
   struct plan_range src;
   if (!segment_source(t, seg, &src))

@@ -65,6 +65,7 @@ enum {
 struct cat_wait {
   void (*wake)(struct cat_wait *w);
   int status;
+  uint8_t why;       // with an error, also when it is the call's own answer: enum obs_error; 0: the status says it
   uint64_t retry_ms; // with CAT_UNAVAILABLE, also when it is the call's own answer: how long until asking may help; 0: not known
   struct protected_track *track;
   struct text_doc *text;

@@ -66,6 +66,7 @@ struct key_use {
   struct key_slot *slot; // pinned: being fetched
   bool missing;          // some key was not there
   uint64_t retry_ms;     // then: how long until asking makes sense, where that is known
+  bool no_key;           // the same for what the answer is counted as
 };
 
 struct protect_in {
@@ -110,6 +111,7 @@ static enum err protect(struct catalog *c, struct full_track *f, struct key_reco
     in->use->missing |= e == ERR_NO_KEY;
     if (!in->use->slot) // else it is being fetched, and asked for again then
       metric_add_shared(e ? &c->metrics->keys_missing : &c->metrics->keys_derived, 1);
+    in->use->no_key |= e == ERR_NO_KEY;
     if (e)
       return e;
     key_record_protection(&t->prot, key, c->ops, ix->h->identity.digest, ix->h->track_id);
@@ -156,6 +158,7 @@ static int status_of(enum err e) {
 static void use_end(struct made *out, struct key_use *use) {
   issued_drop(use->issued);
   out->retry_ms = use->retry_ms;
+  out->no_key = use->no_key;
   if (!use->slot)
     return;
   out->status = CAT_WAIT;

@@ -38,12 +38,12 @@ void block_free(struct block *b) {
   free(o);
 }
 
-static int read_status(struct catalog *c, const struct protected_track *t, enum err e) {
+static int read_status(struct cat_wait *w, const struct protected_track *t, enum err e) {
   if (!e)
     return CAT_OK;
   if (e == ERR_NO_MEMORY) // too much work queued, or an end
     return CAT_UNAVAILABLE;
-  metric_add_shared(e == ERR_STALE ? &c->metrics->err_source_changed : &c->metrics->err_source_io, 1);
+  w->why = e == ERR_STALE ? OBS_err_source_changed : OBS_err_source_io;
   log_line(LOG_WARN, "%s: %s", t->source->path,
            e == ERR_STALE ? "changed while it was served; it will be opened anew" : "cannot be read");
   return e == ERR_STALE ? CAT_UNAVAILABLE : CAT_FAILED;
@@ -53,7 +53,7 @@ static void fill_end(const struct fill *f, enum err e) {
   struct catalog *c = f->catalog;
   struct cache_ref ref = f->ref;
   struct cat_wait *w = f->wait;
-  w->status = read_status(c, f->track, e);
+  w->status = read_status(w, f->track, e);
   w->block = NULL;
   if (f->block && !e) {
     w->block = &f->block->pub;

@@ -20,6 +20,7 @@ enum {
 static void hand_over(const struct entry *e, struct cat_wait *w) {
   w->status = atomic_load_explicit(&e->status, memory_order_relaxed);
   w->retry_ms = w->status == CAT_UNAVAILABLE ? entry_retry(e, clock_mono_ms()) : 0;
+  w->why = atomic_load_explicit(&e->why, memory_order_relaxed);
   if (w->status != CAT_OK)
     return;
   void *value = atomic_load_explicit(&e->value, memory_order_relaxed);
@@ -44,6 +45,15 @@ static struct entry *entry_new(const struct job *j, uint64_t hash) {
   return e;
 }
 
+// What an error is counted as, where its status does not say it: a 503 for want of a key is nobody's load.
+static uint8_t reason(const struct made *made, const struct settings *st, struct bytes asset) {
+  if (made->status == CAT_FAILED)
+    return OBS_err_source_invalid;
+  if (made->status != CAT_UNAVAILABLE || !made->no_key)
+    return 0;
+  return keys_remote(st->keyring->set, asset) ? OBS_err_upstream : OBS_err_no_key;
+}
+
 static void publish(struct catalog *c, struct entry *e, const struct made *made, uint64_t generation, uint64_t now_ms,
                     uint64_t negative_ms) {
   void *old = atomic_load_explicit(&e->value, memory_order_relaxed);
@@ -52,6 +62,7 @@ static void publish(struct catalog *c, struct entry *e, const struct made *made,
     until = now_ms + negative_ms;
   atomic_store_explicit(&e->value, made->value, memory_order_release);
   atomic_store_explicit(&e->until_ms, until, memory_order_relaxed);
+  atomic_store_explicit(&e->why, made->why, memory_order_relaxed);
   atomic_store_explicit(&e->retry_ms, made->retry_ms ? now_ms + made->retry_ms : 0, memory_order_relaxed);
   atomic_store_explicit(&e->checked_ms, now_ms, memory_order_relaxed);
   atomic_store_explicit(&e->generation, generation, memory_order_relaxed);
@@ -105,6 +116,7 @@ static void make_entry(struct catalog *c, struct entry *e) {
     uint64_t negative_ms = st->config->negative_ttl;
     struct made made;
     build_entry(c, &made, st, &e->route, old);
+    made.why = reason(&made, st, e->route.asset);
     settings_put(st);
     if (made.status == CAT_WAIT && e->key_waits++ < KEY_WAITS) {
       e->catalog = c;
@@ -116,6 +128,7 @@ static void make_entry(struct catalog *c, struct entry *e) {
     if (made.status == CAT_WAIT) {
       exchange_unpin(atomic_load(&c->exchange), made.keys);
       made.status = CAT_UNAVAILABLE;
+      made.why = OBS_err_upstream;
     }
     e->key_waits = 0;
     finish_entry(c, e, &made, generation, negative_ms);

@@ -49,6 +49,7 @@ struct entry {
   _Atomic int status;          // CAT_OK or an error; 0 before the first time
   _Atomic uint64_t generation; // of rules and configuration it was made under
   _Atomic uint64_t until_ms;   // monotonic: what must be looked at anew then
+  _Atomic uint8_t why;         // with an error: enum obs_error, 0: the status says it
   _Atomic uint64_t retry_ms;   // monotonic: with CAT_UNAVAILABLE, when its key may be asked for again; 0: not known
   _Atomic uint64_t checked_ms; // when storage was looked at
   _Atomic bool used, refreshing;
@@ -130,6 +131,8 @@ struct made {
   void *value;       // with CAT_OK; has one hold
   uint64_t until_ms; // monotonic; UINT64_MAX: never
   struct key_slot *keys; // with CAT_WAIT: pinned, being fetched
+  bool no_key;       // with CAT_UNAVAILABLE: for want of a key
+  uint8_t why;       // then make_entry's: what it is counted as
   uint64_t retry_ms; // with CAT_UNAVAILABLE: how long until a key may be asked for again; 0: not known
 };
 

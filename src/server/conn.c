@@ -236,6 +236,7 @@ static enum step refuse(struct conn *c, struct request *rq, unsigned status, siz
   rq->head_only = rq->method == HTTP_M_HEAD;
   rq->head_sent = rq->keep_alive = false;
   rq->source_status = 0;
+  rq->why = 0;
   rq->retry_ms = 0;
   respond_status(rq, status);
   return answer(c, rq, REQ_READY, n);

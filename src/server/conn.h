@@ -84,6 +84,7 @@ struct request {
   bool keep_alive, head_only, head_sent, multipart;
   bool held;            // `track` or `text` with a hold
   bool ask_again;       // the catalogue has put the source bytes in its cache: ask for them with the same wait
+  uint8_t why;          // of an error: enum obs_error, 0: its status says it
   uint64_t retry_ms;      // of a 503: how long until asking may help, 0: not known
   uint16_t source_status; // what the last wait for source bytes ended with, 0: well
   struct protected_track *track;
@@ -200,6 +201,7 @@ void request_done(struct request *rq);       // counts and logs
 
 // respond.c: sets status, head (rq->lit) and ranges.
 void respond_status(struct request *rq, unsigned status);
+void respond_count(struct request *rq, unsigned status); // counts an error that no head says
 void respond_text(struct request *rq, struct text_doc *d);
 void respond_track(struct request *rq, struct protected_track *t, struct plan_range resource);
 void respond_bytes(struct request *rq, const char *content_type, struct bytes body); // 200, never cached; at most 1 KiB

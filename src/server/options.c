@@ -435,27 +435,37 @@ static bool same_addrs(const struct config_addrs *a, const struct config_addrs *
   return same;
 }
 
+// Of the types whose options need a restart or are in config_old_urls.
+static bool same_value(const struct option *o, const struct config *x, const struct config *y) {
+  const char *a = (const char *)x + o->offset, *b = (const char *)y + o->offset;
+  if (o->type == OPT_ADDRS)
+    return same_addrs((const struct config_addrs *)(const void *)a, (const struct config_addrs *)(const void *)b);
+  if (o->type == OPT_TEXT || o->type == OPT_PATH)
+    return !strcmp(*(char *const *)(const void *)a, *(char *const *)(const void *)b);
+  if (o->type == OPT_BOOL)
+    return *(const bool *)a == *(const bool *)b;
+  return memcmp(a, b, o->type == OPT_ENUM ? sizeof(unsigned) : sizeof(uint64_t)) == 0;
+}
+
 const char *config_restart_needed(const struct config *running, const struct config *fresh) {
-  for (unsigned i = 0; i < NUM_OPTIONS; i++) {
-    const struct option *o = &config_options[i];
-    const char *a = (const char *)running + o->offset, *b = (const char *)fresh + o->offset;
-    bool same = true;
-    if (o->reload)
-      continue;
-    if (o->type == OPT_ADDRS)
-      same = same_addrs((const struct config_addrs *)(const void *)a, (const struct config_addrs *)(const void *)b);
-    else if (o->type == OPT_TEXT || o->type == OPT_PATH)
-      same = !strcmp(*(char *const *)(const void *)a, *(char *const *)(const void *)b);
-    else if (o->type == OPT_BOOL)
-      same = *(const bool *)a == *(const bool *)b;
-    else if (o->type == OPT_ENUM)
-      same = memcmp(a, b, sizeof(unsigned)) == 0;
-    else
-      same = memcmp(a, b, sizeof(uint64_t)) == 0;
-    if (!same)
-      return o->name;
-  }
+  for (unsigned i = 0; i < NUM_OPTIONS; i++)
+    if (!config_options[i].reload && !same_value(&config_options[i], running, fresh))
+      return config_options[i].name;
   return NULL;
+}
+
+const char *config_old_urls(char out[CONFIG_OLD_URLS_MAX], const struct config *running, const struct config *fresh) {
+  static const unsigned in_segments[] = {OPTION_segment_target, OPTION_inband_pssh, OPTION_cbcs_senc, OPTION_insecure_clearkey};
+  struct writer w = wr_of(out, CONFIG_OLD_URLS_MAX - 1);
+  for (size_t i = 0; i < sizeof in_segments / sizeof in_segments[0]; i++) {
+    const struct option *o = &config_options[in_segments[i]];
+    if (same_value(o, running, fresh))
+      continue;
+    wr_str(&w, w.n ? ", " : "");
+    wr_str(&w, o->name);
+  }
+  out[w.n] = 0;
+  return out;
 }
 
 unsigned config_schemes(const struct config *c, struct bytes asset) {

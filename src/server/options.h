@@ -96,15 +96,18 @@ struct config_rules {
     "ends in `/` matches everything below, another that asset alone.")                                                   \
   X(segment_target, OPT_DURATION, "2s", 0, 600000, true,                                                                 \
     "Fragments are grouped into segments until they last this long, unless the source says where segments begin. "       \
-    "0: every fragment is a segment.")                                                                                   \
-  X(inband_pssh, OPT_BOOL, "false", 0, 0, true, "Put the DRM systems' `pssh` boxes into init segments too.")             \
+    "0: every fragment is a segment. Rotate after a change: it changes old URLs.")                                                      \
+  X(inband_pssh, OPT_BOOL, "false", 0, 0, true,                                                                          \
+    "Put the DRM systems' `pssh` boxes into init segments too. Rotate after a change: it changes old URLs.")                            \
   X(cbcs_senc, OPT_BOOL, "true", 0, 0, true,                                                                             \
-    "Write the count-only `senc` box in cbcs fragments, which some older players need.")                                 \
-  X(manifest_max_age, OPT_DURATION, "5s", 0, 86400000, true, "How long caches may keep playlists and MPDs.")             \
+    "Write the count-only `senc` box in cbcs fragments, which some older players need. Rotate after a change: it changes old URLs.")    \
+  X(manifest_max_age, OPT_DURATION, "5s", 0, 86400000, true, "How long caches may keep playlists, MPDs and 410s.")       \
   X(cors_origin, OPT_TEXT, "*", 0, 0, true, "Value of Access-Control-Allow-Origin; empty sends no CORS headers.")        \
   X(revalidate, OPT_DURATION, "2s", 0, 3600000, true,                                                                    \
     "How long a file in use is believed unchanged before its size and time are looked at again.")                        \
-  X(negative_ttl, OPT_DURATION, "1s", 0, 60000, true, "How long it is remembered that something is not there.")          \
+  X(negative_ttl, OPT_DURATION, "1s", 0, 60000, true,                                                                    \
+    "How long it is remembered that something is not there; in whole seconds, rounded up, also what caches are told of "  \
+    "a 404 or 403.")                                                                                                     \
   X(cache_size, OPT_SIZE, "512M", 4 << 20, 1ULL << 44, false,                                                            \
     "RAM for segments, clear and encrypted together, with the tables that describe them; shared by all workers.")        \
   X(cache_clear, OPT_SIZE, "on", 1 << 20, 1ULL << 44, false,                                                             \
@@ -134,7 +137,8 @@ struct config_rules {
   X(access_log, OPT_PATH, "", 0, 0, false, "Access log file, `-` for standard output, empty or `off` for none.")                  \
   X(access_format, OPT_ENUM, "combined", 0, 0, false, "Form of access log lines.")                                       \
   X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error.")                                             \
-  X(sandbox, OPT_BOOL, "true", 0, 0, false, "Give up file access and system calls that are no longer needed once serving.")
+  X(sandbox, OPT_BOOL, "true", 0, 0, false,                                                                              \
+    "Give up file access, system calls and capabilities that are no longer needed once serving.")
 
 #define CONFIG_FIELD_OPT_BOOL bool
 #define CONFIG_FIELD_OPT_COUNT uint64_t
@@ -214,6 +218,11 @@ int config_flag(struct config_flags *flags, int argc, char **argv, int *i, struc
 
 // config_restart_needed names the first option that differs between the two but cannot be changed while running, or NULL.
 const char *config_restart_needed(const struct config *running, const struct config *fresh);
+
+// config_old_urls names the options that differ between the two and change what URLs of epochs that have begun give: those
+// were handed out to be kept for a year. "" when none does.
+enum { CONFIG_OLD_URLS_MAX = 120 };
+const char *config_old_urls(char out[CONFIG_OLD_URLS_MAX], const struct config *running, const struct config *fresh);
 
 // config_schemes gives the bits 1 << enum scheme that are allowed for an asset.
 unsigned config_schemes(const struct config *c, struct bytes asset);

@@ -120,6 +120,17 @@ void config_markdown(FILE *out) {
     }
     fprintf(out, " | %s | %s |\n", o->reload ? "yes" : "", o->doc);
   }
+  fputs("\n## What changes old URLs\n\n"
+        "Everything below an epoch is handed out as `immutable` for a year. Some changes give its URLs other bytes all the same, by\n"
+        "SIGHUP or by a restart: `segment_target`, `inband_pssh`, `cbcs_senc` and `insecure_clearkey` here; in the keys file the `drm`\n"
+        "section, another secret, and other values in a record that is there already; and a media file that is replaced. Behind a CDN old\n"
+        "and new segments then mix (repeated or missing audio), and players with the old media playlist never see a new DRM system. A\n"
+        "reload that does this is logged as a warning that names the option. Then:\n\n"
+        "1. `sluice rotate --all` (or the prefix, or the asset whose file was replaced): new players get URLs of a new epoch. With records in\n"
+        "   the keys file, add those of the next epoch first.\n"
+        "2. Purge the old epochs from CDNs: `/<asset>/<scheme>/<epoch>/`.\n\n"
+        "Do both on every node, when nobody is in the middle of a track if that can be chosen: who plays from the old epoch meets the change.\n",
+        out);
 }
 
 // Text for troff: a leading dot or quote and backslashes would be commands.

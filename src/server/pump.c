@@ -275,13 +275,14 @@ static enum pump_result send_out(struct request *rq, const uint8_t *p, uint32_t 
   return *at == end ? PUMP_DONE : blocked(rq);
 }
 
-// Nothing of the response has left yet: it can still become an error.
+// While nothing of the response has left it can still become an error.
 static enum pump_result fail(struct request *rq) {
   unsigned status = rq->source_status;
-  if (rq->head_sent)
+  rq->why = rq->wait.why;
+  if (rq->head_sent) {
+    respond_count(rq, status);
     return PUMP_FAILED;
-  if (status == CAT_UNAVAILABLE)
-    obs_shed(rq->w->m);
+  }
   request_release(rq);
   rq->source_status = 0;
   respond_status(rq, status);

@@ -56,6 +56,7 @@ static void begin(struct request *rq) {
   rq->head_only = p->method == HTTP_M_HEAD;
   rq->head_sent = rq->multipart = rq->ask_again = false;
   rq->source_status = 0;
+  rq->why = 0;
   rq->retry_ms = 0;
   rq->keep_alive = p->keep_alive && !w->draining && (limit == 0 || rq->conn->num_requests + 1 < limit);
   rq->conn->num_requests++;
@@ -141,6 +142,7 @@ static enum req_result look_up(struct request *rq) {
   if (status == CAT_WAIT)
     return wait_for_lookup(rq);
   if (status != CAT_OK) {
+    rq->why = rq->wait.why;
     rq->retry_ms = rq->wait.retry_ms;
     respond_status(rq, (unsigned)status);
     return REQ_READY;
@@ -153,6 +155,7 @@ static enum req_result look_up(struct request *rq) {
 
 enum req_result request_resolved(struct request *rq) {
   if (rq->wait.status != CAT_OK) {
+    rq->why = rq->wait.why;
     rq->retry_ms = rq->wait.retry_ms;
     respond_status(rq, (unsigned)rq->wait.status);
     return REQ_READY;
@@ -176,6 +179,7 @@ static enum req_result answer_licence(struct request *rq) {
     return REQ_READY;
   }
   int status = catalog_licence(rq->w->s->catalog, &out, &rq->route, body, rq->w->m);
+  rq->why = status == CAT_UNAVAILABLE ? OBS_err_upstream : 0;
   if (status == CAT_OK && wr_ok(&out))
     respond_bytes(rq, "application/json", bytes_of(text, out.n));
   else
@@ -187,11 +191,12 @@ static enum req_result answer_licence(struct request *rq) {
 enum req_result request_start(struct request *rq) {
   begin(rq);
   struct bytes target = http_text(rq->base, rq->parser.url);
-  if (rq->method == HTTP_M_OPTIONS) {
+  int n = decode_path(rq->path, target_path(target));
+  if (rq->method == HTTP_M_OPTIONS) { // of "*" and of paths that are nothing, too
+    route_parse(&rq->route, bytes_of(rq->path, n < 0 ? 0 : (size_t)n));
     respond_options(rq);
     return REQ_READY;
   }
-  int n = decode_path(rq->path, target_path(target));
   if (n < 0) {
     respond_status(rq, 400);
     return REQ_READY;
@@ -242,6 +247,7 @@ static void log_access(struct request *rq, uint64_t now_ns) {
   memcpy(r->ip, rq->conn->ip, sizeof r->ip);
   r->status = rq->status;
   r->method = (uint8_t)(rq->method < sizeof methods && p->url.len ? methods[rq->method] : '-');
+  r->http10 = p->http10;
   r->tls = rq->conn->tls != NULL;
   r->path_len = copy_text(r->path, sizeof r->path, http_text(rq->base, p->url));
   r->range_len = (uint8_t)copy_text(r->range, sizeof r->range, http_text(rq->base, p->header[HTTP_H_RANGE]));

@@ -68,7 +68,8 @@ static void short_body(struct request *rq, struct writer *out, struct bytes body
   rq->lit_len = (uint32_t)out->n;
 }
 
-static void count_error(struct worker *w, unsigned status) {
+// An error by its reason, where one is known, else by its status.
+void respond_count(struct request *rq, unsigned status) {
   static const struct {
     uint16_t status;
     uint8_t error;
@@ -78,7 +79,21 @@ static void count_error(struct worker *w, unsigned status) {
                {500, OBS_err_internal},    {503, OBS_err_overload}};
   for (size_t i = 0; i < sizeof table / sizeof *table; i++)
     if (table[i].status == status)
-      obs_error(w->m, (enum obs_error)table[i].error);
+      obs_error(rq->w->m, (enum obs_error)(rq->why ? rq->why : table[i].error));
+}
+
+// How long caches may keep an error. Without a word they would choose (RFC 9110 §15.1: 404, 405, 410, 414 and 501 are
+// heuristically cacheable), minutes for what may be there in a second: a node that has not rotated yet, an upload.
+static void error_age(struct request *rq, struct writer *out, unsigned status) {
+  const struct config *cfg = server_config(rq->w->s);
+  bool absent = status == 403 || status == 404;
+  if (rq->method > HTTP_M_HEAD || (!absent && status != 410)) {
+    wr_str(out, "Cache-Control: no-store\r\n");
+    return;
+  }
+  wr_str(out, "Cache-Control: public, max-age=");
+  wr_dec(out, absent ? (cfg->negative_ttl + 999) / 1000 : cfg->manifest_max_age / 1000);
+  wr_raw(out, "\r\n", 2);
 }
 
 static void status_extra(struct request *rq, struct writer *out, unsigned status) {
@@ -89,8 +104,7 @@ static void status_extra(struct request *rq, struct writer *out, unsigned status
     wr_dec(out, rq->retry_ms > 1000 ? (rq->retry_ms + 999) / 1000 : 1);
     wr_str(out, "\r\n");
   }
-  if (status >= 500)
-    wr_str(out, "Cache-Control: no-store\r\n");
+  error_age(rq, out, status);
 }
 
 void respond_status(struct request *rq, unsigned status) {
@@ -101,7 +115,7 @@ void respond_status(struct request *rq, unsigned status) {
   wr_str(&body, http_reason(status));
   wr_u8(&body, '\n');
   struct writer out = head_begin(rq, status);
-  count_error(rq->w, status);
+  respond_count(rq, status);
   status_extra(rq, &out, status);
   wr_str(&out, "Content-Type: text/plain\r\n");
   head_length(&out, body.n);
@@ -122,10 +136,11 @@ void respond_bytes(struct request *rq, const char *content_type, struct bytes bo
 // Preflight. Source: Fetch standard, CORS-preflight request.
 void respond_options(struct request *rq) {
   struct writer out = head_begin(rq, 204);
-  wr_str(&out, "Allow: GET, HEAD, POST, OPTIONS\r\n");
+  wr_str(&out, rq->route.kind == ROUTE_LICENCE ? "Allow: POST, OPTIONS\r\n" : "Allow: GET, HEAD, OPTIONS\r\n");
   if (server_config(rq->w->s)->cors_origin[0])
     wr_str(&out, "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
-                 "Access-Control-Allow-Headers: Range, If-Range, If-None-Match, Content-Type\r\n"
+                 "Access-Control-Allow-Headers: Range, If-Range, If-None-Match, Content-Type, CMCD-Request, CMCD-Object, "
+                 "CMCD-Status, CMCD-Session\r\n" // CTA-5004: players that report by headers
                  "Access-Control-Max-Age: 86400\r\n");
   head_end(rq, &out);
 }
@@ -157,17 +172,22 @@ static struct bytes header(const struct request *rq, enum http_header h) { retur
 
 // preconditions gives 304, 412, or 0: go on. Source: RFC 9110 §13.2.2; there are no dates to compare.
 static unsigned preconditions(const struct request *rq) {
-  struct bytes match = header(rq, HTTP_H_IF_MATCH), none = header(rq, HTTP_H_IF_NONE_MATCH), tag = bytes_str(rq->etag);
-  if (match.n && !http_etag_listed(match, tag, false))
+  const struct http_parser *p = &rq->parser;
+  enum { EITHER = 1u << HTTP_H_IF_MATCH | 1u << HTTP_H_IF_NONE_MATCH };
+  if (!(p->seen & EITHER))
+    return 0;
+  struct bytes tag = bytes_str(rq->etag);
+  if (p->seen & 1u << HTTP_H_IF_MATCH && !http_etag_given(p, rq->base, HTTP_H_IF_MATCH, tag, false))
     return 412;
-  if (none.n && http_etag_listed(none, tag, true))
+  if (p->seen & 1u << HTTP_H_IF_NONE_MATCH && http_etag_given(p, rq->base, HTTP_H_IF_NONE_MATCH, tag, true))
     return 304;
   return 0;
 }
 
 static enum http_range wanted(const struct request *rq, struct http_span64 spans[HTTP_RANGES_MAX], uint32_t *num, uint64_t size) {
   struct bytes range = header(rq, HTTP_H_RANGE), if_range = header(rq, HTTP_H_IF_RANGE);
-  if (range.n == 0 || (if_range.n && !bytes_eq(if_range, bytes_str(rq->etag))))
+  bool conditional = rq->parser.seen & 1u << HTTP_H_IF_RANGE; // an empty one, or two, match nothing
+  if (range.n == 0 || (conditional && !bytes_eq(if_range, bytes_str(rq->etag))))
     return HTTP_RANGE_NONE;
   return http_ranges(spans, num, range, size);
 }
@@ -247,7 +267,8 @@ static void respond_single(struct request *rq, const struct entity *e, unsigned 
 
 static void respond_unsatisfiable(struct request *rq, const struct entity *e) {
   struct writer out = head_begin(rq, 416);
-  count_error(rq->w, 416);
+  respond_count(rq, 416);
+  error_age(rq, &out, 416);
   wr_str(&out, "Content-Range: bytes */");
   wr_dec(&out, e->whole.len);
   wr_raw(&out, "\r\n", 2);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
@@ -149,6 +150,26 @@ static bool refuse_calls(void) {
   return !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
 }
 
+// Keys, state, media and logs may be another user's, now and at a reload (DAC), and keys that come later are locked in memory.
+// Ports, BPF programs and the rest are for the start, which is over; threads to come inherit what is left.
+// Source: capabilities(7).
+static bool drop_capabilities(void) {
+  static const unsigned kept[] = {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_IPC_LOCK};
+  struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {0};
+  uint32_t mask[_LINUX_CAPABILITY_U32S_3] = {0};
+  for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
+    mask[CAP_TO_INDEX(kept[i])] |= CAP_TO_MASK(kept[i]);
+  if (syscall(SYS_capget, &head, sets))
+    return false;
+  for (unsigned i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+    sets[i].permitted &= mask[i];
+    sets[i].effective &= mask[i];
+    sets[i].inheritable = 0; // ambient ones go with it
+  }
+  return !syscall(SYS_capset, &head, sets);
+}
+
 static bool confined;
 
 bool sandbox_confined(void) { return confined; }
@@ -168,6 +189,8 @@ void sandbox_enter(const struct config *c, const char *config_file, const struct
   if (!files)
     log_line(LOG_WARN, "sandbox: files are not confined, Landlock: %s", strerror(errno));
   confined = files;
+  if (!drop_capabilities())
+    log_line(LOG_WARN, "sandbox: capabilities are kept: %s", strerror(errno));
   bool calls = refuse_calls();
   if (!calls)
     log_line(LOG_WARN, "sandbox: system calls are not confined, seccomp: %s", strerror(errno));

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -45,6 +46,41 @@ static bool open_access(struct server *s, const struct config *c, struct config_
   return true;
 }
 
+// A log that is not there yet must have a folder to be made in.
+static bool log_there(const char *path) {
+  if (!*path || !strcmp(path, "-"))
+    return true;
+  int fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC);
+  if (fd >= 0)
+    close(fd);
+  if (fd >= 0 || errno == ENXIO) // a pipe that nobody reads yet
+    return true;
+  if (errno != ENOENT)
+    return false;
+  const char *slash = strrchr(path, '/');
+  char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+  bool ok = folder && !access(folder, W_OK | X_OK);
+  int why = errno;
+  free(folder);
+  errno = why;
+  return ok;
+}
+
+bool server_check(const struct config *c, struct config_error *error) {
+  const char *control = c->congestion_control;
+  if (!log_there(c->access_log))
+    return config_fail(error, "access_log: %s: %s", c->access_log, strerror(errno));
+  if (!*control)
+    return true;
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  bool ok = fd >= 0 && !setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, control, (socklen_t)strlen(control));
+  int why = errno;
+  if (fd >= 0)
+    close(fd);
+  return ok || config_fail(error, "congestion_control: %s: %s (net.ipv4.tcp_available_congestion_control has what there is)", control,
+                           strerror(why));
+}
+
 // The media folder is looked at before anything is made: a wrong path leaves no secret behind.
 static bool media_there(const struct config *c, struct config_error *error) {
   int fd = open(c->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -79,9 +115,16 @@ static bool ports_free(const struct config_addrs *list, struct config_error *err
   return true;
 }
 
+// Ports below 1024, and some congestion controls, are for who may: before that is given up.
+static bool start_listening(struct server *s, struct config_error *error) {
+  bool ok = workers_listen(s, error) && admin_listen(s, error);
+  steer_turns_free(&s->turns); // the sockets have it
+  return ok;
+}
+
 static bool make_catalog(struct server *s, struct startup *up, struct config_error *error) {
   const struct config *c = up->config;
-  if (!media_there(c, error) || !ports_free(&c->listen, error) || !ports_free(&c->tls_listen, error) ||
+  if (!media_there(c, error) || !server_check(c, error) || !ports_free(&c->listen, error) || !ports_free(&c->tls_listen, error) ||
       !ports_free(&c->admin, error))
     return false;
   up->keyring = keyring_load(up->config, true, error);
@@ -89,6 +132,8 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
     return false;
   up->epochs = epoch_store_open(up->config->state_dir, up->keyring->info.default_epoch, clock_unix_ms(), error);
   if (!up->epochs)
+    return false;
+  if (!start_listening(s, error))
     return false;
   sandbox_enter(c, c->file, up->keyring); // before the first thread
   struct catalog_options o = {.config = up->config, .keyring = up->keyring, .epochs = up->epochs, .published = &s->config,
@@ -105,6 +150,20 @@ static void warn_insecure(const struct config *c) {
     log_line(LOG_WARN, "--insecure-clearkey: CONTENT KEYS ARE HANDED OUT TO ANYONE WHO ASKS. For demos and tests only");
   if (c->schemes & 1u << SCHEME_CLEAR)
     log_line(LOG_WARN, "the scheme `clear` is allowed for every asset without a rule of its own");
+}
+
+// URLs below an epoch were handed out for a year. What changes their bytes all the same is taken over, for it may have to be,
+// and said, with what makes it whole again.
+static void warn_old_urls(const struct server *s, const struct config *fresh, const struct keyring *keyring) {
+  char options[CONFIG_OLD_URLS_MAX], sections[KEYS_CHANGED_MAX];
+  struct settings *st = settings_get(s->catalog);
+  config_old_urls(options, st->config, fresh);
+  keys_changed(sections, st->keyring->set, keyring->set);
+  settings_put(st);
+  if (*options || *sections)
+    log_line(LOG_WARN, "reload: changed: %s%s%s%s: URLs of epochs that have begun give other bytes now, and caches keep the old ones "
+                       "for a year: rotate (sluice rotate --all) and purge what CDNs have of the old epochs",
+             options, *options && *sections ? ", " : "", *sections ? "of the keys file: " : "", sections);
 }
 
 // The whole new configuration is made and checked before anything of it is in force.
@@ -129,6 +188,7 @@ static void reload(struct server *s, const char *file, const struct config_flags
     log_line(LOG_WARN, "reload: epochs.default changed from %u to %u but needs a restart; the old value stays", base, keyring->info.default_epoch);
   log_set_level((enum log_level)fresh->log_level);
   warn_insecure(fresh);
+  warn_old_urls(s, fresh, keyring);
   catalog_reload(s->catalog, fresh, keyring);
   if (s->access)
     access_reopen(s->access);
@@ -202,9 +262,7 @@ static void set_own_url(struct server *s) {
 }
 
 static bool start_workers(struct server *s, struct config_error *error) {
-  bool ok = workers_start(s, error);
-  steer_turns_free(&s->turns); // the sockets have it
-  if (!ok)
+  if (!workers_start(s, error))
     return false;
   s->io = workers_io(s);
   return true;

@@ -24,7 +24,7 @@ struct server {
   _Atomic int state;             // enum server_state
   uint64_t started_ns;           // CLOCK_MONOTONIC
   const char *io;                // what drives the sockets: "io_uring" or "epoll"
-  struct steer_turns turns;      // for workers_start; loaded before system calls are confined
+  struct steer_turns turns;      // for workers_listen; loaded before system calls are confined
   struct workers *workers;
   struct admin *admin;
   struct quiet quiet;
@@ -33,6 +33,10 @@ struct server {
 static inline const struct config *server_config(const struct server *s) {
   return atomic_load_explicit(&s->config, memory_order_acquire);
 }
+
+// server_check says whether the access log can be written and the congestion control be had, without making anything:
+// what `--check` looks at beside keys and certificates. False: `error` says why.
+bool server_check(const struct config *c, struct config_error *error);
 
 // server_run serves until SIGTERM or SIGINT and returns an exit status: 0 drained, 1 could not start. Takes over `config`,
 // which was loaded with `file` and `flags`; these are read again on SIGHUP.

@@ -243,7 +243,6 @@ static bool worker_init(struct worker *w, struct server *s, unsigned n, unsigned
   w->s = s;
   w->n = n;
   w->m = &s->metrics[n];
-  w->access = s->access ? access_ring(s->access, n) : NULL;
   w->cpu = -1;
   w->io = io_new(io_names[cfg->io], &(struct io_options){.recv_buffers = RECV_BUFFERS, .recv_size = RECV_SIZE}, e->text, sizeof e->text);
   if (!w->io)
@@ -312,6 +311,8 @@ static bool start_threads(struct workers *ws, struct config_error *e) {
   pthread_sigmask(SIG_SETMASK, &all, &old);
   int r = 0;
   for (unsigned n = 0; n < ws->num && r == 0; n++) {
+    struct server *s = ws->w[n].s;
+    ws->w[n].access = s->access ? access_ring(s->access, n) : NULL;
     r = pthread_create(&ws->w[n].thread, NULL, worker_main, &ws->w[n]);
     ws->w[n].started = r == 0;
   }
@@ -355,7 +356,7 @@ static bool use_ktls(const struct config *c) {
   return here;
 }
 
-static bool start(struct workers *ws, struct server *s, struct config_error *e) {
+static bool prepare(struct workers *ws, struct server *s, struct config_error *e) {
   const struct config *cfg = s->first;
   struct binding b;
   struct rlimit lim;
@@ -378,10 +379,10 @@ static bool start(struct workers *ws, struct server *s, struct config_error *e) 
       return false;
   assign_cpus(ws, cfg);
   steer(ws, s);
-  return start_threads(ws, e);
+  return true;
 }
 
-bool workers_start(struct server *s, struct config_error *e) {
+bool workers_listen(struct server *s, struct config_error *e) {
   if (s->first->listen.num + s->first->tls_listen.num > MAX_LISTENERS)
     return fail(e, "too many addresses in", "listen", E2BIG);
   struct workers *ws = calloc(1, sizeof *ws + s->num_workers * sizeof ws->w[0]);
@@ -389,7 +390,14 @@ bool workers_start(struct server *s, struct config_error *e) {
     return fail(e, "not enough memory for", "workers", ENOMEM);
   ws->num = s->num_workers;
   s->workers = ws;
-  if (start(ws, s, e))
+  if (prepare(ws, s, e))
+    return true;
+  workers_drain(s, 0);
+  return false;
+}
+
+bool workers_start(struct server *s, struct config_error *e) {
+  if (start_threads(s->workers, e))
     return true;
   workers_drain(s, 0);
   return false;

@@ -3,8 +3,10 @@
 #pragma once
 #include "server/server.h"
 
-// workers_start binds and listens on every address for every worker in the caller's thread, so that an occupied port is
-// one error before any thread runs, takes all memory, then starts s->num_workers threads. false: `e` says why.
+// workers_listen binds and listens on every address for every worker in the caller's thread, so that an occupied port is
+// one error before any thread runs, and takes all memory. Clients may connect from then on. workers_start starts the
+// s->num_workers threads, once catalogue and access log are there. false: `e` says why; nothing is left.
+bool workers_listen(struct server *s, struct config_error *e);
 bool workers_start(struct server *s, struct config_error *e);
 
 // workers_port gives the port bound for the n-th address of `listen`, then of `tls_listen` (they may ask for port 0).

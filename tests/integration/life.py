@@ -65,6 +65,9 @@ def bad_starts(tap, sluice, work):
         "an unknown kernel": (["--media", media], good, {"SLUICE_KERNEL": "nonsense"}, "nonsense"),
         "an unknown flag": (["--media", media, "--nonsense"], good, {}, "nonsense"),
         "too many workers": (["--media", media, "--workers", "100000"], good, {}, "100000"),
+        "an access log in a folder that is not there": (["--media", media, "--access-log", work / "nodir" / "x"], good, {}, "nodir/x"),
+        "an access log that is a folder": (["--media", media, "--access-log", media], good, {}, "access_log"),
+        "a congestion control that is not there": (["--media", media, "--congestion-control", "nonsense"], good, {}, "nonsense"),
         "a configuration that is not there": (["-c", work / "none.yaml"], good, {}, "none.yaml"),
     }
     if os.getuid():
@@ -216,6 +219,25 @@ def observability(tap, sluice, work):
             tap.ok(False, "JSON lines", repr(e))
 
 
+def reasons(tap, sluice, work):
+    """Errors are counted once, and by what is to blame."""
+    media = media_with(work)
+    for asset in ("keyless", "far", "bad"):
+        (media / asset).mkdir()
+        (media / asset / "a.mp4").write_bytes(synth.plain()[0][:700 if asset == "bad" else None])
+    away = f"providers:\n  - {{ type: json, url: 'http://127.0.0.1:{free_port()}/keys', match: far, attempts: 1 }}\n"
+    with Server(sluice.path, media, keys=keys_file([ASSET, "bad"]) + away) as server:
+        for asset, rest, status, reason in (("keyless", ("master.m3u8",), 503, "no_key"), ("keyless", (1, "a", "1.m4s"), 503, "no_key"),
+                                            ("far", ("master.m3u8",), 503, "upstream"), ("far", (1, "a", "init.mp4"), 503, "upstream"),
+                                            ("bad", ("manifest.mpd",), 500, "source_invalid"), ("bad", (1, "a.mp4"), 500, "source_invalid")):
+            for again in ("", ", remembered"):
+                before = parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
+                r = server.get(url(asset, "cbcs", *rest))
+                after = parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
+                grew = [re.search(r'reason="(\w+)"', k).group(1) for k, v in after.items() for _ in range(int(v - before[k]))]
+                tap.ok(r.status == status and grew == [reason], f"{asset}/{rest[-1]}{again}: {status}, counted as {reason}", f"{r} {grew}")
+
+
 def rotation(tap, sluice, work):
     """A rotation changes KID, key, IVs and URLs at once, writes nothing to the media, and the old URLs still answer."""
     media = media_with(work)
@@ -258,9 +280,25 @@ def rotation(tap, sluice, work):
         tap.equal(listing(media), before, "nothing was written to the media folder")
         c.close()
         r = sluice("rotate", ASSET, "--admin", f"127.0.0.1:{server.admin_port}", "--revoke")
-        tap.ok(r.code == 0, "sluice rotate --revoke", r)
+        tap.ok(r.code == 0 and json.loads(r.out)["on_storage"] is True and not r.err, "sluice rotate --revoke", r)
         codes = [server.get(url(ASSET, "cenc", e, "a.mp4")).status for e in (1, 2, 3, 4)]
         tap.equal(codes, [410, 410, 200, 404], "a revoked epoch is gone")
+        told = [server.get(url(ASSET, "cenc", e, "a.mp4"))["cache-control"] for e in (1, 4)]
+        deep = media / "deep" / "album"
+        (deep / "t").mkdir(parents=True)
+        (deep / "t" / "init.mp4").write_bytes(b"")
+        for name in ("nonexist", "deep", f"{ASSET}/a.mp4", "../outside"):
+            r = sluice("rotate", name, "--revoke", "--admin", f"127.0.0.1:{server.admin_port}")
+            known = r.code == 1 if name.startswith("..") else r.code == 0 and json.loads(r.out)["on_storage"] is False and "no asset of this name" in r.err
+            tap.ok(known, f"rotate of {name}, which is no asset here, says so", r)
+        for name in ("deep/", "deep/album"):
+            r = sluice("rotate", name, "--admin", f"127.0.0.1:{server.admin_port}")
+            tap.ok(r.code == 0 and not r.err and json.loads(r.out).get("on_storage", name) in (True, "deep/"), f"rotate of {name} has no such note", r)
+        for name, want in (("x y/é", "x y/é"), ("雨/𝄞", "雨/𝄞"), ('q"\\', 'q"\\'), (os.fsdecode(b"bad\xff\xc3("), "bad\u00ff\u00c3(")):
+            r = sluice("rotate", name, "--admin", f"127.0.0.1:{server.admin_port}")
+            scopes = [e["scope"] for e in json.loads(server.admin("/status").body)["epochs"]]
+            tap.ok(r.code == 0 and json.loads(r.out)["scope"] == want and want in scopes, f"rotate and /status write {want!r} as UTF-8", (r, r.out, scopes))
+        tap.equal(told, ["public, max-age=5", "public, max-age=1"], "caches keep a 410 like a manifest, and soon ask again for an epoch to come")
     with Server(sluice.path, media, keys=keys_file([ASSET], epochs=(1, 2, 3)), state=work / "state") as server:
         codes = [server.get(url(ASSET, "cenc", e, "a.mp4")).status for e in (1, 2, 3, 4)]
         tap.equal(codes, [410, 410, 200, 404], "rotations survive a restart")
@@ -386,11 +424,73 @@ def reload(tap, sluice, work):
         r = server.get(whole)
         tap.ok(r.status == 200 and r["etag"] != first["etag"] and boxes.audio(r.body).tenc.kid.hex() == kid, "reload: the new keys hold", r)
         tap.equal(keep.get(whole).body, r.body, "reload: connections stay")
+        told = server.wait_log(r"warn reload: changed: of the keys file: keys: .*rotate.*purge", 2)
+        tap.ok(told is not None, "reload: other keys under URLs that caches keep for a year are a warning", "\n".join(server.log()[-5:]))
+        n = len(server.log())
+        good_yaml.write_text(good_yaml.read_text() + "segment_target: 4s\ncbcs_senc: false\n")
+        keys.write_text(keys.read_text() + "drm: { systems: [widevine] }\n")
+        told = hup(r"warn reload: changed: segment_target, cbcs_senc, of the keys file: drm: .*rotate.*purge")
+        tap.ok(told is not None, "reload: so are options that change segments and playlists, by name", "\n".join(server.log()[n:]))
+        n = len(server.log())
+        good_yaml.write_text(good_yaml.read_text() + "manifest_max_age: 7s\n")
+        hup(r"info reloaded")
+        tap.ok(not any("changed" in l for l in server.log()[n:]), "reload: others are not", "\n".join(server.log()[n:]))
         clear_file = (media / ASSET / "a.mp4").read_bytes()
         got = boxes.audio(server.get(clear).body)
         tap.ok([s.data for s in got.samples] == [s.data for s in boxes.audio(clear_file).samples] and got.scheme is None,
                "scheme clear: the samples as they are")
         keep.close()
+
+
+def capabilities(process):
+    """{thread: (permitted, effective, inheritable, ambient)} of a running process."""
+    out = {}
+    for status in pathlib.Path(f"/proc/{process.pid}/task").glob("*/status"):
+        sets = dict(re.findall(r"(Cap\w+):\t(\w+)", status.read_text()))
+        out[int(status.parent.name)] = tuple(int(sets[k], 16) for k in ("CapPrm", "CapEff", "CapInh", "CapAmb"))
+    return out
+
+
+def low_port():
+    for port in range(1023, 600, -1):
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    return None
+
+
+def privileges(tap, sluice, work):
+    """As root: what was needed to start is given up by every thread; a reload and a rotation still have what they need."""
+    ours = [s for s in capabilities(subprocess.Popen(["sleep", "1"])).values()]
+    need = 1 << 1 | 1 << 2 | 1 << 14  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_IPC_LOCK
+    port = low_port()
+    if os.getuid() or not all(s[1] & (need | 1 << 10) == need | 1 << 10 for s in ours) or port is None:
+        tap.skip("capabilities are given up", "not root, or root without them")
+        return
+    media = media_with(work)
+    for other in (False, True):  # another user's files, which root may open by a capability alone
+        state = work / f"state{other}"
+        state.mkdir(mode=0o700)
+        with Server(sluice.path, media, "--listen", f"127.0.0.1:{port}", "--workers", "2", keys=keys_file([ASSET], epochs=(1, 2)), state=state) as server:
+            if not server.wait_log("files and system calls are confined", 1):
+                tap.skip("capabilities are given up", "no sandbox here")
+                return
+            server.port = port
+            sets = capabilities(server.process)
+            left = need & ours[0][0]
+            tap.ok(len(sets) >= 7 and all(s == (left, left, 0, 0) for s in sets.values()), f"port {port}, and {len(sets)} threads have what files and locked memory need", sets)
+            whole = url(ASSET, "cbcs", 2, "a.mp4")
+            tap.equal(server.get(whole).status, 404, "a port below 1024 answers")
+            for path in (state, server.folder / "keys.yaml", *state.iterdir()) if other else ():
+                os.chown(path, 12345, 12345)
+                os.chmod(path, 0o700 if path.is_dir() else 0o600)
+            server.signal(signal.SIGHUP)
+            tap.ok(server.wait_log(r"info reloaded|reload refused", 5).endswith("reloaded keys"), "a reload reads the keys", "\n".join(server.log()[-4:]))
+            r = sluice("rotate", ASSET, "--admin", f"127.0.0.1:{server.admin_port}")
+            tap.ok(r.code == 0 and server.get(whole).status == 200, "a rotation writes the journal", r)
 
 
 def drain(tap, sluice, work):
@@ -445,11 +545,37 @@ def derived(tap, sluice, work):
         tap.ok(r.status in (403, 404), "derived: keys are not handed out", r)
 
 
+def open_secrets(tap, sluice, work):
+    """Secrets that everybody may read are a warning, from --check, at start and on SIGHUP."""
+    media = media_with(work)
+    names = {"master.key": bytes(range(32)), "kek": b"k" * 32, "token": b"correct-horse-battery\n", "keys.yaml": keys_file([ASSET]).encode(),
+             "derive.yaml": b"derive: { secret_file: master.key }\n", "wrapped.yaml": b"derive: { secret_file: wrapped.key, kek_file: kek }\n"}
+    for name, data in names.items():
+        (work / name).write_bytes(data)
+        (work / name).chmod(0o644)
+    sluice("keys", "rewrap", work / "master.key", "--new-kek", work / "kek")
+    (work / "wrapped.key").write_bytes((work / "master.key").read_bytes())
+    (work / "master.key").write_bytes(names["master.key"])
+    for flags, secrets in ((["--keys", work / "keys.yaml"], ["keys.yaml"]), (["--keys", work / "derive.yaml"], ["master.key"]),
+                           (["--keys", work / "wrapped.yaml"], ["kek"]), (["--admin-token-file", work / "token"], ["token"])):
+        for mode in (0o644, 0o640, 0o600):
+            for name in secrets:
+                (work / name).chmod(mode)
+            r = sluice("serve", "--check", "--media", media, "--state-dir", work / "state", *flags)
+            told = re.findall(r"warn \S*/(\S+): everybody on this machine can read it \(mode 0644\): chmod 600", r.err)
+            tap.ok(r.code == 0 and told == (secrets if mode == 0o644 else []), f"--check: {secrets[0]} of mode {mode:o}: {'a' if mode == 0o644 else 'no'} warning", r)
+    with Server(sluice.path, media, "--keys", str(work / "derive.yaml")) as server:
+        tap.ok(not any("everybody" in l for l in server.log()), "a start with a secret of mode 600: no warning", server.log())
+        (work / "master.key").chmod(0o604)
+        server.signal(signal.SIGHUP)
+        tap.ok(server.wait_log("master.key: everybody on this machine can read it .mode 0604.", 5), "SIGHUP when it has become open: a warning", server.log())
+
+
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, rotation, replaced, reload, drain, derived):
+    for part in (bad_starts, observability, reasons, rotation, replaced, reload, privileges, drain, derived, open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-life-") as work:

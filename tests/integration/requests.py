@@ -82,13 +82,20 @@ def conditional(tap, server):
         tap.ok(r.status == 200 and r.body == full.body, f"If-Range with {text} gives the whole", r)
     for text in (f"bytes={n}-", f"bytes={n}-{n + 5}", f"bytes={10 ** 18}-", "bytes=-0"):
         r = c.get(WHOLE, headers={"Range": text})
-        tap.ok(r.status == 416 and r["content-range"] == f"bytes */{n}", f"{text.replace(str(n), 'N')} gives 416", r)
+        tap.ok(r.status == 416 and r["content-range"] == f"bytes */{n}" and r["cache-control"] == "no-store",
+               f"{text.replace(str(n), 'N')} gives 416", r)
     for text in ("bytes=5-4", "bytes=abc", "items=0-1", "bytes", "bytes=", "bytes=1", "bytes=--1", "bytes=1-2-3", "bytes=0x1-2",
                  "bytes=99999999999999999999999-", "bytes=0-99999999999999999999999"):
         r = c.get(WHOLE, headers={"Range": text})
         good = (r.status == 200 and r.body == full.body) or (r.status == 416 and r["content-range"] == f"bytes */{n}") or \
                (r.status == 206 and text.startswith("bytes=0-9") and r.body == full.body)
         tap.ok(good, f"odd range {text} gives the whole or 416", r)
+    c.socket.sendall(f"GET {WHOLE} HTTP/1.1\r\nHost: h\r\nRange: bytes=10-19\r\nIf-Range:\r\n\r\n".encode())
+    r = c.read()
+    tap.ok(r.status == 200 and r.body == full.body, "an empty If-Range matches nothing and gives the whole", r)
+    for name, good in (("If-None-Match", 304), ("If-Match", 200)):
+        c.socket.sendall(f'GET {WHOLE} HTTP/1.1\r\nHost: h\r\n{name}: "other"\r\nX: y\r\n{name}: {tag}\r\n\r\n'.encode())
+        tap.equal(c.read().status, good, f"two lines of {name} are one list")
     r = c.get(WHOLE, "HEAD", {"Range": "bytes=0-9"})
     tap.ok((r.status, r["content-length"]) in ((200, str(n)), (206, "10")), "HEAD with Range", r)
     for text, slices in (("bytes=0-9,20-29", [(0, 9), (20, 29)]), ("bytes=-5,0-0, 7-8", [(n - 5, n - 1), (0, 0), (7, 8)]),
@@ -123,9 +130,11 @@ def status_codes(tap, server):
                "/" + "x" * 900 + "/cbcs/1/a.mp4"]
     for path in want404:
         r = c.get(path)
-        tap.ok(r.status == 404 and "immutable" not in r["cache-control"] and r["etag"] == "", f"404: {path[:70]}", r)
+        tap.ok(r.status == 404 and r["cache-control"] == "public, max-age=1" and r["etag"] == "", f"404, for a second: {path[:70]}", r)
     r = c.get(url(a, "clear", 1, "a.mp4"))
-    tap.equal(r.status, 403, "403: a scheme that is not allowed")
+    tap.equal((r.status, r["cache-control"]), (403, "public, max-age=1"), "403: a scheme that is not allowed")
+    r = c.get(WHOLE, headers={"If-Match": '"other"'})
+    tap.equal((r.status, r["cache-control"]), (412, "no-store"), "412 is not kept by caches")
     r = c.get(url("keyless", "cbcs", 1, "a.mp4"))
     tap.ok(r.status in (403, 404) or r.status == 503 and r["retry-after"].isdigit(), "an asset without a key is not served", r)
     r = c.get(url(OTHER, "cbcs", 1, "broken.mp4"))
@@ -143,7 +152,7 @@ def status_codes(tap, server):
     tap.ok(r.status == 200 and "immutable" in r["cache-control"], "a media playlist is immutable", r)
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         r = server.get(WHOLE, method, body=b"x=1")
-        tap.ok(r.status == 405 and "GET" in r["allow"] and "HEAD" in r["allow"], f"405: {method}", r)
+        tap.ok(r.status == 405 and "GET" in r["allow"] and "HEAD" in r["allow"] and r["cache-control"] == "no-store", f"405: {method}", r)
     for path in (url(a, "cbcs", 1, "a", "key"), url(a, "cbcs", 1, "license")):
         method = "POST" if path.endswith("license") else "GET"
         r = server.get(path, method, body=b'{"kids":[]}' if method == "POST" else b"")
@@ -163,6 +172,12 @@ def cors(tap, server):
     tap.ok(r.status in (200, 204) and r["access-control-allow-origin"] == "*" and "GET" in r["access-control-allow-methods"]
            and ("range" in r["access-control-allow-headers"].lower() or r["access-control-allow-headers"] == "*"),
            "CORS: preflight allows Range", r)
+    allowed = {h.strip().lower() for h in r["access-control-allow-headers"].split(",")}
+    tap.ok({"cmcd-request", "cmcd-object", "cmcd-status", "cmcd-session"} <= allowed, "CORS: and what players report by headers", r)
+    for path, allow in ((WHOLE, "GET, HEAD, OPTIONS"), ("/nothing", "GET, HEAD, OPTIONS"), ("*", "GET, HEAD, OPTIONS"),
+                        (url(ASSET, "cbcs", 1, "license"), "POST, OPTIONS")):
+        r = server.get(path, "OPTIONS")
+        tap.equal((r.status, r["allow"]), (204, allow), f"OPTIONS of {path.rsplit('/', 1)[-1]} allows what its path takes")
 
 
 def traversal(tap, server, work):
@@ -232,6 +247,11 @@ def malformed(tap, server):
         "a header of 1 MB": b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"y" * 1000000 + b"\r\n\r\n",
         "ten thousand headers": b"GET / HTTP/1.1\r\nHost: h\r\n" + b"".join(b"X%d: y\r\n" % i for i in range(10000)) + b"\r\n",
         "a space in the target": b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n",
+        "a host with a space": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: a b\r\n\r\n",
+        "a host with a user": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: u@h\r\n\r\n",
+        "a host with a path": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        "a header without a name": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: h\r\n: v\r\n\r\n",
+        "a line feed alone at the end of a head": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: h\r\n\n",
         "no slash": b"GET plain/cbcs/1/a.mp4 HTTP/1.1\r\nHost: h\r\n\r\n",
     }
     for name, data in cases.items():

@@ -306,6 +306,39 @@ Test(keysfile, cpix_documents_join_the_records) {
   cr_assert_eq(keys_add_cpix(ks, &heap.base, bytes_str(text), 5, SCHEME_CLEAR, &diag), ERR_KEY_REUSE);
 }
 
+static void changed(const char *was, const char *now, const char *want) {
+  struct keyset *a, *b;
+  struct keys_info info;
+  char out[KEYS_CHANGED_MAX];
+  cr_assert_eq(load(&a, &info, was), ERR_OK, "%s", shown);
+  cr_assert_eq(load(&b, &info, now), ERR_OK, "%s", shown);
+  cr_assert_str_eq(keys_changed(out, a, b), want, "%s -> %s: %s", was, now, out);
+}
+
+Test(keysfile, what_changes_old_urls_is_named) {
+#define RECORD(asset, epoch, kid, key) "  - { asset: " asset ", epoch: " epoch ", scheme: cbcs, " kid ", " key " }\n"
+  static const char one[] = "keys:\n" RECORD("b", "1", KID1, KEY1);
+  changed(two, two, "");
+  changed("", "epochs: { every: 1h }\n", "");
+  changed(one, "keys:\n" RECORD("a", "1", KID2, KEY2) RECORD("b", "1", KID1, KEY1), "");
+  changed(one, "keys:\n" RECORD("b", "2", KID2, KEY2), "");
+  changed(one, "keys:\n" RECORD("b", "1", KID2, KEY1), "keys");
+  changed(one, "keys:\n" RECORD("b", "1", KID1, KEY2), "keys");
+  changed("", "drm: { systems: [widevine] }\n", "drm");
+  changed("drm: { playready: { la_url: x } }\n", "drm: { playready: { la_url: y } }\n", "drm");
+  changed("", "drm:\n  rules:\n    - { match: a/, in_band: all }\n", "drm");
+  changed(one, "drm: { fairplay: { skd: x } }\nkeys:\n" RECORD("b", "1", KID1, KEY2), "drm, keys");
+  struct keyset *a, *b;
+  struct keys_info info;
+  char out[KEYS_CHANGED_MAX];
+  cr_assert_eq(load(&a, &info, ""), ERR_OK);
+  cr_assert_eq(load(&b, &info, ""), ERR_OK);
+  cr_assert_eq(keys_set_secret(a, BYTES_LIT("0123456789abcdef"), &diag), ERR_OK);
+  cr_assert_eq(keys_set_secret(b, BYTES_LIT("0123456789abcdeg"), &diag), ERR_OK);
+  cr_assert_str_eq(keys_changed(out, a, a), "");
+  cr_assert_str_eq(keys_changed(out, a, b), "derive");
+}
+
 Test(derive, vectors) {
   static const struct {
     const char *asset, *label, *kid, *key, *iv;

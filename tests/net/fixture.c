@@ -275,7 +275,7 @@ int main(int argc, char **argv) {
   memset((void *)s.metrics, 0, (s.num_workers + 1) * sizeof *s.metrics);
   quiet_init(&s.quiet, s.num_workers);
   atomic_store(&s.config, c);
-  if (!c || !workers_start(&s, &e)) {
+  if (!c || !workers_listen(&s, &e) || !workers_start(&s, &e)) {
     fprintf(stderr, "fixture: %s\n", e.text);
     return 1;
   }

@@ -165,6 +165,12 @@ Test(options, what_needs_a_restart_is_named) {
   cr_assert_null(config_restart_needed(a, b));
   cr_assert_str_eq(config_restart_needed(a, c), "workers");
   cr_assert_str_eq(config_restart_needed(a, d), "listen");
+  struct config *e = load("media: /m\ncbcs_senc: false\ninband_pssh: true\ninsecure_clearkey: true\nsegment_target: 0\n", NULL);
+  char names[CONFIG_OLD_URLS_MAX];
+  cr_assert_str_eq(config_old_urls(names, a, b), "segment_target");
+  cr_assert_str_eq(config_old_urls(names, a, c), "");
+  cr_assert_str_eq(config_old_urls(names, a, e), "segment_target, inband_pssh, cbcs_senc, insecure_clearkey");
+  config_free(e);
   config_free(a);
   config_free(b);
   config_free(c);
