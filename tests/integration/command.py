@@ -144,6 +144,56 @@ def streams(tap, sluice, work):
     tap.ok(r.code == 2 and "nonsense" in r.err, "--drm with an unknown system: status 2", r)
 
 
+def outputs(tap, sluice, work):
+    """OUT that is there already: links stay, modes stay, what the shell opened is written to."""
+    clear, want, real = work / "clear.mp4", work / "want.mp4", work / "real" / "o.mp4"
+    clear.write_bytes(synth.plain()[0])
+    real.parent.mkdir()
+    sluice("encrypt", clear, want, *ENCRYPT)
+    link, chain = work / "link.mp4", work / "chain.mp4"
+    link.symlink_to("real/o.mp4")
+    chain.symlink_to(link)
+    real.write_bytes(b"old")
+    real.chmod(0o640)
+    r = sluice("encrypt", clear, chain, *ENCRYPT)
+    tap.ok(r.code == 0 and chain.is_symlink() and link.is_symlink() and real.read_bytes() == want.read_bytes(),
+           "an output that is a link to a link: the links stay, the file is replaced", r)
+    tap.equal(stat.S_IMODE(real.stat().st_mode), 0o640, "and its mode stays")
+    (work / "cut.mp4").write_bytes(synth.plain()[0][:-10])
+    before = files(work)
+    r = sluice("encrypt", work / "cut.mp4", chain, *ENCRYPT)
+    tap.ok(r.code == 1 and files(work) == before and chain.is_symlink(), "a failure behind a link changes nothing", r)
+    private = work / "private.mp4"
+    private.write_bytes(b"")
+    private.chmod(0o600)
+    r = sluice("decrypt", want, private, "--key", f"{KID}:{KEY}")
+    tap.ok(r.code == 0 and stat.S_IMODE(private.stat().st_mode) == 0o600, "decrypt over a private file: it stays private",
+           f"{r} {private.stat().st_mode:o}")
+    dangling = work / "dangling.mp4"
+    dangling.symlink_to("none/o.mp4")
+    r = sluice("encrypt", clear, dangling, *ENCRYPT)
+    tap.ok(r.code == 1 and one_line(r) and "dangling.mp4" in r.err and dangling.is_symlink(), "a link that leads nowhere is refused", r)
+    loop = work / "loop.mp4"
+    loop.symlink_to("loop.mp4")
+    r = sluice("encrypt", clear, loop, *ENCRYPT)
+    tap.ok(r.code == 1 and one_line(r) and loop.is_symlink(), "a link to itself is refused", r)
+    same = work / "same.mp4"
+    same.symlink_to(clear)
+    r = sluice("encrypt", clear, same, *ENCRYPT)
+    tap.ok(r.code == 1 and same.is_symlink() and clear.read_bytes() == synth.plain()[0], "a link to the input is refused", r)
+    # What /dev/stdout and /dev/fd/3 are, as links of our own.
+    for number, name in ((1, "mystdout"), (3, "mythree")):
+        out, captured = work / name, work / f"captured{number}"
+        out.symlink_to(f"/proc/self/fd/{number}")
+        script = f'exec {number}>"$1"; shift; printf before >&{number}; "$@"; s=$?; printf after >&{number}; exit $s'
+        r = run("bash", "-c", script, "bash", captured, sluice.path, "encrypt", clear, out, *ENCRYPT)
+        tap.ok(r.code == 0 and out.is_symlink() and captured.read_bytes() == b"before" + want.read_bytes() + b"after",
+               f"an output that leads to descriptor {number}, a file: written where the shell is", f"{r} {captured.stat().st_size}")
+    r = sluice("encrypt", clear, work / "mystdout", *ENCRYPT)
+    tap.ok(r.code == 0 and (work / "mystdout").is_symlink() and r.out == want.read_bytes(), "an output that leads to descriptor 1, a pipe", r)
+    tap.ok(not [p for p in files(work) if ".sluice-" in p], "no temporary file is left")
+
+
 def sidecars(tap, sluice, work):
     track = work / "a" / "t.mp4"
     track.parent.mkdir()
@@ -255,7 +305,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, sidecars, inspect, bad_files, modes):
+    for part in (usage, failures, streams, outputs, sidecars, inspect, bad_files, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:
