@@ -11,10 +11,10 @@
 // a file that this process was started with (/dev/stdout, /dev/fd/3).
 struct output {
   int fd;
-  bool direct;          // written as it is: nothing to name, nothing to take back
+  bool direct;           // written as it is: nothing to name, nothing to take back
   char path[PATH_MAX];   // as the user gave it, for messages
   char target[PATH_MAX]; // what takes the name: `path`, or the file that a link leads to
-  char temp[PATH_MAX];  // a name to remove on failure, "" when it has none
+  char temp[PATH_MAX];   // a name to remove on failure, "" when it has none
   uint64_t written;
 };
 
