@@ -51,6 +51,7 @@ def usage(tap, sluice, work):
         "an 8-byte IV for cbcs": ["encrypt", clear, out, "--scheme", "cbcs", "--kid", KID, "--key", KEY, "--iv", IV],
         "an option without its value": ["encrypt", clear, out, "--scheme"],
         "a decrypt key without colon": ["decrypt", clear, out, "--key", KEY], "decrypt without a key": ["decrypt", clear, out],
+        "two decrypt keys for one KID": ["decrypt", clear, out, "--key", f"{KID}:{KEY}", "--key", f"{KID.upper()}:{KID}"],
         "a decrypt key of wrong length": ["decrypt", clear, out, "--key", f"{KID}:{KEY}00"],
         "inspect without a file": ["inspect"], "index without a path": ["index"],
     }
@@ -120,6 +121,8 @@ def streams(tap, sluice, work):
     tap.ok(good or r.code in (1, 2) and one_line(r) and not (work / "o.mp4").exists(), "encrypt from standard input: right, or refused", r)
     r = sluice("decrypt", want, "-", "--key", f"{KID}:{KEY}")
     tap.ok(r.code == 0 and [s.data for s in boxes.audio(r.out).samples] == synth.around_moof()[1], "decrypt to standard output", r)
+    r = sluice("decrypt", want, "-", "--key", f"{KID}:{KEY}", "--key", f"{KEY}:{KID}", "--key", f"{KID}:{KEY}")
+    tap.ok(r.code == 0 and [s.data for s in boxes.audio(r.out).samples] == synth.around_moof()[1], "a key given twice is one key", r)
     for _ in range(2):
         again = work / "again.mp4"
         sluice.encrypt(clear, again, "cenc", KID, KEY)
