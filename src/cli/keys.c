@@ -186,7 +186,10 @@ static int import_keys(struct wish *w) {
   } else if (cpix_import(&mem.base, records, &num, doc, w->epoch, w->has_scheme ? w->scheme : SCHEME_CLEAR, &diag)) {
     char why[WHY];
     diag_format(&diag, why, sizeof why);
-    fprintf(stderr, "sluice: %s:%u: %s\n", w->file, line_of(doc, diag.at), why);
+    if (diag.nowhere)
+      cli_error(w->file, "%s", why);
+    else
+      fprintf(stderr, "sluice: %s:%u: %s\n", w->file, line_of(doc, diag.at), why);
   } else {
     for (uint32_t i = 0; i < num && w->asset; i++)
       records[i].asset = bytes_str(w->asset);
@@ -251,7 +254,7 @@ static int rewrap(struct wish *w) {
   if (ok && !w->plain) {
     // Before anything is replaced, what is to be written is read back.
     again = mem.base.get(&mem.base, KEYS_MAX_SECRET);
-    enum err e = again ? secret_wrap(&out, secret, kek, &diag) : diag_set(&diag, ERR_NO_MEMORY, 0, "out of memory");
+    enum err e = again ? secret_wrap(&out, secret, kek, &diag) : diag_say(&diag, ERR_NO_MEMORY, "out of memory");
     if (!e)
       e = secret_unwrap(again, &n, bytes_of(line, out.n), kek, &diag);
     ok = !e && n == secret.n && keys_equal(again, secret.p, n);

@@ -12,7 +12,7 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import boxes, synth  # noqa: E402
 from judge.programs import VECTORS, Sluice, run  # noqa: E402
-from judge.server import environment  # noqa: E402
+from judge.server import Server, environment  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
 KID, KEY, IV = "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100", "0102030405060708"
@@ -235,6 +235,86 @@ def sidecars(tap, sluice, work):
     tap.equal(encrypt(), (work / "p.mp4").read_bytes(), "another mtime makes it stale too")
 
 
+def messages(tap, sluice, work):
+    """`sluice: FILE: what is wrong (at byte N, box moof/traf/trun)`, and no position where there is none."""
+    key = ["--key", f"{KID}:{KEY}"]
+    (work / "t.mp4").write_bytes(synth.plain()[0])
+    sluice("encrypt", work / "t.mp4", work / "e.mp4", "--scheme", "cbcs", "--kid", KID, "--key", KEY)
+    good = (work / "e.mp4").read_bytes()
+    for name, argv in {"encrypt": [work / "none", work / "o", *ENCRYPT], "decrypt": [work / "none", work / "o", *key], "inspect": [work / "none"],
+                       "index": [work / "none"]}.items():
+        r = sluice(name, *argv)
+        tap.equal((r.code, r.err), (1, f"sluice: {work}/none: No such file or directory\n"), f"{name} of what is not there: no position")
+    r = sluice("index", "/dev/null")
+    tap.equal(r.err, "sluice: /dev/null: neither a regular file nor a folder\n", "index of a device: no position")
+    r = sluice("decrypt", work / "t.mp4", work / "o", *key)
+    tap.equal(r.err, f"sluice: {work}/t.mp4: the input is not encrypted\n", "decrypt of a clear file: no position")
+    (work / "media").mkdir()
+    (work / "keys.yaml").write_text("keys:\n" + "".join(f"  - {{ asset: a, scheme: {s}, kid: {k}, key: {KEY} }}\n" for s, k in (("cenc", KID), ("cbcs", KEY))))
+    r = sluice("serve", "--check", "--media", work / "media", "--keys", work / "keys.yaml")
+    tap.ok(r.code == 1 and "share one key" in r.err and "at byte" not in r.err, "a keys file with one key twice: no position", r)
+
+    def body(path):
+        return next(b for b in boxes.find(good, path)).body
+    stsd = boxes.one(good, b"moov/trak/mdia/minf/stbl/stsd")
+    enca = boxes.one(good, b"enca", stsd.body + 8, stsd.end)
+    sinf = boxes.one(good, b"sinf", enca.body + boxes.AUDIO_ENTRY_BYTES, enca.end).body
+    trun, traf = body(b"moof/traf/trun"), body(b"moof/traf")
+    last = [b for b in boxes.walk(good)][-1]
+    damage = {
+        "a file cut in mdat": (good[:-10], last.start, "mdat"), "a file cut in its first head": (good[:12], 0, "ftyp"),
+        "a trun with too many samples": (good[:trun + 4] + b"\0\0\xff\xff" + good[trun + 8:], trun, "moof/traf/trun"),
+        "a child longer than traf": (good[:traf] + b"\0\0\x0f\xff" + good[traf + 4:], traf, "moof/traf"),
+        "an unknown scheme": (good.replace(b"schm\0\0\0\0cbcs", b"schm\0\0\0\0zzzz"), sinf, "moov/trak/mdia/minf/stbl/stsd/enca/sinf"),
+    }
+    for name, (data, at, path) in damage.items():
+        (work / "bad.mp4").write_bytes(data)
+        r = sluice("decrypt", work / "bad.mp4", work / "o", *key)
+        tap.ok(r.code == 1 and one_line(r) and r.err.endswith(f" (at byte {at}, box {path})\n"), f"decrypt of {name}: byte {at}, box {path}", r)
+    r = sluice("decrypt", work / "e.mp4", work / "o", "--key", f"{KEY}:{KEY}")
+    tap.ok(r.code == 1 and KID in r.err and r.err.endswith(f" (at byte {traf}, box moof/traf)\n"), "decrypt without the key: where it is needed", r)
+    with Server(sluice.path, work / "media") as server:
+        r = sluice("rotate", "a//b", "--admin", f"127.0.0.1:{server.admin_port}")
+    tap.ok(r.code == 1 and one_line(r) and 'no empty, "." or ".." segment' in r.err and "{" not in r.err, "rotate: the server's sentence, not its JSON", r)
+
+
+def cached(tap, sluice, work):
+    """Sidecars of media whose folder takes none: a name that has no room for .slx behaves so for root as well."""
+    asset, cache = work / "media" / "a", work / "cache"
+    asset.mkdir(parents=True)
+    cache.mkdir()
+    track = asset / ("x" * 249 + ".mp4")
+    track.write_bytes(synth.indexed()[0])
+    r = sluice("index", work / "media")
+    tap.ok(r.code == 1 and one_line(r) and "cannot be written: File name too long" in r.err and "--cache-dir" in r.err,
+           "a sidecar that cannot be written: why, and what helps", r)
+    if os.getuid():
+        (asset / "y.mp4").write_bytes(synth.indexed()[0])
+        asset.chmod(0o555)
+        r = sluice("index", asset / "y.mp4")
+        tap.ok(r.code == 1 and "cannot be written: Permission denied" in r.err, "a folder without write permission: why", r)
+        asset.chmod(0o755)
+        (asset / "y.mp4").unlink()
+    else:
+        tap.skip("a folder without write permission: why", "root writes everywhere")
+    r = sluice("index", track, "--cache-dir", cache)
+    tap.ok(r.code == 2 and "--media" in r.err, "--cache-dir without --media: status 2", r)
+    r = sluice("index", "media/a", "--media", work / "media", "--cache-dir", "cache", cwd=work)
+    made = {p.name: p.stat().st_ino for p in cache.iterdir()}
+    tap.ok(r.code == 0 and r.out.startswith(b"1 indexed") and len(made) == 1, "--cache-dir takes the sidecar", f"{r} {made}")
+    (work / "sluice.yaml").write_text(f"media: {work / 'media'}\ncache_dir: {cache}\n")
+    r = sluice("index", "-c", work / "sluice.yaml")
+    tap.ok(r.code == 0 and b"1 up to date" in r.out, "-c names both folders, and all of the media is looked at", r)
+    with Server(sluice.path, work / "media", "--cache-dir", str(cache)) as server:
+        status = server.get("/a/cbcs/master.m3u8").status
+    tap.equal((status, {p.name: p.stat().st_ino for p in cache.iterdir()}), (200, made), "the server uses that sidecar: it writes none of its own")
+    (work / "outside.mp4").write_bytes(synth.indexed()[0])
+    r = sluice("index", work / "outside.mp4", "-c", work / "sluice.yaml")
+    tap.ok(r.code == 1 and one_line(r) and "outside" in r.err and len(list(cache.iterdir())) == 1, "a track outside of the media folder is refused", r)
+    r = sluice("index", "--media", work / "media", "--cache-dir", work / "none")
+    tap.ok(r.code == 1 and one_line(r) and "No such file" in r.err, "a cache folder that is not there", r)
+
+
 def inspect(tap, sluice, work):
     track = work / "t.mp4"
     for build in (synth.indexed, synth.negative_offsets, synth.large_sizes, synth.around_moof):
@@ -308,7 +388,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, outputs, sidecars, inspect, bad_files, modes):
+    for part in (usage, failures, streams, outputs, sidecars, cached, messages, inspect, bad_files, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:
