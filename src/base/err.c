@@ -17,22 +17,41 @@ const char *err_name(enum err e) { return (unsigned)e < ERR_COUNT ? errors[e].na
 
 const char *err_text(enum err e) { return (unsigned)e < ERR_COUNT ? errors[e].text : "unknown error"; }
 
+__attribute__((format(printf, 3, 0))) static void record(struct diag *d, enum err e, const char *fmt, va_list ap) {
+  d->err = e;
+  if (fmt)
+    vsnprintf(d->what, sizeof d->what, fmt, ap);
+}
+
 enum err diag_set(struct diag *d, enum err e, uint64_t at, const char *fmt, ...) {
   if (!d || d->err)
     return e;
-  d->err = e;
+  va_list ap;
+  va_start(ap, fmt);
+  record(d, e, fmt, ap);
+  va_end(ap);
   d->at = at;
-  if (fmt) {
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(d->what, sizeof d->what, fmt, ap);
-    va_end(ap);
-  }
+  return e;
+}
+
+enum err diag_say(struct diag *d, enum err e, const char *fmt, ...) {
+  if (!d || d->err)
+    return e;
+  va_list ap;
+  va_start(ap, fmt);
+  record(d, e, fmt, ap);
+  va_end(ap);
+  d->nowhere = true;
   return e;
 }
 
 void diag_format(const struct diag *d, char *out, size_t cap) {
-  int n = snprintf(out, cap, "%s (at byte %" PRIu64, d->what[0] ? d->what : err_text(d->err), d->at);
+  const char *what = d->what[0] ? d->what : err_text(d->err);
+  if (d->nowhere || d->err == ERR_NO_MEMORY) {
+    snprintf(out, cap, "%s", what);
+    return;
+  }
+  int n = snprintf(out, cap, "%s (at byte %" PRIu64, what, d->at);
   size_t len = n < 0 ? 0 : (size_t)n;
   uint32_t num = d->num_path <= 12 ? d->num_path : 12;
   for (uint32_t i = 0; i < num && len < cap; i++) {

@@ -39,12 +39,14 @@ const char *err_text(enum err e);
 #define MUST_USE __attribute__((warn_unused_result))
 
 // Where and what: filled by whoever finds the fault, shown by whoever owns the terminal or log.
-// `path` lists box types from the outermost, `num_path` of them; `at` is a byte offset in the source.
+// `path` lists box types from the outermost, `num_path` of them; `at` is a byte offset in the source. `nowhere`: the fault
+// has no position (a file that cannot be opened, a name that is wrong), and `at` is 0.
 struct diag {
   enum err err;
   uint32_t num_path;
   uint32_t path[12];
   uint64_t at;
+  bool nowhere;
   char what[160]; // one sentence without a full stop, may be empty: then err_text(err)
 };
 
@@ -52,5 +54,9 @@ struct diag {
 enum err diag_set(struct diag *d, enum err e, uint64_t at, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-// diag_format writes "what is wrong (at byte N, box moof/traf/trun)" NUL-terminated into `out`.
+// diag_say records a fault that has no position, otherwise as diag_set.
+enum err diag_say(struct diag *d, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+// diag_format writes "what is wrong (at byte N, box moof/traf/trun)" NUL-terminated into `out`, without the brackets where
+// there is no position.
 void diag_format(const struct diag *d, char *out, size_t cap);

@@ -54,7 +54,7 @@ static enum err init_len_of(uint32_t *out, const struct plan *p, struct diag *di
     }
   }
   if (len > INT32_MAX)
-    return diag_set(diag, ERR_OVERFLOW, 0, "the init segment would pass 2 GiB");
+    return diag_say(diag, ERR_OVERFLOW, "the init segment would pass 2 GiB");
   *out = (uint32_t)len;
   return ERR_OK;
 }
@@ -91,7 +91,7 @@ enum err plan_init(struct plan *out, const struct track_index *ix, const struct 
       __builtin_add_overflow(end->out_off, samples, &total) ||
       __builtin_add_overflow(total, (uint64_t)end->first_traf * p.traf_growth + p.init_len + p.sidx_len, &total) ||
       total > INT64_MAX)
-    return diag_set(diag, ERR_OVERFLOW, 0, "the output would pass 2^63 bytes");
+    return diag_say(diag, ERR_OVERFLOW, "the output would pass 2^63 bytes");
   p.total_len = total;
   if ((e = check_frags(&p, diag)) != ERR_OK || (e = sidx_check(&p, diag)) != ERR_OK)
     return e;

@@ -7,15 +7,53 @@
 
 #define CC(a, b, c, d) FOURCC(a, b, c, d)
 
-enum err unp_fail(const struct unp *u, enum err e, const uint8_t *at, uint32_t type, const char *what) {
-  if (u->diag && !u->diag->err) {
-    diag_set(u->diag, e, at ? (uint64_t)(at - u->in->file.p) : 0, what ? "%s" : NULL, what);
-    if (type) {
-      u->diag->path[0] = type;
-      u->diag->num_path = 1;
+// children_at says how many payload bytes stand before the children of a box; false when it has none that are known.
+static bool children_at(size_t *out, const struct box *b, unsigned stsd_version) {
+  const struct box_info *info = box_info_of(b->type);
+  if (info && info->kind == BOX_AUDIO)
+    return !box_entry_head(out, b->body, stsd_version);
+  *out = info ? info->skip : 0;
+  return info && info->kind == BOX_PARENT;
+}
+
+// Lists the boxes around input position `pos`, down to the one of `type` whose payload begins there (0: to the innermost
+// that can be read, and at the top level the one that cannot).
+static void path_to(struct diag *d, struct bytes file, uint64_t pos, uint32_t type) {
+  const uint32_t depth = sizeof d->path / sizeof d->path[0];
+  struct bytes in = file;
+  unsigned stsd_version = 0;
+  for (d->num_path = 0; d->num_path < depth && in.n >= 8;) {
+    struct box b = {.pos = (uint64_t)(in.p - file.p)};
+    bool top = d->num_path == 0;
+    if (box_head(&b, bytes_of(in.p, in.n < 16 ? in.n : 16), in.n, top)) {
+      if (top)
+        d->path[d->num_path++] = load_be32(in.p + 4);
+      return;
     }
+    if (pos - b.pos >= b.len) { // a sibling before it
+      in = bytes_of(in.p + b.len, in.n - (size_t)b.len);
+      continue;
+    }
+    b.body = bytes_of(in.p + b.head_len, (size_t)b.len - b.head_len);
+    d->path[d->num_path++] = b.type;
+    size_t skip;
+    bool here = b.type == type && pos == b.pos + b.head_len;
+    if (here || !children_at(&skip, &b, stsd_version) || skip > b.body.n || pos < b.pos + b.head_len + skip)
+      return;
+    stsd_version = b.type == CC('s', 't', 's', 'd') ? b.body.p[0] : 0;
+    in = bytes_of(b.body.p + skip, b.body.n - skip);
   }
-  return e;
+}
+
+enum err unp_fail(const struct unp *u, enum err e, const uint8_t *at, uint32_t type, const char *what) {
+  struct diag *d = u->diag;
+  if (!d || d->err)
+    return e;
+  if (!at)
+    return diag_say(d, e, what ? "%s" : NULL, what);
+  uint64_t pos = (uint64_t)(at - u->in->file.p);
+  path_to(d, u->in->file, pos, type);
+  return diag_set(d, e, pos, what ? "%s" : NULL, what);
 }
 
 bool unp_next(const struct unp *u, struct box *b, struct reader *r, enum err *e) {
@@ -171,7 +209,7 @@ static bool top_next(const struct unp *u, struct box *b, uint64_t *pos, enum err
   uint64_t left = file.n - *pos;
   *e = box_head(b, bytes_of(file.p + *pos, left < 16 ? (size_t)left : 16), left, true);
   if (*e) {
-    (void)unp_fail(u, *e, file.p + *pos, 0, NULL);
+    (void)unp_fail(u, *e, file.p + *pos, 0, *e == ERR_TRUNCATED ? "the file ends inside of a box" : NULL);
     return false;
   }
   b->pos = *pos;

@@ -49,7 +49,8 @@ struct unp {
   uint64_t samples, sample_bytes; // seen so far: bounded by the file's length
 };
 
-// unp_fail records a fault at an input position in a box of `type` (0: none).
+// unp_fail records a fault at an input position (NULL: it has none), with the boxes around it. `type`: of the box whose
+// payload begins there; 0 where a box would begin that cannot be read.
 enum err unp_fail(const struct unp *u, enum err e, const uint8_t *at, uint32_t type, const char *what);
 
 static inline struct reader unp_reader(const struct unp *u, struct bytes body) {

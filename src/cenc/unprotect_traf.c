@@ -38,8 +38,14 @@ struct traf_crypt {
   struct batch batch;
 };
 
+// The fault is told at the traf's first child of `type`, or at the traf when it has none (PIFF's senc is a uuid).
 static enum err fail(const struct traf_crypt *c, enum err e, uint32_t type, const char *what) {
-  return unp_fail(c->u, e, c->t.box.body.p, type, what);
+  struct reader r = unp_reader(c->u, c->t.box.body);
+  struct box b;
+  while (!box_next(&b, &r) && b.len)
+    if (b.type == type)
+      return unp_fail(c->u, e, b.body.p, type, what);
+  return unp_fail(c->u, e, c->t.box.body.p, c->t.box.type, what);
 }
 
 // Source: ISO/IEC 23001-7 §7.2; PIFF 1.1 §5.3.2 for the uuid form (flag 1: algorithm, IV size and KID stand first).
@@ -228,7 +234,7 @@ static enum err trun_decrypt(struct traf_crypt *c, const struct entry *entry, co
   u->sample_bytes += n.len;
   u->samples += n.num;
   if (u->sample_bytes > u->in->file.n || u->samples > u->in->file.n)
-    return fail(c, ERR_MALFORMED, b->type, "there are more samples than bytes");
+    return unp_fail(u, ERR_MALFORMED, b->body.p, b->type, "there are more samples than bytes");
   uint8_t *dst = u->out + unp_map(u, n.pos);
   const uint8_t *src = u->in->file.p + n.pos;
   for (uint32_t i = 0; i < n.num; i++) {

@@ -23,6 +23,7 @@ static const char help[] =
 
 struct keys {
   struct content_key key[MAX_KEYS];
+  uint8_t raw[MAX_KEYS][16]; // to tell a pair that is given again from a second key
   size_t num;
 };
 
@@ -35,9 +36,16 @@ static int parse_key(struct keys *keys, const char *text, const struct aes_ops *
   if (!colon || hex_read(k->kid, 16, bytes_of(text, (size_t)(colon - text))) != ERR_OK ||
       hex_read(key, 16, bytes_str(colon + 1)) != ERR_OK)
     return cli_usage("decrypt", "--key needs KID:KEY, 32 hex digits each");
+  // A KID has one key, as in keys files. The same pair again is harmless.
+  for (size_t i = 0; i < keys->num; i++)
+    if (memcmp(keys->key[i].kid, k->kid, 16) == 0) {
+      bool same = memcmp(keys->raw[i], key, 16) == 0;
+      explicit_bzero(key, sizeof key);
+      return same ? EXIT_DONE : cli_usage("decrypt", "KID %.32s has two keys", text);
+    }
   ops->key_init(&k->key, key);
+  memcpy(keys->raw[keys->num++], key, 16);
   explicit_bzero(key, sizeof key);
-  keys->num++;
   return EXIT_DONE;
 }
 
@@ -168,5 +176,6 @@ int cmd_decrypt(int argc, char **argv) {
   }
   for (size_t i = 0; i < keys.num; i++)
     aes_key_wipe(&keys.key[i].key);
+  explicit_bzero(keys.raw, sizeof keys.raw);
   return status;
 }

@@ -12,6 +12,7 @@
 
 #include "base/text.h"
 #include "cli/cli.h"
+#include "server/options.h"
 #include "storage/sidecar.h"
 
 enum { MAX_THREADS = 256, MAX_TREE_DEPTH = 64, POLL_NS = 50000000 };
@@ -22,13 +23,16 @@ struct item {
   char *path;
   enum outcome outcome;
   struct diag diag;
-  const char *unwritten; // why a sidecar could not be written, NULL otherwise
+  int unwritten; // errno of a sidecar that could not be written, else 0
 };
 
 struct job {
   struct item *items;
   size_t num, cap;
   bool rebuild;
+  // As the server has them, where they were named: sidecars in the cache folder go by a track's path below the media folder.
+  int media_fd, cache_fd;
+  char *media; // its real path
   _Atomic size_t next, finished;
   _Atomic uint64_t bytes; // read for digests
   uint64_t total;
@@ -101,21 +105,39 @@ static void on_step(void *ctx, uint64_t done, uint64_t total) {
   s->done = done;
 }
 
+// open_item opens a track, by its path below the media folder where that is known.
+static enum err open_item(const struct job *j, struct media_source *m, struct item *it) {
+  *m = (struct media_source){.dir_fd = -1, .fd = -1};
+  if (j->media_fd < 0)
+    return media_open(m, (struct media_path){AT_FDCWD, it->path}, &it->diag);
+  char *real = realpath(it->path, NULL);
+  size_t n = strlen(j->media);
+  enum err e;
+  if (!real)
+    e = diag_say(&it->diag, ERR_IO, "%s", strerror(errno));
+  else if (strncmp(real, j->media, n) != 0 || real[n] != '/')
+    e = diag_say(&it->diag, ERR_ARGUMENT, "lies outside of the media folder %s", j->media);
+  else
+    e = media_open(m, (struct media_path){j->media_fd, real + n + 1}, &it->diag);
+  free(real);
+  return e;
+}
+
 static void index_one(struct job *j, struct item *it) {
   struct media_source m;
   struct index_file f = {0};
   struct step step = {.job = j};
-  struct index_options o = {.cache_fd = -1, .write = true, .rebuild = j->rebuild, .progress = {on_step, &step}};
-  enum err e = media_open(&m, (struct media_path){AT_FDCWD, it->path}, &it->diag);
+  struct index_options o = {.cache_fd = j->cache_fd, .write = true, .rebuild = j->rebuild, .progress = {on_step, &step}};
+  enum err e = open_item(j, &m, it);
   if (!e)
     e = index_load(&f, &m, &o, &it->diag);
   if (e && !it->diag.err)
-    (void)diag_set(&it->diag, e, 0, NULL);
+    (void)diag_say(&it->diag, e, NULL);
   if (!e)
     it->outcome = f.origin == INDEX_SIDECAR ? OUT_FRESH : OUT_WRITTEN;
   if (!e && f.origin == INDEX_BUILT && !f.written) {
     it->outcome = OUT_FAILED;
-    it->unwritten = "the sidecar cannot be written";
+    it->unwritten = f.write_errno ? f.write_errno : EIO;
   }
   atomic_fetch_add(&j->bytes, m.id.size - step.done);
   index_free(&f);
@@ -167,7 +189,8 @@ static int report(const struct job *j) {
     const struct item *it = &j->items[i];
     count[it->outcome]++;
     if (it->unwritten)
-      cli_error(it->path, "%s", it->unwritten);
+      cli_error(it->path, "the sidecar cannot be written: %s%s", strerrordesc_np(it->unwritten),
+                j->cache_fd < 0 ? " (--media DIR --cache-dir DIR, or -c FILE, name another folder for it)" : "");
     else if (it->outcome == OUT_FAILED)
       cli_error_diag(it->path, &it->diag);
   }
@@ -178,43 +201,109 @@ static int report(const struct job *j) {
 static const char options[] =
     "PATH is a track file, a folder with init.mp4 and *.m4s, or a tree of them.\n"
     "A sidecar is <file>.slx, or <folder>.slx beside the folder. One that fits its source is left alone.\n\n"
-    "  --rebuild      make every sidecar again\n"
-    "  --threads N    at most N at a time (default: one per processor)\n";
+    "  --rebuild        make every sidecar again\n"
+    "  --threads N      at most N at a time (default: one per processor)\n"
+    "  --cache-dir DIR  for media that are read-only: where the server's cache_dir is; it needs --media as well\n"
+    "  --media DIR      the server's media folder; without PATH all of it is indexed\n"
+    "  -c FILE          take both from the server's configuration\n";
 
-int cmd_index(int argc, char **argv) {
-  struct job j = {0};
-  long threads = sysconf(_SC_NPROCESSORS_ONLN);
-  int status = EXIT_DONE;
-  bool any = false, only_paths = false;
-  for (int i = 1; i < argc && status != EXIT_USAGE; i++) {
+struct wish {
+  long threads;
+  bool help;
+  const char *config;
+  struct config_flags flags;
+  const char **paths;
+  size_t num_paths;
+};
+
+static int parse(struct wish *w, struct job *j, int argc, char **argv) {
+  struct config_error error;
+  bool only_paths = false;
+  for (int i = 1; i < argc;) {
+    const char *arg = argv[i];
     uint64_t n;
-    if (!only_paths && !strcmp(argv[i], "--help"))
-      return cli_help("index", options);
-    if (!only_paths && !strcmp(argv[i], "--")) {
-      only_paths = true;
-    } else if (!only_paths && !strcmp(argv[i], "--rebuild")) {
-      j.rebuild = true;
-    } else if (!only_paths && !strcmp(argv[i], "--threads")) {
-      if (i + 1 == argc || parse_u64(&n, bytes_str(argv[i + 1])) || !n || n > MAX_THREADS)
-        status = cli_usage("index", "--threads needs a number from 1 to %d", MAX_THREADS);
-      else
-        threads = (long)n;
+    if (only_paths || arg[0] != '-' || !arg[1]) {
+      w->paths[w->num_paths++] = arg;
       i++;
-    } else if (!only_paths && argv[i][0] == '-' && argv[i][1]) {
-      status = cli_usage("index", "unknown option '%s'", argv[i]);
+    } else if (!strcmp(arg, "--help")) {
+      w->help = true;
+      return EXIT_DONE;
+    } else if (!strcmp(arg, "--") || !strcmp(arg, "--rebuild")) {
+      only_paths |= !arg[2];
+      j->rebuild |= arg[2] != 0;
+      i++;
+    } else if (!strcmp(arg, "--threads")) {
+      if (i + 1 == argc || parse_u64(&n, bytes_str(argv[i + 1])) || !n || n > MAX_THREADS)
+        return cli_usage("index", "--threads needs a number from 1 to %d", MAX_THREADS);
+      w->threads = (long)n;
+      i += 2;
+    } else if (!strcmp(arg, "-c")) {
+      if (i + 1 == argc)
+        return cli_usage("index", "-c needs a file");
+      w->config = argv[i + 1];
+      i += 2;
+    } else if (!strncmp(arg, "--media", 7) || !strncmp(arg, "--cache-dir", 11)) {
+      if (config_flag(&w->flags, argc, argv, &i, &error) <= 0)
+        return cli_usage("index", "%s needs a folder", arg);
     } else {
-      any = true;
-      status |= add_argument(&j, argv[i]);
+      return cli_usage("index", "unknown option '%s'", arg);
     }
   }
-  if (status != EXIT_USAGE && !any)
-    status = cli_usage("index", "needs a path");
-  if (status != EXIT_USAGE && j.num)
-    run(&j, threads);
-  if (status != EXIT_USAGE && (j.num || status == EXIT_DONE))
-    status |= report(&j);
-  for (size_t i = 0; i < j.num; i++)
-    free(j.items[i].path);
-  free(j.items);
+  return EXIT_DONE;
+}
+
+// name_folders opens what the configuration, or the flags, call the media folder and the cache folder.
+static int name_folders(struct job *j, struct wish *w) {
+  struct config_error error;
+  if (!w->config && !w->flags.num)
+    return w->num_paths ? EXIT_DONE : cli_usage("index", "needs a path");
+  bool has_media = w->config != NULL;
+  for (unsigned i = 0; i < w->flags.num; i++)
+    has_media |= w->flags.a[i].option == OPTION_media;
+  if (!has_media)
+    return cli_usage("index", "--cache-dir needs --media: sidecars there go by a track's path below that folder");
+  struct config *c = config_load(w->config, &w->flags, &error);
+  if (!c)
+    return cli_error("index", "%s", error.text);
+  int status = EXIT_DONE;
+  j->media = realpath(c->media, NULL);
+  j->media_fd = j->media ? open(j->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+  if (j->media_fd < 0)
+    status = cli_error(c->media, "cannot open the media folder: %s", strerror(errno));
+  else if (*c->cache_dir && (j->cache_fd = open(c->cache_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+    status = cli_error(c->cache_dir, "cannot open the cache folder: %s", strerror(errno));
+  if (!w->num_paths)
+    w->paths[w->num_paths++] = j->media; // lives as long as the job
+  config_free(c);
+  return status;
+}
+
+static void job_free(struct job *j) {
+  for (size_t i = 0; i < j->num; i++)
+    free(j->items[i].path);
+  free(j->items);
+  free(j->media);
+  if (j->media_fd >= 0)
+    close(j->media_fd);
+  if (j->cache_fd >= 0)
+    close(j->cache_fd);
+}
+
+int cmd_index(int argc, char **argv) {
+  struct job j = {.media_fd = -1, .cache_fd = -1};
+  struct wish w = {.threads = sysconf(_SC_NPROCESSORS_ONLN), .paths = calloc((size_t)argc + 1, sizeof *w.paths)};
+  int status = w.paths ? parse(&w, &j, argc, argv) : no_memory();
+  if (w.help)
+    status = cli_help("index", options);
+  else if (status == EXIT_DONE && (status = name_folders(&j, &w)) == EXIT_DONE) {
+    for (size_t i = 0; i < w.num_paths; i++)
+      status |= add_argument(&j, w.paths[i]);
+    if (j.num)
+      run(&j, w.threads);
+    if (j.num || status == EXIT_DONE)
+      status |= report(&j);
+  }
+  job_free(&j);
+  free(w.paths);
   return status;
 }

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "keys/cpix.h"
+#include "keys/epochs.h"
 #include "keys/keysfile_add.h"
 #include "keys/wrap.h"
 #include "server/secret_file.h"
@@ -17,7 +18,7 @@ enum { MEMORY = 512 << 20, WHY = 300 };
 
 static const char options[] =
     "  export ASSET       write one asset's keys and DRM data as a CPIX document (keys in the clear, mode 0600)\n"
-    "    --out FILE         the document\n"
+    "    --out FILE         the document, or - for standard output (not a terminal)\n"
     "    --epoch N          of this epoch (1)\n"
     "    --scheme NAME      cenc or cbcs only (both)\n"
     "    --cpix VERSION     2.3 or 2.4 (2.3)\n"
@@ -69,7 +70,40 @@ static uint32_t collect(struct key_record *out, const struct keyring *k, const s
   return num;
 }
 
+// Names that no asset can have are refused, as rotate does: their keys would never be asked for.
+static int check_asset(const char *name) {
+  struct diag diag = {0};
+  size_t n = strlen(name);
+  if (!n || name[n - 1] == '/')
+    return cli_error(n ? name : "keys", "give one asset's name");
+  return epochs_scope_ok(bytes_str(name), &diag) ? fail_diag(name, &diag) : EXIT_DONE;
+}
+
+static bool write_stdout(struct bytes b) {
+  for (ssize_t n; b.n; b.p += n, b.n -= (size_t)n)
+    if ((n = write(STDOUT_FILENO, b.p, b.n)) < 0 && errno == EINTR)
+      n = 0;
+    else if (n <= 0)
+      return false;
+  return true;
+}
+
+static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
+  bool file = strcmp(w->out, "-") != 0;
+  const char *name = file ? w->out : "standard output";
+  if (!(file ? secret_write(w->out, doc, false) : write_stdout(doc)))
+    return cli_error(name, "cannot write: %s", strerror(errno));
+  fprintf(stderr, "sluice: %s: %u content keys IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
+          file ? " (mode 0600)" : "");
+  return EXIT_DONE;
+}
+
 static int export_keys(struct wish *w) {
+  if (check_asset(w->file) != EXIT_DONE)
+    return EXIT_FAILED;
+  if (!strcmp(w->out, "-") && isatty(STDOUT_FILENO))
+    return cli_error("standard output", "keys are not written to a terminal");
+
   struct config_error error;
   struct secret_alloc mem;
   w->flags.a[w->flags.num++] = (__typeof__(w->flags.a[0])){OPTION_media, "."}; // not used here, but a configuration has one
@@ -94,11 +128,7 @@ static int export_keys(struct wish *w) {
   if (status == EXIT_DONE) {
     doc = wr_of(text, doc.n);
     cpix_export(&doc, records, num, set, w->v24);
-    if (!secret_write(w->out, bytes_of(text, doc.n), false))
-      status = cli_error(w->out, "cannot write: %s", strerror(errno));
-    else
-      fprintf(stderr, "sluice: %s: %u content keys IN THE CLEAR (mode 0600): encrypt the file before it travels, delete it after\n",
-              w->out, num);
+    status = write_export(w, bytes_of(text, doc.n), num);
   }
   secret_alloc_free(&mem);
   keyring_put(k);
@@ -140,6 +170,8 @@ static int import_into(struct secret_alloc *mem, const struct wish *w, const str
 }
 
 static int import_keys(struct wish *w) {
+  if (w->asset && check_asset(w->asset) != EXIT_DONE)
+    return EXIT_FAILED;
   struct secret_alloc mem;
   struct bytes doc;
   struct diag diag = {0};
@@ -154,7 +186,10 @@ static int import_keys(struct wish *w) {
   } else if (cpix_import(&mem.base, records, &num, doc, w->epoch, w->has_scheme ? w->scheme : SCHEME_CLEAR, &diag)) {
     char why[WHY];
     diag_format(&diag, why, sizeof why);
-    fprintf(stderr, "sluice: %s:%u: %s\n", w->file, line_of(doc, diag.at), why);
+    if (diag.nowhere)
+      cli_error(w->file, "%s", why);
+    else
+      fprintf(stderr, "sluice: %s:%u: %s\n", w->file, line_of(doc, diag.at), why);
   } else {
     for (uint32_t i = 0; i < num && w->asset; i++)
       records[i].asset = bytes_str(w->asset);
@@ -219,7 +254,7 @@ static int rewrap(struct wish *w) {
   if (ok && !w->plain) {
     // Before anything is replaced, what is to be written is read back.
     again = mem.base.get(&mem.base, KEYS_MAX_SECRET);
-    enum err e = again ? secret_wrap(&out, secret, kek, &diag) : diag_set(&diag, ERR_NO_MEMORY, 0, "out of memory");
+    enum err e = again ? secret_wrap(&out, secret, kek, &diag) : diag_say(&diag, ERR_NO_MEMORY, "out of memory");
     if (!e)
       e = secret_unwrap(again, &n, bytes_of(line, out.n), kek, &diag);
     ok = !e && n == secret.n && keys_equal(again, secret.p, n);

@@ -8,7 +8,7 @@ static const struct command commands[] = {
      "protect clear music while it is being requested", cmd_serve},
 #endif
 #ifdef HAVE_CMD_INDEX
-    {"index", "PATH...", "write or refresh sidecar indexes", cmd_index},
+    {"index", "PATH... [--media DIR --cache-dir DIR | -c FILE]", "write or refresh sidecar indexes", cmd_index},
 #endif
 #ifdef HAVE_CMD_INSPECT
     {"inspect", "FILE [--json]", "show boxes, fragments, samples and protection", cmd_inspect},

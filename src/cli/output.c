@@ -9,7 +9,7 @@
 
 #include "cli/cli.h"
 
-enum { SPOOL_CHUNK = 1 << 18, NAME_TRIES = 100 };
+enum { SPOOL_CHUNK = 1 << 18, NAME_TRIES = 100, MAX_GIVEN = 64 };
 
 // folder_of cuts a path to its folder: "a/b" → "a", "b" → ".", "/b" → "/".
 static void folder_of(char out[PATH_MAX], const char *path) {
@@ -53,8 +53,53 @@ static bool open_temp(struct output *o, const char *folder) {
   return fchmod(o->fd, 0666 & ~mask) == 0 || fail(o->path, "cannot set the mode");
 }
 
+// given finds what of the descriptors this process was started with is open on that file and can be written: what
+// /dev/stdout and /dev/fd/3 stand for. -1: none.
+static int given(const struct stat *st) {
+  struct stat mine;
+  for (int fd = STDOUT_FILENO; fd < MAX_GIVEN; fd++) {
+    int flags = fcntl(fd, F_GETFL);
+    if (flags >= 0 && !(flags & O_PATH) && (flags & O_ACCMODE) != O_RDONLY && !fstat(fd, &mine) && is_same(&mine, st))
+      return fd;
+  }
+  return -1;
+}
+
+// resolve puts the path of the file behind `fd` into o->target; false when it has none (any more).
+static bool resolve(struct output *o, int fd, const struct stat *st) {
+  char fd_path[64];
+  struct stat there;
+  snprintf(fd_path, sizeof fd_path, "/proc/self/fd/%d", fd);
+  ssize_t n = readlink(fd_path, o->target, sizeof o->target - 1);
+  o->target[n > 0 ? n : 0] = 0;
+  return n > 0 && o->target[0] == '/' && !lstat(o->target, &there) && is_same(&there, st);
+}
+
+// What has the name already: whose descriptor to write to, or that it is to be replaced. `is_link`: o->path is one.
+static bool open_existing(struct output *o, int fd, const struct stat *st, bool is_link) {
+  if (S_ISDIR(st->st_mode)) {
+    errno = EISDIR;
+    return fail(o->path, "cannot create the file");
+  }
+  o->fd = given(st);
+  o->direct = o->fd >= 0;
+  if (o->direct || (S_ISREG(st->st_mode) && (!is_link || resolve(o, fd, st))))
+    return true;
+  o->direct = true;
+  o->fd = open(o->path, O_WRONLY | O_CLOEXEC | (S_ISREG(st->st_mode) ? O_TRUNC : 0));
+  return o->fd >= 0 || fail(o->path, "cannot open");
+}
+
+// A file that takes another's place is as private as that one. Where its group cannot be had, no group reads it.
+static bool take_mode(struct output *o, const struct stat *old) {
+  mode_t mode = old->st_mode & 0777;
+  if (fchown(o->fd, old->st_uid, old->st_gid) && fchown(o->fd, (uid_t)-1, old->st_gid))
+    mode &= ~(mode_t)070;
+  return fchmod(o->fd, mode) == 0 || fail(o->path, "cannot set the mode");
+}
+
 bool output_open(struct output *o, const char *path, const struct stat *in) {
-  struct stat st, dir;
+  struct stat st, link, dir;
   char folder[PATH_MAX];
   *o = (struct output){.fd = -1};
   if (strcmp(path, "-") == 0) {
@@ -68,27 +113,34 @@ bool output_open(struct output *o, const char *path, const struct stat *in) {
     return fail(path, "cannot create the file");
   }
   memcpy(o->path, path, strlen(path) + 1);
-  if (stat(path, &st) == 0) {
-    if (S_ISDIR(st.st_mode)) {
-      errno = EISDIR;
-      return fail(path, "cannot create the file");
-    }
-    if (in && is_same(&st, in)) {
-      cli_error(path, "input and output are the same file");
-      return false;
-    }
-    if (!S_ISREG(st.st_mode)) {
-      o->direct = true;
-      o->fd = open(path, O_WRONLY | O_CLOEXEC);
-      return o->fd >= 0 || fail(path, "cannot open");
-    }
+  memcpy(o->target, path, strlen(path) + 1);
+  // The kernel follows the links, so that its rules for other users' links hold (proc(5), protected_symlinks).
+  int fd = open(path, O_PATH | O_CLOEXEC);
+  if (fd < 0 && errno != ENOENT)
+    return fail(path, "cannot create the file");
+  bool there = fd >= 0 && !fstat(fd, &st), is_link = !lstat(path, &link) && S_ISLNK(link.st_mode), ok = true;
+  if (!there && is_link) {
+    cli_error(path, "cannot create the file: the symbolic link leads nowhere");
+    ok = false;
+  } else if (there && in && is_same(&st, in)) {
+    cli_error(path, "input and output are the same file");
+    ok = false;
+  } else if (there) {
+    ok = open_existing(o, fd, &st, is_link);
   }
-  folder_of(folder, path);
+  if (fd >= 0)
+    close(fd);
+  if (!ok || o->direct)
+    return ok;
+  folder_of(folder, o->target);
   if (in && S_ISDIR(in->st_mode) && stat(folder, &dir) == 0 && is_same(&dir, in)) {
     cli_error(path, "the output would lie in the input folder");
     return false;
   }
-  return open_temp(o, folder);
+  if (open_temp(o, folder) && (!there || take_mode(o, &st)))
+    return true;
+  output_drop(o);
+  return false;
 }
 
 bool output_write(struct output *o, const void *p, size_t n) {
@@ -110,7 +162,7 @@ bool output_write(struct output *o, const void *p, size_t n) {
 static bool give_name(struct output *o) {
   char fd_path[64], folder[PATH_MAX];
   snprintf(fd_path, sizeof fd_path, "/proc/self/fd/%d", o->fd);
-  folder_of(folder, o->path);
+  folder_of(folder, o->target);
   for (int i = 0; i < NAME_TRIES; i++) {
     int n = snprintf(o->temp, sizeof o->temp, "%s/.sluice-%d-%d", folder, (int)getpid(), i);
     if (n < 0 || (size_t)n >= sizeof o->temp) {
@@ -132,7 +184,7 @@ bool output_commit(struct output *o) {
     o->fd = -1;
     return ok || fail(o->path, "writing failed");
   }
-  bool ok = (o->temp[0] || give_name(o)) && rename(o->temp, o->path) == 0;
+  bool ok = (o->temp[0] || give_name(o)) && rename(o->temp, o->target) == 0;
   if (ok) {
     o->temp[0] = 0;
     ok = close(o->fd) == 0;

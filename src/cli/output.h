@@ -6,13 +6,15 @@
 #include "base/err.h"
 
 // A regular file is written without a name in its folder (or, where the file system cannot, under a temporary
-// one) and takes its name in output_commit. "-" is standard output; a device or pipe that is there already is
-// written as it is.
+// one) and takes its name in output_commit, with the mode of what had the name before. A symbolic link stays one: what
+// it leads to is replaced. "-" is standard output; a device or pipe that is there already is written as it is, and so is
+// a file that this process was started with (/dev/stdout, /dev/fd/3).
 struct output {
   int fd;
-  bool direct;          // written as it is: nothing to name, nothing to take back
-  char path[PATH_MAX];
-  char temp[PATH_MAX];  // a name to remove on failure, "" when it has none
+  bool direct;           // written as it is: nothing to name, nothing to take back
+  char path[PATH_MAX];   // as the user gave it, for messages
+  char target[PATH_MAX]; // what takes the name: `path`, or the file that a link leads to
+  char temp[PATH_MAX];   // a name to remove on failure, "" when it has none
   uint64_t written;
 };
 

@@ -1,5 +1,6 @@
 // sluice rotate: orders a new key epoch through the admin listener.
 #include <errno.h>
+#include <jansson.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +112,18 @@ static bool add_token(struct writer *w, const char *path) {
   return ok;
 }
 
+// The sentence of {"error": …}, or the body's first line.
+static int refused(const char *admin, int status, const char *body) {
+  json_t *doc = json_loads(body, 0, NULL);
+  const char *why = json_string_value(json_object_get(doc, "error"));
+  if (why)
+    cli_error(admin, "refused (%d): %s", status, why);
+  else
+    cli_error(admin, "refused (%d): %.*s", status, (int)strcspn(body, "\r\n"), body);
+  json_decref(doc);
+  return EXIT_FAILED;
+}
+
 static int run(const struct wish *wish, const struct config *c) {
   char answer[ANSWER_MAX];
   uint8_t head[8192];
@@ -132,7 +145,7 @@ static int run(const struct wish *wish, const struct config *c) {
   if (status < 0)
     return cli_error(a->text, "cannot reach the admin listener: %s", strerror(errno));
   if (status != 200)
-    return cli_error(a->text, "refused (%d): %.*s", status, (int)strcspn(body, "\n"), body);
+    return refused(a->text, status, body);
   printf("%s", body);
   if (strstr(body, "\"on_storage\":false")) // quotes in names are escaped: only the field itself looks like this
     fprintf(stderr, "sluice: rotate: note: there is no asset of this name on this server (a prefix ends in /)\n");

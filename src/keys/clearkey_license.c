@@ -7,23 +7,23 @@
 
 static enum err parse_kids(struct clearkey_request *out, const json_t *kids, struct diag *diag) {
   if (!json_is_array(kids) || !json_array_size(kids))
-    return diag_set(diag, ERR_SYNTAX, 0, "the licence request has no list \"kids\"");
+    return diag_say(diag, ERR_SYNTAX, "the licence request has no list \"kids\"");
   if (json_array_size(kids) > CLEARKEY_MAX_KIDS)
-    return diag_set(diag, ERR_LIMIT, 0, "the licence request asks for more than %d keys", CLEARKEY_MAX_KIDS);
+    return diag_say(diag, ERR_LIMIT, "the licence request asks for more than %d keys", CLEARKEY_MAX_KIDS);
   for (size_t i = 0; i < json_array_size(kids); i++) {
     const json_t *kid = json_array_get(kids, i);
     uint8_t *to = out->kids[out->num_kids++];
     size_t n = 16;
     if (!json_is_string(kid) || base64_read(to, &n, bytes_of(json_string_value(kid), json_string_length(kid))) ||
         n != 16)
-      return diag_set(diag, ERR_SYNTAX, 0, "kids[%zu] of the licence request is not 16 bytes in base64url", i);
+      return diag_say(diag, ERR_SYNTAX, "kids[%zu] of the licence request is not 16 bytes in base64url", i);
   }
   return ERR_OK;
 }
 
 enum err clearkey_parse(struct clearkey_request *out, struct bytes body, struct diag *diag) {
   if (body.n > CLEARKEY_MAX_REQUEST)
-    return diag_set(diag, ERR_LIMIT, 0, "a licence request has at most %d bytes", CLEARKEY_MAX_REQUEST);
+    return diag_say(diag, ERR_LIMIT, "a licence request has at most %d bytes", CLEARKEY_MAX_REQUEST);
   json_error_t why;
   wiping_json();
   json_t *doc = json_loadb((const char *)body.p, body.n, JSON_REJECT_DUPLICATES, &why);

@@ -290,7 +290,7 @@ static enum err check_systems(struct cpix *c, struct diag *diag) {
     struct cpix_system *s = &c->systems[i];
     const struct cpix_key *k = find_key(c, s->kid);
     if (!k)
-      return diag_set(diag, ERR_MALFORMED, 0, "DRM data is for a kid that has no content key");
+      return diag_say(diag, ERR_MALFORMED, "DRM data is for a kid that has no content key");
     enum err e = s->given.pssh.n ? given_pssh(s->given.pssh, s->system, s->kid, diag) : ERR_OK;
     if (!e && s->given.mpd.n)
       e = given_mpd(s->given.mpd, diag);
@@ -313,14 +313,14 @@ void cpix_wipe(struct cpix *c) {
 
 enum err cpix_parse(struct alloc *mem, struct cpix *out, struct bytes doc, struct diag *diag) {
   if (doc.n > CPIX_MAX_DOC)
-    return diag_set(diag, ERR_LIMIT, 0, "a CPIX document has at most %d bytes", CPIX_MAX_DOC);
+    return diag_say(diag, ERR_LIMIT, "a CPIX document has at most %d bytes", CPIX_MAX_DOC);
   struct cpix c = {.keys = mem->get(mem, CPIX_MAX_KEYS * sizeof *c.keys),
                    .systems = mem->get(mem, CPIX_MAX_SYSTEMS * sizeof *c.systems),
                    .rules = mem->get(mem, CPIX_MAX_RULES * sizeof *c.rules)};
   struct state s = {.mem = mem, .diag = diag, .doc = &c, .text = mem->get(mem, CPIX_MAX_TEXT), .xml = xml_parser()};
   if (!c.keys || !c.systems || !c.rules || !s.text || !s.xml) {
     XML_ParserFree(s.xml);
-    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+    return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   }
   XML_SetUserData(s.xml, &s);
   XML_UseParserAsHandlerArg(s.xml);
@@ -348,13 +348,13 @@ static struct bytes label_of(const struct cpix *c, const uint8_t kid[16]) {
 static enum err import_key(struct alloc *mem, struct key_record *out, const struct cpix *c, const struct cpix_key *k,
                            struct diag *diag) {
   if (!k->has_key)
-    return diag_set(diag, ERR_MISSING, 0, "a content key has no value");
+    return diag_say(diag, ERR_MISSING, "a content key has no value");
   enum scheme scheme = k->scheme != SCHEME_CLEAR ? k->scheme : out->scheme;
   if (scheme == SCHEME_CLEAR)
-    return diag_set(diag, ERR_MISSING, 0, "a content key has no commonEncryptionScheme");
+    return diag_say(diag, ERR_MISSING, "a content key has no commonEncryptionScheme");
   struct drm_given *given = mem->get(mem, DRM_SYSTEM_COUNT * sizeof *given);
   if (!given)
-    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+    return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   for (uint32_t i = 0; i < c->num_systems; i++)
     if (memcmp(c->systems[i].kid, k->kid, 16) == 0)
       given[c->systems[i].system] = c->systems[i].given;
@@ -376,7 +376,7 @@ enum err cpix_import(struct alloc *mem, struct key_record *out, uint32_t *num, s
   if (e)
     return e;
   if (c.num_keys > *num)
-    e = diag_set(diag, ERR_NO_SPACE, 0, "the document has %u content keys", c.num_keys);
+    e = diag_say(diag, ERR_NO_SPACE, "the document has %u content keys", c.num_keys);
   uint32_t n = 0;
   for (; !e && n < c.num_keys; n++) {
     out[n] = (struct key_record){.epoch = epoch, .scheme = scheme};

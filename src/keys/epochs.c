@@ -180,28 +180,28 @@ uint32_t epochs_oldest(const struct epochs *e, struct bytes asset, uint64_t now_
 enum err epochs_scope_ok(struct bytes scope, struct diag *diag) {
   unsigned depth = 0;
   if (scope.n > EPOCH_MAX_SCOPE)
-    return diag_set(diag, ERR_LIMIT, 0, "an asset's name or prefix has at most %d bytes", EPOCH_MAX_SCOPE);
+    return diag_say(diag, ERR_LIMIT, "an asset's name or prefix has at most %d bytes", EPOCH_MAX_SCOPE);
   for (size_t i = 0, start = 0; i <= scope.n && scope.n; i++) {
     if (i < scope.n && scope.p[i] != '/') {
       if (!scope.p[i])
-        return diag_set(diag, ERR_ARGUMENT, 0, "a name holds no zero byte");
+        return diag_say(diag, ERR_ARGUMENT, "a name holds no zero byte");
       continue;
     }
     struct bytes seg = bytes_of(scope.p + start, i - start);
     bool end = i == scope.n && start == scope.n; // behind the '/' of a prefix
     if (!end && (!seg.n || bytes_eq(seg, BYTES_LIT(".")) || bytes_eq(seg, BYTES_LIT(".."))))
-      return diag_set(diag, ERR_ARGUMENT, 0, "a name has no empty, \".\" or \"..\" segment");
+      return diag_say(diag, ERR_ARGUMENT, "a name has no empty, \".\" or \"..\" segment");
     start = i + 1;
     depth += i < scope.n;
   }
   if (depth > EPOCH_MAX_DEPTH)
-    return diag_set(diag, ERR_LIMIT, 0, "a name has at most %d segments", EPOCH_MAX_DEPTH);
+    return diag_say(diag, ERR_LIMIT, "a name has at most %d segments", EPOCH_MAX_DEPTH);
   return ERR_OK;
 }
 
 enum err epochs_check(const struct epochs *e, const struct epoch_event *ev, struct diag *diag) {
   if (ev->seq < e->next_seq || ev->seq > MAX_SEQ)
-    return diag_set(diag, ERR_ARGUMENT, 0, "rotation number %llu is out of order: %llu is next",
+    return diag_say(diag, ERR_ARGUMENT, "rotation number %llu is out of order: %llu is next",
                     (unsigned long long)ev->seq, (unsigned long long)e->next_seq);
   return epochs_scope_ok(ev->scope, diag);
 }
@@ -212,12 +212,12 @@ enum err epochs_apply(struct epochs *e, const struct epoch_event *ev, struct dia
     return err;
   struct epoch_rule *r = epochs_rule(e, ev->scope, true);
   if (!r)
-    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+    return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   if (r->num == r->cap) {
     uint32_t cap = r->cap ? r->cap * 2 : 2;
     struct epoch_past *past = e->mem->get(e->mem, cap * sizeof *past);
     if (!past)
-      return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+      return diag_say(diag, ERR_NO_MEMORY, "out of memory");
     if (r->num)
       memcpy(past, r->past, r->num * sizeof *past);
     r->past = past;
@@ -243,7 +243,7 @@ enum err epochs_set_slot(struct epochs *e, struct bytes scope, uint64_t slot_ms,
     return err;
   struct epoch_rule *r = epochs_rule(e, scope, true);
   if (!r)
-    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+    return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   r->slot_ms = slot_ms;
   return ERR_OK;
 }

@@ -44,6 +44,9 @@ struct epochs *epochs_new(struct alloc *mem, uint32_t base);
 // epochs_next_seq is the number that the next event must carry.
 uint64_t epochs_next_seq(const struct epochs *e);
 
+// epochs_scope_ok checks a scope's form. Errors: ERR_ARGUMENT, ERR_LIMIT.
+MUST_USE enum err epochs_scope_ok(struct bytes scope, struct diag *diag);
+
 // epochs_check says whether an event may be applied: seq, scope (length, depth, no empty or dot segments), grace.
 // Errors: ERR_ARGUMENT, ERR_LIMIT.
 MUST_USE enum err epochs_check(const struct epochs *e, const struct epoch_event *ev, struct diag *diag);

@@ -164,12 +164,12 @@ static enum err apply_base(struct epochs *e, const struct words *s, struct diag 
   uint64_t seq, count, revoke;
   if (s->num != 7 || parse_u64(&seq, s->w[2]) || parse_u64(&count, s->w[3]) || parse_u64(&revoke, s->w[4]) ||
       read_scope(buf, &scope, s->w[5]) || count > seq || revoke > seq || seq >= INT32_MAX)
-    return diag_set(diag, ERR_SYNTAX, 0, "a base line of the journal cannot be read");
+    return diag_say(diag, ERR_SYNTAX, "a base line of the journal cannot be read");
   // Counts come first, with one seq, and once for each scope.
   bool first = e->next_seq == 1 || (e->fold_seq == seq && e->next_seq == seq + 1);
   struct epoch_rule *r = first && !epochs_scope_ok(scope, diag) ? epochs_rule(e, scope, true) : NULL;
   if (!r || epochs_rule_num(r))
-    return diag_set(diag, ERR_ARGUMENT, 0, "a base line of the journal is out of order");
+    return diag_say(diag, ERR_ARGUMENT, "a base line of the journal is out of order");
   r->folded = count;
   r->revoke_seq = revoke;
   e->fold_seq = seq;
@@ -185,7 +185,7 @@ static enum err apply_rotate(struct epochs *e, const struct words *s, bool sched
   if (s->num != 8 || parse_u64(&ev.seq, s->w[2]) || parse_u64(&ev.time_ms, s->w[3]) ||
       parse_u64(&ev.grace_ms, s->w[4]) || parse_u64(&fifth, s->w[5]) || (!scheduled && fifth > 1) ||
       read_scope(buf, &ev.scope, s->w[6]))
-    return diag_set(diag, ERR_SYNTAX, 0, "a rotate line of the journal cannot be read");
+    return diag_say(diag, ERR_SYNTAX, "a rotate line of the journal cannot be read");
   ev.revoke = !scheduled && fifth;
   ev.slot_ms = scheduled ? fifth : 0;
   return epochs_apply(e, &ev, diag);
@@ -196,7 +196,7 @@ static enum err apply_slot(struct epochs *e, const struct words *s, struct diag 
   struct bytes scope;
   uint64_t slot;
   if (s->num != 5 || parse_u64(&slot, s->w[2]) || read_scope(buf, &scope, s->w[3]))
-    return diag_set(diag, ERR_SYNTAX, 0, "a slot line of the journal cannot be read");
+    return diag_say(diag, ERR_SYNTAX, "a slot line of the journal cannot be read");
   return epochs_set_slot(e, scope, slot, diag);
 }
 
@@ -204,11 +204,11 @@ enum err epochs_read_line(struct epochs *e, struct bytes line, struct diag *diag
   if (line.n && line.p[line.n - 1] == '\n')
     line.n--;
   if (line.n > EPOCH_MAX_LINE)
-    return diag_set(diag, ERR_LIMIT, 0, "a line of the journal has more than %d bytes", EPOCH_MAX_LINE);
+    return diag_say(diag, ERR_LIMIT, "a line of the journal has more than %d bytes", EPOCH_MAX_LINE);
   uint8_t sum[8];
   if (line.n < 17 || hex_read(sum, 8, bytes_of(line.p + line.n - 16, 16)) ||
       load_be64(sum) != XXH3_64bits(line.p, line.n - 16))
-    return diag_set(diag, ERR_CHECKSUM, 0, "a line of the journal is torn or altered");
+    return diag_say(diag, ERR_CHECKSUM, "a line of the journal is torn or altered");
   struct words s = split(line);
   if (s.num > 2 && bytes_eq(s.w[0], BYTES_LIT("sluice1")) && bytes_eq(s.w[1], BYTES_LIT("rotate")))
     return apply_rotate(e, &s, false, diag);
@@ -218,5 +218,5 @@ enum err epochs_read_line(struct epochs *e, struct bytes line, struct diag *diag
     return apply_slot(e, &s, diag);
   if (s.num > 2 && bytes_eq(s.w[0], BYTES_LIT("sluice1")) && bytes_eq(s.w[1], BYTES_LIT("base")))
     return apply_base(e, &s, diag);
-  return diag_set(diag, ERR_SYNTAX, 0, "a line of the journal is of a kind that this version does not know");
+  return diag_say(diag, ERR_SYNTAX, "a line of the journal is of a kind that this version does not know");
 }

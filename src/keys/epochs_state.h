@@ -31,5 +31,3 @@ struct epoch_rule *epochs_rule(struct epochs *e, struct bytes scope, bool make);
 // epochs_rule_num counts a rule's rotations.
 static inline uint64_t epochs_rule_num(const struct epoch_rule *r) { return r->folded + r->num; }
 
-// epochs_scope_ok checks a scope's form. Errors: ERR_ARGUMENT, ERR_LIMIT.
-MUST_USE enum err epochs_scope_ok(struct bytes scope, struct diag *diag);

@@ -10,9 +10,9 @@ enum err given_pssh(struct bytes box, enum drm_system s, const uint8_t kid[16], 
   uint32_t size = rd_u32(&r), type = rd_u32(&r), version = rd_u32(&r) >> 24;
   const uint8_t *id = rd_take(&r, 16);
   if (r.err || box.n > GIVEN_MAX_PSSH || size != box.n || type != FOURCC('p', 's', 's', 'h') || version > 1)
-    return diag_set(diag, ERR_MALFORMED, 0, "the key server's PSSH for %s is not one pssh box", name);
+    return diag_say(diag, ERR_MALFORMED, "the key server's PSSH for %s is not one pssh box", name);
   if (memcmp(id, drm_systems[s]->system_id, 16) != 0)
-    return diag_set(diag, ERR_MALFORMED, 0, "the key server's PSSH for %s is another system's", name);
+    return diag_say(diag, ERR_MALFORMED, "the key server's PSSH for %s is another system's", name);
   bool listed = !version;
   uint32_t num = version ? rd_u32(&r) : 0;
   for (uint32_t i = 0; i < num && !r.err; i++) {
@@ -21,8 +21,8 @@ enum err given_pssh(struct bytes box, enum drm_system s, const uint8_t kid[16], 
   }
   rd_skip(&r, rd_u32(&r));
   if (r.err || rd_left(&r))
-    return diag_set(diag, ERR_MALFORMED, 0, "the key server's PSSH for %s contradicts its own length", name);
-  return listed ? ERR_OK : diag_set(diag, ERR_MALFORMED, 0, "the key server's PSSH for %s is for another KID", name);
+    return diag_say(diag, ERR_MALFORMED, "the key server's PSSH for %s contradicts its own length", name);
+  return listed ? ERR_OK : diag_say(diag, ERR_MALFORMED, "the key server's PSSH for %s is for another KID", name);
 }
 
 enum err given_mpd(struct bytes xml, struct diag *diag) {
@@ -30,15 +30,15 @@ enum err given_mpd(struct bytes xml, struct diag *diag) {
                              " xmlns:mspr=\"urn:microsoft:playready\" xmlns:dashif=\"https://dashif.org/CPS\""
                              " xmlns:ck=\"http://dashif.org/guidelines/clearKey\">";
   if (xml.n > GIVEN_MAX_TEXT)
-    return diag_set(diag, ERR_LIMIT, 0, "the key server's ContentProtectionData is too long");
+    return diag_say(diag, ERR_LIMIT, "the key server's ContentProtectionData is too long");
   XML_Parser p = xml_parser();
   if (!p)
-    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+    return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   // As a child of our element: what closes it early, or is a declaration, is not well-formed there.
   bool ok = XML_Parse(p, open, sizeof open - 1, 0) == XML_STATUS_OK &&
             XML_Parse(p, (const char *)xml.p, (int)xml.n, 0) == XML_STATUS_OK && XML_Parse(p, "</r>", 4, 1) == XML_STATUS_OK;
   XML_ParserFree(p);
-  return ok ? ERR_OK : diag_set(diag, ERR_MALFORMED, 0, "the key server's ContentProtectionData is not an XML fragment");
+  return ok ? ERR_OK : diag_say(diag, ERR_MALFORMED, "the key server's ContentProtectionData is not an XML fragment");
 }
 
 static bool starts(struct bytes b, const char *with) {
@@ -66,7 +66,7 @@ enum err given_hls(uint8_t *text, size_t *len, bool master, enum scheme scheme, 
   const char *method = scheme == SCHEME_CBCS ? "SAMPLE-AES" : "SAMPLE-AES-CTR";
   size_t n = 0;
   if (*len > GIVEN_MAX_TEXT)
-    return diag_set(diag, ERR_LIMIT, 0, "the key server's HLSSignalingData is too long");
+    return diag_say(diag, ERR_LIMIT, "the key server's HLSSignalingData is too long");
   for (size_t at = 0; at < *len;) {
     const uint8_t *nl = memchr(text + at, '\n', *len - at);
     size_t end = nl ? (size_t)(nl - text) : *len, stop = end;
@@ -78,9 +78,9 @@ enum err given_hls(uint8_t *text, size_t *len, bool master, enum scheme scheme, 
       continue;
     for (size_t i = 0; i < line.n; i++)
       if (line.p[i] < 0x20 || line.p[i] == 0x7f)
-        return diag_set(diag, ERR_MALFORMED, 0, "the key server's HLSSignalingData has control characters");
+        return diag_say(diag, ERR_MALFORMED, "the key server's HLSSignalingData has control characters");
     if (!starts(line, tag) || !method_is(bytes_of(line.p + strlen(tag), line.n - strlen(tag)), method))
-      return diag_set(diag, ERR_MALFORMED, 0, "a line of the key server's HLSSignalingData is not %sMETHOD=%s,…", tag,
+      return diag_say(diag, ERR_MALFORMED, "a line of the key server's HLSSignalingData is not %sMETHOD=%s,…", tag,
                       method);
     memmove(text + n, line.p, line.n);
     n += line.n;

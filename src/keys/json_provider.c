@@ -49,7 +49,7 @@ static struct bytes text_of(const json_t *object, const char *name) {
 static enum err copy(struct alloc *mem, uint8_t **out, struct bytes text, struct diag *diag) {
   *out = mem->get(mem, text.n + 1);
   if (!*out)
-    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+    return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   if (text.n)
     memcpy(*out, text.p, text.n);
   return ERR_OK;
@@ -75,7 +75,7 @@ static enum err read_system(struct alloc *mem, struct drm_given *g, enum drm_sys
     if ((e = copy(mem, &p, pssh, diag)))
       return e;
     if (base64_read(p, &n, pssh))
-      return diag_set(diag, ERR_MALFORMED, 0, "the answer's pssh for %s is not base64", drm_systems[s]->name);
+      return diag_say(diag, ERR_MALFORMED, "the answer's pssh for %s is not base64", drm_systems[s]->name);
     g->pssh = bytes_of(p, n);
     e = given_pssh(g->pssh, s, k->kid, diag);
   }
@@ -94,18 +94,18 @@ static enum err read_key(struct alloc *mem, struct key_record *out, const json_t
   char name[64];
   *out = (struct key_record){.scheme = q->scheme, .epoch = q->epoch, .asset = q->asset, .label = q->label};
   if (!bytes_eq(scheme, bytes_str(scheme_name(q->scheme))))
-    return diag_set(diag, ERR_MALFORMED, 0, "asset \"%s\": the answer's key is not %s", key_name(name, q->asset),
+    return diag_say(diag, ERR_MALFORMED, "asset \"%s\": the answer's key is not %s", key_name(name, q->asset),
                     scheme_name(q->scheme));
   if (hex_read(out->kid, 16, text_of(key, "kid")) || hex_read(out->key, 16, text_of(key, "key")))
-    return diag_set(diag, ERR_MALFORMED, 0, "asset \"%s\": kid or key of the answer is not 32 hex digits",
+    return diag_say(diag, ERR_MALFORMED, "asset \"%s\": kid or key of the answer is not 32 hex digits",
                     key_name(name, q->asset));
   if (iv.n && (q->scheme != SCHEME_CBCS || hex_read(out->iv, 16, iv)))
-    return diag_set(diag, ERR_MALFORMED, 0, "asset \"%s\": the answer's iv must be 32 hex digits, and for cbcs only",
+    return diag_say(diag, ERR_MALFORMED, "asset \"%s\": the answer's iv must be 32 hex digits, and for cbcs only",
                     key_name(name, q->asset));
   out->has_iv = iv.n != 0;
   struct drm_given *given = mem->get(mem, DRM_SYSTEM_COUNT * sizeof *given);
   if (!given)
-    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+    return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   out->given = given;
   const json_t *systems = json_object_get(key, "systems");
   enum err e = ERR_OK;
@@ -132,14 +132,14 @@ static enum err match(struct alloc *mem, struct key_record *out, const struct ke
       if (bytes_eq(text_of(json_array_get(keys, k), "label"), bytes_of(buf, label.n)))
         found = json_array_get(keys, k);
     if (!found)
-      return diag_set(diag, ERR_NO_KEY, 0, "asset \"%s\": the answer has no key for one of the labels",
+      return diag_say(diag, ERR_NO_KEY, "asset \"%s\": the answer has no key for one of the labels",
                       key_name(name, doc->queries[i].asset));
     enum err e = read_key(mem, &out[i], found, &doc->queries[i], diag);
     if (e)
       return e;
     for (uint32_t k = 0; k < i; k++)
       if (memcmp(out[k].kid, out[i].kid, 16) == 0)
-        return diag_set(diag, ERR_MALFORMED, 0, "asset \"%s\": the answer gives two labels one kid",
+        return diag_say(diag, ERR_MALFORMED, "asset \"%s\": the answer gives two labels one kid",
                         key_name(name, doc->queries[i].asset));
   }
   return ERR_OK;
@@ -160,7 +160,7 @@ static enum err json_answer(struct alloc *mem, struct key_record *out, const str
                             struct diag *diag) {
   json_error_t why;
   if (body.n > KEY_DOC_MAX_ANSWER)
-    return diag_set(diag, ERR_LIMIT, 0, "the answer is too long");
+    return diag_say(diag, ERR_LIMIT, "the answer is too long");
   wiping_json();
   json_t *root = json_loadb((const char *)body.p, body.n, JSON_REJECT_DUPLICATES, &why);
   json_t *keys = json_object_get(root, "keys");
@@ -168,7 +168,7 @@ static enum err json_answer(struct alloc *mem, struct key_record *out, const str
   if (!root) // the reason may quote the text, which holds keys
     e = diag_set(diag, ERR_SYNTAX, why.position > 0 ? (uint64_t)why.position : 0, "the answer is not JSON");
   else if (!json_is_array(keys))
-    e = diag_set(diag, ERR_SYNTAX, 0, "the answer has no list \"keys\"");
+    e = diag_say(diag, ERR_SYNTAX, "the answer has no list \"keys\"");
   else
     e = match(mem, out, doc, keys, diag);
   wipe_keys(keys);

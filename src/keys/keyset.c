@@ -49,7 +49,7 @@ static enum err check_schemes(const struct keyset *ks, struct mark *marks, struc
     const struct key_record *a = &ks->records[marks[i - 1].record], *b = &ks->records[marks[i].record];
     if (a->scheme != b->scheme && keys_equal(a->key, b->key, 16)) {
       char na[64], nb[64];
-      return diag_set(diag, ERR_KEY_REUSE, 0, "\"%s\" (%s) and \"%s\" (%s) share one key: give each scheme its own",
+      return diag_say(diag, ERR_KEY_REUSE, "\"%s\" (%s) and \"%s\" (%s) share one key: give each scheme its own",
                       key_name(na, a->asset), scheme_name(a->scheme), key_name(nb, b->asset), scheme_name(b->scheme));
     }
   }
@@ -69,10 +69,10 @@ static enum err check_kids(const struct keyset *ks, struct mark *marks, struct d
       continue;
     char na[64], nb[64];
     if (!keys_equal(a->key, b->key, 16))
-      return diag_set(diag, ERR_SYNTAX, 0, "\"%s\" and \"%s\" give one KID two keys: give each key its own KID",
+      return diag_say(diag, ERR_SYNTAX, "\"%s\" and \"%s\" give one KID two keys: give each key its own KID",
                       key_name(na, a->asset), key_name(nb, b->asset));
     if (a->has_iv != b->has_iv || !keys_equal(a->iv, b->iv, 16))
-      return diag_set(diag, ERR_SYNTAX, 0, "\"%s\" and \"%s\" give one KID two IVs: the IV belongs to the key",
+      return diag_say(diag, ERR_SYNTAX, "\"%s\" and \"%s\" give one KID two IVs: the IV belongs to the key",
                       key_name(na, a->asset), key_name(nb, b->asset));
   }
   return ERR_OK;
@@ -89,7 +89,7 @@ static enum err check_remotes(struct keyset *ks, struct diag *diag) {
   for (uint32_t i = 1; i < ks->num_remotes; i++) {
     const struct key_remote *a = &ks->remotes[i - 1], *b = &ks->remotes[i];
     if (remote_cmp(a, b) == 0 && a->provider && b->provider)
-      return diag_set(diag, ERR_SYNTAX, 0, "providers: \"%s\" has two: keep one", key_name(name, b->match));
+      return diag_say(diag, ERR_SYNTAX, "providers: \"%s\" has two: keep one", key_name(name, b->match));
   }
   return ERR_OK;
 }
@@ -103,19 +103,19 @@ enum err keyset_seal(struct keyset *ks, struct alloc *mem, struct diag *diag) {
     qsort(ks->rules, ks->num_rules, sizeof *ks->rules, rule_cmp);
   for (uint32_t i = 1; i < ks->num_rules; i++)
     if (rule_cmp(&ks->rules[i - 1], &ks->rules[i]) == 0)
-      return diag_set(diag, ERR_SYNTAX, 0, "drm.rules: \"%s\" has two rules: keep one",
+      return diag_say(diag, ERR_SYNTAX, "drm.rules: \"%s\" has two rules: keep one",
                       key_name(name, ks->rules[i].match));
   if (!ks->num_records)
     return ERR_OK;
   qsort(ks->records, ks->num_records, sizeof *ks->records, record_cmp);
   for (uint32_t i = 1; i < ks->num_records; i++)
     if (record_cmp(&ks->records[i - 1], &ks->records[i]) == 0)
-      return diag_set(diag, ERR_SYNTAX, 0, "asset \"%s\", epoch %u, %s has two records: keep one",
+      return diag_say(diag, ERR_SYNTAX, "asset \"%s\", epoch %u, %s has two records: keep one",
                       key_name(name, ks->records[i].asset), ks->records[i].epoch, scheme_name(ks->records[i].scheme));
   ks->marks = mem->get(mem, ks->num_records * sizeof *ks->marks);
   struct mark *kids = mem->get(mem, ks->num_records * sizeof *kids);
   if (!ks->marks || !kids)
-    return diag_set(diag, ERR_NO_MEMORY, 0, "%s", "");
+    return diag_say(diag, ERR_NO_MEMORY, "%s", "");
   enum err e = check_schemes(ks, ks->marks, diag);
   return e ? e : check_kids(ks, kids, diag);
 }
@@ -125,13 +125,13 @@ enum err keys_add_cpix(struct keyset *ks, struct alloc *mem, struct bytes doc, u
   uint32_t num = CPIX_MAX_KEYS;
   struct key_record *list = mem->get(mem, ((size_t)ks->num_records + num) * sizeof *list);
   if (!list)
-    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+    return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   enum err e = cpix_import(mem, list + ks->num_records, &num, doc, epoch, scheme, diag);
   if (e)
     return e;
   for (uint32_t i = ks->num_records; i < ks->num_records + num; i++)
     if (!list[i].asset.n || list[i].asset.n > KEYS_MAX_ASSET || list[i].label.n > KEYS_MAX_LABEL)
-      e = diag_set(diag, ERR_MALFORMED, 0, "contentId names no asset, or it or a label is too long");
+      e = diag_say(diag, ERR_MALFORMED, "contentId names no asset, or it or a label is too long");
   if (ks->num_records)
     memcpy(list, ks->records, ks->num_records * sizeof *list);
   for (uint32_t i = 0; i < ks->num_records; i++)
@@ -150,7 +150,7 @@ enum err keys_agree(const struct keyset *ks, const struct key_record *k, struct 
   char na[64], nb[64];
   if (!r || r->scheme == k->scheme)
     return ERR_OK;
-  return diag_set(diag, ERR_KEY_REUSE, 0, "\"%s\" (%s) and \"%s\" (%s) share one key: give each scheme its own",
+  return diag_say(diag, ERR_KEY_REUSE, "\"%s\" (%s) and \"%s\" (%s) share one key: give each scheme its own",
                   key_name(na, r->asset), scheme_name(r->scheme), key_name(nb, k->asset), scheme_name(k->scheme));
 }
 
@@ -170,7 +170,7 @@ void keyset_wipe(struct keyset *ks) {
 
 enum err keys_set_secret(struct keyset *ks, struct bytes secret, struct diag *diag) {
   if (secret.n < KEYS_MIN_SECRET || secret.n > KEYS_MAX_SECRET)
-    return diag_set(diag, ERR_ARGUMENT, 0, "the master secret has %zu bytes: it must have %d to %d", secret.n,
+    return diag_say(diag, ERR_ARGUMENT, "the master secret has %zu bytes: it must have %d to %d", secret.n,
                     KEYS_MIN_SECRET, KEYS_MAX_SECRET);
   derive_prk(ks->prk, secret);
   ks->has_secret = true;

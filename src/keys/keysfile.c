@@ -489,10 +489,10 @@ static void wipe_parser(yaml_parser_t *y) {
 enum err keys_parse(struct alloc *mem, struct keyset **out, struct keys_info *info, struct bytes text,
                     struct diag *diag) {
   if (text.n > KEYS_MAX_FILE)
-    return diag_set(diag, ERR_LIMIT, 0, "a keys file has at most %d bytes", KEYS_MAX_FILE);
+    return diag_say(diag, ERR_LIMIT, "a keys file has at most %d bytes", KEYS_MAX_FILE);
   struct input in = {.mem = mem, .diag = diag, .ks = mem->get(mem, sizeof *in.ks)};
   if (!in.ks || !yaml_parser_initialize(&in.yaml))
-    return diag_set(diag, ERR_NO_MEMORY, 0, "%s", "");
+    return diag_say(diag, ERR_NO_MEMORY, "%s", "");
   *in.ks = (struct keyset){
       .info = {.default_epoch = 1},
       .drm = {.systems = drm_bit(DRM_CLEARKEY), .in_band = drm_bit(DRM_COMMON),

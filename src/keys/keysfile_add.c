@@ -46,7 +46,7 @@ static enum err find(struct place *at, struct bytes old, struct diag *diag) {
   enum err e = ERR_OK;
   *at = (struct place){.form = AT_END};
   if (!yaml_parser_initialize(&y))
-    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+    return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   yaml_parser_set_input_string(&y, old.p ? old.p : (const uint8_t *)"", old.n);
   while (!e && !end) {
     yaml_event_t ev;
@@ -88,7 +88,7 @@ static enum err quoted(struct writer *w, struct bytes s, struct diag *diag) {
     uint32_t c = utf8_next(&rest);
     size_t n = (size_t)(rest.p - p);
     if (c == 0xfffd && n == 1)
-      return diag_set(diag, ERR_UNSUPPORTED, 0, "a name that is not UTF-8 cannot stand in a keys file");
+      return diag_say(diag, ERR_UNSUPPORTED, "a name that is not UTF-8 cannot stand in a keys file");
     if (c == '"' || c == '\\')
       wr_u8(w, '\\');
     if (c < 0x20 || c == 0x7f)
@@ -131,7 +131,7 @@ enum err keysfile_add(struct writer *w, struct bytes old, const struct key_recor
     return e;
   }
   if (at.form == IN_BLOCK && at.column > MAX_INDENT)
-    return diag_set(diag, ERR_SYNTAX, 0, "line %zu: keys: the list is indented too far", at.line + 1);
+    return diag_say(diag, ERR_SYNTAX, "line %zu: keys: the list is indented too far", at.line + 1);
   size_t split = at.form == AT_END ? old.n : byte_at(old, at.line, at.column) + (at.form == IN_FLOW);
   wr_raw(w, old.p, split);
   if (at.form == AT_END)

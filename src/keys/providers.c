@@ -54,7 +54,7 @@ static enum err same_scheme(const struct seen_key *s, const struct key_record *k
   char a[64], b[64];
   if (s->scheme == SCHEME_CLEAR || s->scheme == k->scheme)
     return ERR_OK;
-  return diag_set(diag, ERR_KEY_REUSE, 0, "\"%s\" (%s) and \"%s\" (%s) share one key: give each scheme its own",
+  return diag_say(diag, ERR_KEY_REUSE, "\"%s\" (%s) and \"%s\" (%s) share one key: give each scheme its own",
                   key_name(a, s->asset), scheme_name(s->scheme), key_name(b, k->asset), scheme_name(k->scheme));
 }
 
@@ -72,7 +72,7 @@ enum err key_guard_add(struct key_guard *g, const struct key_record *k, struct d
     return same_scheme(s, k, diag);
   uint8_t *name = k->asset.n ? g->mem->get(g->mem, k->asset.n) : NULL;
   if (2 * (g->num + 1) > g->num_slots || (k->asset.n && !name))
-    return diag_set(diag, ERR_NO_MEMORY, 0, "more keys than were planned for");
+    return diag_say(diag, ERR_NO_MEMORY, "more keys than were planned for");
   if (name)
     memcpy(name, k->asset.p, k->asset.n);
   *s = (struct seen_key){.scheme = k->scheme, .asset = bytes_of(name, k->asset.n)};

@@ -59,15 +59,15 @@ static enum err take_key(struct alloc *mem, struct key_record *out, const struct
   for (uint32_t i = 0; i < c->num_keys && !k; i++)
     k = memcmp(c->keys[i].kid, kid, 16) == 0 ? &c->keys[i] : NULL;
   if (!k || !k->has_key)
-    return diag_set(diag, ERR_NO_KEY, 0, "asset \"%s\": the answer has no key for the KID that was asked for",
+    return diag_say(diag, ERR_NO_KEY, "asset \"%s\": the answer has no key for the KID that was asked for",
                     key_name(name, q->asset));
   if (k->scheme != q->scheme)
-    return diag_set(diag, ERR_MALFORMED, 0, "asset \"%s\": the answer's key is %s, %s was asked for",
+    return diag_say(diag, ERR_MALFORMED, "asset \"%s\": the answer's key is %s, %s was asked for",
                     key_name(name, q->asset), k->scheme == SCHEME_CLEAR ? "of no scheme" : scheme_name(k->scheme),
                     scheme_name(q->scheme));
   struct drm_given *given = mem->get(mem, DRM_SYSTEM_COUNT * sizeof *given);
   if (!given)
-    return diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+    return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   for (uint32_t i = 0; i < c->num_systems; i++)
     if (memcmp(c->systems[i].kid, kid, 16) == 0)
       given[c->systems[i].system] = c->systems[i].given;
@@ -88,7 +88,7 @@ static enum err speke_answer(struct alloc *mem, struct key_record *out, const st
   if (e)
     return e;
   if (c.num_keys > doc->num_queries)
-    e = diag_set(diag, ERR_MALFORMED, 0, "the answer has %u keys, %u were asked for", c.num_keys, doc->num_queries);
+    e = diag_say(diag, ERR_MALFORMED, "the answer has %u keys, %u were asked for", c.num_keys, doc->num_queries);
   for (uint32_t i = 0; !e && i < doc->num_queries; i++)
     e = take_key(mem, &out[i], &c, &doc->queries[i], diag);
   cpix_wipe(&c);

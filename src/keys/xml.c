@@ -20,7 +20,7 @@ XML_Parser xml_parser(void) {
 
 enum err xml_run(XML_Parser p, struct bytes doc, struct diag *diag) {
   if (doc.n > INT32_MAX)
-    return diag_set(diag, ERR_LIMIT, 0, "the document is too long");
+    return diag_say(diag, ERR_LIMIT, "the document is too long");
   if (XML_Parse(p, (const char *)doc.p, (int)doc.n, 1) == XML_STATUS_OK)
     return ERR_OK;
   XML_Index at = XML_GetCurrentByteIndex(p);

@@ -109,13 +109,13 @@ static enum err set_up(struct engine *e, struct diag *diag) {
                                      .addr = (const struct sockaddr *)&run->addr, .addr_len = run->addr_len,
                                      .tls = run->tls, .tls_host = run->tls_host};
   if (!e->clients.io)
-    return diag_set(diag, ERR_IO, 0, "%s", why);
+    return diag_say(diag, ERR_IO, "%s", why);
   e->sessions = calloc(e->num_sessions ? e->num_sessions : 1, sizeof *e->sessions);
   e->heap = calloc(e->num_sessions ? e->num_sessions : 1, sizeof *e->heap);
   e->lists = calloc(ENGINE_LISTS, sizeof *e->lists);
   e->log = run->log_fd >= 0 ? malloc(ENGINE_LOG) : NULL;
   if (!e->sessions || !e->heap || !e->lists || !client_world_ready(&e->clients) || (run->log_fd >= 0 && !e->log))
-    return diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+    return diag_say(diag, ERR_NO_MEMORY, NULL);
   // What the run needs whatever its size is touched now, so that what listeners add can be told apart.
   memset(e->st, 0, sizeof *e->st);
   e->st->base_bytes = resident();

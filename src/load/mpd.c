@@ -181,7 +181,7 @@ static enum err expand_list(struct mpd *m, struct media_list *list, struct alloc
   for (uint32_t i = 0; i < t->num_s; i++) {
     num += m->timeline[t->first_s + i].r + 1;
     if (num > PLAYLIST_MAX_SEGMENTS)
-      return diag_set(m->diag, ERR_LIMIT, 0, "more than %d segments", PLAYLIST_MAX_SEGMENTS);
+      return diag_say(m->diag, ERR_LIMIT, "more than %d segments", PLAYLIST_MAX_SEGMENTS);
   }
   *list = (struct media_list){.has_kid = m->chosen_has_kid};
   memcpy(list->kid, m->chosen_kid, 16);
@@ -190,10 +190,10 @@ static enum err expand_list(struct mpd *m, struct media_list *list, struct alloc
   size_t cap = num * (strlen(base) + strlen(t->media) + strlen(m->chosen_id) + 40) + 1, used = 0;
   list->uris = mem->get(mem, cap);
   if (!list->start_s || !list->uri_off || !list->uris)
-    return diag_set(m->diag, ERR_NO_MEMORY, 0, NULL);
+    return diag_say(m->diag, ERR_NO_MEMORY, NULL);
   char rel[PLAYLIST_MAX_URI], uri[PLAYLIST_MAX_URI];
   if (!t->timescale || !expand(rel, t->init, m->chosen_id, bandwidth, 0, 0) || uri_resolve(list->init, base, bytes_str(rel)))
-    return diag_set(m->diag, ERR_SYNTAX, 0, "SegmentTemplate@initialization cannot be expanded");
+    return diag_say(m->diag, ERR_SYNTAX, "SegmentTemplate@initialization cannot be expanded");
   uint64_t time = 0, first = 0;
   for (uint32_t i = 0; i < t->num_s; i++) {
     const struct s_element *s = &m->timeline[t->first_s + i];
@@ -202,7 +202,7 @@ static enum err expand_list(struct mpd *m, struct media_list *list, struct alloc
     for (uint64_t k = 0; k <= s->r; k++, time += s->d) {
       if (!expand(rel, t->media, m->chosen_id, bandwidth, t->start_number + list->num, time) ||
           uri_resolve(uri, base, bytes_str(rel)) || used + strlen(uri) + 1 > cap)
-        return diag_set(m->diag, ERR_SYNTAX, 0, "SegmentTemplate@media cannot be expanded");
+        return diag_say(m->diag, ERR_SYNTAX, "SegmentTemplate@media cannot be expanded");
       list->start_s[list->num] = (double)(time - first) / (double)t->timescale;
       list->uri_off[list->num++] = (uint32_t)used;
       memcpy(list->uris + used, uri, strlen(uri) + 1);
@@ -222,7 +222,7 @@ enum err mpd_read(struct renditions *out, struct media_list *media, uint32_t cho
   if (!m.timeline || !m.xml) {
     if (m.xml)
       XML_ParserFree(m.xml);
-    return diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+    return diag_say(diag, ERR_NO_MEMORY, NULL);
   }
   XML_SetUserData(m.xml, &m);
   XML_SetElementHandler(m.xml, on_start, on_end);
@@ -233,9 +233,9 @@ enum err mpd_read(struct renditions *out, struct media_list *media, uint32_t cho
     e = diag_set(diag, ERR_SYNTAX, XML_GetCurrentLineNumber(m.xml), "%s", XML_ErrorString(XML_GetErrorCode(m.xml)));
   XML_ParserFree(m.xml);
   if (!e && !out->num)
-    e = diag_set(diag, ERR_SYNTAX, 0, "the MPD has no Representation with a SegmentTimeline");
+    e = diag_say(diag, ERR_SYNTAX, "the MPD has no Representation with a SegmentTimeline");
   if (!e && media)
     e = m.has_chosen ? expand_list(&m, media, mem, base, out->r[choose].bandwidth)
-                     : diag_set(diag, ERR_ARGUMENT, 0, "the MPD has no Representation number %u", choose);
+                     : diag_say(diag, ERR_ARGUMENT, "the MPD has no Representation number %u", choose);
   return e;
 }

@@ -29,15 +29,15 @@ static enum err get(struct engine *e, struct fetch *f, const char *path, struct 
   f->body.n = 0;
   f->done = false;
   if (n < 0 || (size_t)n >= sizeof out)
-    return diag_set(diag, ERR_LIMIT, 0, "the path %.80s… is too long", path);
+    return diag_say(diag, ERR_LIMIT, "the path %.80s… is too long", path);
   client_send(&f->c, bytes_of(out, (size_t)n), false);
   for (int i = 0; i < 1000 && !f->done; i++)
     if (!engine_wait(e, 10000000))
-      return diag_set(diag, ERR_IO, 0, "the I/O backend failed");
+      return diag_say(diag, ERR_IO, "the I/O backend failed");
   if (!f->done || !f->status)
-    return diag_set(diag, ERR_IO, 0, "the target does not answer for %.300s", path);
+    return diag_say(diag, ERR_IO, "the target does not answer for %.300s", path);
   if (!f->ok)
-    return diag_set(diag, ERR_IO, 0, "the target answers %u for %.300s", f->status, path);
+    return diag_say(diag, ERR_IO, "the target answers %u for %.300s", f->status, path);
   return ERR_OK;
 }
 
@@ -67,7 +67,7 @@ enum err engine_paths(const struct load_run *run, struct alloc *mem, const char 
   e.clients = (struct client_world){.io = io_new(run->io, &(struct io_options){0}, why, sizeof why),
                                     .addr = (const struct sockaddr *)&run->addr, .addr_len = run->addr_len,
                                     .tls = run->tls, .tls_host = run->tls_host, .done = on_done, .body = on_body};
-  enum err err = !e.clients.io ? diag_set(diag, ERR_IO, 0, "%s", why) : f && lists && client_world_ready(&e.clients) ? ERR_OK : diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+  enum err err = !e.clients.io ? diag_say(diag, ERR_IO, "%s", why) : f && lists && client_world_ready(&e.clients) ? ERR_OK : diag_say(diag, ERR_NO_MEMORY, NULL);
   if (!err)
     client_init(&f->c, &e.clients, f);
   uint32_t num = 0, longest = 0;
@@ -78,7 +78,7 @@ enum err engine_paths(const struct load_run *run, struct alloc *mem, const char 
   }
   const char **out = err ? NULL : mem->get(mem, num * sizeof *out);
   if (!err && !out)
-    err = diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+    err = diag_say(diag, ERR_NO_MEMORY, NULL);
   uint32_t n = 0; // interleaved, so that neighbouring requests ask different assets
   for (uint32_t k = 0; !err && k < longest; k++)
     for (uint32_t i = 0; i < sc->catalogue.num; i++)

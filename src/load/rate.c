@@ -162,7 +162,7 @@ enum err engine_run_plain(struct engine *e, struct diag *diag) {
       wake = due_of(&p, p.next);
     int64_t wait_ns = (int64_t)((wake - engine_now(e)) * 1e9);
     if (!engine_wait_for(e, worth_waking_for(&p, now), wait_ns > 0 ? wait_ns : 0))
-      return diag_set(diag, ERR_IO, 0, "the I/O backend failed");
+      return diag_say(diag, ERR_IO, "the I/O backend failed");
   }
   count_the_rest(&p, now);
   e->st->peak_active = e->num_sessions;

@@ -286,7 +286,7 @@ enum err scenario_parse(struct scenario *out, struct alloc *mem, struct bytes ya
   struct parse p = {.s = &s, .mem = mem, .diag = diag};
   yaml_parser_t parser;
   if (!yaml_parser_initialize(&parser))
-    return diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+    return diag_say(diag, ERR_NO_MEMORY, NULL);
   yaml_parser_set_input_string(&parser, yaml.p, yaml.n);
   enum err e;
   if (!yaml_parser_load(&parser, &p.doc)) {

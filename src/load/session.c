@@ -159,11 +159,11 @@ enum err engine_parse(struct engine *e, struct session *s, struct listener_got *
     return err;
   struct shared_list **at = entry_of(e, path, choose, text, hash);
   if (!at)
-    return diag_set(diag, ERR_LIMIT, 0, "more than %d different playlists", ENGINE_LISTS / 2);
+    return diag_say(diag, ERR_LIMIT, "more than %d different playlists", ENGINE_LISTS / 2);
   if (!*at) {
     struct shared_list *new = e->mem.base.get(&e->mem.base, sizeof *new);
     if (!new)
-      return diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+      return diag_say(diag, ERR_NO_MEMORY, NULL);
     err = parse(e, s, new, choose, text, path, diag);
     if (err)
       return err;

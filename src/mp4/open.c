@@ -23,13 +23,13 @@ static enum err check_head(const struct opener *o) {
   if (memcmp(h->magic, "sluice\0\1", 8))
     return bad(o, NULL, "this is no index");
   if (h->version != IX_VERSION)
-    return diag_set(o->diag, ERR_UNSUPPORTED, 0, "index: version %u", h->version);
+    return diag_say(o->diag, ERR_UNSUPPORTED, "index: version %u", h->version);
   if (h->blob_len != o->blob.n)
-    return diag_set(o->diag, ERR_TRUNCATED, 0, "index: %llu bytes, %zu are there", (unsigned long long)h->blob_len,
+    return diag_say(o->diag, ERR_TRUNCATED, "index: %llu bytes, %zu are there", (unsigned long long)h->blob_len,
                     o->blob.n);
   const size_t from = offsetof(struct ix_header, checksum) + sizeof h->checksum;
   if (XXH3_64bits(o->blob.p + from, o->blob.n - from) != h->checksum)
-    return diag_set(o->diag, ERR_CHECKSUM, 0, NULL);
+    return diag_say(o->diag, ERR_CHECKSUM, NULL);
   if (h->flags & ~(unsigned)(IX_WIDE_SIZES | IX_FOLDER | IX_HAD_SIDX | IX_NO_DIGEST))
     return bad(o, &h->flags, "unknown flags");
   if (memchr(h->codecs, 0, sizeof h->codecs) == NULL || memchr(h->language, 0, sizeof h->language) == NULL)
@@ -298,7 +298,7 @@ static enum err check_frags(const struct opener *o) {
 enum err ix_open(struct track_index *out, struct bytes blob, struct diag *diag) {
   struct opener o = {.blob = blob, .diag = diag};
   if (blob.n < sizeof(struct ix_header) || (uintptr_t)blob.p % 8)
-    return diag_set(diag, ERR_TRUNCATED, 0, "index: shorter than its head");
+    return diag_say(diag, ERR_TRUNCATED, "index: shorter than its head");
   o.ix.h = (const struct ix_header *)blob.p;
   enum err e = check_head(&o);
   e = e ? e : check_sections(&o);

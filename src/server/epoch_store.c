@@ -197,17 +197,17 @@ static enum err begin_journal(struct epoch_store *s, struct diag *diag) {
   char why[256];
   bool made = !mkdir(s->dir, 0700), late = s->dir_fd < 0;
   if ((!made && errno != EEXIST) || (made && !sync_above(s->dir)))
-    return diag_set(diag, ERR_IO, 0, "%s: %s", s->dir, strerror(errno));
+    return diag_say(diag, ERR_IO, "%s: %s", s->dir, strerror(errno));
   if (!take_dir(s, why))
-    return diag_set(diag, ERR_IO, 0, "%s", why);
+    return diag_say(diag, ERR_IO, "%s", why);
   if (late && !access(s->path, F_OK)) { // another server had the folder since, and is gone: its rotations are not known here
     close(s->dir_fd);
     s->dir_fd = -1;
-    return diag_set(diag, ERR_IO, 0, "%s: written by another server: restart to take it over", s->path);
+    return diag_say(diag, ERR_IO, "%s: written by another server: restart to take it over", s->path);
   }
   int fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0 || !sync_dir(s->dir)) {
-    enum err e = diag_set(diag, ERR_IO, 0, "%s: %s", s->path, strerror(errno));
+    enum err e = diag_say(diag, ERR_IO, "%s: %s", s->path, strerror(errno));
     if (fd >= 0)
       close(fd);
     return e;
@@ -218,12 +218,12 @@ static enum err begin_journal(struct epoch_store *s, struct diag *diag) {
 
 static enum err append(struct epoch_store *s, struct bytes line, struct diag *diag) {
   if (s->broken)
-    return diag_set(diag, ERR_IO, 0, "the rotation journal could not be written before; restart after repair");
+    return diag_say(diag, ERR_IO, "the rotation journal could not be written before; restart after repair");
   enum err begun = s->fd < 0 ? begin_journal(s, diag) : ERR_OK;
   if (begun)
     return begun;
   if (!write_all(s->fd, line, s->len) || fdatasync(s->fd)) {
-    enum err e = diag_set(diag, ERR_IO, 0, "%s: %s", s->path, strerror(errno));
+    enum err e = diag_say(diag, ERR_IO, "%s: %s", s->path, strerror(errno));
     s->broken = ftruncate(s->fd, (off_t)s->len) || fsync(s->fd);
     return e;
   }
@@ -273,7 +273,7 @@ static enum err rotate(struct epoch_store *s, struct epoch_event ev, struct diag
   struct writer w = wr_of(line, sizeof line);
   if (!e) {
     epochs_write_event(&w, &ev);
-    e = wr_ok(&w) ? append(s, bytes_of(line, w.n), diag) : diag_set(diag, ERR_LIMIT, 0, "the scope is too long");
+    e = wr_ok(&w) ? append(s, bytes_of(line, w.n), diag) : diag_say(diag, ERR_LIMIT, "the scope is too long");
   }
   if (!e)
     e = epochs_apply(s->rules, &ev, diag); // only memory can fail here: the line is replayed at the next start
@@ -298,7 +298,7 @@ enum err epoch_store_set_slot(struct epoch_store *s, struct bytes scope, uint64_
   struct writer w = wr_of(line, sizeof line);
   epochs_write_slot(&w, scope, slot_ms);
   if (!wr_ok(&w))
-    return diag_set(diag, ERR_LIMIT, 0, "the scope is too long");
+    return diag_say(diag, ERR_LIMIT, "the scope is too long");
   pthread_rwlock_wrlock(&s->lock);
   enum err e = append(s, bytes_of(line, w.n), diag);
   if (!e)

@@ -42,7 +42,7 @@ enum err exchange_guard(struct exchange *x, const struct keyring *k, const struc
   x->guard_before = x->guard;
   secret_alloc_init(&x->guard_mem, GUARD_MEMORY);
   x->guard = key_guard_new(&x->guard_mem.base, GUARD_KEYS);
-  return x->guard ? key_guard_add(x->guard, r, diag) : diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+  return x->guard ? key_guard_add(x->guard, r, diag) : diag_say(diag, ERR_NO_MEMORY, "out of memory");
 }
 
 // Frees a flight. The cache is told first: nothing of ours may be locked then.

@@ -168,7 +168,7 @@ static enum err unchanged(struct link *l, const struct key_record *fresh, struct
   for (uint32_t i = 0; now && i < now->num && !e; i++) {
     const struct key_record *a = &now->records[i], *b = &fresh[i];
     if (!keys_equal(a->key, b->key, 16) || memcmp(a->kid, b->kid, 16) != 0 || a->has_iv != b->has_iv || memcmp(a->iv, b->iv, 16) != 0)
-      e = diag_set(diag, ERR_MALFORMED, 0, "the answer has another key than before: a new key needs a new epoch");
+      e = diag_say(diag, ERR_MALFORMED, "the answer has another key than before: a new key needs a new epoch");
   }
   issued_drop(now);
   return e;
@@ -186,13 +186,13 @@ static struct issued *read_answer(struct link *l, struct diag *diag) {
   secret_alloc_init(&mem, PARSE_MEMORY);
   struct key_record *records = mem.base.get(&mem.base, KEY_LABELS_MAX * sizeof *records);
   enum err e = records ? l->up->server->provider->answer(&mem.base, records, &doc, bytes_of(l->answer, l->answer_len), diag)
-                       : diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+                       : diag_say(diag, ERR_NO_MEMORY, "out of memory");
   if (!e)
     e = unchanged(l, records, diag);
   for (uint32_t i = 0; i < doc.num_queries && !e; i++)
     e = exchange_guard(x, l->flight->keyring, &records[i], diag);
   if (!e && !(issued = issued_new(x->cache, records, doc.num_queries)))
-    (void)diag_set(diag, ERR_NO_MEMORY, 0, "out of memory");
+    (void)diag_say(diag, ERR_NO_MEMORY, "out of memory");
   secret_alloc_free(&mem);
   return issued;
 }
@@ -211,7 +211,7 @@ static void answered(struct link *l, unsigned status) {
   struct diag diag = {0};
   struct issued *issued = NULL;
   if (l->wrong_version)
-    (void)diag_set(&diag, ERR_UNSUPPORTED, 0, "the answer's X-Speke-Version is not the one asked for");
+    (void)diag_say(&diag, ERR_UNSUPPORTED, "the answer's X-Speke-Version is not the one asked for");
   else
     issued = read_answer(l, &diag);
   diag_format(&diag, why, sizeof why);

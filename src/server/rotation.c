@@ -17,7 +17,7 @@ static enum err check_keys(const struct rotation_rules *r, struct bytes scope, s
   struct bytes who;
   if (!keys_missing(&who, r->keys, scope, current, r->epochs))
     return ERR_OK;
-  return diag_set(diag, ERR_NO_KEY, 0, "the keys file has no key of the next epoch for %.*s",
+  return diag_say(diag, ERR_NO_KEY, "the keys file has no key of the next epoch for %.*s",
                   (int)(who.n < NAME_MAX_LOG ? who.n : NAME_MAX_LOG), (const char *)who.p);
 }
 

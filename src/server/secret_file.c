@@ -57,7 +57,7 @@ static bool sync_folder_of(const char *path) {
   return ok;
 }
 
-bool secret_write(const char *path, struct bytes text, bool fresh) {
+static bool replace(const char *path, struct bytes text, bool fresh) {
   char *temp = NULL;
   struct stat st;
   bool there = !stat(path, &st);
@@ -81,6 +81,19 @@ bool secret_write(const char *path, struct bytes text, bool fresh) {
     unlink(temp); // its second name, or what failed
   }
   free(temp);
+  errno = why;
+  return ok;
+}
+
+bool secret_write(const char *path, struct bytes text, bool fresh) {
+  struct stat st;
+  if (lstat(path, &st) || !S_ISLNK(st.st_mode))
+    return replace(path, text, fresh);
+  // The link stays. stat first: it holds to the kernel's rules for other users' links, which realpath goes around.
+  char *target = !stat(path, &st) ? realpath(path, NULL) : NULL;
+  bool ok = target && replace(target, text, fresh);
+  int why = errno;
+  free(target);
   errno = why;
   return ok;
 }

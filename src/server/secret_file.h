@@ -6,7 +6,8 @@
 bool secret_read(struct secret_alloc *mem, struct bytes *out, const char *path, size_t cap);
 
 // secret_write replaces `path`, or makes it with mode 0600: written beside it, synced, renamed, the folder synced. A file
-// that was there gives owner and mode. `fresh`: refuses (EEXIST) to replace. False with errno set; nothing is left then.
+// that was there gives owner and mode; a link stays one, what it leads to is replaced. `fresh`: refuses (EEXIST) to
+// replace. False with errno set; nothing is left then.
 bool secret_write(const char *path, struct bytes text, bool fresh);
 
 // secret_why tells what an errno of reading means, and what to do where the sandbox is why.

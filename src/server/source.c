@@ -127,7 +127,7 @@ static enum err open_source(struct source *s, struct media_source *m, const stru
   struct index_options io = {.cache_fd = o->cache_fd, .write = o->write_sidecar};
   enum err e = index_load(&s->index, m, &io, diag);
   if (!e && (s->index.ix.h->flags & IX_NO_DIGEST))
-    e = diag_set(diag, ERR_STALE, 0, "the index has no digest of the source");
+    e = diag_say(diag, ERR_STALE, "the index has no digest of the source");
   s->stamp = m->id.stamp;
   if (!e)
     e = copy_parts(s, m);
@@ -190,7 +190,7 @@ enum err sources_get(struct sources *ss, struct source **out, enum source_from *
   pthread_mutex_unlock(&ss->lock);
   if (!s) {
     media_close(&m);
-    return diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+    return diag_say(diag, ERR_NO_MEMORY, NULL);
   }
   e = open_source(s, &m, o, diag);
   media_close(&m);

@@ -112,7 +112,7 @@ static enum err list_parts(struct media_source *m, struct diag *diag) {
   if (!d) {
     if (fd >= 0)
       close(fd);
-    return diag_set(diag, ERR_IO, 0, "cannot list the folder: %s", strerror(errno));
+    return diag_say(diag, ERR_IO, "cannot list the folder: %s", strerror(errno));
   }
   enum err e = ERR_OK;
   size_t cap = 0;
@@ -121,11 +121,11 @@ static enum err list_parts(struct media_source *m, struct diag *diag) {
       e = add_name(m, ent->d_name, &cap);
   closedir(d);
   if (e)
-    return diag_set(diag, e, 0, e == ERR_LIMIT ? "more than %d parts in one folder" : NULL, MAX_PARTS);
+    return diag_say(diag, e, e == ERR_LIMIT ? "more than %d parts in one folder" : NULL, MAX_PARTS);
   if (m->num_parts)
     qsort(m->names, m->num_parts, sizeof *m->names, by_name);
   if (!m->num_parts || strcmp(m->names[0], init_name))
-    return diag_set(diag, ERR_MISSING, 0, "the folder has no init.mp4");
+    return diag_say(diag, ERR_MISSING, "the folder has no init.mp4");
   return ERR_OK;
 }
 
@@ -146,7 +146,7 @@ static enum err measure(struct media_source *m, struct diag *diag) {
     else if (!S_ISREG(st.st_mode))
       e = diag_set(diag, ERR_UNSUPPORTED, m->id.size, "%s is not a regular file", m->names[i]);
     else if (__builtin_add_overflow(m->id.size, (uint64_t)st.st_size, &m->id.size))
-      e = diag_set(diag, ERR_OVERFLOW, 0, NULL);
+      e = diag_say(diag, ERR_OVERFLOW, NULL);
     if (e)
       break;
     uint64_t size = (uint64_t)st.st_size, mtime = mtime_of(&st);
@@ -178,15 +178,15 @@ enum err media_open(struct media_source *m, struct media_path at, struct diag *d
   *m = (struct media_source){.dir_fd = -1, .fd = -1, .at.root_fd = at.root_fd};
   char *path = strdup(at.path);
   if (!path)
-    return diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+    return diag_say(diag, ERR_NO_MEMORY, NULL);
   m->at.path = path;
   int fd = media_open_at(at, O_RDONLY | O_NONBLOCK);
   if (fd < 0)
-    return diag_set(diag, not_there(errno) ? ERR_NOT_FOUND : ERR_IO, 0, "%s", strerror(errno));
+    return diag_say(diag, not_there(errno) ? ERR_NOT_FOUND : ERR_IO, "%s", strerror(errno));
   struct stat st;
   enum err e = ERR_OK;
   if (fstat(fd, &st)) {
-    e = diag_set(diag, ERR_IO, 0, "%s", strerror(errno));
+    e = diag_say(diag, ERR_IO, "%s", strerror(errno));
   } else if (S_ISDIR(st.st_mode)) {
     m->dir_fd = fd;
     e = list_parts(m, diag);
@@ -195,7 +195,7 @@ enum err media_open(struct media_source *m, struct media_path at, struct diag *d
     m->fd = fd;
     e = add_name(m, at.path, &cap);
   } else {
-    e = diag_set(diag, ERR_UNSUPPORTED, 0, "neither a regular file nor a folder");
+    e = diag_say(diag, ERR_UNSUPPORTED, "neither a regular file nor a folder");
   }
   if (m->dir_fd != fd && m->fd != fd)
     close(fd);
@@ -291,7 +291,7 @@ bool media_unchanged(const struct media_source *m) {
 enum err media_digest(struct media_source *m, struct media_progress progress, struct diag *diag) {
   uint8_t *buf = malloc(DIGEST_CHUNK);
   if (!buf)
-    return diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+    return diag_say(diag, ERR_NO_MEMORY, NULL);
   SHA256_CTX sha;
   SHA256_Init(&sha);
   enum err e = ERR_OK;

@@ -59,6 +59,7 @@ static bool place_beside(struct place *p, struct media_path at) {
   if (n > 0 && (size_t)n < sizeof p->name)
     return true;
   close(p->dir_fd);
+  errno = ENAMETOOLONG;
   return false;
 }
 
@@ -153,6 +154,8 @@ static enum err write_all(int fd, struct bytes b) {
     ssize_t n = write(fd, b.p, b.n);
     if (n < 0 && errno == EINTR)
       continue;
+    if (n == 0)
+      errno = ENOSPC;
     if (n <= 0)
       return ERR_IO;
     b.p += n;
@@ -177,10 +180,12 @@ static enum err write_place(const struct place *p, struct bytes blob) {
     e = ERR_IO;
   if (!e && renameat(p->dir_fd, tmp, p->dir_fd, p->name))
     e = ERR_IO;
+  int why = errno;
   if (e)
     (void)unlinkat(p->dir_fd, tmp, 0);
   else
     (void)fsync(p->dir_fd); // the name's durability; the sidecar can be made again
+  errno = why;
   return e;
 }
 
@@ -190,9 +195,14 @@ static enum err for_places(struct index_file *out, struct media_source *m, const
   enum err first = ERR_NOT_FOUND;
   for (int i = 0; i < 2; i++) {
     struct place p;
-    if (!(i == 0 ? place_beside(&p, m->at) : place_in_cache(&p, m->at, o->cache_fd)))
+    if (!(i == 0 ? place_beside(&p, m->at) : place_in_cache(&p, m->at, o->cache_fd))) {
+      if (blob && (i == 0 || o->cache_fd >= 0))
+        out->write_errno = errno;
       continue;
+    }
     enum err e = blob ? write_place(&p, *blob) : map_place(out, m, &p, o->no_digest);
+    if (blob)
+      out->write_errno = e ? errno : 0;
     close(p.dir_fd);
     if (!e)
       return ERR_OK;
@@ -214,7 +224,7 @@ static enum err build(struct index_file *out, struct media_source *m, const stru
       ix_set_digest(blob, m->id.digest);
   }
   if (!e && !media_unchanged(m))
-    e = diag_set(diag, ERR_STALE, 0, "the source changed while it was read");
+    e = diag_say(diag, ERR_STALE, "the source changed while it was read");
   e = e ? e : ix_open(&out->ix, blob, diag);
   if (e) {
     alloc_heap_free(&out->heap);

@@ -77,6 +77,7 @@ struct index_file {
   bool written;         // a sidecar was written by this call
   enum err sidecar_err; // why an existing sidecar was not used (ERR_STALE, ERR_CHECKSUM, …), or could not be
                         // written (ERR_IO); ERR_NOT_FOUND: there was none
+  int write_errno;      // why it could not be written, in the place that was tried last; 0: it was, or was not to be
   void *map;
   size_t map_len;
   struct alloc_heap heap;

@@ -139,4 +139,15 @@ Test(diag, the_first_fault_wins_and_reads_as_agreed) {
   char text[128];
   diag_format(&d, text, sizeof text);
   cr_assert_str_eq(text, "5 samples do not fit (at byte 77, box moof/trun)");
+  struct diag start = {0}, none = {0}, memory = {0};
+  (void)diag_set(&start, ERR_TRUNCATED, 0, NULL);
+  diag_format(&start, text, sizeof text);
+  cr_assert_str_eq(text, "the data ends before the structure does (at byte 0)", "byte 0 is a position");
+  cr_assert_eq(diag_say(&none, ERR_NOT_FOUND, "no %s", "such file"), ERR_NOT_FOUND);
+  cr_assert_eq(diag_say(&none, ERR_IO, "later"), ERR_IO, "the first one wins");
+  diag_format(&none, text, sizeof text);
+  cr_assert_str_eq(text, "no such file");
+  (void)diag_set(&memory, ERR_NO_MEMORY, 5, NULL);
+  diag_format(&memory, text, sizeof text);
+  cr_assert_str_eq(text, "out of memory");
 }

@@ -12,7 +12,7 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import boxes, synth  # noqa: E402
 from judge.programs import VECTORS, Sluice, run  # noqa: E402
-from judge.server import environment  # noqa: E402
+from judge.server import Server, environment  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
 KID, KEY, IV = "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100", "0102030405060708"
@@ -51,6 +51,7 @@ def usage(tap, sluice, work):
         "an 8-byte IV for cbcs": ["encrypt", clear, out, "--scheme", "cbcs", "--kid", KID, "--key", KEY, "--iv", IV],
         "an option without its value": ["encrypt", clear, out, "--scheme"],
         "a decrypt key without colon": ["decrypt", clear, out, "--key", KEY], "decrypt without a key": ["decrypt", clear, out],
+        "two decrypt keys for one KID": ["decrypt", clear, out, "--key", f"{KID}:{KEY}", "--key", f"{KID.upper()}:{KID}"],
         "a decrypt key of wrong length": ["decrypt", clear, out, "--key", f"{KID}:{KEY}00"],
         "inspect without a file": ["inspect"], "index without a path": ["index"],
     }
@@ -120,6 +121,8 @@ def streams(tap, sluice, work):
     tap.ok(good or r.code in (1, 2) and one_line(r) and not (work / "o.mp4").exists(), "encrypt from standard input: right, or refused", r)
     r = sluice("decrypt", want, "-", "--key", f"{KID}:{KEY}")
     tap.ok(r.code == 0 and [s.data for s in boxes.audio(r.out).samples] == synth.around_moof()[1], "decrypt to standard output", r)
+    r = sluice("decrypt", want, "-", "--key", f"{KID}:{KEY}", "--key", f"{KEY}:{KID}", "--key", f"{KID}:{KEY}")
+    tap.ok(r.code == 0 and [s.data for s in boxes.audio(r.out).samples] == synth.around_moof()[1], "a key given twice is one key", r)
     for _ in range(2):
         again = work / "again.mp4"
         sluice.encrypt(clear, again, "cenc", KID, KEY)
@@ -142,6 +145,56 @@ def streams(tap, sluice, work):
         tap.ok(False, "--drm widevine,playready", r)
     r = sluice("encrypt", clear, out, *ENCRYPT, "--drm", "nonsense")
     tap.ok(r.code == 2 and "nonsense" in r.err, "--drm with an unknown system: status 2", r)
+
+
+def outputs(tap, sluice, work):
+    """OUT that is there already: links stay, modes stay, what the shell opened is written to."""
+    clear, want, real = work / "clear.mp4", work / "want.mp4", work / "real" / "o.mp4"
+    clear.write_bytes(synth.plain()[0])
+    real.parent.mkdir()
+    sluice("encrypt", clear, want, *ENCRYPT)
+    link, chain = work / "link.mp4", work / "chain.mp4"
+    link.symlink_to("real/o.mp4")
+    chain.symlink_to(link)
+    real.write_bytes(b"old")
+    real.chmod(0o640)
+    r = sluice("encrypt", clear, chain, *ENCRYPT)
+    tap.ok(r.code == 0 and chain.is_symlink() and link.is_symlink() and real.read_bytes() == want.read_bytes(),
+           "an output that is a link to a link: the links stay, the file is replaced", r)
+    tap.equal(stat.S_IMODE(real.stat().st_mode), 0o640, "and its mode stays")
+    (work / "cut.mp4").write_bytes(synth.plain()[0][:-10])
+    before = files(work)
+    r = sluice("encrypt", work / "cut.mp4", chain, *ENCRYPT)
+    tap.ok(r.code == 1 and files(work) == before and chain.is_symlink(), "a failure behind a link changes nothing", r)
+    private = work / "private.mp4"
+    private.write_bytes(b"")
+    private.chmod(0o600)
+    r = sluice("decrypt", want, private, "--key", f"{KID}:{KEY}")
+    tap.ok(r.code == 0 and stat.S_IMODE(private.stat().st_mode) == 0o600, "decrypt over a private file: it stays private",
+           f"{r} {private.stat().st_mode:o}")
+    dangling = work / "dangling.mp4"
+    dangling.symlink_to("none/o.mp4")
+    r = sluice("encrypt", clear, dangling, *ENCRYPT)
+    tap.ok(r.code == 1 and one_line(r) and "dangling.mp4" in r.err and dangling.is_symlink(), "a link that leads nowhere is refused", r)
+    loop = work / "loop.mp4"
+    loop.symlink_to("loop.mp4")
+    r = sluice("encrypt", clear, loop, *ENCRYPT)
+    tap.ok(r.code == 1 and one_line(r) and loop.is_symlink(), "a link to itself is refused", r)
+    same = work / "same.mp4"
+    same.symlink_to(clear)
+    r = sluice("encrypt", clear, same, *ENCRYPT)
+    tap.ok(r.code == 1 and same.is_symlink() and clear.read_bytes() == synth.plain()[0], "a link to the input is refused", r)
+    # What /dev/stdout and /dev/fd/3 are, as links of our own.
+    for number, name in ((1, "mystdout"), (3, "mythree")):
+        out, captured = work / name, work / f"captured{number}"
+        out.symlink_to(f"/proc/self/fd/{number}")
+        script = f'exec {number}>"$1"; shift; printf before >&{number}; "$@"; s=$?; printf after >&{number}; exit $s'
+        r = run("bash", "-c", script, "bash", captured, sluice.path, "encrypt", clear, out, *ENCRYPT)
+        tap.ok(r.code == 0 and out.is_symlink() and captured.read_bytes() == b"before" + want.read_bytes() + b"after",
+               f"an output that leads to descriptor {number}, a file: written where the shell is", f"{r} {captured.stat().st_size}")
+    r = sluice("encrypt", clear, work / "mystdout", *ENCRYPT)
+    tap.ok(r.code == 0 and (work / "mystdout").is_symlink() and r.out == want.read_bytes(), "an output that leads to descriptor 1, a pipe", r)
+    tap.ok(not [p for p in files(work) if ".sluice-" in p], "no temporary file is left")
 
 
 def sidecars(tap, sluice, work):
@@ -180,6 +233,86 @@ def sidecars(tap, sluice, work):
     sluice("index", track)
     os.utime(track, ns=(10 ** 18, 10 ** 18))
     tap.equal(encrypt(), (work / "p.mp4").read_bytes(), "another mtime makes it stale too")
+
+
+def messages(tap, sluice, work):
+    """`sluice: FILE: what is wrong (at byte N, box moof/traf/trun)`, and no position where there is none."""
+    key = ["--key", f"{KID}:{KEY}"]
+    (work / "t.mp4").write_bytes(synth.plain()[0])
+    sluice("encrypt", work / "t.mp4", work / "e.mp4", "--scheme", "cbcs", "--kid", KID, "--key", KEY)
+    good = (work / "e.mp4").read_bytes()
+    for name, argv in {"encrypt": [work / "none", work / "o", *ENCRYPT], "decrypt": [work / "none", work / "o", *key], "inspect": [work / "none"],
+                       "index": [work / "none"]}.items():
+        r = sluice(name, *argv)
+        tap.equal((r.code, r.err), (1, f"sluice: {work}/none: No such file or directory\n"), f"{name} of what is not there: no position")
+    r = sluice("index", "/dev/null")
+    tap.equal(r.err, "sluice: /dev/null: neither a regular file nor a folder\n", "index of a device: no position")
+    r = sluice("decrypt", work / "t.mp4", work / "o", *key)
+    tap.equal(r.err, f"sluice: {work}/t.mp4: the input is not encrypted\n", "decrypt of a clear file: no position")
+    (work / "media").mkdir()
+    (work / "keys.yaml").write_text("keys:\n" + "".join(f"  - {{ asset: a, scheme: {s}, kid: {k}, key: {KEY} }}\n" for s, k in (("cenc", KID), ("cbcs", KEY))))
+    r = sluice("serve", "--check", "--media", work / "media", "--keys", work / "keys.yaml")
+    tap.ok(r.code == 1 and "share one key" in r.err and "at byte" not in r.err, "a keys file with one key twice: no position", r)
+
+    def body(path):
+        return next(b for b in boxes.find(good, path)).body
+    stsd = boxes.one(good, b"moov/trak/mdia/minf/stbl/stsd")
+    enca = boxes.one(good, b"enca", stsd.body + 8, stsd.end)
+    sinf = boxes.one(good, b"sinf", enca.body + boxes.AUDIO_ENTRY_BYTES, enca.end).body
+    trun, traf = body(b"moof/traf/trun"), body(b"moof/traf")
+    last = [b for b in boxes.walk(good)][-1]
+    damage = {
+        "a file cut in mdat": (good[:-10], last.start, "mdat"), "a file cut in its first head": (good[:12], 0, "ftyp"),
+        "a trun with too many samples": (good[:trun + 4] + b"\0\0\xff\xff" + good[trun + 8:], trun, "moof/traf/trun"),
+        "a child longer than traf": (good[:traf] + b"\0\0\x0f\xff" + good[traf + 4:], traf, "moof/traf"),
+        "an unknown scheme": (good.replace(b"schm\0\0\0\0cbcs", b"schm\0\0\0\0zzzz"), sinf, "moov/trak/mdia/minf/stbl/stsd/enca/sinf"),
+    }
+    for name, (data, at, path) in damage.items():
+        (work / "bad.mp4").write_bytes(data)
+        r = sluice("decrypt", work / "bad.mp4", work / "o", *key)
+        tap.ok(r.code == 1 and one_line(r) and r.err.endswith(f" (at byte {at}, box {path})\n"), f"decrypt of {name}: byte {at}, box {path}", r)
+    r = sluice("decrypt", work / "e.mp4", work / "o", "--key", f"{KEY}:{KEY}")
+    tap.ok(r.code == 1 and KID in r.err and r.err.endswith(f" (at byte {traf}, box moof/traf)\n"), "decrypt without the key: where it is needed", r)
+    with Server(sluice.path, work / "media") as server:
+        r = sluice("rotate", "a//b", "--admin", f"127.0.0.1:{server.admin_port}")
+    tap.ok(r.code == 1 and one_line(r) and 'no empty, "." or ".." segment' in r.err and "{" not in r.err, "rotate: the server's sentence, not its JSON", r)
+
+
+def cached(tap, sluice, work):
+    """Sidecars of media whose folder takes none: a name that has no room for .slx behaves so for root as well."""
+    asset, cache = work / "media" / "a", work / "cache"
+    asset.mkdir(parents=True)
+    cache.mkdir()
+    track = asset / ("x" * 249 + ".mp4")
+    track.write_bytes(synth.indexed()[0])
+    r = sluice("index", work / "media")
+    tap.ok(r.code == 1 and one_line(r) and "cannot be written: File name too long" in r.err and "--cache-dir" in r.err,
+           "a sidecar that cannot be written: why, and what helps", r)
+    if os.getuid():
+        (asset / "y.mp4").write_bytes(synth.indexed()[0])
+        asset.chmod(0o555)
+        r = sluice("index", asset / "y.mp4")
+        tap.ok(r.code == 1 and "cannot be written: Permission denied" in r.err, "a folder without write permission: why", r)
+        asset.chmod(0o755)
+        (asset / "y.mp4").unlink()
+    else:
+        tap.skip("a folder without write permission: why", "root writes everywhere")
+    r = sluice("index", track, "--cache-dir", cache)
+    tap.ok(r.code == 2 and "--media" in r.err, "--cache-dir without --media: status 2", r)
+    r = sluice("index", "media/a", "--media", work / "media", "--cache-dir", "cache", cwd=work)
+    made = {p.name: p.stat().st_ino for p in cache.iterdir()}
+    tap.ok(r.code == 0 and r.out.startswith(b"1 indexed") and len(made) == 1, "--cache-dir takes the sidecar", f"{r} {made}")
+    (work / "sluice.yaml").write_text(f"media: {work / 'media'}\ncache_dir: {cache}\n")
+    r = sluice("index", "-c", work / "sluice.yaml")
+    tap.ok(r.code == 0 and b"1 up to date" in r.out, "-c names both folders, and all of the media is looked at", r)
+    with Server(sluice.path, work / "media", "--cache-dir", str(cache)) as server:
+        status = server.get("/a/cbcs/master.m3u8").status
+    tap.equal((status, {p.name: p.stat().st_ino for p in cache.iterdir()}), (200, made), "the server uses that sidecar: it writes none of its own")
+    (work / "outside.mp4").write_bytes(synth.indexed()[0])
+    r = sluice("index", work / "outside.mp4", "-c", work / "sluice.yaml")
+    tap.ok(r.code == 1 and one_line(r) and "outside" in r.err and len(list(cache.iterdir())) == 1, "a track outside of the media folder is refused", r)
+    r = sluice("index", "--media", work / "media", "--cache-dir", work / "none")
+    tap.ok(r.code == 1 and one_line(r) and "No such file" in r.err, "a cache folder that is not there", r)
 
 
 def inspect(tap, sluice, work):
@@ -255,7 +388,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, sidecars, inspect, bad_files, modes):
+    for part in (usage, failures, streams, outputs, sidecars, cached, messages, inspect, bad_files, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:

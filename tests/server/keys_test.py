@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 import uuid
@@ -59,6 +60,30 @@ def exporting(tap, sluice, work):
         tap.equal(playlists, {"media", "master" if version == "2.3" else "multiVariant"}, f"CPIX {version}: playlists")
     r = run(sluice, "keys", "export", ASSET, "--keys", keys, "--out", work / "one.xml", "--scheme", "cbcs")
     tap.equal(sorted(document(work / "one.xml")[0]), [("cbcs", ""), ("cbcs", "lossless")], "one scheme only")
+
+    r = run(sluice, "keys", "export", ASSET, "--keys", keys, "--out", "-", "--scheme", "cbcs", cwd=work)
+    tap.ok(r.code == 0 and r.out == (work / "one.xml").read_bytes() and "standard output" in r.err and not (work / "-").exists(),
+           "--out - is standard output", r)
+    master, slave = os.openpty()
+    p = subprocess.run([sluice, "keys", "export", ASSET, "--keys", keys, "--out", "-"], stdout=slave, stderr=subprocess.PIPE, cwd=work)
+    os.close(slave)
+    os.set_blocking(master, False)
+    try:
+        shown = os.read(master, 100)
+    except OSError:
+        shown = b""
+    os.close(master)
+    tap.ok(p.returncode == 1 and b"terminal" in p.stderr and not shown and not (work / "-").exists(), "keys are not shown on a terminal", p)
+    (work / "kept.xml").write_text("old")
+    (work / "link.xml").symlink_to("kept.xml")
+    r = run(sluice, "keys", "export", ASSET, "--keys", keys, "--out", work / "link.xml", "--scheme", "cbcs")
+    tap.ok(r.code == 0 and (work / "link.xml").is_symlink() and (work / "kept.xml").read_bytes() == (work / "one.xml").read_bytes(),
+           "an output that is a link stays one", r)
+    for name in ("a//b", "a/", "../a", "a/./b", "/a", "", "a/" * 300 + "b"):
+        r = run(sluice, "keys", "export", name, "--keys", keys, "--out", work / "none.xml")
+        tap.ok(r.code == 1 and len(r.err.splitlines()) == 1 and not (work / "none.xml").exists(), f"{name[:9]!r} is no asset's name", r)
+    r = run(sluice, "keys", "import", work / "one.xml", "--keys", work / "none.yaml", "--asset", "a//b")
+    tap.ok(r.code == 1 and len(r.err.splitlines()) == 1 and not (work / "none.yaml").exists(), "nor where keys are imported for it", r)
 
 
 def importing(tap, sluice, work):
