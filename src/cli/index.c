@@ -115,7 +115,8 @@ static void index_one(struct job *j, struct item *it) {
     it->outcome = f.origin == INDEX_SIDECAR ? OUT_FRESH : OUT_WRITTEN;
   if (!e && f.origin == INDEX_BUILT && !f.written) {
     it->outcome = OUT_FAILED;
-    it->unwritten = "the sidecar cannot be written";
+    it->unwritten = f.sidecar_err == ERR_UNSUPPORTED ? "its file system does not tell when files change: no sidecar of it could be believed"
+                                                     : "the sidecar cannot be written";
   }
   atomic_fetch_add(&j->bytes, m.id.size - step.done);
   index_free(&f);
