@@ -24,6 +24,7 @@ struct item {
   enum outcome outcome;
   struct diag diag;
   int unwritten; // errno of a sidecar that could not be written, else 0
+  bool unbelievable; // none was written: it could not be believed
 };
 
 struct job {
@@ -137,6 +138,7 @@ static void index_one(struct job *j, struct item *it) {
     it->outcome = f.origin == INDEX_SIDECAR ? OUT_FRESH : OUT_WRITTEN;
   if (!e && f.origin == INDEX_BUILT && !f.written) {
     it->outcome = OUT_FAILED;
+    it->unbelievable = f.sidecar_err == ERR_UNSUPPORTED;
     it->unwritten = f.write_errno ? f.write_errno : EIO;
   }
   atomic_fetch_add(&j->bytes, m.id.size - step.done);
@@ -188,7 +190,9 @@ static int report(const struct job *j) {
   for (size_t i = 0; i < j->num; i++) {
     const struct item *it = &j->items[i];
     count[it->outcome]++;
-    if (it->unwritten)
+    if (it->unbelievable)
+      cli_error(it->path, "its file system does not tell when files change: no sidecar of it could be believed");
+    else if (it->unwritten)
       cli_error(it->path, "the sidecar cannot be written: %s%s", strerrordesc_np(it->unwritten),
                 j->cache_fd < 0 ? " (--media DIR --cache-dir DIR, or -c FILE, name another folder for it)" : "");
     else if (it->outcome == OUT_FAILED)

@@ -121,7 +121,7 @@ enum {
 struct ix_identity {
   uint64_t size;       // of the source address space
   uint64_t mtime_ns;   // newest of its parts
-  uint64_t stamp;      // of every part's name, size and mtime; the maker of the source says how (storage/sidecar.h)
+  uint64_t stamp;      // of every part's name, size, mtime, ctime and inode; the maker of the source says how (storage/sidecar.h)
   uint8_t digest[32];  // SHA-256 of the source address space
 };
 
@@ -199,8 +199,8 @@ void ix_set_digest(struct bytes blob, const uint8_t digest[32]);
 // Errors: ERR_TRUNCATED, ERR_CHECKSUM, ERR_MALFORMED, ERR_UNSUPPORTED (version).
 MUST_USE enum err ix_open(struct track_index *out, struct bytes blob, struct diag *diag);
 
-// ix_identity_is says whether the index was made from this state of the source, without the digest:
-// size, mtime and stamp.
+// ix_identity_is says whether the index was made from this state of the source, without the digest: size, mtime and stamp.
+// The bytes are then the same as far as the stamp's maker can tell states apart.
 bool ix_identity_is(const struct track_index *ix, const struct ix_identity *now);
 
 // Segments: what a player requests. first_frag[i] is segment i's first fragment; first_frag[num] == num_frags.

@@ -140,7 +140,10 @@ static bool open_aside(void *ctx, struct read_op *op) {
 }
 
 void do_open(struct catalog *c, const struct job *j) {
-  reader_opened(c->reader, j->op, source_part_open(j->op->source, j->op->part));
+  int fd = source_part_open(j->op->source, j->op->part);
+  if (fd >= 0)
+    (void)source_part_prove(j->op->source, j->op->part, fd); // else the source is marked changed, and the reader sees that
+  reader_opened(c->reader, j->op, fd);
 }
 
 static void region_given_up(void *ctx, unsigned region) {

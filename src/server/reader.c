@@ -16,6 +16,7 @@ enum {
   WAYS = 8,    // places that one file may have among them
   IDLE_S = 5,  // a file that was not read for so long is closed
   MAX_REGIONS = 1 << 14, // of the kernel
+  REOPENINGS = 3, // of one read
 };
 
 struct file {
@@ -57,6 +58,7 @@ static void push(struct reader *r, struct read_op *op) {
 void reader_read(struct reader *r, struct read_op *op) {
   op->part = source_part_of(op->source, op->off);
   op->fd = op->slot = -1;
+  op->reopened = 0;
   push(r, op);
 }
 
@@ -161,6 +163,19 @@ static void start_read(struct reader *r, struct read_op *op) {
   r->under_way++;
 }
 
+// The file at hand is in another state: nobody uses it again. Who opens it anew looks whether its bytes are still the same.
+static void reopen(struct reader *r, struct read_op *op) {
+  if (atomic_load_explicit(&op->source->changed, memory_order_relaxed) || op->reopened++ == REOPENINGS) {
+    finish(r, op, ERR_STALE);
+    return;
+  }
+  if (op->slot >= 0)
+    r->files[op->slot].source_id = 0; // no source has it; closed when it is idle
+  release_file(r, op);
+  if (!r->o.open(r->o.ctx, op))
+    finish(r, op, ERR_NO_MEMORY);
+}
+
 // One part of a read: its file has to be at hand, and in the state that was indexed.
 static void begin(struct reader *r, struct read_op *op) {
   struct source *s = op->source;
@@ -184,17 +199,21 @@ static void begin(struct reader *r, struct read_op *op) {
     keep_file(r, op);
   }
   if (atomic_load_explicit(&s->changed, memory_order_relaxed) || !source_part_same(s, op->part, op->fd)) {
-    finish(r, op, ERR_STALE);
+    reopen(r, op);
     return;
   }
   source_part_span(s, op->part, op->off, op->len, &op->part_off, &op->part_left);
+  op->part_len = op->part_left;
   start_read(r, op);
 }
 
 static void part_done(struct reader *r, struct read_op *op) {
   struct source *s = op->source;
-  if (!source_part_same(s, op->part, op->fd)) {
-    finish(r, op, ERR_STALE);
+  if (!source_part_same(s, op->part, op->fd)) { // what was read may be of either state: all of it again
+    op->to -= op->part_len;
+    op->off -= op->part_len;
+    op->len += op->part_len;
+    reopen(r, op);
     return;
   }
   if (op->len == 0 || ++op->part == s->num_parts) {

@@ -20,8 +20,9 @@ struct read_op {
   // private to the reader
   struct read_op *next;
   uint32_t part;
-  uint64_t part_off, part_left;
+  uint64_t part_off, part_left, part_len;
   int fd, slot;
+  unsigned reopened; // times that a file was in another state
 };
 
 struct reader_options {

@@ -12,6 +12,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "obs/log.h"
+
 enum { BUCKETS = 1 << 14 };
 
 struct sources {
@@ -49,6 +51,7 @@ static void destroy(struct source *s) {
   free(s->part_ends);
   free((void *)(uintptr_t)s->segs.first_frag);
   index_free(&s->index);
+  pthread_mutex_destroy(&s->proving);
   free(s->path);
   free(s);
 }
@@ -105,6 +108,7 @@ static enum err copy_parts(struct source *s, const struct media_source *m) {
     s->part_ends[i] = m->part_ends[i];
     s->parts[i].size = m->part_ends[i] - (i ? m->part_ends[i - 1] : 0);
     s->parts[i].mtime_ns = m->part_mtimes_ns[i];
+    atomic_store_explicit(&s->parts[i].mark, m->part_marks[i], memory_order_relaxed);
   }
   return ERR_OK;
 }
@@ -123,12 +127,31 @@ static enum err cut_segments(struct source *s, uint64_t target_ms) {
   return ERR_OK;
 }
 
+// Every opening of such a track reads all of it; the operator may not know. Once is enough to say it.
+static void say_cost(const struct source *s) {
+  static _Atomic bool said;
+  const struct index_file *f = &s->index;
+  bool wanted = s->write_sidecar || f->sidecar_err == ERR_STALE;
+  if (f->origin == INDEX_SIDECAR || f->written || !wanted || atomic_exchange(&said, true))
+    return;
+  log_line(LOG_WARN, "%s: %s. All of it was read for its digest; that will be done for every such track each time it is opened%s",
+           s->path,
+           f->sidecar_err == ERR_UNSUPPORTED ? "its file system does not tell when files change, so no sidecar of it is used"
+           : s->write_sidecar                ? "its sidecar cannot be written"
+                                             : "its sidecar is of another state of the file, and none may be written",
+           f->sidecar_err == ERR_IO ? " (cache_dir may name a folder for sidecars)" : "");
+}
+
 static enum err open_source(struct source *s, struct media_source *m, const struct source_options *o, struct diag *diag) {
   struct index_options io = {.cache_fd = o->cache_fd, .write = o->write_sidecar};
+  s->cache_fd = o->cache_fd;
+  s->write_sidecar = o->write_sidecar;
   enum err e = index_load(&s->index, m, &io, diag);
+  if (!e)
+    say_cost(s);
   if (!e && (s->index.ix.h->flags & IX_NO_DIGEST))
     e = diag_say(diag, ERR_STALE, "the index has no digest of the source");
-  s->stamp = m->id.stamp;
+  atomic_store_explicit(&s->stamp, m->id.stamp, memory_order_relaxed);
   if (!e)
     e = copy_parts(s, m);
   if (!e)
@@ -155,6 +178,7 @@ static struct source *begin(struct sources *ss, uint64_t hash, const char *path)
   s->path = copy;
   s->root_fd = ss->root_fd;
   s->id = ++ss->next_id;
+  pthread_mutex_init(&s->proving, NULL);
   s->hash = hash;
   s->opening = s->listed = true;
   s->next = ss->buckets[hash % BUCKETS];
@@ -163,8 +187,76 @@ static struct source *begin(struct sources *ss, uint64_t hash, const char *path)
   return s;
 }
 
-enum err sources_get(struct sources *ss, struct source **out, enum source_from *from, const char *path,
-                     const struct source_options *o, struct diag *diag) {
+static bool same_but_for_marks(const struct source *s, const struct media_source *m) {
+  bool same = s->num_parts == m->num_parts;
+  for (uint32_t i = 0; same && i < s->num_parts; i++) {
+    const char *name = m->dir_fd >= 0 ? s->parts[i].path + strlen(s->path) + 1 : s->path;
+    same = s->part_ends[i] == m->part_ends[i] && s->parts[i].mtime_ns == m->part_mtimes_ns[i] &&
+           !strcmp(name, m->dir_fd >= 0 ? m->names[i] : s->path);
+  }
+  return same;
+}
+
+// Proves that what is on storage has the bytes that were indexed, and then takes its marks over. Under s->proving. index_load
+// reads all of the source unless a sidecar of this very state says its digest, and leaves one for the next start.
+static bool prove(struct source *s) {
+  struct media_source m = {0};
+  struct index_file f = {0};
+  struct diag diag = {0};
+  struct index_options io = {.cache_fd = s->cache_fd, .write = s->write_sidecar};
+  bool same = !media_open(&m, (struct media_path){s->root_fd, s->path}, &diag) && same_but_for_marks(s, &m) &&
+              !index_load(&f, &m, &io, &diag) && !(f.ix.h->flags & IX_NO_DIGEST) &&
+              !memcmp(f.ix.h->identity.digest, s->index.ix.h->identity.digest, sizeof f.ix.h->identity.digest);
+  for (uint32_t i = 0; same && i < s->num_parts; i++)
+    atomic_store_explicit(&s->parts[i].mark, m.part_marks[i], memory_order_release);
+  if (same)
+    atomic_store_explicit(&s->stamp, m.id.stamp, memory_order_release);
+  index_free(&f);
+  media_close(&m);
+  return same;
+}
+
+// Under the lock, which is let go meanwhile: whether the open source `s` is what `m` is. The caller holds nothing of it.
+static bool still_is(struct sources *ss, struct source *s, const struct media_source *m, uint64_t target_ms) {
+  if (s->target_ms != target_ms || atomic_load(&s->changed))
+    return false;
+  if (atomic_load(&s->stamp) == m->id.stamp)
+    return true;
+  if (!same_but_for_marks(s, m))
+    return false;
+  pthread_mutex_unlock(&ss->lock);
+  pthread_mutex_lock(&s->proving);
+  bool is = atomic_load(&s->stamp) == m->id.stamp || prove(s);
+  pthread_mutex_unlock(&s->proving);
+  pthread_mutex_lock(&ss->lock);
+  return is;
+}
+
+// Under the lock: the open source of the path, with a reference, when it is what `m` is. One that is not leaves the table:
+// its users keep it, nobody new gets it.
+static struct source *get_open(struct sources *ss, uint64_t hash, const struct media_source *m, const char *path,
+                               uint64_t target_ms) {
+  struct source *s;
+  while ((s = find(ss, hash, path)) != NULL) {
+    if (s->opening) {
+      pthread_cond_wait(&ss->opened, &ss->lock);
+      continue;
+    }
+    source_ref(s);
+    if (still_is(ss, s, m, target_ms))
+      return s;
+    unlist(ss, s);
+    pthread_mutex_unlock(&ss->lock);
+    source_put(ss, s);
+    pthread_mutex_lock(&ss->lock);
+  }
+  return NULL;
+}
+
+enum { TRIES = 3 }; // of an opening or a read while the file changes under it
+
+static enum err get_once(struct sources *ss, struct source **out, enum source_from *from, const char *path,
+                         const struct source_options *o, struct diag *diag) {
   struct media_source m = {0};
   enum err e = media_open(&m, (struct media_path){ss->root_fd, path}, diag);
   if (e) {
@@ -173,19 +265,14 @@ enum err sources_get(struct sources *ss, struct source **out, enum source_from *
   }
   uint64_t hash = XXH3_64bits(path, strlen(path));
   pthread_mutex_lock(&ss->lock);
-  struct source *s;
-  while ((s = find(ss, hash, path)) && s->opening)
-    pthread_cond_wait(&ss->opened, &ss->lock);
-  if (s && s->stamp == m.id.stamp && s->target_ms == o->segment_target_ms && !atomic_load(&s->changed)) {
-    source_ref(s);
+  struct source *s = get_open(ss, hash, &m, path, o->segment_target_ms);
+  if (s) {
     pthread_mutex_unlock(&ss->lock);
     media_close(&m);
     *out = s;
     *from = SOURCE_OPEN;
     return ERR_OK;
   }
-  if (s)
-    unlist(ss, s); // its users keep it, nobody new gets it
   s = begin(ss, hash, path);
   pthread_mutex_unlock(&ss->lock);
   if (!s) {
@@ -213,6 +300,16 @@ enum err sources_get(struct sources *ss, struct source **out, enum source_from *
   return ERR_OK;
 }
 
+enum err sources_get(struct sources *ss, struct source **out, enum source_from *from, const char *path,
+                     const struct source_options *o, struct diag *diag) {
+  enum err e = ERR_STALE;
+  for (int i = 0; i < TRIES && e == ERR_STALE; i++) {
+    *diag = (struct diag){0};
+    e = get_once(ss, out, from, path, o, diag);
+  }
+  return e;
+}
+
 uint32_t source_part_of(const struct source *s, uint64_t off) {
   uint32_t lo = 0, hi = s->num_parts - 1;
   while (lo < hi) {
@@ -229,11 +326,35 @@ int source_part_open(const struct source *s, uint32_t part) {
   return media_open_at((struct media_path){s->root_fd, s->parts[part].path}, O_RDONLY | O_NONBLOCK);
 }
 
-bool source_part_same(const struct source *s, uint32_t part, int fd) {
-  const struct source_part *p = &s->parts[part];
+// Size and mtime, which suffice to say no; *mark is for who wants a yes.
+static bool may_be_same(const struct source_part *p, int fd, uint64_t *mark) {
   struct stat st;
-  return !fstat(fd, &st) && S_ISREG(st.st_mode) && (uint64_t)st.st_size == p->size &&
+  if (fstat(fd, &st))
+    return false;
+  *mark = media_mark(&st);
+  return S_ISREG(st.st_mode) && (uint64_t)st.st_size == p->size &&
          (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec == p->mtime_ns;
+}
+
+bool source_part_same(const struct source *s, uint32_t part, int fd) {
+  uint64_t mark;
+  return may_be_same(&s->parts[part], fd, &mark) && mark == atomic_load_explicit(&s->parts[part].mark, memory_order_acquire);
+}
+
+bool source_part_prove(struct source *s, uint32_t part, int fd) {
+  uint64_t mark;
+  bool same = source_part_same(s, part, fd);
+  if (!same && may_be_same(&s->parts[part], fd, &mark)) {
+    pthread_mutex_lock(&s->proving);
+    if (!atomic_load(&s->changed))
+      same = source_part_same(s, part, fd) || (prove(s) && source_part_same(s, part, fd));
+    if (!same)
+      atomic_store(&s->changed, true); // before the next one asks
+    pthread_mutex_unlock(&s->proving);
+  } else if (!same) {
+    atomic_store(&s->changed, true);
+  }
+  return same;
 }
 
 void source_part_span(const struct source *s, uint32_t part, uint64_t off, uint64_t n, uint64_t *file_off, uint64_t *len) {
@@ -242,11 +363,11 @@ void source_part_span(const struct source *s, uint32_t part, uint64_t off, uint6
   *len = n < left ? n : left;
 }
 
-static enum err read_part(struct source *s, uint32_t part, uint64_t off, uint8_t *out, size_t n) {
+static enum err read_once(struct source *s, uint32_t part, uint64_t off, uint8_t *out, size_t n, bool *again) {
   int fd = source_part_open(s, part);
   if (fd < 0)
     return errno == ENOENT || errno == ENOTDIR ? ERR_STALE : ERR_IO;
-  enum err e = source_part_same(s, part, fd) ? ERR_OK : ERR_STALE;
+  enum err e = source_part_prove(s, part, fd) ? ERR_OK : ERR_STALE;
   while (n && !e) {
     ssize_t got = pread(fd, out, n, (off_t)off);
     if (got < 0 && errno == EINTR)
@@ -259,10 +380,19 @@ static enum err read_part(struct source *s, uint32_t part, uint64_t off, uint8_t
     off += (uint64_t)got;
     n -= (size_t)got;
   }
-  if (!e && !source_part_same(s, part, fd))
-    e = ERR_STALE;
+  *again = !e && !source_part_same(s, part, fd); // what was read may be of either state
   close(fd);
   return e;
+}
+
+static enum err read_part(struct source *s, uint32_t part, uint64_t off, uint8_t *out, size_t n) {
+  bool again = true;
+  enum err e = ERR_OK;
+  for (int i = 0; i < TRIES && again && !e; i++) {
+    again = false;
+    e = read_once(s, part, off, out, n, &again);
+  }
+  return e ? e : again ? ERR_STALE : ERR_OK;
 }
 
 enum err source_read(struct source *s, uint64_t off, void *buf, size_t n) {

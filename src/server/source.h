@@ -1,5 +1,6 @@
 // One clear track in one state: its index, its segments, and how to read its bytes as they were when the index was made.
 #pragma once
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "storage/sidecar.h"
@@ -7,13 +8,17 @@
 struct source_part {
   char *path; // beneath the media root
   uint64_t size, mtime_ns;
+  _Atomic uint64_t mark; // media_mark of a state that is proved to hold the bytes that were indexed
 };
 
 struct source {
   char *path;            // of the file or folder, beneath the media root
   int root_fd;           // borrowed
   uint64_t id;           // unique in this process
-  uint64_t stamp;        // of the state on storage (storage/sidecar.h)
+  _Atomic uint64_t stamp; // of the state on storage (storage/sidecar.h)
+  int cache_fd;          // borrowed; with write_sidecar as in source_options
+  bool write_sidecar;
+  pthread_mutex_t proving;
   struct index_file index;
   struct ix_segments segs;
   uint64_t target_ms;    // that segs were made for
@@ -52,11 +57,14 @@ void source_put(struct sources *ss, struct source *s);
 MUST_USE enum err source_read(struct source *s, uint64_t off, void *buf, size_t n);
 
 // The same by steps, for who reads by itself. source_part_of: the part that holds source address `off`. source_part_open: a
-// descriptor, -1 and errno. source_part_same: whether the file is in the state that was indexed. source_part_span: what of
-// [off, off + n) lies in the part, as an offset in its file and a length.
+// descriptor, -1 and errno. source_part_same: whether the file is in the state that was indexed. source_part_prove: the same,
+// but where size and mtime are still those and the mark is not, the whole source is read and its digest decides: who changes
+// a mode or makes a link cuts no response, who changes bytes does. It blocks; a source that fails is marked changed.
+// source_part_span: what of [off, off + n) lies in the part, as an offset in its file and a length.
 uint32_t source_part_of(const struct source *s, uint64_t off);
 int source_part_open(const struct source *s, uint32_t part);
 bool source_part_same(const struct source *s, uint32_t part, int fd);
+bool source_part_prove(struct source *s, uint32_t part, int fd);
 void source_part_span(const struct source *s, uint32_t part, uint64_t off, uint64_t n, uint64_t *file_off, uint64_t *len);
 
 // sources_usage gives how many sources are open and the bytes they hold.

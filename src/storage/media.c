@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define XXH_INLINE_ALL
@@ -37,8 +38,25 @@ int media_open_at(struct media_path at, int flags) {
   return (int)fd;
 }
 
-static uint64_t mtime_of(const struct stat *st) {
-  return (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
+static uint64_t nanoseconds(struct timespec t) { return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec; }
+
+static uint64_t mtime_of(const struct stat *st) { return nanoseconds(st->st_mtim); }
+
+uint64_t media_mark(const struct stat *st) {
+  const uint64_t of[] = {nanoseconds(st->st_ctim), st->st_ino, st->st_dev};
+  return XXH3_64bits(of, sizeof of);
+}
+
+// Whether ctime is when the inode was changed. File systems of images, FAT and what is behind FUSE make it up from mtime, which
+// anybody sets; most of them in whole seconds, which would also be too coarse: two states in one second would look alike. So
+// neither these nor whole seconds (one in 10^9 by chance) are relied on, also where an overlay hides what is below.
+static bool tells_changes(int fd) {
+  static const uint32_t made_up[] = {0xe0f5e1e2 /* EROFS */, 0x65735546 /* FUSE */, 0x2011bab0 /* exFAT */, 0x5346414f, 0x6b414653 /* AFS */};
+  struct statfs fs;
+  bool tells = !fstatfs(fd, &fs);
+  for (size_t i = 0; tells && i < sizeof made_up / sizeof *made_up; i++)
+    tells = (uint32_t)fs.f_type != made_up[i];
+  return tells;
 }
 
 // Runs of digits compare as numbers, everything else byte by byte. init.mp4 comes before all.
@@ -129,13 +147,33 @@ static enum err list_parts(struct media_source *m, struct diag *diag) {
   return ERR_OK;
 }
 
-// Sizes and times of all parts become m->id and m->part_ends. The stamp is XXH3-64 over (name, 0, size, mtime) of
-// each part of a folder, and over (size, mtime) of a file, whose name may change.
+// Takes a part's state into m->id and the stamp's hash.
+static void add_state(struct media_source *m, uint32_t part, const struct stat *st, XXH3_state_t *hash) {
+  const uint64_t of[] = {(uint64_t)st->st_size, mtime_of(st), nanoseconds(st->st_ctim), st->st_ino};
+  m->part_ends[part] = m->id.size;
+  m->part_mtimes_ns[part] = of[1];
+  m->part_marks[part] = media_mark(st);
+  if (of[1] > m->id.mtime_ns)
+    m->id.mtime_ns = of[1];
+  if (of[2] > m->newest_ctime_ns)
+    m->newest_ctime_ns = of[2];
+  m->tells_changes = m->tells_changes && st->st_ctim.tv_nsec;
+  if (m->dir_fd >= 0)
+    (void)XXH3_64bits_update(hash, m->names[part], strlen(m->names[part]) + 1);
+  (void)XXH3_64bits_update(hash, of, sizeof of);
+}
+
+// Sizes and times of all parts become m->id and m->part_ends. The stamp is XXH3-64 over (name, 0, size, mtime, ctime, inode)
+// of each part of a folder, and without the name of a file, which may have another. It has no device: nodes that share a
+// volume number it differently.
 static enum err measure(struct media_source *m, struct diag *diag) {
   m->part_ends = calloc(m->num_parts, sizeof *m->part_ends);
   m->part_mtimes_ns = calloc(m->num_parts, sizeof *m->part_mtimes_ns);
+  m->part_marks = calloc(m->num_parts, sizeof *m->part_marks);
+  m->tells_changes = tells_changes(m->dir_fd >= 0 ? m->dir_fd : m->fd);
   XXH3_state_t *hash = XXH3_createState();
-  enum err e = m->part_ends && m->part_mtimes_ns && hash ? ERR_OK : diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+  bool room = m->part_ends && m->part_mtimes_ns && m->part_marks && hash;
+  enum err e = room ? ERR_OK : diag_set(diag, ERR_NO_MEMORY, 0, NULL);
   if (!e)
     (void)XXH3_64bits_reset(hash);
   for (uint32_t i = 0; !e && i < m->num_parts; i++) {
@@ -147,17 +185,8 @@ static enum err measure(struct media_source *m, struct diag *diag) {
       e = diag_set(diag, ERR_UNSUPPORTED, m->id.size, "%s is not a regular file", m->names[i]);
     else if (__builtin_add_overflow(m->id.size, (uint64_t)st.st_size, &m->id.size))
       e = diag_say(diag, ERR_OVERFLOW, NULL);
-    if (e)
-      break;
-    uint64_t size = (uint64_t)st.st_size, mtime = mtime_of(&st);
-    m->part_ends[i] = m->id.size;
-    m->part_mtimes_ns[i] = mtime;
-    if (mtime > m->id.mtime_ns)
-      m->id.mtime_ns = mtime;
-    if (m->dir_fd >= 0)
-      (void)XXH3_64bits_update(hash, m->names[i], strlen(m->names[i]) + 1);
-    (void)XXH3_64bits_update(hash, &size, sizeof size);
-    (void)XXH3_64bits_update(hash, &mtime, sizeof mtime);
+    if (!e)
+      add_state(m, i, &st, hash);
   }
   if (!e)
     m->id.stamp = XXH3_64bits_digest(hash);
@@ -217,6 +246,7 @@ void media_close(struct media_source *m) {
   free(m->names);
   free(m->part_ends);
   free(m->part_mtimes_ns);
+  free(m->part_marks);
   if (m->fd >= 0)
     close(m->fd);
   if (m->dir_fd >= 0)
@@ -282,7 +312,7 @@ bool media_unchanged(const struct media_source *m) {
     uint64_t size = m->part_ends[i] - (i ? m->part_ends[i - 1] : 0);
     if (m->dir_fd < 0 ? fstat(m->fd, &st) : fstatat(m->dir_fd, m->names[i], &st, AT_SYMLINK_NOFOLLOW))
       return false;
-    if ((uint64_t)st.st_size != size || mtime_of(&st) != m->part_mtimes_ns[i])
+    if ((uint64_t)st.st_size != size || mtime_of(&st) != m->part_mtimes_ns[i] || media_mark(&st) != m->part_marks[i])
       return false;
   }
   return true;

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define XXH_INLINE_ALL
@@ -43,7 +44,19 @@ static int open_parent(struct media_path at, char *buf, size_t cap, const char *
   return media_open_at((struct media_path){at.root_fd, parent}, O_RDONLY | O_DIRECTORY);
 }
 
-// Where a sidecar may be: `dir_fd` is owned.
+// Clocks of file systems go in ticks, 10 ms at the most on what we rely on: a file that is written twice within one has one
+// ctime for two contents. Who reads it only after the tick reads the later one; a write after that gets another ctime.
+static void let_tick_pass(const struct media_source *m) {
+  enum { TICK_NS = 20000000 };
+  struct timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  uint64_t now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec, ctime = m->newest_ctime_ns;
+  if (now - ctime < TICK_NS || ctime - now < TICK_NS)
+    nanosleep(&(struct timespec){.tv_nsec = 2 * TICK_NS}, NULL);
+}
+
+// Where a sidecar may be: `dir_fd` is owned. Both places have the same rule: the state in the sidecar is the file's, exactly.
+// No times are compared by order, so clocks that differ, or were wrong for a while, do no harm.
 struct place {
   int dir_fd;
   char name[NAME_MAX + 1];
@@ -216,6 +229,8 @@ static enum err build(struct index_file *out, struct media_source *m, const stru
   struct bytes blob;
   enum err e = ERR_OK;
   memset(m->id.digest, 0, sizeof m->id.digest);
+  if (!o->no_digest)
+    let_tick_pass(m);
   alloc_heap_init(&out->heap, o->memory_limit ? o->memory_limit : default_memory);
   e = ix_build(&out->heap.base, &blob, &m->src, &m->id, diag);
   if (!e && !o->no_digest) { // after parsing: what cannot be used is refused before all of it is read
@@ -231,7 +246,7 @@ static enum err build(struct index_file *out, struct media_source *m, const stru
     return e;
   }
   out->origin = INDEX_BUILT;
-  if (o->write && !o->no_digest) {
+  if (o->write && !o->no_digest && m->tells_changes) {
     enum err w = for_places(out, m, o, &blob);
     out->written = w == ERR_OK;
     if (w)
@@ -242,7 +257,9 @@ static enum err build(struct index_file *out, struct media_source *m, const stru
 
 enum err index_load(struct index_file *out, struct media_source *m, const struct index_options *o, struct diag *diag) {
   *out = (struct index_file){.sidecar_err = ERR_NOT_FOUND};
-  if (!o->rebuild) {
+  if (!m->tells_changes) {
+    out->sidecar_err = ERR_UNSUPPORTED;
+  } else if (!o->rebuild) {
     out->sidecar_err = for_places(out, m, o, NULL);
     if (out->sidecar_err == ERR_OK)
       return ERR_OK;

@@ -23,6 +23,9 @@ struct media_source {
   uint32_t num_parts;       // 1 for a file
   uint64_t *part_ends;      // as in IX_SEC_PARTS
   uint64_t *part_mtimes_ns; // what each part's mtime was when the source was opened
+  uint64_t *part_marks;     // and its media_mark
+  uint64_t newest_ctime_ns; // of the parts
+  bool tells_changes;       // the file system gives ctimes that change with the bytes, finely enough
   char **names;             // of the parts: "init.mp4", "1.m4s" …; for a file its path
   int dir_fd;               // of a folder, else -1
   int fd;                   // of part `fd_part`, kept for the next read; a file's only descriptor
@@ -47,7 +50,13 @@ bool media_is_track_name(const char *name);
 // media_read fills n bytes from source address `off`. Errors: ERR_IO, ERR_TRUNCATED (the source became shorter).
 MUST_USE enum err media_read(struct media_source *m, uint64_t off, void *buf, size_t n);
 
-// media_unchanged says whether every part still has the size and mtime it had at media_open.
+// media_mark is what tells two states of a file apart that agree in size and mtime: a hash of ctime, inode and device.
+// It differs for another file of that name, after every write, and also after chmod, rename or a new link, which leave the
+// bytes as they are. Nobody can set it back. Of this process only: devices are numbered anew at every boot.
+struct stat;
+uint64_t media_mark(const struct stat *st);
+
+// media_unchanged says whether every part still has the size, mtime and mark it had at media_open.
 bool media_unchanged(const struct media_source *m);
 
 struct media_progress {
@@ -76,15 +85,17 @@ struct index_file {
   enum index_origin origin;
   bool written;         // a sidecar was written by this call
   enum err sidecar_err; // why an existing sidecar was not used (ERR_STALE, ERR_CHECKSUM, …), or could not be
-                        // written (ERR_IO); ERR_NOT_FOUND: there was none
+                        // written (ERR_IO); ERR_NOT_FOUND: there was none; ERR_UNSUPPORTED: none can be believed
+                        // or is written, because the file system does not tell changes
   int write_errno;      // why it could not be written, in the place that was tried last; 0: it was, or was not to be
   void *map;
   size_t map_len;
   struct alloc_heap heap;
 };
 
-// index_load reads the sidecar of `m` when it is whole and made from exactly this state of the source; else parses
-// the source. m->id.digest is filled from either. The index does not depend on `m` afterwards.
+// index_load reads the sidecar of `m` when it is whole and made from exactly this state of the source, ctimes and inodes
+// included; else parses the source and reads all of it for its digest. m->id.digest is filled from either. The index does not
+// depend on `m` afterwards. Waits some milliseconds where a part was changed only just now.
 // Errors: those of ix_build, ERR_STALE when the source changes meanwhile.
 MUST_USE enum err index_load(struct index_file *out, struct media_source *m, const struct index_options *o,
                              struct diag *diag);

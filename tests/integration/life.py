@@ -14,7 +14,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from integration.truth import keys_file, record, url  # noqa: E402
 from judge import boxes, synth  # noqa: E402
-from judge.programs import Sluice, run  # noqa: E402
+from judge.programs import VECTORS, Sluice, run  # noqa: E402
 from judge.server import Server, environment, free_port  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
@@ -386,6 +386,102 @@ def replaced(tap, sluice, work):
         tap.equal(c.get(whole).status, 404, "a removed file is not there any more")
 
 
+def flipped(path):
+    """Replaces a file by one of the same size, layout and mtime in which most bytes of each sample differ."""
+    data, st = bytearray(path.read_bytes()), path.stat()
+    for s in boxes.audio(bytes(data)).samples:
+        for at in range(s.offset + 8, s.offset + s.size):
+            data[at] ^= 0x5A
+    fresh = path.with_name(".new")
+    fresh.write_bytes(bytes(data))
+    os.utime(fresh, ns=(st.st_atime_ns, st.st_mtime_ns))
+    fresh.rename(path)
+
+
+def same_time(tap, sluice, work):
+    """A file replaced by one of the same size and mtime: no keystream twice, no tag for two bodies. Of the same bytes: no harm."""
+    media = media_with(work)
+    path = media / ASSET / "a.mp4"
+    vector = VECTORS / "androidx-media" / "mp4" / "sample_ac3_fragmented.mp4"  # frames of one size, as in every file of this kind
+    path.write_bytes(vector.read_bytes() if vector.is_file() else synth.plain(40)[0])
+    os.utime(path, ns=(10 ** 18, 10 ** 18))
+    whole = url(ASSET, "cenc", 1, "a.mp4")
+    kid, key, _ = record(ASSET, "cenc")
+
+    def differs(name, one, two):
+        a, b = boxes.audio(one.body), boxes.audio(two.body)
+        reused = [i for i, (s, t) in enumerate(zip(a.samples, b.samples))
+                  if s.iv == t.iv or {x ^ y for x, y in zip(s.data[8:], t.data[8:])} == {0x5A}]
+        tap.ok(one.status == two.status == 200 and one["etag"] != two["etag"], f"{name}: another entity tag", (one, two))
+        tap.ok(len(a.samples) == len(b.samples) > 3 and not reused, f"{name}: no keystream twice", reused[:5])
+
+    def get():
+        with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+            r = server.get(whole)
+            return r, parse_metrics(server.admin("/metrics").body.decode())
+    first, _ = get()
+    again, m = get()
+    tap.ok(again["etag"] == first["etag"] and total(m, "sluice_index_total", "sidecar") == 1, "the sidecar is used at the next start", m.get("sluice_index_total"))
+    flipped(path)
+    second, _ = get()
+    differs("replaced while the server was down", first, second)
+    flipped(path)
+    r = sluice("index", media)
+    tap.ok(r.code == 0 and "1 indexed, 0 up to date" in r.out.decode(), "replaced: index makes the sidecar anew", r)
+    third, m = get()
+    tap.ok(third.body == first.body and third["etag"] == first["etag"], "the first bytes again: the first response again")
+    flipped(path)
+    out = []
+    for n in range(2):
+        r = sluice.encrypt(path, work / f"{n}.mp4", "cenc", kid, key)
+        out.append((work / f"{n}.mp4").read_bytes() if r.code == 0 else repr(r).encode())
+        if not n:
+            path.with_name("a.mp4.slx").unlink()
+    tap.ok(out[0] == out[1], "replaced: encrypt does not believe the sidecar")
+    with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+        c = server.client()
+        one = c.get(whole)
+        flipped(path)
+        end, two = time.monotonic() + 15, one
+        while time.monotonic() < end and (two.status != 200 or two["etag"] == one["etag"]):
+            time.sleep(0.1)
+            two = c.get(whole)
+        differs("replaced under the running server", one, two)
+    if os.getuid():
+        os.chmod(path.parent, 0o500)
+    else:
+        path.with_name("a.mp4.slx").unlink()
+        path.with_name("a.mp4.slx").mkdir()  # nothing can be written there, not even by root
+    for n in range(2):
+        with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+            tap.equal(server.get(whole)["etag"], two["etag"], f"no sidecar can be written, start {n}: the same response")
+            server.get(url(ASSET, "cbcs", 1, "a.mp4"))
+            said = [l for l in server.log() if "digest" in l]
+            tap.ok(len(said) == 1 and "cannot be written" in said[0], "and the log says once what that costs", said)
+    os.chmod(path.parent, 0o700)
+
+
+def same_bytes(tap, sluice, work):
+    """Modes and links change under the running server, between reads of segments: no response notices."""
+    media = media_with(work, lambda: synth.plain(200))
+    path = media / ASSET / "a.mp4"
+    with Server(sluice.path, media, config="segment_target: 1s\n", keys=keys_file([ASSET])) as server:
+        body = server.get(url(ASSET, "cenc", 1, "a.mp4")).body
+    for io in ("auto", "epoll"):
+        with Server(sluice.path, media, "--io", io, config="segment_target: 1s\n", keys=keys_file([ASSET])) as server:
+            c, got = server.client(), []
+            for n in range(1, 9):  # of each the source is read for the first time
+                r = c.get(url(ASSET, "cenc", 1, "a", f"{n}.m4s"))
+                got.append((n, r.status, len(r.body) > 100 and r.body in body))
+                if n % 2:
+                    os.chmod(path, 0o600 + n)
+                else:
+                    os.link(path, work / f"{io}{n}")
+            m = parse_metrics(server.admin("/metrics").body.decode())
+            tap.ok(all(status == 200 and same for _, status, same in got), f"{io}: chmod and links under the running server: every segment as before", got)
+            tap.equal(total(m, "sluice_errors_total", "source_changed"), 0.0, f"{io}: chmod and links are no change")
+
+
 def reload(tap, sluice, work):
     media = media_with(work)
     config = f"media: {media}\nschemes: [cenc, cbcs]\n"
@@ -575,7 +671,8 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, reasons, rotation, replaced, reload, privileges, drain, derived, open_secrets):
+    for part in (bad_starts, observability, reasons, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
+                 open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-life-") as work:

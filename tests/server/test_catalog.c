@@ -410,6 +410,49 @@ Test(catalog, folders_of_segments) {
   track_drop(cat, t);
 }
 
+// A mode, a link and the same bytes under the same name leave an open source what it is; other bytes do not, whatever the time.
+Test(catalog, an_open_source_is_its_bytes) {
+  start("");
+  char path[200], fresh[200];
+  static uint8_t want[1 << 20], got[1 << 20], all[1 << 20];
+  struct protected_track *t, *now;
+  struct stat st;
+  snprintf(path, sizeof path, "%s/album/song/low.mp4", media);
+  snprintf(fresh, sizeof fresh, "%s/.new", media);
+  cr_assert_eq(track(&t, "/album/song/cenc/1/low.mp4"), CAT_OK);
+  size_t size = (size_t)t->plan.ix->h->identity.size;
+  cr_assert_lt(size, sizeof want);
+  cr_assert_eq(source_read(t->source, 0, want, size), ERR_OK);
+  for (int i = 0; i < 4; i++) {
+    cr_assert_eq(stat(path, &st), 0);
+    struct timespec times[2] = {st.st_atim, st.st_mtim};
+    if (i == 0) {
+      cr_assert_eq(chmod(path, 0600), 0);
+    } else if (i == 1) {
+      cr_assert_eq(link(path, fresh), 0);
+    } else {
+      memcpy(all, want, size);
+      all[size - 1] ^= i == 3;
+      (void)unlink(fresh);
+      int fd = open(fresh, O_WRONLY | O_CREAT, 0644);
+      cr_assert(fd >= 0 && write(fd, all, size) == (ssize_t)size && !futimens(fd, times) && !close(fd));
+      cr_assert_eq(rename(fresh, path), 0);
+    }
+    enum err e = source_read(t->source, 0, got, size);
+    cr_assert_eq(e, i == 3 ? ERR_STALE : ERR_OK, "way %d", i);
+    cr_assert(i == 3 || !memcmp(got, want, size));
+    cr_assert_eq(atomic_load(&t->source->changed), i == 3);
+    usleep(600000); // beyond `revalidate`: the next look is at storage
+    cr_assert_eq(track(&now, "/album/song/cenc/1/low.mp4"), CAT_OK);
+    cr_assert_eq(now->source == t->source, i != 3, "way %d", i);
+    cr_assert_eq(!strcmp(now->etag, t->etag), i != 3);
+    cr_assert_eq(!memcmp(now->prot.iv, t->prot.iv, 8), i != 3);
+    track_drop(cat, now);
+    quiet_point(&quiet, 0);
+  }
+  track_drop(cat, t);
+}
+
 Test(catalog, many_names_stay_within_the_budget) {
   start("index_size: 1M\n");
   char path[200], url[200];
