@@ -263,6 +263,21 @@ def by_others(tap, judge):
         tap.ok(good, f"{item['name']}: {item['parser']} reads it", f"{item}\nwant {want}")
 
 
+def one_key_missing(tap, sluice, media, tracks):
+    """A tier without a key: 503, not a document without it that players keep; the media that have a key are served."""
+    asset = "album/song"
+    if (asset, "flac") not in tracks:
+        tap.skip("a tier without a key", "no ffmpeg")
+        return
+    with Server(sluice, media, keys=keys_file([asset]) + "drm: { per_tier: true }\n") as server:
+        for name in ("master.m3u8", "byterange.m3u8", "manifest.mpd", "ondemand.mpd", "1/flac/media.m3u8", "1/flac/init.mp4"):
+            r = server.get(url(asset, "cbcs", name))
+            tap.ok(r.status == 503 and r["retry-after"] and r["cache-control"] == "no-store", f"a tier without a key, {name}: 503, not kept", r)
+        tap.equal(server.get(url(asset, "cbcs", "1/opus/init.mp4")).status, 200, "a tier without a key: the other has one")
+        said = [l for l in server.log() if "no key" in l]
+        tap.ok(len(said) == 1 and asset in said[0] and "lossless" in said[0], "a tier without a key: one line says which", said)
+
+
 def main():
     tap = Tap()
     if not VECTORS.is_dir():
@@ -292,6 +307,7 @@ def main():
                                      json.dumps({"kids": [b64(kid)], "type": "temporary"}).encode())
                 want = {"keys": [{"kty": "oct", "k": b64(key), "kid": b64(kid)}], "type": "temporary"}
                 tap.ok(r.status == 200 and json.loads(r.body) == want, f"{asset}: a ClearKey licence", r)
+        one_key_missing(tap, sluice.path, media, tracks)
         by_others(tap, judge)
     tap.end()
 
