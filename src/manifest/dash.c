@@ -177,18 +177,29 @@ static void write_channels(struct writer *w, const struct ix_header *h) {
   }
 }
 
-// Dolby Atmos in E-AC-3. Source: ETSI TS 103 420 §C.
-static void write_joc(struct writer *w, const struct ix_header *h) {
-  if (h->joc_complexity) {
-    wr_str(w, "<SupplementalProperty schemeIdUri=\"tag:dolby.com,2018:dash:EC3_ExtensionType:2018\" value=\"JOC\"/>\n"
-              "<SupplementalProperty schemeIdUri=\"tag:dolby.com,2018:dash:EC3_ExtensionComplexityIndex:2018\" value=\"");
-    wr_dec(w, h->joc_complexity);
-    wr_str(w, "\"/>\n");
-  }
+// Dolby Atmos in E-AC-3. Source: ETSI TS 103 420 §C. The complexity is said of what has it: of the set where it is the same in
+// all of it, else of each Representation.
+static void write_joc_complexity(struct writer *w, const struct ix_header *h) {
+  wr_str(w, "<SupplementalProperty schemeIdUri=\"tag:dolby.com,2018:dash:EC3_ExtensionComplexityIndex:2018\" value=\"");
+  wr_dec(w, h->joc_complexity);
+  wr_str(w, "\"/>\n");
 }
 
+static void write_joc(struct writer *w, const struct ix_header *h, bool complexity) {
+  if (!h->joc_complexity)
+    return;
+  wr_str(w, "<SupplementalProperty schemeIdUri=\"tag:dolby.com,2018:dash:EC3_ExtensionType:2018\" value=\"JOC\"/>\n");
+  if (complexity)
+    write_joc_complexity(w, h);
+}
+
+// What all Representations of a set have in common.
+struct set_has {
+  bool timeline, complexity;
+};
+
 static void write_representation(struct writer *w, const struct man_asset *a, const struct man_track *t,
-                                 enum man_form form, bool shared) {
+                                 enum man_form form, const struct set_has *has) {
   wr_str(w, "<Representation id=\"");
   percent_write(w, t->name, false);
   wr_str(w, "\"");
@@ -196,9 +207,11 @@ static void write_representation(struct writer *w, const struct man_asset *a, co
   if (t->ix->h->sample_rate)
     attr_num(w, "audioSamplingRate", t->ix->h->sample_rate);
   wr_str(w, ">\n");
+  if (!has->complexity)
+    write_joc_complexity(w, t->ix->h);
   if (form == MAN_RANGES)
     write_base(w, a, t);
-  else if (!shared)
+  else if (!has->timeline)
     write_template(w, a, t, t);
   wr_str(w, "</Representation>\n");
 }
@@ -229,6 +242,12 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
   const struct man_track *lead = &a->tracks[o->at[first]];
   const struct ix_header *h = lead->ix->h;
   struct bytes lang = man_text(h->language, sizeof h->language);
+  struct set_has has = {.timeline = form == MAN_SEGMENTS, .complexity = true};
+  for (uint32_t i = first + 1; i < end; i++) {
+    const struct man_track *t = &a->tracks[o->at[i]];
+    has.timeline = has.timeline && same_timeline(lead, t);
+    has.complexity = has.complexity && t->ix->h->joc_complexity == h->joc_complexity;
+  }
   wr_str(w, "<AdaptationSet");
   attr_num(w, "id", o->set[first] + 1u);
   wr_str(w, " contentType=\"audio\" mimeType=\"audio/mp4\"");
@@ -241,16 +260,13 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
   write_channels(w, h);
   if (lead->key)
     drm_mpd(w, &(struct drm_input){.key = lead->key, .set = a->drm});
-  write_joc(w, h);
+  write_joc(w, h, has.complexity);
   write_switching(w, a, o, first);
   wr_str(w, "<Role schemeIdUri=\"urn:mpeg:dash:role:2011\" value=\"main\"/>\n");
-  bool shared = form == MAN_SEGMENTS;
-  for (uint32_t i = first + 1; i < end && shared; i++)
-    shared = same_timeline(lead, &a->tracks[o->at[i]]);
-  if (shared)
+  if (has.timeline)
     write_template(w, a, NULL, lead);
   for (uint32_t i = first; i < end; i++)
-    write_representation(w, a, &a->tracks[o->at[i]], form, shared);
+    write_representation(w, a, &a->tracks[o->at[i]], form, &has);
   wr_str(w, "</AdaptationSet>\n");
 }
 

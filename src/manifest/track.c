@@ -109,7 +109,7 @@ static uint32_t format_rank(uint32_t format) {
   return i;
 }
 
-// By codec and channel layout.
+// By codec and channel layout. Atmos is a layout of its own: the set says whether its Representations have it.
 static int kind_cmp(const struct ix_header *x, const struct ix_header *y) {
   int c = (int)man_lossless(x) - (int)man_lossless(y);
   if (!c)
@@ -122,6 +122,8 @@ static int kind_cmp(const struct ix_header *x, const struct ix_header *y) {
     c = (x->channels > y->channels) - (x->channels < y->channels);
   if (!c)
     c = (x->channel_mask > y->channel_mask) - (x->channel_mask < y->channel_mask);
+  if (!c)
+    c = (x->joc_complexity != 0) - (y->joc_complexity != 0);
   return c;
 }
 

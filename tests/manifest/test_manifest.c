@@ -312,6 +312,25 @@ Test(dash, channels_of_more_than_six) {
   drop(&s);
 }
 
+Test(dash, atmos_is_a_set_of_its_own) {
+  struct asset s = {0};
+  add_spoken(&s, "plain", "ec-3", "und", 384);
+  add_spoken(&s, "joc", "ec-3", "und", 448);
+  add_spoken(&s, "joc2", "ec-3", "und", 768);
+  s.h[1].joc_complexity = s.h[2].joc_complexity = 16;
+  const char *x = mpd(&s, MAN_SEGMENTS), *second = strstr(x, "<AdaptationSet id=\"2\"");
+  cr_assert_eq(count(x, "<AdaptationSet "), 2, "%s", x);
+  cr_assert(second && strstr(x, "id=\"plain\"") < second && strstr(x, "EC3_ExtensionType") > second && has(second, "id=\"joc2\""));
+  cr_assert_eq(count(x, "EC3_ExtensionComplexityIndex"), 1);
+  s.h[1].joc_complexity = 12; // then each says its own
+  x = mpd(&s, MAN_SEGMENTS);
+  cr_assert_eq(count(x, "<AdaptationSet "), 2, "%s", x);
+  cr_assert_eq(count(x, "value=\"JOC\""), 1);
+  const char *one = strstr(x, "<Representation id=\"joc\""), *two = strstr(x, "<Representation id=\"joc2\"");
+  cr_assert(one && two && strstr(x, "ComplexityIndex:2018\" value=\"12\"") > one && strstr(x, "ComplexityIndex:2018\" value=\"16\"") > two, "%s", x);
+  drop(&s);
+}
+
 Test(empty, no_tracks_and_no_segments) {
   struct asset s = {0};
   s.a.drm = &s.set;
