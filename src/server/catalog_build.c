@@ -42,6 +42,16 @@ static bool file_fault(enum err e) {
   }
 }
 
+// Whether "init" would be the init segment of a track that is a folder: what holds segments is no asset. Errors: as
+// media_has_parts.
+static enum err is_track_itself(struct catalog *c, struct bytes asset, struct bytes track) {
+  char path[PATH_BYTES];
+  if (!bytes_eq(track, BYTES_LIT("init")))
+    return ERR_NOT_FOUND;
+  int n = snprintf(path, sizeof path, "%.*s", (int)asset.n, (const char *)asset.p);
+  return n < 0 || (size_t)n >= sizeof path ? ERR_NOT_FOUND : media_has_parts((struct media_path){c->root_fd, path});
+}
+
 // Opens asset/track whatever form it has on storage.
 static enum err open_track(struct catalog *c, struct source **out, const struct settings *st, struct bytes asset,
                            struct bytes track) {
@@ -49,6 +59,9 @@ static enum err open_track(struct catalog *c, struct source **out, const struct 
                              .write_sidecar = st->config->write_sidecars};
   uint64_t started = clock_mono_ms();
   char path[PATH_BYTES];
+  enum err itself = is_track_itself(c, asset, track);
+  if (itself != ERR_NOT_FOUND)
+    return itself == ERR_OK ? ERR_NOT_FOUND : itself;
   for (unsigned i = 0; i < NUM_SUFFIXES; i++) {
     struct diag diag = {0};
     enum source_from from;

@@ -101,6 +101,24 @@ enum err media_track_folder(struct media_path at) {
 
 bool media_is_track_folder(struct media_path at) { return media_track_folder(at) == ERR_OK; }
 
+enum err media_has_parts(struct media_path at) {
+  int fd = media_open_at(at, O_RDONLY | O_DIRECTORY);
+  if (fd < 0)
+    return not_there(errno) || denied(errno) ? ERR_NOT_FOUND : ERR_IO;
+  DIR *d = fdopendir(fd);
+  if (!d) {
+    close(fd);
+    return ERR_IO;
+  }
+  bool has = false;
+  errno = 0;
+  for (struct dirent *ent; !has && (ent = readdir(d));)
+    has = ent->d_name[0] != '.' && has_extension(ent->d_name, ".m4s");
+  enum err e = has ? ERR_OK : errno ? ERR_IO : ERR_NOT_FOUND;
+  closedir(d);
+  return e;
+}
+
 static enum err add_name(struct media_source *m, const char *name, size_t *cap) {
   if (m->num_parts == MAX_PARTS)
     return ERR_LIMIT;

@@ -44,6 +44,9 @@ bool media_is_track_folder(struct media_path at);
 // media_track_folder says the same, apart from not knowing. Errors: ERR_NOT_FOUND (it is none, or not for us to read), ERR_IO.
 MUST_USE enum err media_track_folder(struct media_path at);
 
+// media_has_parts says whether the path is a folder with segments in it (*.m4s). Errors: ERR_NOT_FOUND (it has none), ERR_IO.
+MUST_USE enum err media_has_parts(struct media_path at);
+
 // media_is_track_name says whether a file's name has an extension of tracks: .mp4, .m4a, .cmfa.
 bool media_is_track_name(const char *name);
 

@@ -402,6 +402,14 @@ Test(catalog, folders_of_segments) {
   cr_assert_eq(memcmp(a, b, t->plan.total_len), 0);
   free(a);
   free(b);
+  // The folder is a track, not an asset with a track called "init".
+  struct text_doc *d;
+  cr_assert_eq(text(&d, "/album/song/parts/cbcs/master.m3u8"), CAT_NOT_FOUND);
+  cr_assert_eq(text(&d, "/album/song/parts/cbcs/1/init/media.m3u8"), CAT_NOT_FOUND);
+  cr_assert_eq(track(&(struct protected_track *){NULL}, "/album/song/parts/cbcs/1/init.mp4"), CAT_NOT_FOUND);
+  write_track("plain/init.mp4", &(struct synth_options){.num_frags = 3, .samples_per_trun = 10, .min_size = 10, .max_size = 20});
+  cr_assert_eq(text(&d, "/plain/cbcs/master.m3u8"), CAT_OK, "a track of that name is fine elsewhere");
+  text_drop(cat, d);
   char path[200];
   snprintf(path, sizeof path, "%s/album/song/parts/5.m4s", media);
   cr_assert_eq(truncate(path, 100), 0);
