@@ -94,6 +94,23 @@ static bool same_timeline(const struct man_track *a, const struct man_track *b) 
   return true;
 }
 
+// Whether segment n of one track begins where segment n of the other does, for all n, in presentation time: no segment of
+// one overlaps two of the other. What is presented longer at the end does not matter. Source: ISO/IEC 23009-1 §5.3.3.2.
+static bool aligned(const struct man_track *a, const struct man_track *b) {
+  if (a->segs->num != b->segs->num)
+    return false;
+  struct media_time ma = media_time(a), mb = media_time(b);
+  uint64_t ta = a->ix->h->num_frags ? a->ix->frags[0].time_ticks : 0, tb = b->ix->h->num_frags ? b->ix->frags[0].time_ticks : 0;
+  for (uint32_t i = 0; i < a->segs->num; i++) {
+    uint64_t pa = shifted(ta, ma) - ma.origin, pb = shifted(tb, mb) - mb.origin;
+    if ((unsigned __int128)pa * b->ix->h->timescale != (unsigned __int128)pb * a->ix->h->timescale)
+      return false;
+    ta += man_seg_ticks(a, i);
+    tb += man_seg_ticks(b, i);
+  }
+  return true;
+}
+
 // `t` NULL: for the whole set, by $RepresentationID$.
 static void write_template(struct writer *w, const struct man_asset *a, const struct man_track *t,
                            const struct man_track *timing) {
@@ -195,7 +212,7 @@ static void write_joc(struct writer *w, const struct ix_header *h, bool complexi
 
 // What all Representations of a set have in common.
 struct set_has {
-  bool timeline, complexity;
+  bool timeline, boundaries, complexity;
 };
 
 static void write_representation(struct writer *w, const struct man_asset *a, const struct man_track *t,
@@ -242,10 +259,11 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
   const struct man_track *lead = &a->tracks[o->at[first]];
   const struct ix_header *h = lead->ix->h;
   struct bytes lang = man_text(h->language, sizeof h->language);
-  struct set_has has = {.timeline = form == MAN_SEGMENTS, .complexity = true};
+  struct set_has has = {.timeline = form == MAN_SEGMENTS, .boundaries = true, .complexity = true};
   for (uint32_t i = first + 1; i < end; i++) {
     const struct man_track *t = &a->tracks[o->at[i]];
     has.timeline = has.timeline && same_timeline(lead, t);
+    has.boundaries = has.boundaries && aligned(lead, t);
     has.complexity = has.complexity && t->ix->h->joc_complexity == h->joc_complexity;
   }
   wr_str(w, "<AdaptationSet");
@@ -254,8 +272,9 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
   attr_text(w, "codecs", man_text(h->codecs, sizeof h->codecs));
   if (lang.n && !bytes_eq(lang, BYTES_LIT("und")))
     attr_text(w, "lang", lang);
-  wr_str(w, form == MAN_SEGMENTS ? " segmentAlignment=\"true\" startWithSAP=\"1\">\n"
-                                 : " subsegmentAlignment=\"true\" subsegmentStartsWithSAP=\"1\">\n");
+  if (has.boundaries)
+    wr_str(w, form == MAN_SEGMENTS ? " segmentAlignment=\"true\"" : " subsegmentAlignment=\"true\"");
+  wr_str(w, form == MAN_SEGMENTS ? " startWithSAP=\"1\">\n" : " subsegmentStartsWithSAP=\"1\">\n");
   // The order of the schema: RepresentationBase first (channels, protection, properties), then Role, then segments.
   write_channels(w, h);
   if (lead->key)

@@ -312,6 +312,24 @@ Test(dash, channels_of_more_than_six) {
   drop(&s);
 }
 
+Test(dash, alignment_is_claimed_where_it_holds) {
+  struct asset s = {0};
+  static const uint32_t halves[8] = {48000, 48000, 48000, 48000, 48000, 48000, 48000, 48000};
+  static const uint32_t three[8] = {144000, 48000, 96000, 96000};
+  add(&s, "a", "mp4a.40.2", 48000, 4, even, sizes, 0);
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), " segmentAlignment=\"true\" startWithSAP=\"1\">"), "one track is");
+  add(&s, "b", "mp4a.40.2", 24000, 4, halves, sizes, 240000);
+  const char *x = mpd(&s, MAN_SEGMENTS);
+  cr_assert(has(x, "media=\"1/b/$Number$.m4s\"") && has(x, "segmentAlignment=\"true\""), "another timescale, a late start: %s", x);
+  cr_assert(has(mpd(&s, MAN_RANGES), " subsegmentAlignment=\"true\" subsegmentStartsWithSAP=\"1\">"));
+  add(&s, "c", "mp4a.40.2", 48000, 4, three, sizes, 0);
+  x = mpd(&s, MAN_SEGMENTS);
+  cr_assert_eq(count(x, "<AdaptationSet "), 1);
+  cr_assert(has(x, " startWithSAP=\"1\">") && !has(x, "Alignment"), "%s", x);
+  cr_assert_not(has(mpd(&s, MAN_RANGES), "Alignment"));
+  drop(&s);
+}
+
 Test(dash, atmos_is_a_set_of_its_own) {
   struct asset s = {0};
   add_spoken(&s, "plain", "ec-3", "und", 384);
