@@ -19,6 +19,7 @@
   X(ERR_NO_MEMORY, "out of memory")                                                                              \
   X(ERR_NO_SPACE, "the buffer is too small")                                                                     \
   X(ERR_IO, "reading or writing failed")                                                                         \
+  X(ERR_DENIED, "its permissions do not allow it")                                                               \
   X(ERR_NO_KEY, "no key for this KID")                                                                           \
   X(ERR_KEY_REUSE, "one key would serve two schemes")                                                            \
   X(ERR_NOT_FOUND, "not found")                                                                                  \

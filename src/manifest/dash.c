@@ -94,6 +94,23 @@ static bool same_timeline(const struct man_track *a, const struct man_track *b) 
   return true;
 }
 
+// Whether segment n of one track begins where segment n of the other does, for all n, in presentation time: no segment of
+// one overlaps two of the other. What is presented longer at the end does not matter. Source: ISO/IEC 23009-1 §5.3.3.2.
+static bool aligned(const struct man_track *a, const struct man_track *b) {
+  if (a->segs->num != b->segs->num)
+    return false;
+  struct media_time ma = media_time(a), mb = media_time(b);
+  uint64_t ta = a->ix->h->num_frags ? a->ix->frags[0].time_ticks : 0, tb = b->ix->h->num_frags ? b->ix->frags[0].time_ticks : 0;
+  for (uint32_t i = 0; i < a->segs->num; i++) {
+    uint64_t pa = shifted(ta, ma) - ma.origin, pb = shifted(tb, mb) - mb.origin;
+    if ((unsigned __int128)pa * b->ix->h->timescale != (unsigned __int128)pb * a->ix->h->timescale)
+      return false;
+    ta += man_seg_ticks(a, i);
+    tb += man_seg_ticks(b, i);
+  }
+  return true;
+}
+
 // `t` NULL: for the whole set, by $RepresentationID$.
 static void write_template(struct writer *w, const struct man_asset *a, const struct man_track *t,
                            const struct man_track *timing) {
@@ -177,18 +194,29 @@ static void write_channels(struct writer *w, const struct ix_header *h) {
   }
 }
 
-// Dolby Atmos in E-AC-3. Source: ETSI TS 103 420 §C.
-static void write_joc(struct writer *w, const struct ix_header *h) {
-  if (h->joc_complexity) {
-    wr_str(w, "<SupplementalProperty schemeIdUri=\"tag:dolby.com,2018:dash:EC3_ExtensionType:2018\" value=\"JOC\"/>\n"
-              "<SupplementalProperty schemeIdUri=\"tag:dolby.com,2018:dash:EC3_ExtensionComplexityIndex:2018\" value=\"");
-    wr_dec(w, h->joc_complexity);
-    wr_str(w, "\"/>\n");
-  }
+// Dolby Atmos in E-AC-3. Source: ETSI TS 103 420 §C. The complexity is said of what has it: of the set where it is the same in
+// all of it, else of each Representation.
+static void write_joc_complexity(struct writer *w, const struct ix_header *h) {
+  wr_str(w, "<SupplementalProperty schemeIdUri=\"tag:dolby.com,2018:dash:EC3_ExtensionComplexityIndex:2018\" value=\"");
+  wr_dec(w, h->joc_complexity);
+  wr_str(w, "\"/>\n");
 }
 
+static void write_joc(struct writer *w, const struct ix_header *h, bool complexity) {
+  if (!h->joc_complexity)
+    return;
+  wr_str(w, "<SupplementalProperty schemeIdUri=\"tag:dolby.com,2018:dash:EC3_ExtensionType:2018\" value=\"JOC\"/>\n");
+  if (complexity)
+    write_joc_complexity(w, h);
+}
+
+// What all Representations of a set have in common.
+struct set_has {
+  bool timeline, boundaries, complexity;
+};
+
 static void write_representation(struct writer *w, const struct man_asset *a, const struct man_track *t,
-                                 enum man_form form, bool shared) {
+                                 enum man_form form, const struct set_has *has) {
   wr_str(w, "<Representation id=\"");
   percent_write(w, t->name, false);
   wr_str(w, "\"");
@@ -196,9 +224,11 @@ static void write_representation(struct writer *w, const struct man_asset *a, co
   if (t->ix->h->sample_rate)
     attr_num(w, "audioSamplingRate", t->ix->h->sample_rate);
   wr_str(w, ">\n");
+  if (!has->complexity)
+    write_joc_complexity(w, t->ix->h);
   if (form == MAN_RANGES)
     write_base(w, a, t);
-  else if (!shared)
+  else if (!has->timeline)
     write_template(w, a, t, t);
   wr_str(w, "</Representation>\n");
 }
@@ -229,28 +259,33 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
   const struct man_track *lead = &a->tracks[o->at[first]];
   const struct ix_header *h = lead->ix->h;
   struct bytes lang = man_text(h->language, sizeof h->language);
+  struct set_has has = {.timeline = form == MAN_SEGMENTS, .boundaries = true, .complexity = true};
+  for (uint32_t i = first + 1; i < end; i++) {
+    const struct man_track *t = &a->tracks[o->at[i]];
+    has.timeline = has.timeline && same_timeline(lead, t);
+    has.boundaries = has.boundaries && aligned(lead, t);
+    has.complexity = has.complexity && t->ix->h->joc_complexity == h->joc_complexity;
+  }
   wr_str(w, "<AdaptationSet");
   attr_num(w, "id", o->set[first] + 1u);
   wr_str(w, " contentType=\"audio\" mimeType=\"audio/mp4\"");
   attr_text(w, "codecs", man_text(h->codecs, sizeof h->codecs));
   if (lang.n && !bytes_eq(lang, BYTES_LIT("und")))
     attr_text(w, "lang", lang);
-  wr_str(w, form == MAN_SEGMENTS ? " segmentAlignment=\"true\" startWithSAP=\"1\">\n"
-                                 : " subsegmentAlignment=\"true\" subsegmentStartsWithSAP=\"1\">\n");
+  if (has.boundaries)
+    wr_str(w, form == MAN_SEGMENTS ? " segmentAlignment=\"true\"" : " subsegmentAlignment=\"true\"");
+  wr_str(w, form == MAN_SEGMENTS ? " startWithSAP=\"1\">\n" : " subsegmentStartsWithSAP=\"1\">\n");
   // The order of the schema: RepresentationBase first (channels, protection, properties), then Role, then segments.
   write_channels(w, h);
   if (lead->key)
     drm_mpd(w, &(struct drm_input){.key = lead->key, .set = a->drm});
-  write_joc(w, h);
+  write_joc(w, h, has.complexity);
   write_switching(w, a, o, first);
   wr_str(w, "<Role schemeIdUri=\"urn:mpeg:dash:role:2011\" value=\"main\"/>\n");
-  bool shared = form == MAN_SEGMENTS;
-  for (uint32_t i = first + 1; i < end && shared; i++)
-    shared = same_timeline(lead, &a->tracks[o->at[i]]);
-  if (shared)
+  if (has.timeline)
     write_template(w, a, NULL, lead);
   for (uint32_t i = first; i < end; i++)
-    write_representation(w, a, &a->tracks[o->at[i]], form, shared);
+    write_representation(w, a, &a->tracks[o->at[i]], form, &has);
   wr_str(w, "</AdaptationSet>\n");
 }
 

@@ -1,5 +1,5 @@
-// HLS. Multivariant: one EXT-X-STREAM-INF for each track, whose audio group holds that one track with the same URI
-// and says channels, language, bit depth. Players that know groups read those there; the rest ignore them.
+// HLS. Multivariant: one EXT-X-STREAM-INF for each audio group (groups.c): with one language, for each track. The group
+// says channels, language, bit depth; its default rendition has the variant's URI. Players that do not know groups play that.
 // Media playlists: fMP4, VOD. Source: RFC 8216bis §4.4.
 #include "base/text.h"
 #include "drm/markup.h"
@@ -18,27 +18,24 @@ static void write_codecs(struct writer *w, const struct ix_header *h) {
     hls_quoted_write(w, codecs);
 }
 
-static bool has_language(const struct ix_header *h) {
-  struct bytes lang = man_text(h->language, sizeof h->language);
-  return lang.n && !bytes_eq(lang, BYTES_LIT("und"));
-}
-
-static void write_media(struct writer *w, const struct man_asset *a, const struct man_track *t, enum man_form form) {
+// `lead`: what the group is named after.
+static void write_media(struct writer *w, const struct man_asset *a, const struct man_track *lead, const struct man_track *t,
+                        bool is_default, enum man_form form) {
   const struct ix_header *h = t->ix->h;
   wr_str(w, "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"");
-  percent_write(w, t->name, false);
+  percent_write(w, lead->name, false);
   wr_str(w, "\",NAME=\"");
-  if (has_language(h))
+  if (man_has_language(h))
     hls_quoted_write(w, man_text(h->language, sizeof h->language));
   else
     wr_str(w, "Audio");
   wr_str(w, "\"");
-  if (has_language(h)) {
+  if (man_has_language(h)) {
     wr_str(w, ",LANGUAGE=\"");
     hls_quoted_write(w, man_text(h->language, sizeof h->language));
     wr_str(w, "\"");
   }
-  wr_str(w, ",DEFAULT=YES,AUTOSELECT=YES");
+  wr_str(w, is_default ? ",DEFAULT=YES,AUTOSELECT=YES" : ",DEFAULT=NO,AUTOSELECT=YES");
   if (h->joc_complexity) {
     wr_str(w, ",CHANNELS=\"");
     wr_dec(w, h->joc_complexity);
@@ -62,18 +59,52 @@ static void write_media(struct writer *w, const struct man_asset *a, const struc
   wr_str(w, "\"\n");
 }
 
-static void write_variant(struct writer *w, const struct man_asset *a, const struct man_track *t, enum man_form form) {
-  struct man_rate rate = man_rate(t);
+// A group: its renditions, the default first.
+struct group {
+  uint32_t num;
+  const struct man_track *lead, *at[MAN_MAX_TRACKS];
+  struct man_rate rate; // of whichever is highest
+};
+
+static void group_get(struct group *out, const struct man_asset *a, const struct man_groups *g, const struct man_rate *rates,
+                      uint32_t i) {
+  *out = (struct group){.lead = &a->tracks[g->lead[i]]};
+  for (uint32_t l = 0; l < g->num_langs; l++) {
+    uint8_t t = g->member[i][l];
+    if (t == MAN_NO_TRACK)
+      continue;
+    out->at[out->num++] = &a->tracks[t];
+    out->rate.peak = rates[t].peak > out->rate.peak ? rates[t].peak : out->rate.peak;
+    out->rate.average = rates[t].average > out->rate.average ? rates[t].average : out->rate.average;
+  }
+}
+
+// Each codec of the group once.
+static void write_group_codecs(struct writer *w, const struct group *g) {
+  for (uint32_t i = 0; i < g->num; i++) {
+    const struct ix_header *h = g->at[i]->ix->h;
+    bool before = false;
+    for (uint32_t k = 0; k < i && !before; k++)
+      before = strncmp(g->at[k]->ix->h->codecs, h->codecs, sizeof h->codecs) == 0;
+    if (before)
+      continue;
+    if (i)
+      wr_u8(w, ',');
+    write_codecs(w, h);
+  }
+}
+
+static void write_variant(struct writer *w, const struct man_asset *a, const struct group *g, enum man_form form) {
   wr_str(w, "#EXT-X-STREAM-INF:BANDWIDTH=");
-  wr_dec(w, rate.peak);
+  wr_dec(w, g->rate.peak);
   wr_str(w, ",AVERAGE-BANDWIDTH=");
-  wr_dec(w, rate.average);
+  wr_dec(w, g->rate.average);
   wr_str(w, ",CODECS=\"");
-  write_codecs(w, t->ix->h);
+  write_group_codecs(w, g);
   wr_str(w, "\",AUDIO=\"");
-  percent_write(w, t->name, false);
+  percent_write(w, g->lead->name, false);
   wr_str(w, "\"\n");
-  man_uri_track(w, a, t);
+  man_uri_track(w, a, g->at[0]);
   wr_str(w, playlist_of[form]);
   wr_str(w, "\n");
 }
@@ -99,10 +130,21 @@ void man_hls_master(struct writer *w, const struct man_asset *a, enum man_form f
   wr_str(w, "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-INDEPENDENT-SEGMENTS\n");
   if (a->scheme != SCHEME_CLEAR)
     write_session_keys(w, a, &o);
+  struct man_groups groups;
+  struct man_rate rates[MAN_MAX_TRACKS];
+  struct group g;
+  man_groups(&groups, a, &o);
   for (uint32_t i = 0; i < o.num; i++)
-    write_media(w, a, &a->tracks[o.at[i]], form);
-  for (uint32_t i = 0; i < o.num; i++)
-    write_variant(w, a, &a->tracks[o.at[i]], form);
+    rates[o.at[i]] = man_rate(&a->tracks[o.at[i]]);
+  for (uint32_t i = 0; i < groups.num; i++) {
+    group_get(&g, a, &groups, rates, i);
+    for (uint32_t k = 0; k < g.num; k++)
+      write_media(w, a, g.lead, g.at[k], k == 0, form);
+  }
+  for (uint32_t i = 0; i < groups.num; i++) {
+    group_get(&g, a, &groups, rates, i);
+    write_variant(w, a, &g, form);
+  }
 }
 
 static void write_range(struct writer *w, struct plan_range r) {

@@ -41,7 +41,7 @@ enum man_form {
   MAN_RANGES,   // byte ranges of the whole virtual file
 };
 
-// man_hls_master writes the multivariant playlist: one variant for each track.
+// man_hls_master writes the multivariant playlist: one variant for each track, or each rung where there are languages.
 void man_hls_master(struct writer *w, const struct man_asset *a, enum man_form form);
 
 // man_hls_media writes the media playlist of a->tracks[track].

@@ -109,10 +109,8 @@ static uint32_t format_rank(uint32_t format) {
   return i;
 }
 
-// The order of switching sets: 0 when two tracks share one. They do when codec, channel layout, language and key are
-// the same.
-static int set_cmp(const struct man_track *a, const struct man_track *b) {
-  const struct ix_header *x = a->ix->h, *y = b->ix->h;
+// By codec and channel layout. Atmos is a layout of its own: the set says whether its Representations have it.
+static int kind_cmp(const struct ix_header *x, const struct ix_header *y) {
   int c = (int)man_lossless(x) - (int)man_lossless(y);
   if (!c)
     c = (int)format_rank(x->format) - (int)format_rank(y->format);
@@ -124,6 +122,18 @@ static int set_cmp(const struct man_track *a, const struct man_track *b) {
     c = (x->channels > y->channels) - (x->channels < y->channels);
   if (!c)
     c = (x->channel_mask > y->channel_mask) - (x->channel_mask < y->channel_mask);
+  if (!c)
+    c = (x->joc_complexity != 0) - (y->joc_complexity != 0);
+  return c;
+}
+
+bool man_same_kind(const struct man_track *a, const struct man_track *b) { return kind_cmp(a->ix->h, b->ix->h) == 0; }
+
+// The order of switching sets: 0 when two tracks share one. They do when codec, channel layout, language and key are
+// the same.
+static int set_cmp(const struct man_track *a, const struct man_track *b) {
+  const struct ix_header *x = a->ix->h, *y = b->ix->h;
+  int c = kind_cmp(x, y);
   if (!c)
     c = strncmp(x->language, y->language, sizeof x->language);
   if (!c && a->key && b->key)

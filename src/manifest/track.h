@@ -27,6 +27,19 @@ struct man_order {
 };
 void man_order(struct man_order *o, const struct man_asset *a);
 
+// Audio groups of a multivariant playlist: one for each codec, channel layout and rung of rates, with a rendition in each
+// language. An asset whose tracks name at most one language has one group for each track, in the order of `o`.
+enum { MAN_NO_TRACK = 0xff };
+struct man_groups {
+  uint32_t num, num_langs;
+  uint8_t lead[MAN_MAX_TRACKS];                   // the track a group is named after: no two groups have the same
+  uint8_t member[MAN_MAX_TRACKS][MAN_MAX_TRACKS]; // [group][language]: track number, or MAN_NO_TRACK
+};
+void man_groups(struct man_groups *g, const struct man_asset *a, const struct man_order *o);
+
+bool man_same_kind(const struct man_track *a, const struct man_track *b); // the same codec and channel layout
+bool man_has_language(const struct ix_header *h); // one that is known: not "und"
+
 // man_uri_epoch appends "<epoch>/<track>", percent-encoded: what the multivariant playlist and the MPD put before
 // the file's name.
 void man_uri_track(struct writer *w, const struct man_asset *a, const struct man_track *t);

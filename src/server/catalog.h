@@ -54,7 +54,7 @@ enum {
   CAT_NOT_FOUND = 404,
   CAT_GONE = 410,       // epoch past its grace or revoked
   CAT_FAILED = 500,     // media that cannot be served (invalid, changed under us): a line is in the log
-  CAT_UNAVAILABLE = 503 // no key now, or too much work queued: Retry-After
+  CAT_UNAVAILABLE = 503 // no key, storage that cannot be read, or too much work queued, now: Retry-After
 };
 
 // Embedded in a request, zeroed before its first use for one lookup. It must stay until `wake` was called, even when its

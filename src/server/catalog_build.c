@@ -15,7 +15,7 @@
 #include "server/catalog_int.h"
 
 static const char *const track_suffixes[] = {".mp4", ".m4a", ".cmfa", ""}; // "": a folder
-enum { NUM_SUFFIXES = 4, PATH_BYTES = ROUTE_PATH_MAX + 16 };
+enum { NUM_SUFFIXES = 4, PATH_BYTES = ROUTE_PATH_MAX + 16, KEY_LOG_MS = 10000 };
 
 static void log_source(const char *path, const struct diag *diag) {
   char why[300];
@@ -30,6 +30,28 @@ static void count_source(struct catalog *c, enum source_from from, uint64_t star
   histogram_add_shared(&c->metrics->open_time, (clock_mono_ms() - started_ms) * 1000000u);
 }
 
+// Whether what failed is the file's fault, which stays until somebody replaces it. Everything else may pass, or is said of
+// this server, not of the media.
+static bool file_fault(enum err e) {
+  switch ((int)e) {
+  case ERR_NO_KEY:
+  case ERR_IO:
+  case ERR_NO_MEMORY:
+  case ERR_STALE: return false;
+  default: return true;
+  }
+}
+
+// Whether "init" would be the init segment of a track that is a folder: what holds segments is no asset. Errors: as
+// media_has_parts.
+static enum err is_track_itself(struct catalog *c, struct bytes asset, struct bytes track) {
+  char path[PATH_BYTES];
+  if (!bytes_eq(track, BYTES_LIT("init")))
+    return ERR_NOT_FOUND;
+  int n = snprintf(path, sizeof path, "%.*s", (int)asset.n, (const char *)asset.p);
+  return n < 0 || (size_t)n >= sizeof path ? ERR_NOT_FOUND : media_has_parts((struct media_path){c->root_fd, path});
+}
+
 // Opens asset/track whatever form it has on storage.
 static enum err open_track(struct catalog *c, struct source **out, const struct settings *st, struct bytes asset,
                            struct bytes track) {
@@ -37,6 +59,9 @@ static enum err open_track(struct catalog *c, struct source **out, const struct 
                              .write_sidecar = st->config->write_sidecars};
   uint64_t started = clock_mono_ms();
   char path[PATH_BYTES];
+  enum err itself = is_track_itself(c, asset, track);
+  if (itself != ERR_NOT_FOUND)
+    return itself == ERR_OK ? ERR_NOT_FOUND : itself;
   for (unsigned i = 0; i < NUM_SUFFIXES; i++) {
     struct diag diag = {0};
     enum source_from from;
@@ -44,9 +69,11 @@ static enum err open_track(struct catalog *c, struct source **out, const struct 
                      (const char *)track.p, track_suffixes[i]);
     if (n < 0 || (size_t)n >= sizeof path)
       return ERR_NOT_FOUND;
-    if (!*track_suffixes[i] && !media_is_track_folder((struct media_path){c->root_fd, path}))
-      return ERR_NOT_FOUND;
-    enum err e = sources_get(c->sources, out, &from, path, &o, &diag);
+    enum err e = *track_suffixes[i] ? ERR_OK : media_track_folder((struct media_path){c->root_fd, path});
+    if (e)
+      (void)diag_set(&diag, e, 0, "cannot look into the folder");
+    else
+      e = sources_get(c->sources, out, &from, path, &o, &diag);
     if (e == ERR_NOT_FOUND)
       continue;
     if (e) {
@@ -64,7 +91,6 @@ static enum err open_track(struct catalog *c, struct source **out, const struct 
 struct key_use {
   struct issued *issued; // held
   struct key_slot *slot; // pinned: being fetched
-  bool missing;          // some key was not there
   uint64_t retry_ms;     // then: how long until asking makes sense, where that is known
   bool no_key;           // the same for what the answer is counted as
 };
@@ -86,13 +112,24 @@ static enum err find_key(struct catalog *c, struct key_record *out, const struct
   struct key_use *use = in->use;
   if (!r)
     return keys_lookup(out, in->st->keyring->set, q);
-  if (!use->issued && !use->missing && x) {
+  if (!use->issued && x) {
     struct key_ask a = exchange_ask(x, in->st->keyring, r, q, set);
     use->issued = a.issued;
     use->slot = a.got == KEY_FLYING ? a.slot : NULL;
     use->retry_ms = a.retry_ms;
   }
   return use->issued ? exchange_label(out, use->issued, q) : ERR_NO_KEY;
+}
+
+// Says that a key is not there, where nobody else does (the exchange tells of key servers): at most once in KEY_LOG_MS,
+// because players ask for one asset again and again. sluice_keys_total counts them all.
+static void log_no_key(struct catalog *c, const struct protect_in *in, struct bytes label) {
+  uint64_t now = clock_mono_ms(), due = atomic_load(&c->key_log_due_ms);
+  bool remote = keys_remote(in->st->keyring->set, in->asset) != NULL;
+  if ((remote && !in->use->issued) || now < due || !atomic_compare_exchange_strong(&c->key_log_due_ms, &due, now + KEY_LOG_MS))
+    return;
+  log_line(LOG_WARN, "%.*s: no key for %s, epoch %u%s%.*s: the answer is 503", (int)in->asset.n, (const char *)in->asset.p,
+           scheme_name(in->scheme), in->epoch, label.n ? ", label " : "", (int)label.n, (const char *)label.p);
 }
 
 // Looks the key up and makes protection and plan. `key` is filled for encrypting schemes; its slices point into `in`.
@@ -108,7 +145,8 @@ static enum err protect(struct catalog *c, struct full_track *f, struct key_reco
     keyring_drm(&set, la_url, in->st->keyring, atomic_load(&c->own_url), in->asset);
     struct key_query q = {.asset = in->asset, .epoch = in->epoch, .scheme = in->scheme, .label = drm_label(&set, ix->h->format)};
     e = find_key(c, key, in, &q, &set);
-    in->use->missing |= e == ERR_NO_KEY;
+    if (e == ERR_NO_KEY)
+      log_no_key(c, in, q.label);
     if (!in->use->slot) // else it is being fetched, and asked for again then
       metric_add_shared(e ? &c->metrics->keys_missing : &c->metrics->keys_derived, 1);
     in->use->no_key |= e == ERR_NO_KEY;
@@ -149,8 +187,9 @@ static int status_of(enum err e) {
   case ERR_OK: return CAT_OK;
   case ERR_NOT_FOUND: return CAT_NOT_FOUND;
   case ERR_NO_KEY:
+  case ERR_IO:
   case ERR_NO_MEMORY:
-  case ERR_STALE: return CAT_UNAVAILABLE; // changing right now: the next look may succeed
+  case ERR_STALE: return CAT_UNAVAILABLE; // the next look may succeed
   default: return CAT_FAILED;
   }
 }
@@ -202,6 +241,7 @@ struct work {
   const struct route *r;
   uint32_t epoch;
   unsigned num, invalid;
+  int broke; // CAT_OK, or why there is no document: nothing half made
   struct key_use *use;
   struct drm_settings drm;
   char la_url[KEYRING_URL_MAX];
@@ -211,9 +251,17 @@ struct work {
   char *names[MAN_MAX_TRACKS];
 };
 
+// Leaves a track out, or gives the document up: one that lacks tracks for a passing reason would be kept by players and CDNs.
+static void without_track(struct work *k, enum err e) {
+  if (!file_fault(e))
+    k->broke = status_of(e);
+  else
+    k->invalid += e != ERR_NOT_FOUND;
+}
+
 static void add_track(struct work *k, const char *name, size_t name_len) {
   struct source *source;
-  if (k->num == MAN_MAX_TRACKS || k->use->slot)
+  if (k->num == MAN_MAX_TRACKS || k->broke != CAT_OK)
     return;
   for (unsigned i = 0; i < k->num; i++)
     if (strlen(k->names[i]) == name_len && !memcmp(k->names[i], name, name_len))
@@ -221,23 +269,24 @@ static void add_track(struct work *k, const char *name, size_t name_len) {
   struct bytes track = bytes_of(name, name_len);
   enum err e = open_track(k->c, &source, k->st, k->r->asset, track);
   if (e) {
-    k->invalid += e != ERR_NOT_FOUND;
+    without_track(k, e);
     return;
   }
   struct full_track *f = track_alloc(k->c);
   if (!f) {
     source_put(k->c->sources, source);
-    k->invalid++;
+    without_track(k, ERR_NO_MEMORY);
     return;
   }
   struct protect_in in = {k->st, k->use, k->r->asset, k->r->scheme, k->epoch, source};
   struct key_record *key = &k->keys[k->num];
   f->pub.source = source;
   char *copy = strndup(name, name_len);
-  if (!copy || protect(k->c, f, key, &in)) {
+  e = copy ? protect(k->c, f, key, &in) : ERR_NO_MEMORY;
+  if (e) {
     free(copy);
     track_retire_now(f);
-    k->invalid++;
+    without_track(k, e);
     return;
   }
   k->names[k->num] = copy;
@@ -251,6 +300,41 @@ static int by_name(const void *a, const void *b) { return strcmp(*(char *const *
 
 enum { MAX_FOLDER = 1 << 16 };
 
+struct names {
+  char **at;
+  size_t num, cap;
+};
+
+static bool keep_name(struct names *l, const char *name) {
+  if (l->num == l->cap) {
+    size_t cap = l->cap ? l->cap * 2 : 64;
+    char **more = realloc(l->at, cap * sizeof *l->at);
+    if (!more)
+      return false;
+    l->at = more;
+    l->cap = cap;
+  }
+  l->at[l->num] = strdup(name);
+  return l->at[l->num] && ++l->num;
+}
+
+// The names in a folder, which it closes, that may be tracks.
+static int list_names(struct names *l, int fd) {
+  DIR *d = fdopendir(fd);
+  if (!d) {
+    close(fd);
+    return CAT_UNAVAILABLE;
+  }
+  bool all = true;
+  errno = 0;
+  for (struct dirent *ent; all && l->num < MAX_FOLDER && (ent = readdir(d)); errno = 0)
+    if (ent->d_name[0] != '.' && (media_is_track_name(ent->d_name) || ent->d_type != DT_REG))
+      all = keep_name(l, ent->d_name);
+  all = all && !errno; // a listing that broke off is not the end of the folder
+  closedir(d);
+  return all ? CAT_OK : CAT_UNAVAILABLE;
+}
+
 // Adds every track of the asset's folder, in order of names, so that every node writes the same text.
 static int add_all(struct work *k) {
   char path[PATH_BYTES];
@@ -258,38 +342,23 @@ static int add_all(struct work *k) {
   int fd = media_open_at((struct media_path){k->c->root_fd, path}, O_RDONLY | O_DIRECTORY);
   if (fd < 0)
     return errno == ENOENT || errno == ENOTDIR || errno == EXDEV || errno == ELOOP || errno == ENAMETOOLONG ? CAT_NOT_FOUND
-                                                                                                          : CAT_FAILED;
-  DIR *d = fdopendir(fd);
-  char **names = NULL;
-  size_t num = 0, cap = 0;
-  for (struct dirent *ent; d && num < MAX_FOLDER && (ent = readdir(d));) {
-    if (ent->d_name[0] == '.' || (!media_is_track_name(ent->d_name) && ent->d_type == DT_REG))
-      continue;
-    if (num == cap) {
-      cap = cap ? cap * 2 : 64;
-      char **more = realloc(names, cap * sizeof *names);
-      if (!more)
-        break;
-      names = more;
-    }
-    names[num] = strdup(ent->d_name);
-    num += names[num] != NULL;
+           : errno == EACCES || errno == EPERM                                                             ? CAT_FAILED
+                                                                                                           : CAT_UNAVAILABLE;
+  struct names names = {0};
+  int status = list_names(&names, fd);
+  if (status == CAT_OK && names.num)
+    qsort(names.at, names.num, sizeof *names.at, by_name);
+  for (size_t i = 0; i < names.num; i++) {
+    char *name = names.at[i];
+    size_t n = strlen(name);
+    if (media_is_track_name(name))
+      n = (size_t)(strrchr(name, '.') - name);
+    if (status == CAT_OK)
+      add_track(k, name, n);
+    free(name);
   }
-  if (d)
-    closedir(d);
-  else
-    close(fd);
-  if (num)
-    qsort(names, num, sizeof *names, by_name);
-  for (size_t i = 0; i < num; i++) {
-    size_t n = strlen(names[i]);
-    if (media_is_track_name(names[i]))
-      n = (size_t)(strrchr(names[i], '.') - names[i]);
-    add_track(k, names[i], n);
-    free(names[i]);
-  }
-  free(names);
-  return CAT_OK;
+  free(names.at);
+  return status;
 }
 
 static void write_text(struct writer *w, const struct work *k) {
@@ -365,6 +434,7 @@ static void build_text(struct catalog *c, struct made *out, const struct setting
     k->r = r;
     k->epoch = epoch;
     k->use = use;
+    k->broke = CAT_OK;
     keyring_drm(&k->drm, k->la_url, st->keyring, atomic_load(&c->own_url), r->asset);
     bool one = r->track.n != 0;
     out->status = CAT_OK;
@@ -372,10 +442,10 @@ static void build_text(struct catalog *c, struct made *out, const struct setting
       add_track(k, (const char *)r->track.p, r->track.n);
     else
       out->status = add_all(k);
+    if (out->status == CAT_OK)
+      out->status = k->broke;
     if (out->status == CAT_OK && k->num == 0)
-      out->status = use->missing ? CAT_UNAVAILABLE : k->invalid ? CAT_FAILED : CAT_NOT_FOUND;
-    if (use->slot)
-      out->status = CAT_UNAVAILABLE; // and nothing half made
+      out->status = k->invalid ? CAT_FAILED : CAT_NOT_FOUND;
   }
   if (out->status == CAT_OK) {
     struct full_text *t = make_text(k);

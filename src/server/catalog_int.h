@@ -107,6 +107,7 @@ struct catalog {
   uint64_t next_generation;
   struct secret_alloc track_memory;
   bool warned_unlocked;
+  _Atomic uint64_t key_log_due_ms; // when the next line about a key that is not there may be written
   struct full_track *free_tracks;
   _Atomic uint64_t bypass_bytes;
   struct reader *reader; // NULL: helper threads read

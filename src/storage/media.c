@@ -96,14 +96,45 @@ bool media_is_track_name(const char *name) {
   return has_extension(name, ".mp4") || has_extension(name, ".m4a") || has_extension(name, ".cmfa");
 }
 
-bool media_is_track_folder(struct media_path at) {
+// EXDEV and ELOOP: a link leads out of the root, so nothing is there for us.
+static bool not_there(int why) {
+  return why == ENOENT || why == ENOTDIR || why == EXDEV || why == ELOOP || why == ENAMETOOLONG;
+}
+
+static bool denied(int why) { return why == EACCES || why == EPERM; }
+
+enum err media_track_folder(struct media_path at) {
   int dir = media_open_at(at, O_RDONLY | O_DIRECTORY);
   if (dir < 0)
-    return false;
+    return not_there(errno) || denied(errno) ? ERR_NOT_FOUND : ERR_IO;
   struct stat st;
-  bool is = !fstatat(dir, init_name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode);
+  enum err e = ERR_OK;
+  if (fstatat(dir, init_name, &st, AT_SYMLINK_NOFOLLOW))
+    e = not_there(errno) || denied(errno) ? ERR_NOT_FOUND : ERR_IO;
+  else if (!S_ISREG(st.st_mode))
+    e = ERR_NOT_FOUND;
   close(dir);
-  return is;
+  return e;
+}
+
+bool media_is_track_folder(struct media_path at) { return media_track_folder(at) == ERR_OK; }
+
+enum err media_has_parts(struct media_path at) {
+  int fd = media_open_at(at, O_RDONLY | O_DIRECTORY);
+  if (fd < 0)
+    return not_there(errno) || denied(errno) ? ERR_NOT_FOUND : ERR_IO;
+  DIR *d = fdopendir(fd);
+  if (!d) {
+    close(fd);
+    return ERR_IO;
+  }
+  bool has = false;
+  errno = 0;
+  for (struct dirent *ent; !has && (ent = readdir(d));)
+    has = ent->d_name[0] != '.' && has_extension(ent->d_name, ".m4s");
+  enum err e = has ? ERR_OK : errno ? ERR_IO : ERR_NOT_FOUND;
+  closedir(d);
+  return e;
 }
 
 static enum err add_name(struct media_source *m, const char *name, size_t *cap) {
@@ -134,10 +165,14 @@ static enum err list_parts(struct media_source *m, struct diag *diag) {
   }
   enum err e = ERR_OK;
   size_t cap = 0;
-  for (struct dirent *ent; !e && (ent = readdir(d));)
+  errno = 0;
+  for (struct dirent *ent; !e && (ent = readdir(d)); errno = 0)
     if (ent->d_name[0] != '.' && (!strcmp(ent->d_name, init_name) || has_extension(ent->d_name, ".m4s")))
       e = add_name(m, ent->d_name, &cap);
+  int why = e ? 0 : errno; // a listing that broke off is not the end of the folder
   closedir(d);
+  if (why)
+    return diag_say(diag, ERR_IO, "cannot list the folder: %s", strerror(why));
   if (e)
     return diag_say(diag, e, e == ERR_LIMIT ? "more than %d parts in one folder" : NULL, MAX_PARTS);
   if (m->num_parts)
@@ -198,9 +233,9 @@ static enum err source_read(void *ctx, uint64_t off, void *buf, size_t n) {
   return media_read((struct media_source *)ctx, off, buf, n);
 }
 
-// EXDEV and ELOOP: a link leads out of the root, so nothing is there for us.
-static bool not_there(int why) {
-  return why == ENOENT || why == ENOTDIR || why == EXDEV || why == ELOOP || why == ENAMETOOLONG;
+// What opening failed for. ENXIO: a socket, which is neither a file nor a folder.
+static enum err open_err(int why) {
+  return not_there(why) ? ERR_NOT_FOUND : denied(why) ? ERR_DENIED : why == ENXIO ? ERR_UNSUPPORTED : ERR_IO;
 }
 
 enum err media_open(struct media_source *m, struct media_path at, struct diag *diag) {
@@ -211,7 +246,7 @@ enum err media_open(struct media_source *m, struct media_path at, struct diag *d
   m->at.path = path;
   int fd = media_open_at(at, O_RDONLY | O_NONBLOCK);
   if (fd < 0)
-    return diag_say(diag, not_there(errno) ? ERR_NOT_FOUND : ERR_IO, "%s", strerror(errno));
+    return diag_say(diag, open_err(errno), "%s", strerror(errno));
   struct stat st;
   enum err e = ERR_OK;
   if (fstat(fd, &st)) {
@@ -273,7 +308,7 @@ static enum err use_part(struct media_source *m, uint32_t part) {
     return ERR_OK;
   int fd = media_open_at((struct media_path){m->dir_fd, m->names[part]}, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0)
-    return ERR_IO;
+    return denied(errno) ? ERR_DENIED : ERR_IO;
   if (m->fd >= 0)
     close(m->fd);
   m->fd = fd;

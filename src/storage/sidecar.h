@@ -33,8 +33,8 @@ struct media_source {
 };
 
 // media_open opens and measures; no media byte is read. On failure `*m` is safe to close and `diag` says why.
-// Errors: ERR_NOT_FOUND, ERR_MISSING (a folder without init.mp4), ERR_IO, ERR_NO_MEMORY, ERR_UNSUPPORTED (neither
-// a regular file nor a folder).
+// Errors: ERR_NOT_FOUND, ERR_MISSING (a folder without init.mp4), ERR_DENIED, ERR_IO, ERR_NO_MEMORY, ERR_UNSUPPORTED
+// (neither a regular file nor a folder).
 MUST_USE enum err media_open(struct media_source *m, struct media_path at, struct diag *diag);
 void media_close(struct media_source *m); // safe on a zeroed struct and twice
 
@@ -43,6 +43,12 @@ int media_open_at(struct media_path at, int flags);
 
 // media_is_track_folder says whether the path is a folder that holds an init.mp4.
 bool media_is_track_folder(struct media_path at);
+
+// media_track_folder says the same, apart from not knowing. Errors: ERR_NOT_FOUND (it is none, or not for us to read), ERR_IO.
+MUST_USE enum err media_track_folder(struct media_path at);
+
+// media_has_parts says whether the path is a folder with segments in it (*.m4s). Errors: ERR_NOT_FOUND (it has none), ERR_IO.
+MUST_USE enum err media_has_parts(struct media_path at);
 
 // media_is_track_name says whether a file's name has an extension of tracks: .mp4, .m4a, .cmfa.
 bool media_is_track_name(const char *name);

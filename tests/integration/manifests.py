@@ -23,6 +23,8 @@ from judge.tap import Tap  # noqa: E402
 CODECS = {b"Opus": "opus", b"fLaC": "flac", b"alac": "alac", b"ac-3": "ac-3", b"ec-3": "ec-3"}
 DASH = "{urn:mpeg:dash:schema:mpd:2011}"
 CENC = "{urn:mpeg:cenc:2013}"
+SPOKEN = "spoken/languages"
+SPOKEN_TRACKS = {"eng": ("aac-96", "aac-160", "flac"), "fra": ("aac-160", "aac-320"), "deu": ("aac-96",)}
 METHODS = {"cenc": "SAMPLE-AES-CTR", "cbcs": "SAMPLE-AES"}
 
 
@@ -123,33 +125,53 @@ class Judge:
         r = self.fetch(base, label)
         if r is None:
             return
-        text, faults, variants, seen = r.body.decode(), [], [], set()
+        text, faults, variants, groups, seen = r.body.decode(), [], [], {}, {}
         lines = text.splitlines()
         for i, line in enumerate(lines):
             if line.startswith("#EXT-X-STREAM-INF:"):
                 variants.append((attributes(line.partition(":")[2]), next(l for l in lines[i + 1:] if l and not l.startswith("#"))))
             if line.startswith("#EXT-X-MEDIA:") and "URI" in (a := attributes(line.partition(":")[2])):
-                seen.add(urllib.parse.unquote(a["URI"].split("/")[-2]))
+                groups.setdefault(a["GROUP-ID"], []).append(a)
+        faults += self.same_members(asset, groups, variants)
         for given, uri in variants:
-            path = urllib.parse.urljoin(base, uri)
-            track = urllib.parse.unquote(path.split("/")[-2])
-            seen.add(track)
-            entry = boxes.audio(self.tracks[asset, track])
-            want = CODECS.get(entry.format)
-            if given["CODECS"].lower() != want if want else not given["CODECS"].startswith("mp4a."):
-                faults.append(f"{track}: CODECS {given['CODECS']} for {entry.format}")
-            peak = self.media_playlist(f"{asset}/{track} {scheme} {path.rsplit('/', 1)[1]}", path, asset, track, scheme)
+            track = urllib.parse.unquote(uri.split("/")[-2])
+            codecs, peak = set(), 0
+            for member in groups.get(given["AUDIO"], []):
+                path = urllib.parse.urljoin(base, member["URI"])
+                name = urllib.parse.unquote(path.split("/")[-2])
+                if name not in seen:
+                    seen[name] = self.media_playlist(f"{asset}/{name} {scheme} {path.rsplit('/', 1)[1]}", path, asset, name, scheme)
+                peak = max(peak, seen[name])
+                codecs.add(CODECS.get(boxes.audio(self.tracks[asset, name]).format, "mp4a"))
+            if {c.lower().partition(".")[0] for c in given["CODECS"].split(",")} != codecs:
+                faults.append(f"{track}: CODECS {given['CODECS']} for {codecs}")
             if int(given["BANDWIDTH"]) < peak * 0.999:
                 faults.append(f"{track}: BANDWIDTH {given['BANDWIDTH']}, a segment has {peak:.0f}")
             if int(given["BANDWIDTH"]) > peak * 2 + 20000:
                 faults.append(f"{track}: BANDWIDTH {given['BANDWIDTH']} is far above {peak:.0f}")
         want = {t for a, t in self.tracks if a == asset}
-        if seen != want:
+        if set(seen) != want:
             faults.append(f"tracks {sorted(seen)}, want {sorted(want)}")
         if "#EXT-X-INDEPENDENT-SEGMENTS" not in lines:
             faults.append("no EXT-X-INDEPENDENT-SEGMENTS")
         self.tap.ok(not faults, f"{label}: variants", "\n".join(faults) + "\n" + text[:2000])
         self.documents.append({"name": label, "kind": "hls", "url": base, "text": text})
+
+    @staticmethod
+    def same_members(asset, groups, variants):
+        """RFC 8216, 4.3.4.1.1: groups of one type have the same members; a variant is its group's default rendition."""
+        faults = []
+        for name, members in groups.items():
+            default = [m for m in members if m["DEFAULT"] == "YES"]
+            if len(default) != 1 or any(m["AUTOSELECT"] != "YES" for m in members) or len({m["NAME"] for m in members}) != len(members):
+                faults.append(f"group {name}: {members}")
+            uris = [u for v, u in variants if v["AUDIO"] == name]
+            if uris != [m["URI"] for m in default]:
+                faults.append(f"group {name}: variants {uris}, default {default}")
+        who = {tuple((m["NAME"], m.get("LANGUAGE"), m["DEFAULT"]) for m in members) for members in groups.values()}
+        if asset == SPOKEN and (len(who) != 1 or {m[1] for w in who for m in w} != {"en", "fr", "de"}):
+            faults.append(f"members differ: {who}")
+        return faults
 
     def mpd(self, asset, scheme, name):
         label, base = f"{asset} {scheme} {name}", url(asset, scheme, name)
@@ -263,6 +285,36 @@ def by_others(tap, judge):
         tap.ok(good, f"{item['name']}: {item['parser']} reads it", f"{item}\nwant {want}")
 
 
+def speak(media, tracks):
+    """An asset in three languages, which have unlike numbers of rungs, from the tracks of album/song."""
+    for language, names in SPOKEN_TRACKS.items():
+        for name in names:
+            if ("album/song", name) not in tracks:
+                continue
+            data = bytearray(tracks["album/song", name])
+            mdhd = boxes.one(data, b"moov/trak/mdia/mdhd")
+            packed = sum((ord(c) - 0x60) << s for c, s in zip(language, (10, 5, 0)))
+            data[mdhd.end - 4:mdhd.end - 2] = packed.to_bytes(2, "big")
+            (media / SPOKEN).mkdir(parents=True, exist_ok=True)
+            (media / SPOKEN / f"{language}-{name}.mp4").write_bytes(data)
+            tracks[SPOKEN, f"{language}-{name}"] = bytes(data)
+
+
+def one_key_missing(tap, sluice, media, tracks):
+    """A tier without a key: 503, not a document without it that players keep; the media that have a key are served."""
+    asset = "album/song"
+    if (asset, "flac") not in tracks:
+        tap.skip("a tier without a key", "no ffmpeg")
+        return
+    with Server(sluice, media, keys=keys_file([asset]) + "drm: { per_tier: true }\n") as server:
+        for name in ("master.m3u8", "byterange.m3u8", "manifest.mpd", "ondemand.mpd", "1/flac/media.m3u8", "1/flac/init.mp4"):
+            r = server.get(url(asset, "cbcs", name))
+            tap.ok(r.status == 503 and r["retry-after"] and r["cache-control"] == "no-store", f"a tier without a key, {name}: 503, not kept", r)
+        tap.equal(server.get(url(asset, "cbcs", "1/opus/init.mp4")).status, 200, "a tier without a key: the other has one")
+        said = [l for l in server.log() if "no key" in l]
+        tap.ok(len(said) == 1 and asset in said[0] and "lossless" in said[0], "a tier without a key: one line says which", said)
+
+
 def main():
     tap = Tap()
     if not VECTORS.is_dir():
@@ -272,6 +324,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sluice-manifests-") as work:
         media = pathlib.Path(work) / "media"
         tracks = catalogue.build(media)
+        speak(media, tracks)
         keep = {a for a, _ in tracks if not a.startswith("synth/")} | {"synth/around_moof", "synth/indexed", "synth/signed_offsets"}
         tracks = {k: v for k, v in tracks.items() if k[0] in keep}
         with Server(sluice.path, media, "--insecure-clearkey", keys=keys_file(keep)) as server:
@@ -292,6 +345,7 @@ def main():
                                      json.dumps({"kids": [b64(kid)], "type": "temporary"}).encode())
                 want = {"keys": [{"kty": "oct", "k": b64(key), "kid": b64(kid)}], "type": "temporary"}
                 tap.ok(r.status == 200 and json.loads(r.body) == want, f"{asset}: a ClearKey licence", r)
+        one_key_missing(tap, sluice.path, media, tracks)
         by_others(tap, judge)
     tap.end()
 

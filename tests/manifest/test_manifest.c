@@ -7,15 +7,15 @@
 
 // An index by hand: one fragment a segment, sizes and times as asked. Only what manifests read is filled.
 struct asset {
-  struct ix_header h[4];
-  struct track_index ix[4];
-  struct ix_frag *frags[4];
-  struct ix_segments segs[4];
-  uint32_t *first[4];
-  struct protection prot[4];
-  struct plan plan[4];
-  struct key_record key[4];
-  struct man_track tracks[4];
+  struct ix_header h[12];
+  struct track_index ix[12];
+  struct ix_frag *frags[12];
+  struct ix_segments segs[12];
+  uint32_t *first[12];
+  struct protection prot[12];
+  struct plan plan[12];
+  struct key_record key[12];
+  struct man_track tracks[12];
   struct drm_settings set;
   struct man_asset a;
 };
@@ -71,6 +71,13 @@ static const char *mpd(const struct asset *s, enum man_form form) {
   return out;
 }
 
+static const char *master(const struct asset *s) {
+  struct writer w = wr_of(out, sizeof out - 1);
+  man_hls_master(&w, &s->a, MAN_SEGMENTS);
+  out[w.n] = 0;
+  return out;
+}
+
 static const uint32_t even[8] = {96000, 96000, 96000, 96000, 96000, 96000, 96000, 96000};
 static const uint32_t sizes[8] = {1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000};
 
@@ -109,6 +116,113 @@ Test(hls, gaps_between_fragments_belong_to_the_segment_before) {
   s.frags[0][1].time_ticks += 480;
   s.frags[0][2].time_ticks += 480;
   cr_assert(has(hls(&s, 0, MAN_SEGMENTS), "#EXTINF:2.010000,\n1.m4s\n#EXTINF:2.000000,\n2.m4s\n#EXTINF:2.000000,\n3"));
+  drop(&s);
+}
+
+// A track of 2 s segments at so many kilobits a second.
+static void add_spoken(struct asset *s, const char *name, const char *codecs, const char *language, uint32_t kbits) {
+  uint32_t bytes[8], t = s->a.num_tracks;
+  for (int i = 0; i < 8; i++)
+    bytes[i] = kbits * 250;
+  add(s, name, codecs, 48000, 4, even, bytes, 0);
+  s->h[t].avg_bitrate = kbits * 1000;
+  snprintf(s->h[t].language, sizeof s->h[t].language, "%s", language);
+  s->h[t].format = !strcmp(codecs, "flac") ? FOURCC('f', 'L', 'a', 'C') : !strcmp(codecs, "ec-3") ? FOURCC('e', 'c', '-', '3')
+                                                                                             : FOURCC('m', 'p', '4', 'a');
+}
+
+// The members of a group as "NAME=track/ …", the default one with a star, then "| variant's BANDWIDTH CODECS track".
+static const char *group(const char *text, const char *id) {
+  static char made[2000];
+  char media[60], variant[60], name[50], uri[50], codecs[80];
+  unsigned long rate;
+  snprintf(media, sizeof media, "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"%s\",", id);
+  snprintf(variant, sizeof variant, ",AUDIO=\"%s\"", id);
+  made[0] = 0;
+  for (const char *p = text; p; p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL) {
+    const char *end = strchr(p, '\n'), *at;
+    char line[400] = {0};
+    if (!end || (size_t)(end - p) >= sizeof line)
+      continue;
+    memcpy(line, p, (size_t)(end - p));
+    if (!strncmp(line, media, strlen(media)) && sscanf(line + strlen(media), "NAME=\"%49[^\"]", name) == 1 &&
+        (at = strstr(line, "URI=\"1/")) && sscanf(at, "URI=\"1/%49[^/]", uri) == 1)
+      snprintf(made + strlen(made), sizeof made - strlen(made), "%s%s=%s ", strstr(line, "DEFAULT=YES") ? "*" : "", name, uri);
+    if (strstr(line, variant) && sscanf(line, "#EXT-X-STREAM-INF:BANDWIDTH=%lu,AVERAGE-BANDWIDTH=%*u,CODECS=\"%79[^\"]", &rate, codecs) == 2 &&
+        sscanf(end + 1, "1/%49[^/]", uri) == 1)
+      snprintf(made + strlen(made), sizeof made - strlen(made), "| %lu %s %s", rate, codecs, uri);
+  }
+  return made;
+}
+
+static unsigned count(const char *text, const char *part) {
+  unsigned n = 0;
+  for (; (text = strstr(text, part)); text++)
+    n++;
+  return n;
+}
+
+Test(groups, one_language_is_a_group_for_each_track) {
+  struct asset s = {0};
+  add_spoken(&s, "b", "mp4a.40.2", "eng", 128);
+  add_spoken(&s, "a", "mp4a.40.2", "und", 64);
+  const char *m = master(&s);
+  cr_assert_str_eq(m,
+                   "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-INDEPENDENT-SEGMENTS\n"
+                   "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"b\",NAME=\"eng\",LANGUAGE=\"eng\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\","
+                   "SAMPLE-RATE=48000,URI=\"1/b/media.m3u8\"\n"
+                   "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",NAME=\"Audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\","
+                   "SAMPLE-RATE=48000,URI=\"1/a/media.m3u8\"\n"
+                   "#EXT-X-STREAM-INF:BANDWIDTH=128000,AVERAGE-BANDWIDTH=128000,CODECS=\"mp4a.40.2\",AUDIO=\"b\"\n1/b/media.m3u8\n"
+                   "#EXT-X-STREAM-INF:BANDWIDTH=64000,AVERAGE-BANDWIDTH=64000,CODECS=\"mp4a.40.2\",AUDIO=\"a\"\n1/a/media.m3u8\n");
+  drop(&s);
+}
+
+Test(groups, languages_are_renditions_of_each_rung) {
+  struct asset s = {0};
+  add_spoken(&s, "f128", "mp4a.40.2", "fra", 132);
+  add_spoken(&s, "e64", "mp4a.40.2", "eng", 64);
+  add_spoken(&s, "f64", "mp4a.40.2", "fra", 60);
+  add_spoken(&s, "e128", "mp4a.40.2", "eng", 128);
+  const char *m = master(&s);
+  cr_assert_str_eq(group(m, "e64"), "*eng=e64 fra=f64 | 64000 mp4a.40.2 e64", "%s", m);
+  cr_assert_str_eq(group(m, "e128"), "*eng=e128 fra=f128 | 132000 mp4a.40.2 e128", "the rate of the highest member: %s", m);
+  cr_assert_eq(count(m, "#EXT-X-STREAM-INF"), 2);
+  cr_assert_eq(count(m, "#EXT-X-MEDIA"), 4);
+  cr_assert_eq(count(m, "DEFAULT=NO,AUTOSELECT=YES"), 2);
+  drop(&s);
+}
+
+// Fewer rungs in one language: the nearer is taken twice, and none is lost. The language with most tracks is the default.
+Test(groups, the_nearest_rung_where_there_are_fewer) {
+  struct asset s = {0};
+  add_spoken(&s, "a300", "mp4a.40.2", "ara", 300);
+  add_spoken(&s, "a128", "mp4a.40.2", "ara", 128);
+  add_spoken(&s, "e64", "mp4a.40.2", "eng", 64);
+  add_spoken(&s, "e128", "mp4a.40.2", "eng", 128);
+  add_spoken(&s, "e256", "mp4a.40.2", "eng", 256);
+  add_spoken(&s, "z", "mp4a.40.2", "und", 90);
+  const char *m = master(&s);
+  cr_assert_str_eq(group(m, "e64"), "*eng=e64 ara=a128 Audio=z | 128000 mp4a.40.2 e64", "%s", m);
+  cr_assert_str_eq(group(m, "e128"), "*eng=e128 ara=a128 Audio=z | 128000 mp4a.40.2 e128", "%s", m);
+  cr_assert_str_eq(group(m, "e256"), "*eng=e256 ara=a300 Audio=z | 300000 mp4a.40.2 e256", "%s", m);
+  drop(&s);
+}
+
+// A codec that lacks a language borrows it from AAC, which everybody plays; AAC borrows from none.
+Test(groups, a_codec_without_a_language_borrows_it) {
+  struct asset s = {0};
+  add_spoken(&s, "e", "mp4a.40.2", "eng", 128);
+  add_spoken(&s, "e-flac", "flac", "eng", 900);
+  add_spoken(&s, "f64", "mp4a.40.2", "fra", 64);
+  add_spoken(&s, "f256", "mp4a.40.2", "fra", 256);
+  add_spoken(&s, "d-dolby", "ec-3", "deu", 384);
+  add_spoken(&s, "e-dolby", "ec-3", "eng", 384);
+  const char *m = master(&s);
+  cr_assert_str_eq(group(m, "e-flac"), "*eng=e-flac fra=f256 | 900000 fLaC,mp4a.40.2 e-flac", "%s", m);
+  cr_assert_str_eq(group(m, "e-dolby"), "*eng=e-dolby fra=f256 deu=d-dolby | 384000 ec-3,mp4a.40.2 e-dolby", "%s", m);
+  cr_assert_str_eq(group(m, "f64"), "*eng=e fra=f64 | 128000 mp4a.40.2 e", "no player without Dolby loses AAC: %s", m);
+  cr_assert_str_eq(group(m, "f256"), "*eng=e fra=f256 | 256000 mp4a.40.2 e", "%s", m);
   drop(&s);
 }
 
@@ -195,6 +309,43 @@ Test(dash, channels_of_more_than_six) {
   man_hls_master(&w, &s.a, MAN_SEGMENTS);
   out[w.n] = 0;
   cr_assert(has(out, "CHANNELS=\"16/JOC\""));
+  drop(&s);
+}
+
+Test(dash, alignment_is_claimed_where_it_holds) {
+  struct asset s = {0};
+  static const uint32_t halves[8] = {48000, 48000, 48000, 48000, 48000, 48000, 48000, 48000};
+  static const uint32_t three[8] = {144000, 48000, 96000, 96000};
+  add(&s, "a", "mp4a.40.2", 48000, 4, even, sizes, 0);
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), " segmentAlignment=\"true\" startWithSAP=\"1\">"), "one track is");
+  add(&s, "b", "mp4a.40.2", 24000, 4, halves, sizes, 240000);
+  const char *x = mpd(&s, MAN_SEGMENTS);
+  cr_assert(has(x, "media=\"1/b/$Number$.m4s\"") && has(x, "segmentAlignment=\"true\""), "another timescale, a late start: %s", x);
+  cr_assert(has(mpd(&s, MAN_RANGES), " subsegmentAlignment=\"true\" subsegmentStartsWithSAP=\"1\">"));
+  add(&s, "c", "mp4a.40.2", 48000, 4, three, sizes, 0);
+  x = mpd(&s, MAN_SEGMENTS);
+  cr_assert_eq(count(x, "<AdaptationSet "), 1);
+  cr_assert(has(x, " startWithSAP=\"1\">") && !has(x, "Alignment"), "%s", x);
+  cr_assert_not(has(mpd(&s, MAN_RANGES), "Alignment"));
+  drop(&s);
+}
+
+Test(dash, atmos_is_a_set_of_its_own) {
+  struct asset s = {0};
+  add_spoken(&s, "plain", "ec-3", "und", 384);
+  add_spoken(&s, "joc", "ec-3", "und", 448);
+  add_spoken(&s, "joc2", "ec-3", "und", 768);
+  s.h[1].joc_complexity = s.h[2].joc_complexity = 16;
+  const char *x = mpd(&s, MAN_SEGMENTS), *second = strstr(x, "<AdaptationSet id=\"2\"");
+  cr_assert_eq(count(x, "<AdaptationSet "), 2, "%s", x);
+  cr_assert(second && strstr(x, "id=\"plain\"") < second && strstr(x, "EC3_ExtensionType") > second && has(second, "id=\"joc2\""));
+  cr_assert_eq(count(x, "EC3_ExtensionComplexityIndex"), 1);
+  s.h[1].joc_complexity = 12; // then each says its own
+  x = mpd(&s, MAN_SEGMENTS);
+  cr_assert_eq(count(x, "<AdaptationSet "), 2, "%s", x);
+  cr_assert_eq(count(x, "value=\"JOC\""), 1);
+  const char *one = strstr(x, "<Representation id=\"joc\""), *two = strstr(x, "<Representation id=\"joc2\"");
+  cr_assert(one && two && strstr(x, "ComplexityIndex:2018\" value=\"12\"") > one && strstr(x, "ComplexityIndex:2018\" value=\"16\"") > two, "%s", x);
   drop(&s);
 }
 

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -401,6 +402,14 @@ Test(catalog, folders_of_segments) {
   cr_assert_eq(memcmp(a, b, t->plan.total_len), 0);
   free(a);
   free(b);
+  // The folder is a track, not an asset with a track called "init".
+  struct text_doc *d;
+  cr_assert_eq(text(&d, "/album/song/parts/cbcs/master.m3u8"), CAT_NOT_FOUND);
+  cr_assert_eq(text(&d, "/album/song/parts/cbcs/1/init/media.m3u8"), CAT_NOT_FOUND);
+  cr_assert_eq(track(&(struct protected_track *){NULL}, "/album/song/parts/cbcs/1/init.mp4"), CAT_NOT_FOUND);
+  write_track("plain/init.mp4", &(struct synth_options){.num_frags = 3, .samples_per_trun = 10, .min_size = 10, .max_size = 20});
+  cr_assert_eq(text(&d, "/plain/cbcs/master.m3u8"), CAT_OK, "a track of that name is fine elsewhere");
+  text_drop(cat, d);
   char path[200];
   snprintf(path, sizeof path, "%s/album/song/parts/5.m4s", media);
   cr_assert_eq(truncate(path, 100), 0);
@@ -451,6 +460,46 @@ Test(catalog, an_open_source_is_its_bytes) {
     quiet_point(&quiet, 0);
   }
   track_drop(cat, t);
+}
+
+static unsigned variants(const struct text_doc *d) {
+  static const char tag[] = "#EXT-X-STREAM-INF:";
+  unsigned num = 0;
+  const uint8_t *end = d->body.p + d->body.n;
+  for (const uint8_t *p = d->body.p; (p = memmem(p, (size_t)(end - p), tag, sizeof tag - 1)); p++)
+    num++;
+  return num;
+}
+
+// A manifest lacks a track only when that track's file is at fault; when this server is, there is none.
+Test(catalog, a_manifest_is_whole_or_is_not_there) {
+  start("write_sidecars: false\n");
+  write_track("album/song/parts", &(struct synth_options){.num_frags = 3, .samples_per_trun = 20, .min_size = 10, .max_size = 300,
+                                                           .folder = true, .styp = true});
+  char path[200];
+  snprintf(path, sizeof path, "%s/album/song/damaged.mp4", media);
+  FILE *f = fopen(path, "w");
+  fputs("no boxes", f);
+  fclose(f);
+  // One descriptor is free: enough for a file, not for the listing of a folder that is open.
+  int next = dup(0);
+  close(next);
+  struct rlimit was, now;
+  getrlimit(RLIMIT_NOFILE, &was);
+  now = (struct rlimit){(rlim_t)next + 1, was.rlim_max};
+  cr_assert_eq(setrlimit(RLIMIT_NOFILE, &now), 0);
+  struct text_doc *d;
+  int status = text(&d, "/album/song/cbcs/master.m3u8"), mpd = text(&d, "/album/song/cenc/manifest.mpd");
+  struct protected_track *t;
+  int low = track(&t, "/album/song/cbcs/1/low.mp4"), parts = track(&t, "/album/song/cbcs/1/parts.mp4");
+  setrlimit(RLIMIT_NOFILE, &was);
+  cr_assert_eq(low, CAT_OK, "one descriptor is enough for a file");
+  cr_assert_eq(parts, CAT_UNAVAILABLE);
+  cr_assert_eq(status, CAT_UNAVAILABLE);
+  cr_assert_eq(mpd, CAT_UNAVAILABLE);
+  cr_assert_eq(text(&d, "/album/song/cbcs/master.m3u8"), CAT_OK);
+  cr_assert_eq(variants(d), 3);
+  text_drop(cat, d);
 }
 
 Test(catalog, many_names_stay_within_the_budget) {
