@@ -240,7 +240,7 @@ struct work {
   const struct settings *st;
   const struct route *r;
   uint32_t epoch;
-  unsigned num, invalid;
+  unsigned num, invalid, too_many; // too_many: names behind the last that has room
   int broke; // CAT_OK, or why there is no document: nothing half made
   struct key_use *use;
   struct drm_settings drm;
@@ -261,11 +261,15 @@ static void without_track(struct work *k, enum err e) {
 
 static void add_track(struct work *k, const char *name, size_t name_len) {
   struct source *source;
-  if (k->num == MAN_MAX_TRACKS || k->broke != CAT_OK)
+  if (k->broke != CAT_OK)
     return;
   for (unsigned i = 0; i < k->num; i++)
     if (strlen(k->names[i]) == name_len && !memcmp(k->names[i], name, name_len))
       return; // two forms of one track: the same rule as in open_track picks one
+  if (k->num == MAN_MAX_TRACKS) {
+    k->too_many++;
+    return;
+  }
   struct bytes track = bytes_of(name, name_len);
   enum err e = open_track(k->c, &source, k->st, k->r->asset, track);
   if (e) {
@@ -335,6 +339,14 @@ static int list_names(struct names *l, int fd) {
   return all ? CAT_OK : CAT_UNAVAILABLE;
 }
 
+// What is not opened any more, because there are MAN_MAX_TRACKS, is counted where it would have been.
+static bool looks_like_track(const struct work *k, const char *name) {
+  char path[PATH_BYTES];
+  int n = snprintf(path, sizeof path, "%.*s/%s", (int)k->r->asset.n, (const char *)k->r->asset.p, name);
+  return media_is_track_name(name) ||
+         (n > 0 && (size_t)n < sizeof path && media_is_track_folder((struct media_path){k->c->root_fd, path}));
+}
+
 // Adds every track of the asset's folder, in order of names, so that every node writes the same text.
 static int add_all(struct work *k) {
   char path[PATH_BYTES];
@@ -353,7 +365,7 @@ static int add_all(struct work *k) {
     size_t n = strlen(name);
     if (media_is_track_name(name))
       n = (size_t)(strrchr(name, '.') - name);
-    if (status == CAT_OK)
+    if (status == CAT_OK && (k->num < MAN_MAX_TRACKS || looks_like_track(k, name)))
       add_track(k, name, n);
     free(name);
   }
@@ -455,6 +467,9 @@ static void build_text(struct catalog *c, struct made *out, const struct setting
       text_hold(old);
       out->value = old;
       text_drop(c, &t->pub);
+    } else if (t && k->too_many) { // once for each text, not for each look at storage
+      log_line(LOG_WARN, "%.*s: more than %d tracks: its manifests leave out the last %u by name", (int)r->asset.n,
+               (const char *)r->asset.p, MAN_MAX_TRACKS, k->too_many);
     }
   }
   for (unsigned i = 0; k && i < k->num; i++) {

@@ -300,6 +300,24 @@ def speak(media, tracks):
             tracks[SPOKEN, f"{language}-{name}"] = bytes(data)
 
 
+def crowd(tap, sluice, media, tracks):
+    """More tracks than a manifest holds: the first 64 by name, and a line in the log."""
+    data = tracks["synth/around_moof", "a"]
+    (media / "crowd").mkdir()
+    for i in range(70):
+        (media / "crowd" / f"t{i:02}.mp4").write_bytes(data)
+    shutil.copytree(media / "folder/cmaf/audio", media / "crowd" / "z")
+    (media / "crowd" / "zz").mkdir()
+    with Server(sluice, media, keys=keys_file(["crowd"])) as server:
+        for _ in range(3):
+            r = server.get(url("crowd", "cbcs", "master.m3u8"))
+        named = re.findall(r"^1/(t\d\d)/media.m3u8", r.body.decode(), re.M)
+        tap.equal(sorted(named), [f"t{i:02}" for i in range(64)], "70 tracks: the first 64 are in the playlist")
+        tap.equal(server.get(url("crowd", "cbcs", "1/t69/init.mp4")).status, 200, "70 tracks: the last is served")
+        said = [l for l in server.log() if "crowd" in l]
+        tap.ok(len(said) == 1 and "last 7 " in said[0], "70 files and a folder: one line says how many are left out", said)
+
+
 def one_key_missing(tap, sluice, media, tracks):
     """A tier without a key: 503, not a document without it that players keep; the media that have a key are served."""
     asset = "album/song"
@@ -346,6 +364,7 @@ def main():
                 want = {"keys": [{"kty": "oct", "k": b64(key), "kid": b64(kid)}], "type": "temporary"}
                 tap.ok(r.status == 200 and json.loads(r.body) == want, f"{asset}: a ClearKey licence", r)
         one_key_missing(tap, sluice.path, media, tracks)
+        crowd(tap, sluice.path, media, tracks)
         by_others(tap, judge)
     tap.end()
 
