@@ -17,15 +17,6 @@ bool engine_wait(struct engine *e, int64_t timeout_ns) {
   return io->v->wait(io, timeout_ns) && io->v->run(io);
 }
 
-bool engine_wait_for(struct engine *e, uint32_t n, int64_t timeout_ns) {
-  enum { MOST_NS = 1000000 };
-  struct io *io = e->clients.io;
-  io->gather = n;
-  bool good = engine_wait(e, n > 1 && timeout_ns > MOST_NS ? MOST_NS : timeout_ns);
-  io->gather = 0;
-  return good;
-}
-
 struct load_second *engine_second(struct engine *e, double now_s) {
   uint32_t i = now_s <= 0 ? 0 : now_s < LOAD_MAX_SECONDS - 1 ? (uint32_t)now_s : LOAD_MAX_SECONDS - 1;
   if (i >= e->st->num_seconds)

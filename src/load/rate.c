@@ -104,17 +104,6 @@ static void ask_what_is_due(struct plain *p, double now_s) {
   }
 }
 
-// How many completions are worth waking up for. A client that is quicker than its server would sleep after every response,
-// and on loopback it is the server's core that pays for waking it. One in 32 of the connections keeps the server busy all
-// the same. In rate mode only when the queue is so long that the wait, a millisecond at most, does not show in what is measured.
-static uint32_t worth_waking_for(const struct plain *p, double now_s) {
-  enum { ONE_IN = 32 };
-  const double long_queue_s = 0.05;
-  enum load_mode mode = p->e->run->sc->mode;
-  bool saturated = mode == LOAD_SATURATE || (mode == LOAD_RATE && !p->idle && now_s - due_of(p, p->next) > long_queue_s);
-  return saturated ? p->e->num_sessions / ONE_IN : 1;
-}
-
 static void init_sessions(struct plain *p) {
   struct engine *e = p->e;
   e->clients.done = on_done;
@@ -161,7 +150,7 @@ enum err engine_run_plain(struct engine *e, struct diag *diag) {
     if (sc->mode == LOAD_RATE && p.idle && due_of(&p, p.next) < wake)
       wake = due_of(&p, p.next);
     int64_t wait_ns = (int64_t)((wake - engine_now(e)) * 1e9);
-    if (!engine_wait_for(e, worth_waking_for(&p, now), wait_ns > 0 ? wait_ns : 0))
+    if (!engine_wait(e, wait_ns > 0 ? wait_ns : 0))
       return diag_say(diag, ERR_IO, "the I/O backend failed");
   }
   count_the_rest(&p, now);

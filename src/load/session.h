@@ -74,8 +74,6 @@ enum { ENGINE_LISTS = 16384, ENGINE_LOG = 65536 };
 
 double engine_now(const struct engine *e);
 bool engine_wait(struct engine *e, int64_t timeout_ns); // false: the backend failed
-// engine_wait_for sleeps until `n` completions are there, a millisecond at most.
-bool engine_wait_for(struct engine *e, uint32_t n, int64_t timeout_ns);
 struct load_second *engine_second(struct engine *e, double now_s);
 
 struct body *body_take(struct engine *e);

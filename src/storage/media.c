@@ -208,7 +208,7 @@ static enum err measure(struct media_source *m, struct diag *diag) {
   m->tells_changes = tells_changes(m->dir_fd >= 0 ? m->dir_fd : m->fd);
   XXH3_state_t *hash = XXH3_createState();
   bool room = m->part_ends && m->part_mtimes_ns && m->part_marks && hash;
-  enum err e = room ? ERR_OK : diag_set(diag, ERR_NO_MEMORY, 0, NULL);
+  enum err e = room ? ERR_OK : diag_say(diag, ERR_NO_MEMORY, NULL);
   if (!e)
     (void)XXH3_64bits_reset(hash);
   for (uint32_t i = 0; !e && i < m->num_parts; i++) {
