@@ -16,6 +16,14 @@
 
 enum { KEYS_MEMORY = 512 << 20, SECRET_BYTES = 32, TOKEN_MIN = 16, TOKEN_MAX = 512 };
 
+// As ssh says of its keys. Groups may be meant.
+static void warn_readable(const char *path) {
+  struct stat st;
+  if (!stat(path, &st) && S_ISREG(st.st_mode) && st.st_mode & (S_IROTH | S_IWOTH))
+    log_line(LOG_WARN, "%s: everybody on this machine can %s it (mode %04o): chmod 600", path, st.st_mode & S_IROTH ? "read" : "write",
+             (unsigned)st.st_mode & 07777);
+}
+
 // The secret is written beside its name, synced and then linked to it: it is there whole or not at all, and two
 // servers that start at once end with one secret.
 static bool create_secret(const char *dir, const char *path, struct config_error *error) {
@@ -84,6 +92,7 @@ static bool unwrap(struct keyring *k, const struct config *c, const char *path, 
   note_file(k, kek_path);
   if (!secret_read(&k->mem, &text, kek_path, KEK_MAX_FILE))
     return config_fail(error, "%s: cannot read the key encryption key: %s", kek_path, secret_why(errno));
+  warn_readable(kek_path);
   enum err e = kek_read(kek, text, &diag);
   if (e) {
     diag_format(&diag, why, sizeof why);
@@ -120,6 +129,8 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
   }
   if (!ok)
     return config_fail(error, "%s: cannot read the derivation secret: %s", path, secret_why(errno));
+  if (!secret_is_wrapped(secret))
+    warn_readable(path);
   if (!unwrap(k, c, path, &secret, error))
     return false;
   enum err e = keys_set_secret(k->set, secret, &diag);
@@ -139,6 +150,7 @@ static bool give_token(struct keyring *k, const struct config *c, struct config_
   note_file(k, c->admin_token_file);
   if (!secret_read(&k->mem, &k->token, c->admin_token_file, TOKEN_MAX + 2))
     return config_fail(error, "admin_token_file: %s: %s", c->admin_token_file, secret_why(errno));
+  warn_readable(c->admin_token_file);
   while (k->token.n && (k->token.p[k->token.n - 1] == '\n' || k->token.p[k->token.n - 1] == '\r'))
     k->token.n--;
   bool ok = k->token.n >= TOKEN_MIN && k->token.n <= TOKEN_MAX;
@@ -168,6 +180,8 @@ static bool import_cpix(struct keyring *k, const struct key_remote *r, const cha
   enum err e = keys_add_cpix(k->set, &k->mem.base, doc, r->epoch, r->scheme, &diag);
   explicit_bzero((void *)(uintptr_t)doc.p, doc.n);
   diag_format(&diag, why, sizeof why);
+  if (!e)
+    warn_readable(path);
   return !e || config_fail(error, "providers: %s: %s", path, why);
 }
 
@@ -226,6 +240,8 @@ struct keyring *keyring_load(const struct config *c, bool create, struct config_
     diag_format(&diag, why, sizeof why);
     ok = config_fail(error, "%s: %s", *c->keys ? c->keys : "keys", why);
   }
+  if (ok && k->info.num_records)
+    warn_readable(c->keys);
   ok = ok && load_providers(k, c, error);
   if (ok && k->info.derive)
     ok = give_secret(k, c, create, error);

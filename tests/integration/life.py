@@ -545,11 +545,37 @@ def derived(tap, sluice, work):
         tap.ok(r.status in (403, 404), "derived: keys are not handed out", r)
 
 
+def open_secrets(tap, sluice, work):
+    """Secrets that everybody may read are a warning, from --check, at start and on SIGHUP."""
+    media = media_with(work)
+    names = {"master.key": bytes(range(32)), "kek": b"k" * 32, "token": b"correct-horse-battery\n", "keys.yaml": keys_file([ASSET]).encode(),
+             "derive.yaml": b"derive: { secret_file: master.key }\n", "wrapped.yaml": b"derive: { secret_file: wrapped.key, kek_file: kek }\n"}
+    for name, data in names.items():
+        (work / name).write_bytes(data)
+        (work / name).chmod(0o644)
+    sluice("keys", "rewrap", work / "master.key", "--new-kek", work / "kek")
+    (work / "wrapped.key").write_bytes((work / "master.key").read_bytes())
+    (work / "master.key").write_bytes(names["master.key"])
+    for flags, secrets in ((["--keys", work / "keys.yaml"], ["keys.yaml"]), (["--keys", work / "derive.yaml"], ["master.key"]),
+                           (["--keys", work / "wrapped.yaml"], ["kek"]), (["--admin-token-file", work / "token"], ["token"])):
+        for mode in (0o644, 0o640, 0o600):
+            for name in secrets:
+                (work / name).chmod(mode)
+            r = sluice("serve", "--check", "--media", media, "--state-dir", work / "state", *flags)
+            told = re.findall(r"warn \S*/(\S+): everybody on this machine can read it \(mode 0644\): chmod 600", r.err)
+            tap.ok(r.code == 0 and told == (secrets if mode == 0o644 else []), f"--check: {secrets[0]} of mode {mode:o}: {'a' if mode == 0o644 else 'no'} warning", r)
+    with Server(sluice.path, media, "--keys", str(work / "derive.yaml")) as server:
+        tap.ok(not any("everybody" in l for l in server.log()), "a start with a secret of mode 600: no warning", server.log())
+        (work / "master.key").chmod(0o604)
+        server.signal(signal.SIGHUP)
+        tap.ok(server.wait_log("master.key: everybody on this machine can read it .mode 0604.", 5), "SIGHUP when it has become open: a warning", server.log())
+
+
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, reasons, rotation, replaced, reload, privileges, drain, derived):
+    for part in (bad_starts, observability, reasons, rotation, replaced, reload, privileges, drain, derived, open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-life-") as work:
