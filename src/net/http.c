@@ -45,8 +45,10 @@ static int on_url_complete(llhttp_t *ll) {
 
 static int on_field(llhttp_t *ll, const char *at, size_t n) {
   struct http_parser *p = self(ll);
-  if (p->state >= ST_BODY) // trailers
+  if (p->state >= ST_BODY) { // trailers: only whether there is a name
+    p->field.len += (uint32_t)n;
     return 0;
+  }
   return extend(p, &p->field, at, n) ? 0 : refuse(p, 400);
 }
 
@@ -64,10 +66,24 @@ static int find_header(struct bytes name) {
   return HTTP_H_COUNT;
 }
 
+// uri-host [":" port] by its characters: unreserved, percent, sub-delims, and those of an address. Empty is allowed, for
+// targets without authority. Source: RFC 9112 §3.2, RFC 9110 §7.2, RFC 3986 §3.2.2.
+static bool host_ok(struct bytes v) {
+  static const uint64_t good[4] = {0x2fff7ff200000000, 0x47fffffeaffffffe}; // a bit for each character
+  for (size_t i = 0; i < v.n; i++)
+    if (!(good[v.p[i] >> 6] >> (v.p[i] & 63) & 1))
+      return false;
+  return true;
+}
+
 static int on_value_complete(llhttp_t *ll) {
   struct http_parser *p = self(ll);
-  if (p->state >= ST_BODY)
+  if (p->field.len == 0) // a name is a token. Source: RFC 9110 §5.1
+    return refuse(p, 400);
+  if (p->state >= ST_BODY) {
+    p->field.len = 0;
     return 0;
+  }
   if (++p->num_headers > HTTP_HEADERS_MAX)
     return refuse(p, 431);
   struct http_span value = p->value;
@@ -77,7 +93,10 @@ static int on_value_complete(llhttp_t *ll) {
     return 0;
   while (value.len && (p->base[value.off + value.len - 1] == ' ' || p->base[value.off + value.len - 1] == '\t'))
     value.len--;
+  if (h == HTTP_H_HOST && !host_ok(bytes_of(p->base + value.off, value.len)))
+    return refuse(p, 400);
   if (p->seen & 1u << h) {
+    p->repeated |= 1u << h;
     if (h == HTTP_H_HOST)
       return refuse(p, 400);
     if (h == HTTP_H_RANGE || h == HTTP_H_IF_RANGE) // two of them mean nothing: ignore both
@@ -189,6 +208,11 @@ enum http_parse http_feed(struct http_parser *p, const uint8_t *base, size_t n, 
     *used = at;
     if (in_head && r != HTTP_PARSE_BAD && at > HTTP_HEAD_MAX)
       return bad(p, p->state == ST_LINE ? 414 : 431);
+    // llhttp takes a line feed alone for the empty line, which RFC 9112 §2.2 leaves to the recipient. It is refused here as
+    // everywhere else, so that a proxy in front cannot see another end of the head or of the trailers.
+    bool ended = r == HTTP_PARSE_HEAD || (r == HTTP_PARSE_COMPLETE && p->chunked);
+    if (ended && (at < 2 || base[at - 1] != '\n' || base[at - 2] != '\r'))
+      return bad(p, 400);
     if (r == HTTP_PARSE_HEAD) {
       p->body_off = (uint32_t)at;
       if (!p->chunked && p->body_len == 0)

@@ -43,7 +43,7 @@ struct http_parser {
   uint32_t fed;           // bytes seen since the request's first
   uint32_t body_off;      // where the body starts; body bytes follow contiguously unless `chunked`
   uint64_t body_len;      // announced (chunked: seen so far)
-  uint32_t seen;           // bit per enum http_header
+  uint32_t seen, repeated; // bit per enum http_header: came, came more than once
   uint16_t num_headers;
   uint16_t fail;          // status to refuse with, 0: none
   uint8_t method;         // enum http_method
@@ -84,6 +84,9 @@ enum http_range http_ranges(struct http_span64 out[HTTP_RANGES_MAX], uint32_t *n
 // http_etag_listed says whether If-None-Match or If-Match lists `etag` (quoted, strong) or is "*". `weak`: W/ forms
 // compare equal too.
 bool http_etag_listed(struct bytes value, struct bytes etag, bool weak);
+
+// http_etag_given does the same for all lines of If-None-Match or If-Match of a complete head, which are one list (RFC 9110 §5.3).
+bool http_etag_given(const struct http_parser *p, const uint8_t *base, enum http_header h, struct bytes etag, bool weak);
 
 // http_date writes the 29 bytes "Sun, 06 Nov 1994 08:49:37 GMT".
 void http_date(char out[29], uint64_t unix_s);

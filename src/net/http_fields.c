@@ -1,6 +1,7 @@
 // Values of request headers and of dates: the parts of net/http.h that need no parser state.
 #include "net/http.h"
 #include "base/text.h"
+#include <strings.h>
 
 static struct bytes trim(struct bytes b) {
   while (b.n && (b.p[0] == ' ' || b.p[0] == '\t')) {
@@ -125,6 +126,27 @@ bool http_etag_listed(struct bytes value, struct bytes etag, bool weak) {
     if ((weak || !is_weak) && bytes_eq(tag, etag))
       return true;
     i += tag.n;
+  }
+  return false;
+}
+
+// Repeated lines are rare: only then the head is gone through again. Its lines end in CRLF and are not folded, or it would have
+// been refused.
+bool http_etag_given(const struct http_parser *p, const uint8_t *base, enum http_header h, struct bytes etag, bool weak) {
+  static const char *const names[HTTP_H_COUNT] = {
+#define X(id, text) [id] = text,
+      HTTP_HEADERS(X)
+#undef X
+  };
+  if (!(p->repeated & 1u << h))
+    return http_etag_listed(http_text(base, p->header[h]), etag, weak);
+  size_t name = strlen(names[h]);
+  const uint8_t *line = base, *end = base + p->body_off;
+  for (const uint8_t *lf; line < end && (lf = memchr(line, '\n', (size_t)(end - line))); line = lf + 1) {
+    size_t n = (size_t)(lf - line);
+    if (n > name + 1 && line[name] == ':' && !strncasecmp((const char *)line, names[h], name) &&
+        http_etag_listed(bytes_of(line + name + 1, n - name - 2), etag, weak))
+      return true;
   }
   return false;
 }

@@ -119,7 +119,7 @@ static void put_combined(struct writer *w, const struct access_record *r) {
   put_ip(w, r->ip);
   wr_fmt(w, " - - [%s] \"%s ", when, method_name(r->method));
   put_text(w, r->path, r->path_len, false);
-  wr_fmt(w, " HTTP/1.1\" %u %llu", r->status, (unsigned long long)r->bytes);
+  wr_fmt(w, " HTTP/1.%c\" %u %llu", r->http10 ? '0' : '1', r->status, (unsigned long long)r->bytes);
   put_quoted(w, r->referer, r->referer_len);
   put_quoted(w, r->agent, r->agent_len);
   wr_str(w, "\n");

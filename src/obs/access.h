@@ -17,7 +17,7 @@ struct access_record {
   uint8_t ip[16];       // IPv6, or IPv4 mapped (::ffff:a.b.c.d)
   uint16_t status;
   uint8_t method;       // 'G' GET, 'H' HEAD, 'P' POST, 'O' OPTIONS, else '-'
-  uint8_t tls;          // 0 or 1
+  uint8_t tls, http10;  // 0 or 1
   uint16_t path_len;
   uint8_t range_len, referer_len, agent_len;
   char path[ACCESS_PATH_MAX];

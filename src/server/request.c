@@ -191,11 +191,12 @@ static enum req_result answer_licence(struct request *rq) {
 enum req_result request_start(struct request *rq) {
   begin(rq);
   struct bytes target = http_text(rq->base, rq->parser.url);
-  if (rq->method == HTTP_M_OPTIONS) {
+  int n = decode_path(rq->path, target_path(target));
+  if (rq->method == HTTP_M_OPTIONS) { // of "*" and of paths that are nothing, too
+    route_parse(&rq->route, bytes_of(rq->path, n < 0 ? 0 : (size_t)n));
     respond_options(rq);
     return REQ_READY;
   }
-  int n = decode_path(rq->path, target_path(target));
   if (n < 0) {
     respond_status(rq, 400);
     return REQ_READY;
@@ -246,6 +247,7 @@ static void log_access(struct request *rq, uint64_t now_ns) {
   memcpy(r->ip, rq->conn->ip, sizeof r->ip);
   r->status = rq->status;
   r->method = (uint8_t)(rq->method < sizeof methods && p->url.len ? methods[rq->method] : '-');
+  r->http10 = p->http10;
   r->tls = rq->conn->tls != NULL;
   r->path_len = copy_text(r->path, sizeof r->path, http_text(rq->base, p->url));
   r->range_len = (uint8_t)copy_text(r->range, sizeof r->range, http_text(rq->base, p->header[HTTP_H_RANGE]));

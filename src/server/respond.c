@@ -136,10 +136,11 @@ void respond_bytes(struct request *rq, const char *content_type, struct bytes bo
 // Preflight. Source: Fetch standard, CORS-preflight request.
 void respond_options(struct request *rq) {
   struct writer out = head_begin(rq, 204);
-  wr_str(&out, "Allow: GET, HEAD, POST, OPTIONS\r\n");
+  wr_str(&out, rq->route.kind == ROUTE_LICENCE ? "Allow: POST, OPTIONS\r\n" : "Allow: GET, HEAD, OPTIONS\r\n");
   if (server_config(rq->w->s)->cors_origin[0])
     wr_str(&out, "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
-                 "Access-Control-Allow-Headers: Range, If-Range, If-None-Match, Content-Type\r\n"
+                 "Access-Control-Allow-Headers: Range, If-Range, If-None-Match, Content-Type, CMCD-Request, CMCD-Object, "
+                 "CMCD-Status, CMCD-Session\r\n" // CTA-5004: players that report by headers
                  "Access-Control-Max-Age: 86400\r\n");
   head_end(rq, &out);
 }
@@ -171,17 +172,22 @@ static struct bytes header(const struct request *rq, enum http_header h) { retur
 
 // preconditions gives 304, 412, or 0: go on. Source: RFC 9110 §13.2.2; there are no dates to compare.
 static unsigned preconditions(const struct request *rq) {
-  struct bytes match = header(rq, HTTP_H_IF_MATCH), none = header(rq, HTTP_H_IF_NONE_MATCH), tag = bytes_str(rq->etag);
-  if (match.n && !http_etag_listed(match, tag, false))
+  const struct http_parser *p = &rq->parser;
+  enum { EITHER = 1u << HTTP_H_IF_MATCH | 1u << HTTP_H_IF_NONE_MATCH };
+  if (!(p->seen & EITHER))
+    return 0;
+  struct bytes tag = bytes_str(rq->etag);
+  if (p->seen & 1u << HTTP_H_IF_MATCH && !http_etag_given(p, rq->base, HTTP_H_IF_MATCH, tag, false))
     return 412;
-  if (none.n && http_etag_listed(none, tag, true))
+  if (p->seen & 1u << HTTP_H_IF_NONE_MATCH && http_etag_given(p, rq->base, HTTP_H_IF_NONE_MATCH, tag, true))
     return 304;
   return 0;
 }
 
 static enum http_range wanted(const struct request *rq, struct http_span64 spans[HTTP_RANGES_MAX], uint32_t *num, uint64_t size) {
   struct bytes range = header(rq, HTTP_H_RANGE), if_range = header(rq, HTTP_H_IF_RANGE);
-  if (range.n == 0 || (if_range.n && !bytes_eq(if_range, bytes_str(rq->etag))))
+  bool conditional = rq->parser.seen & 1u << HTTP_H_IF_RANGE; // an empty one, or two, match nothing
+  if (range.n == 0 || (conditional && !bytes_eq(if_range, bytes_str(rq->etag))))
     return HTTP_RANGE_NONE;
   return http_ranges(spans, num, range, size);
 }

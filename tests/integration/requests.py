@@ -90,6 +90,12 @@ def conditional(tap, server):
         good = (r.status == 200 and r.body == full.body) or (r.status == 416 and r["content-range"] == f"bytes */{n}") or \
                (r.status == 206 and text.startswith("bytes=0-9") and r.body == full.body)
         tap.ok(good, f"odd range {text} gives the whole or 416", r)
+    c.socket.sendall(f"GET {WHOLE} HTTP/1.1\r\nHost: h\r\nRange: bytes=10-19\r\nIf-Range:\r\n\r\n".encode())
+    r = c.read()
+    tap.ok(r.status == 200 and r.body == full.body, "an empty If-Range matches nothing and gives the whole", r)
+    for name, good in (("If-None-Match", 304), ("If-Match", 200)):
+        c.socket.sendall(f'GET {WHOLE} HTTP/1.1\r\nHost: h\r\n{name}: "other"\r\nX: y\r\n{name}: {tag}\r\n\r\n'.encode())
+        tap.equal(c.read().status, good, f"two lines of {name} are one list")
     r = c.get(WHOLE, "HEAD", {"Range": "bytes=0-9"})
     tap.ok((r.status, r["content-length"]) in ((200, str(n)), (206, "10")), "HEAD with Range", r)
     for text, slices in (("bytes=0-9,20-29", [(0, 9), (20, 29)]), ("bytes=-5,0-0, 7-8", [(n - 5, n - 1), (0, 0), (7, 8)]),
@@ -166,6 +172,12 @@ def cors(tap, server):
     tap.ok(r.status in (200, 204) and r["access-control-allow-origin"] == "*" and "GET" in r["access-control-allow-methods"]
            and ("range" in r["access-control-allow-headers"].lower() or r["access-control-allow-headers"] == "*"),
            "CORS: preflight allows Range", r)
+    allowed = {h.strip().lower() for h in r["access-control-allow-headers"].split(",")}
+    tap.ok({"cmcd-request", "cmcd-object", "cmcd-status", "cmcd-session"} <= allowed, "CORS: and what players report by headers", r)
+    for path, allow in ((WHOLE, "GET, HEAD, OPTIONS"), ("/nothing", "GET, HEAD, OPTIONS"), ("*", "GET, HEAD, OPTIONS"),
+                        (url(ASSET, "cbcs", 1, "license"), "POST, OPTIONS")):
+        r = server.get(path, "OPTIONS")
+        tap.equal((r.status, r["allow"]), (204, allow), f"OPTIONS of {path.rsplit('/', 1)[-1]} allows what its path takes")
 
 
 def traversal(tap, server, work):
@@ -235,6 +247,11 @@ def malformed(tap, server):
         "a header of 1 MB": b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"y" * 1000000 + b"\r\n\r\n",
         "ten thousand headers": b"GET / HTTP/1.1\r\nHost: h\r\n" + b"".join(b"X%d: y\r\n" % i for i in range(10000)) + b"\r\n",
         "a space in the target": b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n",
+        "a host with a space": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: a b\r\n\r\n",
+        "a host with a user": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: u@h\r\n\r\n",
+        "a host with a path": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        "a header without a name": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: h\r\n: v\r\n\r\n",
+        "a line feed alone at the end of a head": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: h\r\n\n",
         "no slash": b"GET plain/cbcs/1/a.mp4 HTTP/1.1\r\nHost: h\r\n\r\n",
     }
     for name, data in cases.items():

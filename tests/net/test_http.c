@@ -114,6 +114,55 @@ Test(http, refusals_split_at_every_byte) {
   check_splits("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", "bad 400\n");
 }
 
+Test(http, hosts) {
+  check_splits("GET / HTTP/1.1\r\nHost: [2001:db8::1]:8080 \r\n\r\n", "m0 ka1 1.1 chunked0 body0 url=/ h=[2001:db8::1]:8080\n");
+  check_splits("GET / HTTP/1.1\r\nHost: a-b_c.example:80\r\n\r\n", "m0 ka1 1.1 chunked0 body0 url=/ h=a-b_c.example:80\n");
+  check_splits("GET / HTTP/1.1\r\nHost:\r\n\r\n", "m0 ka1 1.1 chunked0 body0 url=/\n");
+  for (int c = 1; c < 256; c++) {
+    char text[64];
+    struct result r;
+    bool good = c < 0x80 && strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=[]:", c);
+    int n = snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: a%cb\r\n\r\n", c);
+    parse_split(&r, text, (size_t)n, 3);
+    cr_assert_eq(strcmp(r.text, "bad 400\n") != 0, good, "character %d: %s", c, r.text);
+  }
+}
+
+Test(http, names_are_not_empty) {
+  check_splits("GET / HTTP/1.1\r\nHost: a\r\n: v\r\n\r\n", "bad 400\n");
+  check_splits("GET / HTTP/1.1\r\nHost: a\r\n:\r\n\r\n", "bad 400\n");
+  check_splits("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n: v\r\n\r\n", "bad 400\n");
+  check_splits("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: b\r\n: v\r\n\r\n", "bad 400\n");
+}
+
+Test(http, a_line_feed_alone_ends_nothing) {
+  check_splits("GET / HTTP/1.1\r\nHost: a\r\n\n", "bad 400\n");
+  check_splits("GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "bad 400\n");
+  check_splits("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\nx", "bad 400\n");
+  check_splits("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "bad 400\n");
+  check_splits("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\na: b\r\n\n", "bad 400\n");
+}
+
+static bool given(const char *lines, enum http_header h, bool weak) {
+  struct http_parser p;
+  char text[512];
+  size_t n = (size_t)snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: h\r\n%s\r\n", lines), used;
+  http_begin(&p);
+  cr_assert_eq(http_feed(&p, (const uint8_t *)text, n, &used), HTTP_PARSE_COMPLETE);
+  return http_etag_given(&p, (const uint8_t *)text, h, BYTES_LIT("\"t\""), weak);
+}
+
+Test(http, tags_of_all_lines_are_one_list) {
+  enum http_header m = HTTP_H_IF_MATCH, n = HTTP_H_IF_NONE_MATCH;
+  cr_assert(given("If-Match: \"x\"\r\nIf-Match: *\r\n", m, false));
+  cr_assert(given("If-Match: \"x\"\r\nA: b\r\nif-match:\"y\", \"t\" \r\n", m, false));
+  cr_assert(given("If-None-Match: \"x\"\r\nIf-None-Match: W/\"t\"\r\n", n, true));
+  cr_assert_not(given("If-None-Match: \"x\"\r\nIf-None-Match: W/\"t\"\r\n", n, false));
+  cr_assert_not(given("If-Match: \"x\"\r\nIf-Match: \"y\"\r\nIf-None-Match: \"t\"\r\nX-If-Match: \"t\"\r\n", m, false));
+  cr_assert_not(given("If-Match: \"x\"\r\nIf-Match:\r\n", m, false));
+  cr_assert_not(given("X: \"t\"\r\n", m, false));
+}
+
 Test(http, doubled_range_is_ignored) {
   check_splits("GET / HTTP/1.1\r\nHost: h\r\nRange: bytes=0-1\r\nRange: bytes=5-6\r\n\r\n",
                "m0 ka1 1.1 chunked0 body0 url=/ h=h\n");
