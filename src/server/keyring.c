@@ -181,6 +181,8 @@ static bool import_cpix(struct keyring *k, const struct key_remote *r, const cha
   enum err e = keys_add_cpix(k->set, &k->mem.base, doc, r->epoch, r->scheme, &diag);
   explicit_bzero((void *)(uintptr_t)doc.p, doc.n);
   diag_format(&diag, why, sizeof why);
+  if (!e)
+    warn_readable(path);
   return !e || config_fail(error, "providers: %s: %s", path, why);
 }
 
