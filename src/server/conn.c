@@ -197,10 +197,11 @@ static bool finished(struct conn *c, struct request *rq, size_t left) {
 enum step { STEP_NEXT, STEP_MORE, STEP_BLOCKED, STEP_CLOSED };
 
 // Bytes that have to be rendered wait until the turn's other requests are known, so that the source of the next one can be
-// fetched from memory while one is being encrypted.
+// fetched from memory while one is being encrypted. Not with requests behind it: these go on at once.
 static bool wait_for_turn(struct conn *c, struct request *rq, size_t n) {
   struct worker *w = c->w;
-  if (rq->body != BODY_TRACK || !rq->num_ranges || w->num_ready == READY_MAX || (rq->base != rq->in && !keep_bytes(rq, n)))
+  if (rq->body != BODY_TRACK || !rq->num_ranges || rq->used < n || w->num_ready == READY_MAX ||
+      (rq->base != rq->in && !keep_bytes(rq, n)))
     return false;
   c->state = CONN_BUSY;
   w->ready[w->num_ready++] = rq;
@@ -337,7 +338,17 @@ void conn_answer_ready(struct worker *w) {
   w->now.of = w->next.of = NULL;
 }
 
+// More comes in for a request that waits for its turn: it is answered first, so that what is sent ahead never piles up.
+static void answer_now(struct conn *c) {
+  if (c->state != CONN_BUSY || !c->rq->ready)
+    return;
+  c->w->ready[c->rq->ready - 1] = NULL;
+  c->rq->ready = 0;
+  progress(c, REQ_READY);
+}
+
 static void input(struct conn *c, struct bytes data) {
+  answer_now(c);
   struct request *rq = c->rq;
   switch (c->state) {
   case CONN_IDLE:
