@@ -72,7 +72,6 @@ struct io_ops {
 
 struct io {
   const struct io_ops *v;
-  uint32_t gather; // how many completions a wait that has a timeout sleeps for, where the backend can; 0 and 1: the first
 };
 
 struct io_options {

@@ -247,7 +247,7 @@ static bool ur_wait(struct io *io, int64_t timeout_ns) {
   struct io_uring_cqe *cqe = NULL;
   struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
   int r = timeout_ns < 0 ? io_uring_submit_and_wait(&u->ring, 1)
-                         : io_uring_submit_and_wait_timeout(&u->ring, &cqe, io->gather ? io->gather : 1, &ts, NULL);
+                         : io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL);
   if (r < 0 && r != -ETIME && r != -EINTR && r != -EAGAIN && r != -EBUSY)
     return false;
   return !u->failed;

@@ -14,7 +14,7 @@
 
 // A worker that has answered a request takes no more memory from the heap: malloc on its thread ends the process. Not over
 // TLS (BoringSSL allocates for each record), and not under a sanitizer, whose own malloc stands here.
-static volatile _Thread_local bool may_not_allocate; // volatile: compilers think that malloc does not look
+static _Thread_local volatile bool may_not_allocate; // volatile: compilers think that malloc does not look
 static bool guard_off;
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
