@@ -177,7 +177,6 @@ static bool import_cpix(struct keyring *k, const struct key_remote *r, const cha
   note_file(k, path);
   if (!secret_read(&k->mem, &doc, path, CPIX_MAX_DOC))
     return config_fail(error, "providers: %s: %s", path, secret_why(errno));
-  warn_readable(path);
   enum err e = keys_add_cpix(k->set, &k->mem.base, doc, r->epoch, r->scheme, &diag);
   explicit_bzero((void *)(uintptr_t)doc.p, doc.n);
   diag_format(&diag, why, sizeof why);

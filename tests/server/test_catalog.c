@@ -490,10 +490,11 @@ Test(catalog, a_manifest_is_whole_or_is_not_there) {
   cr_assert_eq(setrlimit(RLIMIT_NOFILE, &now), 0);
   struct text_doc *d;
   int status = text(&d, "/album/song/cbcs/master.m3u8"), mpd = text(&d, "/album/song/cenc/manifest.mpd");
-  struct protected_track *t;
-  int low = track(&t, "/album/song/cbcs/1/low.mp4"), parts = track(&t, "/album/song/cbcs/1/parts.mp4");
+  struct protected_track *t, *none;
+  int low = track(&t, "/album/song/cbcs/1/low.mp4"), parts = track(&none, "/album/song/cbcs/1/parts.mp4");
   setrlimit(RLIMIT_NOFILE, &was);
   cr_assert_eq(low, CAT_OK, "one descriptor is enough for a file");
+  track_drop(cat, t);
   cr_assert_eq(parts, CAT_UNAVAILABLE);
   cr_assert_eq(status, CAT_UNAVAILABLE);
   cr_assert_eq(mpd, CAT_UNAVAILABLE);
