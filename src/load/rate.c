@@ -62,6 +62,26 @@ static double due_of(const struct plain *p, uint64_t n) {
   return at < 0 ? sc->seconds : at;
 }
 
+static void ask_what_is_due(struct plain *p, double now_s) {
+  const struct scenario *sc = p->e->run->sc;
+  while (p->idle) {
+    double due = sc->mode == LOAD_RATE ? due_of(p, p->next) : now_s;
+    if (sc->mode == LOAD_RATE && (due > now_s || due >= sc->seconds)) {
+      p->queueing = false;
+      return;
+    }
+    if (sc->mode != LOAD_RATE && p->next >= p->e->num_sessions)
+      return; // the first request of each connection; saturation goes on from its completions
+    struct session *s = p->idle;
+    p->idle = s->next_free;
+    ask(p, s, due, now_s);
+    if (!p->idle && !p->queueing) {
+      p->queueing = true;
+      p->queue_s = now_s;
+    }
+  }
+}
+
 static void on_done(struct client *c, const struct client_response *r) {
   struct session *s = c->owner;
   struct plain *p = s->plain;
@@ -82,26 +102,8 @@ static void on_done(struct client *c, const struct client_response *r) {
   }
   s->next_free = p->idle;
   p->idle = s;
-}
-
-static void ask_what_is_due(struct plain *p, double now_s) {
-  const struct scenario *sc = p->e->run->sc;
-  while (p->idle) {
-    double due = sc->mode == LOAD_RATE ? due_of(p, p->next) : now_s;
-    if (sc->mode == LOAD_RATE && (due > now_s || due >= sc->seconds)) {
-      p->queueing = false;
-      return;
-    }
-    if (sc->mode != LOAD_RATE && p->next >= p->e->num_sessions)
-      return; // the first request of each connection; saturation goes on from its completions
-    struct session *s = p->idle;
-    p->idle = s->next_free;
-    ask(p, s, due, now_s);
-    if (!p->idle && !p->queueing) {
-      p->queueing = true;
-      p->queue_s = now_s;
-    }
-  }
+  if (p->queueing) // it was due before a connection was free: no waiting for the rest of the turn
+    ask_what_is_due(p, now);
 }
 
 static void init_sessions(struct plain *p) {

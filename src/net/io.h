@@ -78,6 +78,7 @@ struct io_options {
   uint32_t entries;      // started operations that are handed to the kernel at once; 0: 1024
   uint32_t recv_buffers; // power of two; 0: 64
   uint32_t recv_size;    // bytes of each; 0: 4096
+  uint32_t linger_ns;    // io_uring: how long wait looks for something to come before it sleeps; 0: not at all
 };
 
 // io_uring_new, io_epoll_new build a world; NULL when it cannot be had, with one sentence in `why`.

@@ -24,6 +24,7 @@ struct uring {
   size_t bufs_len;
   uint8_t *recv_mem;
   uint32_t recv_buffers, recv_size;
+  uint32_t linger_ns;
   uint32_t recv_free;                     // buffers that the kernel has
   struct io_op *starved, **starved_tail;  // receives that found no buffer, in order
   struct io_op *cancelled;                // starved ones that were cancelled: to complete in the next run
@@ -238,12 +239,24 @@ static bool enable(struct uring *u) {
   return true;
 }
 
+// linger hands over what was started and looks for completions without a call, for as long as they are worth not sleeping for.
+static void linger(struct uring *u, int64_t timeout_ns) {
+  if (io_uring_submit(&u->ring) < 0)
+    return; // the wait that follows says why
+  uint64_t most = timeout_ns >= 0 && timeout_ns < u->linger_ns ? (uint64_t)timeout_ns : u->linger_ns;
+  uint64_t until = clock_ns(CLOCK_MONOTONIC) + most;
+  while (!io_uring_cq_ready(&u->ring) && !(IO_URING_READ_ONCE(*u->ring.sq.kflags) & IORING_SQ_TASKRUN) && clock_ns(CLOCK_MONOTONIC) < until)
+    continue;
+}
+
 static bool ur_wait(struct io *io, int64_t timeout_ns) {
   struct uring *u = self(io);
   if (!u->enabled && !enable(u))
     return false;
   if (u->cancelled)
     timeout_ns = 0;
+  if (u->linger_ns && timeout_ns)
+    linger(u, timeout_ns);
   struct io_uring_cqe *cqe = NULL;
   struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
   int r = timeout_ns < 0 ? io_uring_submit_and_wait(&u->ring, 1)
@@ -318,6 +331,8 @@ static int setup_ring(struct uring *u, uint32_t entries) {
                IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
       .cq_entries = entries * 8,
   };
+  if (u->linger_ns) // somebody looks at the flag: the kernel is to raise it
+    p.flags |= IORING_SETUP_TASKRUN_FLAG;
   int r = io_uring_queue_init_params(entries, &u->ring, &p);
   if (r < 0)
     return r;
@@ -345,6 +360,7 @@ struct io *io_uring_new(const struct io_options *o, char *why, size_t why_cap) {
   u->io.v = &ops;
   u->recv_buffers = o->recv_buffers ? o->recv_buffers : 64;
   u->recv_size = o->recv_size ? o->recv_size : 4096;
+  u->linger_ns = o->linger_ns;
   u->starved_tail = &u->starved;
   u->wake_fd = eventfd(0, EFD_CLOEXEC);
   u->recv_mem = aligned_alloc(4096, ((size_t)u->recv_buffers * u->recv_size + 4095) & ~(size_t)4095);
