@@ -91,7 +91,7 @@ static uint64_t resident(void) {
 
 // Who measures a server's limit on the server's own machine charges it for being woken, which a client elsewhere does not:
 // a moment passes before sleep, about what sleeping costs. Longer ones cost more and measure another server (docs/load.md).
-#define LINGER_NS 750
+#define LINGER_NS 400
 
 static enum err set_up(struct engine *e, struct diag *diag) {
   const struct load_run *run = e->run;

@@ -39,6 +39,7 @@ struct io_listen {
   int backlog;
   const char *congestion; // TCP_CONGESTION name, NULL: the system's
   int recv_buffer;        // SO_RCVBUF: what a client may send ahead of being read; 0: the system's
+  int unsent;             // TCP_NOTSENT_LOWAT: bytes not yet sent at which a socket takes no more; 0: the system's
   bool reuseport;
 };
 

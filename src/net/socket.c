@@ -18,6 +18,8 @@ static int configure(int fd, const struct io_listen *l) {
     return 0;
   if (set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1))
     return -errno;
+  if (l->unsent && set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, l->unsent))
+    return -errno;
   if (l->congestion && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, l->congestion, (socklen_t)strlen(l->congestion)))
     return -errno;
   return 0;

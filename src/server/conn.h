@@ -26,6 +26,7 @@ enum {
   READY_MAX = 64,        // requests answered one after the other, each knowing the next
   RECV_BUFFERS = 256,
   RECV_SIZE = 4096,
+  UNSENT_SOCKET = 262144, // TCP_NOTSENT_LOWAT: what the kernel holds for a client that does not read, besides what is under way
   RECV_SOCKET = 16384,   // SO_RCVBUF: bounds what the kernel holds for a client that is not being read
   REQUESTS_MAX = 4096,   // requests in progress of one worker
   LINGER_MS = 2000,

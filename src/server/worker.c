@@ -179,6 +179,7 @@ static int listen_on(struct worker *w, const struct binding *b, bool reuseport) 
                                      .backlog = (int)cfg->backlog,
                                      .congestion = cfg->congestion_control[0] ? cfg->congestion_control : NULL,
                                      .recv_buffer = RECV_SOCKET,
+                                     .unsent = UNSENT_SOCKET,
                                      .reuseport = reuseport,
                                  });
 }
