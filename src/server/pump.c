@@ -209,6 +209,7 @@ static enum pump_result blocked(struct request *rq) {
     pump_release_buffer(rq);
   if (!io_armed(&c->poll))
     w->io->v->poll(w->io, &c->poll, c->fd, IO_POLL_OUT);
+  rq->stalled = false;
   conn_deadline(c, server_config(w->s)->stall_timeout);
   return PUMP_BLOCKED;
 }
