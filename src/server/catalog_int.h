@@ -101,6 +101,7 @@ struct catalog {
   char own_url_text[300];
   const char *_Atomic own_url; // "" until it is known
   struct entry *_Atomic *buckets;
+  uint64_t hash_seed; // random: clients choose names, and must not know which of them share a bucket
   uint64_t num_entries, entry_bytes, text_bytes; // entry_bytes: of the entries themselves and of tracks
   uint64_t index_most; // index_size
   uint32_t hand; // of the eviction clock
@@ -149,7 +150,7 @@ void track_retire_now(struct full_track *f);         // frees one that was never
 
 // The table. Finding takes no lock; what changes it does (c->lock).
 enum freshness { STALE, AGING, FRESH };
-uint64_t entry_hash(struct bytes key, enum route_kind kind);
+uint64_t entry_hash(const struct catalog *c, struct bytes key, enum route_kind kind);
 struct entry *entry_find(struct catalog *c, uint64_t hash, enum route_kind kind, struct bytes key);
 uint64_t entry_retry(const struct entry *e, uint64_t now_ms); // ms from now, 0: not known
 enum freshness entry_freshness(struct catalog *c, struct entry *e, uint64_t now_ms);

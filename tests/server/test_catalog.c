@@ -12,6 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
 #include "simd/aes.h"
