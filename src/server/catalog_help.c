@@ -49,8 +49,10 @@ static struct entry *entry_new(const struct job *j, uint64_t hash) {
 static uint8_t reason(const struct made *made, const struct settings *st, struct bytes asset) {
   if (made->status == CAT_FAILED)
     return OBS_err_source_invalid;
-  if (made->status != CAT_UNAVAILABLE || !made->no_key)
+  if (made->status != CAT_UNAVAILABLE)
     return 0;
+  if (!made->no_key)
+    return made->why;
   return keys_remote(st->keyring->set, asset) ? OBS_err_upstream : OBS_err_no_key;
 }
 

@@ -134,7 +134,7 @@ struct made {
   uint64_t until_ms; // monotonic; UINT64_MAX: never
   struct key_slot *keys; // with CAT_WAIT: pinned, being fetched
   bool no_key;       // with CAT_UNAVAILABLE: for want of a key
-  uint8_t why;       // then make_entry's: what it is counted as
+  uint8_t why;       // with CAT_UNAVAILABLE for the media's sake: enum obs_error; make_entry says the other reasons
   uint64_t retry_ms; // with CAT_UNAVAILABLE: how long until a key may be asked for again; 0: not known
 };
 
@@ -144,6 +144,10 @@ bool catalog_push(struct catalog *c, enum job_kind kind, const struct route *r, 
 // build_entry makes the value of an entry; blocks on storage, never on a network: CAT_WAIT when a key has to be fetched. `old` is what it had (still held by the entry): returned itself, with
 // one more hold, when nothing changed.
 void build_entry(struct catalog *c, struct made *out, const struct settings *st, const struct route *r, void *old);
+
+// catalog_find_asset says whether there is an asset of this name, with a track, by the rules of URLs and manifests; no track
+// is opened. Errors: ERR_NOT_FOUND; others: cannot be known now.
+enum err catalog_find_asset(struct catalog *c, struct bytes asset);
 
 struct full_track *track_alloc(struct catalog *c);   // zeroed but for holds 1; NULL: no memory
 void track_retire_now(struct full_track *f);         // frees one that was never published
