@@ -121,6 +121,8 @@ static int on_headers_complete(llhttp_t *ll) {
     return refuse(p, 505);
   if (!p->http10 && !(p->seen & 1u << HTTP_H_HOST))
     return refuse(p, 400);
+  if (p->http10 && p->chunked) // framing that is faulty, RFC 9112 §6.1
+    return refuse(p, 400);
   if (ll->upgrade && (p->chunked || p->body_len)) // where its body would end is not defined here
     return refuse(p, 400);
   switch (ll->method) {

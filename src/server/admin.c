@@ -1,12 +1,9 @@
 // Content of the admin listener.
 #include "server/admin.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <strings.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/text.h"
 #include "drm/markup.h"
@@ -14,7 +11,6 @@
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
 #include "server/server.h"
-#include "storage/sidecar.h"
 
 static struct bytes of(const char *s) { return bytes_str(s); }
 
@@ -186,36 +182,6 @@ static bool authorized(const struct settings *st, struct bytes authorization) {
   return bearer && keys_equal_text(want, bytes_of(authorization.p + SCHEME, authorization.n - SCHEME));
 }
 
-static bool is_track(int folder, const struct dirent *ent) {
-  if (ent->d_name[0] == '.')
-    return false;
-  if (ent->d_type != DT_DIR && media_is_track_name(ent->d_name))
-    return true;
-  return ent->d_type != DT_REG && media_is_track_folder((struct media_path){folder, ent->d_name});
-}
-
-enum on_storage { STORAGE_NO, STORAGE_YES, STORAGE_UNKNOWN };
-
-// Whether an asset of this name, with a track, is on this server's storage.
-static enum on_storage find_asset(const struct catalog *c, struct bytes asset) {
-  char path[EPOCH_MAX_SCOPE + 1];
-  snprintf(path, sizeof path, "%.*s", (int)asset.n, (const char *)asset.p);
-  int fd = media_open_at((struct media_path){c->root_fd, path}, O_RDONLY | O_DIRECTORY);
-  if (fd < 0) // too many open files, or a disk that fails, say nothing about the asset
-    return errno == ENOENT || errno == ENOTDIR || errno == EXDEV || errno == ELOOP ? STORAGE_NO : STORAGE_UNKNOWN;
-  DIR *d = fdopendir(fd);
-  if (!d) {
-    close(fd);
-    return STORAGE_UNKNOWN;
-  }
-  enum on_storage found = STORAGE_NO;
-  for (struct dirent *ent; found == STORAGE_NO && (ent = readdir(d));)
-    if (is_track(fd, ent))
-      found = STORAGE_YES;
-  closedir(d);
-  return found;
-}
-
 static void log_rotation(const struct rotation_order *o, bool absent) {
   char name[EPOCH_MAX_SCOPE + 1] = "everything";
   if (o->scope.n)
@@ -250,16 +216,17 @@ static void rotate(struct server *s, struct admin_response *out, const struct ad
   metric_add_shared(&s->metrics[s->num_workers].rotations, 1);
   // Scopes are independent of media, for fleets whose nodes hold different ones: an unknown name is done, and said.
   bool asset = o.scope.n && o.scope.p[o.scope.n - 1] != '/';
-  enum on_storage here = asset ? find_asset(s->catalog, o.scope) : STORAGE_UNKNOWN;
-  log_rotation(&o, here == STORAGE_NO);
+  // Too many open files, or a disk that fails, say nothing about the asset.
+  enum err here = asset ? catalog_find_asset(s->catalog, o.scope) : ERR_IO;
+  log_rotation(&o, here == ERR_NOT_FOUND);
   answer(out, 200, "application/json");
   wr_str(&out->body, "{\"scope\":");
   json_text(&out->body, o.scope);
   if (asset)
     wr_fmt(&out->body, ",\"epoch\":%u", epoch_store_current(catalog_epochs(s->catalog), o.scope));
   wr_fmt(&out->body, ",\"grace_ms\":%llu,\"revoked\":%s", (unsigned long long)grace_ms, o.revoke ? "true" : "false");
-  if (here != STORAGE_UNKNOWN)
-    wr_fmt(&out->body, ",\"on_storage\":%s", here == STORAGE_YES ? "true" : "false");
+  if (here == ERR_OK || here == ERR_NOT_FOUND)
+    wr_fmt(&out->body, ",\"on_storage\":%s", here == ERR_OK ? "true" : "false");
   wr_str(&out->body, "}\n");
 }
 

@@ -29,7 +29,9 @@ static struct bytes key_of(struct route *canon, const struct route *r) {
   return bytes_of(r->asset.p, (size_t)(end - r->asset.p));
 }
 
-uint64_t entry_hash(struct bytes key, enum route_kind kind) { return XXH3_64bits_withSeed(key.p, key.n, (uint64_t)kind); }
+uint64_t entry_hash(const struct catalog *c, struct bytes key, enum route_kind kind) {
+  return XXH3_64bits_withSeed(key.p, key.n, c->hash_seed + (uint64_t)kind);
+}
 
 struct entry *entry_find(struct catalog *c, uint64_t hash, enum route_kind kind, struct bytes key) {
   struct entry *e = atomic_load_explicit(&c->buckets[hash % ENTRY_BUCKETS], memory_order_acquire);
@@ -92,7 +94,7 @@ static int lookup(struct catalog *c, void **out, const struct route *r, uint64_t
                   _Atomic uint64_t *misses, struct cat_wait *w) {
   struct route canon;
   struct bytes key = key_of(&canon, r);
-  uint64_t hash = entry_hash(key, canon.kind);
+  uint64_t hash = entry_hash(c, key, canon.kind);
   struct entry *e = entry_find(c, hash, canon.kind, key);
   enum freshness f = e ? entry_freshness(c, e, now_ms) : STALE;
   if (f == STALE) {

@@ -194,6 +194,9 @@ static int status_of(enum err e) {
   }
 }
 
+// What a 503 is counted as, where it is the media's fault; 0: too much work or too little memory.
+static uint8_t fault_of(enum err e) { return e == ERR_IO ? OBS_err_source_io : e == ERR_STALE ? OBS_err_source_changed : 0; }
+
 static void use_end(struct made *out, struct key_use *use) {
   issued_drop(use->issued);
   out->retry_ms = use->retry_ms;
@@ -211,6 +214,7 @@ static void build_track(struct catalog *c, struct made *out, const struct settin
   enum err e = open_track(c, &source, st, r->asset, r->track);
   if (e) {
     out->status = status_of(e);
+    out->why = fault_of(e);
     return;
   }
   struct full_track *f = track_alloc(c);
@@ -242,6 +246,7 @@ struct work {
   uint32_t epoch;
   unsigned num, invalid, too_many; // too_many: names behind the last that has room
   int broke; // CAT_OK, or why there is no document: nothing half made
+  uint8_t why; // of that, as in `made`
   struct key_use *use;
   struct drm_settings drm;
   char la_url[KEYRING_URL_MAX];
@@ -253,10 +258,12 @@ struct work {
 
 // Leaves a track out, or gives the document up: one that lacks tracks for a passing reason would be kept by players and CDNs.
 static void without_track(struct work *k, enum err e) {
-  if (!file_fault(e))
+  if (!file_fault(e)) {
     k->broke = status_of(e);
-  else
+    k->why = fault_of(e);
+  } else {
     k->invalid += e != ERR_NOT_FOUND;
+  }
 }
 
 static void add_track(struct work *k, const char *name, size_t name_len) {
@@ -323,20 +330,46 @@ static bool keep_name(struct names *l, const char *name) {
 }
 
 // The names in a folder, which it closes, that may be tracks.
-static int list_names(struct names *l, int fd) {
+static enum err list_names(struct names *l, int fd) {
   DIR *d = fdopendir(fd);
   if (!d) {
     close(fd);
-    return CAT_UNAVAILABLE;
+    return ERR_IO;
   }
-  bool all = true;
+  enum err e = ERR_OK;
   errno = 0;
-  for (struct dirent *ent; all && l->num < MAX_FOLDER && (ent = readdir(d)); errno = 0)
-    if (ent->d_name[0] != '.' && (media_is_track_name(ent->d_name) || ent->d_type != DT_REG))
-      all = keep_name(l, ent->d_name);
-  all = all && !errno; // a listing that broke off is not the end of the folder
+  for (struct dirent *ent; !e && l->num < MAX_FOLDER && (ent = readdir(d)); errno = 0)
+    if (ent->d_name[0] != '.' && (media_is_track_name(ent->d_name) || ent->d_type != DT_REG) && !keep_name(l, ent->d_name))
+      e = ERR_NO_MEMORY;
+  if (!e && errno) // a listing that broke off is not the end of the folder
+    e = ERR_IO;
   closedir(d);
-  return all ? CAT_OK : CAT_UNAVAILABLE;
+  return e;
+}
+
+static void free_names(struct names *l) {
+  for (size_t i = 0; i < l->num; i++)
+    free(l->at[i]);
+  free(l->at);
+}
+
+// The names in an asset's folder that may be tracks.
+static enum err list_asset(struct names *l, struct catalog *c, struct bytes asset) {
+  char path[PATH_BYTES];
+  int n = snprintf(path, sizeof path, "%.*s", (int)asset.n, (const char *)asset.p);
+  if (n < 0 || (size_t)n >= sizeof path)
+    return ERR_NOT_FOUND;
+  int fd = media_open_at((struct media_path){c->root_fd, path}, O_RDONLY | O_DIRECTORY);
+  if (fd >= 0)
+    return list_names(l, fd);
+  return errno == ENOENT || errno == ENOTDIR || errno == EXDEV || errno == ELOOP || errno == ENAMETOOLONG ? ERR_NOT_FOUND
+         : errno == EACCES || errno == EPERM                                                             ? ERR_DENIED
+                                                                                                         : ERR_IO;
+}
+
+// What a track is called in URLs: files without their extension.
+static size_t track_name_len(const char *name) {
+  return media_is_track_name(name) ? (size_t)(strrchr(name, '.') - name) : strlen(name);
 }
 
 // What is not opened any more, because there are MAN_MAX_TRACKS, is counted where it would have been.
@@ -348,29 +381,53 @@ static bool looks_like_track(const struct work *k, const char *name) {
 }
 
 // Adds every track of the asset's folder, in order of names, so that every node writes the same text.
-static int add_all(struct work *k) {
-  char path[PATH_BYTES];
-  snprintf(path, sizeof path, "%.*s", (int)k->r->asset.n, (const char *)k->r->asset.p);
-  int fd = media_open_at((struct media_path){k->c->root_fd, path}, O_RDONLY | O_DIRECTORY);
-  if (fd < 0)
-    return errno == ENOENT || errno == ENOTDIR || errno == EXDEV || errno == ELOOP || errno == ENAMETOOLONG ? CAT_NOT_FOUND
-           : errno == EACCES || errno == EPERM                                                             ? CAT_FAILED
-                                                                                                           : CAT_UNAVAILABLE;
+static enum err add_all(struct work *k) {
   struct names names = {0};
-  int status = list_names(&names, fd);
-  if (status == CAT_OK && names.num)
+  enum err e = list_asset(&names, k->c, k->r->asset);
+  if (!e && names.num)
     qsort(names.at, names.num, sizeof *names.at, by_name);
-  for (size_t i = 0; i < names.num; i++) {
-    char *name = names.at[i];
-    size_t n = strlen(name);
-    if (media_is_track_name(name))
-      n = (size_t)(strrchr(name, '.') - name);
-    if (status == CAT_OK && (k->num < MAN_MAX_TRACKS || looks_like_track(k, name)))
-      add_track(k, name, n);
-    free(name);
+  for (size_t i = 0; i < names.num && !e; i++)
+    if (k->num < MAN_MAX_TRACKS || looks_like_track(k, names.at[i]))
+      add_track(k, names.at[i], track_name_len(names.at[i]));
+  free_names(&names);
+  return e;
+}
+
+// Whether a name in an asset's folder is there, as a file or a folder that open_track would take.
+static enum err name_is_track(struct catalog *c, struct bytes asset, const char *name) {
+  char path[PATH_BYTES];
+  struct stat st;
+  enum err itself = is_track_itself(c, asset, bytes_of(name, track_name_len(name)));
+  if (itself != ERR_NOT_FOUND)
+    return itself == ERR_OK ? ERR_NOT_FOUND : itself;
+  int n = snprintf(path, sizeof path, "%.*s/%s", (int)asset.n, (const char *)asset.p, name);
+  if (n < 0 || (size_t)n >= sizeof path)
+    return ERR_NOT_FOUND;
+  struct media_path at = {c->root_fd, path};
+  int fd = media_is_track_name(name) ? media_open_at(at, O_PATH) : -1;
+  bool file = fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode);
+  if (fd >= 0)
+    close(fd);
+  return file ? ERR_OK : media_track_folder(at);
+}
+
+enum err catalog_find_asset(struct catalog *c, struct bytes asset) {
+  char path[ROUTE_PATH_MAX + 32];
+  struct names names = {0};
+  struct route r;
+  int n = snprintf(path, sizeof path, "/%.*s/cbcs/master.m3u8", (int)asset.n, (const char *)asset.p);
+  route_parse(&r, bytes_of(path, n > 0 && (size_t)n < sizeof path ? (size_t)n : 0));
+  if (r.kind != ROUTE_MASTER || !bytes_eq(r.asset, asset)) // no URL could name it
+    return ERR_NOT_FOUND;
+  enum err e = list_asset(&names, c, asset);
+  bool found = false;
+  for (size_t i = 0; i < names.num && !e && !found; i++) {
+    e = name_is_track(c, asset, names.at[i]);
+    found = e == ERR_OK;
+    e = e == ERR_NOT_FOUND ? ERR_OK : e;
   }
-  free(names.at);
-  return status;
+  free_names(&names);
+  return e ? e : found ? ERR_OK : ERR_NOT_FOUND;
 }
 
 static void write_text(struct writer *w, const struct work *k) {
@@ -449,13 +506,13 @@ static void build_text(struct catalog *c, struct made *out, const struct setting
     k->broke = CAT_OK;
     keyring_drm(&k->drm, k->la_url, st->keyring, atomic_load(&c->own_url), r->asset);
     bool one = r->track.n != 0;
-    out->status = CAT_OK;
+    enum err e = ERR_OK;
     if (one)
       add_track(k, (const char *)r->track.p, r->track.n);
     else
-      out->status = add_all(k);
-    if (out->status == CAT_OK)
-      out->status = k->broke;
+      e = add_all(k);
+    out->status = e ? status_of(e) : k->broke;
+    out->why = e ? fault_of(e) : k->why;
     if (out->status == CAT_OK && k->num == 0)
       out->status = k->invalid ? CAT_FAILED : CAT_NOT_FOUND;
   }

@@ -46,7 +46,7 @@ static int read_status(struct cat_wait *w, const struct protected_track *t, enum
   w->why = e == ERR_STALE ? OBS_err_source_changed : OBS_err_source_io;
   log_line(LOG_WARN, "%s: %s", t->source->path,
            e == ERR_STALE ? "changed while it was served; it will be opened anew" : "cannot be read");
-  return e == ERR_STALE ? CAT_UNAVAILABLE : CAT_FAILED;
+  return CAT_UNAVAILABLE; // the next look may succeed
 }
 
 static void fill_end(const struct fill *f, enum err e) {

@@ -45,12 +45,14 @@ static struct entry *entry_new(const struct job *j, uint64_t hash) {
   return e;
 }
 
-// What an error is counted as, where its status does not say it: a 503 for want of a key is nobody's load.
+// What an error is counted as, where its status does not say it: a 503 for want of a key or of a file is nobody's load.
 static uint8_t reason(const struct made *made, const struct settings *st, struct bytes asset) {
   if (made->status == CAT_FAILED)
     return OBS_err_source_invalid;
-  if (made->status != CAT_UNAVAILABLE || !made->no_key)
+  if (made->status != CAT_UNAVAILABLE)
     return 0;
+  if (!made->no_key)
+    return made->why;
   return keys_remote(st->keyring->set, asset) ? OBS_err_upstream : OBS_err_no_key;
 }
 
@@ -139,7 +141,7 @@ static void make_entry(struct catalog *c, struct entry *e) {
 // Makes or refreshes one entry, unless that is under way or was just done.
 static void do_entry(struct catalog *c, const struct job *j) {
   struct bytes key = bytes_of(j->key, j->key_len);
-  uint64_t hash = entry_hash(key, j->route.kind);
+  uint64_t hash = entry_hash(c, key, j->route.kind);
   struct cat_wait *w = j->wait;
   pthread_mutex_lock(&c->lock);
   struct entry *e = entry_find(c, hash, j->route.kind, key);

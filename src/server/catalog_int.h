@@ -101,6 +101,7 @@ struct catalog {
   char own_url_text[300];
   const char *_Atomic own_url; // "" until it is known
   struct entry *_Atomic *buckets;
+  uint64_t hash_seed; // random: clients choose names, and must not know which of them share a bucket
   uint64_t num_entries, entry_bytes, text_bytes; // entry_bytes: of the entries themselves and of tracks
   uint64_t index_most; // index_size
   uint32_t hand; // of the eviction clock
@@ -133,7 +134,7 @@ struct made {
   uint64_t until_ms; // monotonic; UINT64_MAX: never
   struct key_slot *keys; // with CAT_WAIT: pinned, being fetched
   bool no_key;       // with CAT_UNAVAILABLE: for want of a key
-  uint8_t why;       // then make_entry's: what it is counted as
+  uint8_t why;       // with CAT_UNAVAILABLE for the media's sake: enum obs_error; make_entry says the other reasons
   uint64_t retry_ms; // with CAT_UNAVAILABLE: how long until a key may be asked for again; 0: not known
 };
 
@@ -144,12 +145,16 @@ bool catalog_push(struct catalog *c, enum job_kind kind, const struct route *r, 
 // one more hold, when nothing changed.
 void build_entry(struct catalog *c, struct made *out, const struct settings *st, const struct route *r, void *old);
 
+// catalog_find_asset says whether there is an asset of this name, with a track, by the rules of URLs and manifests; no track
+// is opened. Errors: ERR_NOT_FOUND; others: cannot be known now.
+enum err catalog_find_asset(struct catalog *c, struct bytes asset);
+
 struct full_track *track_alloc(struct catalog *c);   // zeroed but for holds 1; NULL: no memory
 void track_retire_now(struct full_track *f);         // frees one that was never published
 
 // The table. Finding takes no lock; what changes it does (c->lock).
 enum freshness { STALE, AGING, FRESH };
-uint64_t entry_hash(struct bytes key, enum route_kind kind);
+uint64_t entry_hash(const struct catalog *c, struct bytes key, enum route_kind kind);
 struct entry *entry_find(struct catalog *c, uint64_t hash, enum route_kind kind, struct bytes key);
 uint64_t entry_retry(const struct entry *e, uint64_t now_ms); // ms from now, 0: not known
 enum freshness entry_freshness(struct catalog *c, struct entry *e, uint64_t now_ms);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -267,6 +268,8 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
     c->cache = cache_open(&(struct cache_options){.size = o->config->cache_clear, .budget = &c->budget, .quiet = o->quiet,
                                                   .huge_pages = o->config->huge_pages});
     c->buckets = reserve(ENTRY_BUCKETS * sizeof *c->buckets);
+    if (getrandom(&c->hash_seed, sizeof c->hash_seed, 0) != sizeof c->hash_seed)
+      ok = config_fail(error, "no randomness: %s", strerror(errno));
     c->queue = reserve(QUEUE_JOBS * sizeof *c->queue);
     c->sources = sources_new(c->root_fd);
     c->settings = settings_new(o->config, o->keyring);

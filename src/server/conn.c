@@ -370,6 +370,8 @@ static void input(struct conn *c, struct bytes data) {
     return;
   case CONN_BUSY: // sent ahead: it waits its turn, and nothing more is taken meanwhile
     stop_receiving(c);
+    if (c->peer_ended) // something before it was dropped
+      return;
     if (data.n > REQ_IN - rq->in_len) {
       c->peer_ended = true;
       return;
@@ -513,11 +515,12 @@ static void on_busy_timeout(struct conn *c) {
     conn_deadline(c, cfg->write_timeout);
     return;
   }
-  if (rq->out || rq->block) { // both can be had again
+  if (!rq->stalled) { // a buffer and a block can be had again
     if (rq->out)
       pump_release_buffer(rq);
     block_free(rq->block);
     rq->block = NULL;
+    rq->stalled = true;
     conn_deadline(c, cfg->write_timeout > cfg->stall_timeout ? cfg->write_timeout - cfg->stall_timeout : 1);
     return;
   }

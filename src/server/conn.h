@@ -84,6 +84,7 @@ struct request {
   uint8_t ready;        // its place in the worker's `ready`, from 1; 0: not there
   bool keep_alive, head_only, head_sent, multipart;
   bool held;            // `track` or `text` with a hold
+  bool stalled;         // its client has taken nothing for stall_timeout; write_timeout is running out
   bool ask_again;       // the catalogue has put the source bytes in its cache: ask for them with the same wait
   uint8_t why;          // of an error: enum obs_error, 0: its status says it
   uint64_t retry_ms;      // of a 503: how long until asking may help, 0: not known

@@ -209,9 +209,8 @@ static enum pump_result blocked(struct request *rq) {
     pump_release_buffer(rq);
   if (!io_armed(&c->poll))
     w->io->v->poll(w->io, &c->poll, c->fd, IO_POLL_OUT);
-  // The stall timeout takes back what is held; who holds nothing any more has the whole write timeout.
-  const struct config *cfg = server_config(w->s);
-  conn_deadline(c, rq->out || rq->block ? cfg->stall_timeout : cfg->write_timeout);
+  rq->stalled = false;
+  conn_deadline(c, server_config(w->s)->stall_timeout);
   return PUMP_BLOCKED;
 }
 

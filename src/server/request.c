@@ -92,9 +92,12 @@ static int hex_digit(uint8_t c) {
   return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-// decode_path undoes percent-encoding into `out`. Returns the length, or -1: malformed or too long.
+// decode_path undoes percent-encoding into `out`. Returns the length, or -1: malformed or too long. An encoded slash is none
+// that separates (RFC 3986 §2.2), and no name has one: the path of no resource, which is empty. Else a proxy in front, which
+// compares paths as they are written, could be led around its rules.
 static int decode_path(char out[ROUTE_PATH_MAX], struct bytes in) {
   int n = 0;
+  bool slash = false; // one that was encoded
   if (in.n <= ROUTE_PATH_MAX && (in.n == 0 || !memchr(in.p, '%', in.n))) {
     memcpy(out, in.p, in.n);
     return (int)in.n;
@@ -110,9 +113,10 @@ static int decode_path(char out[ROUTE_PATH_MAX], struct bytes in) {
     }
     if (n == ROUTE_PATH_MAX)
       return -1;
+    slash |= in.p[i] != '/' && c == '/';
     out[n++] = (char)c;
   }
-  return n;
+  return slash ? 0 : n;
 }
 
 static enum req_result wait_for_lookup(struct request *rq) {

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -234,8 +235,36 @@ def reasons(tap, sluice, work):
                 before = parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
                 r = server.get(url(asset, "cbcs", *rest))
                 after = parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
-                grew = [re.search(r'reason="(\w+)"', k).group(1) for k, v in after.items() for _ in range(int(v - before[k]))]
+                grew = grown(before, after)
                 tap.ok(r.status == status and grew == [reason], f"{asset}/{rest[-1]}{again}: {status}, counted as {reason}", f"{r} {grew}")
+
+
+def grown(before, after):
+    return sorted(re.search(r'reason="(\w+)"', k).group(1) for k, v in after.items() for _ in range(int(v - before[k])))
+
+
+def no_descriptors(tap, sluice, work):
+    """What cannot be opened for want of descriptors is the storage's 503, which passes, and nobody's load."""
+    media = media_with(work)
+    (media / "other").mkdir()
+    (media / "other" / "a.mp4").write_bytes(synth.plain()[0])
+    with Server(sluice.path, media, "--negative-ttl", "0", keys=keys_file([ASSET, "other"])) as server:
+        def errors():
+            return parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
+        c = server.client()
+        tap.equal(c.get(url(ASSET, "cbcs", 1, "a", "init.mp4")).status, 200, "a track is known")
+        limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        for path in (url("other", "cbcs", "master.m3u8"), url("other", "cbcs", 1, "a", "init.mp4"), url(ASSET, "cbcs", 1, "a", "1.m4s")):
+            before = errors()
+            time.sleep(0.1)  # its connection is closed
+            fds = {int(f.name) for f in pathlib.Path(f"/proc/{server.process.pid}/fd").iterdir()}
+            free = next(n for n in range(len(fds) + 1) if n not in fds)
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (free, limits[1]))
+            r = c.get(path)
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+            tap.ok(r.status == 503 and r["retry-after"] and r["cache-control"] == "no-store" and grown(before, errors()) == ["source_io"],
+                   f"{path} without a descriptor: 503, counted as source_io", f"{r} {grown(before, errors())}")
+            tap.equal(c.get(path).status, 200, f"{path}: with descriptors it is there")
 
 
 def rotation(tap, sluice, work):
@@ -672,7 +701,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, reasons, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
+    for part in (bad_starts, observability, reasons, no_descriptors, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
                  open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

@@ -110,6 +110,7 @@ Test(http, refusals_split_at_every_byte) {
   check_splits("FROB / HTTP/1.1\r\nHost: a\r\n\r\n", "bad 501\n");
   check_splits("\x16\x03\x01 GET", "bad 400\n");
   check_splits("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "bad 400\n");
+  check_splits("POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "bad 400\n");
   check_splits("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", "bad 400\n");
   check_splits("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", "bad 400\n");
 }

@@ -25,6 +25,11 @@ def hits(server):
     return sum(int(v) for v in re.findall(r'cache="encrypted",result="hit"\} (\d+)', text))
 
 
+def misses(server):
+    text = server.admin("/metrics").body.decode()
+    return sum(int(v) for v in re.findall(r'cache="encrypted",result="miss"\} (\d+)', text))
+
+
 def status(server):
     return json.loads(server.admin("/status").body)
 
@@ -51,6 +56,31 @@ def slowly(server, path, pause):
             data += piece
             time.sleep(pause)
     return bytes(data).partition(b"\r\n\r\n")[2]
+
+
+def pauses(tap, binary, media, paths):
+    """Who pauses longer than stall_timeout, amid bytes that have no buffer to take back, goes on where it stopped."""
+    times = 60
+    with Server(binary, media, "--stall-timeout", "200ms") as server:
+        c, end, missed = server.client(), time.monotonic() + 20, 1
+        while missed and time.monotonic() < end:
+            before = misses(server)
+            for _ in range(20):
+                body = c.get(paths[0]).body
+            missed = misses(server) - before
+        size, got = len(body), 0
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.settimeout(20)
+            s.connect(("127.0.0.1", server.port))
+            s.sendall(f"GET {paths[0]} HTTP/1.1\r\nHost: h\r\n\r\n".encode() * (times - 1)
+                      + f"GET {paths[0]} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
+            before = hits(server)
+            time.sleep(1.5)
+            while piece := s.recv(1 << 18):
+                got += len(piece)
+        tap.ok(got > times * size and hits(server) > before, f"a reader that paused amid {times} hot responses got all of them",
+               f"{got} bytes of more than {times * size}, {hits(server) - before} hits")
 
 
 def main():
@@ -120,6 +150,7 @@ def main():
             left = status(server)["encrypted_cache"]["segments"]
             tap.ok(held > 0 and left == 0, "revoking all empties the cache, though nobody asks", f"{held} before, {left} after")
             tap.equal(server.stop(), 0, "and it ends in good order")
+        pauses(tap, sys.argv[1], media, paths)
     tap.end()
 
 

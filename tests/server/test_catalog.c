@@ -12,6 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
 #include "simd/aes.h"
@@ -255,6 +258,58 @@ Test(catalog, statuses) {
   cr_assert_eq(text(&d, "/none/cbcs/master.m3u8"), CAT_NOT_FOUND);
   cr_assert_eq(text(&d, "/album/cbcs/master.m3u8"), CAT_NOT_FOUND, "a folder without tracks");
   cr_assert_eq(text(&d, "/album/song/cbcs/1/low/key"), CAT_FORBIDDEN);
+}
+
+static unsigned bucket_len(unsigned bucket) {
+  unsigned n = 0;
+  for (struct entry *e = atomic_load(&cat->buckets[bucket]); e; e = atomic_load(&e->next))
+    n++;
+  return n;
+}
+
+// Who chooses names knows the table's hash, but not its seed: long chains would make every lookup on every worker slow.
+Test(catalog, names_cannot_be_chosen_to_share_a_bucket) {
+  enum { NAMES = 40 };
+  char path[80];
+  start("");
+  unsigned longest = 0;
+  for (unsigned i = 0, found = 0; found < NAMES; i++) {
+    int n = snprintf(path, sizeof path, "/x%u/cbcs", i) - 1;
+    if (XXH3_64bits_withSeed(path + 1, (size_t)n, ROUTE_MASTER) % ENTRY_BUCKETS)
+      continue;
+    struct text_doc *d;
+    strcat(path, "/master.m3u8");
+    cr_assert_eq(text(&d, path), CAT_NOT_FOUND);
+    found++;
+  }
+  for (unsigned b = 0; b < ENTRY_BUCKETS; b++)
+    longest = bucket_len(b) > longest ? bucket_len(b) : longest;
+  cr_assert(longest > 0 && longest < NAMES / 4, "%u of %u names share a bucket", longest, NAMES);
+}
+
+static enum err find_asset(const char *name) { return catalog_find_asset(cat, bytes_str(name)); }
+
+Test(catalog, an_asset_is_found_where_its_manifest_would_be) {
+  char path[200];
+  start("");
+  write_track("album/song/parts", &(struct synth_options){.num_frags = 3, .samples_per_trun = 5, .min_size = 5, .max_size = 9, .folder = true});
+  write_track(".hidden/t.mp4", &(struct synth_options){.num_frags = 2, .samples_per_trun = 5, .min_size = 5, .max_size = 9});
+  write_track("only/sub/t.mp4", &(struct synth_options){.num_frags = 2, .samples_per_trun = 5, .min_size = 5, .max_size = 9});
+  snprintf(path, sizeof path, "%s/links", media);
+  cr_assert_eq(mkdir(path, 0755), 0);
+  snprintf(path, sizeof path, "%s/links/gone.mp4", media);
+  cr_assert_eq(symlink("nowhere.mp4", path), 0);
+  for (const char *const *name = (const char *const[]){"album/song", "only/sub", NULL}; *name; name++)
+    cr_assert_eq(find_asset(*name), ERR_OK, "%s", *name);
+  for (const char *const *name = (const char *const[]){"album/song/parts", "album", ".hidden", "links", "none", "only", "album/song/low.mp4", NULL};
+       *name; name++) {
+    struct text_doc *d = NULL;
+    snprintf(path, sizeof path, "/%s/cbcs/master.m3u8", *name);
+    struct route r;
+    route_parse(&r, bytes_str(path));
+    cr_assert(r.kind == ROUTE_NONE || text(&d, path) == CAT_NOT_FOUND, "%s has a manifest", *name);
+    cr_assert_eq(find_asset(*name), ERR_NOT_FOUND, "%s", *name);
+  }
 }
 
 Test(catalog, nothing_outside_the_media_folder) {
