@@ -147,6 +147,39 @@ def streams(tap, sluice, work):
     tap.ok(r.code == 2 and "nonsense" in r.err, "--drm with an unknown system: status 2", r)
 
 
+def without(closed, *argv, stdin=b""):
+    """Runs a program without some of its standard descriptors."""
+    return run("bash", "-c", f'exec "$@" {closed}', "bash", *argv, stdin=stdin)
+
+
+def closed_descriptors(tap, sluice, work):
+    """Nothing that is opened may take the place of a standard descriptor: what is meant for that one would go into it."""
+    clear, data = work / "clear.mp4", synth.plain()[0]
+    clear.write_bytes(data)
+    want = work / "want.mp4"
+    sluice("encrypt", clear, want, *ENCRYPT)
+    bad = "Bad file descriptor"
+    r = without(">&-", sluice.path, "decrypt", "-", "-", "--key", f"{KID}:{KEY}", stdin=want.read_bytes())
+    tap.ok(r.code == 1 and one_line(r) and bad in r.err, "decrypt to a standard output that is closed: status 1", r)
+    r = without(">&-", sluice.path, "encrypt", "-", "-", *ENCRYPT, stdin=data)
+    tap.ok(r.code == 1 and one_line(r) and "standard output" in r.err and bad in r.err, "encrypt to a standard output that is closed", r)
+    r = without("<&-", sluice.path, "encrypt", "-", work / "o.mp4", *ENCRYPT)
+    tap.ok(r.code == 1 and one_line(r) and "standard input" in r.err and bad in r.err, "encrypt from a standard input that is closed", r)
+    tap.ok(not (work / "o.mp4").exists(), "and nothing is written")
+    for name in ("--help", "version"):
+        r = without(">&-", sluice.path, name)
+        tap.ok(r.code == 1 and one_line(r) and bad in r.err, f"{name} without standard output: status 1, and why", r)
+    r = without("<&- >&- 2>&-", sluice.path, "encrypt", clear, work / "none.mp4", *ENCRYPT)
+    tap.ok(r.code == 0 and (work / "none.mp4").read_bytes() == want.read_bytes(), "a file to a file needs none of them", r)
+    (work / "media" / "song").mkdir(parents=True)
+    (work / "media" / "song" / "a.mp4").write_bytes(data)
+    with Server(sluice.path, work / "media", config="access_log: '-'\n", closed="<&- >&- 2>&-") as server:
+        links = [os.readlink(f"/proc/{server.process.pid}/fd/{fd}") for fd in (0, 1, 2)]
+        tap.equal(links, ["/dev/null"] * 3, "no secret, cache or connection of the server is a standard descriptor")
+        bodies = {server.get("/song/cbcs/1/a/1.m4s").body for _ in range(20)}
+        tap.ok(len(bodies) == 1 and len(bodies.pop()) > 100, "its access log is not written into the segments")
+
+
 def outputs(tap, sluice, work):
     """OUT that is there already: links stay, modes stay, what the shell opened is written to."""
     clear, want, real = work / "clear.mp4", work / "want.mp4", work / "real" / "o.mp4"
@@ -388,7 +421,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, outputs, sidecars, cached, messages, inspect, bad_files, modes):
+    for part in (usage, failures, streams, closed_descriptors, outputs, sidecars, cached, messages, inspect, bad_files, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:
