@@ -30,6 +30,21 @@ static int check(const struct config *c) {
   return EXIT_DONE;
 }
 
+static int unknown(const char *arg) {
+  char name[64] = "";
+  if (arg[0] == '-' && arg[1] == '-')
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(arg + 2, "="), arg + 2);
+  for (char *p = name; *p; p++)
+    *p = *p == '-' ? '_' : *p;
+  const struct option *near = config_nearest(name);
+  if (!near)
+    return cli_usage("serve", "unknown argument '%s'", arg);
+  snprintf(name, sizeof name, "--%s", near->name);
+  for (char *p = name; *p; p++)
+    *p = *p == '_' ? '-' : *p;
+  return cli_usage("serve", "unknown argument '%s' (did you mean %s?)", arg, name);
+}
+
 int cmd_serve(int argc, char **argv) {
   struct config_flags flags = {0};
   struct config_error error;
@@ -58,7 +73,7 @@ int cmd_serve(int argc, char **argv) {
     if (taken < 0)
       return cli_usage("serve", "%s", error.text);
     if (!taken)
-      return cli_usage("serve", "unknown argument '%s'", argv[i]);
+      return unknown(argv[i]);
   }
   const struct aes_ops *ops = cli_kernel();
   if (!ops)
