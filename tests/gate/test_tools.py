@@ -103,6 +103,22 @@ if here and here.starts and "mp4" in here.layers:
 else:
     check("debug information names the layers # SKIP the program given has none", True)
 
+# ---- every command of tools/ that users call
+
+def helps():
+    for tool in ("bench", "bench-gate", "boringssl", "build", "demo", "fuzz", "install", "npm", "perf", "python", "test", "tidy"):
+        for asked in ("--help", "-h"):
+            r = subprocess.run([ROOT / "tools" / tool, asked], capture_output=True, text=True, timeout=60)
+            check(f"tools/{tool} {asked}: what it does, status 0", r.returncode == 0 and f"tools/{tool}" in r.stdout and not r.stderr, f"{r}")
+    for argv in (["build", "debugg"], ["build", "debug", "asan"], ["fuzz"], ["fuzz", "box"], ["fuzz", "box", "soon"], ["fuzz", "box", "9", "--kepe"],
+                 ["install"], ["install", "rust"], ["npm", "x"], ["python", "x"], ["boringssl", "x"], ["test", "x"], ["tidy", "x"], ["demo", "--port", "x"],
+                 ["bench", "x"], ["bench", "kernels", "--json"], ["perf"]):
+        r = subprocess.run([ROOT / "tools" / argv[0], *argv[1:]], capture_output=True, text=True, timeout=60)
+        check(f"tools/{' '.join(argv)}: wrong usage is status 2, and said", r.returncode == 2 and r.stderr and not r.stdout, f"{r}")
+
+
+helps()
+
 # ---- tools/perf where it cannot work
 
 
