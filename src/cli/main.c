@@ -82,7 +82,7 @@ static int run(int argc, char **argv) {
     overview(stderr);
     return EXIT_USAGE;
   }
-  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+  if (cli_wants_help(argv[1]) || strcmp(argv[1], "help") == 0) {
     overview(stdout);
     return EXIT_DONE;
   }

@@ -14,7 +14,7 @@ static void print_cpu(void) {
 }
 
 int cmd_version(int argc, char **argv) {
-  if (argc > 1 && strcmp(argv[1], "--help") == 0)
+  if (argc > 1 && cli_wants_help(argv[1]))
     return cli_help("version", NULL);
   if (argc > 1)
     return cli_usage("version", "takes no argument, got '%s'", argv[1]);

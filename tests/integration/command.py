@@ -31,9 +31,13 @@ def usage(tap, sluice, work):
     clear = work / "clear.mp4"
     clear.write_bytes(synth.plain()[0])
     out = work / "out.mp4"
-    for name in ("serve", "index", "inspect", "encrypt", "decrypt", "version"):
-        r = sluice(name, "--help")
-        tap.ok(r.code == 0 and name in r.out.decode() and not r.err, f"{name} --help", r)
+    for name in ("serve", "index", "inspect", "encrypt", "decrypt", "rotate", "keys", "load", "version"):
+        for asked in ("--help", "-h"):
+            r = sluice(name, asked)
+            tap.ok(r.code == 0 and name in r.out.decode() and not r.err, f"{name} {asked}", r)
+        tap.equal(r.out.decode().split("\n")[0].rstrip(), r.out.decode().split("\n")[0], f"{name} -h: no blank at the end of its usage")
+    r = sluice("serve", "--media", work, "--scheme", "cbcs")
+    tap.ok(r.code == 2 and "did you mean --schemes?" in r.err, "a flag that is almost one: the likely one is offered", r)
     r = sluice("--help")
     tap.ok(r.code == 0 and all(n in r.out.decode() for n in ("serve", "encrypt", "decrypt", "inspect")), "--help lists the commands", r)
     r = sluice("version")
@@ -89,6 +93,26 @@ def failures(tap, sluice, work):
         tap.ok(r.code == 1 and one_line(r) and pathlib.Path(argv[1 if argv[0] != "encrypt" or "output" not in name else 2]).name in r.err,
                f"{name}: status 1, one line that names the file", r)
         tap.equal(files(work), before, f"{name}: nothing written, nothing lost")
+    for name, command in {"encrypt": ["encrypt", work / "empty.mp4", work / "o", *ENCRYPT], "index": ["index", work / "empty.mp4"],
+                          "decrypt": ["decrypt", work / "empty.mp4", work / "o", "--key", f"{KID}:{KEY}"]}.items():
+        r = sluice(*command)
+        tap.ok(r.code == 1 and "the file is empty" in r.err, f"{name}: an empty file is called that", r)
+        command[1] = work / "text.mp4"
+        r = sluice(*command)
+        tap.ok(r.code == 1 and "this is not an MP4 file" in r.err, f"{name}: something else is called that", r)
+    r = sluice("inspect", work / "text.mp4")
+    tap.ok("this is not an MP4 file" in r.err, "inspect: something else is called that", r)
+    r = sluice("index", work / "folder")
+    tap.ok(r.code == 0 and "no track is there (*.mp4" in r.err and r.out.startswith(b"0 indexed"), "index of a folder without tracks says so", r)
+    export = ["keys", "export", "a", "--out", work / "keys.xml", "--state-dir", work / "nostate"]
+    r = sluice(*export)
+    tap.ok(r.code == 1 and "nostate/derive.secret: there is no secret" in r.err and "--state-dir" in r.err, "keys export elsewhere: says what is missing and where", r)
+    (work / "nostate").mkdir(mode=0o700)
+    (work / "nostate" / "derive.secret").write_bytes(bytes(32))
+    (work / "nostate" / "derive.secret").chmod(0o600)
+    r = sluice(*(a if a != work / "keys.xml" else work / "folder" for a in export))
+    tap.ok(r.code == 1 and "Is a directory" in r.err, "keys export onto a folder", r)
+    shutil.rmtree(work / "nostate")
     r = sluice("encrypt", work / "cut.mp4", work / "o", *ENCRYPT)
     tap.ok("byte" in r.err, "a fault of structure is told with its byte", r)
     r = sluice("encrypt", clear, kept, *ENCRYPT)
@@ -284,7 +308,7 @@ def messages(tap, sluice, work):
     tap.equal(r.err, f"sluice: {work}/t.mp4: the input is not encrypted\n", "decrypt of a clear file: no position")
     (work / "media").mkdir()
     (work / "keys.yaml").write_text("keys:\n" + "".join(f"  - {{ asset: a, scheme: {s}, kid: {k}, key: {KEY} }}\n" for s, k in (("cenc", KID), ("cbcs", KEY))))
-    r = sluice("serve", "--check", "--media", work / "media", "--keys", work / "keys.yaml")
+    r = sluice("serve", "--check", "--media", work / "media", "--keys", work / "keys.yaml", "--state-dir", work / "state")
     tap.ok(r.code == 1 and "share one key" in r.err and "at byte" not in r.err, "a keys file with one key twice: no position", r)
 
     def body(path):
@@ -304,6 +328,14 @@ def messages(tap, sluice, work):
         (work / "bad.mp4").write_bytes(data)
         r = sluice("decrypt", work / "bad.mp4", work / "o", *key)
         tap.ok(r.code == 1 and one_line(r) and r.err.endswith(f" (at byte {at}, box {path})\n"), f"decrypt of {name}: byte {at}, box {path}", r)
+        if "longer" in name:
+            tap.ok("a box is longer than the box around it" in r.err, "and in the words of encrypt", r)
+    progressive = VECTORS / "androidx-media" / "mp4" / "sample_opus.mp4"
+    for argv in (["encrypt", progressive, work / "o", *ENCRYPT], ["index", progressive]) if progressive.exists() else ():
+        r = sluice(*argv)
+        tap.ok(r.code == 1 and one_line(r) and "not fragmented" in r.err and "ffmpeg -i" in r.err, f"{argv[0]} of a progressive file: what makes it one that can be used", r)
+    if not progressive.exists():
+        tap.skip("a progressive file: what makes it one that can be used", "the vectors are not here")
     r = sluice("decrypt", work / "e.mp4", work / "o", "--key", f"{KEY}:{KEY}")
     tap.ok(r.code == 1 and KID in r.err and r.err.endswith(f" (at byte {traf}, box moof/traf)\n"), "decrypt without the key: where it is needed", r)
     with Server(sluice.path, work / "media") as server:
