@@ -8,17 +8,9 @@
 #include "server/worker.h"
 #include "simd/aes.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
-
 // Everything that starting would look at, without making or taking anything.
 static int check(const struct config *c) {
   struct config_error error;
-  int fd = open(c->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0)
-    return cli_error(c->media, "cannot open the media folder: %s", strerror(errno));
-  close(fd);
   struct keyring *k = server_check(c, &error) ? keyring_load(c, false, &error) : NULL;
   if (!k || !workers_check(c, &error)) {
     fprintf(stderr, "sluice: %s\n", error.text);
@@ -51,7 +43,7 @@ int cmd_serve(int argc, char **argv) {
   const char *file = NULL;
   bool only_check = false;
   for (int i = 1; i < argc;) {
-    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+    if (cli_wants_help(argv[i])) {
       cli_help("serve", NULL);
       printf("\n");
       config_help(stdout);
