@@ -164,7 +164,8 @@ static bool load_scenario(struct scenario *sc, struct alloc *mem, const struct l
   return true;
 }
 
-static int conclude(struct load_stats *stats, struct load_stats *sum, const struct load_args *a, struct report_context *c, int status) {
+static int conclude(struct load_stats *stats, struct load_stats *sum, const struct load_args *a, struct load_results *results,
+                    struct report_context *c, int status) {
   char verdict[2048];
   if (!c->capacity)
     for (unsigned i = 0; i < a->threads * a->processes; i++)
@@ -175,13 +176,14 @@ static int conclude(struct load_stats *stats, struct load_stats *sum, const stru
   c->valid = stats_valid(sum, c->sc, &w);
   verdict[w.n < sizeof verdict - 1 ? w.n : sizeof verdict - 1] = 0;
   load_summary(sum, c, verdict);
-  if (!load_write(a, sum, c) || status)
+  if (!load_results_write(results, a, sum, c) || status)
     return EXIT_FAILED;
   return !c->valid ? EXIT_INVALID : c->levels_met ? EXIT_DONE : EXIT_FAILED;
 }
 
 // Runs with everything ready. `stats` is shared memory for every thread, `sum` for all of them together.
-static int run_ready(struct load_run *run, struct scenario *sc, const struct load_args *a, struct load_stats *stats, struct load_stats *sum) {
+static int run_ready(struct load_run *run, struct scenario *sc, const struct load_args *a, struct load_results *results,
+                     struct load_stats *stats, struct load_stats *sum) {
   struct timespec wall;
   struct load_capacity capacity = {0};
   struct load_outcome done = {0};
@@ -195,7 +197,7 @@ static int run_ready(struct load_run *run, struct scenario *sc, const struct loa
     done = load_run_all(run, stats, a, "");
   }
   c.bytes_per_listener = done.bytes_per_listener;
-  return conclude(stats, sum, a, &c, done.status);
+  return conclude(stats, sum, a, results, &c, done.status);
 }
 
 static int run_scenario(const struct load_args *a, struct alloc *mem) {
@@ -224,8 +226,13 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
     status = EXIT_FAILED;
   if (!status && sc->mode != LOAD_LISTENERS && !run.paths && engine_paths(&run, mem, &run.paths, &run.num_paths, &d))
     status = cli_error(a->target, "%s", d.what);
-  if (!status)
-    status = run_ready(&run, sc, a, stats, sum);
+  struct load_results results;
+  if (!status && !load_results_open(&results, a))
+    status = EXIT_FAILED;
+  else if (!status) {
+    status = run_ready(&run, sc, a, &results, stats, sum);
+    load_results_drop(&results);
+  }
   if (run.log_fd >= 0 && close(run.log_fd) != 0)
     status = cli_error(a->log, "%s", strerror(errno));
   if (stats != MAP_FAILED)

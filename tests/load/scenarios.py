@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge.load import Load, keys_text, media  # noqa: E402
@@ -86,11 +87,28 @@ def wrong_usage(tap, sluice, folder):
                                 ("a comparison of something else", ["--report", folder / "o.html", good], r"good\.yaml: is not a result of sluice load")):
         r = run(sluice, "load", *argv, timeout=60)
         tap.ok(r.code == 1 and re.search(pattern, r.err) and r.err.startswith("sluice: ") and r.err.count("\n") == 1, f"{name}: one line says what", r)
+    for option in ("--json", "--hdr", "--html"):
+        before = time.monotonic()
+        r = run(sluice, "load", good, *target, "--mode", "saturate", "--seconds", "30", "--paths", paths(folder), option, folder / "no" / "out", timeout=60)
+        tap.ok(r.code == 1 and r.err.count("\n") == 1 and "no/out" in r.err and not r.out and time.monotonic() - before < 20,
+               f"{option} in a folder that is not there: said before the load", r)
+    r = run(sluice, "load", good, *target, "--paths", paths(folder), "--json", folder / "whole.json", timeout=60)
+    tap.ok(r.code == 1 and re.search(r"^failed: \d+ without a response$", r.out.decode(), re.M), "what failed is told by kind", r.out.decode())
+    tap.ok((folder / "whole.json").exists() and not [p for p in folder.iterdir() if p.name.startswith(".sluice-")], "the result is whole, nothing else is left")
+
+
+def paths(folder):
+    """Paths to ask for without a look at manifests."""
+    (folder / "paths").write_text("/nothing\n")
+    return folder / "paths"
 
 
 FAULTS = {  # scenario: line, what is wrong, what to do about it
     "name: [": (2, "did not find expected node content"), "- 1": (1, "a scenario is a map of fields"),
     "bogus: 1\n" + SMALL: (1, "unknown field 'bogus'"), SMALL + "player: { aheed: 3 }": (2, "unknown field 'player.aheed'"),
+    SMALL + "seconds: 1s\nseconds: 2s": (3, "seconds is given twice"),
+    SMALL + "player: { ahead: 1, ahead: 2 }": (2, "player.ahead is given twice"), SMALL + SMALL: (2, "catalogue is given twice"),
+    SMALL + "---\nseed: 2": (2, "one document is expected, not several"),
     SMALL + "mode: fast": (2, "'fast' is not one of listeners, rate, saturate, idle, capacity"),
     SMALL + "seconds: 5 parsecs": (2, "seconds"), SMALL + "clients: { abort: 120% }": (2, "clients.abort"),
     SMALL + "player: { ahead: 0 }": (2, "player.ahead"), SMALL + "arrivals: [{ for: 1s }]": (2, "needs both `for` and `rate`"),
