@@ -110,7 +110,7 @@ def helps():
         for asked in ("--help", "-h"):
             r = subprocess.run([ROOT / "tools" / tool, asked], capture_output=True, text=True, timeout=60)
             check(f"tools/{tool} {asked}: what it does, status 0", r.returncode == 0 and f"tools/{tool}" in r.stdout and not r.stderr, f"{r}")
-    for argv in (["build", "debugg"], ["build", "debug", "asan"], ["fuzz"], ["fuzz", "box"], ["fuzz", "box", "soon"], ["fuzz", "box", "9", "--kepe"],
+    for argv in (["build", "rel"], ["build", "debug", "asan"], ["fuzz"], ["fuzz", "box"], ["fuzz", "box", "soon"], ["fuzz", "box", "9", "--kepe"],
                  ["install"], ["install", "rust"], ["npm", "x"], ["python", "x"], ["boringssl", "x"], ["test", "x"], ["tidy", "x"], ["demo", "--port", "x"],
                  ["bench", "x"], ["bench", "kernels", "--json"], ["perf"]):
         r = subprocess.run([ROOT / "tools" / argv[0], *argv[1:]], capture_output=True, text=True, timeout=60)
