@@ -4,6 +4,7 @@ nothing."""
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -118,6 +119,23 @@ def helps():
 
 
 helps()
+
+
+def demo_ports():
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        taken = str(busy.getsockname()[1])
+        for option in ("--port", "--admin", "--page"):
+            r = subprocess.run([ROOT / "tools/demo", "--check", option, taken], capture_output=True, text=True, timeout=60)
+            # 8080, 9090 or 8000 may be taken here as well, and are then named first
+            check(f"tools/demo {option}: a port that is taken ends it before it builds", r.returncode == 1 and "listens on port" in r.stderr
+                  and "everything answers" not in r.stdout, f"{r}")
+    r = subprocess.run([ROOT / "tools/demo", "--port", "1", "--admin", "1"], capture_output=True, text=True, timeout=60)
+    check("tools/demo: one port twice is wrong usage", r.returncode in (1, 2) and r.stderr.startswith("tools/demo: "), f"{r}")
+
+
+demo_ports()
 
 # ---- tools/perf where it cannot work
 
