@@ -37,18 +37,20 @@ static const char options_text[] =
 
 enum { EXIT_INVALID = 3 };
 
-static bool read_paths(struct load_run *run, const char *file) {
+static bool read_paths(struct load_run *run, struct alloc *mem, const char *file) {
   size_t n, num = 0;
-  char *text = load_file(file, &n);
-  if (!text)
+  char *read = load_file(file, &n);
+  if (!read)
     return false;
   for (size_t i = 0; i < n; i++)
-    num += text[i] == '\n';
-  const char **paths = calloc(num + 1, sizeof *paths);
-  if (!paths) {
-    free(text);
+    num += read[i] == '\n' || read[i] == '\r'; // either ends a path below
+  char *text = mem->get(mem, n + 1);
+  const char **paths = mem->get(mem, (num + 1) * sizeof *paths);
+  if (text)
+    memcpy(text, read, n + 1);
+  free(read);
+  if (!text || !paths)
     return cli_error(file, "out of memory") != EXIT_FAILED;
-  }
   num = 0;
   for (char *line = text; *line;) {
     size_t len = strcspn(line, "\r\n");
@@ -222,7 +224,7 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
     status = cli_error("load", "out of memory");
   if (!status && a->log && (run.log_fd = open(a->log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644)) < 0)
     status = cli_error(a->log, "%s", strerror(errno));
-  if (!status && a->paths && !read_paths(&run, a->paths))
+  if (!status && a->paths && !read_paths(&run, mem, a->paths))
     status = EXIT_FAILED;
   if (!status && sc->mode != LOAD_LISTENERS && !run.paths && engine_paths(&run, mem, &run.paths, &run.num_paths, &d))
     status = cli_error(a->target, "%s", d.what);

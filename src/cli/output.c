@@ -233,6 +233,10 @@ bool input_open(struct input *in, const char *path) {
   bool is_stdin = strcmp(path, "-") == 0;
   *in = (struct input){.subject = is_stdin ? "standard input" : path, .media = {.dir_fd = -1, .fd = -1}, .spool = -1};
   in->has_stat = !is_stdin && stat(path, &in->stat) == 0;
+  if (in->has_stat && S_ISFIFO(in->stat.st_mode)) {
+    cli_error(path, "is a pipe: give - and the pipe as standard input");
+    return false;
+  }
   if (is_stdin) {
     if ((in->spool = copy_of_stdin()) < 0)
       return false;

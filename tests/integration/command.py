@@ -42,6 +42,8 @@ def usage(tap, sluice, work):
     tap.ok(r.code == 0 and all(n in r.out.decode() for n in ("serve", "encrypt", "decrypt", "inspect")), "--help lists the commands", r)
     r = sluice("version")
     tap.ok(r.code == 0 and "sluice" in r.out.decode(), "version", r)
+    tap.ok(all(f"{name} " in r.out.decode() or f"{name}_" in r.out.decode() for name in ("liburing", "libcrypto", "llhttp", "libyaml", "jansson", "expat")),
+           "version names the libraries", r.out.decode())
     wrong = {
         "no command": [], "an unknown command": ["frobnicate"], "an unknown option": ["encrypt", clear, out, "--frobnicate"],
         "no input": ["encrypt"], "no output": ["encrypt", clear], "three files": ["encrypt", clear, out, out, *ENCRYPT],
@@ -100,6 +102,10 @@ def failures(tap, sluice, work):
         command[1] = work / "text.mp4"
         r = sluice(*command)
         tap.ok(r.code == 1 and "this is not an MP4 file" in r.err, f"{name}: something else is called that", r)
+    os.mkfifo(work / "pipe")
+    r = sluice("encrypt", work / "pipe", work / "o", *ENCRYPT)
+    tap.ok(r.code == 1 and one_line(r) and "give -" in r.err, "a pipe as input: what to give instead", r)
+    (work / "pipe").unlink()
     r = sluice("inspect", work / "text.mp4")
     tap.ok("this is not an MP4 file" in r.err, "inspect: something else is called that", r)
     r = sluice("index", work / "folder")

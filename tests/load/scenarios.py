@@ -94,6 +94,9 @@ def wrong_usage(tap, sluice, folder):
                f"{option} in a folder that is not there: said before the load", r)
     r = run(sluice, "load", good, *target, "--paths", paths(folder), "--json", folder / "whole.json", timeout=60)
     tap.ok(r.code == 1 and re.search(r"^failed: \d+ without a response$", r.out.decode(), re.M), "what failed is told by kind", r.out.decode())
+    (folder / "old").write_bytes(b"/nothing\r" * 500)
+    r = run(sluice, "load", good, *target, "--paths", folder / "old", timeout=60)
+    tap.ok(r.code == 1 and " failed, 0 unanswered" in r.out.decode(), "paths whose lines end in carriage returns alone", r)
     tap.ok((folder / "whole.json").exists() and not [p for p in folder.iterdir() if p.name.startswith(".sluice-")], "the result is whole, nothing else is left")
 
 
