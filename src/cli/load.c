@@ -131,6 +131,8 @@ static int parse_args(struct load_args *a, int argc, char **argv) {
   }
   if (a->mode && mode_of(a->mode) < 0)
     return cli_usage("load", "--mode takes listeners, rate, saturate, idle or capacity, not '%s'", a->mode);
+  if (strcmp(a->io, "auto") != 0 && strcmp(a->io, "io_uring") != 0 && strcmp(a->io, "epoll") != 0)
+    return cli_usage("load", "--io takes auto, io_uring or epoll, not '%s'", a->io);
   return 0;
 }
 

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -96,7 +97,10 @@ int load_compare(const char *out, int num, char **files) {
     if (!texts[n])
       break;
     runs[n] = bytes_of(texts[n], len);
-    if (!memmem(texts[n], len, "\"format\": 1", 11)) {
+    json_t *run = json_loadb(texts[n], len, 0, NULL);
+    bool ours = json_integer_value(json_object_get(run, "format")) == 1;
+    json_decref(run);
+    if (!ours) {
       cli_error(files[n], "is not a result of sluice load (format 1)");
       free(texts[n]);
       break;

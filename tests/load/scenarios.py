@@ -75,13 +75,16 @@ def wrong_usage(tap, sluice, folder):
     tap.equal({o[2:] for o in options} | {"help"}, known, "load --help names every option")
     for name, argv in {"no scenario": target, "two scenarios": [good, good, *target], "no target": [good], "an unknown option": [good, *target, "--frob"],
                        "no number": [good, *target, "--threads", "x"], "no thread": [good, *target, "--threads", "0"], "a negative rate": [good, *target, "--rate", "-1"],
-                       "an unknown mode": [good, *target, "--mode", "fast"], "too long": [good, *target, "--shorten", "2"],
+                       "an unknown mode": [good, *target, "--mode", "fast"], "an unknown io": [good, *target, "--io", "kqueue"], "too long": [good, *target, "--shorten", "2"],
                        "no connection": [good, *target, "--connections", "0"], "nothing to compare": ["--report", folder / "o.html"]}.items():
         r = run(sluice, "load", *argv)
         tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
     for name, argv, pattern in (("a missing scenario", [folder / "none.yaml", *target], r"none\.yaml: No such file"),
                                 ("a URL with a path", [good, "--target", "http://127.0.0.1:9/x"], r"without a path"),
                                 ("a URL of another kind", [good, "--target", "ftp://x"], r"http://HOST:PORT or https://HOST:PORT"),
+                                ("a port that is none", [good, "--target", "http://127.0.0.1:99999"], r"http://HOST:PORT"),
+                                ("a port that is no number", [good, "--target", "http://127.0.0.1:80x"], r"http://HOST:PORT"),
+                                ("a comparison of half a result", ["--report", folder / "o.html", half(folder)], r"half\.json: is not a result of sluice load"),
                                 ("nobody there", [good, *target], r"127\.0\.0\.1:9: the target does not answer for /coastline/low-tide"),
                                 ("no such authority", [good, "--target", "https://127.0.0.1:9", "--ca", folder / "none.pem"], r"none\.pem"),
                                 ("a comparison of something else", ["--report", folder / "o.html", good], r"good\.yaml: is not a result of sluice load")):
@@ -98,6 +101,11 @@ def wrong_usage(tap, sluice, folder):
     r = run(sluice, "load", good, *target, "--paths", folder / "old", timeout=60)
     tap.ok(r.code == 1 and " failed, 0 unanswered" in r.out.decode(), "paths whose lines end in carriage returns alone", r)
     tap.ok((folder / "whole.json").exists() and not [p for p in folder.iterdir() if p.name.startswith(".sluice-")], "the result is whole, nothing else is left")
+
+
+def half(folder):
+    (folder / "half.json").write_text('{"format": 1, "scenario": "x", ')
+    return folder / "half.json"
 
 
 def paths(folder):
