@@ -20,7 +20,7 @@ enum { MEMORY = 512 << 20, WHY = 300 };
 static const char options[] =
     "  export ASSET       write one asset's keys and DRM data as a CPIX document (keys in the clear, mode 0600)\n"
     "    --out FILE         the document, or - for standard output (not a terminal)\n"
-    "    --epoch N          of this epoch (1)\n"
+    "    --epoch N          of this epoch (1; after a rotation /status of the admin listener has how many there were)\n"
     "    --scheme NAME      cenc or cbcs only (both)\n"
     "    --cpix VERSION     2.3 or 2.4 (2.3)\n"
     "    -c, --keys, --state-dir   where the keys come from, as for serve\n"
@@ -94,8 +94,8 @@ static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
   const char *name = file ? w->out : "standard output";
   if (!(file ? secret_write(w->out, doc, false) : write_stdout(doc)))
     return cli_error(name, "cannot write: %s", strerror(errno));
-  fprintf(stderr, "sluice: %s: %u content keys IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
-          file ? " (mode 0600)" : "");
+  fprintf(stderr, "sluice: %s: %u content keys of epoch %u IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
+          w->epoch, file ? " (mode 0600)" : "");
   return EXIT_DONE;
 }
 
