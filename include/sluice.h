@@ -7,9 +7,16 @@
  *   plan a protection over it               sluice_plan_new      (microseconds)
  *   render any range, from any thread       sluice_plan_source, sluice_plan_render
  *
- * Functions that can fail return 0 or an error code and, where `error` is not NULL, a sentence with byte and box in it.
- * Outputs are untouched on failure. Everything given to sluice_track_open and sluice_plan_new must outlive the result;
- * handles are freed by giving back the memory they came from. */
+ * Errors. Functions that can fail return 0 or an error code, which sluice_error_name turns into its name, and fill `error` where
+ * it is not NULL: a sentence with byte and box in it. Without a failure it is left alone, on failure the outputs are.
+ *
+ * Ownership. Nothing here frees: blobs and handles lie in memory from `memory`, and so does what a call that failed had taken
+ * until then. Give it all back together, an arena for each call or each track. What sluice_track_open and sluice_plan_new are
+ * given (blob, track, pssh) must outlive what they make; the protection, keys and sources need not.
+ *
+ * Threads. Handles are read-only once made: any number of threads may use one at the same time, until sluice_plan_wipe.
+ *
+ * Units. Sizes and offsets are bytes, segments count from 0 (URLs of `sluice serve` from 1). */
 #ifndef SLUICE_H
 #define SLUICE_H
 
@@ -32,7 +39,7 @@ struct sluice_memory {
 struct sluice_source {
   int (*read)(void *ctx, uint64_t off, void *buf, size_t n);
   void *ctx;
-  uint64_t size;
+  uint64_t size; /* of the file */
 };
 
 struct sluice_error {
@@ -60,19 +67,19 @@ struct sluice_range {
 typedef struct sluice_track sluice_track;
 typedef struct sluice_plan sluice_plan;
 
-/* "0.1.0", and the name of an error code. */
+/* "0.1.0", and the name of an error code ("ERR_TRUNCATED"); both are static. */
 SLUICE_API const char *sluice_version(void);
 SLUICE_API const char *sluice_error_name(int error);
 
-/* sluice_index_build parses headers and fragments (no sample is read). `digest` is the SHA-256 of the file; it may be NULL,
- * then cenc needs an explicit IV. */
+/* sluice_index_build parses headers and fragments (no sample is read). `digest` is the SHA-256 of the file, 32 bytes; it may be
+ * NULL, then cenc needs an explicit IV. The blob is what `sluice index` writes into sidecars: store it, map it, send it. */
 SLUICE_API int sluice_index_build(const void **blob, size_t *blob_len, const struct sluice_source *source,
                                   const uint8_t *digest, struct sluice_memory memory, struct sluice_error *error);
 
-/* sluice_track_open validates a blob from anywhere before it believes a byte of it. */
+/* sluice_track_open validates a blob from anywhere before it believes a byte of it. It must be aligned to 8 bytes. */
 SLUICE_API int sluice_track_open(sluice_track **track, const void *blob, size_t blob_len, struct sluice_memory memory,
                                  struct sluice_error *error);
-SLUICE_API const char *sluice_track_codecs(const sluice_track *track); /* RFC 6381 */
+SLUICE_API const char *sluice_track_codecs(const sluice_track *track); /* RFC 6381; lives as long as the blob */
 SLUICE_API uint64_t sluice_track_samples(const sluice_track *track);
 SLUICE_API double sluice_track_seconds(const sluice_track *track);
 
@@ -89,19 +96,21 @@ SLUICE_API struct sluice_range sluice_plan_segment(const sluice_plan *plan, uint
 SLUICE_API void sluice_plan_tag(const sluice_plan *plan, uint8_t tag[16]);
 
 /* sluice_plan_source: which contiguous range of the clear file rendering `range` reads. sluice_plan_render writes
- * range.len bytes; `src` holds the clear file's bytes from src_off and covers that range. ERR_ARGUMENT when it does not. */
+ * range.len bytes; `src` holds the clear file's bytes from src_off and covers that range, and does not overlap `out`. Both fail
+ * (ERR_ARGUMENT) for a range beyond sluice_plan_len, the latter also when `src` does not cover what is needed. */
 SLUICE_API int sluice_plan_source(struct sluice_range *need, const sluice_plan *plan, struct sluice_range range);
 SLUICE_API int sluice_plan_render(void *out, const sluice_plan *plan, struct sluice_range range, const void *src,
                                   uint64_t src_off, size_t src_len);
 
-/* sluice_plan_wipe forgets the key. */
+/* sluice_plan_wipe forgets the key: before its memory is given back. */
 SLUICE_API void sluice_plan_wipe(sluice_plan *plan);
 
 struct sluice_key {
   uint8_t kid[16], key[16];
 };
 
-/* sluice_decrypt: an encrypted fragmented file (cenc, cens, cbc1, cbcs) to the clear one. `out` holds len bytes. */
+/* sluice_decrypt: an encrypted fragmented file (cenc, cens, cbc1, cbcs) to the clear one. `out` has room for len bytes and does not
+ * overlap `file`; *out_len says how many it got. At most 64 keys. A wrong key is not noticed: what comes out is noise. */
 SLUICE_API int sluice_decrypt(void *out, size_t *out_len, const void *file, size_t len, const struct sluice_key *keys,
                               size_t num_keys, struct sluice_memory memory, struct sluice_error *error);
 

@@ -119,3 +119,12 @@ enum err parse_u64(uint64_t *out, struct bytes text) {
   *out = v;
   return ERR_OK;
 }
+
+struct bytes path_folder(struct bytes path) {
+  size_t n = path.n;
+  while (n && path.p[n - 1] != '/')
+    n--;
+  if (!n)
+    return bytes_str(".");
+  return bytes_of(path.p, n == 1 ? 1 : n - 1);
+}

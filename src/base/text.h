@@ -1,4 +1,4 @@
-// Text forms of bytes: hex, base64 (RFC 4648 §4 with padding, §5 base64url without), UUID.
+// Text forms of bytes: hex, base64 (RFC 4648 §4 with padding, §5 base64url without), UUID; numbers; paths.
 #pragma once
 #include "base/err.h"
 #include "base/writer.h"
@@ -24,3 +24,6 @@ void uuid_write(struct writer *w, const uint8_t uuid[16]);
 
 // parse_u64 reads a whole decimal number without sign or blanks. Errors: ERR_SYNTAX, ERR_OVERFLOW.
 MUST_USE enum err parse_u64(uint64_t *out, struct bytes text);
+
+// path_folder cuts a path to the folder that its last name is in: "a/b" gives "a", "/b" gives "/", "b" gives ".".
+struct bytes path_folder(struct bytes path);

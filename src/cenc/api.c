@@ -1,6 +1,8 @@
 // The public face of the core: include/sluice.h over plan.h, index.h and unprotect.h.
 #include <sluice.h>
 
+#include <stdalign.h>
+
 #include "cenc/plan.h"
 #include "cenc/unprotect.h"
 
@@ -80,7 +82,9 @@ int sluice_track_open(sluice_track **track, const void *blob, size_t blob_len, s
                       struct sluice_error *error) {
   struct diag d = {0};
   struct track_index ix;
-  enum err e = ix_open(&ix, bytes_of(blob, blob_len), &d);
+  enum err e = (uintptr_t)blob % alignof(struct ix_header)
+                   ? diag_say(&d, ERR_ARGUMENT, "the blob is not aligned to %zu bytes", alignof(struct ix_header))
+                   : ix_open(&ix, bytes_of(blob, blob_len), &d);
   sluice_track *t = e ? NULL : (sluice_track *)memory.get(memory.ctx, sizeof *t);
   if (!e && !t)
     e = ERR_NO_MEMORY;
@@ -100,9 +104,9 @@ double sluice_track_seconds(const sluice_track *track) {
 
 // An IV may be derived from a digest only when there is one: zeros would give every file the same.
 static enum err protection_fill(struct protection *out, const struct sluice_protection *in, const struct ix_header *h,
-                                const struct aes_ops *ops) {
+                                const struct aes_ops *ops, struct diag *d) {
   if ((unsigned)in->scheme >= SCHEME_COUNT)
-    return ERR_ARGUMENT;
+    return diag_say(d, ERR_ARGUMENT, "there is no such scheme");
   *out = (struct protection){.scheme = (enum scheme)in->scheme, .no_senc = in->no_senc != 0};
   if (out->scheme == SCHEME_CLEAR)
     return ERR_OK;
@@ -115,7 +119,7 @@ static enum err protection_fill(struct protection *out, const struct sluice_prot
   else if (out->scheme == SCHEME_CBCS)
     cbcs_iv(out->iv, in->key);
   else if (h->flags & IX_NO_DIGEST)
-    return ERR_ARGUMENT;
+    return diag_say(d, ERR_ARGUMENT, "cenc needs an IV (has_iv), or an index that was built with the file's digest");
   else
     cenc_iv_base(out->iv, in->key, h->identity.digest, h->track_id);
   return ERR_OK;
@@ -134,7 +138,7 @@ int sluice_plan_new(sluice_plan **plan, const sluice_track *track, const struct 
   p->ops = best_ops();
   ix_segment_fill(&track->ix, target, first);
   p->segs = (struct ix_segments){num, first};
-  enum err e = protection_fill(&p->prot, protection, h, p->ops);
+  enum err e = protection_fill(&p->prot, protection, h, p->ops, &d);
   if (!e)
     e = plan_init(&p->plan, &track->ix, &p->segs, &p->prot, &d);
   if (!e)

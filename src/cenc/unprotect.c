@@ -60,7 +60,7 @@ bool unp_next(const struct unp *u, struct box *b, struct reader *r, enum err *e)
   const uint8_t *at = r->p;
   *e = box_next(b, r);
   if (*e)
-    (void)unp_fail(u, *e, at, 0, NULL);
+    (void)unp_fail(u, *e, at, 0, box_fault(*e, false));
   return !*e && b->len;
 }
 
@@ -207,9 +207,16 @@ static bool top_next(const struct unp *u, struct box *b, uint64_t *pos, enum err
   if (*pos == file.n)
     return false;
   uint64_t left = file.n - *pos;
-  *e = box_head(b, bytes_of(file.p + *pos, left < 16 ? (size_t)left : 16), left, true);
+  struct bytes head = bytes_of(file.p + *pos, left < 16 ? (size_t)left : 16);
+  *e = box_head(b, head, left, true);
+  if (*e && *pos == 0 && box_is_foreign(head)) {
+    *e = ERR_UNSUPPORTED;
+    if (u->diag && !u->diag->err)
+      (void)diag_set(u->diag, *e, 0, "this is not an MP4 file");
+    return false;
+  }
   if (*e) {
-    (void)unp_fail(u, *e, file.p + *pos, 0, *e == ERR_TRUNCATED ? "the file ends inside of a box" : NULL);
+    (void)unp_fail(u, *e, file.p + *pos, 0, box_fault(*e, true));
     return false;
   }
   b->pos = *pos;
@@ -244,7 +251,7 @@ static enum err find_parts(struct unp *u) {
   }
   u->parts[n] = (struct part){.in_off = u->in->file.n};
   if (!moov)
-    return unp_fail(u, ERR_MISSING, NULL, 0, "there is no moov");
+    return unp_fail(u, ERR_MISSING, NULL, 0, n ? "there is no moov" : "the file is empty");
   if (!u->any_protected)
     return unp_fail(u, ERR_NOT_PROTECTED, NULL, 0, NULL);
   if (!moof)

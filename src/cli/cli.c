@@ -26,6 +26,16 @@ int cli_error_diag(const char *subject, const struct diag *d) {
   return cli_error(subject, "%s", text);
 }
 
+int cli_error_source(const char *subject, const struct diag *d) {
+  char text[320];
+  if (d->err != ERR_PROGRESSIVE)
+    return cli_error_diag(subject, d);
+  diag_format(d, text, sizeof text);
+  return cli_error(subject, "%s; ffmpeg -i IN.mp4 -map 0:a:0 -c copy -movflags +cmaf+delay_moov -frag_duration 2000000 OUT.mp4 fragments it", text);
+}
+
+bool cli_wants_help(const char *arg) { return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0; }
+
 int cli_usage(const char *name, const char *fmt, ...) {
   char text[512];
   va_list ap;

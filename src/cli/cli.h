@@ -30,6 +30,13 @@ int cli_error(const char *subject, const char *fmt, ...) __attribute__((format(p
 // cli_error_diag prints "sluice: SUBJECT: what (at byte N, box …)" and returns EXIT_FAILED.
 int cli_error_diag(const char *subject, const struct diag *d);
 
+// cli_error_source is the same for a clear input. Where its packets are right and only the file around them is not, the line ends
+// with what makes one that is.
+int cli_error_source(const char *subject, const struct diag *d);
+
+// cli_wants_help says whether an argument is -h or --help.
+bool cli_wants_help(const char *arg);
+
 // cli_usage prints "sluice NAME: text" and how to get help, and returns EXIT_USAGE.
 int cli_usage(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -19,7 +19,8 @@ static const char help[] =
     "  IN             an encrypted fragmented file, a folder with init.mp4 and *.m4s, or - for standard input\n"
     "  OUT            the clear file, or - for standard output\n"
     "  --key KID:KEY  a content key and its id, 32 hex digits each; repeat it for files with several keys\n"
-    "  --key-file FILE  the same from a file\n";
+    "  --key-file FILE  the same from a file\n\n"
+    "A wrong key is not noticed: neither scheme has a checksum, and what comes out is noise.\n";
 
 struct keys {
   struct content_key key[MAX_KEYS];
@@ -50,10 +51,9 @@ static int parse_key(struct keys *keys, const char *text, const struct aes_ops *
 }
 
 struct job {
-  const char *in, *out, *subject;
+  const char *in, *out;
   const struct aes_ops *ops;
-  int spool;
-  struct media_source media;
+  struct input input;
   uint8_t *src, *dst; // anonymous mappings of media.src.size bytes
   struct output output;
   struct progress progress;
@@ -65,43 +65,32 @@ static uint8_t *get_pages(size_t n) {
 }
 
 static bool read_input(struct job *j) {
-  struct diag d = {0};
-  char path[64];
-  const char *in = j->in;
-  if (strcmp(in, "-") == 0) {
-    if ((j->spool = input_spool()) < 0)
-      return false;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", j->spool);
-    in = path;
-  }
-  if (media_open(&j->media, (struct media_path){AT_FDCWD, in}, &d) != ERR_OK) {
-    cli_error_diag(j->subject, &d);
+  struct media_source *m = &j->input.media;
+  if (!input_open(&j->input, j->in))
     return false;
-  }
-  size_t n = (size_t)j->media.src.size;
+  size_t n = (size_t)m->src.size;
   j->src = get_pages(n);
   j->dst = get_pages(n);
   if (!j->src || !j->dst) {
-    cli_error(j->subject, "out of memory");
+    cli_error(j->input.subject, "out of memory");
     return false;
   }
-  enum err e = n ? media_read(&j->media, 0, j->src, n) : ERR_OK;
+  enum err e = n ? media_read(m, 0, j->src, n) : ERR_OK;
   if (e)
-    cli_error(j->subject, "%s", err_text(e));
+    cli_error(j->input.subject, "%s", err_text(e));
   return e == ERR_OK;
 }
 
 static void on_step(void *ctx, uint64_t done) { progress_set(&((struct job *)ctx)->progress, done); }
 
 static bool run(struct job *j, const struct keys *keys) {
-  struct stat st;
-  bool has_in = strcmp(j->in, "-") != 0 && stat(j->in, &st) == 0;
+  const struct input *from = &j->input;
   if (!read_input(j))
     return false;
   struct diag d = {0};
   struct alloc_heap heap;
-  alloc_heap_init(&heap, (size_t)j->media.src.size * 4 + (1 << 20));
-  struct unprotect_input in = {.file = bytes_of(j->src, (size_t)j->media.src.size),
+  alloc_heap_init(&heap, (size_t)j->input.media.src.size * 4 + (1 << 20));
+  struct unprotect_input in = {.file = bytes_of(j->src, (size_t)j->input.media.src.size),
                                .keys = keys->key,
                                .num_keys = keys->num,
                                .ops = j->ops,
@@ -114,10 +103,10 @@ static bool run(struct job *j, const struct keys *keys) {
   progress_end(&j->progress);
   alloc_heap_free(&heap);
   if (e) {
-    cli_error_diag(j->subject, &d);
+    cli_error_diag(from->subject, &d);
     return false;
   }
-  if (!output_open(&j->output, j->out, has_in ? &st : NULL))
+  if (!output_open(&j->output, j->out, from->has_stat ? &from->stat : NULL))
     return false;
   bool ok = true;
   for (size_t at = 0; ok && at < len; at += WRITE_CHUNK)
@@ -153,26 +142,24 @@ static int parse_args(struct job *j, struct keys *keys, int argc, char **argv, b
     return cli_usage("decrypt", "--key or --key-file is needed");
   j->in = argv[optind];
   j->out = argv[optind + 1];
-  j->subject = strcmp(j->in, "-") == 0 ? "standard input" : j->in;
   return EXIT_DONE;
 }
 
 int cmd_decrypt(int argc, char **argv) {
   static struct keys keys;
-  struct job j = {.spool = -1, .output.fd = -1};
+  struct job j = {.output.fd = -1};
   bool done = false;
   if (!(j.ops = cli_kernel()))
     return EXIT_FAILED;
   int status = parse_args(&j, &keys, argc, argv, &done);
   if (status == EXIT_DONE && !done) {
     status = run(&j, &keys) ? EXIT_DONE : EXIT_FAILED;
+    size_t n = (size_t)j.input.media.src.size;
     if (j.src)
-      munmap(j.src, j.media.src.size ? (size_t)j.media.src.size : 1);
+      munmap(j.src, n ? n : 1);
     if (j.dst)
-      munmap(j.dst, j.media.src.size ? (size_t)j.media.src.size : 1);
-    media_close(&j.media);
-    if (j.spool >= 0)
-      close(j.spool);
+      munmap(j.dst, n ? n : 1);
+    input_close(&j.input);
   }
   for (size_t i = 0; i < keys.num; i++)
     aes_key_wipe(&keys.key[i].key);

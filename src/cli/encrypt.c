@@ -128,10 +128,8 @@ static bool parse_args(struct options *o, int argc, char **argv, int *status) {
 
 struct job {
   const struct options *o;
-  const char *subject; // the input's name for messages
   const struct aes_ops *ops;
-  int spool;
-  struct media_source media;
+  struct input input;
   struct index_file index;
   struct ix_segments segs;
   uint32_t *first_frag;
@@ -151,26 +149,16 @@ static void on_index(void *ctx, uint64_t done, uint64_t total) {
 
 static bool open_input(struct job *j) {
   struct diag d = {0};
-  char path[64];
-  const char *in = j->o->in;
-  if (strcmp(in, "-") == 0) {
-    if ((j->spool = input_spool()) < 0)
-      return false;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", j->spool);
-    in = path;
-  }
-  if (media_open(&j->media, (struct media_path){AT_FDCWD, in}, &d) != ERR_OK) {
-    cli_error_diag(j->subject, &d);
+  if (!input_open(&j->input, j->o->in))
     return false;
-  }
   // The digest is needed only where the IV comes from it; reading all of the file for it costs more than encrypting.
   struct index_options io = {.cache_fd = -1,
                              .no_digest = j->o->key.scheme == SCHEME_CBCS || j->o->has_cenc_iv,
                              .progress = {on_index, j}};
-  enum err e = index_load(&j->index, &j->media, &io, &d);
+  enum err e = index_load(&j->index, &j->input.media, &io, &d);
   progress_end(&j->progress);
   if (e)
-    cli_error_diag(j->subject, &d);
+    cli_error_source(j->input.subject, &d);
   return e == ERR_OK;
 }
 
@@ -181,7 +169,7 @@ static bool make_plan(struct job *j) {
   j->segs.num = ix_segment_count(&j->index.ix, target);
   j->first_frag = (uint32_t *)malloc(((size_t)j->segs.num + 1) * sizeof *j->first_frag);
   if (!j->first_frag) {
-    cli_error(j->subject, "out of memory");
+    cli_error(j->input.subject, "out of memory");
     return false;
   }
   ix_segment_fill(&j->index.ix, target, j->first_frag);
@@ -194,12 +182,12 @@ static bool make_plan(struct job *j) {
   struct writer w = wr_of(j->pssh, sizeof j->pssh);
   drm_pssh(&w, &(struct drm_input){.key = &j->o->key, .set = &set});
   if (!wr_ok(&w)) {
-    cli_error(j->subject, "the pssh boxes are too long");
+    cli_error(j->input.subject, "the pssh boxes are too long");
     return false;
   }
   j->prot.pssh = bytes_of(j->pssh, w.n);
   if (plan_init(&j->plan, &j->index.ix, &j->segs, &j->prot, &d) != ERR_OK) {
-    cli_error_diag(j->subject, &d);
+    cli_error_diag(j->input.subject, &d);
     return false;
   }
   return true;
@@ -227,14 +215,14 @@ static bool render_all(struct job *j) {
       src_cap = (size_t)need.len + CHUNK / 4;
       src = (uint8_t *)malloc(src_cap);
       if (!src) {
-        cli_error(j->subject, "out of memory");
+        cli_error(j->input.subject, "out of memory");
         ok = false;
         break;
       }
     }
-    enum err e = need.len ? media_read(&j->media, need.off, src, (size_t)need.len) : ERR_OK;
+    enum err e = need.len ? media_read(&j->input.media, need.off, src, (size_t)need.len) : ERR_OK;
     if (e) {
-      cli_error(j->subject, "%s (at byte %" PRIu64 ")", err_text(e), need.off);
+      cli_error(j->input.subject, "%s (at byte %" PRIu64 ")", err_text(e), need.off);
       ok = false;
       break;
     }
@@ -244,8 +232,8 @@ static bool render_all(struct job *j) {
     progress_set(&j->progress, at);
   }
   progress_end(&j->progress);
-  if (ok && !media_unchanged(&j->media)) {
-    cli_error(j->subject, "the file changed while it was being read");
+  if (ok && !media_unchanged(&j->input.media)) {
+    cli_error(j->input.subject, "the file changed while it was being read");
     ok = false;
   }
   free(out);
@@ -254,9 +242,8 @@ static bool render_all(struct job *j) {
 }
 
 static bool run(struct job *j) {
-  struct stat in;
-  bool has_in = strcmp(j->o->in, "-") != 0 && stat(j->o->in, &in) == 0;
-  if (!open_input(j) || !make_plan(j) || !output_open(&j->out, j->o->out, has_in ? &in : NULL))
+  const struct input *in = &j->input;
+  if (!open_input(j) || !make_plan(j) || !output_open(&j->out, j->o->out, in->has_stat ? &in->stat : NULL))
     return false;
   if (render_all(j))
     return output_commit(&j->out);
@@ -273,14 +260,11 @@ int cmd_encrypt(int argc, char **argv) {
   if (!j)
     return cli_error("encrypt", "out of memory");
   j->o = &o;
-  j->subject = strcmp(o.in, "-") == 0 ? "standard input" : o.in;
-  j->spool = -1;
+  j->input.spool = j->input.media.fd = j->input.media.dir_fd = -1;
   j->out.fd = -1;
   bool ok = (j->ops = cli_kernel()) != NULL && run(j);
   index_free(&j->index);
-  media_close(&j->media);
-  if (j->spool >= 0)
-    close(j->spool);
+  input_close(&j->input);
   free(j->first_frag);
   aes_key_wipe(&j->prot.key);
   key_record_wipe(&o.key);

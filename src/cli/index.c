@@ -196,8 +196,10 @@ static int report(const struct job *j) {
       cli_error(it->path, "the sidecar cannot be written: %s%s", strerrordesc_np(it->unwritten),
                 j->cache_fd < 0 ? " (--media DIR --cache-dir DIR, or -c FILE, name another folder for it)" : "");
     else if (it->outcome == OUT_FAILED)
-      cli_error_diag(it->path, &it->diag);
+      cli_error_source(it->path, &it->diag);
   }
+  if (!j->num)
+    fprintf(stderr, "sluice: index: note: no track is there (*.mp4, *.m4a, *.cmfa, or a folder with init.mp4 and *.m4s)\n");
   printf("%zu indexed, %zu up to date, %zu failed\n", count[OUT_WRITTEN], count[OUT_FRESH], count[OUT_FAILED]);
   return count[OUT_FAILED] ? EXIT_FAILED : EXIT_DONE;
 }
@@ -229,7 +231,7 @@ static int parse(struct wish *w, struct job *j, int argc, char **argv) {
     if (only_paths || arg[0] != '-' || !arg[1]) {
       w->paths[w->num_paths++] = arg;
       i++;
-    } else if (!strcmp(arg, "--help")) {
+    } else if (cli_wants_help(arg)) {
       w->help = true;
       return EXIT_DONE;
     } else if (!strcmp(arg, "--") || !strcmp(arg, "--rebuild")) {

@@ -392,7 +392,7 @@ int cmd_inspect(int argc, char **argv) {
   const char *path = NULL;
   bool json = false, all = false;
   for (int i = 1; i < argc; i++) {
-    if (!strcmp(argv[i], "--help"))
+    if (cli_wants_help(argv[i]))
       return cli_help("inspect", options);
     if (!strcmp(argv[i], "--json"))
       json = true;

@@ -1,6 +1,7 @@
 // sluice keys: content keys and the master secret as files. Secrets come from files and go to files, never through
 // arguments, the environment or a terminal.
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -19,7 +20,7 @@ enum { MEMORY = 512 << 20, WHY = 300 };
 static const char options[] =
     "  export ASSET       write one asset's keys and DRM data as a CPIX document (keys in the clear, mode 0600)\n"
     "    --out FILE         the document, or - for standard output (not a terminal)\n"
-    "    --epoch N          of this epoch (1)\n"
+    "    --epoch N          of this epoch (1; after a rotation /status of the admin listener has how many there were)\n"
     "    --scheme NAME      cenc or cbcs only (both)\n"
     "    --cpix VERSION     2.3 or 2.4 (2.3)\n"
     "    -c, --keys, --state-dir   where the keys come from, as for serve\n"
@@ -93,9 +94,18 @@ static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
   const char *name = file ? w->out : "standard output";
   if (!(file ? secret_write(w->out, doc, false) : write_stdout(doc)))
     return cli_error(name, "cannot write: %s", strerror(errno));
-  fprintf(stderr, "sluice: %s: %u content keys IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
-          file ? " (mode 0600)" : "");
+  fprintf(stderr, "sluice: %s: %u content keys of epoch %u IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
+          w->epoch, file ? " (mode 0600)" : "");
   return EXIT_DONE;
+}
+
+// Elsewhere than the server's state folder there is no secret, and export makes none.
+static int no_key(const struct wish *w, const struct config *c) {
+  char secret[PATH_MAX];
+  snprintf(secret, sizeof secret, "%s/derive.secret", c->state_dir);
+  if (!access(secret, F_OK) || *c->keys)
+    return cli_error(w->file, "there is no key of epoch %u", w->epoch);
+  return cli_error(secret, "there is no secret to derive keys from: --state-dir, --keys or -c say where the server's are");
 }
 
 static int export_keys(struct wish *w) {
@@ -122,7 +132,7 @@ static int export_keys(struct wish *w) {
   cpix_export(&doc, records, num, set, w->v24);
   uint8_t *text = num ? mem.base.get(&mem.base, doc.n) : NULL;
   if (!num)
-    status = cli_error(w->file, "there is no key of epoch %u", w->epoch);
+    status = no_key(w, c);
   else if (!text)
     status = cli_error(w->file, "out of memory");
   if (status == EXIT_DONE) {
@@ -337,7 +347,7 @@ static int parse(struct wish *w, int argc, char **argv) {
 int cmd_keys(int argc, char **argv) {
   struct wish w = {.epoch = 1};
   for (int i = 1; i < argc; i++)
-    if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+    if (cli_wants_help(argv[i]))
       return cli_help("keys", options);
   int status = parse(&w, argc, argv);
   if (status != EXIT_DONE)

@@ -37,18 +37,20 @@ static const char options_text[] =
 
 enum { EXIT_INVALID = 3 };
 
-static bool read_paths(struct load_run *run, const char *file) {
+static bool read_paths(struct load_run *run, struct alloc *mem, const char *file) {
   size_t n, num = 0;
-  char *text = load_file(file, &n);
-  if (!text)
+  char *read = load_file(file, &n);
+  if (!read)
     return false;
   for (size_t i = 0; i < n; i++)
-    num += text[i] == '\n';
-  const char **paths = calloc(num + 1, sizeof *paths);
-  if (!paths) {
-    free(text);
+    num += read[i] == '\n' || read[i] == '\r'; // either ends a path below
+  char *text = mem->get(mem, n + 1);
+  const char **paths = mem->get(mem, (num + 1) * sizeof *paths);
+  if (text)
+    memcpy(text, read, n + 1);
+  free(read);
+  if (!text || !paths)
     return cli_error(file, "out of memory") != EXIT_FAILED;
-  }
   num = 0;
   for (char *line = text; *line;) {
     size_t len = strcspn(line, "\r\n");
@@ -129,6 +131,8 @@ static int parse_args(struct load_args *a, int argc, char **argv) {
   }
   if (a->mode && mode_of(a->mode) < 0)
     return cli_usage("load", "--mode takes listeners, rate, saturate, idle or capacity, not '%s'", a->mode);
+  if (strcmp(a->io, "auto") != 0 && strcmp(a->io, "io_uring") != 0 && strcmp(a->io, "epoll") != 0)
+    return cli_usage("load", "--io takes auto, io_uring or epoll, not '%s'", a->io);
   return 0;
 }
 
@@ -164,7 +168,8 @@ static bool load_scenario(struct scenario *sc, struct alloc *mem, const struct l
   return true;
 }
 
-static int conclude(struct load_stats *stats, struct load_stats *sum, const struct load_args *a, struct report_context *c, int status) {
+static int conclude(struct load_stats *stats, struct load_stats *sum, const struct load_args *a, struct load_results *results,
+                    struct report_context *c, int status) {
   char verdict[2048];
   if (!c->capacity)
     for (unsigned i = 0; i < a->threads * a->processes; i++)
@@ -175,13 +180,14 @@ static int conclude(struct load_stats *stats, struct load_stats *sum, const stru
   c->valid = stats_valid(sum, c->sc, &w);
   verdict[w.n < sizeof verdict - 1 ? w.n : sizeof verdict - 1] = 0;
   load_summary(sum, c, verdict);
-  if (!load_write(a, sum, c) || status)
+  if (!load_results_write(results, a, sum, c) || status)
     return EXIT_FAILED;
   return !c->valid ? EXIT_INVALID : c->levels_met ? EXIT_DONE : EXIT_FAILED;
 }
 
 // Runs with everything ready. `stats` is shared memory for every thread, `sum` for all of them together.
-static int run_ready(struct load_run *run, struct scenario *sc, const struct load_args *a, struct load_stats *stats, struct load_stats *sum) {
+static int run_ready(struct load_run *run, struct scenario *sc, const struct load_args *a, struct load_results *results,
+                     struct load_stats *stats, struct load_stats *sum) {
   struct timespec wall;
   struct load_capacity capacity = {0};
   struct load_outcome done = {0};
@@ -195,7 +201,7 @@ static int run_ready(struct load_run *run, struct scenario *sc, const struct loa
     done = load_run_all(run, stats, a, "");
   }
   c.bytes_per_listener = done.bytes_per_listener;
-  return conclude(stats, sum, a, &c, done.status);
+  return conclude(stats, sum, a, results, &c, done.status);
 }
 
 static int run_scenario(const struct load_args *a, struct alloc *mem) {
@@ -220,12 +226,17 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
     status = cli_error("load", "out of memory");
   if (!status && a->log && (run.log_fd = open(a->log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644)) < 0)
     status = cli_error(a->log, "%s", strerror(errno));
-  if (!status && a->paths && !read_paths(&run, a->paths))
+  if (!status && a->paths && !read_paths(&run, mem, a->paths))
     status = EXIT_FAILED;
   if (!status && sc->mode != LOAD_LISTENERS && !run.paths && engine_paths(&run, mem, &run.paths, &run.num_paths, &d))
     status = cli_error(a->target, "%s", d.what);
-  if (!status)
-    status = run_ready(&run, sc, a, stats, sum);
+  struct load_results results;
+  if (!status && !load_results_open(&results, a))
+    status = EXIT_FAILED;
+  else if (!status) {
+    status = run_ready(&run, sc, a, &results, stats, sum);
+    load_results_drop(&results);
+  }
   if (run.log_fd >= 0 && close(run.log_fd) != 0)
     status = cli_error(a->log, "%s", strerror(errno));
   if (stats != MAP_FAILED)

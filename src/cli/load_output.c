@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -25,42 +26,63 @@ char *load_file(const char *path, size_t *n) {
   return p;
 }
 
-static bool write_with(const char *path, bool (*write)(FILE *, const struct load_stats *, const struct report_context *),
-                       const struct load_stats *s, const struct report_context *c) {
-  FILE *f = path ? fopen(path, "w") : NULL;
-  if (!path)
-    return true;
-  bool ok = f && write(f, s, c);
-  if (f && fclose(f) != 0)
-    ok = false;
+// A result is made in memory, and written in one piece.
+struct page {
+  FILE *f;
+  char *text;
+  size_t n;
+};
+
+static FILE *page_begin(struct page *p) {
+  p->text = NULL;
+  return p->f = open_memstream(&p->text, &p->n);
+}
+
+// page_put ends a page, `ok` when all of it was made, and writes it.
+static bool page_put(struct page *p, bool ok, struct output *o) {
+  ok &= p->f && fclose(p->f) == 0;
   if (!ok)
-    cli_error(path, "%s", strerror(errno));
+    cli_error(o->path, "out of memory");
+  ok = ok && output_write(o, p->text, p->n);
+  free(p->text);
+  if (ok)
+    return output_commit(o);
+  output_drop(o);
+  return false;
+}
+
+bool load_results_open(struct load_results *r, const struct load_args *a) {
+  r->json.fd = r->hdr.fd = r->html.fd = -1;
+  r->json.temp[0] = r->hdr.temp[0] = r->html.temp[0] = 0;
+  if ((!a->json || output_open(&r->json, a->json, NULL)) && (!a->hdr || output_open(&r->hdr, a->hdr, NULL)) &&
+      (!a->html || output_open(&r->html, a->html, NULL)))
+    return true;
+  load_results_drop(r);
+  return false;
+}
+
+void load_results_drop(struct load_results *r) {
+  output_drop(&r->json);
+  output_drop(&r->hdr);
+  output_drop(&r->html);
+}
+
+// The page has the run as JSON in it.
+static bool put_html(struct output *o, const struct load_stats *s, const struct report_context *c) {
+  struct page run, page;
+  bool ok = page_begin(&run) && report_json(run.f, s, c);
+  ok &= run.f && fclose(run.f) == 0;
+  struct bytes text = bytes_of(run.text, ok ? run.n : 0);
+  ok = page_put(&page, page_begin(&page) && ok && report_html(page.f, &text, 1), o);
+  free(run.text);
   return ok;
 }
 
-static bool write_page(const char *path, const struct bytes *runs, size_t num) {
-  FILE *f = fopen(path, "w");
-  bool ok = f && report_html(f, runs, num);
-  if (f && fclose(f) != 0)
-    ok = false;
-  if (!ok)
-    cli_error(path, "%s", strerror(errno));
-  return ok;
-}
-
-static bool write_html(const char *path, const struct load_stats *s, const struct report_context *c) {
-  char *text = NULL;
-  size_t n = 0;
-  FILE *f = path ? open_memstream(&text, &n) : NULL;
-  if (!path)
-    return true;
-  bool ok = f && report_json(f, s, c);
-  if (f && fclose(f) != 0)
-    ok = false;
-  struct bytes run = bytes_of(text, n);
-  ok = ok && write_page(path, &run, 1);
-  free(text);
-  return ok;
+bool load_results_write(struct load_results *r, const struct load_args *a, const struct load_stats *s, const struct report_context *c) {
+  struct page p;
+  bool ok = !a->json || page_put(&p, page_begin(&p) && report_json(p.f, s, c), &r->json);
+  ok &= !a->hdr || page_put(&p, page_begin(&p) && report_hdr(p.f, s, c), &r->hdr);
+  return (!a->html || put_html(&r->html, s, c)) && ok;
 }
 
 int load_compare(const char *out, int num, char **files) {
@@ -75,13 +97,18 @@ int load_compare(const char *out, int num, char **files) {
     if (!texts[n])
       break;
     runs[n] = bytes_of(texts[n], len);
-    if (!memmem(texts[n], len, "\"format\": 1", 11)) {
+    json_t *run = json_loadb(texts[n], len, 0, NULL);
+    bool ours = json_integer_value(json_object_get(run, "format")) == 1;
+    json_decref(run);
+    if (!ours) {
       cli_error(files[n], "is not a result of sluice load (format 1)");
       free(texts[n]);
       break;
     }
   }
-  bool ok = n == num && write_page(out, runs, (size_t)n);
+  struct output o;
+  struct page page;
+  bool ok = n == num && output_open(&o, out, NULL) && page_put(&page, page_begin(&page) && report_html(page.f, runs, (size_t)n), &o);
   while (n-- > 0)
     free(texts[n]);
   return ok ? EXIT_DONE : EXIT_FAILED;
@@ -104,9 +131,23 @@ static void summary_of_search(const struct load_capacity *c) {
     printf("after %.1f s at %.0f a second, requests were not in time again before the run ended\n", c->spike_s, c->spike_rate);
 }
 
+static void print_errors(const struct load_stats *s) {
+  static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out"};
+  _Static_assert(sizeof kinds / sizeof *kinds == LOAD_ERR_COUNT, "each kind has a name");
+  const char *between = "failed:";
+  for (int i = 0; i < LOAD_ERR_COUNT; i++)
+    if (s->by_error[i]) {
+      printf("%s %lu %s", between, s->by_error[i], kinds[i]);
+      between = ",";
+    }
+  printf("\n");
+}
+
 void load_summary(const struct load_stats *s, const struct report_context *c, const char *verdict) {
   printf("%s: %lu requests in %.1f s (%.0f a second), %.3f GB, %lu failed, %lu unanswered\n", c->sc->name, s->requests, s->elapsed_s,
          (double)s->requests / (s->elapsed_s > 0 ? s->elapsed_s : 1), (double)s->bytes / 1e9, s->errors, s->unanswered);
+  if (s->errors)
+    print_errors(s);
   printf("latency p50 %.3f ms, p99 %.3f ms, p99.9 %.3f ms, max %.3f ms; service p99 %.3f ms; generator lag p99 %.3f ms, CPU %.2f us a request\n",
          (double)hist_percentile(&s->latency, 50) / 1e3, (double)hist_percentile(&s->latency, 99) / 1e3,
          (double)hist_percentile(&s->latency, 99.9) / 1e3, (double)s->latency.max / 1e3, (double)hist_percentile(&s->service, 99) / 1e3,
@@ -121,9 +162,4 @@ void load_summary(const struct load_stats *s, const struct report_context *c, co
   if (c->capacity)
     summary_of_search(c->capacity);
   fputs(verdict, stdout);
-}
-
-bool load_write(const struct load_args *a, const struct load_stats *s, const struct report_context *c) {
-  bool json = write_with(a->json, report_json, s, c), hdr = write_with(a->hdr, report_hdr, s, c);
-  return write_html(a->html, s, c) && json && hdr;
 }

@@ -1,5 +1,6 @@
 // What the files of `sluice load` share: its options, one run over all processes and threads, what is written of it.
 #pragma once
+#include "cli/output.h"
 #include "load/engine.h"
 #include "load/report.h"
 
@@ -32,8 +33,16 @@ bool load_target(struct load_run *run, const struct load_args *a);
 int load_search(struct load_run *run, struct load_stats *stats, struct load_stats *sum, struct scenario *sc,
                 const struct load_args *a, struct load_capacity *out);
 
-// load_write writes what the options ask for; load_compare is --report. load_summary prints to standard output.
-bool load_write(const struct load_args *a, const struct load_stats *s, const struct report_context *c);
+// Where results go. They are opened before the load, so that an hour of it is not lost for want of a place, and have their
+// names only when they are whole. load_results_open prints one line and returns false when one cannot be written.
+struct load_results {
+  struct output json, hdr, html;
+};
+bool load_results_open(struct load_results *r, const struct load_args *a);
+bool load_results_write(struct load_results *r, const struct load_args *a, const struct load_stats *s, const struct report_context *c);
+void load_results_drop(struct load_results *r); // what was not written
+
+// load_compare is --report. load_summary prints to standard output.
 int load_compare(const char *out, int num, char **files);
 void load_summary(const struct load_stats *s, const struct report_context *c, const char *verdict);
 

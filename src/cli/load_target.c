@@ -1,6 +1,7 @@
 #include <netdb.h>
 #include <stdio.h>
 
+#include "base/text.h"
 #include "cli/cli.h"
 #include "cli/load_run.h"
 #include "net/tls.h"
@@ -34,8 +35,11 @@ bool load_target(struct load_run *run, const struct load_args *a) {
   snprintf(port, sizeof port, "%s", tls ? "443" : "80");
   char *colon = strrchr(host, ':');
   if (colon && !strchr(colon, ']')) {
+    uint64_t number;
+    if (parse_u64(&number, bytes_str(colon + 1)) || number < 1 || number > 65535)
+      return bad(url);
     *colon = 0;
-    snprintf(port, sizeof port, "%.7s", colon + 1);
+    snprintf(port, sizeof port, "%u", (unsigned)number);
   }
   char *name = host[0] == '[' ? host + 1 : host;
   if (host[0] == '[' && strchr(host, ']'))

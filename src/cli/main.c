@@ -1,6 +1,9 @@
 #include "cli/cli.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static const struct command commands[] = {
 #ifdef HAVE_CMD_SERVE
@@ -11,7 +14,7 @@ static const struct command commands[] = {
     {"index", "PATH... [--media DIR --cache-dir DIR | -c FILE]", "write or refresh sidecar indexes", cmd_index},
 #endif
 #ifdef HAVE_CMD_INSPECT
-    {"inspect", "FILE [--json]", "show boxes, fragments, samples and protection", cmd_inspect},
+    {"inspect", "FILE [--json | --all]", "show boxes, fragments, samples and protection", cmd_inspect},
 #endif
 #ifdef HAVE_CMD_ENCRYPT
     {"encrypt", "IN OUT --scheme cenc|cbcs --kid HEX --key HEX [--iv HEX] [--drm LIST]",
@@ -48,7 +51,7 @@ static const struct command *find(const char *name) {
 
 int cli_help(const char *name, const char *options) {
   const struct command *c = find(name);
-  printf("usage: sluice %s %s\n\n%s\n", c->name, c->usage, c->summary);
+  printf("usage: sluice %s%s%s\n\n%s\n", c->name, *c->usage ? " " : "", c->usage, c->summary);
   if (options)
     printf("\n%s", options);
   return EXIT_DONE;
@@ -61,12 +64,25 @@ static void overview(FILE *to) {
   fprintf(to, "\n`sluice COMMAND --help` tells the rest.\n");
 }
 
-int main(int argc, char **argv) {
+// hold_standard_descriptors takes the places of standard descriptors that are closed. Whatever is opened first would stand
+// there otherwise: a log line would go into a secret's file, a client's connection, or the memory of cached segments. What
+// stands there now fails as a closed descriptor does (EBADF): it cannot be read where input, nor written where output is.
+static bool hold_standard_descriptors(void) {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+    if (fcntl(fd, F_GETFD) >= 0)
+      continue;
+    if (open("/dev/null", (fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) | O_CLOEXEC) != fd)
+      return false;
+  }
+  return true;
+}
+
+static int run(int argc, char **argv) {
   if (argc < 2) {
     overview(stderr);
     return EXIT_USAGE;
   }
-  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+  if (cli_wants_help(argv[1]) || strcmp(argv[1], "help") == 0) {
     overview(stdout);
     return EXIT_DONE;
   }
@@ -75,8 +91,15 @@ int main(int argc, char **argv) {
     fprintf(stderr, "sluice: unknown command '%s'; `sluice --help` lists them\n", argv[1]);
     return EXIT_USAGE;
   }
-  int status = c->run(argc - 1, argv + 1);
+  return c->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv) {
+  if (!hold_standard_descriptors())
+    return EXIT_FAILED; // and nowhere to say so
+  int status = run(argc, argv);
+  errno = 0;
   if (fflush(stdout) != 0 || ferror(stdout))
-    return cli_error("standard output", "writing failed");
+    return cli_error("standard output", "writing failed%s%s", errno ? ": " : "", errno ? strerrordesc_np(errno) : "");
   return status;
 }

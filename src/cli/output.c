@@ -7,18 +7,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "cli/cli.h"
 
 enum { SPOOL_CHUNK = 1 << 18, NAME_TRIES = 100, MAX_GIVEN = 64 };
 
-// folder_of cuts a path to its folder: "a/b" → "a", "b" → ".", "/b" → "/".
 static void folder_of(char out[PATH_MAX], const char *path) {
-  const char *slash = strrchr(path, '/');
-  size_t n = slash ? (size_t)(slash - path) : 0;
-  if (slash == path)
-    n = 1;
-  memcpy(out, slash ? path : ".", slash ? n : 1);
-  out[slash ? n : 1] = 0;
+  struct bytes folder = path_folder(bytes_str(path));
+  memcpy(out, folder.p, folder.n);
+  out[folder.n] = 0;
 }
 
 static bool is_same(const struct stat *a, const struct stat *b) {
@@ -205,7 +202,7 @@ void output_drop(struct output *o) {
   o->fd = -1;
 }
 
-int input_spool(void) {
+static int copy_of_stdin(void) {
   const char *folder = getenv("TMPDIR");
   int fd = open(folder && *folder ? folder : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (fd < 0)
@@ -228,4 +225,33 @@ int input_spool(void) {
   if (fd >= 0)
     close(fd);
   return -1;
+}
+
+bool input_open(struct input *in, const char *path) {
+  struct diag d = {0};
+  char copy[64];
+  bool is_stdin = strcmp(path, "-") == 0;
+  *in = (struct input){.subject = is_stdin ? "standard input" : path, .media = {.dir_fd = -1, .fd = -1}, .spool = -1};
+  in->has_stat = !is_stdin && stat(path, &in->stat) == 0;
+  if (in->has_stat && S_ISFIFO(in->stat.st_mode)) {
+    cli_error(path, "is a pipe: give - and the pipe as standard input");
+    return false;
+  }
+  if (is_stdin) {
+    if ((in->spool = copy_of_stdin()) < 0)
+      return false;
+    snprintf(copy, sizeof copy, "/proc/self/fd/%d", in->spool);
+    path = copy;
+  }
+  if (media_open(&in->media, (struct media_path){AT_FDCWD, path}, &d) == ERR_OK)
+    return true;
+  cli_error_diag(in->subject, &d);
+  return false;
+}
+
+void input_close(struct input *in) {
+  media_close(&in->media);
+  if (in->spool >= 0)
+    close(in->spool);
+  in->spool = -1;
 }

@@ -3,7 +3,7 @@
 #include <limits.h>
 #include <sys/stat.h>
 
-#include "base/err.h"
+#include "storage/sidecar.h"
 
 // A regular file is written without a name in its folder (or, where the file system cannot, under a temporary
 // one) and takes its name in output_commit, with the mode of what had the name before. A symbolic link stays one: what
@@ -29,6 +29,15 @@ bool output_write(struct output *o, const void *p, size_t n);
 bool output_commit(struct output *o);
 void output_drop(struct output *o);
 
-// input_spool gives a descriptor of a regular file with the bytes of `path`: for "-" a nameless copy of standard
-// input. -1 after printing one line.
-int input_spool(void);
+// What is read: a file, a folder with init.mp4 and *.m4s, or "-", standard input, of which a nameless copy is made first.
+struct input {
+  const char *subject; // its name for messages
+  struct media_source media;
+  int spool;     // the copy, or -1
+  bool has_stat; // `stat` is the file's or folder's
+  struct stat stat;
+};
+
+// input_open prints one line and returns false when it cannot be read. input_close is for both outcomes.
+bool input_open(struct input *in, const char *path);
+void input_close(struct input *in);

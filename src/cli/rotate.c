@@ -159,7 +159,7 @@ int cmd_rotate(int argc, char **argv) {
   for (int i = 1; i < argc;) {
     const char *arg = argv[i];
     bool more = i + 1 < argc;
-    if (!strcmp(arg, "--help") || !strcmp(arg, "-h"))
+    if (cli_wants_help(arg))
       return cli_help("rotate", options);
     if (!strcmp(arg, "--all") || !strcmp(arg, "--revoke")) {
       wish.all |= !strcmp(arg, "--all");

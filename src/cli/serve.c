@@ -8,17 +8,9 @@
 #include "server/worker.h"
 #include "simd/aes.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
-
 // Everything that starting would look at, without making or taking anything.
 static int check(const struct config *c) {
   struct config_error error;
-  int fd = open(c->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0)
-    return cli_error(c->media, "cannot open the media folder: %s", strerror(errno));
-  close(fd);
   struct keyring *k = server_check(c, &error) ? keyring_load(c, false, &error) : NULL;
   if (!k || !workers_check(c, &error)) {
     fprintf(stderr, "sluice: %s\n", error.text);
@@ -30,13 +22,28 @@ static int check(const struct config *c) {
   return EXIT_DONE;
 }
 
+static int unknown(const char *arg) {
+  char name[64] = "";
+  if (arg[0] == '-' && arg[1] == '-')
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(arg + 2, "="), arg + 2);
+  for (char *p = name; *p; p++)
+    *p = *p == '-' ? '_' : *p;
+  const struct option *near = config_nearest(name);
+  if (!near)
+    return cli_usage("serve", "unknown argument '%s'", arg);
+  snprintf(name, sizeof name, "--%s", near->name);
+  for (char *p = name; *p; p++)
+    *p = *p == '_' ? '-' : *p;
+  return cli_usage("serve", "unknown argument '%s' (did you mean %s?)", arg, name);
+}
+
 int cmd_serve(int argc, char **argv) {
   struct config_flags flags = {0};
   struct config_error error;
   const char *file = NULL;
   bool only_check = false;
   for (int i = 1; i < argc;) {
-    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+    if (cli_wants_help(argv[i])) {
       cli_help("serve", NULL);
       printf("\n");
       config_help(stdout);
@@ -58,7 +65,7 @@ int cmd_serve(int argc, char **argv) {
     if (taken < 0)
       return cli_usage("serve", "%s", error.text);
     if (!taken)
-      return cli_usage("serve", "unknown argument '%s'", argv[i]);
+      return unknown(argv[i]);
   }
   const struct aes_ops *ops = cli_kernel();
   if (!ops)

@@ -1,6 +1,10 @@
+#include <expat.h>
+#include <jansson.h>
+#include <llhttp/llhttp.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <sys/utsname.h>
+#include <yaml.h>
 
 #include "base/writer.h"
 #include "cli/cli.h"
@@ -14,7 +18,7 @@ static void print_cpu(void) {
 }
 
 int cmd_version(int argc, char **argv) {
-  if (argc > 1 && strcmp(argv[1], "--help") == 0)
+  if (argc > 1 && cli_wants_help(argv[1]))
     return cli_help("version", NULL);
   if (argc > 1)
     return cli_usage("version", "takes no argument, got '%s'", argv[1]);
@@ -33,6 +37,8 @@ int cmd_version(int argc, char **argv) {
   struct utsname u;
   if (uname(&u) == 0)
     printf("system: %s %s %s\n", u.sysname, u.release, u.machine);
-  printf("liburing %s, libcrypto %s\n", LIBURING_VERSION, OpenSSL_version(OPENSSL_VERSION));
+  printf("libraries: liburing %s, libcrypto %s, llhttp %d.%d.%d, libyaml %s, jansson %s, %s\n", LIBURING_VERSION,
+         OpenSSL_version(OPENSSL_VERSION), LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH, yaml_get_version_string(),
+         jansson_version_str(), XML_ExpatVersion());
   return EXIT_DONE;
 }

@@ -258,6 +258,17 @@ static void *grow(struct input *in, void *list, uint32_t num, uint32_t *cap, siz
   return p;
 }
 
+// A record for a name that no URL can have would wait for ever, and the asset that was meant be derived or 503.
+static enum err check_name(struct input *in, const struct key_record *r, size_t line, size_t at) {
+  struct diag why = {0};
+  char name[64];
+  bool prefix = r->asset.p[r->asset.n - 1] == '/';
+  if (!prefix && epochs_scope_ok(r->asset, &why) != ERR_ARGUMENT)
+    return ERR_OK;
+  return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: asset \"%s\": %s", line, key_name(name, r->asset),
+                  prefix ? "a record is for one asset, not for a prefix: leave the / at the end out" : why.what);
+}
+
 static enum err read_record(struct input *in, struct key_record *r) {
   uint64_t seen = 0;
   char name[64];
@@ -275,6 +286,8 @@ static enum err read_record(struct input *in, struct key_record *r) {
   if (!r->asset.n || r->label.n > KEYS_MAX_LABEL)
     return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: a record needs an asset, and a label of at most %d bytes",
                     line, KEYS_MAX_LABEL);
+  if ((e = check_name(in, r, line, at)) != ERR_OK)
+    return e;
   if (r->has_iv && r->scheme != SCHEME_CBCS)
     return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: asset \"%s\": iv is for cbcs; cenc IVs are derived: drop it",
                     line, key_name(name, r->asset));

@@ -231,6 +231,11 @@ static enum err parse_map(struct parse *p, const yaml_node_t *map, const char *p
     if (k->type != YAML_SCALAR_NODE ||
         (size_t)snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", (const char *)k->data.scalar.value) >= sizeof name)
       return diag_set(p->diag, ERR_SYNTAX, line_of(k), "a field's name is a short text");
+    for (const yaml_node_pair_t *before = map->data.mapping.pairs.start; before < pair; before++) {
+      const yaml_node_t *other = yaml_document_get_node(&p->doc, before->key);
+      if (!strcmp((const char *)other->data.scalar.value, (const char *)k->data.scalar.value))
+        return diag_set(p->diag, ERR_SYNTAX, line_of(k), "%s is given twice", name);
+    }
     enum err e = ERR_OK;
     const struct field *f = fields, *end = fields + sizeof fields / sizeof fields[0];
     while (f < end && strcmp(f->name, name) != 0)
@@ -278,6 +283,17 @@ enum err scenario_check(struct scenario *s, struct diag *diag) {
   return ERR_OK;
 }
 
+// What stands behind the first document would be passed over, and its author believe that it holds.
+static enum err parse_end(yaml_parser_t *parser, struct diag *diag) {
+  yaml_document_t rest;
+  if (!yaml_parser_load(parser, &rest))
+    return diag_set(diag, ERR_SYNTAX, parser->problem_mark.line + 1, "%s", parser->problem ? parser->problem : "not YAML");
+  bool more = yaml_document_get_root_node(&rest) != NULL;
+  unsigned long line = rest.start_mark.line + 1;
+  yaml_document_delete(&rest);
+  return more ? diag_set(diag, ERR_SYNTAX, line, "one document is expected, not several") : ERR_OK;
+}
+
 enum err scenario_parse(struct scenario *out, struct alloc *mem, struct bytes yaml, struct diag *diag) {
   struct scenario s = {.seed = 1, .mode = LOAD_LISTENERS, .drain_s = 30, .connections = 64, .max_listeners = 15000,
                        .catalogue.shape = 0.9, .scheme = "cbcs", .ahead = 3, .tracks = 3, .skip_scale = 1, .pause_s = 20,
@@ -299,6 +315,7 @@ enum err scenario_parse(struct scenario *out, struct alloc *mem, struct bytes ya
     e = diag_set(diag, ERR_SYNTAX, 1, "a scenario is a map of fields");
   else
     e = parse_map(&p, root, "");
+  e = e ? e : parse_end(&parser, diag);
   if (!e)
     e = scenario_check(&s, diag);
   yaml_document_delete(&p.doc);

@@ -40,6 +40,14 @@ enum err box_head(struct box *out, struct bytes head, uint64_t left, bool top) {
   return ERR_OK;
 }
 
+const char *box_fault(enum err e, bool top) {
+  if (e == ERR_TRUNCATED)
+    return top ? "the file ends inside of a box" : "a box is longer than the box around it";
+  return "not a box";
+}
+
+bool box_is_foreign(struct bytes head) { return head.n < 8 || !box_info_of(load_be32(head.p + 4)); }
+
 enum err box_next(struct box *out, struct reader *r) {
   size_t left = rd_left(r);
   struct box b = {.pos = rd_pos(r)};
@@ -95,7 +103,7 @@ enum err trail_next(const struct box_trail *t, struct box *out, struct reader *r
   enum err e = box_next(out, r);
   if (!e)
     return ERR_OK;
-  return trail_fail(t, e, pos, e == ERR_TRUNCATED ? "a box is longer than the box around it" : "not a box");
+  return trail_fail(t, e, pos, "%s", box_fault(e, false));
 }
 
 void *list_add(struct list *l, struct alloc *mem, size_t item_len) {

@@ -129,6 +129,12 @@ struct box {
 // Errors: ERR_TRUNCATED (longer than what is left), ERR_MALFORMED. Source: ISO/IEC 14496-12 4.2.2.
 MUST_USE enum err box_head(struct box *out, struct bytes head, uint64_t left, bool top);
 
+// box_fault says what is wrong where box_head gave `e`: with a box of the file itself (`top`), or with one inside another.
+const char *box_fault(enum err e, bool top);
+
+// box_is_foreign says whether a source that begins like this, and not with a whole box, is something else than MP4.
+bool box_is_foreign(struct bytes head);
+
 // box_next takes the next child. At the end of `r` it returns ERR_OK with out->len 0.
 // Errors: as box_head.
 MUST_USE enum err box_next(struct box *out, struct reader *r);

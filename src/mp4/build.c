@@ -221,11 +221,10 @@ static enum err scan_part(struct builder *b) {
     if (e)
       return fail(b, e, off, 0, e == ERR_IO ? "reading failed" : NULL);
     e = box_head(&box, bytes_of(p, n), left, true);
-    if (e && off == 0 && (left < 8 || !box_info_of(load_be32(p + 4))))
+    if (e && off == 0 && box_is_foreign(bytes_of(p, n)))
       return fail(b, ERR_UNSUPPORTED, 0, 0, "this is not an MP4 file");
     if (e)
-      return fail(b, e, off, left >= 8 ? load_be32(p + 4) : 0,
-                  e == ERR_TRUNCATED ? "the file ends inside of a box" : "not a box");
+      return fail(b, e, off, left >= 8 ? load_be32(p + 4) : 0, box_fault(e, true));
     bool init = b->src->num_parts > 1 ? b->part == 0 : !b->init_len;
     e = init ? handle_init(b, &box) : handle_media(b, &box);
     if (e)
@@ -255,7 +254,7 @@ static enum err scan(struct builder *b) {
     if (e)
       return e;
     if (b->part == 0 && !b->init_len)
-      return fail(b, ERR_MISSING, b->part_end, 0, "no moov");
+      return fail(b, ERR_MISSING, b->part_end, 0, b->part_end ? "no moov" : "the file is empty");
   }
   return b->layout.num.frags ? ERR_OK : fail(b, ERR_MISSING, b->init_len, 0, "no fragments");
 }

@@ -20,10 +20,12 @@ static enum err read_head(struct walker *k, struct box *b, uint64_t pos, uint64_
   size_t n = left < 16 ? (size_t)left : 16;
   *b = (struct box){.pos = pos};
   enum err e = window_get(k->w, &p, pos, n);
-  e = e ? e : box_head(b, bytes_of(p, n), left, k->depth == 0);
   if (e)
-    return trail_fail(&k->t, e, pos, e == ERR_TRUNCATED ? "a box is longer than what is around it" : "not a box");
-  return ERR_OK;
+    return trail_fail(&k->t, e, pos, NULL);
+  e = box_head(b, bytes_of(p, n), left, k->depth == 0);
+  if (e && pos == 0 && box_is_foreign(bytes_of(p, n)))
+    return trail_fail(&k->t, ERR_UNSUPPORTED, 0, "this is not an MP4 file");
+  return e ? trail_fail(&k->t, e, pos, "%s", box_fault(e, k->depth == 0)) : ERR_OK;
 }
 
 // Where the children of `b` start; 0 when it has none.

@@ -14,15 +14,8 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "base/sanitized.h"
 #include "obs/log.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { SANITIZED = 1 };
-#elif defined(__has_feature)
-enum { SANITIZED = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) };
-#else
-enum { SANITIZED = 0 };
-#endif
 
 enum { MAX_THREADS = 512, MAX_FRAMES = 64, PARK_TRIES = 1000, PARK_NS = 1000000 };
 

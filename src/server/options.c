@@ -29,6 +29,40 @@ const char *const *config_allowed(const struct option *o) {
   }
 }
 
+// How many single-character changes lie between a and b, at most `limit`.
+static unsigned distance(const char *a, const char *b) {
+  unsigned row[65];
+  size_t nb = strlen(b);
+  if (strlen(a) > 64 || nb > 64)
+    return 99;
+  for (unsigned j = 0; j <= nb; j++)
+    row[j] = j;
+  for (unsigned i = 1; *a; a++, i++) {
+    unsigned diagonal = row[0];
+    row[0] = i;
+    for (unsigned j = 1; j <= nb; j++) {
+      unsigned change = diagonal + (*a != b[j - 1]), drop = row[j] + 1, add = row[j - 1] + 1;
+      diagonal = row[j];
+      row[j] = change < drop ? change : drop;
+      row[j] = row[j] < add ? row[j] : add;
+    }
+  }
+  return row[nb];
+}
+
+const struct option *config_nearest(const char *name) {
+  const struct option *nearest = NULL;
+  unsigned best = strlen(name) < 6 ? (unsigned)strlen(name) / 2 + 1 : 4; // of a short word nothing would be left
+  for (unsigned i = 0; i < NUM_OPTIONS; i++) {
+    unsigned d = distance(name, config_options[i].name);
+    if (d >= best)
+      continue;
+    best = d;
+    nearest = &config_options[i];
+  }
+  return nearest;
+}
+
 bool config_fail(struct config_error *e, const char *fmt, ...) {
   va_list ap;
   va_start(ap, fmt);
@@ -111,15 +145,22 @@ static bool set_number(struct config *c, const struct option *o, const char *tex
   return true;
 }
 
-static bool set_bool(struct config *c, const struct option *o, const char *text, char why[CONFIG_WHY]) {
+// Which truth value a word stands for; -1: none.
+static int truth_of(const char *text) {
   static const char *const words[2][4] = {{"false", "no", "off", "0"}, {"true", "yes", "on", "1"}};
   for (int v = 0; v < 2; v++)
     for (int i = 0; i < 4; i++)
-      if (!strcmp(text, words[v][i])) {
-        *(bool *)field_of(c, o) = v == 1;
-        return true;
-      }
-  return no(why, "'%s' is neither true nor false", text);
+      if (!strcmp(text, words[v][i]))
+        return v;
+  return -1;
+}
+
+static bool set_bool(struct config *c, const struct option *o, const char *text, char why[CONFIG_WHY]) {
+  int truth = truth_of(text);
+  if (truth < 0)
+    return no(why, "'%s' is neither true nor false", text);
+  *(bool *)field_of(c, o) = truth == 1;
+  return true;
 }
 
 static bool set_enum(struct config *c, const struct option *o, const char *text, char why[CONFIG_WHY]) {
@@ -186,10 +227,13 @@ bool config_add_cert(struct config *c, const struct option *o, const char *cert,
   return true;
 }
 
-bool config_add_rule(struct config *c, const struct option *o, const char *prefix, unsigned schemes) {
+bool config_add_rule(struct config *c, const struct option *o, const char *prefix, unsigned schemes, char why[CONFIG_WHY]) {
   struct config_rules *a = field_of(c, o);
+  for (unsigned i = 0; i < a->num; i++)
+    if (!strcmp(a->a[i].prefix, prefix))
+      return no(why, "two rules for the prefix '%.80s': keep one", prefix);
   if (!grow(&a->a, a->num, sizeof *a->a))
-    return false;
+    return no(why, "out of memory");
   a->a[a->num++] = (struct config_rule){strdup(prefix), schemes};
   return true;
 }
@@ -226,9 +270,9 @@ static bool add_rule_text(struct config *c, const struct option *o, const char *
   if (!config_scheme_bits(&bits, equals + 1, why))
     return false;
   char *prefix = strndup(text, (size_t)(equals - text));
-  bool ok = prefix && config_add_rule(c, o, prefix, bits);
+  bool ok = prefix ? config_add_rule(c, o, prefix, bits, why) : no(why, "out of memory");
   free(prefix);
-  return ok || no(why, "out of memory");
+  return ok;
 }
 
 static bool set_text(struct config *c, const struct option *o, const char *text, bool append, char why[CONFIG_WHY]) {
@@ -340,7 +384,7 @@ int config_flag(struct config_flags *flags, int argc, char **argv, int *i, struc
       continue;
     const char *value = arg[2 + n] == '=' ? arg + 2 + n + 1 : NULL;
     if (!value && o->type == OPT_BOOL)
-      value = "true";
+      value = *i + 1 < argc && truth_of(argv[*i + 1]) >= 0 ? argv[++*i] : "true";
     if (!value && *i + 1 < argc)
       value = argv[++*i];
     if (!value || flags->num == sizeof flags->a / sizeof flags->a[0]) {
@@ -389,6 +433,11 @@ static bool read_file(struct config *c, const char *file, struct config_error *e
   return ok;
 }
 
+static bool is_url(const char *text) {
+  size_t scheme = strncmp(text, "https://", 8) == 0 ? 8 : strncmp(text, "http://", 7) == 0 ? 7 : 0;
+  return scheme && text[scheme] && !strchr("/?#", text[scheme]);
+}
+
 // What no single option can check.
 static bool check(struct config *c, struct config_error *error) {
   const char *in = c->file ? c->file : "configuration";
@@ -400,6 +449,8 @@ static bool check(struct config *c, struct config_error *error) {
     return config_fail(error, "%s: tls_listen: needs tls_certificates", in);
   if (!c->listen.num && !c->tls_listen.num)
     return config_fail(error, "%s: listen: nothing to listen on", in);
+  if (*c->public_url && !is_url(c->public_url))
+    return config_fail(error, "%s: public_url: '%s' is not a URL (like https://origin.example)", in, c->public_url);
   for (const char *p = c->cpu_affinity; *p; p++)
     if (!strchr("0123456789 ,", *p))
       return config_fail(error, "%s: cpu_affinity: '%s' is not a list of CPU numbers (like 0 2 4)", in, c->cpu_affinity);

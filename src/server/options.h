@@ -9,7 +9,7 @@
 #include "cenc/plan.h"
 
 enum option_type {
-  OPT_BOOL,     // bool: true/false, yes/no, on/off; as a flag without a value: true
+  OPT_BOOL,     // bool: true/false, yes/no, on/off; as a flag the value may be left out: true
   OPT_COUNT,    // uint64_t
   OPT_SIZE,     // uint64_t bytes: 512, 64K, 16M, 2G (1024-based); off: 0; on: the most that is allowed
   OPT_DURATION, // uint64_t ms: 250ms, 2s, 5m, 24h, 7d; 0
@@ -176,6 +176,9 @@ enum {
 };
 extern const struct option config_options[NUM_OPTIONS];
 
+// config_nearest gives the option whose name is most like a word that is none; NULL where none is like it.
+const struct option *config_nearest(const char *name);
+
 // config_allowed gives the NULL-terminated words of an OPT_ENUM option.
 const char *const *config_allowed(const struct option *o);
 
@@ -184,7 +187,7 @@ const char *const *config_allowed(const struct option *o);
 enum { CONFIG_WHY = 240 };
 bool config_set(struct config *c, const struct option *o, const char *text, bool append, char why[CONFIG_WHY]);
 bool config_add_cert(struct config *c, const struct option *o, const char *cert, const char *key, const char *ocsp);
-bool config_add_rule(struct config *c, const struct option *o, const char *prefix, unsigned schemes);
+bool config_add_rule(struct config *c, const struct option *o, const char *prefix, unsigned schemes, char why[CONFIG_WHY]);
 void config_clear(struct config *c, const struct option *o); // back to empty, memory freed
 bool config_scheme_bits(unsigned *out, const char *text, char why[CONFIG_WHY]);
 

@@ -79,11 +79,9 @@ void config_help(FILE *out) {
     const struct option *o = &config_options[i];
     fputs("  ", out);
     put_flag(out, o);
-    fprintf(out, "%s", o->type == OPT_BOOL ? "\n" : " ");
-    if (o->type != OPT_BOOL) {
-      put_type(out, o);
-      fputc('\n', out);
-    }
+    fputs(o->type == OPT_BOOL ? " [" : " ", out);
+    put_type(out, o);
+    fputs(o->type == OPT_BOOL ? "]\n" : "\n", out);
     put_wrapped(out, o->doc, 6, 100);
     fprintf(out, "      (default: %s)\n", *o->def ? o->def : "none");
   }
@@ -92,8 +90,8 @@ void config_help(FILE *out) {
 void config_markdown(FILE *out) {
   fputs("# Configuration\n\n"
         "`sluice serve -c sluice.yaml` reads a YAML file of `option: value` lines. Every option is also a flag:\n"
-        "`segment_target: 2s` is `--segment-target 2s`. Flags override the file. `sluice serve --check` validates everything\n"
-        "without serving; `SIGHUP` does the same to a running server and takes the new configuration over only when all\n"
+        "`segment_target: 2s` is `--segment-target 2s`, `ktls: false` is `--ktls false`; of `true` the flag alone says the same.\n"
+        "Flags override the file. `sluice serve --check` validates everything without serving; `SIGHUP` does the same to a running server and takes the new configuration over only when all\n"
         "of it is valid, keys and certificates included. Options that are not marked *reload* need a restart.\n\n"
         "This page is generated from the option table (`src/server/options.h`) by `sluice-docs markdown`; a test compares\n"
         "them.\n\n"
@@ -101,7 +99,7 @@ void config_markdown(FILE *out) {
         "media: /srv/music\n"
         "listen: 0.0.0.0:8080\n"
         "keys: /etc/sluice/keys.yaml\n"
-        "cache_clear: 8G\n"
+        "cache_size: 8G\n"
         "access_log: /var/log/sluice/access.log\n"
         "assets:\n"
         "  - { prefix: free/, schemes: [clear, cbcs] }\n"
@@ -180,7 +178,7 @@ void config_man5(FILE *out) {
         ".SH DESCRIPTION\nA YAML mapping of options. Flags of\n.BR sluice\\-serve (8)\noverride it.\n.SH OPTIONS\n",
         out);
   man_options(out, false);
-  fputs(".SH EXAMPLE\n.nf\nmedia: /srv/music\nlisten: 0.0.0.0:8080\nkeys: /etc/sluice/keys.yaml\ncache_clear: 8G\n.fi\n"
+  fputs(".SH EXAMPLE\n.nf\nmedia: /srv/music\nlisten: 0.0.0.0:8080\nkeys: /etc/sluice/keys.yaml\ncache_size: 8G\n.fi\n"
         ".SH SEE ALSO\n.BR sluice\\-serve (8)\n",
         out);
 }

@@ -22,42 +22,14 @@ static const char *scalar(const yaml_node_t *n) {
              : NULL;
 }
 
-// How many single-character changes lie between a and b, at most `limit`.
-static unsigned distance(const char *a, const char *b) {
-  unsigned row[65];
-  size_t nb = strlen(b);
-  if (strlen(a) > 64 || nb > 64)
-    return 99;
-  for (unsigned j = 0; j <= nb; j++)
-    row[j] = j;
-  for (unsigned i = 1; *a; a++, i++) {
-    unsigned diagonal = row[0];
-    row[0] = i;
-    for (unsigned j = 1; j <= nb; j++) {
-      unsigned change = diagonal + (*a != b[j - 1]), drop = row[j] + 1, add = row[j - 1] + 1;
-      diagonal = row[j];
-      row[j] = change < drop ? change : drop;
-      row[j] = row[j] < add ? row[j] : add;
-    }
-  }
-  return row[nb];
-}
-
 static const struct option *find_option(struct reading *r, const yaml_node_t *key) {
   const char *name = scalar(key);
-  const char *nearest = NULL;
-  unsigned best = 4;
-  for (unsigned i = 0; name && i < NUM_OPTIONS; i++) {
-    unsigned d = distance(name, config_options[i].name);
-    if (d == 0)
+  for (unsigned i = 0; name && i < NUM_OPTIONS; i++)
+    if (!strcmp(name, config_options[i].name))
       return &config_options[i];
-    if (d < best) {
-      best = d;
-      nearest = config_options[i].name;
-    }
-  }
-  if (nearest)
-    config_fail(r->error, "%s:%u: unknown option '%s'; did you mean '%s'?", r->name, line_of(key), name, nearest);
+  const struct option *near = name ? config_nearest(name) : NULL;
+  if (near)
+    config_fail(r->error, "%s:%u: unknown option '%s'; did you mean '%s'?", r->name, line_of(key), name, near->name);
   else
     config_fail(r->error, "%s:%u: unknown option '%.60s'; `sluice serve --help` lists them", r->name, line_of(key),
                 name ? name : "(not a word)");
@@ -119,7 +91,7 @@ static bool read_map(struct reading *r, const struct option *o, const yaml_node_
       return fault(r, map, o->name, "needs {prefix: NAME, schemes: [clear, cenc, cbcs]}");
     if (!config_scheme_bits(&bits, schemes, why))
       return fault(r, map, o->name, why);
-    return config_add_rule(r->c, o, prefix, bits) || fault(r, map, o->name, "out of memory");
+    return config_add_rule(r->c, o, prefix, bits, why) || fault(r, map, o->name, why);
   }
   return fault(r, map, o->name, "takes a value, not a mapping");
 }
@@ -182,20 +154,36 @@ static bool read_document(struct reading *r) {
   return true;
 }
 
+// libyaml gives a line to faults of syntax, and only an offset to bytes that are no text.
+static bool not_yaml(const yaml_parser_t *p, const char *name, const char *text, size_t len, struct config_error *error) {
+  unsigned line = (unsigned)p->problem_mark.line + 1;
+  if (p->error == YAML_READER_ERROR) {
+    line = 1;
+    for (size_t i = 0; i < p->problem_offset && i < len; i++)
+      line += text[i] == '\n';
+  }
+  return config_fail(error, "%s:%u: not valid YAML: %s", name, line, p->problem ? p->problem : "unreadable");
+}
+
 bool config_read_yaml(struct config *c, const char *name, const char *text, size_t len, struct config_error *error) {
   yaml_parser_t parser;
-  yaml_document_t doc;
+  yaml_document_t doc, rest;
   if (!yaml_parser_initialize(&parser))
     return config_fail(error, "out of memory");
   yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
-  bool ok;
-  if (!yaml_parser_load(&parser, &doc)) {
-    ok = config_fail(error, "%s:%u: not valid YAML: %s", name, (unsigned)parser.problem_mark.line + 1,
-                     parser.problem ? parser.problem : "unreadable");
-  } else {
+  bool ok = yaml_parser_load(&parser, &doc) || not_yaml(&parser, name, text, len, error);
+  if (ok) {
     struct reading r = {c, &doc, name, error};
     ok = read_document(&r);
     yaml_document_delete(&doc);
+  }
+  // What stands behind `---` must not be passed over: its author believes that it holds.
+  if (ok && (ok = yaml_parser_load(&parser, &rest) || not_yaml(&parser, name, text, len, error))) {
+    const yaml_node_t *more = yaml_document_get_root_node(&rest);
+    if (more)
+      ok = config_fail(error, "%s:%u: one document is expected, not several: put all options into the first", name,
+                       (unsigned)rest.start_mark.line + 1);
+    yaml_document_delete(&rest);
   }
   yaml_parser_delete(&parser);
   return ok;

@@ -14,15 +14,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/sanitized.h"
+#include "base/text.h"
 #include "obs/log.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { SANITIZED = 1 };
-#elif defined(__has_feature)
-enum { SANITIZED = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) };
-#else
-enum { SANITIZED = 0 };
-#endif
 
 #define FS_TRUNCATE (1ULL << 14)        // ABI 3
 #define FS_ALL_ABI1 ((1ULL << 13) - 1)  // execute … make_sym
@@ -51,8 +45,8 @@ static void allow(const struct confinement *s, const char *path, uint64_t access
 static void allow_folder_of(const struct confinement *s, const char *file, uint64_t access) {
   if (!file || !*file || !strcmp(file, "-"))
     return;
-  const char *slash = strrchr(file, '/');
-  char *folder = slash ? strndup(file, slash == file ? 1 : (size_t)(slash - file)) : strdup(".");
+  struct bytes in = path_folder(bytes_str(file));
+  char *folder = strndup((const char *)in.p, in.n);
   if (folder)
     allow(s, folder, access);
   free(folder);

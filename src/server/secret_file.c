@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "server/sandbox.h"
 
 enum { PIPE_FIRST = 4096 };
@@ -47,8 +48,8 @@ static bool write_all(int fd, struct bytes b) {
 }
 
 static bool sync_folder_of(const char *path) {
-  const char *slash = strrchr(path, '/');
-  char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+  struct bytes in = path_folder(bytes_str(path));
+  char *folder = strndup((const char *)in.p, in.n);
   int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
   bool ok = fd >= 0 && !fsync(fd);
   if (fd >= 0)
@@ -62,7 +63,7 @@ static bool replace(const char *path, struct bytes text, bool fresh) {
   struct stat st;
   bool there = !stat(path, &st);
   if (there && (fresh || !S_ISREG(st.st_mode))) {
-    errno = fresh ? EEXIST : EINVAL;
+    errno = S_ISDIR(st.st_mode) ? EISDIR : fresh ? EEXIST : EINVAL;
     return false;
   }
   if (asprintf(&temp, "%s.XXXXXX", path) < 0)

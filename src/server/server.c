@@ -1,6 +1,7 @@
 // Start, signals, reload, drain.
 #include "server/server.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -13,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "obs/log.h"
 #include "server/admin_http.h"
 #include "server/catalog_int.h"
@@ -20,6 +22,7 @@
 #include "server/crash.h"
 #include "server/sandbox.h"
 #include "server/worker.h"
+#include "storage/sidecar.h"
 
 enum { SCHEDULE_LOOK_MS = 1000 };
 
@@ -46,6 +49,20 @@ static bool open_access(struct server *s, const struct config *c, struct config_
   return true;
 }
 
+// Whether something of this name can be made in its folder; errno says why not.
+static bool can_be_made(const char *path) {
+  size_t n = strlen(path);
+  while (n > 1 && path[n - 1] == '/')
+    n--;
+  struct bytes in = path_folder(bytes_of(path, n));
+  char *folder = strndup((const char *)in.p, in.n);
+  bool ok = folder && !access(folder, W_OK | X_OK);
+  int why = errno;
+  free(folder);
+  errno = why;
+  return ok;
+}
+
 // A log that is not there yet must have a folder to be made in.
 static bool log_there(const char *path) {
   if (!*path || !strcmp(path, "-"))
@@ -55,19 +72,49 @@ static bool log_there(const char *path) {
     close(fd);
   if (fd >= 0 || errno == ENXIO) // a pipe that nobody reads yet
     return true;
-  if (errno != ENOENT)
-    return false;
-  const char *slash = strrchr(path, '/');
-  char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
-  bool ok = folder && !access(folder, W_OK | X_OK);
-  int why = errno;
-  free(folder);
-  errno = why;
-  return ok;
+  return errno == ENOENT && can_be_made(path);
+}
+
+static bool is_folder(const char *path) {
+  int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd >= 0)
+    close(fd);
+  return fd >= 0;
+}
+
+// Folders are looked at before anything is made: a wrong path leaves no secret behind.
+static bool folders_there(const struct config *c, struct config_error *error) {
+  if (!is_folder(c->media))
+    return config_fail(error, "%s: cannot open the media folder: %s", c->media, strerror(errno));
+  if (*c->cache_dir && !is_folder(c->cache_dir))
+    return config_fail(error, "%s: cannot open the cache folder: %s", c->cache_dir, strerror(errno));
+  if (is_folder(c->state_dir) ? !access(c->state_dir, W_OK | X_OK) : errno == ENOENT && can_be_made(c->state_dir))
+    return true;
+  return config_fail(error, "%s: cannot write into the state folder: %s (state_dir names another)", c->state_dir, strerror(errno));
+}
+
+static bool resolve(struct addrinfo **found, const struct config_addr *a, struct config_error *error) {
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICHOST};
+  char port[8];
+  snprintf(port, sizeof port, "%u", a->port);
+  return !getaddrinfo(a->host, port, &hints, found) ||
+         config_fail(error, "%s: not a numeric address (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)", a->text);
+}
+
+static bool numeric(const struct config_addrs *list, struct config_error *error) {
+  for (unsigned i = 0; i < list->num; i++) {
+    struct addrinfo *found;
+    if (!resolve(&found, &list->a[i], error))
+      return false;
+    freeaddrinfo(found);
+  }
+  return true;
 }
 
 bool server_check(const struct config *c, struct config_error *error) {
   const char *control = c->congestion_control;
+  if (!folders_there(c, error) || !numeric(&c->listen, error) || !numeric(&c->tls_listen, error) || !numeric(&c->admin, error))
+    return false;
   if (!log_there(c->access_log))
     return config_fail(error, "access_log: %s: %s", c->access_log, strerror(errno));
   if (!*control)
@@ -81,25 +128,14 @@ bool server_check(const struct config *c, struct config_error *error) {
                            strerror(why));
 }
 
-// The media folder is looked at before anything is made: a wrong path leaves no secret behind.
-static bool media_there(const struct config *c, struct config_error *error) {
-  int fd = open(c->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0)
-    return config_fail(error, "%s: cannot open the media folder: %s", c->media, strerror(errno));
-  close(fd);
-  return true;
-}
-
 // Whether nobody listens there yet: asked before anything is made, and without SO_REUSEPORT, which our own sockets have, so
 // that a second server by mistake is noticed too.
-static bool ports_free(const struct config_addrs *list, struct config_error *error) {
+static bool ports_free(const char *option, const struct config_addrs *list, struct config_error *error) {
   for (unsigned i = 0; i < list->num; i++) {
     const struct config_addr *a = &list->a[i];
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICHOST}, *found = NULL;
-    char port[8];
-    snprintf(port, sizeof port, "%u", a->port);
-    if (getaddrinfo(a->host, port, &hints, &found))
-      return config_fail(error, "%s: not a numeric address", a->text);
+    struct addrinfo *found;
+    if (!resolve(&found, a, error))
+      return false;
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
     bool ok = fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (ok && found->ai_family == AF_INET6)
@@ -110,9 +146,25 @@ static bool ports_free(const struct config_addrs *list, struct config_error *err
       close(fd);
     freeaddrinfo(found);
     if (!ok)
-      return config_fail(error, "%s: cannot listen: %s", a->text, strerror(why));
+      return config_fail(error, "%s: cannot listen: %s (%s names another address)", a->text, strerror(why), option);
   }
   return true;
+}
+
+// Tracks in the media folder itself are what a first try has, and every URL is a 404 then.
+static void warn_flat_media(const char *media) {
+  enum { LOOK_AT = 1000 };
+  DIR *d = opendir(media);
+  const struct dirent *e;
+  for (unsigned n = 0; d && n < LOOK_AT && (e = readdir(d)); n++) {
+    if (e->d_type != DT_REG || !media_is_track_name(e->d_name))
+      continue;
+    log_line(LOG_WARN, "%s lies in the media folder itself and is not served: an asset is a folder below it, as in %s/ALBUM/%s", e->d_name,
+             media, e->d_name);
+    break;
+  }
+  if (d)
+    closedir(d);
 }
 
 // Ports below 1024, and some congestion controls, are for who may: before that is given up.
@@ -124,8 +176,8 @@ static bool start_listening(struct server *s, struct config_error *error) {
 
 static bool make_catalog(struct server *s, struct startup *up, struct config_error *error) {
   const struct config *c = up->config;
-  if (!media_there(c, error) || !server_check(c, error) || !ports_free(&c->listen, error) || !ports_free(&c->tls_listen, error) ||
-      !ports_free(&c->admin, error))
+  if (!server_check(c, error) || !ports_free("listen", &c->listen, error) || !ports_free("tls_listen", &c->tls_listen, error) ||
+      !ports_free("admin", &c->admin, error))
     return false;
   up->keyring = keyring_load(up->config, true, error);
   if (!up->keyring)
@@ -135,6 +187,7 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
     return false;
   if (!start_listening(s, error))
     return false;
+  warn_flat_media(c->media);
   sandbox_enter(c, c->file, up->keyring); // before the first thread
   struct catalog_options o = {.config = up->config, .keyring = up->keyring, .epochs = up->epochs, .published = &s->config,
                               .quiet = &s->quiet, .ops = s->ops, .metrics = &s->metrics[s->num_workers]};

@@ -34,8 +34,8 @@ static inline const struct config *server_config(const struct server *s) {
   return atomic_load_explicit(&s->config, memory_order_acquire);
 }
 
-// server_check says whether the access log can be written and the congestion control be had, without making anything:
-// what `--check` looks at beside keys and certificates. False: `error` says why.
+// server_check says whether folders are there, addresses are numeric, the access log can be written and the congestion
+// control be had, without making anything: what `--check` looks at beside keys and certificates. False: `error` says why.
 bool server_check(const struct config *c, struct config_error *error);
 
 // server_run serves until SIGTERM or SIGINT and returns an exit status: 0 drained, 1 could not start. Takes over `config`,

@@ -151,3 +151,11 @@ Test(diag, the_first_fault_wins_and_reads_as_agreed) {
   diag_format(&memory, text, sizeof text);
   cr_assert_str_eq(text, "out of memory");
 }
+
+Test(text, the_folder_of_a_path) {
+  static const char *const cases[][2] = {{"a/b", "a"}, {"/a/b/c", "/a/b"}, {"/b", "/"}, {"b", "."}, {"", "."}, {"a/", "a"}, {"//b", "/"}, {"a//b", "a/"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct bytes got = path_folder(bytes_str(cases[i][0])), want = bytes_str(cases[i][1]);
+    cr_assert(got.n == want.n && !memcmp(got.p, want.p, want.n), "%s: %.*s", cases[i][0], (int)got.n, (const char *)got.p);
+  }
+}

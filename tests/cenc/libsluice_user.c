@@ -96,6 +96,11 @@ int main(void) {
   ok(sluice_track_open(&t, blob, blob_len, memory, &error) == 0, "open");
   ok(sluice_track_samples(t) == s.num_samples && sluice_track_seconds(t) > 10, "the track is known");
   ok(sluice_plan_new(&clear, t, &(struct sluice_protection){.scheme = SLUICE_CLEAR}, 2000, memory, &error) == 0, "clear plan");
+  uint8_t *odd = malloc(blob_len + 1);
+  memcpy(odd + 1, blob, blob_len);
+  error.text[0] = 0;
+  ok(sluice_track_open(&t, odd + 1, blob_len, memory, &error) != 0 && strstr(error.text, "aligned to 8 bytes"), "a blob at an odd address is refused");
+  free(odd);
   uint8_t *want = render(clear, &s);
   round_trip(t, &s, SLUICE_CENC, want, sluice_plan_len(clear));
   round_trip(t, &s, SLUICE_CBCS, want, sluice_plan_len(clear));
@@ -107,7 +112,7 @@ int main(void) {
   ok(sluice_index_build(&blob, &blob_len, &src, NULL, memory, &error) == 0, "index without digest");
   ok(sluice_track_open(&t, blob, blob_len, memory, &error) == 0, "open without digest");
   sluice_plan *p;
-  ok(sluice_plan_new(&p, t, &(struct sluice_protection){.scheme = SLUICE_CENC}, 0, memory, &error) != 0,
+  ok(sluice_plan_new(&p, t, &(struct sluice_protection){.scheme = SLUICE_CENC}, 0, memory, &error) != 0 && strstr(error.text, "digest"),
      "without a digest no cenc IV is derived");
   ok(AES_set_encrypt_key() == 42 && plan_init() == 43, "the program keeps its own symbols");
   while (num_blocks)

@@ -4,6 +4,7 @@ nothing."""
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -102,6 +103,39 @@ if here and here.starts and "mp4" in here.layers:
     check("debug information names the layers", {"mp4", "server", "net"} <= set(at) and all(here.place(a) == layer for layer, a in at.items()), set(at))
 else:
     check("debug information names the layers # SKIP the program given has none", True)
+
+# ---- every command of tools/ that users call
+
+def helps():
+    for tool in ("bench", "bench-gate", "boringssl", "build", "demo", "fuzz", "install", "npm", "perf", "python", "test", "tidy"):
+        for asked in ("--help", "-h"):
+            r = subprocess.run([ROOT / "tools" / tool, asked], capture_output=True, text=True, timeout=60)
+            check(f"tools/{tool} {asked}: what it does, status 0", r.returncode == 0 and f"tools/{tool}" in r.stdout and not r.stderr, f"{r}")
+    for argv in (["build", "rel"], ["build", "debug", "asan"], ["fuzz"], ["fuzz", "box"], ["fuzz", "box", "soon"], ["fuzz", "box", "9", "--kepe"],
+                 ["install"], ["install", "rust"], ["npm", "x"], ["python", "x"], ["boringssl", "x"], ["test", "x"], ["tidy", "x"], ["demo", "--port", "x"],
+                 ["bench", "x"], ["bench", "kernels", "--json"], ["perf"]):
+        r = subprocess.run([ROOT / "tools" / argv[0], *argv[1:]], capture_output=True, text=True, timeout=60)
+        check(f"tools/{' '.join(argv)}: wrong usage is status 2, and said", r.returncode == 2 and r.stderr and not r.stdout, f"{r}")
+
+
+helps()
+
+
+def demo_ports():
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        taken = str(busy.getsockname()[1])
+        for option in ("--port", "--admin", "--page"):
+            r = subprocess.run([ROOT / "tools/demo", "--check", option, taken], capture_output=True, text=True, timeout=60)
+            # 8080, 9090 or 8000 may be taken here as well, and are then named first
+            check(f"tools/demo {option}: a port that is taken ends it before it builds", r.returncode == 1 and "listens on port" in r.stderr
+                  and "everything answers" not in r.stdout, f"{r}")
+    r = subprocess.run([ROOT / "tools/demo", "--port", "1", "--admin", "1"], capture_output=True, text=True, timeout=60)
+    check("tools/demo: one port twice is wrong usage", r.returncode in (1, 2) and r.stderr.startswith("tools/demo: "), f"{r}")
+
+
+demo_ports()
 
 # ---- tools/perf where it cannot work
 

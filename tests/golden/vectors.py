@@ -215,7 +215,7 @@ def refused(run, name, path, argv, word):
     good = (r.code == 1 and line.startswith("sluice: ") and "\n" not in line and path.name in line and word in line
             and not target.exists() and not list(run.work.glob(target.name + "*")))
     run.tap.ok(good, f"{name}: {argv[0]} refuses it", f"{r}, output file: {target.exists()}, wanted word: {word!r}")
-    reason = re.sub(r" \(at byte .*\)$", "", line.split(": ", 2)[-1]) if good else "FAILS"
+    reason = re.sub(r" \(at byte .*$", "", line.split(": ", 2)[-1]) if good else "FAILS"
     return reason.replace("|", "\\|")
 
 

@@ -68,6 +68,10 @@ def bad_starts(tap, sluice, work):
         "too many workers": (["--media", media, "--workers", "100000"], good, {}, "100000"),
         "an access log in a folder that is not there": (["--media", media, "--access-log", work / "nodir" / "x"], good, {}, "nodir/x"),
         "an access log that is a folder": (["--media", media, "--access-log", media], good, {}, "access_log"),
+        "a cache folder that is not there": (["--media", media, "--cache-dir", work / "nocache"], good, {}, "nocache"),
+        "a state folder that is a file": (["--media", media, "--state-dir", media / ASSET / "a.mp4"], good, {}, "state_dir"),
+        "a state folder in a folder that is not there": (["--media", media, "--state-dir", work / "no" / "state"], good, {}, "no/state"),
+        "an address that is a name": (["--media", media, "--listen", "localhost:8080"], good, {}, "numeric"),
         "a congestion control that is not there": (["--media", media, "--congestion-control", "nonsense"], good, {}, "nonsense"),
         "a configuration that is not there": (["-c", work / "none.yaml"], good, {}, "none.yaml"),
     }
@@ -87,7 +91,7 @@ def bad_starts(tap, sluice, work):
             flags += ["--admin", f"127.0.0.1:{free_port()}"]
         before = listing(work)
         for more in ([], ["--check"]):
-            if more and "port" in name and "number" not in name or more and name.startswith("an address"):
+            if more and "port" in name and "number" not in name or more and name.startswith("an address of"):
                 continue  # a check opens no socket
             r = run(sluice.path, "serve", "--state-dir", state, *flags, *more, timeout=20, env=environment(**env))
             lines = r.err.strip().splitlines()
@@ -104,6 +108,12 @@ def bad_starts(tap, sluice, work):
     (work / "keys.yaml").write_text(good)
     r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
     tap.ok(r.code == 0, "--check of a good configuration ends with status 0", r)
+    flat = work / "flat"
+    flat.mkdir()
+    (flat / "lone.mp4").write_bytes((media / ASSET / "a.mp4").read_bytes())
+    with Server(sluice.path, flat) as server:
+        told = [line for line in server.log() if "lone.mp4" in line and "warn" in line]
+        tap.ok(len(told) == 1 and "flat/ALBUM/lone.mp4" in told[0], "a track in the media folder itself: the log says where it belongs", server.log())
     (work / "bad.yaml").write_text(f"media: {media}\nworkers: 2\nnonsense: 3\n")
     r = run(sluice.path, "serve", "--check", "-c", work / "bad.yaml", "--state-dir", state)
     tap.ok(r.code in (1, 2) and "bad.yaml:3" in r.err and "nonsense" in r.err, "an error of the configuration has file and line", r)

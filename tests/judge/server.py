@@ -106,7 +106,8 @@ class Client:
 class Server:
     """`sluice serve` with a media folder `media` and a state folder of its own. `stop` ends it; use with `with`."""
 
-    def __init__(self, sluice, media, *flags, keys=None, config=None, env=None, state=None):
+    def __init__(self, sluice, media, *flags, keys=None, config=None, env=None, state=None, closed=""):
+        """`closed`: redirections of a shell, for a server without some standard descriptors."""
         self.work = tempfile.TemporaryDirectory(prefix="sluice-server-")
         self.folder = pathlib.Path(self.work.name)
         self.port, self.admin_port = free_port(), free_port()
@@ -122,6 +123,8 @@ class Server:
             (self.folder / "keys.yaml").write_text(keys)
             argv += ["--keys", str(self.folder / "keys.yaml")]
         self.argv = argv + list(flags)
+        if closed:
+            self.argv = ["bash", "-c", f'exec "$@" {closed}', "bash", *self.argv]
         self.lines, self.lock = [], threading.Lock()
         self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.PIPE, text=True, errors="replace", env=env)

@@ -389,3 +389,13 @@ Test(derive, every_part_of_the_query_counts) {
   base.epoch = 0;
   cr_assert_eq(keys_derive(&b, secret, &base), ERR_ARGUMENT);
 }
+
+Test(keysfile, names_that_no_asset_can_have_are_refused) {
+  static const char *const names[][2] = {{"../a", "no empty"}, {"/a", "no empty"}, {"a//b", "no empty"}, {"a/./b", "no empty"}, {"a/", "leave the /"}};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    char text[300];
+    snprintf(text, sizeof text, "keys:\n  - { asset: \"%s\", scheme: cbcs, " KID1 ", " KEY1 " }\n", names[i][0]);
+    refused(ERR_SYNTAX, text, names[i][1]);
+    cr_assert(strstr(shown, "line 2: asset \""), "%s", shown);
+  }
+}

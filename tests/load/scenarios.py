@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge.load import Load, keys_text, media  # noqa: E402
@@ -74,23 +75,51 @@ def wrong_usage(tap, sluice, folder):
     tap.equal({o[2:] for o in options} | {"help"}, known, "load --help names every option")
     for name, argv in {"no scenario": target, "two scenarios": [good, good, *target], "no target": [good], "an unknown option": [good, *target, "--frob"],
                        "no number": [good, *target, "--threads", "x"], "no thread": [good, *target, "--threads", "0"], "a negative rate": [good, *target, "--rate", "-1"],
-                       "an unknown mode": [good, *target, "--mode", "fast"], "too long": [good, *target, "--shorten", "2"],
+                       "an unknown mode": [good, *target, "--mode", "fast"], "an unknown io": [good, *target, "--io", "kqueue"], "too long": [good, *target, "--shorten", "2"],
                        "no connection": [good, *target, "--connections", "0"], "nothing to compare": ["--report", folder / "o.html"]}.items():
         r = run(sluice, "load", *argv)
         tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
     for name, argv, pattern in (("a missing scenario", [folder / "none.yaml", *target], r"none\.yaml: No such file"),
                                 ("a URL with a path", [good, "--target", "http://127.0.0.1:9/x"], r"without a path"),
                                 ("a URL of another kind", [good, "--target", "ftp://x"], r"http://HOST:PORT or https://HOST:PORT"),
+                                ("a port that is none", [good, "--target", "http://127.0.0.1:99999"], r"http://HOST:PORT"),
+                                ("a port that is no number", [good, "--target", "http://127.0.0.1:80x"], r"http://HOST:PORT"),
+                                ("a comparison of half a result", ["--report", folder / "o.html", half(folder)], r"half\.json: is not a result of sluice load"),
                                 ("nobody there", [good, *target], r"127\.0\.0\.1:9: the target does not answer for /coastline/low-tide"),
                                 ("no such authority", [good, "--target", "https://127.0.0.1:9", "--ca", folder / "none.pem"], r"none\.pem"),
                                 ("a comparison of something else", ["--report", folder / "o.html", good], r"good\.yaml: is not a result of sluice load")):
         r = run(sluice, "load", *argv, timeout=60)
         tap.ok(r.code == 1 and re.search(pattern, r.err) and r.err.startswith("sluice: ") and r.err.count("\n") == 1, f"{name}: one line says what", r)
+    for option in ("--json", "--hdr", "--html"):
+        before = time.monotonic()
+        r = run(sluice, "load", good, *target, "--mode", "saturate", "--seconds", "30", "--paths", paths(folder), option, folder / "no" / "out", timeout=60)
+        tap.ok(r.code == 1 and r.err.count("\n") == 1 and "no/out" in r.err and not r.out and time.monotonic() - before < 20,
+               f"{option} in a folder that is not there: said before the load", r)
+    r = run(sluice, "load", good, *target, "--paths", paths(folder), "--json", folder / "whole.json", timeout=60)
+    tap.ok(r.code == 1 and re.search(r"^failed: \d+ without a response$", r.out.decode(), re.M), "what failed is told by kind", r.out.decode())
+    (folder / "old").write_bytes(b"/nothing\r" * 500)
+    r = run(sluice, "load", good, *target, "--paths", folder / "old", timeout=60)
+    tap.ok(r.code == 1 and " failed, 0 unanswered" in r.out.decode(), "paths whose lines end in carriage returns alone", r)
+    tap.ok((folder / "whole.json").exists() and not [p for p in folder.iterdir() if p.name.startswith(".sluice-")], "the result is whole, nothing else is left")
+
+
+def half(folder):
+    (folder / "half.json").write_text('{"format": 1, "scenario": "x", ')
+    return folder / "half.json"
+
+
+def paths(folder):
+    """Paths to ask for without a look at manifests."""
+    (folder / "paths").write_text("/nothing\n")
+    return folder / "paths"
 
 
 FAULTS = {  # scenario: line, what is wrong, what to do about it
     "name: [": (2, "did not find expected node content"), "- 1": (1, "a scenario is a map of fields"),
     "bogus: 1\n" + SMALL: (1, "unknown field 'bogus'"), SMALL + "player: { aheed: 3 }": (2, "unknown field 'player.aheed'"),
+    SMALL + "seconds: 1s\nseconds: 2s": (3, "seconds is given twice"),
+    SMALL + "player: { ahead: 1, ahead: 2 }": (2, "player.ahead is given twice"), SMALL + SMALL: (2, "catalogue is given twice"),
+    SMALL + "---\nseed: 2": (2, "one document is expected, not several"),
     SMALL + "mode: fast": (2, "'fast' is not one of listeners, rate, saturate, idle, capacity"),
     SMALL + "seconds: 5 parsecs": (2, "seconds"), SMALL + "clients: { abort: 120% }": (2, "clients.abort"),
     SMALL + "player: { ahead: 0 }": (2, "player.ahead"), SMALL + "arrivals: [{ for: 1s }]": (2, "needs both `for` and `rate`"),

@@ -172,7 +172,7 @@ def wrapping(tap, sluice, work):
     (work / "vector.kek").write_bytes(bytes(range(32, 64)))
     r = run(sluice, "keys", "rewrap", work / "vector", "--kek", work / "vector.kek", "--plain")
     tap.ok(r.code == 0 and (work / "vector").read_bytes() == SECRET, "the vector of the documentation", r)
-    r = run(sluice, "serve", "--check", "--media", media, "--keys", keys)
+    r = run(sluice, "serve", "--check", "--media", media, "--keys", keys, "--state-dir", work / "checkstate")
     tap.ok(r.code == 1 and "derive.kek_file" in r.err, "a wrapped secret without its KEK is refused", r)
     r = run(sluice, "keys", "rewrap", secret, "--kek", new, "--new-kek", new)
     tap.ok(r.code == 1 and secret.read_text() == line, "another KEK is refused and nothing changed", r)

@@ -176,3 +176,54 @@ Test(options, what_needs_a_restart_is_named) {
   config_free(c);
   config_free(d);
 }
+
+Test(options, what_stands_behind_the_first_document_is_not_passed_over) {
+  cr_assert_null(load("media: /m\n---\nclear: true\n", NULL));
+  cr_assert_str_eq(error.text, ":2: one document is expected, not several: put all options into the first");
+  cr_assert_null(load("media: /m\n---\n[\n", NULL));
+  cr_assert(strstr(error.text, "not valid YAML"), "%s", error.text);
+  struct config *c = load("---\nmedia: /m\n...\n", NULL);
+  cr_assert(c, "%s", error.text);
+  config_free(c);
+}
+
+Test(options, two_rules_for_one_prefix_are_refused) {
+  cr_assert_null(load("media: /m\nassets:\n  - {prefix: a/, schemes: clear}\n  - {prefix: a/, schemes: cbcs}\n", NULL));
+  cr_assert_str_eq(error.text, ":4: assets: two rules for the prefix 'a/': keep one");
+  cr_assert_null(with_flags(2, (const char *[]){"--assets=a=clear", "--assets=a=cbcs"}));
+  cr_assert_str_eq(error.text, "--assets: two rules for the prefix 'a': keep one");
+}
+
+Test(options, public_url_is_a_url) {
+  const char *const wrong[] = {"origin.example", "https://", "ftp://origin.example", "//origin.example", "https:///path"};
+  for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    char yaml[200];
+    snprintf(yaml, sizeof yaml, "media: /m\npublic_url: %s\n", wrong[i]);
+    cr_assert_null(load(yaml, NULL), "%s", wrong[i]);
+    cr_assert(strstr(error.text, "is not a URL (like https://origin.example)"), "%s", error.text);
+  }
+  struct config *c = load("media: /m\npublic_url: https://origin.example/music/\n", NULL);
+  cr_assert(c, "%s", error.text);
+  config_free(c);
+}
+
+Test(options, bytes_that_are_no_text_are_told_with_their_line) {
+  cr_assert_null(load("media: /m\n\nworkers: \xff\n", NULL));
+  cr_assert_str_eq(error.text, ":3: not valid YAML: invalid leading UTF-8 octet");
+}
+
+Test(options, a_likely_name_is_offered) {
+  cr_assert_str_eq(config_nearest("worker")->name, "workers");
+  cr_assert_str_eq(config_nearest("mdia")->name, "media");
+  cr_assert_null(config_nearest("x"), "nothing of it would be left");
+  cr_assert_null(config_nearest(""));
+  cr_assert_null(config_nearest("frobnicate_all"));
+}
+
+Test(options, a_truth_value_may_stand_behind_its_flag) {
+  struct config *c = with_flags(5, (const char *[]){"--media", "/m", "--pin-workers", "false", "--insecure-clearkey"});
+  cr_assert(c, "%s", error.text);
+  cr_assert_not(c->pin_workers);
+  cr_assert(c->insecure_clearkey);
+  config_free(c);
+}
