@@ -55,7 +55,8 @@ static void start(struct uring *u, struct io_op *op) {
     return;
   switch (op->kind) {
   case OP_ACCEPT:
-    io_uring_prep_multishot_accept(sqe, op->fd, NULL, NULL, SOCK_CLOEXEC);
+    // non-blocking for sendfile, which has no flag of its own
+    io_uring_prep_multishot_accept(sqe, op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     break;
   case OP_RECV:
     io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
@@ -111,16 +112,11 @@ static ssize_t ur_send(struct io *io, int fd, const void *p, size_t n, bool more
   return socket_send(fd, p, n, more);
 }
 
-// Sockets are blocking for the ring's sake, and sendfile has no flag of its own: it gets a non-blocking moment.
 static ssize_t ur_sendfile(struct io *io, int fd, int in_fd, uint64_t off, size_t n) {
   (void)io;
   off_t at = (off_t)off;
-  if (fcntl(fd, F_SETFL, O_NONBLOCK))
-    return -errno;
   ssize_t r = sendfile(fd, in_fd, &at, n);
-  ssize_t result = r < 0 ? -errno : r;
-  (void)fcntl(fd, F_SETFL, 0);
-  return result;
+  return r < 0 ? -errno : r;
 }
 
 static int ur_shutdown(struct io *io, int fd, int how) {
@@ -191,6 +187,11 @@ static void on_cqe(struct uring *u, struct io_op *op, int32_t res, uint32_t flag
       return;
     }
     ev.res = -ECANCELED; // the cancellation finds nothing any more: this is the end
+  }
+  // A receive on a non-blocking socket may end with -EAGAIN where it lost a race; it waits for readiness when started again.
+  if (!ev.more && op->kind == OP_RECV && res == -EAGAIN && !op->cancelling) {
+    start(u, op);
+    return;
   }
   if (!ev.more && ((op->kind == OP_RECV && res > 0) || (op->kind == OP_ACCEPT && res >= 0))) {
     start(u, op);

@@ -18,8 +18,7 @@ void conn_deadline(struct conn *c, uint64_t after_ms) {
     timer_set(&w->timers, &c->timer, w->now_ms, after_ms);
 }
 
-static struct request *request_take(struct conn *c) {
-  struct worker *w = c->w;
+static struct request *spare_request(struct worker *w) {
   struct request *rq = w->free_requests;
   if (rq)
     w->free_requests = rq->next;
@@ -27,12 +26,66 @@ static struct request *request_take(struct conn *c) {
     rq = &w->requests[w->requests_cut++];
   else
     return NULL;
-  rq->conn = c;
   rq->w = w;
   rq->in_len = 0;
+  return rq;
+}
+
+static void give_spare(struct worker *w, struct request *rq) {
+  rq->next = w->free_requests;
+  w->free_requests = rq;
+}
+
+static struct request *request_take(struct conn *c) {
+  struct request *rq = spare_request(c->w);
+  if (!rq)
+    return NULL;
+  rq->conn = c;
   http_begin(&rq->parser);
   c->rq = rq;
   return rq;
+}
+
+static void drop_first_behind(struct request *rq) {
+  struct request *first = rq->behind;
+  rq->behind = first->next;
+  rq->behind_at = 0;
+  give_spare(rq->w, first);
+}
+
+// keep_ahead keeps what a client sent while its answer is in progress. false: it has no place, or not all of it.
+static bool keep_ahead(struct request *rq, struct bytes data) {
+  struct request *last = rq, **end = &rq->behind;
+  size_t num = 0;
+  for (; *end; end = &last->next, num++)
+    last = *end;
+  for (;;) {
+    size_t room = REQ_IN - last->in_len, n = data.n < room ? data.n : room;
+    memcpy(last->in + last->in_len, data.p, n);
+    last->in_len += (uint32_t)n;
+    data = bytes_of(data.p + n, data.n - n);
+    if (!data.n)
+      return true;
+    if (num++ == BEHIND_MAX || !(last = spare_request(rq->w)))
+      return false;
+    last->next = NULL;
+    *end = last;
+    end = &last->next;
+  }
+}
+
+// catch_up adds what is behind to the `n` bytes in `in`, as far as it fits, and says how many these are now.
+static size_t catch_up(struct request *rq, size_t n) {
+  while (rq->behind && n < REQ_IN) {
+    size_t left = rq->behind->in_len - rq->behind_at, k = left < REQ_IN - n ? left : REQ_IN - n;
+    memcpy(rq->in + n, rq->behind->in + rq->behind_at, k);
+    rq->behind_at += (uint32_t)k;
+    n += k;
+    if (k == left)
+      drop_first_behind(rq);
+  }
+  rq->in_len = (uint32_t)n;
+  return n;
 }
 
 void request_give(struct worker *w, struct request *rq) {
@@ -45,8 +98,9 @@ void request_give(struct worker *w, struct request *rq) {
   rq->ready = 0;
   request_release(rq);
   rq->conn = NULL;
-  rq->next = w->free_requests;
-  w->free_requests = rq;
+  while (rq->behind)
+    drop_first_behind(rq);
+  give_spare(w, rq);
 }
 
 static void conn_free(struct conn *c) {
@@ -200,7 +254,7 @@ enum step { STEP_NEXT, STEP_MORE, STEP_BLOCKED, STEP_CLOSED };
 // fetched from memory while one is being encrypted. Not with requests behind it: these go on at once.
 static bool wait_for_turn(struct conn *c, struct request *rq, size_t n) {
   struct worker *w = c->w;
-  if (rq->body != BODY_TRACK || !rq->num_ranges || rq->used < n || w->num_ready == READY_MAX ||
+  if (rq->body != BODY_TRACK || !rq->num_ranges || rq->used < n || rq->behind || w->num_ready == READY_MAX ||
       (rq->base != rq->in && !keep_bytes(rq, n)))
     return false;
   c->state = CONN_BUSY;
@@ -283,7 +337,12 @@ static enum step one_request(struct conn *c, struct request *rq, size_t n) {
 // serve answers the requests in [base, base + n), one after the other.
 static void serve(struct conn *c, const uint8_t *base, size_t n) {
   struct request *rq = c->rq;
-  while (n) {
+  size_t had;
+  while (n || rq->behind) {
+    if (!n) {
+      base = rq->in;
+      n = catch_up(rq, 0);
+    }
     rq->base = base;
     switch (one_request(c, rq, n)) {
     case STEP_NEXT:
@@ -292,9 +351,14 @@ static void serve(struct conn *c, const uint8_t *base, size_t n) {
       c->state = CONN_IDLE;
       continue;
     case STEP_MORE:
-      if (!keep_bytes(rq, n)) {
+      had = n;
+      if (!keep_bytes(rq, n) || (rq->behind && (n = catch_up(rq, n)) == had)) {
         (void)refuse(c, rq, 413, n);
         return;
+      }
+      if (n > had) {
+        base = rq->in;
+        continue;
       }
       if (c->peer_ended) {
         conn_close(c);
@@ -370,14 +434,8 @@ static void input(struct conn *c, struct bytes data) {
     return;
   case CONN_BUSY: // sent ahead: it waits its turn, and nothing more is taken meanwhile
     stop_receiving(c);
-    if (c->peer_ended) // something before it was dropped
-      return;
-    if (data.n > REQ_IN - rq->in_len) {
-      c->peer_ended = true;
-      return;
-    }
-    memcpy(rq->in + rq->in_len, data.p, data.n);
-    rq->in_len += (uint32_t)data.n;
+    if (!c->peer_ended && !keep_ahead(rq, data))
+      c->peer_ended = true; // nothing is kept behind a gap
     return;
   default:
     return;

@@ -23,6 +23,7 @@ enum {
   OUT_BODY = 256 << 10,  // rendered at once
   OUT_TLS = 4096,        // less than that over TLS, so that its records fit a buffer too
   OUT_SIZE = OUT_HEAD + OUT_BODY,
+  BEHIND_MAX = 4,        // times REQ_IN: more than a multishot receive delivers before its cancellation is heard (32 buffers)
   READY_MAX = 64,        // requests answered one after the other, each knowing the next
   RECV_BUFFERS = 256,
   RECV_SIZE = 4096,
@@ -68,13 +69,15 @@ enum wait_kind { WAIT_NONE, WAIT_LOOKUP, WAIT_SOURCE };
 
 struct request {
   struct conn *conn;    // NULL: gone while the catalogue had the wait
-  struct request *next; // free list, or the worker's list of woken ones
+  struct request *next; // free list, the worker's list of woken ones, or what is behind one
   struct worker *w;
   struct cat_wait wait;
   struct http_parser parser;
   const uint8_t *base;  // the request's bytes: in a receive buffer, or in `in` once it has to outlive that
   uint32_t used;        // bytes of the current request, once complete
   uint32_t in_len;      // bytes in `in`: the current request and what follows it
+  uint32_t behind_at;   // of `behind->in`, what has been taken
+  struct request *behind; // more that follows, in the `in` of requests that nobody else uses: a list by `next`
   struct route route;   // slices of `path`
   // The response.
   uint16_t status;
