@@ -1,5 +1,5 @@
 """The client: wrk, one thread on core 1, cycling through its requests in a fixed order; and what wrk cannot ask, in Python."""
-import json, select, socket, statistics, subprocess, sys, tempfile, time
+import json, select, socket, subprocess, sys, tempfile, time
 from pathlib import Path
 
 LUA = """
@@ -139,11 +139,6 @@ class Stalled:
 
     def __exit__(self, *_):
         self.close()
-
-
-def median_share(rounds):
-    """Of rounds of (free, held, held, free) requests per second: what is left while held, the median of the rounds."""
-    return statistics.median((b1 + b2) / (a1 + a2) for a1, b1, b2, a2 in rounds)
 
 
 if __name__ == "__main__":

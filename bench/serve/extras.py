@@ -114,41 +114,53 @@ def buffers(srv):
     return int(servers.metrics(srv.admin)["sluice_buffers_used"])
 
 
+def rate(srv, paths, seconds):
+    """(requests per second, CPU microseconds of the server for each)."""
+    before = servers.process_cpu_s(srv.pid)
+    r = client.wrk(srv.address, paths, 64, seconds)
+    if r["errors"]:
+        raise SystemExit(f"bench serve: {r['errors']} responses failed beside stalled readers")
+    return r["requests"] / r["seconds"], 1e6 * (servers.process_cpu_s(srv.pid) - before) / r["requests"]
+
+
+def asserted(srv, unfinished):
+    """That the server has as many unfinished responses as there are stalled readers, now that the last client is gone."""
+    until = time.monotonic() + 5
+    while (now := unfinished(srv)) != STALLED and time.monotonic() < until:
+        time.sleep(0.05)
+    if now != STALLED:
+        raise SystemExit(f"bench serve: {now:.0f} responses are unfinished, not {STALLED}: the readers do not stall the server")
+
+
 def stall_rounds(srv, paths, tracks, seconds, unfinished):
-    """[requests per second free, held, held, free] of each round, and the most and the fewest buffers that the stalled held."""
+    """What rate() says [free, held, held, held for longer than the stall timeout, free], round by round, and how many buffers the stalled
+    held at first and after the timeout."""
     rounds, held = [], []
-
-    def rate():
-        r = client.wrk(srv.address, paths, 64, seconds)
-        if r["errors"]:
-            raise SystemExit(f"bench serve: {r['errors']} responses failed beside stalled readers")
-        return r["requests"] / r["seconds"]
-
-    def asserted():
-        until = time.monotonic() + 5
-        while (now := unfinished(srv)) != STALLED and time.monotonic() < until:
-            time.sleep(0.05)  # the last client's connections are still being closed
-        if now != STALLED:
-            raise SystemExit(f"bench serve: {now:.0f} responses are unfinished, not {STALLED}: the readers do not stall the server")
-
     for _ in range(STALL_ROUNDS):
-        first = rate()
+        first = rate(srv, paths, seconds)
         with client.Stalled(srv.address, tracks, STALLED):
-            asserted()
+            asserted(srv, unfinished)
             if srv.admin:
                 held.append(buffers(srv))
-            middle = rate(), rate()
-            asserted()
+            middle = [rate(srv, paths, seconds) for _ in range(2)]
+            asserted(srv, unfinished)
+            until = time.monotonic() + LOST + 2
+            while time.monotonic() < until and (not srv.admin or buffers(srv)):
+                time.sleep(0.1)
             if srv.admin:
-                until = time.monotonic() + LOST + 2
-                while buffers(srv) and time.monotonic() < until:
-                    time.sleep(0.1)
                 held.append(buffers(srv))
+            late = rate(srv, paths, seconds)
+            asserted(srv, unfinished)
         until = time.monotonic() + 5
         while unfinished(srv) and time.monotonic() < until:
             time.sleep(0.05)
-        rounds.append((first, *middle, rate()))
+        rounds.append((first, *middle, late, rate(srv, paths, seconds)))
     return rounds, held
+
+
+def beside_free(rounds, which, at):
+    """Of the figure `which` of rate(): the mean of the measurements `at` to that of the free ones; the median of the rounds."""
+    return statistics.median(statistics.mean(r[i][which] for i in at) / statistics.mean((r[0][which], r[-1][which])) for r in rounds)
 
 
 def stalled(farm, seconds):
@@ -165,12 +177,14 @@ def stalled(farm, seconds):
         rounds, held = stall_rounds(srv, farm.paths(row), tracks, max(2.0, seconds), unfinished)
         if held and not max(held):
             raise SystemExit("bench serve: the stalled readers hold no buffer of sluice: they measure nothing")
-        share = client.median_share(rounds)
-        lines.append(f"{name}: with {STALLED} stalled readers of whole tracks, {STALLED} responses unfinished, the others get {100 * share:.1f} % of the requests per second "
-                     f"without them (median of {STALL_ROUNDS} rounds)" + (f"; they held {max(held)} buffers at first, {min(held)} after the stall timeout" if held else ""))
-        rows.append(figure(f"{name}, {STALLED} stalled readers: loss to the others", 1 - share, "ratio", rounds=rounds))
+        share, cost, later, later_cost = (beside_free(rounds, which, at) for at in ((1, 2), (3,)) for which in (0, 1))
+        lines.append(f"{name}: beside {STALLED} stalled readers of whole tracks, {STALLED} responses unfinished, the others get {100 * share:.1f} % of the requests per "
+                     f"second without them, at {cost:.2f} times the CPU time; after {LOST} s {100 * later:.1f} %, {later_cost:.2f} times (medians of {STALL_ROUNDS} rounds)"
+                     + (f"; the stalled held {max(held)} buffers, after the stall timeout {min(held)}" if held else ""))
+        what = f"{name}, {STALLED} stalled readers"
+        rows += [figure(f"{what}: loss to the others", 1 - share, "ratio", rounds=rounds, buffers=held), figure(f"{what}: CPU time of the others' requests", cost, "ratio"),
+                 figure(f"{what}, after {LOST} s: loss to the others", 1 - later, "ratio"), figure(f"{what}, after {LOST} s: CPU time of the others' requests", later_cost, "ratio")]
         if name == "sluice":
-            rows[-1].update(buffers_held=max(held), buffers_after=min(held))
             claims.append(claim(f"{STALLED} stalled readers, loss to the others", 1 - share, 0.05, "ratio", "nginx"))
     return lines, rows, claims
 
