@@ -132,6 +132,18 @@ def asserted(srv, unfinished):
         raise SystemExit(f"bench serve: {now:.0f} responses are unfinished, not {STALLED}: the readers do not stall the server")
 
 
+def settled(srv):
+    """Waits until a server has nothing to do: what the kernel takes of the stalled responses, megabytes of each, has been sent."""
+    until, before = time.monotonic() + 20, servers.process_cpu_s(srv.pid)
+    while time.monotonic() < until:
+        time.sleep(0.2)
+        now = servers.process_cpu_s(srv.pid)
+        if now - before < 0.002:
+            return
+        before = now
+    raise SystemExit("bench serve: a server with stalled readers only does not come to rest")
+
+
 def stall_rounds(srv, paths, tracks, seconds, unfinished):
     """What rate() says [free, held, held, held for longer than the stall timeout, free], round by round, and how many buffers the stalled
     held at first and after the timeout."""
@@ -139,6 +151,7 @@ def stall_rounds(srv, paths, tracks, seconds, unfinished):
     for _ in range(STALL_ROUNDS):
         first = rate(srv, paths, seconds)
         with client.Stalled(srv.address, tracks, STALLED):
+            settled(srv)
             asserted(srv, unfinished)
             if srv.admin:
                 held.append(buffers(srv))

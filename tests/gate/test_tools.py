@@ -104,6 +104,8 @@ with tempfile.TemporaryDirectory() as tmp:
 for program, option in (("serve", "--sluice"), ("kernels", "--program")):
     r = subprocess.run([str(ROOT / f"bench/{program}/run"), option, "/no/such/program"], capture_output=True, text=True)
     check(f"bench/{program}: a program that is not there names tools/build", r.returncode == 2 and "/no/such/program is not there: run tools/build" in r.stderr, r.stderr)
+r = subprocess.run([str(ROOT / "bench/kernels/run"), "--rounds", "1"], capture_output=True, text=True)
+check("bench/kernels: one round has no quartiles", r.returncode == 2 and "at least 2" in r.stderr, r.stderr)
 check("programs of this tree are the default", versions.built("src/cli/sluice") == ROOT / "build-release/src/cli/sluice")
 said = versions.of("/no/such/program")
 check("versions: none of a tree for a program from elsewhere", "sluice" not in said and said["boring-sys (BoringSSL)"] and said["Linux"], said)
@@ -177,7 +179,7 @@ def stalls(unfinished, held):
     """Rounds of readers that a server does or does not feel."""
     srv, clock, order = Counted((), 0, 0), iter(range(10_000)), []
     rates = iter([(100, 10), (80, 12), (90, 10), (99, 10), (100, 10)] * extras.STALL_ROUNDS)
-    with mock.patch.object(extras, "rate", lambda *_: next(rates)), \
+    with mock.patch.object(extras, "rate", lambda *_: next(rates)), mock.patch.object(extras, "settled", lambda _: None), \
             mock.patch.object(extras.client, "Stalled", lambda *_: mock.MagicMock(__enter__=lambda _: order.append("in"), __exit__=lambda *_: order.append("out"))), \
             mock.patch.object(extras, "buffers", lambda _: held if len(order) % 2 else 0), mock.patch.object(extras.time, "sleep", lambda _: None), \
             mock.patch.object(extras.time, "monotonic", lambda: next(clock)):
