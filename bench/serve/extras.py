@@ -191,12 +191,13 @@ def stalled(farm, seconds):
         if held and not max(held):
             raise SystemExit("bench serve: the stalled readers hold no buffer of sluice: they measure nothing")
         share, cost, later, later_cost = (beside_free(rounds, which, at) for at in ((1, 2), (3,)) for which in (0, 1))
-        lines.append(f"{name}: beside {STALLED} stalled readers of whole tracks, {STALLED} responses unfinished, the others get {100 * share:.1f} % of the requests per "
-                     f"second without them, at {cost:.2f} times the CPU time; after {LOST} s {100 * later:.1f} %, {later_cost:.2f} times (medians of {STALL_ROUNDS} rounds)"
+        lines.append(f"{name}: beside {STALLED} stalled readers of whole tracks, {STALLED} responses unfinished, the others get {100 * share:.1f} % of the "
+                     f"requests per second without them, at {cost:.2f} times the CPU time; after {LOST} s {100 * later:.1f} %, {later_cost:.2f} times "
+                     f"(medians of {STALL_ROUNDS} rounds)"
                      + (f"; the stalled held {max(held)} buffers, after the stall timeout {min(held)}" if held else ""))
         what = f"{name}, {STALLED} stalled readers"
-        rows += [figure(f"{what}: loss to the others", 1 - share, "ratio", rounds=rounds, buffers=held), figure(f"{what}: CPU time of the others' requests", cost, "ratio"),
-                 figure(f"{what}, after {LOST} s: loss to the others", 1 - later, "ratio"), figure(f"{what}, after {LOST} s: CPU time of the others' requests", later_cost, "ratio")]
+        for suffix, lost, times, more in (("", 1 - share, cost, dict(rounds=rounds, buffers=held)), (f", after {LOST} s", 1 - later, later_cost, {})):
+            rows += [figure(f"{what}{suffix}: loss to the others", lost, "ratio", **more), figure(f"{what}{suffix}: CPU time of the others' requests", times, "ratio")]
         if name == "sluice":
             claims.append(claim(f"{STALLED} stalled readers, loss to the others", 1 - share, 0.05, "ratio", "nginx"))
     return lines, rows, claims

@@ -372,7 +372,8 @@ class Farm:
             if status != CORNERS[mode] or len(body) != size:
                 raise SystemExit(f"bench serve: {row['name']}: status {status} with {len(body)} bytes for {request['path']}")
             if mode in ("hls", "mpd") and row["server"] == "sluice":
-                same = self.path(dict(row, server="nginx"), next(a for a in self.files[row["size"]] if f"/{a}/" in request["path"]), request["path"].rpartition("/")[2])
+                asset = next(a for a in self.files[row["size"]] if f"/{a}/" in request["path"])
+                same = self.path(dict(row, server="nginx"), asset, request["path"].rpartition("/")[2])
                 if (self.root / same[1:]).read_bytes() != body:
                     raise SystemExit(f"bench serve: {row['name']}: {request['path']} has other bytes than nginx's file")
 
