@@ -12,6 +12,7 @@ BUDGET = 32     # MB of each cache of the million
 IDLE = 10_000   # connections
 STALLED = 300   # readers
 STALL_ROUNDS = 3
+STEADY = 1.15   # a free request's CPU time at the end of a round to that at its begin, or the other way round
 LOST = 5        # seconds: sluice's stall_timeout
 
 
@@ -145,10 +146,10 @@ def settled(srv):
 
 
 def stall_rounds(srv, paths, tracks, seconds, unfinished):
-    """What rate() says [free, held, held, held for longer than the stall timeout, free], round by round, and how many buffers the stalled
-    held at first and after the timeout."""
-    rounds, held = [], []
-    for _ in range(STALL_ROUNDS):
+    """What rate() says [free, held, held, held for longer than the stall timeout, free], round by round; how many buffers the stalled held
+    at first and after the timeout; how many rounds were thrown away, because the free requests at their two ends cost not the same."""
+    rounds, held, disturbed = [], [], 0
+    while len(rounds) < STALL_ROUNDS and disturbed < STALL_ROUNDS:
         first = rate(srv, paths, seconds)
         with client.Stalled(srv.address, tracks, STALLED):
             settled(srv)
@@ -167,8 +168,12 @@ def stall_rounds(srv, paths, tracks, seconds, unfinished):
         until = time.monotonic() + 5
         while unfinished(srv) and time.monotonic() < until:
             time.sleep(0.05)
-        rounds.append((first, *middle, late, rate(srv, paths, seconds)))
-    return rounds, held
+        last = rate(srv, paths, seconds)
+        if max(first[1], last[1]) > STEADY * min(first[1], last[1]):
+            disturbed += 1
+        else:
+            rounds.append((first, *middle, late, last))
+    return rounds, held, disturbed
 
 
 def beside_free(rounds, which, at):
@@ -187,13 +192,16 @@ def stalled(farm, seconds):
         else:
             srv = farm.get(row)
         tracks = [farm.path(row, a, "a.mp4") if name == "nginx" else f"/{a}/{row['scheme']}/1/a.mp4" for a in farm.files[row["size"]]]
-        rounds, held = stall_rounds(srv, farm.paths(row), tracks, max(2.0, seconds), unfinished)
+        rounds, held, disturbed = stall_rounds(srv, farm.paths(row), tracks, max(2.0, seconds), unfinished)
         if held and not max(held):
             raise SystemExit("bench serve: the stalled readers hold no buffer of sluice: they measure nothing")
+        if not rounds:
+            lines.append(f"{name}: beside {STALLED} stalled readers: all of {disturbed} rounds were disturbed")
+            continue
         share, cost, later, later_cost = (beside_free(rounds, which, at) for at in ((1, 2), (3,)) for which in (0, 1))
         lines.append(f"{name}: beside {STALLED} stalled readers of whole tracks, {STALLED} responses unfinished, the others get {100 * share:.1f} % of the "
                      f"requests per second without them, at {cost:.2f} times the CPU time; after {LOST} s {100 * later:.1f} %, {later_cost:.2f} times "
-                     f"(medians of {STALL_ROUNDS} rounds)"
+                     f"(medians of {len(rounds)} rounds, {disturbed} thrown away)"
                      + (f"; the stalled held {max(held)} buffers, after the stall timeout {min(held)}" if held else ""))
         what = f"{name}, {STALLED} stalled readers"
         for suffix, lost, times, more in (("", 1 - share, cost, dict(rounds=rounds, buffers=held)), (f", after {LOST} s", 1 - later, later_cost, {})):

@@ -175,10 +175,10 @@ with tempfile.TemporaryDirectory() as tmp, mock.patch.object(extras, "DELAYS", P
     check("delays are counted for the run, and the setting is put back", counted and (during, extras.DELAYS.read_text()) == ("1", "0"))
 
 
-def stalls(unfinished, held):
+def stalls(unfinished, held, last=((100, 10),) * 9):
     """Rounds of readers that a server does or does not feel."""
     srv, clock, order = Counted((), 0, 0), iter(range(10_000)), []
-    rates = iter([(100, 10), (80, 12), (90, 10), (99, 10), (100, 10)] * extras.STALL_ROUNDS)
+    rates = iter([r for end in last for r in ((100, 10), (80, 12), (90, 10), (99, 10), end)])
     with mock.patch.object(extras, "rate", lambda *_: next(rates)), mock.patch.object(extras, "settled", lambda _: None), \
             mock.patch.object(extras.client, "Stalled", lambda *_: mock.MagicMock(__enter__=lambda _: order.append("in"), __exit__=lambda *_: order.append("out"))), \
             mock.patch.object(extras, "buffers", lambda _: held if len(order) % 2 else 0), mock.patch.object(extras.time, "sleep", lambda _: None), \
@@ -186,14 +186,18 @@ def stalls(unfinished, held):
         try:
             return extras.stall_rounds(srv, ["/x"], ["/whole"], 1, lambda _: unfinished if len(order) % 2 else 0)
         except SystemExit as e:
-            return str(e), []
+            return str(e), [], 0
 
 
-rounds, held = stalls(extras.STALLED, 192)
+rounds, held, disturbed = stalls(extras.STALLED, 192)
 check("stalled readers: free, held, held, late, free", len(rounds) == extras.STALL_ROUNDS and max(held) == 192 and
       [round(extras.beside_free(rounds, which, at), 9) for which, at in ((0, (1, 2)), (1, (1, 2)), (0, (3,)))] == [0.85, 1.1, 0.99], rounds)
 uneven = [((100, 1), (a, 1), (a, 1), (a, 1), (100, 1)) for a in (90, 50, 96)]
 check("stalled readers: the median of the rounds", extras.beside_free(uneven, 0, (1, 2)) == 0.9)
+rounds, _, disturbed = stalls(extras.STALLED, 192, ((90, 12), (100, 10), (99, 11), (100, 10)))
+check("stalled readers: a round whose free ends differ is thrown away", disturbed == 1 and [r[-1] for r in rounds] == [(100, 10), (99, 11), (100, 10)], rounds)
+rounds, _, disturbed = stalls(extras.STALLED, 192, ((90, 12),) * 9)
+check("stalled readers: not for ever", disturbed == extras.STALL_ROUNDS and not rounds, rounds)
 check("readers that stall nothing end the run", "0 responses are unfinished, not 300" in stalls(0, 0)[0], stalls(0, 0))
 
 # ---- stacks
