@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
-"""The measured parts of docs/benchmarks.md, tools/perf's reading of stacks, and --nginx-vod of the serving benchmark. TAP; measures
-nothing."""
+"""The measured parts of docs/benchmarks.md, tools/perf's reading of stacks, what the serving benchmark compares and takes for valid, and
+its --nginx-vod. TAP; measures nothing."""
+import argparse
+import importlib.machinery
+import importlib.util
 import json
 import os
 import shutil
@@ -9,10 +12,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "bench" / "perf"), str(ROOT / "bench" / "serve")]
 import stacks  # noqa: E402
+import versions  # noqa: E402
 import vod  # noqa: E402
 
 results = []
@@ -35,7 +40,14 @@ DOCS = {
                              dict(name="plan_init/128k_30min", run_type="iteration", cpu_time=10000, per_item=1.1e-8)],
                  claims=[dict(CLAIM, name="promise two", holds=False)]),
     "serve": dict(benchmarks=[dict(name="serve/sluice/cbcs/fresh/32K/bbr/64", run_type="aggregate", aggregate_name="median", cpu_time=12.5, cpu_s_per_gb=0.345,
-                                   req_per_s=40000.0, p50_us=500, p99_us=900, ratio=1.23)], claims=[]),
+                                   req_per_s=40000.0, p50_us=500, p99_us=900, ratio=1.23),
+                              dict(name="serve/sluice/cbcs/hot/32K/bbr/256", run_type="aggregate", aggregate_name="median", cpu_time=11, cpu_s_per_gb=0.3,
+                                   req_per_s=50000.0, p50_us=400, p99_us=800, ratio=0.75, ratio_of="cpu_s_per_gb", hot_share=0.9987),
+                              dict(name="serve/sluice/cbcs/head/189K/bbr/64", run_type="aggregate", aggregate_name="median", cpu_time=7, cpu_s_per_gb=9.5,
+                                   req_per_s=90000.0, p50_us=40, p99_us=90, ratio=0.8, ratio_of="us_per_request"),
+                              dict(name="serve/first byte, cold: with a sidecar", run_type="aggregate", aggregate_name="median", value=1994.2, unit="us")],
+                  claims=[], text=["sluice: nothing lost"],
+                  context=dict(versions={"sluice": "abc123", "wrk": "4.1"}, rounds=3, seconds=1.0, discarded=2, nginx_settings="NGINX in servers.py")),
     "load": dict(benchmarks=[dict(name="load/rate", run_type="iteration", cpu_time=1, client_us_per_request=13.25)]),
 }
 
@@ -46,7 +58,7 @@ def page_of(text, *pairs):
         page.write_text(text)
         for suite in DOCS:
             (Path(tmp) / f"{suite}.json").write_text(json.dumps(DOCS[suite]))
-        r = subprocess.run([sys.executable, str(ROOT / "bench/page"), str(page), *[p.format(tmp=tmp) for p in pairs]], capture_output=True, text=True)
+        r = subprocess.run([sys.executable, str(ROOT / "bench/page"), str(page), *[p.replace("{tmp}", tmp) for p in pairs]], capture_output=True, text=True)
         return r.returncode, page.read_text(), r.stderr
 
 
@@ -57,14 +69,137 @@ check("what people wrote stays", page.startswith("# Title\n\nby hand 1\n") and a
 check("kernels: the median of the repetitions, aggregates left out", "| vaes512 | 8.25 (0.2500) |" in page, page)
 check("core: ratio to cp, GB/s, time a call", "| sluice cbcs | 0.030 | 1.50 |" in page and "| cbcs 32K | 7.5 |" in page and "10.00 us | 11.0 ns" in page, page)
 check("serve: a row with its ratio", "| sluice/cbcs/fresh/32K/bbr/64 | 0.345 | 1.23 | 12.5 | 40000 | 500 | 900 |" in page, page)
+check("serve: rows of 256 connections, figures, what was said, what else the ratio is of", "| sluice/cbcs/hot/32K/bbr/256 | 0.300 | 0.75 |" in page
+      and "| first byte, cold: with a sidecar | 1,994 us |" in page and "- sluice: nothing lost" in page and "CPU time a request for head." in page
+      and "at least 99.87 %" in page, page)
+check("serve: versions, rounds, settings", "sluice abc123, wrk 4.1; 3 rounds of 1 s, 2 measurements thrown away; nginx's settings: `NGINX` in servers.py" in page, page)
 check("load: the figures that its rows have", "client us per request" in page and "13.25" in page, page)
 check("promises say whether they hold", "| promise one | cp | 1.5 x | 2 | yes |" in page and "| promise two | cp | 1.5 x | 2 | **no** |" in page, page)
 code, page, err = page_of(BEFORE, "serve={tmp}/serve.json")
 check("a suite that did not run keeps its tables", code == 0 and "old kernels" in page and "old serve" not in page, page)
+code, page, err = page_of(BEFORE, "serve={tmp}/serve.json", "--command", "tools/bench {suite} --rows 'x{1}$'")
+check("the command as it was given", "`tools/bench serve --rows 'x{1}$'`, " in page, page + err)
 code, page, err = page_of("# nothing marked\n", "serve={tmp}/serve.json")
 check("a page without the place is refused and left alone", code != 0 and page == "# nothing marked\n" and "measured: serve" in err, err)
 real = (ROOT / "docs/benchmarks.md").read_text()
 check("docs/benchmarks.md has a place for each", all(real.count(f"<!-- measured: {s} -->") == 1 and real.count(f"<!-- end of {s} -->") == 1 for s in DOCS))
+
+# ---- tools/bench --page: the command that was run
+with tempfile.TemporaryDirectory() as tmp:
+    for path, text in (("tools/install", "exit 0"), ("tools/build", f"echo {tmp}/build-release/src/cli/sluice"),
+                       ("bench/core/run", """while [ "$1" != --json ]; do shift; done; cp "$0.json" "$2" """)):
+        program = Path(tmp) / path
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    Path(tmp, "bench/core/run.json").write_text(json.dumps(DOCS["core"]))
+    Path(tmp, "docs").mkdir()
+    Path(tmp, "docs/benchmarks.md").write_text(BEFORE)
+    for path in ("bench/page", "tools/bench"):
+        shutil.copy(ROOT / path, f"{tmp}/{path}")
+    r = subprocess.run([f"{tmp}/tools/bench", "core", "--rounds", "3", "--page", "--rows", "(a|b){2}$"], capture_output=True, text=True)
+    page = Path(tmp, "docs/benchmarks.md").read_text()
+    check("tools/bench --page writes its own command with the options", r.returncode == 0 and "`tools/bench core --rounds 3 --rows '(a|b){2}$'`, " in page, page + r.stderr)
+
+# ---- benches without a build, and what they say they measured
+for program, option in (("serve", "--sluice"), ("kernels", "--program")):
+    r = subprocess.run([str(ROOT / f"bench/{program}/run"), option, "/no/such/program"], capture_output=True, text=True)
+    check(f"bench/{program}: a program that is not there names tools/build", r.returncode == 2 and "/no/such/program is not there: run tools/build" in r.stderr, r.stderr)
+r = subprocess.run([str(ROOT / "bench/kernels/run"), "--rounds", "1"], capture_output=True, text=True)
+check("bench/kernels: one round has no quartiles", r.returncode == 2 and "at least 2" in r.stderr, r.stderr)
+check("programs of this tree are the default", versions.built("src/cli/sluice") == ROOT / "build-release/src/cli/sluice")
+said = versions.of("/no/such/program")
+check("versions: none of a tree for a program from elsewhere", "sluice" not in said and said["boring-sys (BoringSSL)"] and said["Linux"], said)
+
+# ---- bench/serve: rows and their peers, what makes a measurement invalid
+loader = importlib.machinery.SourceFileLoader("serve_run", str(ROOT / "bench/serve/run"))
+serve_run = importlib.util.module_from_spec(importlib.util.spec_from_loader("serve_run", loader))
+loader.exec_module(serve_run)
+todo = serve_run.rows(argparse.Namespace(rows="", nginx_vod=None))
+names = {r["name"] for r in todo}
+peers = {r["name"]: serve_run.peer_name(r) for r in todo}
+check("every row has a peer that is measured, nginx's are their own", not set(peers.values()) - names and all(peers[n] == n for n in names if n.startswith("nginx")),
+      {n: p for n, p in peers.items() if p not in names})
+check("rows of cenc have files of cenc's bytes beside them", all(("cenc-bytes" in p) == ("/cenc" in n) for n, p in peers.items()), peers)
+check("what is no whole segment is compared by the request", all((r["by"] == "us_per_request") == (r["mode"] in serve_run.servers.CORNERS or r["mode"] == "tiny") for r in todo))
+
+
+class Counted:
+    address, admin = ("127.0.0.1", 1), ("127.0.0.1", 2)
+
+    def __init__(self, cpu, hits, misses):
+        self.cpu, self.lookups = iter(cpu), iter([(100, 100), (100 + hits, 100 + misses)])
+
+    def cpu_s(self):
+        return next(self.cpu)
+
+
+def measured(mode, busy, cpu=(0, 1), hits=0, misses=0, **res):
+    srv, busy, at = Counted(cpu, hits, misses), iter(busy), serve_run.servers
+    res = dict(dict(requests=1000, bytes=10**9, seconds=1, errors=0, statuses=0, p50_us=1, p99_us=2), **res)
+    with mock.patch.object(at, "core_busy_s", lambda core: next(busy)), mock.patch.object(at, "hot_lookups", lambda admin: next(srv.lookups)), \
+            mock.patch.object(serve_run.client, "wrk", lambda *_, **__: res), mock.patch.object(serve_run.client, "heads", lambda *_, **__: res):
+        return serve_run.measure(dict(mode=mode, name=mode, conns=64, tls=False), srv, ["/x"], 1)
+
+
+check("a measurement with its core for itself is valid", measured("fresh", (0, 1.1))["valid"])
+m = measured("fresh", (0, 1.5))
+check("one beside others is not, and says why", not m["valid"] and "1.50 s, the server for 1.00 s" in m["why"], m)
+m = measured("fresh", (0, 0.6))
+check("nor is one whose time was stolen", not m["valid"] and "0.60 s, the server for 1.00 s" in m["why"], m)
+check("ticks that miss a server which mostly sleeps", measured("fresh", (0, 0.05), (0, 0.17))["valid"] and not measured("fresh", (0, 0.25), (0, 0.17))["valid"])
+m = measured("hot", (0, 1), hits=951, misses=49)
+check("a hot row that was hot", m["valid"] and m["hot_share"] == 0.951, m)
+m = measured("hot", (0, 1), hits=949, misses=51)
+check("a hot row under 95 % is not valid, and says why", not m["valid"] and "94.9 %" in m["why"], m)
+check("answers of 404 are what a storm of them is about", measured("not-found", (0, 1), errors=1000, statuses=1000)["valid"])
+try:
+    refused = measured("fresh", (0, 1), errors=1, statuses=1)
+except SystemExit as e:
+    refused = str(e)
+check("elsewhere they end the run", "1 of 1000 responses failed" in str(refused), refused)
+check("a request with headers for wrk", serve_run.client.lua(serve_run.client.asked("/a", 2, If_None_Match='"x"')) == '{path="/a",times=2,headers={["If-None-Match"]="\\"x\\""}}')
+with mock.patch.object(serve_run.servers, "get", lambda *_: (200, b"", b'# TYPE a\na{worker="0",b="c"} 2\na{worker="1",b="c"} 3\nx{worker="0"} 1\nx{worker="1"} 4\n')):
+    check("metrics are summed over the workers", serve_run.servers.metrics(("", 0)) == {'a{b="c"}': 5, "x": 5}, serve_run.servers.metrics(("", 0)))
+
+# ---- bench/serve: what is no row
+extras = serve_run.more
+calls = extras.calls_of('sendto(9, ""..., 65000, MSG_NOSIGNAL, NULL, 0) = 65000\nfutex(0x7f, FUTEX_WAIT_PRIVATE, 2, NULL) = 0\nfutex(0x7f, FUTEX_WAKE_PRIVATE, 1) = 1\n'
+                        'sendto(9, ""..., 65000, MSG_NOSIGNAL, NULL, 0) = -1 EAGAIN (Resource temporarily unavailable)\n+++ exited with 0 +++\n')
+check("a trace: calls by name, a futex by what is done with it", calls == {"sendto": 2, "futex wait": 1, "futex wake": 1}, calls)
+with tempfile.TemporaryDirectory() as tmp, mock.patch.object(extras, "DELAYS", Path(tmp, "task_delayacct")):
+    with extras.DelaysCounted() as counted:
+        check("a kernel that does not count delays", not counted and not extras.DELAYS.exists())
+    extras.DELAYS.write_text("0\n")
+    with extras.DelaysCounted() as counted:
+        during = extras.DELAYS.read_text()
+    check("delays are counted for the run, and the setting is put back", counted and (during, extras.DELAYS.read_text()) == ("1", "0"))
+
+
+def stalls(unfinished, held, last=((100, 10),) * 9):
+    """Rounds of readers that a server does or does not feel."""
+    srv, clock, order = Counted((), 0, 0), iter(range(10_000)), []
+    rates = iter([r for end in last for r in ((100, 10), (80, 12), (90, 10), (99, 10), end)])
+    with mock.patch.object(extras, "rate", lambda *_: next(rates)), mock.patch.object(extras, "settled", lambda _: None), \
+            mock.patch.object(extras.client, "Stalled", lambda *_: mock.MagicMock(__enter__=lambda _: order.append("in"), __exit__=lambda *_: order.append("out"))), \
+            mock.patch.object(extras, "buffers", lambda _: held if len(order) % 2 else 0), mock.patch.object(extras.time, "sleep", lambda _: None), \
+            mock.patch.object(extras.time, "monotonic", lambda: next(clock)):
+        try:
+            return extras.stall_rounds(srv, ["/x"], ["/whole"], 1, lambda _: unfinished if len(order) % 2 else 0)
+        except SystemExit as e:
+            return str(e), [], 0
+
+
+rounds, held, disturbed = stalls(extras.STALLED, 192)
+check("stalled readers: free, held, held, late, free", len(rounds) == extras.STALL_ROUNDS and max(held) == 192 and
+      [round(extras.beside_free(rounds, which, at), 9) for which, at in ((0, (1, 2)), (1, (1, 2)), (0, (3,)))] == [0.85, 1.1, 0.99], rounds)
+uneven = [((100, 1), (a, 1), (a, 1), (a, 1), (100, 1)) for a in (90, 50, 96)]
+check("stalled readers: the median of the rounds", extras.beside_free(uneven, 0, (1, 2)) == 0.9)
+rounds, _, disturbed = stalls(extras.STALLED, 192, ((90, 12), (100, 10), (99, 11), (100, 10)))
+check("stalled readers: a round whose free ends differ is thrown away", disturbed == 1 and [r[-1] for r in rounds] == [(100, 10), (99, 11), (100, 10)], rounds)
+rounds, _, disturbed = stalls(extras.STALLED, 192, ((90, 12),) * 9)
+check("stalled readers: not for ever", disturbed == extras.STALL_ROUNDS and not rounds, rounds)
+check("readers that stall nothing end the run", "0 responses are unfinished, not 300" in stalls(0, 0)[0], stalls(0, 0))
 
 # ---- stacks
 TEXT = """sluice  123/124  [000] 1.000: 500000 cpu-clock:
