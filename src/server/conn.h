@@ -87,6 +87,7 @@ struct request {
   uint8_t ready;        // its place in the worker's `ready`, from 1; 0: not there
   bool keep_alive, head_only, head_sent, multipart;
   bool held;            // `track` or `text` with a hold
+  bool robbed;          // its buffer was taken back: its client is slow
   bool stalled;         // its client has taken nothing for stall_timeout; write_timeout is running out
   bool ask_again;       // the catalogue has put the source bytes in its cache: ask for them with the same wait
   uint8_t why;          // of an error: enum obs_error, 0: its status says it
@@ -101,6 +102,7 @@ struct request {
   uint32_t range, num_ranges;
   struct plan_range ranges[HTTP_RANGES_MAX];
   struct plan_range resource; // the whole entity in the same offsets
+  struct request *hold_next, **hold_prev; // in out_pool's list; hold_prev NULL: not there
   uint8_t *out;               // output buffer, or NULL: bytes [out_at, out_end) are to be sent,
   uint32_t out_at, out_end;
   uint32_t out_body;          // of which those from out_body on are of the current range, the others of `lit`
@@ -129,7 +131,8 @@ struct listener {
 struct out_pool {
   uint8_t *mem;
   uint8_t **free; // a stack: the last one used is the next one given
-  uint32_t num, num_free, keep; // with fewer than `keep` free ones nobody holds one over a full socket
+  uint32_t num, num_free, keep; // when fewer than `keep` are free, one that is held over a full socket is taken back:
+  struct request *longest, **newest; // the list of those that hold one, the longest first
 };
 
 // What of a request's source has not been asked for from memory. Good within the turn.

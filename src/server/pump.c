@@ -12,6 +12,7 @@ bool out_pool_init(struct out_pool *p, uint32_t num) {
   if (mem == MAP_FAILED)
     return false;
   p->mem = mem;
+  p->newest = &p->longest;
   p->free = calloc(num, sizeof *p->free);
   if (!p->free)
     return false;
@@ -37,7 +38,28 @@ static uint8_t *pool_take(struct worker *w) {
   return w->out.free[--w->out.num_free];
 }
 
+static void hold_end(struct request *rq) {
+  if (!rq->hold_prev)
+    return;
+  *rq->hold_prev = rq->hold_next;
+  if (rq->hold_next)
+    rq->hold_next->hold_prev = rq->hold_prev;
+  else
+    rq->w->out.newest = rq->hold_prev;
+  rq->hold_prev = NULL;
+}
+
+static void hold(struct request *rq) {
+  struct out_pool *p = &rq->w->out;
+  hold_end(rq); // who took something holds anew
+  rq->hold_next = NULL;
+  rq->hold_prev = p->newest;
+  *p->newest = rq;
+  p->newest = &rq->hold_next;
+}
+
 static void buffer_give(struct request *rq) {
+  hold_end(rq);
   pool_give(rq->w, rq->out);
   rq->out = NULL;
 }
@@ -170,11 +192,11 @@ static enum fill fill(struct request *rq) {
   size_t n = 0;
   int status = CAT_OK;
   uint32_t lit = rq->lit_len - rq->lit_at;
-  // Slow readers while buffers are few: what they will not take is not worth rendering.
-  size_t cap = rq->w->out.num_free > rq->w->out.keep ? OUT_BODY : OUT_BODY / 4;
+  // What a slow reader will not take is not worth rendering.
+  size_t cap = rq->robbed ? OUT_BODY / 4 : OUT_BODY;
   if (conn_seals(rq->conn))
     cap -= OUT_TLS;
-  // Rendering ends within the callback, and a buffer is held beyond it only while more than `keep` are free: there is one.
+  // Rendering ends within the callback, and whoever holds a buffer beyond it leaves `keep` free, or takes another's: there is one.
   rq->out = pool_take(rq->w);
   if (rq->body == BODY_TEXT) {
     n = r->len < cap ? (size_t)r->len : cap;
@@ -202,11 +224,21 @@ static enum fill fill(struct request *rq) {
   return FILL_OK;
 }
 
+// Who has held a buffer longest without taking a byte gives it up, so that slow readers cost each other and nobody else.
+static void rob(struct request *rq) {
+  rq->robbed = true;
+  pump_release_buffer(rq);
+}
+
 static enum pump_result blocked(struct request *rq) {
   struct conn *c = rq->conn;
   struct worker *w = rq->w;
-  if (rq->out && (w->out.num_free < w->out.keep || rq->out_at == rq->out_end))
+  if (rq->out && rq->out_at == rq->out_end)
     pump_release_buffer(rq);
+  else if (rq->out)
+    hold(rq);
+  if (w->out.num_free < w->out.keep && w->out.longest)
+    rob(w->out.longest);
   if (!io_armed(&c->poll))
     w->io->v->poll(w->io, &c->poll, c->fd, IO_POLL_OUT);
   rq->stalled = false;

@@ -54,7 +54,7 @@ static void begin(struct request *rq) {
   rq->first_ns = rq->sent = 0;
   rq->method = p->method;
   rq->head_only = p->method == HTTP_M_HEAD;
-  rq->head_sent = rq->multipart = rq->ask_again = false;
+  rq->head_sent = rq->multipart = rq->ask_again = rq->robbed = false;
   rq->source_status = 0;
   rq->why = 0;
   rq->retry_ms = 0;
