@@ -1,9 +1,9 @@
 #include "net/tls_set.h"
+#include "obs/log.h"
+#include <errno.h>
 #include <openssl/bio.h>
+#include <openssl/bytestring.h>
 #include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
-#include <openssl/rand.h>
 #include <openssl/sha.h>
 #include <openssl/x509.h>
 #include <pthread.h>
@@ -11,85 +11,15 @@
 #include <stdlib.h>
 #include <time.h>
 
-struct ticket_key {
-  uint8_t name[16], aes[16], mac[32];
-};
-
-struct tls_tickets {
-  pthread_mutex_t lock;
-  struct ticket_key now, before;
-  time_t made;
-};
-
 enum { MAX_OCSP = 1 << 16 };
 
 // A connection's state is BoringSSL's. The struct exists only as a type of our own.
 static SSL *ssl_of(const struct tls_conn *c) { return (SSL *)(uintptr_t)c; }
 
-static int ticket_index;   // of the ticket keys in an SSL_CTX
-static int set_index;      // of the set
-static pthread_once_t indexes_once = PTHREAD_ONCE_INIT;
+static int set_index; // of the set in an SSL_CTX
+static pthread_once_t index_once = PTHREAD_ONCE_INIT;
 
-static void make_indexes(void) {
-  ticket_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-  set_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-}
-
-static void new_key(struct ticket_key *k) { RAND_bytes((uint8_t *)k, sizeof *k); }
-
-struct tls_tickets *tls_tickets_new(void) {
-  struct tls_tickets *t = calloc(1, sizeof *t);
-  if (!t)
-    return NULL;
-  pthread_mutex_init(&t->lock, NULL);
-  new_key(&t->now);
-  new_key(&t->before);
-  t->made = time(NULL);
-  return t;
-}
-
-void tls_tickets_free(struct tls_tickets *t) {
-  if (!t)
-    return;
-  pthread_mutex_destroy(&t->lock);
-  OPENSSL_cleanse(t, sizeof *t);
-  free(t);
-}
-
-// take_key gives the key to seal with (name NULL) or the one of that name. 1: current, 2: the one before, 0: neither.
-static int take_key(struct tls_tickets *t, struct ticket_key *out, const uint8_t *name) {
-  int found = 1;
-  pthread_mutex_lock(&t->lock);
-  if (time(NULL) - t->made >= TLS_TICKET_HOURS * 3600) {
-    t->before = t->now;
-    new_key(&t->now);
-    t->made = time(NULL);
-  }
-  if (!name || memcmp(name, t->now.name, sizeof t->now.name) == 0)
-    *out = t->now;
-  else if (memcmp(name, t->before.name, sizeof t->before.name) == 0) {
-    *out = t->before;
-    found = 2;
-  } else
-    found = 0;
-  pthread_mutex_unlock(&t->lock);
-  return found;
-}
-
-static int on_ticket(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *cipher, HMAC_CTX *mac, int encrypt) {
-  struct tls_tickets *t = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), ticket_index);
-  struct ticket_key k;
-  int found = take_key(t, &k, encrypt ? NULL : name);
-  if (found && encrypt) {
-    memcpy(name, k.name, sizeof k.name);
-    RAND_bytes(iv, 16);
-  }
-  if (found && (!HMAC_Init_ex(mac, k.mac, sizeof k.mac, EVP_sha256(), NULL) ||
-                !EVP_CipherInit_ex(cipher, EVP_aes_128_cbc(), NULL, k.aes, iv, encrypt)))
-    found = -1;
-  OPENSSL_cleanse(&k, sizeof k);
-  return found;
-}
+static void make_index(void) { set_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL); }
 
 // The certificate that covers the name asked for; the first one when none does, as clients without a name get it.
 static int on_name(SSL *ssl, int *alert, void *arg) {
@@ -186,26 +116,80 @@ bool tls_fail(char *why, size_t cap, const char *what, const char *file) {
   return false;
 }
 
-static bool load_ocsp(SSL_CTX *ctx, const char *file) {
+// The file's bytes, to free; NULL: `why_not` says why.
+static uint8_t *read_response(const char *file, size_t *n, const char **why_not) {
   static const char mode[] = "rbe";
   uint8_t *der = malloc(MAX_OCSP);
-  FILE *f = fopen(file, mode);
-  size_t n = f && der ? fread(der, 1, MAX_OCSP, f) : 0;
-  bool ok = n && n < MAX_OCSP && SSL_CTX_set_ocsp_response(ctx, der, n);
+  FILE *f = der ? fopen(file, mode) : NULL;
+  *n = f ? fread(der, 1, MAX_OCSP, f) : 0;
+  bool ok = f && !ferror(f) && *n < MAX_OCSP;
+  *why_not = f && *n == MAX_OCSP ? "too long" : strerror(errno);
   if (f)
     fclose(f);
+  if (ok)
+    return der;
+  free(der);
+  return NULL;
+}
+
+static const char *read_status(struct ocsp_status *out, struct bytes der, const X509 *leaf) {
+  uint8_t *serial = NULL, *issuer = NULL;
+  int serial_len = i2d_ASN1_INTEGER(X509_get0_serialNumber(leaf), &serial), issuer_len = i2d_X509_NAME(X509_get_issuer_name(leaf), &issuer);
+  CBS in, number = {0};
+  const char *why_not = "of a certificate that cannot be read";
+  CBS_init(&in, serial, serial_len > 0 ? (size_t)serial_len : 0);
+  if (issuer_len > 0 && CBS_get_asn1(&in, &number, CBS_ASN1_INTEGER))
+    why_not = ocsp_read(out, der, &(struct ocsp_cert){bytes_of(CBS_data(&number), CBS_len(&number)), bytes_of(issuer, (size_t)issuer_len)});
+  OPENSSL_free(serial);
+  OPENSSL_free(issuer);
+  return why_not;
+}
+
+static bool is_in_force(const struct ocsp_status *s) {
+  int64_t now = time(NULL);
+  return s->from <= now && now < s->until;
+}
+
+// Clients refuse a response outside of its time, and the time of one may end while it is loaded.
+static int on_status(SSL *ssl, void *arg) {
+  (void)ssl;
+  return is_in_force(arg) ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
+static void warn_of_status(const struct ocsp_status *s, const char *file) {
+  if (s->verdict != OCSP_GOOD)
+    log_line(LOG_WARN, "OCSP response %s: the certificate is %s: it is not stapled", file, s->verdict == OCSP_REVOKED ? "revoked" : "unknown");
+  else if (!is_in_force(s))
+    log_line(LOG_WARN, "OCSP response %s: %s: it is not stapled", file, s->from > time(NULL) ? "not valid yet" : "expired");
+}
+
+// What stands here is checked to be of this certificate; who signed it, clients check.
+static bool load_ocsp(SSL_CTX *ctx, struct ocsp_status *status, const char *file, char *why, size_t cap) {
+  const char *why_not;
+  size_t n;
+  uint8_t *der = read_response(file, &n, &why_not);
+  if (der)
+    why_not = read_status(status, bytes_of(der, n), SSL_CTX_get0_certificate(ctx));
+  bool ok = der && !why_not;
+  if (!ok)
+    snprintf(why, cap, "OCSP response %s: %s", file, why_not);
+  else
+    warn_of_status(status, file);
+  if (ok && status->verdict == OCSP_GOOD) {
+    SSL_CTX_set_tlsext_status_cb(ctx, on_status);
+    SSL_CTX_set_tlsext_status_arg(ctx, status);
+    ok = SSL_CTX_set_ocsp_response(ctx, der, n) || tls_fail(why, cap, "OCSP response", file);
+  }
   free(der);
   return ok;
 }
 
-static bool load_cert(SSL_CTX *ctx, const struct tls_files *f, char *why, size_t cap) {
+static bool load_cert(SSL_CTX *ctx, const struct tls_files *f, struct ocsp_status *status, char *why, size_t cap) {
   if (!SSL_CTX_use_certificate_chain_file(ctx, f->cert))
     return tls_fail(why, cap, "certificate", f->cert);
   if (!SSL_CTX_use_PrivateKey_file(ctx, f->key, SSL_FILETYPE_PEM) || !SSL_CTX_check_private_key(ctx))
     return tls_fail(why, cap, "private key", f->key);
-  if (f->ocsp && f->ocsp[0] && !load_ocsp(ctx, f->ocsp))
-    return tls_fail(why, cap, "OCSP response", f->ocsp);
-  return true;
+  return !f->ocsp || !f->ocsp[0] || load_ocsp(ctx, status, f->ocsp, why, cap);
 }
 
 // A resumed session shows no certificate again: tickets must not outlive the authorities they were given under. The
@@ -253,9 +237,8 @@ static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
   SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
   SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); // tickets only: nothing to share between workers or nodes
-  SSL_CTX_set_ex_data(ctx, ticket_index, tickets);
+  tls_tickets_use(ctx, tickets);
   tls_bind(ctx, s);
-  SSL_CTX_set_tlsext_ticket_key_cb(ctx, on_ticket);
   SSL_CTX_set_select_certificate_cb(ctx, on_hello);
   SSL_CTX_set_tlsext_servername_callback(ctx, on_name);
   SSL_CTX_set_alpn_select_cb(ctx, on_alpn, NULL);
@@ -263,7 +246,7 @@ static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
 }
 
 struct tls_set *tls_set_alloc(void) {
-  pthread_once(&indexes_once, make_indexes);
+  pthread_once(&index_once, make_index);
   struct tls_set *s = calloc(1, sizeof *s);
   if (s && !(s->bio = make_bio())) {
     free(s);
@@ -286,7 +269,7 @@ struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const c
   for (unsigned i = 0; ok && i < num; i++) {
     s->ctx[i] = make_ctx(s, tickets);
     s->num = i + 1;
-    ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert);
+    ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], &s->status[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert);
     ok = ok && (!client_ca || !client_ca[0] || load_client_ca(s->ctx[i], client_ca, why, why_cap));
   }
   if (ok)
@@ -355,7 +338,12 @@ static enum tls_result result_of(const SSL *ssl, int r) {
 
 enum tls_result tls_handshake(struct tls_conn *c, struct tls_io *io) {
   SSL *ssl = attach(c, io);
-  return result_of(ssl, SSL_do_handshake(ssl));
+  enum tls_result r = result_of(ssl, SSL_do_handshake(ssl));
+  // BoringSSL keeps TLS 1.3's tickets for the first write. Sent now they acknowledge the client's Finished: one that waits for
+  // that before it sends more (Nagle's algorithm) would wait for a delayed acknowledgement, 40 ms.
+  if (r == TLS_OK)
+    (void)SSL_write(ssl, "", 0);
+  return r;
 }
 
 enum tls_result tls_read(struct tls_conn *c, struct tls_io *io, uint8_t *p, size_t cap, size_t *n) {

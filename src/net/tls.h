@@ -6,14 +6,15 @@
 struct tls_set;  // certificates
 struct tls_conn; // one connection
 
-// tls_tickets keeps the keys that tickets are sealed with: made at random, changed every TLS_TICKET_HOURS, the one before
-// still opens. One for the process; outlives every set.
+// tls_tickets keeps the keys that tickets are sealed with: made at random, changed every TLS_TICKET_HOURS. The one before still
+// opens, and such a ticket is renewed; no key opens one later than twice that. One for the process; outlives every set.
 struct tls_tickets;
 enum { TLS_TICKET_HOURS = 12 };
 struct tls_tickets *tls_tickets_new(void);
 void tls_tickets_free(struct tls_tickets *t);
 
-// PEM files; `ocsp` is a DER response to staple, or NULL.
+// PEM files; `ocsp` is a DER response to staple, or NULL. One that is not about the certificate is refused; one that says other
+// than good, or is not in its time, is not stapled, and the log says so.
 struct tls_files {
   const char *cert, *key, *ocsp;
 };

@@ -1,6 +1,8 @@
-// Inside of net/: what a set of certificates is, for the two files that make them (tls.c for servers, tls_client.c).
+// Inside of net/: what a set of certificates is, for the files that make them (tls.c for servers, tls_client.c) and what they
+// are made of (tls_tickets.c, tls_ocsp.c).
 #pragma once
 #include "net/tls.h"
+#include "net/tls_ocsp.h"
 #include <openssl/ssl.h>
 #include <stdatomic.h>
 
@@ -10,6 +12,7 @@ struct tls_set {
   _Atomic unsigned refs; // its owner's, and one for each connection
   unsigned num;
   SSL_CTX *ctx[TLS_MAX_CERTS];
+  struct ocsp_status status[TLS_MAX_CERTS]; // of those that have a response to staple
   BIO_METHOD *bio;
 };
 
@@ -18,6 +21,9 @@ struct tls_set *tls_set_alloc(void);
 
 // tls_bind ties a context to its set, so that connections find it.
 void tls_bind(SSL_CTX *ctx, struct tls_set *s);
+
+// tls_tickets_use makes a context seal its tickets with those keys.
+void tls_tickets_use(SSL_CTX *ctx, struct tls_tickets *t);
 
 // tls_conn_new makes a connection of a context, over memory. NULL: no memory.
 SSL *tls_conn_new(struct tls_set *s, SSL_CTX *ctx);

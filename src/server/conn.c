@@ -50,14 +50,14 @@ static void drop_first_behind(struct request *rq) {
   struct request *first = rq->behind;
   rq->behind = first->next;
   rq->behind_at = 0;
+  rq->w->num_behind--;
   give_spare(rq->w, first);
 }
 
 // keep_ahead keeps what a client sent while its answer is in progress. false: it has no place, or not all of it.
 static bool keep_ahead(struct request *rq, struct bytes data) {
   struct request *last = rq, **end = &rq->behind;
-  size_t num = 0;
-  for (; *end; end = &last->next, num++)
+  for (; *end; end = &last->next)
     last = *end;
   for (;;) {
     size_t room = REQ_IN - last->in_len, n = data.n < room ? data.n : room;
@@ -66,8 +66,9 @@ static bool keep_ahead(struct request *rq, struct bytes data) {
     data = bytes_of(data.p + n, data.n - n);
     if (!data.n)
       return true;
-    if (num++ == BEHIND_MAX || !(last = spare_request(rq->w)))
+    if (rq->w->num_behind == BEHIND_MAX || !(last = spare_request(rq->w)))
       return false;
+    rq->w->num_behind++;
     last->next = NULL;
     *end = last;
     end = &last->next;
@@ -189,8 +190,9 @@ static void linger(struct conn *c) {
   conn_deadline(c, LINGER_MS);
 }
 
+// A cancellation finds nothing while a multishot receive is between two turns: who still hears something asks again.
 static void stop_receiving(struct conn *c) {
-  if (!c->recv_stopped && io_armed(&c->recv)) {
+  if ((!c->recv_stopped || c->rq->behind) && io_armed(&c->recv)) {
     c->recv_stopped = true;
     c->w->io->v->cancel(c->w->io, &c->recv);
   }

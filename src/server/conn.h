@@ -23,7 +23,7 @@ enum {
   OUT_BODY = 256 << 10,  // rendered at once
   OUT_TLS = 4096,        // less than that over TLS, so that its records fit a buffer too
   OUT_SIZE = OUT_HEAD + OUT_BODY,
-  BEHIND_MAX = 4,        // times REQ_IN: more than a multishot receive delivers before its cancellation is heard (32 buffers)
+  BEHIND_MAX = 1024,     // of a worker's requests, those whose `in` holds what was sent behind another: 32 MiB
   READY_MAX = 64,        // requests answered one after the other, each knowing the next
   RECV_BUFFERS = 256,
   RECV_SIZE = 4096,
@@ -166,6 +166,7 @@ struct worker {
   uint32_t num_used;              // open, or waiting for their last completions
   struct request *requests, *free_requests;
   uint32_t requests_cut;          // of REQUESTS_MAX: those that were ever used
+  uint32_t num_behind;            // of them, at most BEHIND_MAX
   uint32_t num_waiting;           // requests that the catalogue has
   struct request *ready[READY_MAX]; // of this turn, with a track's bytes to send; NULL: gone meanwhile
   uint32_t num_ready;

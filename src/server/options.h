@@ -60,7 +60,8 @@ struct config_rules {
   X(tls_listen, OPT_ADDRS, "", 0, 0, false, "Where they connect with TLS 1.3 or 1.2. Needs `tls_certificates`.")         \
   X(tls_certificates, OPT_CERTS, "", 0, 0, true,                                                                         \
     "Certificates with their keys, chosen by the server name that the client asks for; the first is the default. "       \
-    "`ocsp` names a DER response to staple.")                                                                            \
+    "`ocsp` names a DER response to staple: within its time and while it says good; one of another certificate is "      \
+    "refused.")                                                                                                          \
   X(tls_certificate, OPT_PATH, "", 0, 0, true, "Short form for one certificate: PEM file with the chain.")               \
   X(tls_key, OPT_PATH, "", 0, 0, true, "PEM file with the private key of `tls_certificate`.")                                                           \
   X(tls_client_ca, OPT_PATH, "", 0, 0, true, "PEM file of authorities: clients must then show a certificate of theirs.") \

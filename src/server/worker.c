@@ -248,6 +248,8 @@ static bool worker_init(struct worker *w, struct server *s, unsigned n, unsigned
   w->io = io_new(io_names[cfg->io], &(struct io_options){.recv_buffers = RECV_BUFFERS, .recv_size = RECV_SIZE}, e->text, sizeof e->text);
   if (!w->io)
     return false;
+  if (n == 0 && cfg->io == IO_AUTO && strcmp(w->io->v->name, io_names[IO_EPOLL]) == 0) // the text says why not io_uring
+    log_line(LOG_INFO, "%s: epoll drives the sockets", e->text);
   w->num_conns = (uint32_t)cfg->max_connections;
   w->flight = malloc(TLS_FLIGHT);
   w->opened = malloc(TLS_RECORD);

@@ -1,7 +1,8 @@
 // The real workers over a catalogue that is made up, so that transport can be tested without media: any size, any delay,
 // any failure by name. A track is called s<bytes of a segment>x<segments>; its output is the little-endian 32-bit words
 // 0, 1, 2, …. Assets: "now" answers at once, "later" makes every lookup wait for another thread, "cut" loses its source
-// after the third segment, "heap" allocates, others answer with the status they are named after. Prints its port, drains on SIGTERM.
+// after the third segment, "heap" allocates, "hot" is in the cache of encrypted segments once it was asked for, others answer with the
+// status they are named after. Prints its port, drains on SIGTERM.
 #include "server/catalog.h"
 #include "server/server.h"
 #include "server/worker.h"
@@ -9,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -67,7 +69,8 @@ static bool guard_heap(void) { return true; }
 struct fake_track {
   struct protected_track t;
   uint64_t segment, num;
-  bool waits, cut;
+  bool waits, cut, hot;
+  _Atomic uint64_t taken, filled; // of the first 64 pieces: in the memory file, or on their way
 };
 
 static struct fake_track *of(const struct protected_track *t) { return (struct fake_track *)(uintptr_t)t; }
@@ -115,15 +118,16 @@ static int wait_for_helper(struct cat_wait *w, int status) {
   return CAT_WAIT;
 }
 
-static struct fake_track *track_of(uint64_t segment, uint64_t num, bool waits, bool cut) {
+static struct fake_track *track_of(uint64_t segment, uint64_t num, bool waits, bool cut, bool hot) {
   pthread_mutex_lock(&tracks_lock);
   struct fake_track *t = NULL;
   for (unsigned i = 0; i < num_tracks && !t; i++)
-    if (tracks[i].segment == segment && tracks[i].num == num && tracks[i].waits == waits && tracks[i].cut == cut)
+    if (tracks[i].segment == segment && tracks[i].num == num && tracks[i].waits == waits && tracks[i].cut == cut &&
+        tracks[i].hot == hot)
       t = &tracks[i];
   if (!t && num_tracks < MAX_TRACKS) {
     t = &tracks[num_tracks++];
-    *t = (struct fake_track){.segment = segment, .num = num, .waits = waits, .cut = cut};
+    *t = (struct fake_track){.segment = segment, .num = num, .waits = waits, .cut = cut, .hot = hot};
     t->t.plan.total_len = segment * num;
     strcpy(t->t.etag, "0123456789abcdef");
   }
@@ -139,16 +143,16 @@ int catalog_track(struct catalog *c, struct protected_track **out, const struct 
   (void)c, (void)now_ms, (void)m;
   memcpy(name, r->track.p, r->track.n < 63 ? r->track.n : 63);
   memcpy(asset, r->asset.p, r->asset.n < 15 ? r->asset.n : 15);
-  bool waits = !strcmp(asset, "later"), cut = !strcmp(asset, "cut");
+  bool waits = !strcmp(asset, "later"), cut = !strcmp(asset, "cut"), hot = !strcmp(asset, "hot");
   if (!strcmp(asset, "heap")) {
     void *volatile p = malloc(100);
     free(p);
   }
-  if (!waits && !cut && strcmp(asset, "now"))
+  if (!waits && !cut && !hot && strcmp(asset, "now"))
     return atoi(asset) ? atoi(asset) : CAT_NOT_FOUND;
   if (sscanf(name, "s%llux%llu", &segment, &count) != 2)
     return waits ? wait_for_helper(w, CAT_NOT_FOUND) : CAT_NOT_FOUND;
-  struct fake_track *t = track_of(segment, count, waits, cut);
+  struct fake_track *t = track_of(segment, count, waits, cut, hot);
   if (!t)
     return CAT_NOT_FOUND;
   if (!waits) {
@@ -256,13 +260,43 @@ void text_drop(struct catalog *c, struct text_doc *d) {
 
 void block_free(struct block *b) { free(b); }
 
-enum hot_got catalog_hot(struct catalog *c, struct hot *out, struct protected_track *t, struct plan_range piece,
-                         bool may_fill, struct obs_worker *m) {
-  (void)c, (void)out, (void)t, (void)piece, (void)may_fill, (void)m;
-  return HOT_NONE;
+// All tracks have the same bytes: one memory file holds them, each at its offset.
+enum { HOT_FILE = 32 << 20, HOT_PIECES = 64 };
+static struct {
+  int fd;
+  uint8_t *p;
+} memory;
+static _Thread_local struct fake_track *filling; // by this worker, until catalog_hot_done
+
+static bool make_memory(void) {
+  memory.fd = memfd_create("fixture-hot", MFD_CLOEXEC);
+  if (memory.fd < 0 || ftruncate(memory.fd, HOT_FILE))
+    return false;
+  memory.p = mmap(NULL, HOT_FILE, PROT_READ | PROT_WRITE, MAP_SHARED, memory.fd, 0);
+  return memory.p != MAP_FAILED;
 }
 
-void catalog_hot_done(struct catalog *c, struct hot *h, bool ok) { (void)c, (void)h, (void)ok; }
+enum hot_got catalog_hot(struct catalog *c, struct hot *out, struct protected_track *t, struct plan_range piece,
+                         bool may_fill, struct obs_worker *m) {
+  struct fake_track *f = of(t);
+  uint64_t n = piece.off / f->segment, bit = n < HOT_PIECES ? 1ULL << n : 0;
+  (void)c, (void)m;
+  if (!f->hot || !bit || piece.off + piece.len > HOT_FILE)
+    return HOT_NONE;
+  *out = (struct hot){.fd = memory.fd, .off = piece.off, .ref = {.data = memory.p + piece.off}};
+  if (atomic_load(&f->filled) & bit)
+    return HOT_SEND;
+  if (!may_fill || atomic_fetch_or(&f->taken, bit) & bit)
+    return HOT_NONE;
+  filling = f;
+  return HOT_FILL;
+}
+
+void catalog_hot_done(struct catalog *c, struct hot *h, bool ok) {
+  (void)c;
+  if (ok)
+    atomic_fetch_or(&filling->filled, 1ULL << h->off / filling->segment);
+}
 
 void catalog_stop(struct catalog *c) { (void)c; }
 
@@ -301,7 +335,7 @@ int main(int argc, char **argv) {
   memset((void *)s.metrics, 0, (s.num_workers + 1) * sizeof *s.metrics);
   quiet_init(&s.quiet, s.num_workers);
   atomic_store(&s.config, c);
-  if (!c || !workers_listen(&s, &e) || !workers_start(&s, &e)) {
+  if (!c || !make_memory() || !workers_listen(&s, &e) || !workers_start(&s, &e)) {
     fprintf(stderr, "fixture: %s\n", e.text);
     return 1;
   }

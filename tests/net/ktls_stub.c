@@ -1,6 +1,7 @@
 // The kernel's TLS, played at the socket calls (--wrap), for kernels that have none: what a socket was given with TLS_TX is
 // what its bytes are sealed with, by BoringSSL. A client's own TLS then judges keys, sequence and record types.
-// Whole calls go out, waiting for the socket: what the kernel would take is not what is tested.
+// Whole calls of send go out, waiting for the socket: what the kernel would take is not what is tested. Of sendfile it takes a
+// few records at a time, so that segments are gone on with.
 #include <errno.h>
 #include <linux/tls.h>
 #include <netinet/in.h>
@@ -14,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { FDS = 4096, RECORD = 16384, TAG = 16 };
+enum { FDS = 4096, RECORD = 16384, TAG = 16, SENDFILE_RECORDS = 5 };
 
 static struct sealed {
   bool on;
@@ -22,13 +23,15 @@ static struct sealed {
   size_t key_len;
   uint64_t seq;
 } sockets[FDS];
-static _Atomic unsigned started;
+static _Atomic unsigned started, sent_files;
 
 int __real_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
 int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
 ssize_t __real_send(int fd, const void *p, size_t n, int flags);
 ssize_t __wrap_send(int fd, const void *p, size_t n, int flags);
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags);
+ssize_t __real_sendfile64(int fd, int in, off_t *off, size_t n);
+ssize_t __wrap_sendfile64(int fd, int in, off_t *off, size_t n);
 int __real_close(int fd);
 int __wrap_close(int fd);
 void ktls_stub_report(void);
@@ -114,10 +117,27 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *m, int flags) {
   return (ssize_t)m->msg_iov[0].iov_len;
 }
 
+ssize_t __wrap_sendfile64(int fd, int in, off_t *off, size_t n) {
+  uint8_t plain[RECORD];
+  size_t sent = 0;
+  if (fd >= FDS || !sockets[fd].on)
+    return __real_sendfile64(fd, in, off, n);
+  sent_files++;
+  for (unsigned i = 0; i < SENDFILE_RECORDS && sent < n; i++) {
+    ssize_t r = pread(in, plain, n - sent < RECORD ? n - sent : RECORD, *off + (off_t)sent);
+    if (r <= 0)
+      abort(); // the memory file is shorter than the piece
+    send_record(fd, plain, (size_t)r, 23);
+    sent += (size_t)r;
+  }
+  *off += (off_t)sent;
+  return (ssize_t)sent;
+}
+
 int __wrap_close(int fd) {
   if (fd >= 0 && fd < FDS)
     sockets[fd].on = false;
   return __real_close(fd);
 }
 
-__attribute__((destructor)) void ktls_stub_report(void) { fprintf(stderr, "ktls: %u connections handed over\n", started); }
+__attribute__((destructor)) void ktls_stub_report(void) { fprintf(stderr, "ktls: %u connections handed over, %u calls of sendfile\n", started, sent_files); }

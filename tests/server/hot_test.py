@@ -83,6 +83,29 @@ def pauses(tap, binary, media, paths):
                f"{got} bytes of more than {times * size}, {hits(server) - before} hits")
 
 
+def grace_window(tap, sluice, media, paths):
+    """The epochs before a rotation leave the cache when their window ends, though nobody asks."""
+    grace = 2.0
+    with Server(sluice, media, "--segment-target", "0", "--cache-size", "64M", "--cache-encrypted", "32M") as server:
+        segments = lambda: status(server)["encrypted_cache"]["segments"]
+        c = server.client()
+        for _ in range(8):  # often enough within the second in which heat halves
+            for p in paths[:2]:
+                c.get(p)
+        c.close()
+        held = segments()
+        tap.ok(held > 0, "asked for often: in the cache", status(server)["encrypted_cache"])
+        begin = time.monotonic()
+        tap.equal(server.admin(f"/rotate?scope=&grace_ms={int(grace * 1000)}", "POST").status, 200, "rotated, with a grace window")
+        tap.equal([server.get(p).status for p in paths[:2]], [200] * 2, "within the window the old epoch is served")
+        tap.equal(segments(), held, "from the cache: it is all there")
+        wait_until(lambda: segments() == 0, 15)  # the keeper sweeps every five seconds
+        took = time.monotonic() - begin
+        tap.ok(segments() == 0 and took >= grace, "the window ends: the cache empties, though nobody asks", f"{segments()} of {held} after {took:.1f} s")
+        tap.equal(server.get(paths[0]).status, 410, "and who asks then is told")
+        tap.equal(server.stop(), 0, "and it ends in good order")
+
+
 def main():
     tap = Tap()
     with tempfile.TemporaryDirectory(prefix="sluice-hot-") as work:
@@ -151,6 +174,7 @@ def main():
             tap.ok(held > 0 and left == 0, "revoking all empties the cache, though nobody asks", f"{held} before, {left} after")
             tap.equal(server.stop(), 0, "and it ends in good order")
         pauses(tap, sys.argv[1], media, paths)
+        grace_window(tap, sys.argv[1], media, paths)
     tap.end()
 
 

@@ -1,0 +1,431 @@
+// A server's side of TLS at times of our choosing (--wrap of the clocks): which tickets open, which OCSP responses are stapled.
+// The client is BoringSSL itself, over memory.
+#include "net/tls.h"
+#include "net/tls_ocsp.h"
+#include <criterion/criterion.h>
+#include <openssl/bytestring.h>
+#include <openssl/ec_key.h>
+#include <openssl/evp.h>
+#include <openssl/nid.h>
+#include <openssl/pem.h>
+#include <openssl/sha.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { HOUR = 3600, SERIAL = 0x5a17 };
+static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+
+// The clocks.
+
+static int64_t passed; // seconds beyond what the system's clocks show
+
+time_t __real_time(time_t *t);
+time_t __wrap_time(time_t *t);
+int __real_clock_gettime(clockid_t id, struct timespec *t);
+int __wrap_clock_gettime(clockid_t id, struct timespec *t);
+
+time_t __wrap_time(time_t *t) {
+  time_t now = __real_time(NULL) + passed;
+  if (t)
+    *t = now;
+  return now;
+}
+
+int __wrap_clock_gettime(clockid_t id, struct timespec *t) {
+  int r = __real_clock_gettime(id, t);
+  t->tv_sec += id == CLOCK_BOOTTIME ? passed : 0;
+  return r;
+}
+
+// A server with a certificate of its own, and a client.
+
+struct world {
+  char cert[64], key[64], ocsp[64];
+  struct bytes issuer, serial;
+  struct tls_tickets *tickets;
+  struct tls_set *set;
+  SSL_CTX *client;
+  SSL_SESSION *session; // the newest that the client was given
+};
+
+static struct world w;
+
+static int on_session(SSL *ssl, SSL_SESSION *s) {
+  (void)ssl;
+  SSL_SESSION_free(w.session);
+  w.session = s;
+  return 1;
+}
+
+static void make_certificate(void) {
+  static uint8_t serial[] = {SERIAL >> 8, SERIAL & 255};
+  EVP_PKEY *key = EVP_PKEY_new();
+  EC_KEY *ec = EC_KEY_new_by_curve_name(NID_X9_62_prime256v1);
+  X509 *x = X509_new();
+  uint8_t *issuer = NULL;
+  cr_assert(EC_KEY_generate_key(ec) && EVP_PKEY_assign_EC_KEY(key, ec));
+  cr_assert(X509_set_version(x, X509_VERSION_3) && ASN1_INTEGER_set_int64(X509_get_serialNumber(x), SERIAL) && X509_set_pubkey(x, key));
+  X509_NAME *name = X509_get_subject_name(x);
+  cr_assert(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const uint8_t *)"one.test", -1, -1, 0) && X509_set_issuer_name(x, name));
+  cr_assert(X509_gmtime_adj(X509_getm_notBefore(x), -HOUR) && X509_gmtime_adj(X509_getm_notAfter(x), 100 * HOUR) && X509_sign(x, key, EVP_sha256()));
+  int n = i2d_X509_NAME(name, &issuer);
+  w.issuer = bytes_of(issuer, (size_t)n);
+  w.serial = bytes_of(serial, sizeof serial);
+  FILE *f = fopen(w.cert, "w"), *g = fopen(w.key, "w");
+  cr_assert(f && g && PEM_write_X509(f, x) && PEM_write_PrivateKey(g, key, NULL, NULL, 0, NULL, NULL));
+  fclose(f);
+  fclose(g);
+  X509_free(x);
+  EVP_PKEY_free(key);
+}
+
+static void begin(void) {
+  char folder[] = "tls-XXXXXX";
+  cr_assert(mkdtemp(folder));
+  snprintf(w.cert, sizeof w.cert, "%s/cert", folder);
+  snprintf(w.key, sizeof w.key, "%s/key", folder);
+  snprintf(w.ocsp, sizeof w.ocsp, "%s/ocsp", folder);
+  make_certificate();
+  w.client = SSL_CTX_new(TLS_client_method());
+  SSL_CTX_set_session_cache_mode(w.client, SSL_SESS_CACHE_CLIENT);
+  SSL_CTX_sess_set_new_cb(w.client, on_session);
+  SSL_CTX_enable_ocsp_stapling(w.client);
+  w.tickets = tls_tickets_new();
+}
+
+static void end(void) {
+  char folder[64];
+  snprintf(folder, sizeof folder, "%.*s", (int)strlen("tls-XXXXXX"), w.cert);
+  unlink(w.cert);
+  unlink(w.key);
+  unlink(w.ocsp);
+  cr_expect_eq(rmdir(folder), 0);
+  SSL_SESSION_free(w.session);
+  SSL_CTX_free(w.client);
+  tls_set_free(w.set);
+  tls_tickets_free(w.tickets);
+  OPENSSL_free((void *)(uintptr_t)w.issuer.p);
+}
+
+static const char *load(const char *ocsp) {
+  static char why[300];
+  tls_set_free(w.set);
+  w.set = tls_set_new(&(struct tls_files){w.cert, w.key, ocsp}, 1, NULL, w.tickets, why, sizeof why);
+  return w.set ? NULL : why;
+}
+
+struct meeting {
+  bool resumed, stapled;
+};
+
+static void to_client(SSL *c, struct tls_io *io) {
+  if (io->out_len)
+    cr_assert_eq(BIO_write(SSL_get_rbio(c), io->out, (int)io->out_len), (int)io->out_len);
+  io->out_len = 0;
+}
+
+// One connection, from the handshake to the first byte of the server, by which tickets have come.
+static struct meeting meet(int version, SSL_SESSION *session) {
+  static uint8_t out[TLS_FLIGHT], in[TLS_FLIGHT];
+  SSL *c = SSL_new(w.client);
+  struct tls_conn *s = tls_accept(w.set);
+  struct tls_io io = {.out = out, .out_cap = sizeof out};
+  enum tls_result r = TLS_WANT;
+  char byte;
+  SSL_set_bio(c, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+  BIO_set_mem_eof_return(SSL_get_rbio(c), -1);
+  cr_assert(SSL_set_min_proto_version(c, (uint16_t)version) && SSL_set_max_proto_version(c, (uint16_t)version));
+  if (session)
+    cr_assert(SSL_set_session(c, session));
+  for (int turn = 0; turn < 8 && (r != TLS_OK || SSL_in_init(c)); turn++) {
+    (void)SSL_connect(c);
+    int n = BIO_read(SSL_get_wbio(c), in, sizeof in);
+    io.in = in;
+    io.in_len = n > 0 ? (size_t)n : 0;
+    if (r != TLS_OK)
+      r = tls_handshake(s, &io);
+    to_client(c, &io);
+  }
+  cr_assert(r == TLS_OK && !SSL_in_init(c), "the handshake: %d", r);
+  cr_assert_eq(tls_write(s, &io, (const uint8_t *)"x", 1), 1);
+  to_client(c, &io);
+  cr_assert_eq(SSL_read(c, &byte, 1), 1);
+  const uint8_t *staple;
+  size_t len;
+  SSL_get0_ocsp_response(c, &staple, &len);
+  struct meeting m = {SSL_session_reused(c) == 1, len > 0};
+  cr_assert_eq(m.resumed, tls_resumed(s));
+  SSL_free(c);
+  tls_free(s);
+  return m;
+}
+
+static SSL_SESSION *take_session(void) {
+  SSL_SESSION *s = w.session;
+  cr_assert(s, "no ticket came");
+  w.session = NULL;
+  return s;
+}
+
+// Whose key sealed it: a ticket begins with the key's name.
+static bool same_key(const SSL_SESSION *a, const SSL_SESSION *b) {
+  const uint8_t *p, *q;
+  size_t n, m;
+  SSL_SESSION_get0_ticket(a, &p, &n);
+  SSL_SESSION_get0_ticket(b, &q, &m);
+  cr_assert(n > 16 && m > 16);
+  return memcmp(p, q, 16) == 0;
+}
+
+TestSuite(tls, .init = begin, .fini = end);
+
+Test(tls, a_ticket_of_the_key_before_opens_and_is_renewed) {
+  cr_assert_null(load(NULL));
+  for (size_t i = 0; i < 2; i++) {
+    cr_assert_not(meet(versions[i], NULL).resumed);
+    SSL_SESSION *first = take_session();
+    cr_expect(meet(versions[i], first).resumed);
+    SSL_SESSION_free(w.session);
+    w.session = NULL;
+    passed += 13 * HOUR;
+    cr_expect(meet(versions[i], first).resumed, "the key before opens");
+    SSL_SESSION *renewed = take_session();
+    cr_expect_not(same_key(first, renewed), "a new ticket, under the new key");
+    passed += 12 * HOUR;
+    cr_expect_not(meet(versions[i], first).resumed, "the key before that: a full handshake");
+    SSL_SESSION *fresh = take_session();
+    cr_expect_not(same_key(first, fresh) || same_key(renewed, fresh));
+    cr_expect(meet(versions[i], renewed).resumed, "the renewed one goes on");
+    SSL_SESSION_free(first);
+    SSL_SESSION_free(renewed);
+    SSL_SESSION_free(fresh);
+  }
+}
+
+Test(tls, no_key_outlives_two_periods_however_long_nobody_asked) {
+  static const struct {
+    int first, then; // hours after the ticket was given
+    bool opens;
+  } cases[] = {{0, 11, true}, {0, 23, true}, {0, 25, false}, {0, 30, false}, {0, 1000, false}, {23, 25, false}, {13, 25, false}};
+  for (size_t v = 0; v < 2; v++)
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+      tls_tickets_free(w.tickets);
+      w.tickets = tls_tickets_new(); // periods begin now
+      cr_assert_null(load(NULL));
+      (void)meet(versions[v], NULL);
+      SSL_SESSION *s = take_session();
+      if (cases[i].first) { // somebody else comes by
+        passed += cases[i].first * HOUR;
+        (void)meet(versions[v], NULL);
+      }
+      passed += (cases[i].then - cases[i].first) * HOUR;
+      cr_expect_eq(meet(versions[v], s).resumed, cases[i].opens, "after %d and %d hours", cases[i].first, cases[i].then);
+      SSL_SESSION_free(s);
+    }
+}
+
+// OCSP responses, made by hand. Source: RFC 6960 §4.2.1.
+
+struct shape {
+  struct bytes issuer, serial;
+  unsigned error, verdict; // responseStatus; tag of certStatus
+  int64_t from, until;     // relative to now; until 0: none
+  bool is_other_kind, about_others_first;
+};
+
+static void add_time(CBB *to, int64_t relative) {
+  time_t at = (time_t)(time(NULL) + relative);
+  struct tm tm;
+  char text[32];
+  gmtime_r(&at, &tm);
+  strftime(text, sizeof text, "%Y%m%d%H%M%SZ", &tm);
+  cr_assert(CBB_add_asn1_element(to, CBS_ASN1_GENERALIZEDTIME, (const uint8_t *)text, strlen(text)));
+}
+
+static void add_single(CBB *to, const struct shape *s, struct bytes serial) {
+  static const uint8_t key_hash[20] = {0};
+  CBB single, id, tagged;
+  uint8_t hash[SHA256_DIGEST_LENGTH];
+  SHA256(s->issuer.p, s->issuer.n, hash);
+  cr_assert(CBB_add_asn1(to, &single, CBS_ASN1_SEQUENCE) && CBB_add_asn1(&single, &id, CBS_ASN1_SEQUENCE) &&
+            EVP_marshal_digest_algorithm(&id, EVP_sha256()) && CBB_add_asn1_octet_string(&id, hash, sizeof hash) &&
+            CBB_add_asn1_octet_string(&id, key_hash, sizeof key_hash) && CBB_add_asn1_element(&id, CBS_ASN1_INTEGER, serial.p, serial.n));
+  cr_assert(CBB_add_asn1(&single, &tagged, CBS_ASN1_CONTEXT_SPECIFIC | (s->verdict == 1 ? CBS_ASN1_CONSTRUCTED : 0) | s->verdict));
+  if (s->verdict == 1)
+    add_time(&tagged, -HOUR);
+  cr_assert(CBB_flush(&single));
+  add_time(&single, s->from);
+  if (s->until) {
+    cr_assert(CBB_add_asn1(&single, &tagged, CBS_ASN1_CONTEXT_SPECIFIC | CBS_ASN1_CONSTRUCTED | 0));
+    add_time(&tagged, s->until);
+  }
+  cr_assert(CBB_flush(to));
+}
+
+static void add_data(CBB *to, const struct shape *s) {
+  static const uint8_t other[] = {7};
+  CBB data, tagged, responses;
+  cr_assert(CBB_add_asn1(to, &data, CBS_ASN1_SEQUENCE) && CBB_add_asn1(&data, &tagged, CBS_ASN1_CONTEXT_SPECIFIC | CBS_ASN1_CONSTRUCTED | 1) &&
+            CBB_add_bytes(&tagged, s->issuer.p, s->issuer.n) && CBB_flush(&data));
+  add_time(&data, 0);
+  cr_assert(CBB_add_asn1(&data, &responses, CBS_ASN1_SEQUENCE));
+  if (s->about_others_first)
+    add_single(&responses, s, bytes_of(other, sizeof other));
+  add_single(&responses, s, s->serial);
+  cr_assert(CBB_flush(to));
+}
+
+static size_t make_response(uint8_t *out, size_t cap, const struct shape *s) {
+  static const uint8_t basic_oid[] = {0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1}, other_oid[] = {0x2b, 6, 1, 5, 5, 7, 0x30, 1, 2}, signature[] = {0, 1};
+  CBB cbb, response, tagged, bytes, octets, basic, algorithm;
+  size_t n;
+  cr_assert(CBB_init_fixed(&cbb, out, cap) && CBB_add_asn1(&cbb, &response, CBS_ASN1_SEQUENCE));
+  uint8_t error = (uint8_t)s->error;
+  cr_assert(CBB_add_asn1_element(&response, CBS_ASN1_ENUMERATED, &error, 1));
+  if (!s->error) {
+    cr_assert(CBB_add_asn1(&response, &tagged, CBS_ASN1_CONTEXT_SPECIFIC | CBS_ASN1_CONSTRUCTED | 0) &&
+              CBB_add_asn1(&tagged, &bytes, CBS_ASN1_SEQUENCE) &&
+              CBB_add_asn1_element(&bytes, CBS_ASN1_OBJECT, s->is_other_kind ? other_oid : basic_oid, sizeof basic_oid) &&
+              CBB_add_asn1(&bytes, &octets, CBS_ASN1_OCTETSTRING) && CBB_add_asn1(&octets, &basic, CBS_ASN1_SEQUENCE));
+    add_data(&basic, s);
+    cr_assert(CBB_add_asn1(&basic, &algorithm, CBS_ASN1_SEQUENCE) && CBB_add_asn1_element(&basic, CBS_ASN1_BITSTRING, signature, sizeof signature));
+  }
+  cr_assert(CBB_finish(&cbb, NULL, &n));
+  return n;
+}
+
+static struct shape good(void) { return (struct shape){.issuer = w.issuer, .serial = w.serial, .from = -HOUR, .until = HOUR}; }
+
+static const char *read_shape(struct ocsp_status *status, const struct shape *s) {
+  uint8_t der[4096];
+  size_t n = make_response(der, sizeof der, s);
+  return ocsp_read(status, bytes_of(der, n), &(struct ocsp_cert){w.serial, w.issuer});
+}
+
+static const char *staple(const struct shape *s) {
+  uint8_t der[4096];
+  size_t n = make_response(der, sizeof der, s);
+  FILE *f = fopen(w.ocsp, "w");
+  cr_assert(f && fwrite(der, 1, n, f) == n);
+  fclose(f);
+  return load(w.ocsp);
+}
+
+Test(tls, what_a_response_says) {
+  static const enum ocsp_verdict verdicts[] = {OCSP_GOOD, OCSP_REVOKED, OCSP_UNKNOWN}; // by tag
+  struct ocsp_status got;
+  struct shape s = good();
+  int64_t now = time(NULL);
+  cr_assert_null(read_shape(&got, &s));
+  cr_expect(got.verdict == OCSP_GOOD && got.from - now >= -HOUR && got.from - now < 60 - HOUR && got.until - got.from == 2 * HOUR);
+  s.until = 0;
+  cr_assert_null(read_shape(&got, &s));
+  cr_expect_eq(got.until, INT64_MAX);
+  for (unsigned v = 0; v < 3; v++) {
+    s.verdict = v;
+    s.about_others_first = v == 1;
+    cr_assert_null(read_shape(&got, &s));
+    cr_expect_eq(got.verdict, verdicts[v]);
+  }
+}
+
+static void expect_refused(struct shape s, const char *text) {
+  struct ocsp_status got;
+  const char *why = read_shape(&got, &s);
+  cr_expect(why && strstr(why, text), "%s: %s", text, why ? why : "taken");
+  why = staple(&s);
+  cr_expect(why && strstr(why, text) && strstr(why, w.ocsp), "%s: %s", text, why ? why : "loaded");
+}
+
+Test(tls, responses_that_are_refused) {
+  static const uint8_t more[] = {0, SERIAL >> 8, SERIAL & 255}, other[] = {SERIAL >> 8, 1 + (SERIAL & 255)}, name[] = {0x30, 0};
+  struct shape s = good();
+  s.error = 3; // tryLater
+  expect_refused(s, "error instead");
+  s = good();
+  s.is_other_kind = true;
+  expect_refused(s, "not a basic response");
+  s = good();
+  s.serial = bytes_of(other, sizeof other);
+  expect_refused(s, "another certificate");
+  s.serial = bytes_of(more, sizeof more);
+  expect_refused(s, "another certificate");
+  s = good();
+  s.issuer = bytes_of(name, sizeof name); // the same serial by another authority
+  expect_refused(s, "another certificate");
+  s = good();
+  s.verdict = 3;
+  expect_refused(s, "not an OCSP response");
+}
+
+Test(tls, damaged_responses) {
+  uint8_t der[4096];
+  struct shape s = good();
+  struct ocsp_status got;
+  struct ocsp_cert cert = {w.serial, w.issuer};
+  s.about_others_first = true;
+  size_t n = make_response(der, sizeof der, &s);
+  cr_assert_null(ocsp_read(&got, bytes_of(der, n), &cert));
+  for (size_t i = 0; i < n; i++) {
+    uint8_t *exact = malloc(i + 1);
+    cr_assert(exact);
+    memcpy(exact, der, i);
+    cr_expect(ocsp_read(&got, bytes_of(exact, i), &cert), "cut at %zu", i);
+    free(exact);
+    for (unsigned bit = 0; bit < 8; bit++) { // one that is still taken must be so by its rules; here: that it reads no further
+      exact = malloc(n);
+      cr_assert(exact);
+      memcpy(exact, der, n);
+      exact[i] ^= (uint8_t)(1 << bit);
+      (void)ocsp_read(&got, bytes_of(exact, n), &cert);
+      free(exact);
+    }
+  }
+  der[n] = 0;
+  cr_expect(ocsp_read(&got, bytes_of(der, n + 1), &cert), "a byte too many");
+}
+
+Test(tls, a_response_is_stapled_within_its_time_alone) {
+  struct shape s = good();
+  for (size_t v = 0; v < 2; v++) {
+    s.from = 100;
+    s.until = 2 * HOUR;
+    cr_assert_null(staple(&s));
+    cr_expect_not(meet(versions[v], NULL).stapled, "not yet");
+    passed += 101;
+    cr_expect(meet(versions[v], NULL).stapled, "it has begun while loaded");
+    passed += HOUR;
+    cr_expect(meet(versions[v], NULL).stapled);
+    passed += HOUR;
+    cr_expect_not(meet(versions[v], NULL).stapled, "it has ended while loaded");
+    cr_assert_null(load(w.ocsp), "an expired one is no reason not to start");
+    cr_expect_not(meet(versions[v], NULL).stapled);
+    for (s.verdict = 0; s.verdict < 3; s.verdict++) {
+      s.from = -HOUR;
+      cr_assert_null(staple(&s));
+      cr_expect_eq(meet(versions[v], NULL).stapled, s.verdict == 0, "verdict %u", s.verdict);
+    }
+    s.verdict = 0;
+  }
+}
+
+Test(tls, files_that_are_no_responses) {
+  static const char text[] = "good until tomorrow\n";
+  FILE *f = fopen(w.ocsp, "w");
+  cr_assert(f && fwrite(text, 1, sizeof text, f) == sizeof text);
+  fclose(f);
+  const char *why = load(w.ocsp);
+  cr_expect(why && strstr(why, "not an OCSP response") && strstr(why, w.ocsp), "%s", why ? why : "loaded");
+  cr_assert_eq(truncate(w.ocsp, 1 << 20), 0);
+  why = load(w.ocsp);
+  cr_expect(why && strstr(why, "too long"), "%s", why ? why : "loaded");
+  cr_assert_eq(truncate(w.ocsp, 0), 0);
+  why = load(w.ocsp);
+  cr_expect(why && strstr(why, "not an OCSP response"), "%s", why ? why : "loaded");
+  why = load("no/such/file");
+  cr_expect(why && strstr(why, "no/such/file: No such file"), "%s", why ? why : "loaded");
+}

@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""Certificates of a running server: SIGHUP takes new ones over for new connections alone, and OCSP responses that the openssl
+command makes are checked and stapled: tls_test.py SLUICE"""
+import pathlib
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge import synth  # noqa: E402
+from judge.certs import Authority  # noqa: E402
+from judge.server import Client, Server, free_port  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+PATH = "/a/cenc/1/t.mp4"
+
+
+class Secure(Client):
+    """A connection over TLS."""
+
+    def __init__(self, port, ca, version=None, session=None, context=None):
+        super().__init__(port)
+        self.context = context or ssl.create_default_context(cafile=str(ca))
+        if version:
+            self.context.minimum_version = self.context.maximum_version = version
+        self.socket = self.context.wrap_socket(self.socket, server_hostname="localhost", session=session)
+
+    def serial(self):
+        return self.socket.getpeercert()["serialNumber"]
+
+
+def serial_of(cert):
+    out = subprocess.run(["openssl", "x509", "-in", cert, "-noout", "-serial"], capture_output=True, text=True, check=True).stdout
+    return out.strip().partition("=")[2]
+
+
+def reload(server, pattern):
+    """The log line that answers a SIGHUP, None when none comes."""
+    seen = len(server.log())
+    server.signal(signal.SIGHUP)
+    return server.wait_log(pattern, after=seen)
+
+
+class Responder:
+    """What an authority's OCSP responder says, by the openssl command."""
+
+    def __init__(self, authority):
+        self.authority, self.folder = authority, authority.folder
+
+    def respond(self, name, cert, *more, request_of=None, revoked=False):
+        index, request, response = (self.folder / f"{name}.{e}" for e in ("index", "request", "der"))
+        serial = serial_of(cert)
+        index.write_text(f"{'R' if revoked else 'V'}\t491231000000Z\t{'260101000000Z' if revoked else ''}\t{serial}\tunknown\t/CN=x\n")
+        a = request_of or ["-cert", cert]
+        subprocess.run(["openssl", "ocsp", "-issuer", str(self.authority.ca), "-no_nonce", *a, "-reqout", str(request)], check=True, capture_output=True)
+        a = ["-index", str(index), "-CA", str(self.authority.ca), "-rsigner", str(self.authority.ca), "-rkey", str(self.authority.key),
+             "-reqin", str(request), "-respout", str(response), *more]
+        subprocess.run(["openssl", "ocsp", *a], check=True, capture_output=True)
+        return response.read_bytes()
+
+
+def long_ago(response):
+    """The response, its times ten years back. The signature is then wrong, but an expired one is not for anybody."""
+    old = re.sub(rb"\x18\x0f20(\d\d)(\d{10}Z)", lambda m: b"\x18\x0f20%02d%s" % (int(m[1]) - 10, m[2]), response)
+    assert old != response and len(old) == len(response)
+    return old
+
+
+def stapled(port, ca, version):
+    """What s_client got: "good", "revoked", "nothing", or its words."""
+    p = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-servername", "localhost", "-status", "-CAfile", str(ca), version],
+                       stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=20)
+    if "OCSP response: no response sent" in p.stdout:
+        return "nothing"
+    m = re.search(r"OCSP Response Status: successful.*?Cert Status: (\w+)", p.stdout, re.S)
+    return m[1] if m else p.stdout + p.stderr
+
+
+def reloads(tap, sluice, work, media, authority):
+    cert, key = (str(work / f"server.{e}") for e in ("pem", "key"))
+    pairs = [authority.issue(name) for name in ("first", "second")]
+
+    def put(n):
+        shutil.copy(pairs[n][0], cert)
+        shutil.copy(pairs[n][1], key)
+
+    put(0)
+    first, second = (serial_of(c) for c, _ in pairs)
+    port = free_port()
+    with Server(sluice, media, config=f"tls_listen: 127.0.0.1:{port}\ntls_certificate: {cert}\ntls_key: {key}\n") as server:
+        want = server.get(PATH).body
+        old = Secure(port, authority.ca)
+        tap.equal((old.serial(), old.get(PATH).body), (first, want), "the first certificate is served")
+        resumable = Secure(port, authority.ca, ssl.TLSVersion.TLSv1_2)
+        resumable.get(PATH)
+        put(1)
+        tap.equal(Secure(port, authority.ca).serial(), first, "a new file alone changes nothing")
+        tap.ok(reload(server, "reloaded"), "SIGHUP reloads", server.log())
+        fresh = Secure(port, authority.ca)
+        tap.equal((fresh.serial(), fresh.get(PATH).body), (second, want), "new connections get the second")
+        tap.equal((old.serial(), old.get(PATH).body), (first, want), "the old connection goes on")
+        again = Secure(port, authority.ca, session=resumable.socket.session, context=resumable.context)
+        tap.equal((again.socket.session_reused, again.get(PATH).body), (True, want), "a ticket from before resumes")
+        whole = pathlib.Path(pairs[1][0]).read_bytes()
+        for name, file, data, text in (("garbage", cert, b"no certificate\n", "certificate"), ("half a certificate", cert, whole[:len(whole) // 2], "certificate"),
+                                       ("another's key", key, pathlib.Path(pairs[0][1]).read_bytes(), "private key"), ("an empty key", key, b"", "private key"),
+                                       ("no file", cert, None, "certificate")):
+            if data is None:
+                pathlib.Path(file).unlink()
+            else:
+                pathlib.Path(file).write_bytes(data)
+            line = reload(server, "reload(ed|.*refused)") or ""
+            tap.ok("refused" in line and text in line and file in line, f"{name}: refused, with kind and file", server.log()[-5:])
+            got = Secure(port, authority.ca)
+            tap.equal((got.serial(), got.get(PATH).body), (second, want), f"{name}: the certificate before stays")
+            tap.equal(old.get(PATH).body, want, f"{name}: the old connection goes on")
+            put(1)
+        put(0)
+        tap.ok(reload(server, "reloaded"), "and a good one is taken again", server.log())
+        tap.equal(Secure(port, authority.ca).serial(), first, "the first again")
+        tap.equal(old.get(PATH).body, want, "the oldest connection still goes on")
+        tap.equal(server.stop(), 0, "and it ends in good order")
+
+
+def staples(tap, sluice, work, media, authority):
+    cert, key = authority.issue("stapled")
+    other, _ = authority.issue("other")
+    foreign = Authority(work / "foreign", "foreign")
+    responder = Responder(authority)
+    good = responder.respond("good", cert, "-ndays", "1")
+    refused = {
+        "plain text": (b"good until tomorrow\n", "not an OCSP response"),
+        "nothing": (b"", "not an OCSP response"),
+        "the certificate itself": (pathlib.Path(cert).read_bytes(), "not an OCSP response"),
+        "half a response": (good[:len(good) // 2], "not an OCSP response"),
+        "a response and a byte": (good + b"\0", "not an OCSP response"),
+        "of another certificate": (responder.respond("other", other, "-ndays", "1"), "about another certificate"),
+        "of another authority": (Responder(foreign).respond("foreign", cert, "-ndays", "1", request_of=["-serial", "0x" + serial_of(cert)]), "about another certificate"),
+        "an error of the responder": (b"\x30\x03\x0a\x01\x06", "the responder gave an error"),
+    }
+    file = work / "response.der"
+    file.write_bytes(good)
+    port = free_port()
+    config = f"tls_listen: 127.0.0.1:{port}\ntls_certificates: [ {{ cert: {cert}, key: {key}, ocsp: {file} }} ]\n"
+    versions = ("-tls1_2", "-tls1_3")
+
+    def sent():
+        return [stapled(port, authority.ca, v) for v in versions]
+
+    with Server(sluice, media, config=config) as server:
+        tap.equal(sent(), ["good"] * 2, "a good response is stapled")
+        for name, (data, text) in refused.items():
+            file.write_bytes(data)
+            line = reload(server, "reload(ed|.*refused)") or ""
+            tap.ok("refused" in line and str(file) in line and text in line, f"reload, {name}: refused, with file and reason", server.log()[-5:])
+        tap.equal(sent(), ["good"] * 2, "the response before stays")
+        for name, data, text, want in (("an expired one", long_ago(good), "expired: it is not stapled", "nothing"),
+                                       ("revoked", responder.respond("revoked", cert, "-ndays", "1", revoked=True), "revoked: it is not stapled", "nothing"),
+                                       ("unknown", responder.respond("unknown", other, "-ndays", "1", request_of=["-cert", cert]), "unknown: it is not stapled", "nothing"),
+                                       ("one without an end", responder.respond("endless", cert), None, "good"),
+                                       ("SHA-256 in its name", responder.respond("sha256", cert, "-nmin", "5", request_of=["-sha256", "-cert", cert]), None, "good")):
+            file.write_bytes(data)
+            seen = len(server.log())
+            tap.ok("refused" not in (reload(server, "reload(ed|.*refused)") or "refused"), f"{name}: taken", server.log()[-5:])
+            lines = [line for line in server.log()[seen:] if "OCSP" in line]
+            tap.ok(len(lines) == 1 and text in lines[0] and str(file) in lines[0] if text else not lines, f"{name}: {'a warning' if text else 'no warning'}", lines)
+            tap.equal(sent(), [want] * 2, f"{name}: stapled is {want}")
+        tap.equal(server.stop(), 0, "and it ends in good order")
+    for name, (data, text) in refused.items():
+        file.write_bytes(data)
+        p = subprocess.run([sluice, "serve", "--check", "--media", str(media), "--state-dir", str(work / "state"), "-c", str(config_file(work, config))],
+                           capture_output=True, text=True, timeout=30)
+        tap.ok(p.returncode and str(file) in p.stderr and text in p.stderr, f"start, {name}: refused, with file and reason", p)
+
+
+def config_file(work, text):
+    file = work / "check.yaml"
+    file.write_text(text)
+    return file
+
+
+def main():
+    tap, sluice = Tap(), sys.argv[1]
+    with tempfile.TemporaryDirectory(prefix="sluice-tls-") as folder:
+        work = pathlib.Path(folder)
+        (work / "state").mkdir(mode=0o700)
+        media = work / "media"
+        (media / "a").mkdir(parents=True)
+        (media / "a" / "t.mp4").write_bytes(bytes(synth.plain(300)[0]))
+        authority = Authority(work / "ours")
+        reloads(tap, sluice, work, media, authority)
+        staples(tap, sluice, work, media, authority)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()
