@@ -34,7 +34,7 @@ struct scenario {
     double spike, spike_s;  // the spike after the search: so many times the capacity, for so long
   } search;
   uint32_t connections;     // LOAD_RATE, LOAD_SATURATE, LOAD_IDLE
-  uint32_t max_listeners;   // of one process, at once; arrivals beyond are counted as lost and fail the run
+  uint32_t max_listeners;   // of all processes, at once; arrivals beyond are counted as lost and fail the run
   // what is asked for
   struct {
     char (*names)[SCENARIO_MAX_NAME];

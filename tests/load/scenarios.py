@@ -20,7 +20,7 @@ SMALL = "catalogue: { assets: [coastline/low-tide] }\n"
 def shipped(tap, load, server):
     """Every scenario in bench/scenarios runs against its catalogue. Service levels are for a machine of their own, not for a test."""
     files = sorted((ROOT / "bench" / "scenarios").glob("*.yaml"))
-    tap.equal([f.stem for f in files], ["capacity-search", "flash-crowd-cold", "idle-herd", "long-tail", "release-day", "skip-happy", "slow-readers"],
+    tap.equal([f.stem for f in files], ["capacity-search", "flash-crowd-cold", "full-house", "idle-herd", "long-tail", "release-day", "skip-happy", "slow-readers"],
               "the scenarios that ship")
     compare = ["--verify", load.folder / "media", "--keys", load.folder / "keys.yaml"]
     started = []
