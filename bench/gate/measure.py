@@ -117,7 +117,7 @@ class Kernels(Group):
     """bench/kernels: cycles a byte, so that the clock's changes do not show. The clock is measured and sometimes wrong, hence the
     median of a process; where its buffers lie makes some processes slower, hence the best of several."""
     name, program = "kernels", "kernels"
-    TURNS, REPETITIONS = 5, 3
+    TURNS, REPETITIONS = 3, 3
     BEST = ("vaes512", "vaes256", "aesni-vex", "aesni")
 
     def __init__(self, sides, quick):
