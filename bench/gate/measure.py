@@ -117,7 +117,7 @@ class Kernels(Group):
     """bench/kernels: cycles a byte, so that the clock's changes do not show. The clock is measured and sometimes wrong, hence the
     median of a process; where its buffers lie makes some processes slower, hence the best of several."""
     name, program = "kernels", "kernels"
-    TURNS, REPETITIONS = 5, 3
+    TURNS, REPETITIONS = 3, 3
     BEST = ("vaes512", "vaes256", "aesni-vex", "aesni")
 
     def __init__(self, sides, quick):
@@ -159,36 +159,47 @@ class Core(Group):
 
 class Serve(Group):
     """`sluice serve` with one worker on core 0, the client on core 1. New servers in every round; the slices of load take turns
-    between the sides. First, while everything is cold, the spike."""
+    between the sides. First, while everything is cold, the spike; last, in the same servers, idle connections. Servers that keep
+    what they encrypted (`hot`) come after those that do not."""
     name = "serve"
     SLICES, SECONDS, CONNECTIONS = 4, 0.11, 64
     SPIKE_RATE, SPIKE_SECONDS = 15000, 0.5
-    IDLE_CONNECTIONS, IDLE_ROUNDS = 2000, 3
+    IDLE_CONNECTIONS = 2000
+    HOT_PATHS = 64  # few enough to be in the cache, many enough to be no single one
+
+    @staticmethod
+    def metrics():
+        rows = [Row(f"serve {what.replace('/', ' ')}", what, 0.02, "CPU-s/GB", quick) for what, quick in (
+            ("cbcs/189K", True), ("cenc/32K", True), ("cenc/189K", False), ("cbcs/32K", False), ("clear/32K", False),
+            ("cbcs/189K/tls", True), ("cbcs/32K/tls", False), ("cenc/32K/hot", True), ("cbcs/189K/hot", False))]
+        return rows + [Row("spike p99", "p99", 0.25, "us"), Row("spike p50", "p50", 0.15, "us", False), Row("memory per connection", "idle", 0.05, "bytes")]
 
     def __init__(self, sides, quick, work):
-        rows = [Row(f"serve {scheme} {size}", f"{scheme}/{size}", 0.02, "CPU-s/GB", quick) for scheme, size, quick in (
-            ("cbcs", "189K", True), ("cenc", "32K", True), ("cenc", "189K", False), ("cbcs", "32K", False), ("clear", "32K", False))]
-        rows += [Row("spike p99", "p99", 0.25, "us"), Row("spike p50", "p50", 0.15, "us", False)]
-        super().__init__(rows, quick)
+        super().__init__(self.metrics(), quick)
         self.work = Path(work)
         self.segments = synthetic.make(self.work / "media")
         self.load = sides["head"].program("sluice")  # one generator for all sides
         self.spike = self.work / "spike.yaml"
         self.spike.write_text(f"name: spike\nmode: rate\nrate: {self.SPIKE_RATE}\nseconds: {self.SPIKE_SECONDS}\nconnections: 256\n"
                               "catalogue: { assets: [gate/32K/0] }\nlevel: { lag_p99_ms: 1000 }\n")
-        self.idle, self.running = {}, {}
+        self.cert, self.key = self.work / "cert.pem", self.work / "key.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj",
+                        "/CN=localhost", "-keyout", str(self.key), "-out", str(self.cert)], check=True, capture_output=True)
+        self.running = {}
 
     def paths(self, what):
-        scheme, size = what.split("/")
-        return [f"/{asset}/{scheme}/1/a/{n}.m4s" for asset, n in self.segments[size]]
+        scheme, size, *how = what.split("/")
+        segments = self.segments[size][:self.HOT_PATHS] if "hot" in how else self.segments[size]
+        return [f"/{asset}/{scheme}/1/a/{n}.m4s" for asset, n in segments]
 
-    def start(self, side):
+    def start(self, side, hot=False):
         folder = self.work / f"state-{side.name}"
         folder.mkdir(exist_ok=True)
-        port, admin = servers.free_port(), servers.free_port()
+        port, tls, admin = servers.free_port(), servers.free_port(), servers.free_port()
         conf = folder / "sluice.yaml"
-        conf.write_text("\n".join([f"listen: 127.0.0.1:{port}", f"admin: 127.0.0.1:{admin}", f"media: {self.work / 'media'}", "workers: 1",
-                                   f"cpu_affinity: [{SERVER_CORE}]", "congestion_control: cubic", "clear: true", "cache_encrypted: off", "write_sidecars: false",
+        conf.write_text("\n".join([f"listen: 127.0.0.1:{port}", f"tls_listen: 127.0.0.1:{tls}", f"tls_certificate: {self.cert}", f"tls_key: {self.key}",
+                                   f"admin: 127.0.0.1:{admin}", f"media: {self.work / 'media'}", "workers: 1", f"cpu_affinity: [{SERVER_CORE}]",
+                                   "congestion_control: cubic", "clear: true", f"cache_encrypted: {'on' if hot else 'off'}", "write_sidecars: false",
                                    f"state_dir: {folder}"]) + "\n")
         log = open(folder / "log", "w")
         p = subprocess.Popen([str(side.program("sluice")), "serve", "-c", str(conf)], stdout=log, stderr=log)
@@ -207,28 +218,38 @@ class Serve(Group):
                 p.wait()
             del self.running[side.name]
         server = servers.Server(p, p.pid, ("127.0.0.1", port), stop)
-        server.admin = ("127.0.0.1", admin)
+        server.admin, server.tls = ("127.0.0.1", admin), ("127.0.0.1", tls)
         return server
 
     def sample(self, sides, names, rng):
         rows = [r for r in self.rows if r.name in names]
         out = {name: {} for name in sides}
-        up = {name: self.start(sides[name]) for name in sides}
-        try:
-            spikes = [r for r in rows if r.what.startswith("p")]
-            for name in rng.sample(list(sides), len(sides)) if spikes else []:
-                found = self.one_spike(up[name])
-                out[name].update({r.name: found[r.what] for r in spikes})
-            for row in [r for r in rows if "/" in r.what]:
-                for name, value in self.cpu_per_gb(up, row, rng).items():
-                    out[name][row.name] = value
-            if len(self.idle.get("base", [])) < self.IDLE_ROUNDS:
-                for name in rng.sample(list(sides), len(sides)):
-                    self.idle.setdefault(name, []).append(idle_memory(up[name], self.IDLE_CONNECTIONS))
-        finally:
-            for server in up.values():
-                server.stop()
+        hot = [r for r in rows if r.what.endswith("/hot")]
+        for kind in (False, True):
+            wanted = [r for r in rows if (r in hot) == kind]
+            if wanted:
+                up = {}
+                try:
+                    for name in sides:
+                        up[name] = self.start(sides[name], kind)
+                    self.sample_servers(up, wanted, out, rng)
+                finally:
+                    for server in up.values():
+                        server.stop()
         return out
+
+    def sample_servers(self, up, rows, out, rng):
+        """Adds to `out` what `rows` ask of the servers `up`, one a side."""
+        spikes, idle = [r for r in rows if r.what in ("p50", "p99")], [r for r in rows if r.what == "idle"]
+        for name in rng.sample(list(up), len(up)) if spikes else []:
+            found = self.one_spike(up[name])
+            out[name].update({r.name: found[r.what] for r in spikes})
+        for row in [r for r in rows if "/" in r.what]:
+            for name, value in self.cpu_per_gb(up, row, rng).items():
+                out[name][row.name] = value
+        for row in idle:
+            for name in rng.sample(list(up), len(up)):
+                out[name][row.name] = max(idle_memory(up[name], self.IDLE_CONNECTIONS), 1)
 
     def cpu_per_gb(self, up, row, rng):
         """The sides take turns in short slices. A machine shared with others drifts within seconds, so what counts is a side's
@@ -237,7 +258,8 @@ class Serve(Group):
         try:
             for name in up:
                 warm(up[name].address, paths[:: max(1, len(paths) // 8)])
-                clients[name] = Wrk(up[name].address, paths, self.CONNECTIONS)
+                tls = row.what.endswith("/tls")
+                clients[name] = Wrk(up[name].tls if tls else up[name].address, paths, self.CONNECTIONS, "https" if tls else "http")
             for turn in range(self.SLICES + 1):
                 taken = {name: self.slice_of(up[name], clients[name]) for name in rng.sample(list(up), len(up))}
                 if turn:  # the first fills caches
@@ -301,12 +323,12 @@ def sent_bytes(server):
 class Wrk:
     """A client that stands still between its slices, so that starting and connecting are not measured."""
 
-    def __init__(self, address, paths, connections):
+    def __init__(self, address, paths, connections, scheme="http"):
         self.script = tempfile.NamedTemporaryFile("w", suffix=".lua")
         self.script.write(client.LUA % ",".join(json.dumps(p) for p in paths))
         self.script.flush()
         self.p = subprocess.Popen(pinned(CLIENT_CORE, ["wrk", "-t1", f"-c{connections}", "-d60s", "--timeout", "60s", "-s", self.script.name,
-                                                       "http://%s:%d/" % address]), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                                       "%s://%s:%d/" % (scheme, *address)]), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         time.sleep(0.02)
         self.pause()
 

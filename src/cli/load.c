@@ -26,6 +26,9 @@ static const char options_text[] =
     "  --connections N     instead of the scenario's\n"
     "  --mode M            listeners, rate, saturate, idle, capacity: instead of the scenario's\n"
     "  --shorten F         every time of the scenario times F (0 to 1), for a first look\n"
+    "  --verify MEDIA      compare what comes with the clear tracks in this folder (mode listeners)\n"
+    "  --keys FILE         the keys file that the server uses, to compare with\n"
+    "  --share P           of the sessions that is compared, 0.1 or 10% (100%)\n"
     "  --paths FILE        ask for these paths, one a line, instead of reading manifests (not with listeners)\n"
     "  --io NAME           auto, io_uring or epoll\n"
     "  --json FILE         write what was measured\n"
@@ -78,14 +81,24 @@ static int usage_number(const char *option, const char *text) {
   return cli_usage("load", "%s takes a number, not '%s'", option, text);
 }
 
+// A share as scenarios write it: 0.1 or 10%.
+static bool share_of(double *out, const char *text) {
+  char *end;
+  *out = strtod(text, &end);
+  bool percent = strcmp(end, "%") == 0;
+  if (percent)
+    *out /= 100;
+  return end != text && (percent || !*end) && *out > 0 && *out <= 1;
+}
+
 static int parse_args(struct load_args *a, int argc, char **argv) {
-  enum { O_TARGET = 256, O_THREADS, O_PROCESSES, O_SEED, O_RATE, O_SECONDS, O_CONNECTIONS, O_MODE, O_PATHS, O_IO, O_JSON, O_HDR, O_HTML, O_LOG, O_REPORT, O_CA, O_INSECURE, O_SHORTEN };
+  enum { O_TARGET = 256, O_THREADS, O_PROCESSES, O_SEED, O_RATE, O_SECONDS, O_CONNECTIONS, O_MODE, O_PATHS, O_IO, O_JSON, O_HDR, O_HTML, O_LOG, O_REPORT, O_CA, O_INSECURE, O_SHORTEN, O_VERIFY, O_KEYS, O_SHARE };
   static const struct option longs[] = {
       {"target", 1, 0, O_TARGET}, {"threads", 1, 0, O_THREADS}, {"processes", 1, 0, O_PROCESSES}, {"seed", 1, 0, O_SEED},
       {"rate", 1, 0, O_RATE}, {"seconds", 1, 0, O_SECONDS}, {"connections", 1, 0, O_CONNECTIONS}, {"mode", 1, 0, O_MODE},
       {"paths", 1, 0, O_PATHS}, {"io", 1, 0, O_IO}, {"json", 1, 0, O_JSON}, {"hdr", 1, 0, O_HDR}, {"html", 1, 0, O_HTML},
       {"request-log", 1, 0, O_LOG}, {"report", 1, 0, O_REPORT}, {"ca", 1, 0, O_CA}, {"insecure", 0, 0, O_INSECURE},
-      {"shorten", 1, 0, O_SHORTEN}, {"help", 0, 0, 'h'}, {0}};
+      {"shorten", 1, 0, O_SHORTEN}, {"verify", 1, 0, O_VERIFY}, {"keys", 1, 0, O_KEYS}, {"share", 1, 0, O_SHARE}, {"help", 0, 0, 'h'}, {0}};
   *a = (struct load_args){.threads = 1, .processes = 1, .io = "auto", .shorten = 1};
   int o;
   opterr = 0;
@@ -94,7 +107,8 @@ static int parse_args(struct load_args *a, int argc, char **argv) {
     char *end = NULL;
     const char **text = o == O_TARGET ? &a->target : o == O_JSON ? &a->json : o == O_HDR ? &a->hdr : o == O_HTML ? &a->html
                         : o == O_LOG ? &a->log : o == O_PATHS ? &a->paths : o == O_IO ? &a->io : o == O_MODE ? &a->mode
-                        : o == O_REPORT ? &a->report : o == O_CA ? &a->ca : NULL;
+                        : o == O_REPORT ? &a->report : o == O_CA ? &a->ca
+                        : o == O_VERIFY ? &a->verify : o == O_KEYS ? &a->keys : NULL;
     if (o == 'h')
       return cli_help("load", options_text), -1;
     if (o == '?')
@@ -107,6 +121,9 @@ static int parse_args(struct load_args *a, int argc, char **argv) {
       a->shorten = strtod(optarg, &end);
       if (*end || end == optarg || !(a->shorten > 0 && a->shorten <= 1))
         return cli_usage("load", "--shorten takes a number above 0 and at most 1, not '%s'", optarg);
+    } else if (o == O_SHARE) {
+      if (!share_of(&a->share, optarg))
+        return cli_usage("load", "--share takes a number above 0 and at most 1, or a percentage, not '%s'", optarg);
     } else if (o == O_RATE || o == O_SECONDS) {
       double number = strtod(optarg, &end);
       if (*end || end == optarg || !(number > 0 && number <= 1e7))
@@ -136,6 +153,29 @@ static int parse_args(struct load_args *a, int argc, char **argv) {
   return 0;
 }
 
+// A path of the command line is relative to the working folder, one of a scenario to the scenario's.
+static bool set_path(char out[SCENARIO_MAX_PATH], const char *path) {
+  char here[SCENARIO_MAX_PATH] = "";
+  if (path[0] != '/' && !getcwd(here, sizeof here))
+    return cli_error(path, "the working folder: %s", strerror(errno)) != EXIT_FAILED;
+  int n = snprintf(out, SCENARIO_MAX_PATH, "%s%s%s", here, *here ? "/" : "", path);
+  return n > 0 && n < SCENARIO_MAX_PATH ? true : cli_error(path, "the path is too long") != EXIT_FAILED;
+}
+
+// --verify, --keys and --share, over what the scenario says.
+static bool set_comparison(struct scenario *sc, const struct load_args *a) {
+  if (!a->verify && !a->keys && !(a->share > 0))
+    return true;
+  if ((a->verify && !set_path(sc->media, a->verify)) || (a->keys && !set_path(sc->keys, a->keys)))
+    return false;
+  if (!sc->media[0])
+    return cli_error(a->scenario, "--keys and --share need --verify MEDIA: the scenario has nothing to compare with") != EXIT_FAILED;
+  if (sc->mode != LOAD_LISTENERS)
+    return cli_error(a->scenario, "nothing is compared but in mode listeners: leave --verify, --keys and --share out") != EXIT_FAILED;
+  sc->verify_share = a->share > 0 ? a->share : 1;
+  return true;
+}
+
 static bool load_scenario(struct scenario *sc, struct alloc *mem, const struct load_args *a) {
   size_t n;
   char *text = load_file(a->scenario, &n);
@@ -161,6 +201,8 @@ static bool load_scenario(struct scenario *sc, struct alloc *mem, const struct l
   sc->connections = a->connections ? (uint32_t)a->connections : sc->connections;
   if (a->mode)
     sc->mode = (enum load_mode)mode_of(a->mode);
+  if (!set_comparison(sc, a))
+    return false;
   if (scenario_check(sc, &d)) {
     cli_error(a->scenario, "%s", d.what);
     return false;

@@ -7,9 +7,9 @@
 enum { LOAD_MAX_WORKERS = 256, LOAD_MAX_REPORTS = 16 };
 
 struct load_args {
-  const char *scenario, *target, *json, *hdr, *html, *log, *paths, *io, *mode, *report, *ca;
+  const char *scenario, *target, *json, *hdr, *html, *log, *paths, *io, *mode, *report, *ca, *verify, *keys;
   unsigned threads, processes;
-  double rate, seconds, shorten;
+  double rate, seconds, shorten, share; // share: 0 when not given
   uint64_t seed, connections;
   bool has_seed, insecure;
 };

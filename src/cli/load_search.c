@@ -45,7 +45,8 @@ static int probe(struct load_run *run, struct load_stats *stats, struct load_sta
 // When requests that were due after the spike were in time again, and stayed so: a window is in time when 99 % of its requests
 // met the level. Negative: never.
 static double recovery(const struct load_stats *s, const struct scenario *sc, double spike_end_s) {
-  uint32_t first = (uint32_t)(spike_end_s / LOAD_WINDOW_S), end = (uint32_t)(sc->seconds / LOAD_WINDOW_S), last = first;
+  // the first window that is all behind the spike; 0.7 / 0.1 is a little less than 7
+  uint32_t first = (uint32_t)ceil(spike_end_s / LOAD_WINDOW_S - 1e-6), end = (uint32_t)(sc->seconds / LOAD_WINDOW_S), last = first;
   for (uint32_t i = first; i < end && i < LOAD_MAX_WINDOWS; i++)
     if (s->window[i].late * 100 > s->window[i].requests)
       last = i + 1;

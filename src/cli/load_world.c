@@ -123,12 +123,11 @@ static bool read_all(const char *path, struct alloc *mem, struct bytes *out) {
   return n >= 0;
 }
 
-static void relative_to(char *out, size_t cap, const char *file, const char *path) {
+static bool relative_to(char *out, size_t cap, const char *file, const char *path) {
   const char *slash = strrchr(file, '/');
-  if (path[0] == '/' || !slash)
-    snprintf(out, cap, "%s", path);
-  else
-    snprintf(out, cap, "%.*s/%s", (int)(slash - file), file, path);
+  int folder = path[0] == '/' || !slash ? 0 : (int)(slash - file) + 1;
+  int n = snprintf(out, cap, "%.*s%s", folder, file, path);
+  return n >= 0 && (size_t)n < cap ? true : cli_error(path, "the path is too long") != EXIT_FAILED;
 }
 
 static bool load_keys(struct load_world *w, const char *path) {
@@ -146,8 +145,7 @@ static bool load_keys(struct load_world *w, const char *path) {
     return true;
   char name[512];
   snprintf(name, sizeof name, "%.*s", (int)info.secret_file.n, (const char *)info.secret_file.p);
-  relative_to(file, sizeof file, path, name);
-  if (!read_all(file, &w->mem.base, &secret))
+  if (!relative_to(file, sizeof file, path, name) || !read_all(file, &w->mem.base, &secret))
     return false;
   if (keys_set_secret(w->keys, secret, &d)) {
     cli_error_diag(file, &d);
@@ -165,10 +163,9 @@ struct load_world *load_world_new(const char *scenario_path, const struct scenar
     return NULL;
   }
   alloc_heap_init(&w->mem, (size_t)1 << 30);
-  relative_to(w->media, sizeof w->media, scenario_path, sc->media);
-  relative_to(keys, sizeof keys, scenario_path, sc->keys);
   struct verify_world world = {.ctx = w, .track = find_track, .key = find_key};
-  bool ok = strcmp(sc->scheme, "clear") == 0 || load_keys(w, keys);
+  bool placed = relative_to(w->media, sizeof w->media, scenario_path, sc->media) && relative_to(keys, sizeof keys, scenario_path, sc->keys);
+  bool ok = placed && (strcmp(sc->scheme, "clear") == 0 || load_keys(w, keys));
   w->verifier = ok ? verifier_new(&world, ops, MAX_VERIFIED_SEGMENTS) : NULL;
   if (!w->verifier) {
     if (ok)

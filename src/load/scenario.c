@@ -279,7 +279,7 @@ enum err scenario_check(struct scenario *s, struct diag *diag) {
   if (strcmp(s->scheme, "cenc") != 0 && strcmp(s->scheme, "cbcs") != 0 && strcmp(s->scheme, "clear") != 0)
     return diag_set(diag, ERR_ARGUMENT, 1, "scheme: '%s' is not one of cenc, cbcs, clear", s->scheme);
   if (s->verify_share > 0 && (!s->media[0] || (!s->keys[0] && strcmp(s->scheme, "clear") != 0)))
-    return diag_set(diag, ERR_ARGUMENT, 1, "verify.share needs verify.media and verify.keys to compare with");
+    return diag_set(diag, ERR_ARGUMENT, 1, "verify.share needs verify.media and verify.keys (or --verify and --keys) to compare with");
   return ERR_OK;
 }
 

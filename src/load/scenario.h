@@ -4,7 +4,7 @@
 #include "load/arrivals.h"
 #include "load/popularity.h"
 
-enum { SCENARIO_MAX_PIECES = 64, SCENARIO_MAX_ASSETS = 4096, SCENARIO_MAX_NAME = 256 };
+enum { SCENARIO_MAX_PIECES = 64, SCENARIO_MAX_ASSETS = 4096, SCENARIO_MAX_NAME = 256, SCENARIO_MAX_PATH = 1024 };
 
 enum load_mode {
   LOAD_LISTENERS, // partly open: sessions arrive, requests inside a session depend on each other
@@ -34,7 +34,7 @@ struct scenario {
     double spike, spike_s;  // the spike after the search: so many times the capacity, for so long
   } search;
   uint32_t connections;     // LOAD_RATE, LOAD_SATURATE, LOAD_IDLE
-  uint32_t max_listeners;   // of one process, at once; arrivals beyond are counted as lost and fail the run
+  uint32_t max_listeners;   // of all processes, at once; arrivals beyond are counted as lost and fail the run
   // what is asked for
   struct {
     char (*names)[SCENARIO_MAX_NAME];
@@ -62,7 +62,7 @@ struct scenario {
   // checks
   double verify_share;      // of sessions whose every byte is decrypted and compared
   uint32_t verify_epoch;    // the epoch that manifests must name; 0: any
-  char media[SCENARIO_MAX_NAME], keys[SCENARIO_MAX_NAME]; // for verifying; relative to the scenario's folder
+  char media[SCENARIO_MAX_PATH], keys[SCENARIO_MAX_PATH]; // for verifying; relative to the scenario's folder
   // service level; a negative value is not checked
   struct {
     double startup_p99_ms, latency_p99_ms, deadline_miss_share, rebuffer_share, error_share, lag_p99_ms;

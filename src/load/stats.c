@@ -101,7 +101,7 @@ bool stats_valid(const struct load_stats *s, const struct scenario *sc, struct w
     return false;
   }
   if (s->sessions_lost) {
-    wr_fmt(why, "INVALID: %lu sessions found no free place: raise max_listeners or use more processes\n", s->sessions_lost);
+    wr_fmt(why, "INVALID: %lu sessions found no free place: raise max_listeners\n", s->sessions_lost);
     return false;
   }
   if (!s->requests) {

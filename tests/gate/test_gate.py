@@ -89,6 +89,65 @@ turns[2]["head"] *= 3
 v = measure.of_turns(turns)
 check("of_turns: 3 % survives drift and one burst", abs(v["head"] / v["base"] - 1.03) < 1e-9 and v["base"] == v["same"], v)
 
+# ---- memory per connection: a metric like the others, in every round, in the canary and in replays
+
+
+class Synthetic(measure.Serve):
+    """The serve group on a machine of our making: `memory` is what a connection costs each side."""
+
+    def __init__(self, memory, quick=True):
+        measure.Group.__init__(self, self.metrics(), quick)
+        self.memory, self.noise, self.started = memory, random.Random(11), []
+
+    def start(self, side, hot=False):
+        self.started.append((side, hot))
+        return Pretended(side)
+
+    def one_spike(self, server):
+        return {"p50": 100.0, "p99": 200.0}
+
+    def cpu_per_gb(self, up, row, rng):
+        return {name: 0.3 for name in up}
+
+
+class Pretended:
+    def __init__(self, side):
+        self.side = side
+
+    def stop(self):
+        pass
+
+
+def served(memory, num):
+    """A book with `num` rounds of the synthetic group."""
+    group, book = Synthetic(memory), rounds.Book()
+    measure.idle_memory = lambda server, count: memory[server.side] * math.exp(group.noise.gauss(0, 0.01))
+    for row in group.rows:
+        book.metric(row.name, row.bound, row.unit)
+    for _ in range(num):
+        found = group.sample({s: s for s in trees.SIDES}, book.timed(), random.Random(1))
+        book.add({n: tuple(found[s][n] for s in trees.SIDES) for n in book.timed()})
+    return book, group
+
+
+kept = measure.idle_memory
+book, group = served(dict(base=400, head=400, same=400), 16)
+check("memory per connection: as many pairs as the others, and as many of the canary",
+      {len(m.pairs) for m in book.metrics()} == {len(m.canary) for m in book.metrics()} == {16} and "memory per connection" in book.timed())
+check("nothing but counts is exact", not any(m.exact for m in book.metrics()))
+check("the same memory on both sides: green", rounds.settle(book)[0] == "green")
+check("what is served hot has servers of its own, that keep what they encrypted", {hot for _, hot in group.started} == {True, False} and len(group.started) == 16 * 6)
+check("hot and TLS are among what is served, also with --quick", {"serve cenc 32K hot", "serve cbcs 189K tls"} <= set(book.timed()))
+book, _ = served(dict(base=400, head=440, same=400), 16)
+state, vs = rounds.settle(book)
+check("10 % more memory a connection: red, by name", state == "red" and [v.name for v in vs if v.state == "slower"] == ["memory per connection"])
+check("and in replays", [resample.one_run(book, random.Random(i))[:2] for i in range(5)] == [("red", ["memory per connection"])] * 5)
+book, _ = served(dict(base=400, head=440, same=440), 16)
+check("memory that differs between BASE and BASE: inconclusive", rounds.settle(book)[0] == "inconclusive" and decide.canary_fires(book.metrics()) == ["memory per connection"])
+book, _ = served(dict(base=400, head=440, same=400), 3)
+check("three pairs decide nothing", rounds.settle(book)[0] == "green")
+measure.idle_memory = kept
+
 # ---- replays of recorded rounds
 recorded = book_of("a", "b")
 take, _ = source(random.Random(6), {"b": 0.05}, 0.01)

@@ -104,6 +104,30 @@ def broken(tap, load, proxy):
     proxy.change = lambda path, response: None
 
 
+def backoff(tap, load, proxy):
+    """The pauses between one listener's tries, as the server meets them: 0.5 to 1.5 times retry_after, doubling each time."""
+    base, tries = 0.1, collections.defaultdict(list)
+
+    def refuse(path, response):
+        m = re.search(r"/2\.m4s\?token=(\d+)\.", path)
+        if m:
+            tries[m[1]].append(time.monotonic())
+            response.status, response.reason = 503, "Service Unavailable"
+    proxy.change = refuse
+    load(scenario(player="ahead: 9, tracks: 1, skip: 0, retries: 4, retry_after: 100ms, token_ttl: 1h", arrivals="{ for: 100ms, rate: 300 }", drain="300ms"), proxy.url)
+    proxy.change = lambda path, response: None
+    pauses = [[b - a for a, b in zip(t, t[1:])] for t in tries.values()]
+    if not tap.ok(len(pauses) > 15 and all(len(p) == 4 for p in pauses), "retries: every listener tries the segment five times", pauses):
+        return
+    late = 0.15  # a busy machine sends later, never earlier
+    for k, each in enumerate(zip(*pauses)):
+        wait = base * 2 ** k
+        tap.ok(0.5 * wait - 0.005 <= min(each) and max(each) <= 1.5 * wait + late, f"retries: pause {k + 1} is around {wait:g} s", (min(each), max(each)))
+        tap.ok(max(each) - min(each) > 0.3 * wait, f"retries: pause {k + 1} differs from listener to listener", (min(each), max(each)))
+    means = [sum(each) / len(each) for each in zip(*pauses)]
+    tap.ok(all(1.5 * a < b < 2.7 * a for a, b in zip(means[1:], means[2:])), "retries: each pause is about twice the one before", means)
+
+
 def slow(tap, load, server):
     r = load(scenario("slow_reader: 50%, slow_bytes_per_s: 60000", player="ahead: 1, tracks: 1, skip: 0", arrivals="{ for: 200ms, rate: 150 }", drain="500ms"),
              f"http://127.0.0.1:{server.port}")
@@ -160,6 +184,7 @@ def main():
             with Proxy(server.port) as proxy:
                 kinds(tap, load, proxy)
                 broken(tap, load, proxy)
+                backoff(tap, load, proxy)
             slow(tap, load, server)
             herd(tap, load, server)
         over_tls(tap, load, sluice, folder)

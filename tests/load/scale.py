@@ -66,6 +66,15 @@ def sanitized(program):
     return b"__asan_init" in pathlib.Path(program).read_bytes()
 
 
+def places(tap, load, server):
+    """max_listeners is for all processes together; who finds no place makes the run invalid."""
+    text = re.sub(r"max_listeners: .*", "max_listeners: 10", scenario(60, 2))
+    r = load(text, f"http://127.0.0.1:{server.port}", "--processes", "3")
+    t = r.json["totals"]
+    tap.ok(r.code == 3 and t["peak_active"] == 10 and t["sessions"] - t["sessions_lost"] >= 10 < t["sessions_lost"] and "raise max_listeners" in r.out.decode(),
+           "more listeners than places, over three processes: status 3, and what to raise", f"{t} {r}")
+
+
 def other_reader(tap, load, server):
     """The HdrHistogram log read by the hdrhistogram package from PyPI."""
     python = subprocess.run([ROOT / "tools" / "python"], capture_output=True, text=True)
@@ -99,6 +108,7 @@ def main():
         load = Load(sluice, folder)
         with Server(sluice, folder / "media", keys=keys_text(["one", "two"])) as server:
             memory(tap, load, server)
+            places(tap, load, server)
             other_reader(tap, load, server)
     tap.end()
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The scenarios that ship, for a shortened time; the search for the capacity; what is wrong usage: scenarios.py SLUICE"""
+import json
 import pathlib
 import re
 import subprocess
@@ -20,23 +21,60 @@ SMALL = "catalogue: { assets: [coastline/low-tide] }\n"
 def shipped(tap, load, server):
     """Every scenario in bench/scenarios runs against its catalogue. Service levels are for a machine of their own, not for a test."""
     files = sorted((ROOT / "bench" / "scenarios").glob("*.yaml"))
-    tap.equal([f.stem for f in files], ["capacity-search", "flash-crowd-cold", "idle-herd", "long-tail", "release-day", "skip-happy", "slow-readers"],
+    tap.equal([f.stem for f in files], ["capacity-search", "flash-crowd-cold", "full-house", "idle-herd", "long-tail", "release-day", "skip-happy", "slow-readers"],
               "the scenarios that ship")
+    compare = ["--verify", load.folder / "media", "--keys", load.folder / "keys.yaml"]
     started = []
     for f in files:
         text = f.read_text()
         text = re.sub(r"^level:.*$", "level: { errors: 0, lag_p99_ms: 5000 }", text, flags=re.M)
-        flags = ["--connections", "100"] if "mode: idle" in text else []
+        flags = ["--connections", "100"] if "mode: idle" in text else compare
         if "mode: capacity" in text:
             continue
         path = load.folder / f.name
         path.write_text(text)
         argv = [load.sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", "--shorten", "0.06", "--json", path.with_suffix(".json"), *flags]
-        started.append((f.stem, subprocess.Popen([str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)))
-    for name, p in started:
+        started.append((f.stem, path.with_suffix(".json"), flags == compare, subprocess.Popen([str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)))
+    for name, result, compared, p in started:
         out = p.communicate(timeout=120)[0]
         asked = re.search(r": (\d+) requests in ([\d.]+) s", out)
         tap.ok(p.returncode == 0 and asked and int(asked[1]) >= 10 and float(asked[2]) < 30, f"{name}: runs, without a failed request", out)
+        if compared:  # of --verify: every segment of every session, ranges and HEAD beside it
+            t = json.loads(result.read_text())["totals"]
+            tap.ok(t["verified"] >= t["segments"] > 0 < t["decrypted"] and not t["wrong"], f"{name}: every byte is compared with the clear source", t)
+
+
+def comparison(tap, load, sluice, folder, server):
+    """--verify, --keys, --share: over what the scenario says, relative to the working folder; and they find what is wrong."""
+    path, target = folder / "apart" / "day.yaml", f"http://127.0.0.1:{server.port}"
+    path.parent.mkdir()
+    path.write_text((ROOT / "bench/scenarios/release-day.yaml").read_text().replace("lag_p99_ms: 20", "lag_p99_ms: 5000"))
+
+    def play(*flags, scenario=path):
+        out = folder / "compared.json"
+        out.unlink(missing_ok=True)
+        r = run(sluice, "load", scenario, "--target", target, "--shorten", "0.03", "--json", out, *flags, cwd=folder, timeout=120)
+        return r, json.loads(out.read_text())["totals"] if out.exists() else {}
+    r, t = play("--verify", "media", "--keys", "keys.yaml", "--share", "25%")
+    tap.ok(0 < t["verified"] < 0.6 * t["segments"] and not t["wrong"], "--share: so many of the sessions; paths are relative to the working folder", f"{t} {r}")
+    (folder / "other.yaml").write_text(keys_text(ASSETS[::-1]))
+    r, t = play("--verify", "media", "--keys", "other.yaml")
+    tap.ok(r.code == 1 and t["wrong"] > 0 and t["first_wrong"].startswith("/coastline/"), "--keys of another server: status 1, and where", f"{t} {r}")
+    swapped = folder / "swapped"
+    for asset, other in zip(ASSETS, ASSETS[1:] + ASSETS[:1]):
+        (swapped / asset).parent.mkdir(parents=True, exist_ok=True)
+        (swapped / asset).symlink_to(folder / "media" / other)
+    r, t = play("--verify", "swapped", "--keys", "keys.yaml")
+    tap.ok(r.code == 1 and t["wrong"] > 0, "--verify with other music: status 1", f"{t} {r}")
+    own = folder / "apart" / "own.yaml"
+    own.write_text(path.read_text() + "verify: { share: 100%, media: nowhere, keys: nothing.yaml }\n")
+    r, t = play("--verify", "media", "--keys", "keys.yaml", scenario=own)
+    tap.ok(t.get("verified", 0) >= t.get("segments", 1) and not t["wrong"], "they go before the scenario's own", f"{t} {r}")
+    for name, flags, what in (("no keys", ["--verify", "media"], "--verify and --keys"), ("no media", ["--keys", "keys.yaml"], "need --verify MEDIA"),
+                              ("a share of nothing", ["--share", "50%"], "need --verify MEDIA"),
+                              ("another mode", ["--verify", "media", "--keys", "keys.yaml", "--mode", "rate", "--rate", "5", "--seconds", "1"], "mode listeners")):
+        r, _ = play(*flags)
+        tap.ok(r.code == 1 and what in r.err and r.err.count("\n") == 1, f"a comparison with {name}: one line says what is missing", r)
 
 
 def capacity(tap, load, server):
@@ -76,7 +114,8 @@ def wrong_usage(tap, sluice, folder):
     for name, argv in {"no scenario": target, "two scenarios": [good, good, *target], "no target": [good], "an unknown option": [good, *target, "--frob"],
                        "no number": [good, *target, "--threads", "x"], "no thread": [good, *target, "--threads", "0"], "a negative rate": [good, *target, "--rate", "-1"],
                        "an unknown mode": [good, *target, "--mode", "fast"], "an unknown io": [good, *target, "--io", "kqueue"], "too long": [good, *target, "--shorten", "2"],
-                       "no connection": [good, *target, "--connections", "0"], "nothing to compare": ["--report", folder / "o.html"]}.items():
+                       "no connection": [good, *target, "--connections", "0"], "a share of zero": [good, *target, "--share", "0"],
+                       "a share above one": [good, *target, "--share", "101%"], "a share of something": [good, *target, "--share", "half"], "nothing to compare": ["--report", folder / "o.html"]}.items():
         r = run(sluice, "load", *argv)
         tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
     for name, argv, pattern in (("a missing scenario", [folder / "none.yaml", *target], r"none\.yaml: No such file"),
@@ -142,15 +181,17 @@ def bad_scenarios(tap, sluice, folder):
 
 
 def main():
-    tap, sluice = Tap(), sys.argv[1]
+    tap, sluice = Tap(), pathlib.Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory(prefix="sluice-load-") as work:
         folder = pathlib.Path(work)
         wrong_usage(tap, sluice, folder)
         bad_scenarios(tap, sluice, folder)
         media(folder / "media", ASSETS, seconds=10, tracks=("aac-1", "aac-2"))
+        (folder / "keys.yaml").write_text(keys_text(ASSETS))
         load = Load(sluice, folder)
         with Server(sluice, folder / "media", keys=keys_text(ASSETS)) as server:
             shipped(tap, load, server)
+            comparison(tap, load, sluice, folder, server)
             capacity(tap, load, server)
     tap.end()
 

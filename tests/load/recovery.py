@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""The recovery after a spike, from a server whose recovery is known: recovery.py SLUICE"""
+import collections
+import concurrent.futures
+import math
+import pathlib
+import socket
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge.load import Load  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+LIMIT = 100        # requests a second: above that every answer takes SLOW_S, beyond the service level
+SLOW_S, LEVEL_S = 0.25, 0.1
+SPIKE = 220        # no probe asks for so many
+WINDOW_S = 0.1
+SCENARIO = f"""name: recovery
+seed: 6
+mode: capacity
+search: {{ from: 30, to: 180, probes: 6, spike: 3, spike_for: 400ms }}
+seconds: 600ms
+drain: 600ms
+connections: 300
+catalogue: {{ assets: [one] }}
+scheme: cbcs
+level: {{ latency_p99_ms: {1000 * LEVEL_S:.0f}, errors: 0, lag_p99_ms: 5000 }}
+"""
+
+
+class Stopping:
+    """Answers everything, slowly above LIMIT. When a spike is over it answers nothing for `stop_s`, then goes on as before."""
+
+    def __init__(self, stop_s):
+        self.stop_s, self.lock, self.recent = stop_s, threading.Lock(), collections.deque()
+        self.spiked, self.until = False, 0.0
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.url = "http://127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                s, _ = self.listener.accept()
+            except OSError:
+                return
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._serve, args=(s,), daemon=True).start()
+
+    def _answer_at(self, now):
+        with self.lock:
+            self.recent.append(now)
+            while self.recent[0] < now - WINDOW_S:
+                self.recent.popleft()
+            rate = len(self.recent) / WINDOW_S
+            if rate > SPIKE:
+                self.spiked = True
+            elif self.spiked and rate < SPIKE / 2 and not self.until:
+                self.until = now + self.stop_s  # the spike is over
+            return max(self.until, now + SLOW_S if rate > 1.3 * LIMIT else now)
+
+    def _serve(self, s):
+        try:
+            while True:
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    more = s.recv(65536)
+                    if not more:
+                        return
+                    head += more
+                time.sleep(min(max(0, self._answer_at(time.monotonic()) - time.monotonic()), 60))
+                s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody")
+        except OSError:
+            pass
+        finally:
+            s.close()
+
+    def close(self):
+        self.listener.close()
+
+
+def play(load, stop_s, number):
+    server = Stopping(stop_s)
+    paths = load.folder / f"paths-{number}"
+    paths.write_text("/one\n")
+    try:
+        return Load(load.sluice, load.folder / f"run-{number}")(SCENARIO, server.url, "--paths", paths)
+    finally:
+        server.close()
+
+
+def main():
+    tap, sluice = Tap(), sys.argv[1]
+    stops = [0, 1, 2.5, math.inf]
+    with tempfile.TemporaryDirectory(prefix="sluice-load-") as work, concurrent.futures.ThreadPoolExecutor(len(stops)) as pool:
+        load = Load(sluice, work)
+        for n in range(len(stops)):
+            (load.folder / f"run-{n}").mkdir()
+        runs = list(pool.map(lambda n: play(load, stops[n], n), range(len(stops))))
+        for stop_s, r in zip(stops, runs):
+            c = r.json["capacity"]
+            got = c["recovery_s"]
+            if not tap.ok(c["found"] and c["spike_rate"] > SPIKE and c["base_rate"] < SPIKE / 2, f"a server that stops for {stop_s} s: a limit and a spike beyond it", f"{c} {r}"):
+                continue
+            if stop_s == math.inf:
+                tap.ok(got == -1 and "not in time again before the run ended" in r.out.decode(), "a server that never answers again: no recovery, and it says so", f"{c} {r.out.decode()}")
+                continue
+            # The server sees that the spike is over up to WINDOW_S after it; what was due up to LEVEL_S before the stop ends is in
+            # time; and the answer counts in whole windows.
+            low, high = stop_s - LEVEL_S - WINDOW_S, stop_s + 2 * WINDOW_S + 0.15
+            tap.ok(max(0, low) <= got <= high, f"a server that stops for {stop_s} s after a spike: recovered after {max(0, low):.2f} to {high:.2f} s", f"{got} {c}")
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()
