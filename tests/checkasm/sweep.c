@@ -147,14 +147,22 @@ static void expect_pattern(struct check *c, uint8_t *full, struct aes_pattern p,
   }
 }
 
+// Patterns are runs of chain and ctr in one C file: every length, at every seventh alignment.
+static void sweep_pattern(struct check *c, run_fn *run, const uint8_t *full) {
+  unsigned all = c->align_step;
+  c->align_step = all < 7 ? 7 : all;
+  sweep(c, run, full, 16, 1);
+  c->align_step = all;
+}
+
 void check_cbc_pattern(struct check *c) {
   uint8_t full[LONGEST];
   for (size_t i = 0; i < NUM_PATTERNS; i++) {
     pattern = patterns[i];
     expect_pattern(c, full, pattern, 0);
-    sweep(c, run_pattern_encrypt, full, 16, 37);
+    sweep_pattern(c, run_pattern_encrypt, full);
     expect_pattern(c, full, pattern, 1);
-    sweep(c, run_pattern_decrypt, full, 16, 29);
+    sweep_pattern(c, run_pattern_decrypt, full);
   }
 }
 
@@ -163,7 +171,7 @@ void check_ctr_pattern(struct check *c) {
   for (size_t i = 0; i < NUM_PATTERNS; i++) {
     pattern = patterns[i];
     expect_pattern(c, full, pattern, 2);
-    sweep(c, run_pattern_ctr, full, 16, 23);
+    sweep_pattern(c, run_pattern_ctr, full);
   }
 }
 

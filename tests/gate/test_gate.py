@@ -161,6 +161,8 @@ for _ in range(20):
     quiet.add(take(["a", "b"]))
 states = [resample.one_run(quiet, random.Random(i))[0] for i in range(20)]
 check("replays of A against A are not", "red" not in states, states)
+states = [resample.one_run(recorded, random.Random(i), same=True)[0] for i in range(20)]
+check("with names drawn anew in each round nothing tells HEAD apart", "red" not in states, states)
 
 # ---- the planted loop
 text = "static int a(void) {\n  return 1;\n}\n\nint b(int x,\n      int y) {\n  return a();\n}\n"
