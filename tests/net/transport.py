@@ -198,10 +198,36 @@ def requests_cut_at_every_byte():
                 expect(reader.response()[2], want, f"cut at {cut}")
 
 
+class TwoWays:
+    """A socket that one thread writes and another reads: OpenSSL's connections are for one thread at a time."""
+    def __init__(self, s):
+        self.s, self.lock = s, threading.Lock()
+        s.setblocking(False)
+
+    def _do(self, what):
+        while True:
+            with self.lock:
+                try:
+                    return what()
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    wait = [self.s], []
+                except ssl.SSLWantWriteError:
+                    wait = [], [self.s]
+            if not any(select.select(*wait, [], 0.002 if wait[0] else 0.05)):
+                pass  # the other thread may have taken what came: look again
+
+    def recv(self, n):
+        return self._do(lambda: self.s.recv(n))
+
+    def sendall(self, data):
+        while data:
+            data = data[self._do(lambda: self.s.send(data[:16384])):]
+
+
 def pipelined_requests_come_back_in_order():
     with Server() as srv:
         for asset, sizes, num in (("now", (1, 100, 5000), 1500), ("later", (1, 3000), 100), ("now", (300000, 10), 60)):
-            s = srv.dial()
+            s = TwoWays(srv.dial())
             plan = [(random.choice(sizes), random.randrange(1, 100)) for _ in range(num)]
             text = b"".join(get_bytes(segment_path(asset, size, n)) for size, n in plan)
             sender = threading.Thread(target=s.sendall, args=(text,))
@@ -213,7 +239,7 @@ def pipelined_requests_come_back_in_order():
                 status, _, body = reader.response()
                 expect((status, body), (200, words((n - 1) * size, size)), f"{asset} number {i}")
             sender.join()
-            s.close()
+            s.s.close()
 
 
 def random_ranges_are_slices():
@@ -433,32 +459,6 @@ def pauses_within_the_write_timeout():
             except (EOFError, ConnectionError) as e:
                 raise AssertionError(f"reader {i} was cut off: {e!r}") from e
             expect(body == words(0, size), True, f"reader {i}")
-
-
-class TwoWays:
-    """A socket that one thread writes and another reads: OpenSSL's connections are for one thread at a time."""
-    def __init__(self, s):
-        self.s, self.lock = s, threading.Lock()
-        s.setblocking(False)
-
-    def _do(self, what):
-        while True:
-            with self.lock:
-                try:
-                    return what()
-                except (BlockingIOError, ssl.SSLWantReadError):
-                    wait = [self.s], []
-                except ssl.SSLWantWriteError:
-                    wait = [], [self.s]
-            if not any(select.select(*wait, [], 0.002 if wait[0] else 0.05)):
-                pass  # the other thread may have taken what came: look again
-
-    def recv(self, n):
-        return self._do(lambda: self.s.recv(n))
-
-    def sendall(self, data):
-        while data:
-            data = data[self._do(lambda: self.s.send(data[:16384])):]
 
 
 def more_sent_ahead_than_one_buffer():
