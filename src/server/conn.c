@@ -18,92 +18,6 @@ void conn_deadline(struct conn *c, uint64_t after_ms) {
     timer_set(&w->timers, &c->timer, w->now_ms, after_ms);
 }
 
-static struct request *spare_request(struct worker *w) {
-  struct request *rq = w->free_requests;
-  if (rq)
-    w->free_requests = rq->next;
-  else if (w->requests_cut < REQUESTS_MAX)
-    rq = &w->requests[w->requests_cut++];
-  else
-    return NULL;
-  rq->w = w;
-  rq->in_len = 0;
-  return rq;
-}
-
-static void give_spare(struct worker *w, struct request *rq) {
-  rq->next = w->free_requests;
-  w->free_requests = rq;
-}
-
-static struct request *request_take(struct conn *c) {
-  struct request *rq = spare_request(c->w);
-  if (!rq)
-    return NULL;
-  rq->conn = c;
-  http_begin(&rq->parser);
-  c->rq = rq;
-  return rq;
-}
-
-static void drop_first_behind(struct request *rq) {
-  struct request *first = rq->behind;
-  rq->behind = first->next;
-  rq->behind_at = 0;
-  rq->w->num_behind--;
-  give_spare(rq->w, first);
-}
-
-// keep_ahead keeps what a client sent while its answer is in progress. false: it has no place, or not all of it.
-static bool keep_ahead(struct request *rq, struct bytes data) {
-  struct request *last = rq, **end = &rq->behind;
-  for (; *end; end = &last->next)
-    last = *end;
-  for (;;) {
-    size_t room = REQ_IN - last->in_len, n = data.n < room ? data.n : room;
-    memcpy(last->in + last->in_len, data.p, n);
-    last->in_len += (uint32_t)n;
-    data = bytes_of(data.p + n, data.n - n);
-    if (!data.n)
-      return true;
-    if (rq->w->num_behind == BEHIND_MAX || !(last = spare_request(rq->w)))
-      return false;
-    rq->w->num_behind++;
-    last->next = NULL;
-    *end = last;
-    end = &last->next;
-  }
-}
-
-// catch_up adds what is behind to the `n` bytes in `in`, as far as it fits, and says how many these are now.
-static size_t catch_up(struct request *rq, size_t n) {
-  while (rq->behind && n < REQ_IN) {
-    size_t left = rq->behind->in_len - rq->behind_at, k = left < REQ_IN - n ? left : REQ_IN - n;
-    memcpy(rq->in + n, rq->behind->in + rq->behind_at, k);
-    rq->behind_at += (uint32_t)k;
-    n += k;
-    if (k == left)
-      drop_first_behind(rq);
-  }
-  rq->in_len = (uint32_t)n;
-  return n;
-}
-
-void request_give(struct worker *w, struct request *rq) {
-  if (rq->ready)
-    w->ready[rq->ready - 1] = NULL;
-  if (w->now.of == rq)
-    w->now.of = NULL;
-  if (w->next.of == rq)
-    w->next.of = NULL;
-  rq->ready = 0;
-  request_release(rq);
-  rq->conn = NULL;
-  while (rq->behind)
-    drop_first_behind(rq);
-  give_spare(w, rq);
-}
-
 static void conn_free(struct conn *c) {
   struct worker *w = c->w;
   tls_free(c->tls);
@@ -343,7 +257,7 @@ static void serve(struct conn *c, const uint8_t *base, size_t n) {
   while (n || rq->behind) {
     if (!n) {
       base = rq->in;
-      n = catch_up(rq, 0);
+      n = request_catch_up(rq, 0);
     }
     rq->base = base;
     switch (one_request(c, rq, n)) {
@@ -354,7 +268,7 @@ static void serve(struct conn *c, const uint8_t *base, size_t n) {
       continue;
     case STEP_MORE:
       had = n;
-      if (!keep_bytes(rq, n) || (rq->behind && (n = catch_up(rq, n)) == had)) {
+      if (!keep_bytes(rq, n) || (rq->behind && (n = request_catch_up(rq, n)) == had)) {
         (void)refuse(c, rq, 413, n);
         return;
       }
@@ -436,7 +350,7 @@ static void input(struct conn *c, struct bytes data) {
     return;
   case CONN_BUSY: // sent ahead: it waits its turn, and nothing more is taken meanwhile
     stop_receiving(c);
-    if (!c->peer_ended && !keep_ahead(rq, data))
+    if (!c->peer_ended && !request_keep_ahead(rq, data))
       c->peer_ended = true; // nothing is kept behind a gap
     return;
   default:

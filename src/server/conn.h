@@ -194,7 +194,15 @@ void conn_close_all(struct worker *w);
 void conn_deadline(struct conn *c, uint64_t after_ms);
 void conn_woken(struct request *rq);         // the catalogue is done with its wait
 void conn_answer_ready(struct worker *w);    // before the turn's quiet point
+
+// request_pool.c
+// request_take gives a connection its request; NULL: all are in use. request_give takes one back, with what is behind it.
+struct request *request_take(struct conn *c);
 void request_give(struct worker *w, struct request *rq);
+// request_keep_ahead keeps what a client sent while its answer is in progress. false: it has no place, or not all of it.
+bool request_keep_ahead(struct request *rq, struct bytes data);
+// request_catch_up adds what is behind to the `n` bytes in `in`, as far as it fits, and says how many these are now.
+size_t request_catch_up(struct request *rq, size_t n);
 
 void conn_say(struct conn *c, const char *text, size_t n); // a few bytes outside of any response, sealed where needed
 

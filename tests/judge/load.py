@@ -8,6 +8,7 @@ import threading
 import zlib
 
 from golden import made
+from judge.listening import Listening
 from judge.programs import run
 from judge.server import Client
 
@@ -100,34 +101,15 @@ def _counts(packed):
     return counts
 
 
-class Proxy:
+class Proxy(Listening):
     """Passes requests on, keeps every head, and lets `change(path, response)` alter what comes back (None: as it is)."""
 
     def __init__(self, port, change=None):
         self.upstream, self.change = port, change or (lambda path, response: None)
-        self.heads, self.connections, self.lock = [], 0, threading.Lock()
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.port = self.listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.heads, self.lock = [], threading.Lock()
+        super().__init__()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.listener.close()
-
-    def _accept(self):
-        while True:
-            try:
-                s, _ = self.listener.accept()
-            except OSError:
-                return
-            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.connections += 1
-            threading.Thread(target=self._serve, args=(s,), daemon=True).start()
-
-    def _serve(self, s):
+    def handle(self, s):
         upstream, buffer = Client(self.upstream), b""
         try:
             while True:

@@ -4,13 +4,13 @@ import collections
 import concurrent.futures
 import math
 import pathlib
-import socket
 import sys
 import tempfile
 import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge.listening import Listening  # noqa: E402
 from judge.load import Load  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
@@ -31,24 +31,13 @@ level: {{ latency_p99_ms: {1000 * LEVEL_S:.0f}, errors: 0, lag_p99_ms: 5000 }}
 """
 
 
-class Stopping:
+class Stopping(Listening):
     """Answers everything, slowly above LIMIT. When a spike is over it answers nothing for `stop_s`, then goes on as before."""
 
     def __init__(self, stop_s):
         self.stop_s, self.lock, self.recent = stop_s, threading.Lock(), collections.deque()
         self.spiked, self.until = False, 0.0
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.url = "http://127.0.0.1:%d" % self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                s, _ = self.listener.accept()
-            except OSError:
-                return
-            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve, args=(s,), daemon=True).start()
+        super().__init__()
 
     def _answer_at(self, now):
         with self.lock:
@@ -62,7 +51,7 @@ class Stopping:
                 self.until = now + self.stop_s  # the spike is over
             return max(self.until, now + SLOW_S if rate > 1.3 * LIMIT else now)
 
-    def _serve(self, s):
+    def handle(self, s):
         try:
             while True:
                 head = b""
@@ -77,9 +66,6 @@ class Stopping:
             pass
         finally:
             s.close()
-
-    def close(self):
-        self.listener.close()
 
 
 def play(load, stop_s, number):

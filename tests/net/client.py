@@ -6,11 +6,11 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge.certs import Authority
+from judge.listening import Listening
 from judge.tap import Tap
 
 tap = Tap()
@@ -25,25 +25,14 @@ def digest(data):
     return f"{h:016x}"
 
 
-class Server:
+class Server(Listening):
     """Accepts connections; `serve(connection)` does as it likes. `tls`: an SSLContext."""
 
     def __init__(self, serve, tls=None):
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.serve, self.tls, self.connections, self.errors = serve, tls, 0, []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.serve, self.tls, self.errors = serve, tls, []
+        super().__init__()
 
-    def _accept(self):
-        while True:
-            try:
-                s, _ = self.listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._one, args=(s,), daemon=True).start()
-
-    def _one(self, s):
+    def handle(self, s):
         try:
             if self.tls:
                 s = self.tls.wrap_socket(s, server_side=True)
@@ -52,9 +41,6 @@ class Server:
             self.errors.append(str(e))
         finally:
             s.close()
-
-    def close(self):
-        self.listener.close()
 
 
 def requests(s):

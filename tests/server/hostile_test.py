@@ -3,6 +3,7 @@
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 import ssl
@@ -188,6 +189,49 @@ while True:
 """
 
 
+def rendered(server):
+    return sum(int(v) for v in re.findall(r'sluice_rendered_bytes_total\{[^}]*scheme="cbcs"[^}]*\} (\d+)', server.admin("/metrics").body.decode()))
+
+
+def buffers_used(server):
+    return sum(int(v) for v in re.findall(r"sluice_buffers_used\{?[^ ]* (\d+)", server.admin("/metrics").body.decode()))
+
+
+def stalled_and_steady(tap, binary, work, io):
+    """Stalled readers take output buffers from each other: one that reads on keeps its own, and nothing is rendered twice for it."""
+    media = work / f"steady-{io}"
+    (media / "a").mkdir(parents=True)
+    (media / "a" / "t.mp4").write_bytes(synth.plain(1500)[0])
+    with Server(binary, media, "--io", io, "--workers", "1", "--output-buffers", "8", "--stall-timeout", "60s", "--cache-encrypted", "off") as server:
+        path = "/a/cbcs/1/t.mp4"
+        whole = server.get(path).body
+        stalled = []
+        for _ in range(12):
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.connect(("127.0.0.1", server.port))
+            s.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            stalled.append(s)
+        end = time.monotonic() + 10
+        while buffers_used(server) < 6 and time.monotonic() < end:
+            time.sleep(0.05)
+        tap.equal(buffers_used(server), 6, f"{io}: stalled readers hold buffers until a quarter is left")
+        before, got = rendered(server), bytearray()
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+            s.settimeout(20)
+            s.connect(("127.0.0.1", server.port))
+            s.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
+            while piece := s.recv(65536):
+                got += piece
+                time.sleep(0.0005)
+        again = rendered(server) - before - len(whole)
+        tap.ok(bytes(got).endswith(whole), f"{io}: who reads on beside them gets all of it", len(got))
+        tap.ok(again < len(whole) / 50, f"{io}: and nothing is rendered twice for it", f"{again} bytes more than {len(whole)}")
+        for s in stalled:
+            s.close()
+
+
 def renames_elsewhere(tap, binary, work):
     """With `..` in a link, a rename anywhere on the machine makes the kernel's bounded lookup answer EAGAIN."""
     media, links = work / "linked", 400
@@ -220,6 +264,7 @@ def main():
         renames_elsewhere(tap, sys.argv[1], pathlib.Path(work))
         for io in ("auto", "epoll"):
             media_under_fire(tap, sys.argv[1], pathlib.Path(work), io)
+            stalled_and_steady(tap, sys.argv[1], pathlib.Path(work), io)
         tickets_and_authorities(tap, sys.argv[1], pathlib.Path(work), media)
     tap.end()
 
