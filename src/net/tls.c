@@ -150,46 +150,54 @@ static bool is_in_force(const struct ocsp_status *s) {
   return s->from <= now && now < s->until;
 }
 
-// Clients refuse a response outside of its time, and the time of one may end while it is loaded.
-static int on_status(SSL *ssl, void *arg) {
-  (void)ssl;
-  return is_in_force(arg) ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+static void warn_of_status(struct tls_staple *s) {
+  bool over = s->status.from <= time(NULL);
+  if (s->status.verdict != OCSP_GOOD)
+    log_line(LOG_WARN, "OCSP response %s: the certificate is %s: it is not stapled", s->file, s->status.verdict == OCSP_REVOKED ? "revoked" : "unknown");
+  else if (!is_in_force(&s->status) && !(over && atomic_exchange(&s->told, true)))
+    log_line(LOG_WARN, "OCSP response %s: %s: it is not stapled", s->file, over ? "expired" : "not valid yet");
 }
 
-static void warn_of_status(const struct ocsp_status *s, const char *file) {
-  if (s->verdict != OCSP_GOOD)
-    log_line(LOG_WARN, "OCSP response %s: the certificate is %s: it is not stapled", file, s->verdict == OCSP_REVOKED ? "revoked" : "unknown");
-  else if (!is_in_force(s))
-    log_line(LOG_WARN, "OCSP response %s: %s: it is not stapled", file, s->from > time(NULL) ? "not valid yet" : "expired");
+// Clients refuse a response outside of its time, and the time of one may end while it is loaded: said once.
+static int on_status(SSL *ssl, void *arg) {
+  (void)ssl;
+  struct tls_staple *s = arg;
+  if (is_in_force(&s->status))
+    return SSL_TLSEXT_ERR_OK;
+  if (s->status.from <= time(NULL))
+    warn_of_status(s);
+  return SSL_TLSEXT_ERR_NOACK;
 }
 
 // What stands here is checked to be of this certificate; who signed it, clients check.
-static bool load_ocsp(SSL_CTX *ctx, struct ocsp_status *status, const char *file, char *why, size_t cap) {
+static bool load_ocsp(SSL_CTX *ctx, struct tls_staple *staple, const char *file, char *why, size_t cap) {
   const char *why_not;
   size_t n;
   uint8_t *der = read_response(file, &n, &why_not);
   if (der)
-    why_not = read_status(status, bytes_of(der, n), SSL_CTX_get0_certificate(ctx));
+    why_not = read_status(&staple->status, bytes_of(der, n), SSL_CTX_get0_certificate(ctx));
+  if (!why_not && !(staple->file = strdup(file)))
+    why_not = "out of memory";
   bool ok = der && !why_not;
   if (!ok)
     snprintf(why, cap, "OCSP response %s: %s", file, why_not);
   else
-    warn_of_status(status, file);
-  if (ok && status->verdict == OCSP_GOOD) {
+    warn_of_status(staple);
+  if (ok && staple->status.verdict == OCSP_GOOD) {
     SSL_CTX_set_tlsext_status_cb(ctx, on_status);
-    SSL_CTX_set_tlsext_status_arg(ctx, status);
+    SSL_CTX_set_tlsext_status_arg(ctx, staple);
     ok = SSL_CTX_set_ocsp_response(ctx, der, n) || tls_fail(why, cap, "OCSP response", file);
   }
   free(der);
   return ok;
 }
 
-static bool load_cert(SSL_CTX *ctx, const struct tls_files *f, struct ocsp_status *status, char *why, size_t cap) {
+static bool load_cert(SSL_CTX *ctx, const struct tls_files *f, struct tls_staple *staple, char *why, size_t cap) {
   if (!SSL_CTX_use_certificate_chain_file(ctx, f->cert))
     return tls_fail(why, cap, "certificate", f->cert);
   if (!SSL_CTX_use_PrivateKey_file(ctx, f->key, SSL_FILETYPE_PEM) || !SSL_CTX_check_private_key(ctx))
     return tls_fail(why, cap, "private key", f->key);
-  return !f->ocsp || !f->ocsp[0] || load_ocsp(ctx, status, f->ocsp, why, cap);
+  return !f->ocsp || !f->ocsp[0] || load_ocsp(ctx, staple, f->ocsp, why, cap);
 }
 
 // A resumed session shows no certificate again: tickets must not outlive the authorities they were given under. The
@@ -269,7 +277,7 @@ struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const c
   for (unsigned i = 0; ok && i < num; i++) {
     s->ctx[i] = make_ctx(s, tickets);
     s->num = i + 1;
-    ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], &s->status[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert);
+    ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], &s->staple[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert);
     ok = ok && (!client_ca || !client_ca[0] || load_client_ca(s->ctx[i], client_ca, why, why_cap));
   }
   if (ok)
@@ -281,8 +289,10 @@ struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const c
 void tls_set_free(struct tls_set *s) {
   if (!s || atomic_fetch_sub(&s->refs, 1) != 1)
     return;
-  for (unsigned i = 0; i < s->num; i++)
+  for (unsigned i = 0; i < s->num; i++) {
     SSL_CTX_free(s->ctx[i]);
+    free(s->staple[i].file);
+  }
   BIO_meth_free(s->bio);
   free(s);
 }

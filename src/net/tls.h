@@ -14,7 +14,7 @@ struct tls_tickets *tls_tickets_new(void);
 void tls_tickets_free(struct tls_tickets *t);
 
 // PEM files; `ocsp` is a DER response to staple, or NULL. One that is not about the certificate is refused; one that says other
-// than good, or is not in its time, is not stapled, and the log says so.
+// than good, or is not in its time, is not stapled, and the log says so: once when its time ends while it is loaded.
 struct tls_files {
   const char *cert, *key, *ocsp;
 };

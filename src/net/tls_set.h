@@ -8,11 +8,18 @@
 
 enum { TLS_MAX_CERTS = 64 };
 
+// A response to staple.
+struct tls_staple {
+  struct ocsp_status status;
+  char *file;
+  atomic_bool told; // that its time is over
+};
+
 struct tls_set {
   _Atomic unsigned refs; // its owner's, and one for each connection
   unsigned num;
   SSL_CTX *ctx[TLS_MAX_CERTS];
-  struct ocsp_status status[TLS_MAX_CERTS]; // of those that have a response to staple
+  struct tls_staple staple[TLS_MAX_CERTS]; // of those that have one
   BIO_METHOD *bio;
 };
 

@@ -280,6 +280,8 @@ static bool set_text(struct config *c, const struct option *o, const char *text,
   for (const char *p = text; *p; p++)
     if ((unsigned char)*p < 0x20)
       return no(why, "control characters are not allowed");
+  if (o->type == OPT_TEXT && o->max && strlen(text) > o->max)
+    return no(why, "%zu bytes are more than %llu", strlen(text), (unsigned long long)o->max);
   if (append && old && *old) {
     if (asprintf(&fresh, "%s %s", old, text) < 0)
       fresh = NULL;

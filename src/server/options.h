@@ -103,7 +103,7 @@ struct config_rules {
   X(cbcs_senc, OPT_BOOL, "true", 0, 0, true,                                                                             \
     "Write the count-only `senc` box in cbcs fragments, which some older players need. Rotate after a change: it changes old URLs.")    \
   X(manifest_max_age, OPT_DURATION, "5s", 0, 86400000, true, "How long caches may keep playlists, MPDs and 410s.")       \
-  X(cors_origin, OPT_TEXT, "*", 0, 0, true, "Value of Access-Control-Allow-Origin; empty sends no CORS headers.")        \
+  X(cors_origin, OPT_TEXT, "*", 0, 512, true, "Value of Access-Control-Allow-Origin; empty sends no CORS headers.")        \
   X(revalidate, OPT_DURATION, "2s", 0, 3600000, true,                                                                    \
     "How long a file in use is believed unchanged before its size and time are looked at again.")                        \
   X(negative_ttl, OPT_DURATION, "1s", 0, 60000, true,                                                                    \
@@ -164,7 +164,7 @@ struct option {
   const char *name;
   enum option_type type;
   const char *def; // as text
-  uint64_t min, max;
+  uint64_t min, max; // of numbers; of OPT_TEXT the most bytes, 0: any
   bool reload;
   const char *doc;
   size_t offset; // in struct config

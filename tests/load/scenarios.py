@@ -167,6 +167,7 @@ FAULTS = {  # scenario: line, what is wrong, what to do about it
     "mode: idle\n" + SMALL: (1, "seconds is missing"), "arrivals: [{ for: 1s, rate: 1 }]": (1, "catalogue.assets names nothing to ask for"),
     SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nscheme: cens": (1, "scheme: 'cens' is not one of cenc, cbcs, clear"),
     SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nverify: { share: 1 }": (1, "verify.share needs verify.media and verify.keys"),
+    SMALL + "mode: rate\nrate: 1\nseconds: 1s\nverify: { share: 1, media: m, keys: k }": (1, "nothing is compared but in mode listeners"),
     SMALL + "mode: capacity\nseconds: 1s": (1, "needs level.latency_p99_ms"),
 }
 

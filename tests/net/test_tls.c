@@ -389,6 +389,40 @@ Test(tls, damaged_responses) {
   cr_expect(ocsp_read(&got, bytes_of(der, n + 1), &cert), "a byte too many");
 }
 
+// What `run` writes to the log.
+static const char *logged(void (*run)(void)) {
+  static char text[1000];
+  int was = dup(STDERR_FILENO);
+  FILE *f = tmpfile();
+  cr_assert(f && was >= 0 && dup2(fileno(f), STDERR_FILENO) >= 0);
+  run();
+  cr_assert(dup2(was, STDERR_FILENO) >= 0);
+  close(was);
+  rewind(f);
+  text[fread(text, 1, sizeof text - 1, f)] = 0;
+  fclose(f);
+  return text;
+}
+
+static void three_clients(void) {
+  for (size_t i = 0; i < 3; i++)
+    meet(versions[i % 2], NULL);
+}
+
+Test(tls, the_end_of_a_loaded_response_is_logged_once) {
+  struct shape s = good();
+  s.from = 100;
+  s.until = 2 * HOUR;
+  cr_assert_null(staple(&s));
+  cr_expect_str_empty(logged(three_clients), "that it has not begun was said when it was loaded");
+  passed += HOUR;
+  cr_expect_str_empty(logged(three_clients));
+  passed += 2 * HOUR;
+  const char *text = logged(three_clients), *line = strstr(text, w.ocsp);
+  cr_expect(line && strstr(line, "expired: it is not stapled"), "%s", text);
+  cr_expect(line && !strstr(line + 1, w.ocsp), "once: %s", text);
+}
+
 Test(tls, a_response_is_stapled_within_its_time_alone) {
   struct shape s = good();
   for (size_t v = 0; v < 2; v++) {

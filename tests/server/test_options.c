@@ -121,6 +121,21 @@ Test(options, what_is_wrong_is_said_with_line_reason_and_what_is_allowed) {
   }
 }
 
+Test(options, a_header_value_has_room_in_every_head) {
+  char origin[514], yaml[600];
+  memset(origin, 'o', 513);
+  origin[513] = 0;
+  snprintf(yaml, sizeof yaml, "media: /m\ncors_origin: %s\n", origin);
+  cr_assert_null(load(yaml, NULL));
+  cr_assert_str_eq(error.text, ":2: cors_origin: 513 bytes are more than 512");
+  origin[512] = 0;
+  snprintf(yaml, sizeof yaml, "media: /m\ncors_origin: %s\n", origin);
+  struct config *c = load(yaml, NULL);
+  cr_assert(c, "%s", error.text);
+  cr_assert_str_eq(c->cors_origin, origin);
+  config_free(c);
+}
+
 Test(options, broken_yaml_names_the_line) {
   cr_assert_null(load("media: /m\nlisten: [a\n", NULL));
   cr_assert_eq(strncmp(error.text, ":3: not valid YAML: ", 20), 0, "%s", error.text);
