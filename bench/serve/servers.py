@@ -1,9 +1,12 @@
 """Starts nginx and sluice on loopback, one worker on core 0 each, and reads what they cost. Everything that is started
 here is ended here. nginx's settings are NGINX below."""
-import hashlib, os, random, re, shutil, signal, socket, ssl, subprocess, time
+import hashlib, os, random, re, shutil, signal, socket, ssl, subprocess, sys, time
 from pathlib import Path
 
 import client, media
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+from judge.ports import free_port  # noqa: E402
 
 def core_busy_s(core):
     for line in open("/proc/stat"):
@@ -15,12 +18,6 @@ def core_busy_s(core):
 
 def cpu_model():
     return next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), "?")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def process_cpu_s(pid):

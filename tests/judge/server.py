@@ -9,13 +9,9 @@ import tempfile
 import threading
 import time
 
+from judge.ports import free_port
+
 START_S = 60
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Response:
