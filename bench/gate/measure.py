@@ -8,7 +8,6 @@ import math
 import os
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -249,7 +248,7 @@ class Serve(Group):
                 out[name][row.name] = value
         for row in idle:
             for name in rng.sample(list(up), len(up)):
-                out[name][row.name] = max(idle_memory(up[name], self.IDLE_CONNECTIONS), 1)
+                out[name][row.name] = max(client.idle_memory(up[name], self.IDLE_CONNECTIONS, 100, 0.05), 1)
 
     def cpu_per_gb(self, up, row, rng):
         """The sides take turns in short slices. A machine shared with others drifts within seconds, so what counts is a side's
@@ -356,22 +355,3 @@ class Wrk:
         if json.loads(line[7:])["errors"]:
             raise Refused(f"responses failed: wrk says {line[7:]}")
         return line
-
-
-def idle_memory(server, count):
-    """Resident bytes that each of `count` idle keep-alive connections adds."""
-    open_now, before = [], 0
-    try:
-        for i in range(count + 100):
-            if i == 100:  # what the first cost is the server's start
-                time.sleep(0.05)
-                before = server.rss()
-            s = socket.create_connection(server.address, 10)
-            s.sendall(b"GET /nothing-here HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            s.recv(4096)
-            open_now.append(s)
-        time.sleep(0.05)
-        return (server.rss() - before) / count
-    finally:
-        for s in open_now:
-            s.close()

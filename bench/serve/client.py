@@ -93,24 +93,25 @@ def ask_heads(address, paths, conns, seconds):
                 p50_us=1e6 * times[len(times) // 2], p99_us=1e6 * times[len(times) * 99 // 100])
 
 
-def idle_memory(server, count):
-    """Bytes of resident user memory that each of `count` idle keep-alive connections adds to the server."""
+def idle_memory(server, count, first=200, rest=0.3):
+    """Bytes of resident user memory that each of `count` idle keep-alive connections adds to the server. What the `first` ones
+    cost is its start-up; it has `rest` seconds before each look."""
     socks, before = [], None
     try:
-        for i in range(count + 200):
-            if i == 200:  # what the first ones cost is the server's start-up
-                time.sleep(0.3)
+        for i in range(count + first):
+            if i == first:
+                time.sleep(rest)
                 before = server.rss()
             s = socket.create_connection(server.address, 10)
             s.sendall(b"GET /nothing-here HTTP/1.1\r\nHost: localhost\r\n\r\n")
             s.recv(4096)
             socks.append(s)
-        time.sleep(0.3)
+        time.sleep(rest)
         return (server.rss() - before) / count
     finally:
         for s in socks:
             s.close()
-        time.sleep(0.5)
+        time.sleep(rest)
 
 
 class Stalled:

@@ -128,3 +128,8 @@ struct bytes path_folder(struct bytes path) {
     return bytes_str(".");
   return bytes_of(path.p, n == 1 ? 1 : n - 1);
 }
+
+char *path_folder_text(struct bytes path) {
+  struct bytes folder = path_folder(path);
+  return strndup((const char *)folder.p, folder.n);
+}

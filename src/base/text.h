@@ -27,3 +27,6 @@ MUST_USE enum err parse_u64(uint64_t *out, struct bytes text);
 
 // path_folder cuts a path to the folder that its last name is in: "a/b" gives "a", "/b" gives "/", "b" gives ".".
 struct bytes path_folder(struct bytes path);
+
+// path_folder_text is the same as a string, to free. NULL: no memory.
+char *path_folder_text(struct bytes path);

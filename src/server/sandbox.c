@@ -45,8 +45,7 @@ static void allow(const struct confinement *s, const char *path, uint64_t access
 static void allow_folder_of(const struct confinement *s, const char *file, uint64_t access) {
   if (!file || !*file || !strcmp(file, "-"))
     return;
-  struct bytes in = path_folder(bytes_str(file));
-  char *folder = strndup((const char *)in.p, in.n);
+  char *folder = path_folder_text(bytes_str(file));
   if (folder)
     allow(s, folder, access);
   free(folder);

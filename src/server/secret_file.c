@@ -48,8 +48,7 @@ static bool write_all(int fd, struct bytes b) {
 }
 
 static bool sync_folder_of(const char *path) {
-  struct bytes in = path_folder(bytes_str(path));
-  char *folder = strndup((const char *)in.p, in.n);
+  char *folder = path_folder_text(bytes_str(path));
   int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
   bool ok = fd >= 0 && !fsync(fd);
   if (fd >= 0)

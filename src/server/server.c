@@ -54,8 +54,7 @@ static bool can_be_made(const char *path) {
   size_t n = strlen(path);
   while (n > 1 && path[n - 1] == '/')
     n--;
-  struct bytes in = path_folder(bytes_of(path, n));
-  char *folder = strndup((const char *)in.p, in.n);
+  char *folder = path_folder_text(bytes_of(path, n));
   bool ok = folder && !access(folder, W_OK | X_OK);
   int why = errno;
   free(folder);

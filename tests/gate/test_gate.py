@@ -121,7 +121,7 @@ class Pretended:
 def served(memory, num):
     """A book with `num` rounds of the synthetic group."""
     group, book = Synthetic(memory), rounds.Book()
-    measure.idle_memory = lambda server, count: memory[server.side] * math.exp(group.noise.gauss(0, 0.01))
+    measure.client.idle_memory = lambda server, *_: memory[server.side] * math.exp(group.noise.gauss(0, 0.01))
     for row in group.rows:
         book.metric(row.name, row.bound, row.unit)
     for _ in range(num):
@@ -130,7 +130,7 @@ def served(memory, num):
     return book, group
 
 
-kept = measure.idle_memory
+kept = measure.client.idle_memory
 book, group = served(dict(base=400, head=400, same=400), 16)
 check("memory per connection: as many pairs as the others, and as many of the canary",
       {len(m.pairs) for m in book.metrics()} == {len(m.canary) for m in book.metrics()} == {16} and "memory per connection" in book.timed())
@@ -146,7 +146,7 @@ book, _ = served(dict(base=400, head=440, same=440), 16)
 check("memory that differs between BASE and BASE: inconclusive", rounds.settle(book)[0] == "inconclusive" and decide.canary_fires(book.metrics()) == ["memory per connection"])
 book, _ = served(dict(base=400, head=440, same=400), 3)
 check("three pairs decide nothing", rounds.settle(book)[0] == "green")
-measure.idle_memory = kept
+measure.client.idle_memory = kept
 
 # ---- replays of recorded rounds
 recorded = book_of("a", "b")
