@@ -212,11 +212,13 @@ def stalled_and_steady(tap, binary, work, io):
             s.connect(("127.0.0.1", server.port))
             s.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
             stalled.append(s)
-        end = time.monotonic() + 10
-        while buffers_used(server) < 6 and time.monotonic() < end:
-            time.sleep(0.05)
+        end, before, quiet = time.monotonic() + 20, -1, 0
+        while (quiet < 5 or buffers_used(server) < 6) and time.monotonic() < end:  # until all twelve have been answered as far as it goes
+            time.sleep(0.1)
+            before, last = rendered(server), before
+            quiet = quiet + 1 if before == last else 0
         tap.equal(buffers_used(server), 6, f"{io}: stalled readers hold buffers until a quarter is left")
-        before, got = rendered(server), bytearray()
+        got = bytearray()
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
             s.settimeout(20)
