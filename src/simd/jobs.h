@@ -44,7 +44,7 @@ enum {
 };
 struct aes_list {
   uint64_t src[AES_LIST + AES_LIST_SPARE], dst[AES_LIST + AES_LIST_SPARE]; // addresses
-  uint32_t len[AES_LIST + AES_LIST_SPARE];                                 // whole blocks, in bytes; not 0
+  uint32_t len[AES_LIST + AES_LIST_SPARE];                                 // whole blocks (or pairs of them), in bytes; not 0
   uint32_t rest[AES_LIST + AES_LIST_SPARE];                                // bytes after them
   unsigned num;
   bool apart; // some job's source is not its destination

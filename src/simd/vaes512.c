@@ -1,17 +1,21 @@
 // VAES in 512-bit registers with AVX-512: four blocks per instruction.
 //
 // CBC encryption. A register carries the chains of four samples; up to six registers, 24 lanes, are in flight.
-// Measured limits of a Golden Cove core: one VAESENC of 512 bits starts per cycle on port 0 and takes 3, so four
-// registers would do if nothing ever ended; six leave room for what happens between steps. What is not AES must
-// fit beside it on port 5, which decides the details:
+// Measured limits: one VAESENC of 512 bits starts per cycle and takes 3 (Golden Cove, port 0) or 4 (Zen 4, two pipes of
+// 256 bits), so four registers would do if nothing ever ended; six leave room for what happens between steps. What is
+// not AES must fit beside it, above all what moves blocks between the quarters of a register: on Golden Cove it has
+// port 5, on Zen 4 one pipe that AES leaves alone and one that it needs. That decides the details:
 //
-//  - Gather: one 128-bit load and three inserts from memory (a load and a blend each, ports 0 and 5).
-//    Scatter: the upper half is extracted once (port 5), then four stores; storing the upper half of a 256-bit
-//    register needs no port 5, storing a quarter of a 512-bit register would.
+//  - Steps come in pairs. Two blocks of a lane are read and written at once, and the 2 x 2 transposition costs one
+//    shuffle for each register and step, where four inserts and extracts of a block each cost five. Half as many
+//    loads and stores as well, and ends are looked at half as often.
+//  - The last block of a sample with an odd number of them is set apart. It needs nothing but the ciphertext before it:
+//    when the list is done, the last blocks of all its samples are encrypted beside each other (finish).
 //  - Lane addresses are kept relative to the running position t, so a step advances one counter, not 48 pointers.
-//  - A step's rounds carry the gather of the next step and the scatter of the one before, instruction by instruction
-//    (run). An instruction is bound to a port when it is decoded: inserts in a row would be bound to port 0, the AES
-//    port, as often as to port 5, and loads would find older stores that alias them still unfinished.
+//  - The rounds of a pair's first step carry the scatter of the pair before, those of its second step the gather of
+//    the next, instruction by instruction (run). Golden Cove binds an instruction to a port when it is decoded: shuffles
+//    in a row would be bound to the AES port as often as to port 5, and loads would find older stores that alias them
+//    still unfinished. Round keys come from memory, ready for use, which leaves registers for all this.
 //  - The jobs are in order of length, so a free lane takes the next one in the list (longest first keeps the lanes'
 //    ends close together). The soonest end is kept; when it comes, refilling expands the next entries of the job
 //    list into the ended lanes and gives them the IV by a masked move. Its branch depends on sizes only.
@@ -73,10 +77,11 @@ struct state {
   _Alignas(64) uint64_t src[LANES], dst[LANES]; // addresses minus t
   _Alignas(64) uint32_t ends[32];               // value of t (its low half) at which the lane's job is done
   __m512i x[REGS];                              // last ciphertext blocks, or the IV
-  __m512i out[REGS];                            // last ciphertext blocks
+  __m512i even[REGS], odd[REGS];                // the last two ciphertext blocks
   uint64_t t;                                   // bytes
   unsigned next;                                // of the list
   unsigned real;                                // lanes that work on a sample rather than on scratch
+  unsigned tail;                                // job whose trailing bytes are copied next
   unsigned moved, from;                         // lanes with a new source, but not yet its destination: first job
   uint64_t ahead, ahead_last;                   // the lines to ask for, and where to stay
 };
@@ -84,32 +89,38 @@ struct state {
 // Keeps the computation of a register where it is written.
 #define PIN(x) __asm__ volatile("" : "+v"(x))
 
-INLINE __m128i load_at(uint64_t p) {
-  return _mm_loadu_si128((const __m128i *)p);
+enum { SWAP = 0x4e, FRONT = 0x33, BACK = 0xcc }; // for pairs of blocks: exchange them; where the first, the second is
+
+INLINE __m512i load_pairs(uint64_t low, uint64_t high) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)low)),
+                            _mm256_loadu_si256((const __m256i *)high), 1);
 }
 
-INLINE void gather_part(__m512i *v, const uint64_t *src, uint64_t t, const int part) {
-  switch (part) {
-  case 0: *v = _mm512_castsi128_si512(load_at(src[0] + t)); break;
-  case 1: *v = _mm512_inserti32x4(*v, load_at(src[1] + t), 1); break;
-  case 2: *v = _mm512_inserti32x4(*v, load_at(src[2] + t), 2); break;
-  default: *v = _mm512_inserti32x4(*v, load_at(src[3] + t), 3); break;
+// Two blocks of four lanes, in three parts: the pairs of lanes 0 and 2, of lanes 1 and 3, and the first blocks of all
+// into `even`, the second into `odd`.
+INLINE void gather_part(__m512i *even, __m512i *odd, const uint64_t *src, uint64_t t, const int part) {
+  if (part == 0) {
+    *even = load_pairs(src[0] + t, src[2] + t);
+    PIN(*even);
+  } else if (part == 1) {
+    *odd = load_pairs(src[1] + t, src[3] + t);
+    PIN(*odd);
+  } else {
+    __m512i pairs = *even;
+    *even = _mm512_mask_permutex_epi64(pairs, BACK, *odd, SWAP);
+    *odd = _mm512_mask_permutex_epi64(*odd, FRONT, pairs, SWAP);
+    PIN(*even);
+    PIN(*odd);
   }
 }
 
-INLINE __m512i gather(const uint64_t *src, uint64_t t) {
-  __m512i v;
-  UNROLL for (int part = 0; part < 4; part++)
-    gather_part(&v, src, t, part);
-  return v;
-}
-
-INLINE void scatter(const uint64_t *dst, uint64_t t, __m512i x) {
-  __m256i low = _mm512_castsi512_si256(x), high = _mm512_extracti64x4_epi64(x, 1);
-  _mm_storeu_si128((__m128i *)(dst[0] + t), _mm256_castsi256_si128(low));
-  _mm_storeu_si128((__m128i *)(dst[1] + t), _mm256_extracti128_si256(low, 1));
-  _mm_storeu_si128((__m128i *)(dst[2] + t), _mm256_castsi256_si128(high));
-  _mm_storeu_si128((__m128i *)(dst[3] + t), _mm256_extracti128_si256(high, 1));
+// The reverse, in two parts: lanes 0 and 2, lanes 1 and 3.
+INLINE void scatter_part(const uint64_t *dst, uint64_t t, __m512i even, __m512i odd, const int part) {
+  __m512i pairs = part == 0 ? _mm512_mask_permutex_epi64(even, BACK, odd, SWAP)
+                            : _mm512_mask_permutex_epi64(odd, FRONT, even, SWAP);
+  PIN(pairs);
+  _mm256_storeu_si256((__m256i *)(dst[part] + t), _mm512_castsi512_si256(pairs));
+  _mm256_storeu_si256((__m256i *)(dst[2 + part] + t), _mm512_extracti64x4_epi64(pairs, 1));
 }
 
 INLINE void prefetch_ahead(uint64_t p) {
@@ -161,58 +172,93 @@ INLINE uint32_t soonest(const struct state *s, uint64_t t, const int regs) {
   return _mm512_reduce_min_epu32(v) + (uint32_t)t + 1;
 }
 
-// Runs with `regs` registers until all lanes from `floor` upwards are out of work for good. A round trip of the
-// loop closes the step that ends at t with its input and then does its rounds; between them, instruction by
-// instruction, it gathers the input of the next step and scatters the ciphertext of the one before. So nothing waits
-// for memory, a load comes before the stores that it might be mistaken for, and what is not AES is bound to port 5.
-// A lane's source is therefore changed one step before its destination. On entering, the last blocks are written
-// once more.
+// The bytes after the last whole block of job i, exactly these: whether the block is written before or after does not matter.
+INLINE void copy_tail(const struct aes_list *l, unsigned i) {
+  uint64_t at = l->len[i] + (l->rest[i] & 16);
+  __mmask16 m = (__mmask16)_bzhi_u32(0xffff, l->rest[i] & 15);
+  _mm_mask_storeu_epi8((void *)(l->dst[i] + at), m, _mm_maskz_loadu_epi8(m, (const void *)(l->src[i] + at)));
+}
+
+// Runs with `regs` registers until all lanes from `floor` upwards are out of work for good. A round trip of the loop is two
+// steps. Between the rounds of the first, the ciphertext of the pair before goes out; between those of the second,
+// the next input comes in. So nothing waits for memory. A lane's source is therefore changed one round trip before its
+// destination. On entering, the last blocks are written once more. The trailing bytes of two jobs are copied in a
+// round trip: in a row they cost A a twentieth, as stores to lines that are not in L1. Where in the rounds things happen was
+// found by trying 60 arrangements, of which the best is 8 % faster than the worst.
 INLINE void run(struct state *s, const struct aes_list *list, const struct keys *keys, __m512i iv, const int regs,
                 const int floor) {
-  const struct keys k = *keys;
-  __m512i x[REGS], in[REGS], out[REGS];
+  const volatile __m512i *k = keys->k; // volatile: read where it says so, not kept in registers
+  __m512i x[REGS], in_even[REGS], in_odd[REGS], even[REGS], odd[REGS], key;
   uint64_t t = s->t;
   UNROLL for (int i = 0; i < regs; i++) {
     x[i] = s->x[i];
-    out[i] = s->out[i];
-    in[i] = gather(s->src + 4 * i, t);
+    even[i] = s->even[i];
+    odd[i] = s->odd[i];
+    UNROLL for (int part = 0; part < 3; part++)
+      gather_part(&in_even[i], &in_odd[i], s->src + 4 * i, t, part);
   }
   uint32_t end = soonest(s, t, regs);
-  unsigned moved = s->moved;
+  unsigned moved = s->moved, tail = s->tail;
   uint64_t ahead = s->ahead;
   const uint64_t ahead_last = s->ahead_last;
   while (s->real >> floor) {
+    key = k[0];
     UNROLL for (int i = 0; i < regs; i++) {
-      x[i] = _mm512_ternarylogic_epi64(x[i], in[i], k.k[0], 0x96);
+      x[i] = _mm512_ternarylogic_epi64(in_even[i], x[i], key, 0x96);
       PIN(x[i]);
     }
-    t += 16;
+    UNROLL for (int r = 1; r < 10; r++) {
+      key = k[r];
+      UNROLL for (int i = 0; i < regs; i++) {
+        const int slot = (r - 1) * regs + i, g = slot / 9, at = slot % 9;
+        x[i] = _mm512_aesenc_epi128(x[i], key);
+        PIN(x[i]);
+        if (at == 3 || at == 4)
+          scatter_part(s->dst + 4 * g, t - 32, even[g], odd[g], at == 4);
+        if (slot % 8 == 3 && slot / 8 < regs)
+          prefetch_ahead(ahead + 64 * (unsigned)(slot / 8));
+      }
+    }
+    key = k[10];
+    ahead = ahead + 64 * (unsigned)regs < ahead_last ? ahead + 64 * (unsigned)regs : ahead_last;
+    if (__builtin_expect(moved, 0))
+      take(s->dst, list->dst + s->from, moved, t, regs);
+    UNROLL for (int i = 0; i < regs; i++)
+      even[i] = _mm512_aesenclast_epi128(x[i], key);
+    key = k[0];
+    UNROLL for (int i = 0; i < regs; i++) {
+      x[i] = _mm512_ternarylogic_epi64(in_odd[i], even[i], key, 0x96);
+      PIN(x[i]);
+    }
+    t += 32;
     unsigned from = s->next, ended = 0;
     if (__builtin_expect((uint32_t)t == end, 0)) {
       ended = take_ended(s, list, t, regs);
       end = soonest(s, t, regs);
     }
-    UNROLL for (int r = 1; r < 10; r++)
+    if (tail < list->num) {
+      copy_tail(list, tail);
+      copy_tail(list, tail + 1);
+      tail += 2;
+    }
+    UNROLL for (int r = 1; r < 10; r++) {
+      key = k[r];
       UNROLL for (int i = 0; i < regs; i++) {
-        const int slot = (r - 1) * regs + i;
-        x[i] = _mm512_aesenc_epi128(x[i], k.k[r]);
+        const int slot = (r - 1) * regs + i, g = slot / 9, at = slot % 9;
+        x[i] = _mm512_aesenc_epi128(x[i], key);
         PIN(x[i]);
-        if (slot % 2 == 0 && slot / 8 < regs) {
-          gather_part(&in[slot / 8], s->src + 4 * (slot / 8), t, slot / 2 % 4);
-          PIN(in[slot / 8]);
-        }
-        if (slot % 8 == 1 && slot / 8 < regs)
-          scatter(s->dst + 4 * (slot / 8), t - 32, out[slot / 8]);
-        if (slot % 8 == 5 && slot / 8 < regs)
-          prefetch_write(s->dst[4 * (slot / 8) + (int)(t >> 4 & 3)] + t - 32 + AHEAD);
-        if (slot % 8 == 7 && slot / 8 < regs)
+        if (at == 2 || at == 4 || at == 8)
+          gather_part(&in_even[g], &in_odd[g], s->src + 4 * g, t, at / 4);
+        if (slot % 4 == 1 && slot / 8 < regs)
+          prefetch_write(s->dst[4 * (slot / 8) + slot / 4 % 2 + (int)(t >> 4 & 2)] + t - 32 + AHEAD);
+        if (slot % 8 == 3 && slot / 8 < regs)
           prefetch_ahead(ahead + 64 * (unsigned)(slot / 8));
       }
+    }
+    key = k[10];
     ahead = ahead + 64 * (unsigned)regs < ahead_last ? ahead + 64 * (unsigned)regs : ahead_last;
-    if (__builtin_expect(moved, 0))
-      take(s->dst, list->dst + s->from, moved, t - 16, regs);
     UNROLL for (int i = 0; i < regs; i++)
-      out[i] = x[i] = _mm512_aesenclast_epi128(x[i], k.k[10]);
+      odd[i] = x[i] = _mm512_aesenclast_epi128(x[i], key);
     if (__builtin_expect(ended, 0)) {
       s->from = from;
       UNROLL for (int i = 0; i < regs; i++)
@@ -221,12 +267,15 @@ INLINE void run(struct state *s, const struct aes_list *list, const struct keys 
     moved = ended;
   }
   UNROLL for (int i = 0; i < regs; i++) {
-    scatter(s->dst + 4 * i, t - 16, out[i]);
+    UNROLL for (int part = 0; part < 2; part++)
+      scatter_part(s->dst + 4 * i, t - 32, even[i], odd[i], part);
     s->x[i] = x[i];
-    s->out[i] = out[i];
+    s->even[i] = even[i];
+    s->odd[i] = odd[i];
   }
   s->t = t;
   s->moved = moved;
+  s->tail = tail;
   s->ahead = ahead;
 }
 
@@ -249,6 +298,7 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, un
   for (unsigned i = 0; i < LANES; i++) {
     list->src[num + i] = list->dst[num + i] = (uint64_t)scratch;
     list->len[num + i] = SCRATCH;
+    list->rest[num + i] = 0;
   }
   bool any = ahead && ahead->n > 64 * REGS;
   s.ahead = any ? (uint64_t)ahead->p : (uint64_t)scratch;
@@ -258,15 +308,16 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, un
   s.real = stagger ? (1u << LANES) - 1 : (1u << s.next) - 1;
   s.moved = (1u << start) - 1;
   s.from = 0;
+  s.tail = list->apart ? 0 : num;
   for (unsigned i = 0; i < 32; i++)
     s.ends[i] = 0;
   for (unsigned i = 0; i < LANES; i++) {
     s.src[i] = i < start ? list->src[i] : (uint64_t)scratch;
-    s.dst[i] = (uint64_t)scratch + 16; // written once before the first step, at t - 16
+    s.dst[i] = (uint64_t)scratch + 32; // written once before the first step, at t - 32
     s.ends[i] = i < start ? list->len[i] : i / 4 * stagger;
   }
   for (unsigned i = 0; i < REGS; i++)
-    s.x[i] = s.out[i] = iv;
+    s.x[i] = s.even[i] = s.odd[i] = iv;
   if (num > 20)
     run6(&s, list, k, iv);
   if (num > 16)
@@ -276,49 +327,136 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, un
   if (num > 4)
     run3(&s, list, k, iv);
   run1(&s, list, k, iv);
+  for (; s.tail < num; s.tail++)
+    copy_tail(list, s.tail);
   if (any) {
     ahead->n -= s.ahead - (uint64_t)ahead->p;
     ahead->p = (const uint8_t *)s.ahead;
   }
 }
 
-// The whole lanes of the segment in a row, as far as the list holds them; copies trailing bytes.
-static void list_fill(struct aes_jobs *it, struct aes_list *l) {
+// The last blocks of the samples that have an odd number of them.
+struct last {
+  uint64_t src[AES_LIST + AES_LIST_SPARE], dst[AES_LIST + AES_LIST_SPARE];
+  uint64_t prev[AES_LIST + AES_LIST_SPARE]; // where the ciphertext before it is, or the IV
+  unsigned num;
+};
+
+// A block of each of four lanes.
+INLINE __m512i gather(const uint64_t *p) {
+  __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)p[0]));
+  v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[1]), 1);
+  v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[2]), 2);
+  return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[3]), 3);
+}
+
+INLINE void scatter(const uint64_t *p, __m512i x) {
+  __m256i low = _mm512_castsi512_si256(x), high = _mm512_extracti64x4_epi64(x, 1);
+  _mm_storeu_si128((__m128i *)p[0], _mm256_castsi256_si128(low));
+  _mm_storeu_si128((__m128i *)p[1], _mm256_extracti128_si256(low, 1));
+  _mm_storeu_si128((__m128i *)p[2], _mm256_castsi256_si128(high));
+  _mm_storeu_si128((__m128i *)p[3], _mm256_extracti128_si256(high, 1));
+}
+
+INLINE void finish_group(const struct last *l, unsigned at, const struct keys *k, const int n) {
+  __m512i x[GROUP];
+  UNROLL for (int i = 0; i < n; i++)
+    x[i] = _mm512_ternarylogic_epi64(gather(l->src + at + 4 * i), gather(l->prev + at + 4 * i), k->k[0], 0x96);
+  rounds(x, n, k);
+  UNROLL for (int i = 0; i < n; i++)
+    scatter(l->dst + at + 4 * i, _mm512_aesenclast_epi128(x[i], k->k[10]));
+}
+
+static void finish(struct last *l, const struct keys *k) {
+  _Alignas(64) uint8_t scratch[16]; // its content does not matter
+  unsigned at = 0;
+  for (unsigned i = l->num; i < l->num + 4; i++)
+    l->src[i] = l->dst[i] = l->prev[i] = (uint64_t)scratch;
+  for (; at + 4 * GROUP <= l->num; at += 4 * GROUP)
+    finish_group(l, at, k, GROUP);
+  for (; at < l->num; at += 4)
+    finish_group(l, at, k, 1);
+}
+
+// Eight lanes of the segment, the `valid` ones of them: their pairs of blocks into the list, last blocks apart. `all`
+// when each of them has a pair, as nearly always; what has none is not in the list, its trailing bytes are copied here.
+INLINE void fill(struct aes_list *l, struct last *last, unsigned *num, unsigned *num_last, const struct aes_cbc_seg *seg,
+                 __m512i lanes, __mmask8 valid, const uint8_t *iv, const bool all) {
+  const __m512i block = _mm512_set1_epi64(16);
+  __m512i off = _mm512_and_si512(lanes, _mm512_set1_epi64(0xffffffff)), len = _mm512_srli_epi64(lanes, 32);
+  __m512i src = _mm512_add_epi64(_mm512_set1_epi64((long long)seg->src), off);
+  __m512i dst = _mm512_add_epi64(_mm512_set1_epi64((long long)seg->dst), off);
+  __mmask8 odd = _mm512_mask_test_epi64_mask(valid, len, block);
+  const __m512i below = _mm512_set1_epi64(31);
+  __m512i rest = _mm512_and_si512(below, len);
+  len = _mm512_andnot_si512(below, len);
+  __m512i end = _mm512_add_epi64(dst, len), prev = _mm512_sub_epi64(end, block);
+  if (!all) {
+    __mmask8 some = _mm512_test_epi64_mask(len, len);
+    struct aes_lane short_lanes[8];
+    _mm512_storeu_si512(short_lanes, lanes);
+    for (unsigned m = valid & (unsigned)~some; m; m &= m - 1) {
+      struct aes_lane lane = short_lanes[__builtin_ctz(m)];
+      if (seg->src != seg->dst)
+        aes_lane_tail(seg->dst + lane.off, seg->src + lane.off, lane.len);
+    }
+    prev = _mm512_mask_mov_epi64(_mm512_set1_epi64((long long)iv), some, prev);
+    valid &= some;
+  }
+  _mm512_storeu_si512(last->src + *num_last, _mm512_maskz_compress_epi64(odd, _mm512_add_epi64(src, len)));
+  _mm512_storeu_si512(last->dst + *num_last, _mm512_maskz_compress_epi64(odd, end));
+  _mm512_storeu_si512(last->prev + *num_last, _mm512_maskz_compress_epi64(odd, prev));
+  *num_last += (unsigned)__builtin_popcount(odd);
+  if (!all) {
+    src = _mm512_maskz_compress_epi64(valid, src);
+    dst = _mm512_maskz_compress_epi64(valid, dst);
+    len = _mm512_maskz_compress_epi64(valid, len);
+    rest = _mm512_maskz_compress_epi64(valid, rest);
+  }
+  _mm512_storeu_si512(l->src + *num, src);
+  _mm512_storeu_si512(l->dst + *num, dst);
+  _mm256_storeu_si256((__m256i *)(l->len + *num), _mm512_cvtepi64_epi32(len));
+  _mm256_storeu_si256((__m256i *)(l->rest + *num), _mm512_cvtepi64_epi32(rest));
+  *num += (unsigned)__builtin_popcount(valid);
+}
+
+// The lanes of the segment in a row, as far as the list holds them.
+static void list_fill(struct aes_jobs *it, struct aes_list *l, struct last *last, const uint8_t *iv) {
   const struct aes_cbc_seg *seg = it->seg;
-  const __m512i src = _mm512_set1_epi64((long long)seg->src), dst = _mm512_set1_epi64((long long)seg->dst);
-  const __m512i low = _mm512_set1_epi64(0xffffffff), block = _mm512_set1_epi64(16);
-  size_t room = AES_LIST - l->num, end = seg->num_lanes - it->at > room ? it->at + room : seg->num_lanes;
+  unsigned num = l->num, num_last = last->num;
+  l->apart |= seg->src != seg->dst;
+  size_t room = AES_LIST - (l->num > last->num ? l->num : last->num);
+  size_t end = seg->num_lanes - it->at > room ? it->at + room : seg->num_lanes;
   for (size_t i = it->at; i < end; i += 8) {
     __mmask8 valid = (__mmask8)_bzhi_u32(0xff, end - i < 8 ? (unsigned)(end - i) : 8); // bzhi counts modulo 256
-    __m512i v = _mm512_maskz_loadu_epi64(valid, seg->lanes + i), off = _mm512_and_si512(v, low);
-    __m512i len = _mm512_srli_epi64(v, 32);
-    __mmask8 whole = _mm512_mask_cmpge_epu64_mask(valid, len, block);
-    len = _mm512_andnot_si512(_mm512_set1_epi64(15), len);
-    _mm512_storeu_si512(l->src + l->num, _mm512_maskz_compress_epi64(whole, _mm512_add_epi64(src, off)));
-    _mm512_storeu_si512(l->dst + l->num, _mm512_maskz_compress_epi64(whole, _mm512_add_epi64(dst, off)));
-    _mm256_storeu_si256((__m256i *)(l->len + l->num), _mm512_cvtepi64_epi32(_mm512_maskz_compress_epi64(whole, len)));
-    l->num += (unsigned)__builtin_popcount(whole);
+    __m512i lanes = _mm512_maskz_loadu_epi64(valid, seg->lanes + i);
+    if (__builtin_expect(_mm512_mask_cmplt_epu64_mask(valid, lanes, _mm512_set1_epi64((long long)32 << 32)), 0))
+      fill(l, last, &num, &num_last, seg, lanes, valid, iv, false);
+    else
+      fill(l, last, &num, &num_last, seg, lanes, valid, iv, true);
   }
-  if (seg->src != seg->dst)
-    for (size_t i = it->at; i < end; i++)
-      aes_lane_tail(seg->dst + seg->lanes[i].off, seg->src + seg->lanes[i].off, seg->lanes[i].len);
   it->at = end;
+  l->num = num;
+  last->num = num_last;
 }
 
 static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
                         struct aes_ahead *ahead) {
   struct aes_jobs it;
   struct aes_list list;
+  struct last last;
   const struct keys k = load_keys(key->enc);
   const __m512i start = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)iv));
   aes_jobs_init(&it, segs, num);
   while (aes_jobs_seg(&it)) {
-    list.num = 0;
+    list.num = last.num = 0;
+    list.apart = false;
     do
-      list_fill(&it, &list);
-    while (list.num < AES_LIST && aes_jobs_seg(&it));
+      list_fill(&it, &list, &last, iv);
+    while (list.num < AES_LIST && last.num < AES_LIST && aes_jobs_seg(&it));
     if (list.num)
       run_list(&list, &k, start, aes_list_stagger(&list, LANES), ahead);
+    finish(&last, &k);
   }
 }
 
