@@ -6,9 +6,9 @@
 // not AES must fit beside it, above all what moves blocks between the quarters of a register: on Golden Cove it has
 // port 5, on Zen 4 one pipe that AES leaves alone and one that it needs. That decides the details:
 //
-//  - Steps come in pairs. Two blocks of a lane are read and written at once, and the 2 x 2 transposition costs one
-//    shuffle for each register and step, where four inserts and extracts of a block each cost five. Half as many
-//    loads and stores as well, and ends are looked at half as often.
+//  - Steps come in pairs. Two blocks of a lane are read and written at once and transposed, 2 x 2: four shuffles for a
+//    register and step instead of the six that insert and extract block by block. Half as many loads and stores as well,
+//    and ends are looked at half as often.
 //  - The last block of a sample with an odd number of them is set apart. It needs nothing but the ciphertext before it:
 //    when the list is done, the last blocks of all its samples are encrypted beside each other (finish).
 //  - Lane addresses are kept relative to the running position t, so a step advances one counter, not 48 pointers.
