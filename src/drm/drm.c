@@ -133,7 +133,7 @@ void drm_hls_iv(struct writer *w, const struct drm_input *in) {
   else
     cbcs_iv(iv, in->key->key);
   wr_str(w, ",IV=0x");
-  hex_write(w, bytes_of(iv, 16));
+  hex_write_upper(w, bytes_of(iv, 16));
 }
 
 static void hls_open(struct writer *w, const char *tag, const struct drm_input *in) {

@@ -117,6 +117,19 @@ Test(hls, lines_of_each_system_and_scheme) {
   cr_assert_not(strstr(hls_text("EXT-X-KEY", &in), "identity"));
 }
 
+// RFC 8216bis section 4.2: a hexadecimal-sequence has the digits 0-9 and A-F.
+Test(hls, hexadecimal_sequences_are_upper_case) {
+  struct drm_settings set = {.systems = drm_bit(DRM_WIDEVINE) | drm_bit(DRM_CLEARKEY), .identity = true};
+  struct key_record k = {.scheme = SCHEME_CBCS, .kid = "\xab\xcd\xef\x01", .iv = "\xfe\xdc\xba\x98", .has_iv = true};
+  const char *lines = hls_text("EXT-X-KEY", &(struct drm_input){.key = &k, .set = &set, .identity_uri = BYTES_LIT("key")});
+  unsigned kids = 0, ivs = 0;
+  for (const char *p = lines; (p = strstr(p, ",KEYID=0xABCDEF01000000000000000000000000,")); p++)
+    kids++;
+  for (const char *p = lines; (p = strstr(p, ",IV=0xFEDCBA98000000000000000000000000,")); p++)
+    ivs++;
+  cr_assert(kids == 2 && ivs == 3, "%s", lines);
+}
+
 Test(mpd, clearkey_descriptor_and_escaping) {
   struct drm_settings set = {.systems = drm_bit(DRM_CLEARKEY) | drm_bit(DRM_FAIRPLAY),
                              .clearkey = {.la_url = BYTES_LIT("https://h/l?a=<{asset}>&e={epoch}")}};
