@@ -169,6 +169,22 @@ Test(given, data_of_the_key_server_is_used_as_it_is) {
   cr_assert_str_eq(box_text(&k, &set), "AAAAJHBzc2gAAAAAmgTweZhAQoarkuZb4IhflQAAAARkYXRh");
 }
 
+// EXT-X-SESSION-KEY mirrors EXT-X-KEY, also where the key server gave lines for one kind of playlist only.
+Test(given, lines_for_one_playlist_serve_the_other) {
+  struct drm_given given[DRM_SYSTEM_COUNT] = {
+      [DRM_WIDEVINE] = {.hls_media = BYTES_LIT("#EXT-X-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:1\"\n#EXT-X-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:2\"\n")},
+      [DRM_CLEARKEY] = {.hls_master = BYTES_LIT("#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:3\"\n")}};
+  struct key_record k = golden;
+  k.given = given;
+  struct drm_settings set = {.systems = drm_bit(DRM_WIDEVINE) | drm_bit(DRM_CLEARKEY)};
+  struct drm_input in = {.key = &k, .set = &set};
+  cr_assert_str_eq(hls_text("EXT-X-KEY", &in), "#EXT-X-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:1\"\n#EXT-X-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:2\"\n"
+                                               "#EXT-X-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:3\"\n");
+  cr_assert_str_eq(hls_text("EXT-X-SESSION-KEY", &in),
+                   "#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:1\"\n#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:2\"\n"
+                   "#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:3\"\n");
+}
+
 Test(playready, a_header_over_its_limit_is_left_out_whole) {
   static char url[1 << 13];
   memset(url, 'u', sizeof url);
