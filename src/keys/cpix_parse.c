@@ -174,11 +174,11 @@ static void start_element(struct state *s, enum element e, const XML_Char **atts
   } else if (e == E_ENCRYPTED) {
     fail(s, ERR_UNSUPPORTED, "the content keys are encrypted: ask for plain values over TLS");
   } else if (e == E_HLS) {
-    // 2.3 says master, 2.4 multiVariant.
+    // 2.3 says master, 2.4 multiVariant; the attribute is optional, and without it the data is for media playlists.
     struct bytes list = attribute(atts, "playlist");
     s->master = bytes_eq(list, BYTES_LIT("master")) || bytes_eq(list, BYTES_LIT("multiVariant"));
-    if (!s->master && !bytes_eq(list, BYTES_LIT("media")))
-      fail(s, ERR_MALFORMED, "HLSSignalingData is for neither the master nor the media playlist");
+    if (list.p && !s->master && !bytes_eq(list, BYTES_LIT("media")))
+      fail(s, ERR_MALFORMED, "HLSSignalingData@playlist is none of media, master and multiVariant");
   }
 }
 

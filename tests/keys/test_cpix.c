@@ -355,6 +355,30 @@ Test(cpix, a_document_without_a_key_for_audio_is_refused) {
   cr_assert(strstr(shown, "no content key"), "%s", shown);
 }
 
+static enum err import_hls(struct key_record *out, const char *attributes, const char *more) {
+  static const char *const one[] = {"", NULL};
+  uint32_t num = 1;
+  char behind[1024];
+  snprintf(behind, sizeof behind,
+           "<DRMSystemList><DRMSystem kid=\"00000000-0000-0000-0000-000000000001\" systemId=\"94ce86fb-07ff-4f43-adb8-93d2fa968ca2\">"
+           "<HLSSignalingData%s>I0VYVC1YLUtFWTpNRVRIT0Q9U0FNUExFLUFFUw==</HLSSignalingData>%s</DRMSystem></DRMSystemList>",
+           attributes, more);
+  return import_doc(out, &num, "contentId=\"a\"", one, behind);
+}
+
+// HLSSignalingData@playlist is optional (CPIX 2.4): without it the data is for media playlists.
+Test(cpix, hls_data_without_a_playlist_is_for_media_playlists) {
+  struct key_record r;
+  cr_assert_eq(import_hls(&r, "", ""), ERR_OK, "%s", shown);
+  cr_assert(bytes_eq(r.given[DRM_FAIRPLAY].hls_media, BYTES_LIT("#EXT-X-KEY:METHOD=SAMPLE-AES\n")));
+  cr_assert_eq(r.given[DRM_FAIRPLAY].hls_master.n, 0);
+  cr_assert_eq(import_hls(&r, "", "<HLSSignalingData playlist=\"media\">I0VYVC1YLUtFWTpNRVRIT0Q9U0FNUExFLUFFUw==</HLSSignalingData>"), ERR_MALFORMED);
+  cr_assert(strstr(shown, "given twice"), "%s", shown);
+  cr_assert_eq(import_hls(&r, " playlist=\"\"", ""), ERR_MALFORMED);
+  cr_assert_eq(import_hls(&r, " playlist=\"both\"", ""), ERR_MALFORMED);
+  cr_assert(strstr(shown, "HLSSignalingData@playlist"), "%s", shown);
+}
+
 static const uint8_t wv_box[36] = {0,    0,    0,    36,   'p',  's',  's',  'h',  0,    0,    0,    0,
                                    0xed, 0xef, 0x8b, 0xa9, 0x79, 0xd6, 0x4a, 0xce, 0xa3, 0xc8, 0x27, 0xdc,
                                    0xd5, 0x1d, 0x21, 0xed, 0,    0,    0,    4,    1,    2,    3,    4};
