@@ -127,6 +127,9 @@ static void start_key(struct state *s, const XML_Char **atts) {
     return;
   }
   k.has_iv = iv.n != 0;
+  k.content_id = keep(s, attribute(atts, "contentId"));
+  if (s->failed)
+    return;
   if (s->doc->num_keys == CPIX_MAX_KEYS)
     fail(s, ERR_LIMIT, "the document has too many content keys");
   else
@@ -392,8 +395,8 @@ static enum err import_key(struct alloc *mem, struct key_record *out, const stru
   for (uint32_t i = 0; i < c->num_systems; i++)
     if (memcmp(c->systems[i].kid, k->kid, 16) == 0)
       given[c->systems[i].system] = c->systems[i].given;
-  *out = (struct key_record){.scheme = scheme, .epoch = out->epoch, .asset = c->content_id,
-                             .label = label_of(c, k->kid), .given = given};
+  *out = (struct key_record){.scheme = scheme, .epoch = out->epoch, .label = label_of(c, k->kid), .given = given,
+                             .asset = k->content_id.n ? k->content_id : c->content_id};
   memcpy(out->kid, k->kid, 16);
   memcpy(out->key, k->key, 16);
   // A cenc key's IV is never taken from outside: the IV rule keeps counter blocks apart.

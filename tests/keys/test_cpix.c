@@ -379,6 +379,18 @@ Test(cpix, hls_data_without_a_playlist_is_for_media_playlists) {
   cr_assert(strstr(shown, "HLSSignalingData@playlist"), "%s", shown);
 }
 
+// CPIX 2.4: ContentKey@contentId, in documents about several contents, instead of CPIX@contentId.
+Test(cpix, a_key_may_name_its_content) {
+  static const char *const keys[] = {"contentId=\"b/1\"", "contentId=\"b/2\"", "", NULL};
+  struct key_record r[3];
+  uint32_t num = 3;
+  cr_assert_eq(import_doc(r, &num, "contentId=\"a\"", keys, ""), ERR_OK, "%s", shown);
+  cr_assert_eq(num, 3);
+  cr_assert(bytes_eq(r[0].asset, BYTES_LIT("b/1")) && bytes_eq(r[1].asset, BYTES_LIT("b/2")) && bytes_eq(r[2].asset, BYTES_LIT("a")));
+  cr_assert_eq(import_doc(r, &num, "", keys, ""), ERR_OK, "%s", shown);
+  cr_assert(bytes_eq(r[0].asset, BYTES_LIT("b/1")) && !r[2].asset.n);
+}
+
 static const uint8_t wv_box[36] = {0,    0,    0,    36,   'p',  's',  's',  'h',  0,    0,    0,    0,
                                    0xed, 0xef, 0x8b, 0xa9, 0x79, 0xd6, 0x4a, 0xce, 0xa3, 0xc8, 0x27, 0xdc,
                                    0xd5, 0x1d, 0x21, 0xed, 0,    0,    0,    4,    1,    2,    3,    4};
