@@ -21,7 +21,6 @@ int cmd_keys(int argc, char **argv);
 int cmd_load(int argc, char **argv);
 int cmd_rotate(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
-int cmd_sign(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 // cli_error prints "sluice: SUBJECT: text" to standard error and returns EXIT_FAILED. SUBJECT is usually a file name.

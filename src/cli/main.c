@@ -6,37 +6,18 @@
 #include <unistd.h>
 
 static const struct command commands[] = {
-#ifdef HAVE_CMD_SERVE
     {"serve", "[-c FILE] [--media DIR] [--listen ADDR:PORT] [--admin ADDR:PORT] [--keys FILE] [--check] …",
      "protect clear music while it is being requested", cmd_serve},
-#endif
-#ifdef HAVE_CMD_INDEX
     {"index", "PATH... [--media DIR --cache-dir DIR | -c FILE]", "write or refresh sidecar indexes", cmd_index},
-#endif
-#ifdef HAVE_CMD_INSPECT
     {"inspect", "FILE [--json | --all]", "show boxes, fragments, samples and protection", cmd_inspect},
-#endif
-#ifdef HAVE_CMD_ENCRYPT
     {"encrypt", "IN OUT --scheme cenc|cbcs --kid HEX --key HEX [--iv HEX] [--drm LIST]",
      "write the protected file that serve would send", cmd_encrypt},
-#endif
-#ifdef HAVE_CMD_DECRYPT
     {"decrypt", "IN OUT --key KID:KEY ...", "write the clear file back", cmd_decrypt},
-#endif
-#ifdef HAVE_CMD_SIGN
-    {"sign", "URL --secret FILE --ttl SECONDS [--ip ADDR]", "sign a URL", cmd_sign},
-#endif
-#ifdef HAVE_CMD_ROTATE
     {"rotate", "[ASSET | PREFIX/ | --all] [--grace 24h] [--revoke]",
      "start a new key epoch through the admin listener", cmd_rotate},
-#endif
-#ifdef HAVE_CMD_KEYS
     {"keys", "export ASSET --out FILE | import DOCUMENT --keys FILE | rewrap SECRET --new-kek FILE",
      "content keys as CPIX documents; wrap the master secret", cmd_keys},
-#endif
-#ifdef HAVE_CMD_LOAD
     {"load", "SCENARIO --target URL", "release-day load generator", cmd_load},
-#endif
     {"version", "", "show version, CPU features, kernel and libraries", cmd_version},
 };
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""The measured parts of docs/benchmarks.md, tools/perf's reading of stacks, what the serving benchmark compares and takes for valid, and
-its --nginx-vod. TAP; measures nothing."""
+"""The measured parts of docs/benchmarks.md, tools/perf's reading of stacks, what the serving benchmark compares and takes for valid,
+its --nginx-vod, and what tools/test-count makes of logs. TAP; measures nothing."""
 import argparse
 import importlib.machinery
 import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -238,6 +239,48 @@ if here and here.starts and "mp4" in here.layers:
     check("debug information names the layers", {"mp4", "server", "net"} <= set(at) and all(here.place(a) == layer for layer, a in at.items()), set(at))
 else:
     check("debug information names the layers # SKIP the program given has none", True)
+
+# ---- tools/test-count
+FINE = """<?xml version='1.0' encoding='utf-8'?>
+<testsuites><testsuite name="p.p:unit / one"><testcase name="1 - a"/><testcase name="2 - b"><skipped/><system-out>no b here</system-out></testcase>
+<system-out>1..2 MORE</system-out></testsuite><testsuite name="p"><testcase name="p:unit / two"/></testsuite></testsuites>"""
+BAD = FINE.replace('<testcase name="1 - a"/>', '<testcase name="1 - a"><failure/></testcase>')
+
+
+def counted(xml, one="OK", two="OK", status=0, skips=None, log=True):
+    """The last line, everything, and the exit status for logs of two programs: `one` prints TAP, `two` nothing."""
+    with tempfile.TemporaryDirectory() as tmp:
+        if xml is not None:
+            Path(tmp, "testlog.junit.xml").write_text(xml)
+        if log:
+            Path(tmp, "testlog.json").write_text("".join(json.dumps(dict(name=f"p:unit / {name}", result=result, duration=1, returncode=0)) + "\n"
+                                                         for name, result in (("one", one), ("two", two)) if result))
+        if skips is not None:
+            Path(tmp, "skips").write_text("# a comment\n\n" + skips)
+        r = subprocess.run([ROOT / "tools/test-count", tmp, str(status), *(["--skips", f"{tmp}/skips"] if skips is not None else [])], capture_output=True, text=True)
+        return r.stdout.splitlines()[-1], r.stdout + r.stderr, r.returncode
+
+
+for name, want, said, args in (
+        ("all good", "2 passed, 0 failed", "skipped: one: b: no b here", dict(xml=FINE)),
+        ("a failed case is not counted twice", "1 passed, 1 failed", "failed: one: a", dict(xml=BAD, one="ERROR", status=1)),
+        ("a crash behind good cases", "2 passed, 1 failed", "failed: one: ERROR", dict(xml=FINE, one="ERROR", status=1)),
+        ("a hung program without a case", "1 passed, 1 failed", "failed: two: TIMEOUT", dict(xml=FINE, two="TIMEOUT", status=1)),
+        ("the same beside another failure", "0 passed, 2 failed", "failed: two: TIMEOUT", dict(xml=BAD, one="ERROR", two="TIMEOUT", status=2)),
+        ("a program that failed a case and then hung", "1 passed, 2 failed", "failed: one: TIMEOUT", dict(xml=BAD, one="TIMEOUT", status=1)),
+        ("one that was interrupted", "1 passed, 1 failed", "failed: two: INTERRUPT", dict(xml=FINE, two="INTERRUPT", status=1)),
+        ("a program that is in one log only", "2 passed, 1 failed", "failed: one: not in testlog.json", dict(xml=FINE, one=None)),
+        ("meson failed for a reason of its own", "2 passed, 1 failed", "meson's exit status is 1", dict(xml=FINE, status=1)),
+        ("control characters in the XML", "2 passed, 0 failed", "no b here", dict(xml=FINE.replace("MORE", "\x1b[1m\0\x7f\ufffe\n\t"))),
+        ("XML that ends early", "0 passed, 1 failed", "ParseError", dict(xml=FINE[:200])),
+        ("no XML", "0 passed, 1 failed", "no test ran", dict(xml=None)),
+        ("no JSON", "0 passed, 1 failed", "testlog.json", dict(xml=FINE, log=False)),
+        ("no test", "0 passed, 1 failed", "no test ran", dict(xml="<testsuites/>", one=None, two=None)),
+        ("a skip that is allowed", "2 passed, 0 failed", "skipped: one: b: no b here", dict(xml=FINE, skips="^one: .*: no b")),
+        ("one that is not", "2 passed, 1 failed", "failed: one: b: no b here: this may not be skipped here", dict(xml=FINE, skips="^two: "))):
+    last, text, code = counted(**args)
+    check(f"tools/test-count: {name}", last == want and said in text and code == (0 if " 0 failed" in want else 1), f"{code} {text}")
+check("what .ci/run lets be skipped are regular expressions", [re.compile(line) for line in Path(ROOT, ".ci/skips").read_text().splitlines()])
 
 # ---- every command of tools/ that users call
 

@@ -2,7 +2,6 @@
 import base64
 import json
 import pathlib
-import socket
 import struct
 import threading
 import zlib
