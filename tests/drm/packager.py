@@ -12,7 +12,7 @@ import uuid
 import xml.etree.ElementTree as ET
 
 TOP = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
-VECTORS = os.path.join(TOP, '..', 'shared', 'vectors', 'shaka-packager')
+VECTORS = os.path.join(os.environ.get('SLUICE_VECTORS', os.path.join(TOP, '..', 'shared', 'vectors')), 'shaka-packager')
 KID, KEY, IV = '31323334353637383930313233343536', '32333435363738393021323334353637', '3334353637383930' * 2
 LA_URL, SKD = 'https://pr.example/rights?a=1', 'skd://key-1'
 WIDEVINE, PLAYREADY = 'edef8ba9-79d6-4ace-a3c8-27dcd51d21ed', '9a04f079-9840-4286-ab92-e65be0885f95'
