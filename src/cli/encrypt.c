@@ -35,8 +35,10 @@ static const char help[] =
     "  --key-file FILE  the same from a file\n"
     "  --iv HEX       cbcs: the constant IV, 32 digits; cenc: the first sample's IV, 16 digits, then +1 per sample.\n"
     "                 Without it the IV is derived, which for cenc makes sure that no key stream is used twice\n"
-    "  --drm LIST     pssh boxes for the init segment: widevine,playready,fairplay,clearkey,common, all or none\n"
-    "  --segment SEC  shortest segment where the file has no sidx (2; 0 makes every fragment one)\n";
+    "  --drm LIST     pssh boxes for the init segment: widevine,playready,fairplay,clearkey,common, all or none (none)\n"
+    "  --segment SEC  shortest segment where the file has no sidx (2; 0 makes every fragment one)\n\n"
+    "serve's bytes: KID and key as `sluice keys export` has them, for cbcs its IV as --iv, for cenc no --iv, --drm common\n"
+    "(serve's default; else what in_band names), and serve's segment_target as --segment. docs/keys.md has the commands.\n";
 
 static int parse_hex(uint8_t *out, size_t n, const char *name, const char *text) {
   if (hex_read(out, n, bytes_str(text)) != ERR_OK)

@@ -18,7 +18,7 @@ static const struct command commands[] = {
 #endif
 #ifdef HAVE_CMD_ENCRYPT
     {"encrypt", "IN OUT --scheme cenc|cbcs --kid HEX --key HEX [--iv HEX] [--drm LIST]",
-     "write the protected file that serve would send", cmd_encrypt},
+     "write a protected file: the one that serve sends, given its keys and pssh", cmd_encrypt},
 #endif
 #ifdef HAVE_CMD_DECRYPT
     {"decrypt", "IN OUT --key KID:KEY ...", "write the clear file back", cmd_decrypt},

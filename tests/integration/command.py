@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The command line: exit statuses, messages, files left behind: command.py SLUICE"""
+import base64
 import json
 import os
 import pathlib
@@ -178,6 +179,33 @@ def streams(tap, sluice, work):
         tap.ok(False, "--drm widevine,playready", r)
     r = sluice("encrypt", clear, out, *ENCRYPT, "--drm", "nonsense")
     tap.ok(r.code == 2 and "nonsense" in r.err, "--drm with an unknown system: status 2", r)
+
+
+def offline(tap, sluice, work):
+    """The documents' commands give the bytes of a server with its default settings and derived keys."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    song = work / "MEDIA" / "album" / "song"
+    song.mkdir(parents=True)
+    (song / "aac.mp4").write_bytes(synth.indexed()[0])
+    (work / "sluice").symlink_to(sluice.path)
+    page = (root / "docs" / "keys.md").read_text()
+    script = page[page.index("same-bytes-offline"):].split("```bash\n")[1].split("```")[0]
+    line = next(x for x in (root / "README.md").read_text().splitlines() if x.startswith("sluice encrypt")).split("#")[0]
+    with Server(sluice.path, work / "MEDIA") as server:
+        for scheme in ("cbcs", "cenc"):
+            want = server.get(f"/album/song/{scheme}/1/aac.mp4").body
+            (work / "whole.mp4").unlink(missing_ok=True)
+            text = script.replace("SCHEME", scheme).replace("MEDIA/ASSET/TRACK", "MEDIA/album/song/aac").replace("ASSET", "album/song")
+            r = run("bash", "-ec", f"PATH=$PWD:$PATH STATE={server.state}\n" + text.replace("--state-dir STATE", '--state-dir "$STATE"'), cwd=work)
+            tap.ok(r.code == 0 and (work / "whole.mp4").read_bytes() == want, f"docs/keys.md: offline as served, {scheme}", r)
+        want = server.get("/album/song/cbcs/1/aac.mp4").body
+        sluice("keys", "export", "album/song", "--scheme", "cbcs", "--state-dir", server.state, "--out", work / "k.xml")
+        text = (work / "k.xml").read_text()
+        found = [text.split(mark)[1].split(end)[0] for mark, end in (('ContentKey kid="', '"'), ("PlainValue>", "<"), ('explicitIV="', '"'))]
+        values = [found[0].replace("-", "")] + [base64.b64decode(v).hex() for v in found[1:]]
+        argv = [values.pop(0) if a == "HEX" else a for a in line.split()[1:]]
+        r = sluice(*argv[:1], song / "aac.mp4", work / "r.mp4", *argv[3:])
+        tap.ok(not values and r.code == 0 and (work / "r.mp4").read_bytes() == want, "README's encrypt gives what is served", f"{argv} {r}")
 
 
 def without(closed, *argv, stdin=b""):
@@ -462,7 +490,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, closed_descriptors, outputs, sidecars, cached, messages, inspect, bad_files, modes):
+    for part in (usage, failures, streams, offline, closed_descriptors, outputs, sidecars, cached, messages, inspect, bad_files, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:
