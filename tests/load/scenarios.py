@@ -118,6 +118,20 @@ def wrong_usage(tap, sluice, folder):
                        "a share above one": [good, *target, "--share", "101%"], "a share of something": [good, *target, "--share", "half"], "nothing to compare": ["--report", folder / "o.html"]}.items():
         r = run(sluice, "load", *argv)
         tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
+    people = folder / "people.yaml"
+    people.write_text("name: x\nmode: listeners\narrivals: [{ for: 100ms, rate: 5 }]\ndrain: 100ms\n" + SMALL)
+    for name, argv, words in (("--seconds with listeners", [people, *target, "--seconds", "5"], "--shorten"),
+                              ("--rate with listeners", [people, *target, "--rate", "5"], "mode rate"),
+                              ("--connections with listeners", [people, *target, "--connections", "5"], "max_listeners"),
+                              ("--paths with listeners", [people, *target, "--paths", paths(folder)], "manifests"),
+                              ("--rate with saturate", [good, *target, "--mode", "saturate", "--rate", "5"], "mode rate"),
+                              ("--rate with idle", [good, *target, "--mode", "idle", "--rate", "5"], "mode rate"),
+                              ("--ca without TLS", [good, *target, "--ca", folder / "none.pem"], "https://"),
+                              ("--insecure without TLS", [good, *target, "--insecure"], "https://"),
+                              ("--ca with --insecure", [good, "--target", "https://127.0.0.1:9", "--insecure", "--ca", folder / "none.pem"], "not both")):
+        r = run(sluice, "load", *argv, timeout=60)
+        tap.ok(r.code == 2 and words in r.err and r.err.startswith("sluice: load: --" if "both" not in words else "sluice: load: give")
+               and r.err.count("\n") == 1 and not r.out, f"an option that would be passed over: {name}: status 2", r)
     for name, argv, pattern in (("a missing scenario", [folder / "none.yaml", *target], r"none\.yaml: No such file"),
                                 ("a URL with a path", [good, "--target", "http://127.0.0.1:9/x"], r"without a path"),
                                 ("a URL of another kind", [good, "--target", "ftp://x"], r"http://HOST:PORT or https://HOST:PORT"),
