@@ -149,7 +149,11 @@ static enum err read_scalar(struct input *in, const struct field *f, void *base)
     *(uint32_t *)at = (uint32_t)v;
     return ERR_OK;
   case K_TIME:
-    return read_time(in, at, f->name, text);
+  case K_PERIOD: {
+    enum err e = read_time(in, at, f->name, text);
+    bool often = !e && f->kind == K_PERIOD && *(uint64_t *)at < MIN_EVERY_MS;
+    return often ? fail(in, ERR_SYNTAX, "%s must be at least %ds", f->name, MIN_EVERY_MS / 1000) : e;
+  }
   case K_BOOL:
     *(bool *)at = bytes_eq(text, BYTES_LIT("true"));
     return *(bool *)at || bytes_eq(text, BYTES_LIT("false")) ? ERR_OK
@@ -417,7 +421,7 @@ static const struct field derive_fields[] = {{"secret_file", K_TEXT, INFO(secret
                                              {0}};
 static const struct field epochs_fields[] = {{"default", K_U32, INFO(default_epoch), NULL},
                                              {"grace", K_TIME, INFO(grace_ms), NULL},
-                                             {"every", K_TIME, INFO(every_ms), NULL},
+                                             {"every", K_PERIOD, INFO(every_ms), NULL},
                                              {"schedule", K_SCHEDULES, 0, NULL},
                                              {0}};
 enum { E_GRACE = 1 }; // its place in epochs_fields
@@ -429,8 +433,6 @@ static enum err add_schedule(struct input *in, const struct key_schedule *s) {
   for (uint32_t i = 0; i < ks->num_schedules; i++)
     if (bytes_eq(ks->schedules[i].scope, s->scope))
       return fail(in, ERR_SYNTAX, "epochs.schedule: two entries for %s", s->scope.n ? key_name(name, s->scope) : "everything");
-  if (s->every_ms < MIN_EVERY_MS)
-    return fail(in, ERR_SYNTAX, "epochs: every must be at least %ds", MIN_EVERY_MS / 1000);
   struct key_schedule *list = grow(in, ks->schedules, ks->num_schedules, &ks->cap_schedules, sizeof *list);
   if (!list || ks->num_schedules == MAX_SCHEDULES)
     return fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "epochs.schedule: too many entries");
@@ -442,7 +444,7 @@ static enum err add_schedule(struct input *in, const struct key_schedule *s) {
 enum { S_MATCH, S_EVERY, S_GRACE };
 static const struct field schedule_fields[] = {
     [S_MATCH] = {"match", K_TEXT, offsetof(struct key_schedule, scope), NULL},
-    [S_EVERY] = {"every", K_TIME, offsetof(struct key_schedule, every_ms), NULL},
+    [S_EVERY] = {"every", K_PERIOD, offsetof(struct key_schedule, every_ms), NULL},
     [S_GRACE] = {"grace", K_TIME, offsetof(struct key_schedule, grace_ms), NULL},
     {0}};
 

@@ -9,6 +9,7 @@ enum kind {
   K_U32,      // uint32_t, from 1
   K_TIME,     // uint64_t ms: "24h", "90s"
   K_BOOL,
+  K_PERIOD,   // the same, from 1s
   K_SCHEME,   // enum scheme, not clear
   K_SYSTEMS,  // uint32_t mask of drm_bit
   K_SCHEMES,  // uint32_t mask of 1 << scheme

@@ -111,7 +111,9 @@ Test(keysfile, schedules) {
   refused(ERR_SYNTAX, "epochs:\n  schedule:\n    - { match: a/, every: 1h }\n    - { match: a/, every: 2h }\n",
           "line 4: epochs.schedule: two entries for a/");
   refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a, every: 10ms } ] }", "at least 1s");
-  refused(ERR_SYNTAX, "epochs: { every: 999ms }", "at least 1s");
+  refused(ERR_SYNTAX, "epochs:\n  every: 999ms\n", "line 2: every must be at least 1s");
+  refused(ERR_SYNTAX, "epochs: { every: 0s }", "line 1: every must be at least 1s");
+  refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a, every: 0s } ] }", "at least 1s");
   refused(ERR_ARGUMENT, "epochs: { schedule: [ { match: a//b, every: 1h } ] }", "empty");
   refused(ERR_SYNTAX, "epochs: { schedule: 24h }", "a list is expected");
 }
