@@ -1,9 +1,11 @@
 // The keys file: YAML read as a stream of events against a table of options (docs/keys.md has the list). Nothing is
 // kept of the text but names; every scalar is overwritten before libyaml frees it, and so are libyaml's buffers.
 #include "base/text.h"
+#include "drm/markup.h"
 #include "keys/epochs_state.h"
 #include "keys/keysfile_fields.h"
 #include "keys/keyset.h"
+#include "keys/xml.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -128,19 +130,35 @@ static size_t count(struct bytes text, struct bytes what) {
   return num;
 }
 
+static enum err read_template(struct input *in, const struct field *f, struct bytes *out, struct bytes text) {
+  struct bytes unknown = template_unknown(text);
+  char name[64];
+  if (text.n > MAX_TEMPLATE || count(text, BYTES_LIT("{asset}")) > 2)
+    return fail(in, ERR_LIMIT, "%s: at most %d bytes, and {asset} at most twice", f->name, MAX_TEMPLATE);
+  if (unknown.n)
+    return fail(in, ERR_SYNTAX, "%s: %.24s is unknown; there are " TEMPLATE_NAMES, f->name, key_name(name, unknown));
+  return keep(in, out, text);
+}
+
+static enum err read_custom(struct input *in, const struct field *f, struct bytes *out, struct bytes text) {
+  static const char open[] = "<c xmlns=\"http://schemas.microsoft.com/DRM/2007/03/PlayReadyHeader\">";
+  if (!xml_is_fragment(text, open, "</c>"))
+    return fail(in, ERR_SYNTAX, "%s: give well-formed XML whose elements all end: <a>text</a>", f->name);
+  return keep(in, out, text);
+}
+
 static enum err read_scalar(struct input *in, const struct field *f, void *base) {
   void *at = (uint8_t *)base + f->off;
   struct bytes text = scalar(in);
   uint64_t v;
   switch (f->kind) {
   case K_TEMPLATE:
-    if (text.n > MAX_TEMPLATE || count(text, BYTES_LIT("{asset}")) > 2)
-      return fail(in, ERR_LIMIT, "%s: at most %d bytes, and {asset} at most twice", f->name, MAX_TEMPLATE);
-    return keep(in, at, text);
+    return read_template(in, f, at, text);
+  case K_CUSTOM:
   case K_TEXT:
     if (text.n > KEYS_MAX_ASSET)
       return fail(in, ERR_LIMIT, "%s: at most %d bytes", f->name, KEYS_MAX_ASSET);
-    return keep(in, at, text);
+    return f->kind == K_CUSTOM ? read_custom(in, f, at, text) : keep(in, at, text);
   case K_HEX16:
     return hex_read(at, 16, text) ? fail(in, ERR_SYNTAX, "%s: give exactly 32 hex digits", f->name) : ERR_OK;
   case K_U32:
@@ -323,7 +341,7 @@ static const struct field widevine_fields[] = {{"provider", K_TEXT, SET(widevine
 static const struct field playready_fields[] = {{"la_url", K_TEMPLATE, SET(playready.la_url), NULL},
                                                 {"lui_url", K_TEMPLATE, SET(playready.lui_url), NULL},
                                                 {"ds_id", K_TEXT, SET(playready.ds_id), NULL},
-                                                {"custom", K_TEXT, SET(playready.custom), NULL},
+                                                {"custom", K_CUSTOM, SET(playready.custom), NULL},
                                                 {0}};
 static const struct field fairplay_fields[] = {{"skd", K_TEMPLATE, SET(fairplay.skd), NULL}, {0}};
 static const struct field clearkey_fields[] = {{"la_url", K_TEMPLATE, SET(clearkey.la_url), NULL},
