@@ -358,7 +358,7 @@ static int inspect(const char *path, bool json, bool all) {
   in.media = &m;
   json_t *boxes = json_array();
   in.lists[0] = boxes;
-  enum err e = tree_walk(&win, &v, &in.diag);
+  enum err e = m.src.size ? tree_walk(&win, &v, &in.diag) : diag_say(&in.diag, ERR_MISSING, "the file is empty");
   json_t *track = track_json(&m);
   if (json) {
     json_t *out = json_pack("{s:s, s:I, s:o, s:o, s:o, s:o}", "file", path, "size", (json_int_t)m.id.size, "track", track,

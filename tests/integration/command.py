@@ -107,6 +107,9 @@ def failures(tap, sluice, work):
     r = sluice("encrypt", work / "pipe", work / "o", *ENCRYPT)
     tap.ok(r.code == 1 and one_line(r) and "give -" in r.err, "a pipe as input: what to give instead", r)
     (work / "pipe").unlink()
+    for form in ([], ["--json"]):
+        r = sluice("inspect", work / "empty.mp4", *form)
+        tap.equal((r.code, r.err), (1, f"sluice: {work}/empty.mp4: the file is empty\n"), f"inspect {form} of an empty file: status 1, and why")
     r = sluice("inspect", work / "text.mp4")
     tap.ok("this is not an MP4 file" in r.err, "inspect: something else is called that", r)
     r = sluice("index", work / "folder")
