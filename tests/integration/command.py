@@ -442,6 +442,19 @@ def inspect(tap, sluice, work):
     text = r.out.decode().lower().replace("-", "")
     tap.ok(r.code == 0 and "cbcs" in text and KID in text, "inspect shows scheme and KID", r.out.decode()[:500])
     tap.ok(KEY not in r.out.decode(), "inspect shows no key")
+    segment = work / "1.m4s"
+    for scheme, marks in (("cenc", ["senc", "saiz"]), ("cbcs", ["senc"]), (None, [])):
+        if scheme:
+            sluice.encrypt(track, locked, scheme, KID, KEY)
+        data = (locked if scheme else track).read_bytes()
+        segment.write_bytes(data[boxes.find(data, b"moof")[0].start:])
+        text = sluice("inspect", segment).out.decode().splitlines()[-1]
+        want = f"yes ({', '.join(marks)}); scheme and KID stand in the" if scheme else "not told here: the"
+        tap.equal(text, f"protection: {want} initialization segment" + ("" if scheme else " says"), f"inspect of a segment alone: {scheme}")
+        js = json.loads(sluice("inspect", segment, "--json").out)
+        tap.equal((js["protected_by"], js["protection"]), (marks, []), f"inspect --json of a segment alone: {scheme}")
+    r = sluice("inspect", track)
+    tap.ok(r.out.decode().endswith("protection: none\n"), "inspect of a clear file: none", r.out.decode()[-200:])
 
 
 def bad_files(tap, sluice, work):
