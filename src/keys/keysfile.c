@@ -409,6 +409,7 @@ static enum err read_remote(struct input *in, struct key_remote *r) {
   uint64_t seen = 0;
   size_t line = in->ev.start_mark.line + 1, at = in->ev.start_mark.index;
   *r = remote_defaults;
+  r->line = line;
   enum err e = read_map(in, remote_fields, r, &seen);
   if (e)
     return e;
