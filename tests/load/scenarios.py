@@ -139,7 +139,8 @@ def wrong_usage(tap, sluice, folder):
                                 ("a port that is no number", [good, "--target", "http://127.0.0.1:80x"], r"http://HOST:PORT"),
                                 ("a comparison of half a result", ["--report", folder / "o.html", half(folder)], r"half\.json: is not a result of sluice load"),
                                 ("nobody there", [good, *target], r"127\.0\.0\.1:9: the target does not answer for /coastline/low-tide"),
-                                ("no such authority", [good, "--target", "https://127.0.0.1:9", "--ca", folder / "none.pem"], r"none\.pem"),
+                                ("no such authority", [good, "--target", "https://127.0.0.1:9", "--ca", folder / "none.pem"], r"certificate authorities .*none\.pem: No such file"),
+                                ("no authority", [good, "--target", "https://127.0.0.1:9", "--ca", good], r"authorities .*good\.yaml: .* give a PEM file with the certificates .*\[NO_CERT"),
                                 ("a comparison of something else", ["--report", folder / "o.html", good], r"good\.yaml: is not a result of sluice load")):
         r = run(sluice, "load", *argv, timeout=60)
         tap.ok(r.code == 1 and re.search(pattern, r.err) and r.err.startswith("sluice: ") and r.err.count("\n") == 1, f"{name}: one line says what", r)
