@@ -28,7 +28,13 @@ struct keys {
   size_t num;
 };
 
-static int parse_key(struct keys *keys, const char *text, const struct aes_ops *ops) {
+// `file`: that the text comes from, NULL for an argument.
+static int bad_key(const char *file) {
+  static const char what[] = "KID:KEY, 32 hex digits each";
+  return file ? cli_error(file, "a key file holds one line: %s", what) : cli_usage("decrypt", "--key needs %s", what);
+}
+
+static int parse_key(struct keys *keys, const char *text, const char *file, const struct aes_ops *ops) {
   const char *colon = strchr(text, ':');
   uint8_t key[16];
   if (keys->num == MAX_KEYS)
@@ -36,7 +42,7 @@ static int parse_key(struct keys *keys, const char *text, const struct aes_ops *
   struct content_key *k = &keys->key[keys->num];
   if (!colon || hex_read(k->kid, 16, bytes_of(text, (size_t)(colon - text))) != ERR_OK ||
       hex_read(key, 16, bytes_str(colon + 1)) != ERR_OK)
-    return cli_usage("decrypt", "--key needs KID:KEY, 32 hex digits each");
+    return bad_key(file);
   // A KID has one key, as in keys files. The same pair again is harmless.
   for (size_t i = 0; i < keys->num; i++)
     if (memcmp(keys->key[i].kid, k->kid, 16) == 0) {
@@ -131,7 +137,7 @@ static int parse_args(struct job *j, struct keys *keys, int argc, char **argv, b
     char line[CLI_SECRET];
     if (c == 'K' && !cli_secret_line(line, optarg))
       return EXIT_FAILED;
-    status = parse_key(keys, c == 'K' ? line : optarg, j->ops);
+    status = parse_key(keys, c == 'K' ? line : optarg, c == 'K' ? optarg : NULL, j->ops);
     explicit_bzero(line, sizeof line);
     if (status != EXIT_DONE)
       return status;

@@ -69,7 +69,9 @@ static int parse_option(struct options *o, int c) {
   case 'K': {
     char line[CLI_SECRET];
     o->has_key = cli_secret_line(line, optarg);
-    int status = o->has_key ? parse_hex(o->key.key, 16, "key-file", line) : EXIT_FAILED;
+    int status = o->has_key ? EXIT_DONE : EXIT_FAILED;
+    if (o->has_key && hex_read(o->key.key, 16, bytes_str(line)) != ERR_OK)
+      status = cli_error(optarg, "a key file holds one line: 32 hex digits");
     explicit_bzero(line, sizeof line);
     return status;
   }
