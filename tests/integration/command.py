@@ -115,6 +115,9 @@ def failures(tap, sluice, work):
     r = sluice("index", work / "folder")
     tap.ok(r.code == 0 and "no track is there (*.mp4" in r.err and r.out.startswith(b"0 indexed"), "index of a folder without tracks says so", r)
     export = ["keys", "export", "a", "--out", work / "keys.xml", "--state-dir", work / "nostate"]
+    r = sluice("index", work / "none.mp4", work / "text.mp4", clear)
+    tap.ok(r.code == 1 and r.out == b"1 indexed, 0 up to date, 2 failed\n" and r.err.count("\n") == 2, "index counts what is not there as failed", r)
+    clear.with_name("clear.mp4.slx").unlink()
     r = sluice(*export)
     tap.ok(r.code == 1 and "nostate/derive.secret: there is no secret" in r.err and "--state-dir" in r.err, "keys export elsewhere: says what is missing and where", r)
     (work / "nostate").mkdir(mode=0o700)
