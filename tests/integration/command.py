@@ -131,6 +131,13 @@ def failures(tap, sluice, work):
     shutil.rmtree(work / "nostate")
     r = sluice("encrypt", work / "cut.mp4", work / "o", *ENCRYPT)
     tap.ok("byte" in r.err, "a fault of structure is told with its byte", r)
+    whole = sluice(*export, "--epoch", "3", "--out", "-").out
+    for out, want in (("/dev/stdout", whole), ("/dev/null", b"")):
+        r = sluice(*export, "--epoch", "3", "--out", out)
+        tap.ok(r.code == 0 and r.out == want and "CPIX" in whole.decode() and "mode 0600" not in r.err and stat.S_ISCHR(os.stat("/dev/null").st_mode),
+               f"keys export --out {out}: written straight to it", r)
+    r = run("script", "-qec", f"{sluice.path} keys export a --state-dir {work}/nostate --out /dev/tty", "/dev/null")
+    tap.ok(r.code == 1 and "not written to a terminal" in r.out.decode() and "ContentKey" not in r.out.decode(), "keys export --out /dev/tty: refused", r)
     r = sluice("encrypt", clear, kept, *ENCRYPT)
     tap.ok(r.code == 0 and boxes.audio(kept.read_bytes()).scheme == b"cenc", "an output that exists is replaced", r)
     r = sluice("encrypt", clear, clear, *ENCRYPT)
