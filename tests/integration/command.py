@@ -62,6 +62,7 @@ def usage(tap, sluice, work):
         "a decrypt key of wrong length": ["decrypt", clear, out, "--key", f"{KID}:{KEY}00"],
         "inspect without a file": ["inspect"], "index without a path": ["index"],
     }
+        "rotate with --revoke and a grace": ["rotate", "a", "--revoke", "--grace", "1h"],
     before = files(work)
     for name, argv in wrong.items():
         r = sluice(*argv)
