@@ -4,7 +4,9 @@ import base64
 import json
 import os
 import pathlib
+import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -60,9 +62,9 @@ def usage(tap, sluice, work):
         "a decrypt key without colon": ["decrypt", clear, out, "--key", KEY], "decrypt without a key": ["decrypt", clear, out],
         "two decrypt keys for one KID": ["decrypt", clear, out, "--key", f"{KID}:{KEY}", "--key", f"{KID.upper()}:{KID}"],
         "a decrypt key of wrong length": ["decrypt", clear, out, "--key", f"{KID}:{KEY}00"],
+        "rotate with --revoke and a grace": ["rotate", "a", "--revoke", "--grace", "1h"],
         "inspect without a file": ["inspect"], "index without a path": ["index"],
     }
-        "rotate with --revoke and a grace": ["rotate", "a", "--revoke", "--grace", "1h"],
     before = files(work)
     for name, argv in wrong.items():
         r = sluice(*argv)
@@ -113,12 +115,12 @@ def failures(tap, sluice, work):
         tap.equal((r.code, r.err), (1, f"sluice: {work}/empty.mp4: the file is empty\n"), f"inspect {form} of an empty file: status 1, and why")
     r = sluice("inspect", work / "text.mp4")
     tap.ok("this is not an MP4 file" in r.err, "inspect: something else is called that", r)
-    r = sluice("index", work / "folder")
-    tap.ok(r.code == 0 and "no track is there (*.mp4" in r.err and r.out.startswith(b"0 indexed"), "index of a folder without tracks says so", r)
-    export = ["keys", "export", "a", "--out", work / "keys.xml", "--state-dir", work / "nostate"]
     r = sluice("index", work / "none.mp4", work / "text.mp4", clear)
     tap.ok(r.code == 1 and r.out == b"1 indexed, 0 up to date, 2 failed\n" and r.err.count("\n") == 2, "index counts what is not there as failed", r)
     clear.with_name("clear.mp4.slx").unlink()
+    r = sluice("index", work / "folder")
+    tap.ok(r.code == 0 and "no track is there (*.mp4" in r.err and r.out.startswith(b"0 indexed"), "index of a folder without tracks says so", r)
+    export = ["keys", "export", "a", "--out", work / "keys.xml", "--state-dir", work / "nostate"]
     r = sluice(*export)
     tap.ok(r.code == 1 and "nostate/derive.secret: there is no secret" in r.err and "--state-dir" in r.err, "keys export elsewhere: says what is missing and where", r)
     (work / "nostate").mkdir(mode=0o700)
@@ -129,9 +131,6 @@ def failures(tap, sluice, work):
     (work / "keys.xml").unlink()
     r = sluice(*(a if a != work / "keys.xml" else work / "folder" for a in export))
     tap.ok(r.code == 1 and "Is a directory" in r.err, "keys export onto a folder", r)
-    shutil.rmtree(work / "nostate")
-    r = sluice("encrypt", work / "cut.mp4", work / "o", *ENCRYPT)
-    tap.ok("byte" in r.err, "a fault of structure is told with its byte", r)
     whole = sluice(*export, "--epoch", "3", "--out", "-").out
     for out, want in (("/dev/stdout", whole), ("/dev/null", b"")):
         r = sluice(*export, "--epoch", "3", "--out", out)
@@ -139,6 +138,9 @@ def failures(tap, sluice, work):
                f"keys export --out {out}: written straight to it", r)
     r = run("script", "-qec", f"{sluice.path} keys export a --state-dir {work}/nostate --out /dev/tty", "/dev/null")
     tap.ok(r.code == 1 and "not written to a terminal" in r.out.decode() and "ContentKey" not in r.out.decode(), "keys export --out /dev/tty: refused", r)
+    shutil.rmtree(work / "nostate")
+    r = sluice("encrypt", work / "cut.mp4", work / "o", *ENCRYPT)
+    tap.ok("byte" in r.err, "a fault of structure is told with its byte", r)
     r = sluice("encrypt", clear, kept, *ENCRYPT)
     tap.ok(r.code == 0 and boxes.audio(kept.read_bytes()).scheme == b"cenc", "an output that exists is replaced", r)
     r = sluice("encrypt", clear, clear, *ENCRYPT)
@@ -496,6 +498,26 @@ def bad_files(tap, sluice, work):
     tap.ok(set(codes) <= {0, 1} and not wrong, "flipped bytes through the command line: status 0 or 1", f"{codes} {wrong[:5]}")
 
 
+def ipv6(tap, sluice, work):
+    """Addresses of version 6 stand in brackets in the URLs of the log."""
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+    except OSError as e:
+        tap.skip("listening on ::1", e)
+        return
+    (work / "media").mkdir()
+    p = subprocess.Popen([sluice.path, "serve", "--media", work / "media", "--state-dir", work / "state", "--listen", "[::1]:0", "--admin", "[::1]:0"],
+                         stderr=subprocess.PIPE, text=True)
+    said = []
+    while not said or said[-1] and "ready: " not in said[-1]:
+        said.append(p.stderr.readline())
+    p.terminate()
+    rest = p.communicate(timeout=60)[1]
+    for what in ("listening", "admin"):
+        tap.ok(re.search(rf"{what} on http://\[::1\]:[1-9]\d*$", "".join(said), re.M), f"{what} on ::1: a URL", said + [rest])
+
+
 def modes(tap, sluice, work):
     """What is not a plain readable file."""
     fifo = work / "fifo"
@@ -517,7 +539,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, offline, closed_descriptors, outputs, sidecars, cached, messages, inspect, bad_files, modes):
+    for part in (usage, failures, streams, offline, closed_descriptors, outputs, sidecars, cached, messages, inspect, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:
