@@ -1,4 +1,4 @@
-// sluice decrypt: the clear file back, from ours or from other packagers' files.
+// sluice decrypt: a clear file with the same samples, from ours or from other packagers' files.
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -20,6 +20,8 @@ static const char help[] =
     "  OUT            the clear file, or - for standard output\n"
     "  --key KID:KEY  a content key and its id, 32 hex digits each; repeat it for files with several keys\n"
     "  --key-file FILE  the same from a file\n\n"
+    "Samples, times and fragments are as they were before encryption. Boxes of protection are gone, and mfra; the sidx that\n"
+    "encrypt and serve write stays, its sizes corrected: OUT is not byte for byte what went into encrypt.\n\n"
     "A wrong key is not noticed: neither scheme has a checksum, and what comes out is noise.\n";
 
 struct keys {

@@ -21,7 +21,7 @@ static const struct command commands[] = {
      "write a protected file: the one that serve sends, given its keys and pssh", cmd_encrypt},
 #endif
 #ifdef HAVE_CMD_DECRYPT
-    {"decrypt", "IN OUT --key KID:KEY ...", "write the clear file back", cmd_decrypt},
+    {"decrypt", "IN OUT --key KID:KEY ...", "write a clear file with the same samples", cmd_decrypt},
 #endif
 #ifdef HAVE_CMD_SIGN
     {"sign", "URL --secret FILE --ttl SECONDS [--ip ADDR]", "sign a URL", cmd_sign},

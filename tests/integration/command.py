@@ -224,6 +224,22 @@ def offline(tap, sluice, work):
         tap.ok(not values and r.code == 0 and (work / "r.mp4").read_bytes() == want, "README's encrypt gives what is served", f"{argv} {r}")
 
 
+def there_and_back(tap, sluice, work):
+    """What decrypt --help says of its output: the samples as they were, a sidx of encrypt's with the right sizes, no mfra."""
+    data, samples = synth.plain()
+    mfra = b"\0\0\0\x18mfra\0\0\0\x10mfro" + bytes(4) + b"\0\0\0\x18"
+    (work / "clear.mp4").write_bytes(data + mfra)
+    for scheme in ("cenc", "cbcs"):
+        sluice.encrypt(work / "clear.mp4", work / "e.mp4", scheme, KID, KEY)
+        r = sluice("decrypt", work / "e.mp4", work / "d.mp4", "--key", f"{KID}:{KEY}")
+        back = (work / "d.mp4").read_bytes() if r.code == 0 else b""
+        sidx = boxes.find(back, b"sidx")
+        tap.ok(r.code == 0 and [s.data for s in boxes.audio(back).samples] == samples and len(sidx) == 1 and not boxes.find(back, b"mfra"),
+               f"{scheme} and back: the same samples, a sidx, no mfra", r)
+        total = sum(size for size, _ in boxes.sidx_references(back, sidx[0])[2])
+        tap.equal(sidx[0].end + total, len(back), f"{scheme} and back: the sidx covers the file")
+
+
 def without(closed, *argv, stdin=b""):
     """Runs a program without some of its standard descriptors."""
     return run("bash", "-c", f'exec "$@" {closed}', "bash", *argv, stdin=stdin)
@@ -539,7 +555,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, offline, closed_descriptors, outputs, sidecars, cached, messages, inspect, bad_files, ipv6, modes):
+    for part in (usage, failures, streams, offline, there_and_back, closed_descriptors, outputs, sidecars, cached, messages, inspect, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:
