@@ -85,7 +85,7 @@ static void decrypt_range(const struct sample_crypt *c, const struct aes_ops *op
     break;
   case CC('c', 'e', 'n', 's'):
     if (has_pattern(pattern)) {
-      ops->ctr_pattern(c->key, pattern, (const uint8_t(*)[16])iv, &seg);
+      aes_ctr_pattern(ops, c->key, pattern, (const uint8_t(*)[16])iv, &seg);
       uint32_t cycle = (uint32_t)pattern.crypt + pattern.skip, rest = blocks % cycle;
       store_be64(iv + 8, load_be64(iv + 8) + (uint64_t)(blocks / cycle) * pattern.crypt +
                              (rest < pattern.crypt ? rest : pattern.crypt));
@@ -99,7 +99,7 @@ static void decrypt_range(const struct sample_crypt *c, const struct aes_ops *op
     break;
   default: // cbcs: every range begins anew
     if (has_pattern(pattern))
-      ops->cbc_pattern(c->key, false, pattern, c->iv, &seg);
+      aes_cbc_pattern(ops, c->key, false, pattern, c->iv, &seg);
     else
       ops->cbc_decrypt(c->key, c->iv, &seg, 1);
     break;

@@ -8,6 +8,7 @@
 
 #include "cli/cli.h"
 #include "base/text.h"
+#include "drm/markup.h"
 #include "mp4/describe.h"
 #include "mp4/samples.h"
 #include "mp4/tree.h"
@@ -47,6 +48,23 @@ static json_t *text_json(struct bytes b) {
   for (; n < b.n && n < sizeof text - 1; n++)
     text[n] = b.p[n] >= 0x20 && b.p[n] < 0x7f ? (char)b.p[n] : '?';
   return json_stringn(text, n);
+}
+
+// A name of the file system is arbitrary bytes, JSON is UTF-8 (RFC 8259 section 8.1): what is malformed becomes '?'.
+static json_t *name_json(const char *name) {
+  size_t n = strlen(name);
+  char *text = malloc(n + 1);
+  if (!text)
+    abort();
+  for (struct bytes rest = bytes_str(name); rest.n;) {
+    const uint8_t *p = rest.p;
+    bool bad = utf8_next(&rest) == 0xfffd && rest.p == p + 1;
+    for (; p < rest.p; p++)
+      text[(size_t)(p - (const uint8_t *)name)] = bad ? '?' : (char)*p;
+  }
+  json_t *j = json_stringn(text, n);
+  free(text);
+  return j;
 }
 
 static json_t *hex_json(struct bytes b) {
@@ -301,7 +319,7 @@ static json_t *track_json(struct media_source *m) {
   enum err e = index_load(&f, m, &(struct index_options){.cache_fd = -1, .no_digest = true, .rebuild = true}, &diag);
   if (e) {
     diag_format(&diag, text, sizeof text);
-    return json_pack("{s:b, s:s, s:s}", "usable", 0, "error", err_name(e), "why", text);
+    return json_pack("{s:b, s:s, s:o}", "usable", 0, "error", err_name(e), "why", name_json(text));
   }
   const struct ix_header *h = f.ix.h;
   char format[5];
@@ -381,7 +399,7 @@ static int inspect(const char *path, bool json, bool all) {
   enum err e = m.src.size ? tree_walk(&win, &v, &in.diag) : diag_say(&in.diag, ERR_MISSING, "the file is empty");
   json_t *track = track_json(&m);
   if (json) {
-    json_t *out = json_pack("{s:s, s:I, s:o, s:o, s:o, s:o}", "file", path, "size", (json_int_t)m.id.size, "track", track,
+    json_t *out = json_pack("{s:o, s:I, s:o, s:o, s:o, s:o}", "file", name_json(path), "size", (json_int_t)m.id.size, "track", track,
                             "protection", in.protection, "boxes", boxes, "fragments", in.fragments);
     json_object_set_new(out, "protected_by", marks_json(&in));
     if (!out || json_dumpf(out, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER))

@@ -148,7 +148,7 @@ static int run(const struct wish *wish, const struct config *c) {
     return refused(a->text, status, body);
   printf("%s", body);
   if (strstr(body, "\"on_storage\":false")) // quotes in names are escaped: only the field itself looks like this
-    fprintf(stderr, "sluice: rotate: note: there is no asset of this name on this server (a prefix ends in /)\n");
+    fprintf(stderr, "sluice: rotate: note: there is no asset of this name, or below this prefix, on this server (a prefix ends in /, an asset does not)\n");
   return EXIT_DONE;
 }
 

@@ -11,8 +11,8 @@
 // Everything that starting would look at, without making or taking anything.
 static int check(const struct config *c) {
   struct config_error error;
-  struct keyring *k = server_check(c, &error) ? keyring_load(c, false, &error) : NULL;
-  if (!k || !workers_check(c, &error)) {
+  struct keyring *k = server_check(c, &error) && workers_check(c, &error) ? keyring_load(c, false, &error) : NULL;
+  if (!k) {
     fprintf(stderr, "sluice: %s\n", error.text);
     keyring_put(k);
     return EXIT_FAILED;

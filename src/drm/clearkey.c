@@ -10,7 +10,7 @@ static void clearkey_hls(struct writer *w, const struct drm_input *in) {
   wr_str(w, "URI=\"data:text/plain;base64,");
   base64_write(w, bytes_of(in->key->kid, 16));
   wr_str(w, "\",KEYID=0x");
-  hex_write(w, bytes_of(in->key->kid, 16));
+  hex_write_upper(w, bytes_of(in->key->kid, 16));
   drm_hls_iv(w, in);
   wr_str(w, ",KEYFORMATVERSIONS=\"1\",KEYFORMAT=\"org.w3.clearkey\"");
 }

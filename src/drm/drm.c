@@ -133,7 +133,7 @@ void drm_hls_iv(struct writer *w, const struct drm_input *in) {
   else
     cbcs_iv(iv, in->key->key);
   wr_str(w, ",IV=0x");
-  hex_write(w, bytes_of(iv, 16));
+  hex_write_upper(w, bytes_of(iv, 16));
 }
 
 static void hls_open(struct writer *w, const char *tag, const struct drm_input *in) {
@@ -142,8 +142,27 @@ static void hls_open(struct writer *w, const char *tag, const struct drm_input *
   wr_str(w, in->key->scheme == SCHEME_CBCS ? ":METHOD=SAMPLE-AES," : ":METHOD=SAMPLE-AES-CTR,");
 }
 
-void drm_hls(struct writer *w, const char *tag, const struct drm_input *in) {
+// The key server's lines for one kind of playlist. Where it gave them for the other kind only, they are these with the other
+// tag: both have the same attributes, and where they share a URI they must agree. Each line begins with its tag
+// (keys/given.h). Source: RFC 8216bis §4.4.6.5. False: it gave none.
+static bool given_hls_lines(struct writer *w, const struct drm_given *g, const char *tag) {
   bool session = strcmp(tag, "EXT-X-SESSION-KEY") == 0;
+  struct bytes lines = session ? g->hls_master : g->hls_media, other = session ? g->hls_media : g->hls_master;
+  wr_bytes(w, lines);
+  while (!lines.n && other.n) {
+    const uint8_t *nl = memchr(other.p, '\n', other.n), *colon = memchr(other.p, ':', other.n);
+    size_t n = nl ? (size_t)(nl - other.p) + 1 : other.n, head = colon ? (size_t)(colon - other.p) : n;
+    if (head < n) {
+      wr_str(w, "#");
+      wr_str(w, tag);
+      wr_raw(w, other.p + head, n - head);
+    }
+    other = bytes_of(other.p + n, other.n - n);
+  }
+  return g->hls_media.n || g->hls_master.n;
+}
+
+void drm_hls(struct writer *w, const char *tag, const struct drm_input *in) {
   if (in->key->scheme == SCHEME_CLEAR)
     return;
   if (in->set->identity && !in->set->clearkey.no_identity && in->identity_uri.n) {
@@ -156,12 +175,7 @@ void drm_hls(struct writer *w, const char *tag, const struct drm_input *in) {
   }
   for (unsigned i = 0; i < DRM_SYSTEM_COUNT; i++) {
     enum drm_system s = (enum drm_system)i;
-    if (!applies(in, s, in->set->systems))
-      continue;
-    struct bytes lines = session ? given_of(in, s)->hls_master : given_of(in, s)->hls_media;
-    if (lines.n) {
-      wr_bytes(w, lines);
-    } else if (drm_systems[s]->hls) {
+    if (applies(in, s, in->set->systems) && !given_hls_lines(w, given_of(in, s), tag) && drm_systems[s]->hls) {
       hls_open(w, tag, in);
       drm_systems[s]->hls(w, in);
       wr_str(w, "\n");

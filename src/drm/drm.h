@@ -17,7 +17,7 @@ struct drm_given {
   struct bytes pssh;       // one whole pssh box
   struct bytes mpd;        // the inside of the ContentProtection element, well-formed XML
   struct bytes hls_media;  // whole EXT-X-KEY lines, each ending in a line feed
-  struct bytes hls_master; // whole EXT-X-SESSION-KEY lines, likewise
+  struct bytes hls_master; // whole EXT-X-SESSION-KEY lines, likewise; where one of the two is empty, the other's serve with its tag
 };
 
 // One content key and what belongs to it. Holds a secret: place it in locked memory, wipe it with key_record_wipe.

@@ -18,7 +18,8 @@ void drm_pssh_one(struct writer *w, enum drm_system s, const struct drm_input *i
 // drm_hls_pssh appends `URI="data:text/plain;base64,…"` with the system's box.
 void drm_hls_pssh(struct writer *w, enum drm_system s, const struct drm_input *in);
 
-// drm_hls_iv appends `,IV=0x…` for cbcs: the constant IV. Nothing for cenc, whose IVs are per sample.
+// drm_hls_iv appends `,IV=0x…` for cbcs: the constant IV. Nothing for cenc, whose IVs are per sample. Digits of HLS are
+// upper case everywhere. Source: RFC 8216bis §4.2, hexadecimal-sequence.
 void drm_hls_iv(struct writer *w, const struct drm_input *in);
 
 // drm_mpd_pssh appends `<cenc:pssh>` with the system's box.

@@ -38,7 +38,7 @@ static void widevine_pssh(struct writer *w, const struct drm_input *in) {
 static void widevine_hls(struct writer *w, const struct drm_input *in) {
   drm_hls_pssh(w, DRM_WIDEVINE, in);
   wr_str(w, ",KEYID=0x");
-  hex_write(w, bytes_of(in->key->kid, 16));
+  hex_write_upper(w, bytes_of(in->key->kid, 16));
   drm_hls_iv(w, in);
   wr_str(w, ",KEYFORMATVERSIONS=\"1\",KEYFORMAT=\"urn:uuid:edef8ba9-79d6-4ace-a3c8-27dcd51d21ed\"");
 }

@@ -18,7 +18,8 @@ enum {
 struct cpix_key {
   uint8_t kid[16], key[16], iv[16];
   bool has_key, has_iv;
-  enum scheme scheme; // SCHEME_CLEAR: the document does not say
+  enum scheme scheme;      // SCHEME_CLEAR: the document does not say
+  struct bytes content_id; // the key's own, where the document names several contents (CPIX 2.4); else ""
 };
 
 // What a document holds for one system and key: decoded, checked (keys/given.h), in `mem`.
@@ -32,6 +33,7 @@ struct cpix_rule {
   uint8_t kid[16];
   struct bytes track_type; // intendedTrackType; "AUDIO", "ALL", …
   struct bytes label;      // of a LabelFilter; "" without
+  bool video, audio;       // has a VideoFilter, an AudioFilter
 };
 
 struct cpix {
@@ -49,9 +51,13 @@ struct cpix {
 MUST_USE enum err cpix_parse(struct alloc *mem, struct cpix *out, struct bytes doc, struct diag *diag);
 void cpix_wipe(struct cpix *c);
 
-// cpix_import makes key records of a document: asset = contentId, label of the key's rule, the given epoch. `scheme`
-// is for keys whose scheme the document does not say (SCHEME_CLEAR: refuse them). `num` is out's capacity on entry.
-// Errors: those of cpix_parse, ERR_NO_SPACE, ERR_MISSING (a key has no value, or no scheme).
+// cpix_is_for_audio says whether audio may have a key: a usage rule of it holds for audio, or it has none.
+bool cpix_is_for_audio(const struct cpix *c, const uint8_t kid[16]);
+
+// cpix_import makes key records of a document's keys for audio; others are passed over. Asset = contentId of the key,
+// else of the document; label of the key's rule; the given epoch. `scheme` is for keys whose scheme the document does not say (SCHEME_CLEAR: refuse them). `num` is
+// out's capacity on entry.
+// Errors: those of cpix_parse, ERR_NO_KEY (none is for audio), ERR_NO_SPACE, ERR_MISSING (a key has no value, or no scheme).
 MUST_USE enum err cpix_import(struct alloc *mem, struct key_record *out, uint32_t *num, struct bytes doc, uint32_t epoch,
                               enum scheme scheme, struct diag *diag);
 

@@ -6,6 +6,8 @@
 #include "keys/keyset.h"
 #include "keys/xml.h"
 
+#include <strings.h>
+
 #define CPIX_NS "urn:dashif:org:cpix|"
 #define PSKC_NS "urn:ietf:params:xml:ns:keyprov:pskc|"
 
@@ -26,6 +28,8 @@ enum element {
   E_RULE_LIST,
   E_RULE,
   E_LABEL,
+  E_VIDEO,
+  E_AUDIO,
   E_COUNT
 };
 
@@ -49,6 +53,8 @@ static const struct {
     [E_RULE_LIST] = {CPIX_NS "ContentKeyUsageRuleList", E_CPIX, false},
     [E_RULE] = {CPIX_NS "ContentKeyUsageRule", E_RULE_LIST, false},
     [E_LABEL] = {CPIX_NS "LabelFilter", E_RULE, false},
+    [E_VIDEO] = {CPIX_NS "VideoFilter", E_RULE, false},
+    [E_AUDIO] = {CPIX_NS "AudioFilter", E_RULE, false},
 };
 
 struct state {
@@ -121,6 +127,9 @@ static void start_key(struct state *s, const XML_Char **atts) {
     return;
   }
   k.has_iv = iv.n != 0;
+  k.content_id = keep(s, attribute(atts, "contentId"));
+  if (s->failed)
+    return;
   if (s->doc->num_keys == CPIX_MAX_KEYS)
     fail(s, ERR_LIMIT, "the document has too many content keys");
   else
@@ -161,14 +170,18 @@ static void start_element(struct state *s, enum element e, const XML_Char **atts
     start_rule(s, atts);
   } else if (e == E_LABEL) {
     s->doc->rules[s->doc->num_rules - 1].label = keep(s, attribute(atts, "label"));
+  } else if (e == E_VIDEO) {
+    s->doc->rules[s->doc->num_rules - 1].video = true;
+  } else if (e == E_AUDIO) {
+    s->doc->rules[s->doc->num_rules - 1].audio = true;
   } else if (e == E_ENCRYPTED) {
     fail(s, ERR_UNSUPPORTED, "the content keys are encrypted: ask for plain values over TLS");
   } else if (e == E_HLS) {
-    // 2.3 says master, 2.4 multiVariant.
+    // 2.3 says master, 2.4 multiVariant; the attribute is optional, and without it the data is for media playlists.
     struct bytes list = attribute(atts, "playlist");
     s->master = bytes_eq(list, BYTES_LIT("master")) || bytes_eq(list, BYTES_LIT("multiVariant"));
-    if (!s->master && !bytes_eq(list, BYTES_LIT("media")))
-      fail(s, ERR_MALFORMED, "HLSSignalingData is for neither the master nor the media playlist");
+    if (list.p && !s->master && !bytes_eq(list, BYTES_LIT("media")))
+      fail(s, ERR_MALFORMED, "HLSSignalingData@playlist is none of media, master and multiVariant");
   }
 }
 
@@ -338,9 +351,33 @@ enum err cpix_parse(struct alloc *mem, struct cpix *out, struct bytes doc, struc
   return e;
 }
 
+// Filters decide: a rule holds for what all its kinds of filters let through, but SPEKE's rule for everything ("ALL") has one of
+// each kind. intendedTrackType is free text; SPEKE's names of audio are AUDIO, STEREO_AUDIO, MULTICHANNEL_AUDIO… and, for
+// what goes under one key, several with '+'. Sources: CPIX, ContentKeyUsageRule; SPEKE API v2, encryption contract.
+static bool rule_is_for_audio(const struct cpix_rule *r) {
+  const char *type = (const char *)r->track_type.p;
+  size_t n = r->track_type.n, len = strlen("AUDIO");
+  bool named = !n || (n == 3 && strncasecmp(type, "ALL", n) == 0);
+  for (size_t i = 0; i + len <= n && !named; i++)
+    named = strncasecmp(type + i, "AUDIO", len) == 0;
+  return r->audio || (!r->video && named);
+}
+
+bool cpix_is_for_audio(const struct cpix *c, const uint8_t kid[16]) {
+  bool ruled = false;
+  for (uint32_t i = 0; i < c->num_rules; i++) {
+    if (memcmp(c->rules[i].kid, kid, 16) != 0)
+      continue;
+    if (rule_is_for_audio(&c->rules[i]))
+      return true;
+    ruled = true;
+  }
+  return !ruled;
+}
+
 static struct bytes label_of(const struct cpix *c, const uint8_t kid[16]) {
   for (uint32_t i = 0; i < c->num_rules; i++)
-    if (memcmp(c->rules[i].kid, kid, 16) == 0 && c->rules[i].label.n)
+    if (memcmp(c->rules[i].kid, kid, 16) == 0 && c->rules[i].label.n && rule_is_for_audio(&c->rules[i]))
       return c->rules[i].label;
   return (struct bytes){0};
 }
@@ -358,8 +395,8 @@ static enum err import_key(struct alloc *mem, struct key_record *out, const stru
   for (uint32_t i = 0; i < c->num_systems; i++)
     if (memcmp(c->systems[i].kid, k->kid, 16) == 0)
       given[c->systems[i].system] = c->systems[i].given;
-  *out = (struct key_record){.scheme = scheme, .epoch = out->epoch, .asset = c->content_id,
-                             .label = label_of(c, k->kid), .given = given};
+  *out = (struct key_record){.scheme = scheme, .epoch = out->epoch, .label = label_of(c, k->kid), .given = given,
+                             .asset = k->content_id.n ? k->content_id : c->content_id};
   memcpy(out->kid, k->kid, 16);
   memcpy(out->key, k->key, 16);
   // A cenc key's IV is never taken from outside: the IV rule keeps counter blocks apart.
@@ -375,13 +412,21 @@ enum err cpix_import(struct alloc *mem, struct key_record *out, uint32_t *num, s
   enum err e = cpix_parse(mem, &c, doc, diag);
   if (e)
     return e;
-  if (c.num_keys > *num)
-    e = diag_say(diag, ERR_NO_SPACE, "the document has %u content keys", c.num_keys);
   uint32_t n = 0;
-  for (; !e && n < c.num_keys; n++) {
+  for (uint32_t i = 0; !e && i < c.num_keys; i++) {
+    if (!cpix_is_for_audio(&c, c.keys[i].kid))
+      continue;
+    if (n == *num) {
+      e = diag_say(diag, ERR_NO_SPACE, "the document has more than %u content keys for audio", n);
+      break;
+    }
     out[n] = (struct key_record){.epoch = epoch, .scheme = scheme};
-    e = import_key(mem, &out[n], &c, &c.keys[n], diag);
+    e = import_key(mem, &out[n++], &c, &c.keys[i], diag);
   }
+  if (!e && !n)
+    e = diag_say(diag, ERR_NO_KEY, "%s",
+                 c.num_keys ? "no content key is for audio: each has usage rules of other tracks (VideoFilter, or intendedTrackType without AUDIO)"
+                            : "the document has no content key");
   for (uint32_t i = 0; e && i < n; i++)
     key_record_wipe(&out[i]);
   cpix_wipe(&c);

@@ -165,18 +165,6 @@ enum epoch_status epochs_status(const struct epochs *e, struct bytes asset, uint
   return EPOCH_GRACE;
 }
 
-uint32_t epochs_oldest(const struct epochs *e, struct bytes asset, uint64_t now_ms) {
-  struct covering c = cover(e, asset);
-  uint64_t revoked = last_revoke(&c), first = UINT64_MAX;
-  for (unsigned i = 0; i < c.num; i++)
-    for (uint32_t n = listed_up_to(c.rules[i], revoked); n < c.rules[i]->num; n++) {
-      const struct epoch_past *p = &c.rules[i]->past[n];
-      if (now_ms < add_sat(p->time_ms, p->grace_ms) && p->seq < first)
-        first = p->seq;
-    }
-  return e->base + (uint32_t)(first == UINT64_MAX ? total(&c) : rank(&c, first) - 1);
-}
-
 enum err epochs_scope_ok(struct bytes scope, struct diag *diag) {
   unsigned depth = 0;
   if (scope.n > EPOCH_MAX_SCOPE)

@@ -62,9 +62,6 @@ uint32_t epochs_current(const struct epochs *e, struct bytes asset);
 enum epoch_status epochs_status(const struct epochs *e, struct bytes asset, uint32_t epoch, uint64_t now_ms,
                                 uint64_t *until_ms);
 
-// epochs_oldest gives the oldest epoch of an asset that still answers at `now_ms`.
-uint32_t epochs_oldest(const struct epochs *e, struct bytes asset, uint64_t now_ms);
-
 // epochs_slot is the last moment of a scope's schedule (keys/schedule.h) that was acted on; 0 when there was none.
 // epochs_set_slot sets it without rotating: where a schedule begins. Errors: those of epochs_check.
 uint64_t epochs_slot(const struct epochs *e, struct bytes scope);

@@ -96,6 +96,11 @@ MUST_USE enum err keys_lookup(struct key_record *out, const struct keyset *ks, c
 bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes scope,
                   uint32_t (*current)(void *ctx, struct bytes asset), void *ctx);
 
+// keys_repeated finds one whose record of the next epoch has the KID or the key of the current one: such a rotation would
+// change nothing that leaked. As above.
+bool keys_repeated(struct bytes *asset, const struct keyset *ks, struct bytes scope,
+                   uint32_t (*current)(void *ctx, struct bytes asset), void *ctx);
+
 // keys_drm gives the settings for an asset: the longest rule of the drm section that fits, else its top level.
 const struct drm_settings *keys_drm(const struct keyset *ks, struct bytes asset);
 

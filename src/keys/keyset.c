@@ -238,14 +238,14 @@ static bool in_scope(struct bytes scope, struct bytes asset) {
   return bytes_eq(scope, asset);
 }
 
-// Whether record i of the current epoch has its counterpart in the next one.
-static bool has_next(const struct keyset *ks, uint32_t i) {
+// The counterpart of record i in the next epoch, or NULL.
+static const struct key_record *next_of(const struct keyset *ks, uint32_t i) {
   struct key_record want = ks->records[i];
   want.epoch++;
   uint32_t at = lower_bound(ks, &want);
   bool found = at < ks->num_records && record_cmp(&ks->records[at], &want) == 0;
   key_record_wipe(&want);
-  return found;
+  return found ? &ks->records[at] : NULL;
 }
 
 bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes scope,
@@ -256,11 +256,28 @@ bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes sco
     uint32_t epoch = in ? current(ctx, a) : 0;
     for (; has_asset(ks, i, a); i++) {
       any = any || ks->records[i].epoch == epoch + 1;
-      lacks = lacks || (in && ks->records[i].epoch == epoch && !has_next(ks, i));
+      lacks = lacks || (in && ks->records[i].epoch == epoch && !next_of(ks, i));
     }
     if (in && (lacks || !any)) {
       *asset = a;
       return true;
+    }
+  }
+  return false;
+}
+
+bool keys_repeated(struct bytes *asset, const struct keyset *ks, struct bytes scope,
+                   uint32_t (*current)(void *ctx, struct bytes asset), void *ctx) {
+  for (uint32_t i = 0; i < ks->num_records;) {
+    struct bytes a = ks->records[i].asset;
+    bool in = in_scope(scope, a);
+    uint32_t epoch = in ? current(ctx, a) : 0;
+    for (; has_asset(ks, i, a); i++) {
+      const struct key_record *now = &ks->records[i], *next = in && now->epoch == epoch ? next_of(ks, i) : NULL;
+      if (next && (!memcmp(now->kid, next->kid, sizeof now->kid) || keys_equal(now->key, next->key, sizeof now->key))) {
+        *asset = a;
+        return true;
+      }
     }
   }
   return false;

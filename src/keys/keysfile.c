@@ -382,6 +382,9 @@ static enum err read_rule(struct input *in, struct drm_rule *r) {
   if (!e && !r->match.n)
     e = diag_set(in->diag, ERR_SYNTAX, at, "line %zu: drm.rules: a rule needs match: an asset, or a prefix ending in /",
                  line);
+  struct diag why = {0};
+  if (!e && epochs_scope_ok(r->match, &why))
+    e = diag_set(in->diag, ERR_SYNTAX, at, "line %zu: drm.rules: match: %s", line, why.what);
   if (!e)
     settle(&r->set, seen);
   return e;
@@ -413,6 +416,9 @@ static enum err read_remote(struct input *in, struct key_remote *r) {
   enum err e = read_map(in, remote_fields, r, &seen);
   if (e)
     return e;
+  struct diag why = {0};
+  if (epochs_scope_ok(r->match, &why))
+    return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: providers: match: %s", line, why.what);
   const char *fault = remote_settle(r, seen);
   return fault ? diag_set(in->diag, ERR_SYNTAX, at, "line %zu: providers: %s", line, fault) : ERR_OK;
 }

@@ -65,6 +65,9 @@ static enum err take_key(struct alloc *mem, struct key_record *out, const struct
     return diag_say(diag, ERR_MALFORMED, "asset \"%s\": the answer's key is %s, %s was asked for",
                     key_name(name, q->asset), k->scheme == SCHEME_CLEAR ? "of no scheme" : scheme_name(k->scheme),
                     scheme_name(q->scheme));
+  if (!cpix_is_for_audio(c, kid))
+    return diag_say(diag, ERR_MALFORMED, "asset \"%s\": the answer's usage rules give the key to other tracks than audio",
+                    key_name(name, q->asset));
   struct drm_given *given = mem->get(mem, DRM_SYSTEM_COUNT * sizeof *given);
   if (!given)
     return diag_say(diag, ERR_NO_MEMORY, "out of memory");

@@ -172,25 +172,22 @@ static void channel_configuration(struct writer *w, const char *scheme, const ch
   wr_str(w, "\"/>\n");
 }
 
-// AC-3 and E-AC-3: Dolby's mask of speakers. Others: ChannelConfiguration of ISO/IEC 23003-3 (= 23001-8) up to 5.1,
-// where it is the number of channels; above that the same table by its newer name, because players take the value of
-// the older one for a count. 7.1 is 12 (back speakers), except for AAC's configuration 7 (front ones).
-static void write_channels(struct writer *w, const struct ix_header *h) {
-  static const uint8_t cicp[] = {[7] = 11, [8] = 12};
+// AC-3 and E-AC-3: Dolby's mask of speakers. Others: ChannelConfiguration of ISO/IEC 23003-3 (= 23091-3) up to 5.1, where it
+// is the number of channels; above that the same table by its newer name, because players take the value of the older one
+// for a count.
+static void write_channels(struct writer *w, const struct track_index *ix) {
   char value[8] = {0};
   struct writer v = wr_of(value, sizeof value - 1);
-  if (h->channel_mask) {
+  uint32_t layout = man_layout(ix);
+  if (ix->h->channel_mask) {
     uint8_t mask[2];
-    store_be16(mask, (uint16_t)h->channel_mask);
+    store_be16(mask, (uint16_t)ix->h->channel_mask);
     hex_write_upper(&v, bytes_of(mask, 2));
     channel_configuration(w, "tag:dolby.com,2014:dash:audio_channel_configuration:2011", value);
-  } else if (h->channels && h->channels <= 6) {
-    wr_dec(&v, h->channels);
-    channel_configuration(w, "urn:mpeg:dash:23003:3:audio_channel_configuration:2011", value);
-  } else if (h->channels == 7 || h->channels == 8) {
-    bool aac71 = h->format == FOURCC('m', 'p', '4', 'a') && h->channels == 8;
-    wr_dec(&v, aac71 ? 7 : cicp[h->channels]);
-    channel_configuration(w, "urn:mpeg:mpegB:cicp:ChannelConfiguration", value);
+  } else if (layout) {
+    wr_dec(&v, layout);
+    channel_configuration(w, layout <= 6 ? "urn:mpeg:dash:23003:3:audio_channel_configuration:2011" : "urn:mpeg:mpegB:cicp:ChannelConfiguration",
+                          value);
   }
 }
 
@@ -276,7 +273,7 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
     wr_str(w, form == MAN_SEGMENTS ? " segmentAlignment=\"true\"" : " subsegmentAlignment=\"true\"");
   wr_str(w, form == MAN_SEGMENTS ? " startWithSAP=\"1\">\n" : " subsegmentStartsWithSAP=\"1\">\n");
   // The order of the schema: RepresentationBase first (channels, protection, properties), then Role, then segments.
-  write_channels(w, h);
+  write_channels(w, lead->ix);
   if (lead->key)
     drm_mpd(w, &(struct drm_input){.key = lead->key, .set = a->drm});
   write_joc(w, h, has.complexity);

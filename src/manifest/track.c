@@ -109,8 +109,16 @@ static uint32_t format_rank(uint32_t format) {
   return i;
 }
 
+uint32_t man_layout(const struct track_index *ix) {
+  static const uint8_t usual[] = {0, 1, 2, 3, 4, 5, 6, 11, 12};
+  if (ix->layout)
+    return ix->layout;
+  return ix->h->channels < sizeof usual ? usual[ix->h->channels] : 0;
+}
+
 // By codec and channel layout. Atmos is a layout of its own: the set says whether its Representations have it.
-static int kind_cmp(const struct ix_header *x, const struct ix_header *y) {
+static int kind_cmp(const struct track_index *a, const struct track_index *b) {
+  const struct ix_header *x = a->h, *y = b->h;
   int c = (int)man_lossless(x) - (int)man_lossless(y);
   if (!c)
     c = (int)format_rank(x->format) - (int)format_rank(y->format);
@@ -121,19 +129,21 @@ static int kind_cmp(const struct ix_header *x, const struct ix_header *y) {
   if (!c)
     c = (x->channels > y->channels) - (x->channels < y->channels);
   if (!c)
+    c = (int)man_layout(a) - (int)man_layout(b);
+  if (!c)
     c = (x->channel_mask > y->channel_mask) - (x->channel_mask < y->channel_mask);
   if (!c)
     c = (x->joc_complexity != 0) - (y->joc_complexity != 0);
   return c;
 }
 
-bool man_same_kind(const struct man_track *a, const struct man_track *b) { return kind_cmp(a->ix->h, b->ix->h) == 0; }
+bool man_same_kind(const struct man_track *a, const struct man_track *b) { return kind_cmp(a->ix, b->ix) == 0; }
 
 // The order of switching sets: 0 when two tracks share one. They do when codec, channel layout, language and key are
 // the same.
 static int set_cmp(const struct man_track *a, const struct man_track *b) {
   const struct ix_header *x = a->ix->h, *y = b->ix->h;
-  int c = kind_cmp(x, y);
+  int c = kind_cmp(a->ix, b->ix);
   if (!c)
     c = strncmp(x->language, y->language, sizeof x->language);
   if (!c && a->key && b->key)

@@ -44,5 +44,9 @@ bool man_has_language(const struct ix_header *h); // one that is known: not "und
 // the file's name.
 void man_uri_track(struct writer *w, const struct man_asset *a, const struct man_track *t);
 
+// man_layout is the ChannelConfiguration (ISO/IEC 23091-3) of a track: what its file says, else the usual one for that many
+// channels; 0 where there is none.
+uint32_t man_layout(const struct track_index *ix);
+
 bool man_lossless(const struct ix_header *h);
 struct bytes man_text(const char *s, size_t cap); // up to the terminator

@@ -109,8 +109,10 @@ enum err codec_aac(struct codec_info *io, struct bytes config) {
   }
   if (type == 0)
     return ERR_MALFORMED;
-  if (channels)
+  if (channels) {
     io->channels = ps && channels == 1 ? 2 : channels;
+    io->layout = ps && channels == 1 ? 2 : cc; // 14496-3 table 1.19 and 23091-3 number them alike; 0: program_config_element
+  }
   if (rate)
     io->sample_rate = rate;
   snprintf(io->codecs, sizeof io->codecs, "mp4a.40.%u", ps ? 29 : sbr ? 5 : type);
@@ -172,15 +174,25 @@ static enum err parse_esds(struct codec_info *io, struct bytes body) {
   return object == 0x40 ? ERR_MISSING : ERR_OK;
 }
 
+// Layouts by the number of channels, where a codec has one for each. Four are left, right and two behind (10), not centre and
+// one behind (4). Sources: RFC 9639 9.1.3; RFC 7845 5.1.1.2.
+static const uint8_t rfc_layout[] = {0, 1, 2, 3, 10, 5, 6, 11, 12};
+// Apple Lossless: centre and one behind (4), and eight with a second pair in front (7). Source: ALAC magic cookie, layout tags.
+static const uint8_t alac_layout[] = {0, 1, 2, 3, 4, 5, 6, 11, 7};
+
+static uint32_t layout_by_count(const uint8_t by_count[9], uint32_t channels) { return channels <= 8 ? by_count[channels] : 0; }
+
 static enum err parse_dops(struct codec_info *io, struct bytes body) {
   struct reader r = rd_of(body);
   rd_skip(&r, 1);
   uint8_t channels = rd_u8(&r);
-  rd_skip(&r, 2 + 4 + 2 + 1);
+  rd_skip(&r, 2 + 4 + 2);
+  uint8_t family = rd_u8(&r);
   if (r.err)
     return r.err;
   if (channels)
     io->channels = channels;
+  io->layout = family <= 1 ? layout_by_count(rfc_layout, channels) : 0; // others: sound fields, or nothing said
   io->sample_rate = 48000;
   snprintf(io->codecs, sizeof io->codecs, "opus");
   return ERR_OK;
@@ -199,6 +211,7 @@ static enum err parse_dfla(struct codec_info *io, struct bytes body) {
     return ERR_MALFORMED; // STREAMINFO comes first
   io->sample_rate = (uint32_t)(v >> 44);
   io->channels = (uint32_t)(v >> 41 & 7) + 1;
+  io->layout = layout_by_count(rfc_layout, io->channels);
   io->bit_depth = (uint32_t)(v >> 36 & 31) + 1;
   snprintf(io->codecs, sizeof io->codecs, "flac");
   return ERR_OK;
@@ -218,6 +231,7 @@ static enum err parse_alac(struct codec_info *io, struct bytes body) {
     io->channels = channels;
   if (rate)
     io->sample_rate = rate;
+  io->layout = layout_by_count(alac_layout, channels);
   io->bit_depth = depth;
   snprintf(io->codecs, sizeof io->codecs, "alac");
   return ERR_OK;
@@ -297,8 +311,10 @@ static enum err parse_mhac(struct codec_info *io, struct bytes body, const char 
   rd_skip(&r, 2);
   if (r.err)
     return r.err;
-  if (layout < sizeof channels && channels[layout])
+  if (layout < sizeof channels && channels[layout]) {
     io->channels = channels[layout];
+    io->layout = layout;
+  }
   snprintf(io->codecs, sizeof io->codecs, "%s.0x%02X", format, profile);
   return ERR_OK;
 }

@@ -4,6 +4,7 @@
 
 struct codec_info {
   uint32_t sample_rate, channels; // as a decoder outputs them; the rate is 0 where neither entry nor config says
+  uint32_t layout;                // ChannelConfiguration of ISO/IEC 23091-3, 0 where it is not known; AC-3 family: 0
   uint32_t channel_mask;          // AC-3 family: ETSI TS 102 366 E.1.3.1.8 order, bit 15 = left
   uint32_t joc_complexity;        // E-AC-3 with joint object coding, else 0
   uint32_t bit_depth;             // lossless codecs, else 0
@@ -17,7 +18,7 @@ struct codec_info {
 MUST_USE enum err codec_parse(struct codec_info *out, struct box_trail *t, const struct box *entry,
                               unsigned stsd_version);
 
-// codec_aac fills codecs, rate and channels from an AudioSpecificConfig, with explicit SBR and PS in both forms.
+// codec_aac fills codecs, rate, channels and layout from an AudioSpecificConfig, with explicit SBR and PS in both forms.
 // `channels` and `sample_rate` of `io` hold what the sample entry says and stay where the config does not tell.
 // Errors: ERR_TRUNCATED, ERR_MALFORMED. Source: ISO/IEC 14496-3 1.6.2.1, 1.6.5, 4.4.1.
 MUST_USE enum err codec_aac(struct codec_info *io, struct bytes config);

@@ -368,3 +368,24 @@ enum err init_parse(struct init_info *out, struct list *edits, struct alloc *mem
   *out = p.info;
   return ERR_OK;
 }
+
+// Source: ISO/IEC 14496-12 8.5.2, and the boxes around stsd.
+uint32_t init_layout(struct bytes init) {
+  static const uint32_t path[] = {FOURCC('m', 'o', 'o', 'v'), FOURCC('t', 'r', 'a', 'k'), FOURCC('m', 'd', 'i', 'a'),
+                                  FOURCC('m', 'i', 'n', 'f'), FOURCC('s', 't', 'b', 'l'), FOURCC('s', 't', 's', 'd')};
+  struct reader r = rd_of(init);
+  struct box b;
+  for (size_t i = 0; i < sizeof path / sizeof *path; i++) {
+    do {
+      if (box_next(&b, &r) || !b.len)
+        return 0;
+    } while (b.type != path[i]);
+    r = box_reader(&r, &b);
+  }
+  unsigned version = full_head(&r) >> 24;
+  rd_skip(&r, 4);
+  struct diag diag = {0};
+  struct box_trail t = {.diag = &diag};
+  struct codec_info c;
+  return r.err || box_next(&b, &r) || !b.len || codec_parse(&c, &t, &b, version) ? 0 : c.layout;
+}

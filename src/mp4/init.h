@@ -18,3 +18,7 @@ struct init_info {
 // ERR_MALFORMED, ERR_TRUNCATED, ERR_OVERFLOW, ERR_LIMIT, ERR_NO_MEMORY.
 MUST_USE enum err init_parse(struct init_info *out, struct list *edits, struct alloc *mem, struct bytes moov,
                              uint64_t pos, struct diag *diag);
+
+// init_layout gives codec_info.layout of the first sample entry in an init segment that init_parse has accepted once; 0 as well
+// where something is not as it was then.
+uint32_t init_layout(struct bytes init);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "mp4/index.h"
+#include "mp4/init.h"
 #include "mp4/limits.h"
 
 struct opener {
@@ -310,6 +311,7 @@ enum err ix_open(struct track_index *out, struct bytes blob, struct diag *diag) 
   e = e ? e : check_frags(&o);
   if (e)
     return e;
+  o.ix.layout = init_layout(o.ix.init);
   *out = o.ix;
   return ERR_OK;
 }

@@ -139,7 +139,7 @@ static void wait_writable(struct http_client *c) {
 }
 
 static void arm_recv(struct http_client *c) {
-  if (io_armed(&c->recv_op) || c->paused || c->state < S_HANDSHAKE || c->state == S_CLOSING)
+  if (io_armed(&c->recv_op) || c->state < S_HANDSHAKE || c->state == S_CLOSING)
     return;
   c->recv_op.done = on_recv;
   c->net->io->v->recv(c->net->io, &c->recv_op, c->fd);
@@ -427,7 +427,6 @@ void http_client_send(struct http_client *c, const struct http_client_target *ta
   c->busy = true;
   c->failed = 0;
   c->why[0] = 0;
-  c->paused = false;
   c->total_until_ms = target->times.total_ms ? now_ms(c) + target->times.total_ms : UINT64_MAX;
   http_response_begin(&c->response, no_body);
   if (c->state == S_CLOSING)
@@ -443,15 +442,3 @@ void http_client_close(struct http_client *c) {
 }
 
 bool http_client_idle(const struct http_client *c) { return c->state == S_CLOSED && !c->busy; }
-
-void http_client_pause(struct http_client *c) {
-  c->paused = true;
-  if (io_armed(&c->recv_op))
-    c->net->io->v->cancel(c->net->io, &c->recv_op);
-}
-
-void http_client_resume(struct http_client *c) {
-  c->paused = false;
-  if (c->state == S_OPEN || c->state == S_HANDSHAKE)
-    arm_recv(c);
-}

@@ -72,7 +72,7 @@ struct http_client {
   int fd;
   uint32_t served, conn; // responses on this connection; which connection it is
   uint8_t state, failed;
-  bool busy, no_body, paused;
+  bool busy, no_body;
   char why[160];
 };
 
@@ -87,8 +87,3 @@ void http_client_send(struct http_client *c, const struct http_client_target *ta
 // http_client_close drops the connection; a request under way ends without `done`. Memory may go when http_client_idle.
 void http_client_close(struct http_client *c);
 bool http_client_idle(const struct http_client *c);
-static inline bool http_client_connected(const struct http_client *c) { return c->served && c->fd >= 0; }
-
-// http_client_pause stops reading after what is at hand; resume goes on. For slow readers.
-void http_client_pause(struct http_client *c);
-void http_client_resume(struct http_client *c);

@@ -186,7 +186,7 @@ static void log_rotation(const struct rotation_order *o, bool absent) {
   char name[EPOCH_MAX_SCOPE + 1] = "everything";
   if (o->scope.n)
     snprintf(name, sizeof name, "%.*s", (int)o->scope.n, (const char *)o->scope.p);
-  log_line(LOG_INFO, "rotated %s%s%s", name, o->revoke ? ", old epochs revoked" : "", absent ? "; no asset of this name is here" : "");
+  log_line(LOG_INFO, "rotated %s%s%s", name, o->revoke ? ", old epochs revoked" : "", absent ? "; no asset of this name, or below it, is here" : "");
 }
 
 // POST /rotate?scope=album/track|prefix/|&grace_ms=N&revoke=1: everything when the scope is empty, which must be said.
@@ -217,7 +217,9 @@ static void rotate(struct server *s, struct admin_response *out, const struct ad
   // Scopes are independent of media, for fleets whose nodes hold different ones: an unknown name is done, and said.
   bool asset = o.scope.n && o.scope.p[o.scope.n - 1] != '/';
   // Too many open files, or a disk that fails, say nothing about the asset.
-  enum err here = asset ? catalog_find_asset(s->catalog, o.scope) : ERR_IO;
+  enum err here = asset       ? catalog_find_asset(s->catalog, o.scope)
+                  : o.scope.n ? catalog_find_below(s->catalog, o.scope)
+                              : ERR_IO;
   log_rotation(&o, here == ERR_NOT_FOUND);
   answer(out, 200, "application/json");
   wr_str(&out->body, "{\"scope\":");

@@ -430,6 +430,24 @@ enum err catalog_find_asset(struct catalog *c, struct bytes asset) {
   return e ? e : found ? ERR_OK : ERR_NOT_FOUND;
 }
 
+enum err catalog_find_below(struct catalog *c, struct bytes prefix) {
+  struct names names = {0};
+  struct bytes folder = bytes_of(prefix.p, prefix.n - 1);
+  enum err e = list_asset(&names, c, folder);
+  bool found = false;
+  for (size_t i = 0; i < names.num && !e && !found; i++) {
+    char path[PATH_BYTES];
+    int n = snprintf(path, sizeof path, "%.*s/%s", (int)folder.n, (const char *)folder.p, names.at[i]);
+    struct media_path at = {c->root_fd, path};
+    int fd = n > 0 && (size_t)n < sizeof path ? media_open_at(at, O_PATH | O_DIRECTORY) : -1;
+    found = fd >= 0 && media_track_folder(at) == ERR_NOT_FOUND;
+    if (fd >= 0)
+      close(fd);
+  }
+  free_names(&names);
+  return e ? e : found ? ERR_OK : ERR_NOT_FOUND;
+}
+
 static void write_text(struct writer *w, const struct work *k) {
   if (k->r->kind == ROUTE_KEY) {
     wr_raw(w, k->keys[0].key, sizeof k->keys[0].key);

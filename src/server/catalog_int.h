@@ -149,6 +149,10 @@ void build_entry(struct catalog *c, struct made *out, const struct settings *st,
 // is opened. Errors: ERR_NOT_FOUND; others: cannot be known now.
 enum err catalog_find_asset(struct catalog *c, struct bytes asset);
 
+// catalog_find_below says whether assets can lie below a prefix (which ends in '/'): a folder is there that has one which is no
+// track. Errors as above.
+enum err catalog_find_below(struct catalog *c, struct bytes prefix);
+
 struct full_track *track_alloc(struct catalog *c);   // zeroed but for holds 1; NULL: no memory
 void track_retire_now(struct full_track *f);         // frees one that was never published
 

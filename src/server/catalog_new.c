@@ -101,13 +101,6 @@ void catalog_set_own_url(struct catalog *c, const char *url) {
 
 struct epoch_store *catalog_epochs(struct catalog *c) { return c->epochs; }
 
-struct keyring *catalog_keyring(struct catalog *c) {
-  struct settings *st = settings_get(c);
-  struct keyring *k = keyring_ref(st->keyring);
-  settings_put(st);
-  return k;
-}
-
 #define OUTER(ptr, type) ((struct type *)(void *)((char *)(ptr) - offsetof(struct type, pub)))
 
 // Under the lock, once: keys that may be swapped out are worth a line.

@@ -23,7 +23,6 @@ void catalog_set_own_url(struct catalog *c, const char *url);
 void catalog_reload(struct catalog *c, struct config *config, struct keyring *keyring);
 void catalog_changed(struct catalog *c);
 struct epoch_store *catalog_epochs(struct catalog *c);
-struct keyring *catalog_keyring(struct catalog *c); // with a reference to put
 
 // catalog_gauges brings the gauges of the metrics up to date.
 struct catalog_usage {

@@ -20,7 +20,7 @@ struct epoch_store {
   uint32_t base;
   char *path, *dir;
   int fd;            // -1: no rotation yet, nothing written
-  int dir_fd;        // the folder, locked; -1: it is not there yet
+  int dir_fd;        // the folder, locked
   uint64_t len;      // bytes that are whole
   uint64_t lines;    // since the last compaction
   bool broken;       // an append failed in a way that leaves the file's end unknown
@@ -46,22 +46,19 @@ static bool sync_above(const char *dir) {
 }
 
 // One server for each state folder: two journals in one file would undo each other's rotations. The lock is on the folder
-// itself, so it leaves no file behind and ends with the process, however that ends. False: *why says what to do.
-static bool take_dir(struct epoch_store *s, char why[256]) {
-  if (s->dir_fd >= 0)
-    return true;
+// itself, so it leaves no file behind and ends with the process, however that ends. A folder that is not there is made:
+// later, the sandbox may not let it be, and two servers that wait for a first rotation could not tell of each other.
+static bool take_dir(struct epoch_store *s, struct config_error *error) {
+  bool made = !mkdir(s->dir, 0700);
+  if ((!made && errno != EEXIST) || (made && !sync_above(s->dir)))
+    return config_fail(error, "%s: cannot make the state folder: %s (state_dir names another)", s->dir, strerror(errno));
   int fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0 && errno == ENOENT)
-    return true; // made with the first rotation
-  if (fd < 0) {
-    snprintf(why, 256, "%.160s: cannot open the state folder: %s", s->dir, strerror(errno));
-    return false;
-  }
+  if (fd < 0)
+    return config_fail(error, "%s: cannot open the state folder: %s (state_dir names another)", s->dir, strerror(errno));
   if (flock(fd, LOCK_EX | LOCK_NB)) {
     if (errno == EWOULDBLOCK) {
-      snprintf(why, 256, "%.160s: another server uses this state folder: stop it, or give each a state_dir of its own", s->dir);
       close(fd);
-      return false;
+      return config_fail(error, "%s: another server uses this state folder: stop it, or give each a state_dir of its own", s->dir);
     }
     log_line(LOG_WARN, "%s: the state folder cannot be locked (%s): see to it that one server alone uses it", s->dir, strerror(errno));
   }
@@ -139,10 +136,7 @@ struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, uint6
   bool ok = s->rules && s->dir && asprintf(&s->path, "%s/rotations.journal", state_dir) >= 0;
   if (!ok)
     config_fail(error, "out of memory");
-  char why[256];
-  if (ok && !take_dir(s, why))
-    ok = config_fail(error, "%s", why);
-  if (ok && load(s, error))
+  if (ok && take_dir(s, error) && load(s, error))
     return s;
   epoch_store_close(s);
   return NULL;
@@ -192,19 +186,8 @@ static bool write_all(int fd, struct bytes b, uint64_t at) {
   return true;
 }
 
-// The folder, where it has to be made, and an empty journal in it.
+// An empty journal.
 static enum err begin_journal(struct epoch_store *s, struct diag *diag) {
-  char why[256];
-  bool made = !mkdir(s->dir, 0700), late = s->dir_fd < 0;
-  if ((!made && errno != EEXIST) || (made && !sync_above(s->dir)))
-    return diag_say(diag, ERR_IO, "%s: %s", s->dir, strerror(errno));
-  if (!take_dir(s, why))
-    return diag_say(diag, ERR_IO, "%s", why);
-  if (late && !access(s->path, F_OK)) { // another server had the folder since, and is gone: its rotations are not known here
-    close(s->dir_fd);
-    s->dir_fd = -1;
-    return diag_say(diag, ERR_IO, "%s: written by another server: restart to take it over", s->path);
-  }
   int fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0 || !sync_dir(s->dir)) {
     enum err e = diag_say(diag, ERR_IO, "%s: %s", s->path, strerror(errno));

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/text.h"
+#include "keys/epochs.h"
 
 const struct option config_options[NUM_OPTIONS] = {
 #define X(field, type, def, min, max, reload, doc) {#field, type, def, min, max, reload, doc, offsetof(struct config, field)},
@@ -229,6 +230,9 @@ bool config_add_cert(struct config *c, const struct option *o, const char *cert,
 
 bool config_add_rule(struct config *c, const struct option *o, const char *prefix, unsigned schemes, char why[CONFIG_WHY]) {
   struct config_rules *a = field_of(c, o);
+  struct diag diag = {0};
+  if (epochs_scope_ok(bytes_str(prefix), &diag)) // it would match nothing
+    return no(why, "the prefix '%.80s': %s", prefix, diag.what);
   for (unsigned i = 0; i < a->num; i++)
     if (!strcmp(a->a[i].prefix, prefix))
       return no(why, "two rules for the prefix '%.80s': keep one", prefix);
@@ -440,6 +444,20 @@ static bool is_url(const char *text) {
   return scheme && text[scheme] && !strchr("/?#", text[scheme]);
 }
 
+// An address can be listened on once. Port 0 is another one each time.
+static const char *twice(const struct config *c) {
+  const struct config_addrs *lists[] = {&c->listen, &c->tls_listen, &c->admin};
+  for (unsigned n = 0; n < 3; n++)
+    for (unsigned i = 0; i < lists[n]->num; i++)
+      for (unsigned m = 0; m <= n; m++)
+        for (unsigned j = 0; j < (m < n ? lists[m]->num : i); j++) {
+          const struct config_addr *a = &lists[n]->a[i], *b = &lists[m]->a[j];
+          if (a->port && a->port == b->port && !strcmp(a->host, b->host))
+            return a->text;
+        }
+  return NULL;
+}
+
 // What no single option can check.
 static bool check(struct config *c, struct config_error *error) {
   const char *in = c->file ? c->file : "configuration";
@@ -449,8 +467,12 @@ static bool check(struct config *c, struct config_error *error) {
     return config_fail(error, "%s: tls_certificate and tls_key go together; one of them is missing", in);
   if (c->tls_listen.num && !c->tls_certificates.num && !*c->tls_certificate)
     return config_fail(error, "%s: tls_listen: needs tls_certificates", in);
+  if (*c->tls_client_ca && !c->tls_listen.num)
+    return config_fail(error, "%s: tls_client_ca: needs tls_listen; clients of `listen` show no certificates", in);
   if (!c->listen.num && !c->tls_listen.num)
     return config_fail(error, "%s: listen: nothing to listen on", in);
+  if (twice(c))
+    return config_fail(error, "%s: %s is given twice in listen, tls_listen and admin", in, twice(c));
   if (*c->public_url && !is_url(c->public_url))
     return config_fail(error, "%s: public_url: '%s' is not a URL (like https://origin.example)", in, c->public_url);
   for (const char *p = c->cpu_affinity; *p; p++)

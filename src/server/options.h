@@ -18,8 +18,8 @@ enum option_type {
   OPT_ENUM,     // unsigned: place in `allowed`
   OPT_ADDRS,    // struct config_addrs: "127.0.0.1:8080", "[::1]:8080", or a list of them
   OPT_SCHEMES,  // unsigned: bits 1 << enum scheme; a list of scheme names
-  OPT_CERTS,    // struct config_certs: list of {cert, key}; as a flag: CERT:KEY, repeatable
-  OPT_RULES,    // struct config_rules: list of {assets, schemes}
+  OPT_CERTS,    // struct config_certs: list of {cert, key, ocsp}; as a flag: CERT:KEY, repeatable
+  OPT_RULES,    // struct config_rules: list of {prefix, schemes}
 };
 
 enum config_io { IO_AUTO, IO_URING, IO_EPOLL };
@@ -184,7 +184,7 @@ const struct option *config_nearest(const char *name);
 const char *const *config_allowed(const struct option *o);
 
 // config_set reads `text` into an option; list types get one more element when `append`. False, with what is wrong and what
-// is allowed in `why`, leaves the option as it was. config_set_rule and config_set_cert add one element.
+// is allowed in `why`, leaves the option as it was. config_add_rule and config_add_cert add one element.
 enum { CONFIG_WHY = 240 };
 bool config_set(struct config *c, const struct option *o, const char *text, bool append, char why[CONFIG_WHY]);
 bool config_add_cert(struct config *c, const struct option *o, const char *cert, const char *key, const char *ocsp);

@@ -58,15 +58,20 @@ static const char *member(struct reading *r, const yaml_node_t *map, const char 
   return NULL;
 }
 
+// Each member is known, and there once.
 static bool only_members(struct reading *r, const struct option *o, const yaml_node_t *map, const char *const *allowed) {
+  unsigned seen = 0;
   for (const yaml_node_pair_t *p = map->data.mapping.pairs.start; p < map->data.mapping.pairs.top; p++) {
     const yaml_node_t *k = yaml_document_get_node(r->doc, p->key);
     const char *key = scalar(k);
-    bool known = false;
-    for (unsigned i = 0; key && allowed[i]; i++)
-      known |= !strcmp(key, allowed[i]);
-    if (!known)
+    unsigned i = 0;
+    while (key && allowed[i] && strcmp(key, allowed[i]))
+      i++;
+    if (!key || !allowed[i])
       return config_fail(r->error, "%s:%u: %s: unknown member '%.60s'", r->name, line_of(k), o->name, key ? key : "?");
+    if (seen >> i & 1)
+      return config_fail(r->error, "%s:%u: %s: '%s' is given twice", r->name, line_of(k), o->name, key);
+    seen |= 1u << i;
   }
   return true;
 }

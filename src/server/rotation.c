@@ -13,16 +13,25 @@ uint64_t rotation_grace(const struct rotation_rules *r, const struct rotation_or
 
 static uint32_t current(void *epochs, struct bytes asset) { return epoch_store_current(epochs, asset); }
 
-static enum err check_keys(const struct rotation_rules *r, struct bytes scope, struct diag *diag) {
+// A key may go on into the next epoch, as when a file was replaced; but not where the old epochs are revoked, for then it leaked.
+static enum err check_keys(const struct rotation_rules *r, struct bytes scope, bool revoke, struct diag *diag) {
   struct bytes who;
-  if (!keys_missing(&who, r->keys, scope, current, r->epochs))
+  bool lacks = keys_missing(&who, r->keys, scope, current, r->epochs);
+  if (!lacks && !keys_repeated(&who, r->keys, scope, current, r->epochs))
     return ERR_OK;
-  return diag_say(diag, ERR_NO_KEY, "the keys file has no key of the next epoch for %.*s",
-                  (int)(who.n < NAME_MAX_LOG ? who.n : NAME_MAX_LOG), (const char *)who.p);
+  int len = (int)(who.n < NAME_MAX_LOG ? who.n : NAME_MAX_LOG);
+  const char *name = (const char *)who.p;
+  if (lacks)
+    return diag_say(diag, ERR_NO_KEY, "the keys file has no key of the next epoch for %.*s", len, name);
+  if (revoke)
+    return diag_say(diag, ERR_NO_KEY, "the keys file gives the next epoch the KID or key of this one for %.*s: what leaked would go on; give it new ones",
+                    len, name);
+  log_line(LOG_WARN, "the keys file gives the next epoch the KID or key of this one for %.*s: URLs and IVs change, the key does not", len, name);
+  return ERR_OK;
 }
 
 enum err rotation_order(const struct rotation_rules *r, const struct rotation_order *o, uint64_t now_ms, struct diag *diag) {
-  enum err e = check_keys(r, o->scope, diag);
+  enum err e = check_keys(r, o->scope, o->revoke, diag);
   return e ? e : epoch_store_rotate(r->epochs, o->scope, rotation_grace(r, o), o->revoke, now_ms, diag);
 }
 
@@ -31,7 +40,7 @@ static enum err act(const struct rotation_rules *r, const struct key_schedule *s
   if (step->act == SCHEDULE_BEGIN)
     return epoch_store_set_slot(r->epochs, s->scope, step->slot_ms, diag);
   struct rotation_order o = {.scope = s->scope, .grace_ms = s->grace_ms, .has_grace = s->has_grace};
-  enum err e = check_keys(r, s->scope, diag);
+  enum err e = check_keys(r, s->scope, false, diag);
   return e ? e : epoch_store_rotate_slot(r->epochs, s->scope, rotation_grace(r, &o), step->slot_ms, now_ms, diag);
 }
 

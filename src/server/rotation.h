@@ -19,7 +19,7 @@ struct rotation_order {
 uint64_t rotation_grace(const struct rotation_rules *r, const struct rotation_order *o);
 
 // rotation_order makes a new epoch for a scope, durable when it returns. Errors: ERR_NO_KEY (an asset with records has none
-// for its next epoch: it is named), those of epoch_store_rotate.
+// for its next epoch, or when the old ones are revoked the same again: it is named), those of epoch_store_rotate.
 MUST_USE enum err rotation_order(const struct rotation_rules *r, const struct rotation_order *o, uint64_t now_ms,
                                  struct diag *diag);
 

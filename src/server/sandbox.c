@@ -51,25 +51,11 @@ static void allow_folder_of(const struct confinement *s, const char *file, uint6
   free(folder);
 }
 
-// A folder that may have to be made first: then what is above it.
-static void allow_made(const struct confinement *s, const char *folder) {
-  char *path = strdup(folder);
-  while (path && access(path, F_OK)) {
-    char *slash = strrchr(path, '/');
-    if (!slash || slash == path)
-      break;
-    *slash = 0;
-  }
-  if (path)
-    allow(s, path, FS_WRITE);
-  free(path);
-}
-
 static void allow_all(const struct confinement *s, const struct config *c, const char *config_file) {
   allow(s, c->media, c->write_sidecars ? FS_WRITE & ~LANDLOCK_ACCESS_FS_MAKE_DIR : FS_READ);
   if (*c->cache_dir)
     allow(s, c->cache_dir, FS_WRITE);
-  allow_made(s, c->state_dir);
+  allow(s, c->state_dir, FS_WRITE);
   allow_folder_of(s, c->access_log, FS_WRITE);
   allow_folder_of(s, config_file, FS_READ);
   allow_folder_of(s, c->keys, FS_READ);

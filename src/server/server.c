@@ -175,7 +175,7 @@ static bool start_listening(struct server *s, struct config_error *error) {
 
 static bool make_catalog(struct server *s, struct startup *up, struct config_error *error) {
   const struct config *c = up->config;
-  if (!server_check(c, error) || !ports_free("listen", &c->listen, error) || !ports_free("tls_listen", &c->tls_listen, error) ||
+  if (!server_check(c, error) || !workers_check(c, error) || !ports_free("listen", &c->listen, error) || !ports_free("tls_listen", &c->tls_listen, error) ||
       !ports_free("admin", &c->admin, error))
     return false;
   up->keyring = keyring_load(up->config, true, error);

@@ -411,7 +411,7 @@ uint16_t workers_port(const struct server *s, unsigned n) { return s->workers->p
 const char *workers_io(const struct server *s) { return s->workers->w[0].io->v->name; }
 
 bool workers_check(const struct config *c, struct config_error *e) {
-  if (c->tls_listen.num == 0)
+  if (c->tls_listen.num == 0 && c->tls_certificates.num == 0)
     return true;
   struct tls_tickets *tickets = tls_tickets_new();
   struct tls_set *set = tickets ? read_certificates(c, tickets, e) : NULL;

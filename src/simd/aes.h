@@ -66,17 +66,18 @@ struct aes_ops {
   void (*cbc_decrypt)(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num);
   // Encryption and decryption are the same operation.
   void (*ctr)(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead);
-  // Pattern forms (cbcs video, cens, …): one lane after the other, `ivs` one per lane or NULL for `iv` to all.
-  // CTR counts encrypted blocks only, over the low 64 bits.
-  void (*cbc_pattern)(const struct aes_key *k, bool encrypt, struct aes_pattern pattern, const uint8_t iv[16],
-                      const struct aes_cbc_seg *seg);
-  void (*ctr_pattern)(const struct aes_key *k, struct aes_pattern pattern, const uint8_t (*ivs)[16],
-                      const struct aes_cbc_seg *seg);
   // Plain blocks, for key checks and CBC pieces of one chain: `iv` is read and left as the next call's IV.
   void (*cbc_chain)(const struct aes_key *k, bool encrypt, uint8_t iv[16], uint8_t *dst, const uint8_t *src,
                     size_t num_blocks);
   void (*ecb_encrypt)(const struct aes_key *k, uint8_t *dst, const uint8_t *src, size_t num_blocks);
 };
+
+// Pattern forms (cbcs video, cens, …), over the chain and the blocks of a table: one lane after the other, from `iv` for each or
+// from ivs[lane]. CTR counts encrypted blocks only, over the low 64 bits; encryption and decryption are the same.
+void aes_cbc_pattern(const struct aes_ops *ops, const struct aes_key *k, bool encrypt, struct aes_pattern pattern,
+                     const uint8_t iv[16], const struct aes_cbc_seg *seg);
+void aes_ctr_pattern(const struct aes_ops *ops, const struct aes_key *k, struct aes_pattern pattern, const uint8_t (*ivs)[16],
+                     const struct aes_cbc_seg *seg);
 
 void aes_key_wipe(struct aes_key *k);
 

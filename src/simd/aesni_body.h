@@ -222,26 +222,7 @@ static void ctr_sample(const struct aes_key *k, const uint8_t counter[16], uint8
 
 static void ctr(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
   (void)ahead;
-  for (size_t s = 0; s < num; s++) {
-    size_t at = 0;
-    for (size_t i = 0; i < segs[s].num; i++) {
-      uint8_t counter[16];
-      size_t len = aes_ctr_size(&segs[s], i);
-      aes_ctr_first(counter, &segs[s], i);
-      ctr_sample(k, counter, segs[s].dst + at, segs[s].src + at, len);
-      at += len;
-    }
-  }
-}
-
-static void cbc_pattern(const struct aes_key *k, bool encrypt, struct aes_pattern pattern, const uint8_t iv[16],
-                        const struct aes_cbc_seg *seg) {
-  aes_cbc_pattern(cbc_chain, k, encrypt, pattern, iv, seg);
-}
-
-static void ctr_pattern(const struct aes_key *k, struct aes_pattern pattern, const uint8_t (*ivs)[16],
-                        const struct aes_cbc_seg *seg) {
-  aes_ctr_pattern(ecb_encrypt, k, pattern, ivs, seg);
+  aes_ctr_each(k, segs, num, ctr_sample);
 }
 
 static bool usable(void) {
@@ -255,8 +236,6 @@ const struct aes_ops AESNI_OPS = {
     .cbc_encrypt = cbc_encrypt,
     .cbc_decrypt = cbc_decrypt,
     .ctr = ctr,
-    .cbc_pattern = cbc_pattern,
-    .ctr_pattern = ctr_pattern,
     .cbc_chain = cbc_chain,
     .ecb_encrypt = ecb_encrypt,
 };

@@ -46,9 +46,8 @@ static uint32_t walk_collect(struct walk *w) {
   return w->num;
 }
 
-void aes_cbc_pattern(void (*chain)(const struct aes_key *, bool, uint8_t[16], uint8_t *, const uint8_t *, size_t),
-                     const struct aes_key *k, bool encrypt, struct aes_pattern pattern, const uint8_t iv[16],
-                     const struct aes_cbc_seg *seg) {
+void aes_cbc_pattern(const struct aes_ops *ops, const struct aes_key *k, bool encrypt, struct aes_pattern pattern,
+                     const uint8_t iv[16], const struct aes_cbc_seg *seg) {
   for (size_t l = 0; l < seg->num_lanes; l++) {
     struct walk w;
     uint8_t c[16], buf[BATCH][16];
@@ -58,15 +57,15 @@ void aes_cbc_pattern(void (*chain)(const struct aes_key *, bool, uint8_t[16], ui
       uint32_t n = walk_collect(&w);
       for (uint32_t i = 0; i < n; i++)
         memcpy(buf[i], w.src + w.at[i], 16);
-      chain(k, encrypt, c, buf[0], buf[0], n);
+      ops->cbc_chain(k, encrypt, c, buf[0], buf[0], n);
       for (uint32_t i = 0; i < n; i++)
         memcpy(w.dst + w.at[i], buf[i], 16);
     }
   }
 }
 
-void aes_ctr_pattern(void (*ecb)(const struct aes_key *, uint8_t *, const uint8_t *, size_t), const struct aes_key *k,
-                     struct aes_pattern pattern, const uint8_t (*ivs)[16], const struct aes_cbc_seg *seg) {
+void aes_ctr_pattern(const struct aes_ops *ops, const struct aes_key *k, struct aes_pattern pattern, const uint8_t (*ivs)[16],
+                     const struct aes_cbc_seg *seg) {
   uint8_t stream[BATCH][16];
   for (size_t l = 0; l < seg->num_lanes; l++) {
     struct walk w;
@@ -81,7 +80,7 @@ void aes_ctr_pattern(void (*ecb)(const struct aes_key *, uint8_t *, const uint8_
         aes_counter_add64(c, 1);
         parts[i] = (struct aes_job){w.src + w.at[i], w.dst + w.at[i], 16};
       }
-      ecb(k, stream[0], stream[0], n);
+      ops->ecb_encrypt(k, stream[0], stream[0], n);
       aes_xor_parts(parts, stream[0], n);
     }
   }

@@ -393,16 +393,6 @@ static void ref_ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, s
   explicit_bzero(x, sizeof x);
 }
 
-static void ref_cbc_pattern(const struct aes_key *k, bool encrypt, struct aes_pattern pattern, const uint8_t iv[16],
-                            const struct aes_cbc_seg *seg) {
-  aes_cbc_pattern(ref_cbc_chain, k, encrypt, pattern, iv, seg);
-}
-
-static void ref_ctr_pattern(const struct aes_key *k, struct aes_pattern pattern, const uint8_t (*ivs)[16],
-                            const struct aes_cbc_seg *seg) {
-  aes_ctr_pattern(ref_ecb_encrypt, k, pattern, ivs, seg);
-}
-
 static bool always(void) {
   return true;
 }
@@ -414,8 +404,6 @@ const struct aes_ops aes_ops_ref = {
     .cbc_encrypt = ref_cbc_encrypt,
     .cbc_decrypt = ref_cbc_decrypt,
     .ctr = ref_ctr,
-    .cbc_pattern = ref_cbc_pattern,
-    .ctr_pattern = ref_ctr_pattern,
     .cbc_chain = ref_cbc_chain,
     .ecb_encrypt = ref_ecb_encrypt,
 };

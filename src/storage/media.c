@@ -59,8 +59,10 @@ static bool tells_changes(int fd) {
   return tells;
 }
 
-// Runs of digits compare as numbers, everything else byte by byte. init.mp4 comes before all.
+// Runs of digits compare as numbers, everything else byte by byte. init.mp4 comes before all. Names that are equal by that
+// ("1.m4s", "01.m4s") compare as bytes: the order in which a file system lists them is not that of other nodes.
 static int natural(const char *a, const char *b) {
+  const char *whole_a = a, *whole_b = b;
   bool ia = !strcmp(a, init_name), ib = !strcmp(b, init_name);
   if (ia || ib)
     return ib - ia;
@@ -73,8 +75,6 @@ static int natural(const char *a, const char *b) {
         return c;
       a += za + na;
       b += zb + nb;
-      if (za != zb && !*a && !*b)
-        return za < zb ? -1 : 1;
     } else if (*a != *b) {
       return (unsigned char)*a < (unsigned char)*b ? -1 : 1;
     } else {
@@ -82,7 +82,7 @@ static int natural(const char *a, const char *b) {
       b++;
     }
   }
-  return *a ? 1 : *b ? -1 : 0;
+  return *a ? 1 : *b ? -1 : strcmp(whole_a, whole_b);
 }
 
 static int by_name(const void *a, const void *b) { return natural(*(char *const *)a, *(char *const *)b); }

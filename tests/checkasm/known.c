@@ -73,7 +73,7 @@ void check_known_answers(struct check *c) {
   memcpy(chain, iv, 16);
   c->ops->cbc_chain(&k, true, chain, out, text, 4);
   same(c, "SP 800-38A F.2.1 as a chain", out, nist_cbc, 64);
-  c->ops->cbc_pattern(&k, true, (struct aes_pattern){1, 0}, iv, &seg);
+  aes_cbc_pattern(c->ops, &k, true, (struct aes_pattern){1, 0}, iv, &seg);
   same(c, "SP 800-38A F.2.1 as a pattern", out, nist_cbc, 64);
 
   seg = (struct aes_cbc_seg){out, out, &lane, 1};

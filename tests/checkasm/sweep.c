@@ -108,19 +108,19 @@ enum { NUM_PATTERNS = sizeof patterns / sizeof *patterns };
 static void run_pattern_encrypt(struct check *c, uint8_t *dst, const uint8_t *src, size_t n) {
   struct aes_lane lane = {0, (uint32_t)n};
   struct aes_cbc_seg seg = {src, dst, &lane, 1};
-  c->ops->cbc_pattern(&c->key, true, pattern, c->iv, &seg);
+  aes_cbc_pattern(c->ops, &c->key, true, pattern, c->iv, &seg);
 }
 
 static void run_pattern_decrypt(struct check *c, uint8_t *dst, const uint8_t *src, size_t n) {
   struct aes_lane lane = {0, (uint32_t)n};
   struct aes_cbc_seg seg = {src, dst, &lane, 1};
-  c->ops->cbc_pattern(&c->key, false, pattern, c->iv, &seg);
+  aes_cbc_pattern(c->ops, &c->key, false, pattern, c->iv, &seg);
 }
 
 static void run_pattern_ctr(struct check *c, uint8_t *dst, const uint8_t *src, size_t n) {
   struct aes_lane lane = {0, (uint32_t)n};
   struct aes_cbc_seg seg = {src, dst, &lane, 1};
-  c->ops->ctr_pattern(&c->key, pattern, counter, &seg);
+  aes_ctr_pattern(c->ops, &c->key, pattern, counter, &seg);
 }
 
 // What a pattern does, block by block, as the standard tells it.

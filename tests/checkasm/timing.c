@@ -40,9 +40,9 @@ static void run(const struct aes_ops *ops, const uint8_t secret[16]) {
   ops->ctr(&k, &ctr, 1, NULL);
   ctr.ivs = (const uint8_t(*)[16])ivs;
   ops->ctr(&k, &ctr, 1, NULL);
-  ops->cbc_pattern(&k, true, pattern, iv, &seg);
-  ops->cbc_pattern(&k, false, pattern, iv, &seg);
-  ops->ctr_pattern(&k, pattern, (const uint8_t(*)[16])ivs, &seg);
+  aes_cbc_pattern(ops, &k, true, pattern, iv, &seg);
+  aes_cbc_pattern(ops, &k, false, pattern, iv, &seg);
+  aes_ctr_pattern(ops, &k, pattern, (const uint8_t(*)[16])ivs, &seg);
   ops->cbc_chain(&k, true, iv, dst, src, 20);
   ops->cbc_chain(&k, false, iv, dst, src, 20);
   ops->ecb_encrypt(&k, dst, src, 21);

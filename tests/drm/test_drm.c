@@ -117,6 +117,19 @@ Test(hls, lines_of_each_system_and_scheme) {
   cr_assert_not(strstr(hls_text("EXT-X-KEY", &in), "identity"));
 }
 
+// RFC 8216bis section 4.2: a hexadecimal-sequence has the digits 0-9 and A-F.
+Test(hls, hexadecimal_sequences_are_upper_case) {
+  struct drm_settings set = {.systems = drm_bit(DRM_WIDEVINE) | drm_bit(DRM_CLEARKEY), .identity = true};
+  struct key_record k = {.scheme = SCHEME_CBCS, .kid = "\xab\xcd\xef\x01", .iv = "\xfe\xdc\xba\x98", .has_iv = true};
+  const char *lines = hls_text("EXT-X-KEY", &(struct drm_input){.key = &k, .set = &set, .identity_uri = BYTES_LIT("key")});
+  unsigned kids = 0, ivs = 0;
+  for (const char *p = lines; (p = strstr(p, ",KEYID=0xABCDEF01000000000000000000000000,")); p++)
+    kids++;
+  for (const char *p = lines; (p = strstr(p, ",IV=0xFEDCBA98000000000000000000000000,")); p++)
+    ivs++;
+  cr_assert(kids == 2 && ivs == 3, "%s", lines);
+}
+
 Test(mpd, clearkey_descriptor_and_escaping) {
   struct drm_settings set = {.systems = drm_bit(DRM_CLEARKEY) | drm_bit(DRM_FAIRPLAY),
                              .clearkey = {.la_url = BYTES_LIT("https://h/l?a=<{asset}>&e={epoch}")}};
@@ -154,6 +167,22 @@ Test(given, data_of_the_key_server_is_used_as_it_is) {
   cr_assert(strstr(mpd, "<cenc:pssh>AAAAJHBzc2gAAAAAmgTweZhAQoarkuZb4IhflQAAAARkYXRh</cenc:pssh>"
                         "<mspr:pro>ZGF0YQ==</mspr:pro>"));
   cr_assert_str_eq(box_text(&k, &set), "AAAAJHBzc2gAAAAAmgTweZhAQoarkuZb4IhflQAAAARkYXRh");
+}
+
+// EXT-X-SESSION-KEY mirrors EXT-X-KEY, also where the key server gave lines for one kind of playlist only.
+Test(given, lines_for_one_playlist_serve_the_other) {
+  struct drm_given given[DRM_SYSTEM_COUNT] = {
+      [DRM_WIDEVINE] = {.hls_media = BYTES_LIT("#EXT-X-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:1\"\n#EXT-X-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:2\"\n")},
+      [DRM_CLEARKEY] = {.hls_master = BYTES_LIT("#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:3\"\n")}};
+  struct key_record k = golden;
+  k.given = given;
+  struct drm_settings set = {.systems = drm_bit(DRM_WIDEVINE) | drm_bit(DRM_CLEARKEY)};
+  struct drm_input in = {.key = &k, .set = &set};
+  cr_assert_str_eq(hls_text("EXT-X-KEY", &in), "#EXT-X-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:1\"\n#EXT-X-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:2\"\n"
+                                               "#EXT-X-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:3\"\n");
+  cr_assert_str_eq(hls_text("EXT-X-SESSION-KEY", &in),
+                   "#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:1\"\n#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:2\"\n"
+                   "#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES-CTR,URI=\"u:3\"\n");
 }
 
 Test(playready, a_header_over_its_limit_is_left_out_whole) {

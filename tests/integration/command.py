@@ -465,6 +465,12 @@ def inspect(tap, sluice, work):
         flat = json.dumps(tree)
         missing = [b for b in boxes.walk(data) if str(b.start) not in flat or b.type.decode() not in flat]
         tap.ok(not missing, f"inspect {build.__name__}: every top-level box with its offset", missing)
+    for name, shown in ((b"n\xffa\xc3\xa9\xed\xa0\x80.mp4", "n?aé???.mp4"), ("naïve 雨.mp4".encode(), "naïve 雨.mp4")):
+        odd = os.path.join(os.fsencode(work), name)
+        shutil.copyfile(track, odd)
+        r = sluice("inspect", os.fsdecode(odd), "--json")
+        tap.ok(r.code == 0 and json.loads(r.out)["file"] == f"{work}/{shown}", f"inspect --json of a file called {shown}", (r.code, r.err, r.out[:200]))
+        os.unlink(odd)
     locked = work / "locked.mp4"
     sluice.encrypt(track, locked, "cbcs", KID, KEY)
     r = sluice("inspect", locked)

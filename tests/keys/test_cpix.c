@@ -76,6 +76,7 @@ Test(speke, requests_have_what_the_specification_demands) {
 // An answer for `query`, part by part, so that tests can spoil each.
 struct answer {
   const char *kid, *scheme, *iv, *value, *after_keys, *systems;
+  const char *rule; // what follows a usage rule's kid
 };
 
 static struct bytes answer_text(const struct answer *a) {
@@ -91,10 +92,12 @@ static struct bytes answer_text(const struct answer *a) {
                    "xmlns:pskc=\"urn:ietf:params:xml:ns:keyprov:pskc\">\n<cpix:ContentKeyList>\n"
                    "<cpix:ContentKey kid=\"%s\" commonEncryptionScheme=\"%s\" explicitIV=\"%s\">"
                    "<cpix:Data><pskc:Secret>%s</pskc:Secret></cpix:Data></cpix:ContentKey>%s\n"
-                   "</cpix:ContentKeyList><cpix:DRMSystemList>%s</cpix:DRMSystemList></cpix:CPIX>",
+                   "</cpix:ContentKeyList><cpix:DRMSystemList>%s</cpix:DRMSystemList>%s%s%s</cpix:CPIX>",
                    a->kid ? a->kid : kid, a->scheme ? a->scheme : "cbcs", a->iv ? a->iv : "AQIDBAUGBwgJCgsMDQ4PEA==",
                    a->value ? a->value : "<pskc:PlainValue>MDEyMzQ1Njc4OTo7PD0+Pw==</pskc:PlainValue>",
-                   a->after_keys ? a->after_keys : "", a->systems ? a->systems : "");
+                   a->after_keys ? a->after_keys : "", a->systems ? a->systems : "",
+                   a->rule ? "<cpix:ContentKeyUsageRuleList><cpix:ContentKeyUsageRule kid=\"" : "", a->rule ? kid : "",
+                   a->rule ? a->rule : "");
   return bytes_of(doc, (size_t)n);
 }
 
@@ -176,6 +179,18 @@ Test(speke, answers_that_are_refused) {
                                       "systemId=\"edef8ba9-79d6-4ace-a3c8-27dcd51d21ed\"/>"},
           ERR_MALFORMED, "kid that has no content key");
   refused(&(struct answer){.systems = "<cpix:DRMSystem kid=\"x\"/>"}, ERR_MALFORMED, "kid is missing");
+}
+
+// An answer repeats the rules that were asked with; one that gives the key to video is not believed.
+Test(speke, usage_rules_of_an_answer) {
+#define END "</cpix:ContentKeyUsageRule></cpix:ContentKeyUsageRuleList>"
+  static const char *const good[] = {"\" intendedTrackType=\"AUDIO\"><cpix:AudioFilter/>" END, "\" intendedTrackType=\"ALL\"><cpix:VideoFilter/><cpix:AudioFilter/>" END,
+                                     "\">" END};
+  struct key_record r;
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+    cr_assert_eq(read_answer(&r, answer_text(&(struct answer){.rule = good[i]})), ERR_OK, "%s: %s", good[i], shown);
+  refused(&(struct answer){.rule = "\" intendedTrackType=\"VIDEO\"><cpix:VideoFilter/>" END}, ERR_MALFORMED, "other tracks than audio");
+  refused(&(struct answer){.rule = "\" intendedTrackType=\"HD\">" END}, ERR_MALFORMED, "other tracks than audio");
 }
 
 Test(speke, duplicate_keys) {
@@ -260,6 +275,120 @@ Test(cpix, what_is_exported_is_imported) {
     diag = (struct diag){0};
     cr_assert_eq(cpix_import(&heap.base, back, &num, bytes_of(text, w.n), 3, SCHEME_CLEAR, &diag), ERR_NO_SPACE);
   }
+}
+
+// A document of keys 01, 02, … with attributes of CPIX and of the keys, and usage rules or DRM systems behind the keys.
+static enum err import_doc(struct key_record *out, uint32_t *num, const char *root, const char *const *keys, const char *behind) {
+  struct writer w = wr_of(text, sizeof text - 1);
+  wr_str(&w, "<CPIX xmlns=\"urn:dashif:org:cpix\" xmlns:p=\"urn:ietf:params:xml:ns:keyprov:pskc\" ");
+  wr_str(&w, root);
+  wr_str(&w, "><ContentKeyList>");
+  for (unsigned i = 0; keys[i]; i++) {
+    wr_fmt(&w, "<ContentKey kid=\"00000000-0000-0000-0000-0000000000%02x\" commonEncryptionScheme=\"cbcs\" ", i + 1);
+    wr_str(&w, keys[i]);
+    wr_str(&w, "><Data><p:Secret><p:PlainValue>");
+    base64_write(&w, bytes_of((const uint8_t[16]){(uint8_t)(i + 1)}, 16));
+    wr_str(&w, "</p:PlainValue></p:Secret></Data></ContentKey>");
+  }
+  wr_str(&w, "</ContentKeyList>");
+  wr_str(&w, behind);
+  wr_str(&w, "</CPIX>");
+  cr_assert(wr_ok(&w));
+  diag = (struct diag){0};
+  enum err e = cpix_import(&heap.base, out, num, bytes_of(text, w.n), 1, SCHEME_CLEAR, &diag);
+  diag_format(&diag, shown, sizeof shown);
+  return e;
+}
+
+#define RULES(x) "<ContentKeyUsageRuleList>" x "</ContentKeyUsageRuleList>"
+#define RULE(n, attributes, filters) \
+  "<ContentKeyUsageRule kid=\"00000000-0000-0000-0000-0000000000" n "\" " attributes ">" filters "</ContentKeyUsageRule>"
+#define VIDEO "<VideoFilter minPixels=\"1\"/>"
+#define AUDIO "<AudioFilter/>"
+
+// Keys 01 and 02, the latter always with a rule for audio: which of them audio may have.
+Test(cpix, usage_rules_choose_the_keys_for_audio) {
+  static const struct {
+    const char *rules;
+    bool first;
+    const char *label;
+  } v[] = {
+      {"", true, ""},
+      {RULE("01", "intendedTrackType=\"VIDEO\"", VIDEO), false, ""},
+      {RULE("01", "", VIDEO), false, ""},
+      {RULE("01", "intendedTrackType=\"AUDIO\"", VIDEO), false, ""},
+      {RULE("01", "intendedTrackType=\"VIDEO\"", ""), false, ""},
+      {RULE("01", "intendedTrackType=\"SD+HD\"", ""), false, ""},
+      {RULE("01", "intendedTrackType=\"UHD1\"", "<LabelFilter label=\"x\"/>"), false, ""},
+      {RULE("01", "", ""), true, ""},
+      {RULE("01", "intendedTrackType=\"ALL\"", ""), true, ""},
+      {RULE("01", "intendedTrackType=\"ALL\"", AUDIO VIDEO), true, ""},
+      {RULE("01", "intendedTrackType=\"Main\"", AUDIO), true, ""},
+      {RULE("01", "intendedTrackType=\"STEREO_AUDIO\"", ""), true, ""},
+      {RULE("01", "intendedTrackType=\"Audio\"", ""), true, ""},
+      {RULE("01", "intendedTrackType=\"MULTICHANNEL_AUDIO_3_6+STEREO_AUDIO\"", AUDIO AUDIO), true, ""},
+      {RULE("01", "", "<BitrateFilter minBitrate=\"1\"/>"), true, ""},
+      {RULE("01", "", "<LabelFilter label=\"x\"/>"), true, "x"},
+      {RULE("01", "intendedTrackType=\"HD\"", VIDEO "<LabelFilter label=\"film\"/>") RULE("01", "", AUDIO "<LabelFilter label=\"x\"/>"), true, "x"},
+      {RULE("01", "", AUDIO) RULE("01", "", VIDEO), true, ""},
+  };
+  static const char *const two[] = {"", "", NULL};
+  for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
+    struct key_record r[2];
+    uint32_t num = 2, first = v[i].first ? 1 : 2;
+    char behind[1024];
+    snprintf(behind, sizeof behind, RULES("%s" RULE("02", "intendedTrackType=\"AUDIO\"", AUDIO "<LabelFilter label=\"y\"/>")), v[i].rules);
+    cr_assert_eq(import_doc(r, &num, "contentId=\"a\"", two, behind), ERR_OK, "%s: %s", behind, shown);
+    cr_assert(num == 3 - first && r[0].key[0] == first && r[0].kid[15] == first, "%s: %u keys, the first is %u", behind, num, r[0].key[0]);
+    cr_assert(bytes_eq(r[0].label, v[i].first ? bytes_str(v[i].label) : BYTES_LIT("y")), "%s", behind);
+    cr_assert(num == 1 || r[1].key[0] == 2);
+  }
+}
+
+Test(cpix, a_document_without_a_key_for_audio_is_refused) {
+  static const char *const one[] = {"", NULL}, *const none[] = {NULL};
+  struct key_record r = {0};
+  uint32_t num = 1;
+  cr_assert_eq(import_doc(&r, &num, "contentId=\"a\"", one, RULES(RULE("01", "intendedTrackType=\"VIDEO\"", VIDEO))), ERR_NO_KEY);
+  cr_assert(strstr(shown, "no content key is for audio") && num == 1 && !r.key[0], "%s", shown);
+  cr_assert_eq(import_doc(&r, &num, "contentId=\"a\"", none, ""), ERR_NO_KEY);
+  cr_assert(strstr(shown, "no content key"), "%s", shown);
+}
+
+static enum err import_hls(struct key_record *out, const char *attributes, const char *more) {
+  static const char *const one[] = {"", NULL};
+  uint32_t num = 1;
+  char behind[1024];
+  snprintf(behind, sizeof behind,
+           "<DRMSystemList><DRMSystem kid=\"00000000-0000-0000-0000-000000000001\" systemId=\"94ce86fb-07ff-4f43-adb8-93d2fa968ca2\">"
+           "<HLSSignalingData%s>I0VYVC1YLUtFWTpNRVRIT0Q9U0FNUExFLUFFUw==</HLSSignalingData>%s</DRMSystem></DRMSystemList>",
+           attributes, more);
+  return import_doc(out, &num, "contentId=\"a\"", one, behind);
+}
+
+// HLSSignalingData@playlist is optional (CPIX 2.4): without it the data is for media playlists.
+Test(cpix, hls_data_without_a_playlist_is_for_media_playlists) {
+  struct key_record r;
+  cr_assert_eq(import_hls(&r, "", ""), ERR_OK, "%s", shown);
+  cr_assert(bytes_eq(r.given[DRM_FAIRPLAY].hls_media, BYTES_LIT("#EXT-X-KEY:METHOD=SAMPLE-AES\n")));
+  cr_assert_eq(r.given[DRM_FAIRPLAY].hls_master.n, 0);
+  cr_assert_eq(import_hls(&r, "", "<HLSSignalingData playlist=\"media\">I0VYVC1YLUtFWTpNRVRIT0Q9U0FNUExFLUFFUw==</HLSSignalingData>"), ERR_MALFORMED);
+  cr_assert(strstr(shown, "given twice"), "%s", shown);
+  cr_assert_eq(import_hls(&r, " playlist=\"\"", ""), ERR_MALFORMED);
+  cr_assert_eq(import_hls(&r, " playlist=\"both\"", ""), ERR_MALFORMED);
+  cr_assert(strstr(shown, "HLSSignalingData@playlist"), "%s", shown);
+}
+
+// CPIX 2.4: ContentKey@contentId, in documents about several contents, instead of CPIX@contentId.
+Test(cpix, a_key_may_name_its_content) {
+  static const char *const keys[] = {"contentId=\"b/1\"", "contentId=\"b/2\"", "", NULL};
+  struct key_record r[3];
+  uint32_t num = 3;
+  cr_assert_eq(import_doc(r, &num, "contentId=\"a\"", keys, ""), ERR_OK, "%s", shown);
+  cr_assert_eq(num, 3);
+  cr_assert(bytes_eq(r[0].asset, BYTES_LIT("b/1")) && bytes_eq(r[1].asset, BYTES_LIT("b/2")) && bytes_eq(r[2].asset, BYTES_LIT("a")));
+  cr_assert_eq(import_doc(r, &num, "", keys, ""), ERR_OK, "%s", shown);
+  cr_assert(bytes_eq(r[0].asset, BYTES_LIT("b/1")) && !r[2].asset.n);
 }
 
 static const uint8_t wv_box[36] = {0,    0,    0,    36,   'p',  's',  's',  'h',  0,    0,    0,    0,

@@ -92,6 +92,7 @@ Test(keysfile, every_key_of_an_epoch_needs_one_of_the_next) {
   snprintf(all, sizeof all, "%s%s", some, rest);
   cr_assert_eq(load(&ks, &info, all), ERR_OK, "%s", shown);
   cr_assert_not(keys_missing(&who, ks, (struct bytes){0}, epoch_of, &epoch));
+  cr_assert_not(keys_repeated(&who, ks, (struct bytes){0}, epoch_of, &epoch));
   epoch = 0;
   cr_assert_not(keys_missing(&who, ks, (struct bytes){0}, epoch_of, &epoch));
 }
@@ -113,6 +114,24 @@ Test(keysfile, templates_and_markup) {
   }
   cr_assert_eq(load(&ks, &info, "drm:\n  widevine: { content_id: '{\"asset\":\"{asset}\",\"n\":{\"epoch\":{epoch}}}' }\n"
                                 "  playready: { la_url: 'https://x/{KID}?{label}', custom: '<a b=\"c\">d &amp; e</a><f/>g' }\n"), ERR_OK, "%s", shown);
+}
+
+Test(keysfile, the_next_epoch_with_the_key_of_this_one_is_found) {
+  static const char *const next[] = {KID1 ", " KEY1, "kid: 00112233445566778899aabbccddee03, " KEY1};
+  for (int i = 0; i < 2; i++) {
+    char text[512];
+    struct keyset *ks;
+    struct keys_info info;
+    struct bytes who;
+    uint32_t epoch = 1;
+    snprintf(text, sizeof text, "keys:\n  - { asset: a, epoch: 1, scheme: cbcs, " KID1 ", " KEY1 " }\n"
+                                "  - { asset: a, epoch: 2, scheme: cbcs, %s }\n", next[i]);
+    cr_assert_eq(load(&ks, &info, text), ERR_OK, "%s", shown);
+    cr_assert(keys_repeated(&who, ks, (struct bytes){0}, epoch_of, &epoch) && bytes_eq(who, BYTES_LIT("a")));
+    cr_assert_not(keys_repeated(&who, ks, BYTES_LIT("b/"), epoch_of, &epoch));
+    epoch = 2;
+    cr_assert_not(keys_repeated(&who, ks, (struct bytes){0}, epoch_of, &epoch));
+  }
 }
 
 Test(keysfile, schedules) {

@@ -248,9 +248,9 @@ for (const scheme of ['cenc', 'cbcs', 'clear']) {
     'per-tier: tied to the lossy stereo sets', sets[setOf('flac')].match(/adaptation-set[^>]*/));
   const flac = out.text('4.media.m3u8');
   const opus = out.text('3.media.m3u8');
-  const keyid = (t) => t.match(/KEYID=0x([0-9a-f]{32})/)[1];
-  ok(keyid(flac) !== keyid(opus) && keyid(flac) === kid('flac').replace(/-/g, ''), 'per-tier: key lines differ too');
-  ok(/URI="key",IV=0x[0-9a-f]{32},.*KEYFORMAT="identity"/.test(flac), 'identity: line in the media playlist', flac);
+  const keyid = (t) => t.match(/KEYID=0x([0-9A-F]{32}),/)[1]; // RFC 8216bis §4.2: no other digits
+  ok(keyid(flac) !== keyid(opus) && keyid(flac).toLowerCase() === kid('flac').replace(/-/g, ''), 'per-tier: key lines differ too');
+  ok(/URI="key",IV=0x[0-9A-F]{32},.*KEYFORMAT="identity"/.test(flac), 'identity: line in the media playlist', flac);
   ok(!out.text('master.m3u8').includes('SESSION-KEY'), 'identity: no session keys beside it');
 }
 finish();

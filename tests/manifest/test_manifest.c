@@ -293,6 +293,51 @@ Test(dash, a_set_shares_one_timeline_or_none) {
   drop(&s);
 }
 
+static unsigned sets(const char *x) { return count(x, "<AdaptationSet "); }
+
+// What the file says of its channels; without that the usual layout of so many.
+Test(dash, channel_configuration_is_that_of_the_file) {
+  static const struct {
+    uint32_t channels, layout;
+    const char *scheme;
+    unsigned value;
+  } v[] = {{2, 2, "urn:mpeg:dash:23003:3:audio_channel_configuration:2011", 2},
+           {2, 0, "urn:mpeg:dash:23003:3:audio_channel_configuration:2011", 2},
+           {4, 4, "urn:mpeg:dash:23003:3:audio_channel_configuration:2011", 4},
+           {4, 10, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 10},
+           {7, 11, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 11},
+           {8, 7, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 7},
+           {8, 12, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 12},
+           {8, 14, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 14},
+           {8, 0, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 12},
+           {24, 13, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 13}};
+  for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
+    struct asset s = {0};
+    char want[160];
+    add(&s, "a", "mp4a.40.2", 48000, 2, even, sizes, 0);
+    s.h[0].channels = v[i].channels;
+    s.ix[0].layout = v[i].layout;
+    snprintf(want, sizeof want, "<AudioChannelConfiguration schemeIdUri=\"%s\" value=\"%u\"/>", v[i].scheme, v[i].value);
+    cr_expect(has(mpd(&s, MAN_SEGMENTS), want), "%u channels, layout %u: %s", v[i].channels, v[i].layout, out);
+    drop(&s);
+  }
+}
+
+// Eight channels in two layouts are two switching sets; one that is not known is taken for the usual one.
+Test(dash, layouts_are_sets_of_their_own) {
+  struct asset s = {0};
+  for (uint32_t i = 0; i < 3; i++) {
+    add(&s, (const char *[]){"a", "b", "c"}[i], "mp4a.40.2", 48000, 2, even, sizes, 0);
+    s.h[i].channels = 8;
+  }
+  s.ix[0].layout = 12;
+  s.ix[1].layout = 7;
+  cr_assert_eq(sets(mpd(&s, MAN_SEGMENTS)), 2, "%s", out);
+  s.ix[1].layout = 12;
+  cr_assert_eq(sets(mpd(&s, MAN_SEGMENTS)), 1, "%s", out);
+  drop(&s);
+}
+
 Test(dash, channels_of_more_than_six) {
   struct asset s = {0};
   add(&s, "a", "opus", 48000, 2, even, sizes, 0);

@@ -88,23 +88,7 @@ Test(codec, program_config_element) {
   struct codec_info c = {.channels = 2};
   cr_expect_eq(codec_aac(&c, bytes_of(config, sizeof config)), ERR_OK);
   cr_expect_eq(c.channels, 6);
-}
-
-Test(codec, languages) {
-  static const struct {
-    const char *code, *want;
-  } rows[] = {{"eng", "en"}, {"deu", "de"}, {"und", "und"}, {"zxx", "zxx"}, {"aar", "aa"}, {"zul", "zu"}, {"mul", "mul"}};
-  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    char out[4];
-    const char *c = rows[i].code;
-    codec_language(out, (uint16_t)((c[0] - 0x60) << 10 | (c[1] - 0x60) << 5 | (c[2] - 0x60)));
-    cr_expect_str_eq(out, rows[i].want);
-  }
-  char out[4];
-  codec_language(out, 0); // QuickTime's English
-  cr_expect_str_eq(out, "und");
-  codec_language(out, 0xffff);
-  cr_expect_str_eq(out, "und");
+  cr_expect_eq(c.layout, 0);
 }
 
 // A sample entry with one configuration box.
@@ -129,6 +113,61 @@ static enum err parse_entry(struct codec_info *out, const char *type, const char
   struct box_trail t = {.diag = diag};
   cr_assert_eq(box_next(&b, &r), ERR_OK);
   return codec_parse(out, &t, &b, 0);
+}
+
+// ISO/IEC 23091-3 ChannelConfiguration: AAC's own number, the order of channels that other formats fix, 0 where none is known.
+Test(codec, channel_layouts) {
+  static const struct {
+    const char *type, *box;
+    struct bytes config;
+    uint32_t channels, layout;
+  } rows[] = {
+      {"mp4a", NULL, BYTES_LIT("\x11\x88"), 1, 1},
+      {"mp4a", NULL, BYTES_LIT("\x11\xa0"), 4, 4},
+      {"mp4a", NULL, BYTES_LIT("\x11\xb8"), 8, 7},   // a second pair in front
+      {"mp4a", NULL, BYTES_LIT("\x11\xd8"), 7, 11},  // 6.1
+      {"mp4a", NULL, BYTES_LIT("\x11\xe0"), 8, 12},  // 7.1, a second pair behind
+      {"mp4a", NULL, BYTES_LIT("\x11\xe8"), 24, 13}, // 22.2
+      {"mp4a", NULL, BYTES_LIT("\x11\xf0"), 8, 14},  // 7.1, a pair above
+      {"mp4a", NULL, BYTES_LIT("\xeb\x8a\x08\x00"), 2, 2}, // parametric stereo, core mono
+      {"Opus", "dOps", BYTES_LIT("\0\2\1\x38\0\0\xac\x44\0\0\0"), 2, 2},
+      {"Opus", "dOps", BYTES_LIT("\0\4\1\x38\0\0\xac\x44\0\0\1\2\2\0\1\2\3"), 4, 10},
+      {"Opus", "dOps", BYTES_LIT("\0\4\1\x38\0\0\xac\x44\0\0\2\4\0\0\1\2\3"), 4, 0}, // a sound field
+      {"Opus", "dOps", BYTES_LIT("\0\x08\1\x38\0\0\xac\x44\0\0\1\5\3\0\1\2\3\4\5\6\7"), 8, 12},
+      {"fLaC", "dfLa", BYTES_LIT("\0\0\0\0\x80\0\0\x22\x10\0\x10\0\0\0\0\0\0\0\x17\x70\x07\x70\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), 4, 10},
+      {"fLaC", "dfLa", BYTES_LIT("\0\0\0\0\x80\0\0\x22\x10\0\x10\0\0\0\0\0\0\0\x17\x70\x0f\x70\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), 8, 12},
+      {"alac", "alac", BYTES_LIT("\0\0\0\0\0\0\x10\0\0\x18\x28\x0a\x0e\4\0\xff\0\0\0\0\0\0\0\0\0\0\xbb\x80"), 4, 4},
+      {"alac", "alac", BYTES_LIT("\0\0\0\0\0\0\x10\0\0\x18\x28\x0a\x0e\x08\0\xff\0\0\0\0\0\0\0\0\0\0\xbb\x80"), 8, 7},
+      {"mhm1", "mhaC", BYTES_LIT("\1\x0d\x0a\0\0"), 4, 10},
+      {"mhm1", "mhaC", BYTES_LIT("\1\x0d\x13\0\0"), 12, 19},
+      {"mhm1", NULL, BYTES_LIT(""), 2, 0},
+      {"ec-3", "dec3", BYTES_LIT("\x0c\0\x20\x0f\2\2"), 8, 0}, // the mask says it
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct codec_info c = {0};
+    struct diag d = {0};
+    bool aac = !strcmp(rows[i].type, "mp4a");
+    enum err e = aac ? codec_aac(&c, rows[i].config) : parse_entry(&c, rows[i].type, rows[i].box, rows[i].config, &d);
+    cr_expect_eq(e, ERR_OK, "row %zu: %s", i, d.what);
+    cr_expect(c.channels == rows[i].channels && c.layout == rows[i].layout, "row %zu: %u channels, layout %u", i, c.channels, c.layout);
+  }
+}
+
+Test(codec, languages) {
+  static const struct {
+    const char *code, *want;
+  } rows[] = {{"eng", "en"}, {"deu", "de"}, {"und", "und"}, {"zxx", "zxx"}, {"aar", "aa"}, {"zul", "zu"}, {"mul", "mul"}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char out[4];
+    const char *c = rows[i].code;
+    codec_language(out, (uint16_t)((c[0] - 0x60) << 10 | (c[1] - 0x60) << 5 | (c[2] - 0x60)));
+    cr_expect_str_eq(out, rows[i].want);
+  }
+  char out[4];
+  codec_language(out, 0); // QuickTime's English
+  cr_expect_str_eq(out, "und");
+  codec_language(out, 0xffff);
+  cr_expect_str_eq(out, "und");
 }
 
 Test(codec, configurations) {

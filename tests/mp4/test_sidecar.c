@@ -366,6 +366,30 @@ Test(sidecar, parts_are_in_natural_order) {
   media_close(&m);
 }
 
+// Names that differ in leading zeros only: the same order whatever the file system lists first.
+Test(sidecar, the_order_of_parts_is_total) {
+  static const char *const names[] = {"01.m4s", "0001.m4s", "1.m4s", "00001.m4s", "001.m4s", "0.m4s", "000.m4s", "00.m4s", "a1b02.m4s", "a01b2.m4s"};
+  static const char *const want[] = {"init.mp4",  "0.m4s",  "00.m4s", "000.m4s",   "00001.m4s", "0001.m4s",
+                                     "001.m4s",   "01.m4s", "1.m4s",  "a01b2.m4s", "a1b02.m4s"};
+  enum { NUM = sizeof want / sizeof *want };
+  struct media_source m;
+  struct diag d = {0};
+  cr_assert_eq(mkdir(path_of("f"), 0777), 0);
+  make("plain", "f/init.mp4");
+  for (size_t i = 0; i < NUM - 1; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "f/%s", names[i]);
+    FILE *f = fopen(path_of(name), "wb");
+    cr_assert_not_null(f);
+    fclose(f);
+  }
+  cr_assert_eq(media_open(&m, (struct media_path){AT_FDCWD, path_of("f")}, &d), ERR_OK, "%s", d.what);
+  cr_assert_eq(m.num_parts, NUM);
+  for (size_t i = 0; i < NUM; i++)
+    cr_expect_str_eq(m.names[i], want[i]);
+  media_close(&m);
+}
+
 Test(sidecar, a_read_only_folder_uses_the_cache_or_memory) {
   make("plain", "a.mp4");
   cr_assert_eq(mkdir(path_of("cache"), 0777), 0);

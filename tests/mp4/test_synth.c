@@ -12,11 +12,10 @@ struct built {
   struct track_index ix;
 };
 
-static void build(struct built *b, const struct synth_options *o) {
+static void index_it(struct built *b, const struct synth_options *o) {
   struct diag diag = {0};
   struct bytes blob;
   char text[400];
-  synth_make(&b->s, o);
   b->file = bytes_of(b->s.file, b->s.len);
   struct mp4_source src = memory_source(&b->file, b->s.part_ends, b->s.num_parts);
   alloc_heap_init(&b->heap, (size_t)1 << 30);
@@ -24,6 +23,11 @@ static void build(struct built *b, const struct synth_options *o) {
   e = e ? e : ix_open(&b->ix, blob, &diag);
   diag_format(&diag, text, sizeof text);
   cr_assert_eq(e, ERR_OK, "%s: %s", o->name, text);
+}
+
+static void build(struct built *b, const struct synth_options *o) {
+  synth_make(&b->s, o);
+  index_it(b, o);
 }
 
 static void drop(struct built *b) {
@@ -48,6 +52,7 @@ static void check(const struct synth_options *o) {
   cr_assert_eq(h->duration_ticks, ticks * b.s.num_samples);
   cr_assert_eq(h->frame_samples, ticks);
   cr_assert_str_eq(h->codecs, "mp4a.40.2");
+  cr_assert_eq(b.ix.layout, 2);
   cr_assert_str_eq(h->language, "en");
   const char *bad = rewrite_check(&b.ix, b.file);
   cr_assert_null(bad, "%s: %s", o->name, bad);
@@ -121,4 +126,21 @@ Test(index, bytes_per_sample_and_memory_stay_small) {
   cr_expect_leq(b.ix.h->blob_len, b.s.num_samples * 14);
   cr_expect_leq(b.heap.used, b.ix.h->blob_len + (1 << 20));
   drop(&b);
+}
+
+// The layout of channels comes from the AudioSpecificConfig in the index's copy of the init segment.
+Test(synth, layouts_of_eight_channels) {
+  static const uint8_t stereo[] = {5, 2, 0x11, 0x90}; // DecoderSpecificInfo: LC, 48 kHz, channelConfiguration 2
+  static const uint8_t configurations[] = {7, 12, 14};
+  for (size_t i = 0; i < sizeof configurations; i++) {
+    struct built b;
+    synth_make(&b.s, preset("plain"));
+    uint8_t *at = memmem(b.s.file, b.s.len, stereo, sizeof stereo);
+    cr_assert_not_null(at);
+    at[3] = (uint8_t)(0x80 | configurations[i] << 3);
+    index_it(&b, preset("plain"));
+    cr_assert_eq(b.ix.h->channels, 8);
+    cr_assert_eq(b.ix.layout, configurations[i]);
+    drop(&b);
+  }
 }

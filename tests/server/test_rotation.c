@@ -139,3 +139,16 @@ Test(rotation, a_clock_that_was_years_ahead) {
   at(49 * HOUR, 0, 72 * HOUR); // set right again: begins anew
   at(72 * HOUR, 1, 96 * HOUR);
 }
+
+Test(rotation, what_leaked_does_not_go_on_under_a_new_number) {
+  struct diag diag = {0};
+  struct rotation_order o = {.scope = BYTES_LIT("a"), .revoke = true};
+  start("keys:\n  - { asset: a, epoch: 1, scheme: cbcs, kid: 00112233445566778899aabbccddee01, key: 0123456789abcdef0123456789abcd01 }\n"
+        "  - { asset: a, epoch: 2, scheme: cbcs, kid: 00112233445566778899aabbccddee01, key: 0123456789abcdef0123456789abcd01 }\n");
+  cr_assert_eq(rotation_order(&rules, &o, HOUR, &diag), ERR_NO_KEY);
+  cr_assert(strstr(diag.what, "for a: what leaked would go on"), "%s", diag.what);
+  cr_assert_eq(epoch("a"), 1);
+  o.revoke = false; // a file that was replaced
+  cr_assert_eq(rotation_order(&rules, &o, HOUR, &diag), ERR_OK, "%s", diag.what);
+  cr_assert_eq(epoch("a"), 2);
+}

@@ -1,0 +1,438 @@
+// CBC encryption in 512-bit registers, included by vaes512.c. A register carries the chains of four samples; up to six
+// registers, 24 lanes, are in flight. Measured limits: one VAESENC of 512 bits starts per cycle and takes 3 (Golden Cove,
+// port 0) or 4 (Zen 4, two pipes of 256 bits), so four registers would do if nothing ever ended; six leave room for what
+// happens between steps. What is not AES must fit beside it, above all what moves blocks between the quarters of a
+// register: on Golden Cove it has port 5, on Zen 4 one pipe that AES leaves alone and one that it needs. That decides the
+// details:
+//
+//  - Steps come in pairs. Two blocks of a lane are read and written at once and transposed, 2 x 2: four shuffles for a
+//    register and step instead of the six that insert and extract block by block. Half as many loads and stores as well,
+//    and ends are looked at half as often.
+//  - The last block of a sample with an odd number of them is set apart. It needs nothing but the ciphertext before it:
+//    when the list is done, the last blocks of all its samples are encrypted beside each other (finish).
+//  - Lane addresses are kept relative to the running position t, so a step advances one counter, not 48 pointers.
+//  - The rounds of a pair's first step carry the scatter of the pair before, those of its second step the gather of
+//    the next, instruction by instruction (run). Golden Cove binds an instruction to a port when it is decoded: shuffles
+//    in a row would be bound to the AES port as often as to port 5, and loads would find older stores that alias them
+//    still unfinished. Round keys come from memory, ready for use, which leaves registers for all this.
+//  - The jobs are in order of length, so a free lane takes the next one in the list (longest first keeps the lanes'
+//    ends close together). The soonest end is kept; when it comes, refilling expands the next entries of the job
+//    list into the ended lanes and gives them the IV by a masked move. Its branch depends on sizes only.
+//  - Behind the list stand jobs on a scratch buffer: a lane without work runs along without a special case. The
+//    list's order puts the longest samples in the lowest registers, so that at the end registers fall idle from
+//    the top, and the loop continues with fewer of them.
+//  - Two dozen scattered destinations miss the L1 cache at every fourth step, and stores leave in order: the line
+//    two ahead of a lane is asked for, half of the lanes in a round trip.
+//  - What the caller reads next (struct aes_ahead) is asked for into L2, as many lines in a step as the step itself
+//    reads. A loop of loads over it before the next burst waits for memory, prefetches in a row are dropped when the
+//    queue is full; six of them in sixty cycles of AES cost a tenth of that.
+//  - Samples of one constant size that is a large power of two (times a small number) keep all lanes in the same
+//    sets of the L1 cache for ever. They are started some cache lines apart, register by register.
+//
+// The inner functions are compiled once per number of registers from one always-inline body.
+
+enum {
+  REGS = 6,
+  LANES = 4 * REGS,
+  AHEAD = 128,    // bytes between a block written and the destination line asked for
+  SCRATCH = 2048, // bytes an idle lane may walk before it starts over
+};
+
+struct state {
+  _Alignas(64) uint64_t src[LANES], dst[LANES]; // addresses minus t
+  _Alignas(64) uint32_t ends[32];               // value of t (its low half) at which the lane's job is done
+  __m512i x[REGS];                              // last ciphertext blocks, or the IV
+  __m512i even[REGS], odd[REGS];                // the last two ciphertext blocks
+  uint64_t t;                                   // bytes
+  unsigned next;                                // of the list
+  unsigned real;                                // lanes that work on a sample rather than on scratch
+  unsigned tail;                                // job whose trailing bytes are copied next
+  unsigned moved, from;                         // lanes with a new source, but not yet its destination: first job
+  uint64_t ahead, ahead_last;                   // the lines to ask for, and where to stay
+};
+
+// Keeps the computation of a register where it is written.
+#define PIN(x) __asm__ volatile("" : "+v"(x))
+
+enum { SWAP = 0x4e, FRONT = 0x33, BACK = 0xcc }; // for pairs of blocks: exchange them; where the first, the second is
+
+INLINE __m512i load_pairs(uint64_t low, uint64_t high) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)low)),
+                            _mm256_loadu_si256((const __m256i *)high), 1);
+}
+
+// Two blocks of four lanes, in three parts: the pairs of lanes 0 and 2, of lanes 1 and 3, and the first blocks of all
+// into `even`, the second into `odd`.
+INLINE void gather_part(__m512i *even, __m512i *odd, const uint64_t *src, uint64_t t, const int part) {
+  if (part == 0) {
+    *even = load_pairs(src[0] + t, src[2] + t);
+    PIN(*even);
+  } else if (part == 1) {
+    *odd = load_pairs(src[1] + t, src[3] + t);
+    PIN(*odd);
+  } else {
+    __m512i pairs = *even;
+    *even = _mm512_mask_permutex_epi64(pairs, BACK, *odd, SWAP);
+    *odd = _mm512_mask_permutex_epi64(*odd, FRONT, pairs, SWAP);
+    PIN(*even);
+    PIN(*odd);
+  }
+}
+
+// The reverse, in two parts: lanes 0 and 2, lanes 1 and 3.
+INLINE void scatter_part(const uint64_t *dst, uint64_t t, __m512i even, __m512i odd, const int part) {
+  __m512i pairs = part == 0 ? _mm512_mask_permutex_epi64(even, BACK, odd, SWAP)
+                            : _mm512_mask_permutex_epi64(odd, FRONT, even, SWAP);
+  PIN(pairs);
+  _mm256_storeu_si256((__m256i *)(dst[part] + t), _mm512_castsi512_si256(pairs));
+  _mm256_storeu_si256((__m256i *)(dst[2 + part] + t), _mm512_extracti64x4_epi64(pairs, 1));
+}
+
+INLINE void prefetch_write(uint64_t p) {
+  __builtin_prefetch((const void *)p, 1);
+}
+
+// The next addresses of the list, relative to t, into the lanes of `ended`.
+INLINE void take(uint64_t *lanes, const uint64_t *from, unsigned ended, uint64_t t, const int regs) {
+  UNROLL for (int g = 0; g < (regs + 1) / 2; g++) {
+    __mmask8 m = (__mmask8)(ended >> 8 * g);
+    __m512i v = _mm512_mask_expandloadu_epi64(_mm512_load_si512(lanes + 8 * g), m, from);
+    _mm512_store_si512(lanes + 8 * g, _mm512_mask_sub_epi64(v, m, v, _mm512_set1_epi64((long long)t)));
+    from += __builtin_popcount(m);
+  }
+}
+
+// New sources for the lanes that end at t. Returns these lanes.
+INLINE unsigned take_ended(struct state *s, const struct aes_list *list, uint64_t t, const int regs) {
+  const __m512i now = _mm512_set1_epi32((int)t);
+  __m512i ends0 = _mm512_load_si512(s->ends), ends1 = _mm512_load_si512(s->ends + 16);
+  unsigned next = s->next, left = list->num - next;
+  unsigned ended = _mm512_cmpeq_epi32_mask(ends0, now) | (unsigned)_mm512_cmpeq_epi32_mask(ends1, now) << 16;
+  ended &= (1u << 4 * regs) - 1;
+  __mmask16 low = (__mmask16)ended, high = (__mmask16)(ended >> 16);
+  unsigned num = (unsigned)__builtin_popcount(ended);
+  take(s->src, list->src + next, ended, t, regs);
+  ends0 = _mm512_mask_add_epi32(ends0, low, now, _mm512_maskz_expandloadu_epi32(low, list->len + next));
+  _mm512_store_si512(s->ends, ends0);
+  if (regs > 4) {
+    next += (unsigned)__builtin_popcount(low);
+    ends1 = _mm512_mask_add_epi32(ends1, high, now, _mm512_maskz_expandloadu_epi32(high, list->len + next));
+    _mm512_store_si512(s->ends + 16, ends1);
+  }
+  s->real = left >= num ? s->real : (s->real & ~ended) | _pdep_u32((1u << left) - 1, ended);
+  s->next += left >= num ? num : left;
+  return ended;
+}
+
+// The soonest end after t.
+INLINE uint32_t soonest(const struct state *s, uint64_t t, const int regs) {
+  const __m512i from = _mm512_set1_epi32((int)t + 1); // what lies behind is furthest away
+  __m512i v = _mm512_sub_epi32(_mm512_load_si512(s->ends), from);
+  if (regs > 4)
+    v = _mm512_min_epu32(v, _mm512_sub_epi32(_mm512_load_si512(s->ends + 16), from));
+  return _mm512_reduce_min_epu32(v) + (uint32_t)t + 1;
+}
+
+// The bytes after the last whole block of job i, exactly these: whether the block is written before or after does not matter.
+INLINE void copy_tail(const struct aes_list *l, unsigned i) {
+  uint64_t at = l->len[i] + (l->rest[i] & 16);
+  __mmask16 m = (__mmask16)_bzhi_u32(0xffff, l->rest[i] & 15);
+  _mm_mask_storeu_epi8((void *)(l->dst[i] + at), m, _mm_maskz_loadu_epi8(m, (const void *)(l->src[i] + at)));
+}
+
+// Rounds 1 to 9 of the first step of a pair. Between them, the ciphertext of the pair before goes out.
+INLINE void rounds_scattering(__m512i *x, const volatile __m512i *k, const struct state *s, uint64_t t, const __m512i *even,
+                              const __m512i *odd, uint64_t ahead, const int regs) {
+  UNROLL for (int r = 1; r < 10; r++) {
+    __m512i key = k[r];
+    UNROLL for (int i = 0; i < regs; i++) {
+      const int slot = (r - 1) * regs + i, g = slot / 9, at = slot % 9;
+      x[i] = _mm512_aesenc_epi128(x[i], key);
+      PIN(x[i]);
+      if (at == 3 || at == 4)
+        scatter_part(s->dst + 4 * g, t - 32, even[g], odd[g], at == 4);
+      if (slot % 8 == 3 && slot / 8 < regs)
+        prefetch_ahead(ahead + 64 * (unsigned)(slot / 8));
+    }
+  }
+}
+
+// Those of the second step. Between them, the input of the pair at t comes in.
+INLINE void rounds_gathering(__m512i *x, const volatile __m512i *k, const struct state *s, uint64_t t, __m512i *even, __m512i *odd,
+                             uint64_t ahead, const int regs) {
+  UNROLL for (int r = 1; r < 10; r++) {
+    __m512i key = k[r];
+    UNROLL for (int i = 0; i < regs; i++) {
+      const int slot = (r - 1) * regs + i, g = slot / 9, at = slot % 9;
+      x[i] = _mm512_aesenc_epi128(x[i], key);
+      PIN(x[i]);
+      if (at == 2 || at == 4 || at == 8)
+        gather_part(&even[g], &odd[g], s->src + 4 * g, t, at / 4);
+      if (slot % 4 == 1 && slot / 8 < regs)
+        prefetch_write(s->dst[4 * (slot / 8) + slot / 4 % 2 + (int)(t >> 4 & 2)] + t - 32 + AHEAD);
+      if (slot % 8 == 3 && slot / 8 < regs)
+        prefetch_ahead(ahead + 64 * (unsigned)(slot / 8));
+    }
+  }
+}
+
+INLINE uint64_t asked(uint64_t ahead, uint64_t last, const int regs) {
+  return ahead + 64 * (unsigned)regs < last ? ahead + 64 * (unsigned)regs : last;
+}
+
+// Runs with `regs` registers until all lanes from `floor` upwards are out of work for good. A round trip of the loop is two
+// steps. Between the rounds of the first, the ciphertext of the pair before goes out; between those of the second,
+// the next input comes in. So nothing waits for memory. A lane's source is therefore changed one round trip before its
+// destination. On entering, the last blocks are written once more. The trailing bytes of two jobs are copied in a
+// round trip: in a row they cost A a twentieth, as stores to lines that are not in L1. Where in the rounds things happen was
+// found by trying 60 arrangements, of which the best is 8 % faster than the worst.
+INLINE void run(struct state *s, const struct aes_list *list, const struct keys *keys, __m512i iv, const int regs,
+                const int floor) {
+  const volatile __m512i *k = keys->k; // volatile: read where it says so, not kept in registers
+  __m512i x[REGS], in_even[REGS], in_odd[REGS], even[REGS], odd[REGS], key;
+  uint64_t t = s->t;
+  UNROLL for (int i = 0; i < regs; i++) {
+    x[i] = s->x[i];
+    even[i] = s->even[i];
+    odd[i] = s->odd[i];
+    UNROLL for (int part = 0; part < 3; part++)
+      gather_part(&in_even[i], &in_odd[i], s->src + 4 * i, t, part);
+  }
+  uint32_t end = soonest(s, t, regs);
+  unsigned moved = s->moved, tail = s->tail;
+  uint64_t ahead = s->ahead;
+  const uint64_t ahead_last = s->ahead_last;
+  while (s->real >> floor) {
+    key = k[0];
+    UNROLL for (int i = 0; i < regs; i++) {
+      x[i] = _mm512_ternarylogic_epi64(in_even[i], x[i], key, 0x96);
+      PIN(x[i]);
+    }
+    rounds_scattering(x, k, s, t, even, odd, ahead, regs);
+    key = k[10];
+    ahead = asked(ahead, ahead_last, regs);
+    if (__builtin_expect(moved, 0))
+      take(s->dst, list->dst + s->from, moved, t, regs);
+    UNROLL for (int i = 0; i < regs; i++)
+      even[i] = _mm512_aesenclast_epi128(x[i], key);
+    key = k[0];
+    UNROLL for (int i = 0; i < regs; i++) {
+      x[i] = _mm512_ternarylogic_epi64(in_odd[i], even[i], key, 0x96);
+      PIN(x[i]);
+    }
+    t += 32;
+    unsigned from = s->next, ended = 0;
+    if (__builtin_expect((uint32_t)t == end, 0)) {
+      ended = take_ended(s, list, t, regs);
+      end = soonest(s, t, regs);
+    }
+    if (tail < list->num) {
+      copy_tail(list, tail);
+      copy_tail(list, tail + 1);
+      tail += 2;
+    }
+    rounds_gathering(x, k, s, t, in_even, in_odd, ahead, regs);
+    key = k[10];
+    ahead = asked(ahead, ahead_last, regs);
+    UNROLL for (int i = 0; i < regs; i++)
+      odd[i] = x[i] = _mm512_aesenclast_epi128(x[i], key);
+    if (__builtin_expect(ended, 0)) {
+      s->from = from;
+      UNROLL for (int i = 0; i < regs; i++)
+        x[i] = _mm512_mask_mov_epi64(x[i], (__mmask8)(_pdep_u32(ended >> 4 * i, 0x55) * 3), iv);
+    }
+    moved = ended;
+  }
+  UNROLL for (int i = 0; i < regs; i++) {
+    UNROLL for (int part = 0; part < 2; part++)
+      scatter_part(s->dst + 4 * i, t - 32, even[i], odd[i], part);
+    s->x[i] = x[i];
+    s->even[i] = even[i];
+    s->odd[i] = odd[i];
+  }
+  s->t = t;
+  s->moved = moved;
+  s->tail = tail;
+  s->ahead = ahead;
+}
+
+// One function for each number of registers; 1 to 3 cost about the same, they wait for the rounds' latency.
+#define RUN(regs, floor)                                                                                         \
+  __attribute__((noinline)) static void run##regs(struct state *s, const struct aes_list *list,                      \
+                                                  const struct keys *k, __m512i iv) {                            \
+    run(s, list, k, iv, regs, floor);                                                                            \
+  }
+RUN(6, 20)
+RUN(5, 16)
+RUN(4, 12)
+RUN(3, 4)
+RUN(1, 0)
+
+static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, unsigned stagger, struct aes_ahead *ahead) {
+  _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
+  struct state s;
+  unsigned num = list->num, start = stagger ? 4 : LANES;
+  for (unsigned i = 0; i < LANES; i++) {
+    list->src[num + i] = list->dst[num + i] = (uint64_t)scratch;
+    list->len[num + i] = SCRATCH;
+    list->rest[num + i] = 0;
+  }
+  bool any = ahead && ahead->n > 64 * REGS;
+  s.ahead = any ? (uint64_t)ahead->p : (uint64_t)scratch;
+  s.ahead_last = any ? (uint64_t)ahead->p + ahead->n - 64 * REGS : (uint64_t)scratch;
+  s.t = 0;
+  s.next = num < start ? num : start;
+  s.real = stagger ? (1u << LANES) - 1 : (1u << s.next) - 1;
+  s.moved = (1u << start) - 1;
+  s.from = 0;
+  s.tail = list->apart ? 0 : num;
+  for (unsigned i = 0; i < 32; i++)
+    s.ends[i] = 0;
+  for (unsigned i = 0; i < LANES; i++) {
+    s.src[i] = i < start ? list->src[i] : (uint64_t)scratch;
+    s.dst[i] = (uint64_t)scratch + 32; // written once before the first step, at t - 32
+    s.ends[i] = i < start ? list->len[i] : i / 4 * stagger;
+  }
+  for (unsigned i = 0; i < REGS; i++)
+    s.x[i] = s.even[i] = s.odd[i] = iv;
+  if (num > 20)
+    run6(&s, list, k, iv);
+  if (num > 16)
+    run5(&s, list, k, iv);
+  if (num > 12)
+    run4(&s, list, k, iv);
+  if (num > 4)
+    run3(&s, list, k, iv);
+  run1(&s, list, k, iv);
+  for (; s.tail < num; s.tail++)
+    copy_tail(list, s.tail);
+  if (any) {
+    ahead->n -= s.ahead - (uint64_t)ahead->p;
+    ahead->p = (const uint8_t *)s.ahead;
+  }
+}
+
+// The last blocks of the samples that have an odd number of them.
+struct last {
+  uint64_t src[AES_LIST + AES_LIST_SPARE], dst[AES_LIST + AES_LIST_SPARE];
+  uint64_t prev[AES_LIST + AES_LIST_SPARE]; // where the ciphertext before it is, or the IV
+  unsigned num;
+};
+
+// A block of each of four lanes.
+INLINE __m512i gather(const uint64_t *p) {
+  __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)p[0]));
+  v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[1]), 1);
+  v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[2]), 2);
+  return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[3]), 3);
+}
+
+INLINE void scatter(const uint64_t *p, __m512i x) {
+  __m256i low = _mm512_castsi512_si256(x), high = _mm512_extracti64x4_epi64(x, 1);
+  _mm_storeu_si128((__m128i *)p[0], _mm256_castsi256_si128(low));
+  _mm_storeu_si128((__m128i *)p[1], _mm256_extracti128_si256(low, 1));
+  _mm_storeu_si128((__m128i *)p[2], _mm256_castsi256_si128(high));
+  _mm_storeu_si128((__m128i *)p[3], _mm256_extracti128_si256(high, 1));
+}
+
+INLINE void finish_group(const struct last *l, unsigned at, const struct keys *k, const int n) {
+  __m512i x[GROUP];
+  UNROLL for (int i = 0; i < n; i++)
+    x[i] = _mm512_ternarylogic_epi64(gather(l->src + at + 4 * i), gather(l->prev + at + 4 * i), k->k[0], 0x96);
+  rounds(x, n, k);
+  UNROLL for (int i = 0; i < n; i++)
+    scatter(l->dst + at + 4 * i, _mm512_aesenclast_epi128(x[i], k->k[10]));
+}
+
+static void finish(struct last *l, const struct keys *k) {
+  _Alignas(64) uint8_t scratch[16]; // its content does not matter
+  unsigned at = 0;
+  for (unsigned i = l->num; i < l->num + 4; i++)
+    l->src[i] = l->dst[i] = l->prev[i] = (uint64_t)scratch;
+  for (; at + 4 * GROUP <= l->num; at += 4 * GROUP)
+    finish_group(l, at, k, GROUP);
+  for (; at < l->num; at += 4)
+    finish_group(l, at, k, 1);
+}
+
+// Eight lanes of the segment, the `valid` ones of them: their pairs of blocks into the list, last blocks apart. `all`
+// when each of them has a pair, as nearly always; what has none is not in the list, its trailing bytes are copied here.
+INLINE void fill(struct aes_list *l, struct last *last, unsigned *num, unsigned *num_last, const struct aes_cbc_seg *seg,
+                 __m512i lanes, __mmask8 valid, const uint8_t *iv, const bool all) {
+  const __m512i block = _mm512_set1_epi64(16);
+  __m512i off = _mm512_and_si512(lanes, _mm512_set1_epi64(0xffffffff)), len = _mm512_srli_epi64(lanes, 32);
+  __m512i src = _mm512_add_epi64(_mm512_set1_epi64((long long)seg->src), off);
+  __m512i dst = _mm512_add_epi64(_mm512_set1_epi64((long long)seg->dst), off);
+  __mmask8 odd = _mm512_mask_test_epi64_mask(valid, len, block);
+  const __m512i below = _mm512_set1_epi64(31);
+  __m512i rest = _mm512_and_si512(below, len);
+  len = _mm512_andnot_si512(below, len);
+  __m512i end = _mm512_add_epi64(dst, len), prev = _mm512_sub_epi64(end, block);
+  if (!all) {
+    __mmask8 some = _mm512_test_epi64_mask(len, len);
+    struct aes_lane short_lanes[8];
+    _mm512_storeu_si512(short_lanes, lanes);
+    for (unsigned m = valid & (unsigned)~some; m; m &= m - 1) {
+      struct aes_lane lane = short_lanes[__builtin_ctz(m)];
+      if (seg->src != seg->dst)
+        aes_lane_tail(seg->dst + lane.off, seg->src + lane.off, lane.len);
+    }
+    prev = _mm512_mask_mov_epi64(_mm512_set1_epi64((long long)iv), some, prev);
+    valid &= some;
+  }
+  _mm512_storeu_si512(last->src + *num_last, _mm512_maskz_compress_epi64(odd, _mm512_add_epi64(src, len)));
+  _mm512_storeu_si512(last->dst + *num_last, _mm512_maskz_compress_epi64(odd, end));
+  _mm512_storeu_si512(last->prev + *num_last, _mm512_maskz_compress_epi64(odd, prev));
+  *num_last += (unsigned)__builtin_popcount(odd);
+  if (!all) {
+    src = _mm512_maskz_compress_epi64(valid, src);
+    dst = _mm512_maskz_compress_epi64(valid, dst);
+    len = _mm512_maskz_compress_epi64(valid, len);
+    rest = _mm512_maskz_compress_epi64(valid, rest);
+  }
+  _mm512_storeu_si512(l->src + *num, src);
+  _mm512_storeu_si512(l->dst + *num, dst);
+  _mm256_storeu_si256((__m256i *)(l->len + *num), _mm512_cvtepi64_epi32(len));
+  _mm256_storeu_si256((__m256i *)(l->rest + *num), _mm512_cvtepi64_epi32(rest));
+  *num += (unsigned)__builtin_popcount(valid);
+}
+
+// The lanes of the segment in a row, as far as the list holds them.
+static void list_fill(struct aes_jobs *it, struct aes_list *l, struct last *last, const uint8_t *iv) {
+  const struct aes_cbc_seg *seg = it->seg;
+  unsigned num = l->num, num_last = last->num;
+  l->apart |= seg->src != seg->dst;
+  size_t room = AES_LIST - (l->num > last->num ? l->num : last->num);
+  size_t end = seg->num_lanes - it->at > room ? it->at + room : seg->num_lanes;
+  for (size_t i = it->at; i < end; i += 8) {
+    __mmask8 valid = (__mmask8)_bzhi_u32(0xff, end - i < 8 ? (unsigned)(end - i) : 8); // bzhi counts modulo 256
+    __m512i lanes = _mm512_maskz_loadu_epi64(valid, seg->lanes + i);
+    if (__builtin_expect(_mm512_mask_cmplt_epu64_mask(valid, lanes, _mm512_set1_epi64((long long)32 << 32)), 0))
+      fill(l, last, &num, &num_last, seg, lanes, valid, iv, false);
+    else
+      fill(l, last, &num, &num_last, seg, lanes, valid, iv, true);
+  }
+  it->at = end;
+  l->num = num;
+  last->num = num_last;
+}
+
+static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
+                        struct aes_ahead *ahead) {
+  struct aes_jobs it;
+  struct aes_list list;
+  struct last last;
+  const struct keys k = load_keys(key->enc);
+  const __m512i start = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)iv));
+  aes_jobs_init(&it, segs, num);
+  while (aes_jobs_seg(&it)) {
+    list.num = last.num = 0;
+    list.apart = false;
+    do
+      list_fill(&it, &list, &last, iv);
+    while (list.num < AES_LIST && last.num < AES_LIST && aes_jobs_seg(&it));
+    if (list.num)
+      run_list(&list, &k, start, aes_list_stagger(&list, LANES), ahead);
+    finish(&last, &k);
+  }
+}
