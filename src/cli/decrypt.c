@@ -1,4 +1,4 @@
-// sluice decrypt: the clear file back, from ours or from other packagers' files.
+// sluice decrypt: a clear file with the same samples, from ours or from other packagers' files.
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -20,6 +20,8 @@ static const char help[] =
     "  OUT            the clear file, or - for standard output\n"
     "  --key KID:KEY  a content key and its id, 32 hex digits each; repeat it for files with several keys\n"
     "  --key-file FILE  the same from a file\n\n"
+    "Samples, times and fragments are as they were before encryption. Boxes of protection are gone, and mfra; the sidx that\n"
+    "encrypt and serve write stays, its sizes corrected: OUT is not byte for byte what went into encrypt.\n\n"
     "A wrong key is not noticed: neither scheme has a checksum, and what comes out is noise.\n";
 
 struct keys {
@@ -28,7 +30,13 @@ struct keys {
   size_t num;
 };
 
-static int parse_key(struct keys *keys, const char *text, const struct aes_ops *ops) {
+// `file`: that the text comes from, NULL for an argument.
+static int bad_key(const char *file) {
+  static const char what[] = "KID:KEY, 32 hex digits each";
+  return file ? cli_error(file, "a key file holds one line: %s", what) : cli_usage("decrypt", "--key needs %s", what);
+}
+
+static int parse_key(struct keys *keys, const char *text, const char *file, const struct aes_ops *ops) {
   const char *colon = strchr(text, ':');
   uint8_t key[16];
   if (keys->num == MAX_KEYS)
@@ -36,7 +44,7 @@ static int parse_key(struct keys *keys, const char *text, const struct aes_ops *
   struct content_key *k = &keys->key[keys->num];
   if (!colon || hex_read(k->kid, 16, bytes_of(text, (size_t)(colon - text))) != ERR_OK ||
       hex_read(key, 16, bytes_str(colon + 1)) != ERR_OK)
-    return cli_usage("decrypt", "--key needs KID:KEY, 32 hex digits each");
+    return bad_key(file);
   // A KID has one key, as in keys files. The same pair again is harmless.
   for (size_t i = 0; i < keys->num; i++)
     if (memcmp(keys->key[i].kid, k->kid, 16) == 0) {
@@ -131,7 +139,7 @@ static int parse_args(struct job *j, struct keys *keys, int argc, char **argv, b
     char line[CLI_SECRET];
     if (c == 'K' && !cli_secret_line(line, optarg))
       return EXIT_FAILED;
-    status = parse_key(keys, c == 'K' ? line : optarg, j->ops);
+    status = parse_key(keys, c == 'K' ? line : optarg, c == 'K' ? optarg : NULL, j->ops);
     explicit_bzero(line, sizeof line);
     if (status != EXIT_DONE)
       return status;

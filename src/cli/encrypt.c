@@ -35,8 +35,10 @@ static const char help[] =
     "  --key-file FILE  the same from a file\n"
     "  --iv HEX       cbcs: the constant IV, 32 digits; cenc: the first sample's IV, 16 digits, then +1 per sample.\n"
     "                 Without it the IV is derived, which for cenc makes sure that no key stream is used twice\n"
-    "  --drm LIST     pssh boxes for the init segment: widevine,playready,fairplay,clearkey,common, all or none\n"
-    "  --segment SEC  shortest segment where the file has no sidx (2; 0 makes every fragment one)\n";
+    "  --drm LIST     pssh boxes for the init segment: widevine,playready,fairplay,clearkey,common, all or none (none)\n"
+    "  --segment SEC  shortest segment where the file has no sidx (2; 0 makes every fragment one)\n\n"
+    "serve's bytes: KID and key as `sluice keys export` has them, for cbcs its IV as --iv, for cenc no --iv, --drm common\n"
+    "(serve's default; else what in_band names), and serve's segment_target as --segment. docs/keys.md has the commands.\n";
 
 static int parse_hex(uint8_t *out, size_t n, const char *name, const char *text) {
   if (hex_read(out, n, bytes_str(text)) != ERR_OK)
@@ -67,7 +69,9 @@ static int parse_option(struct options *o, int c) {
   case 'K': {
     char line[CLI_SECRET];
     o->has_key = cli_secret_line(line, optarg);
-    int status = o->has_key ? parse_hex(o->key.key, 16, "key-file", line) : EXIT_FAILED;
+    int status = o->has_key ? EXIT_DONE : EXIT_FAILED;
+    if (o->has_key && hex_read(o->key.key, 16, bytes_str(line)) != ERR_OK)
+      status = cli_error(optarg, "a key file holds one line: 32 hex digits");
     explicit_bzero(line, sizeof line);
     return status;
   }

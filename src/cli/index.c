@@ -30,6 +30,7 @@ struct item {
 struct job {
   struct item *items;
   size_t num, cap;
+  size_t failed; // what could not be looked at: no item of it
   bool rebuild;
   // As the server has them, where they were named: sidecars in the cache folder go by a track's path below the media folder.
   int media_fd, cache_fd;
@@ -57,16 +58,21 @@ static bool add(struct job *j, const char *path) {
 
 static int no_memory(void) { return cli_error("index", "out of memory"); }
 
+static int fail_path(struct job *j, const char *path, const char *why) {
+  j->failed++;
+  return cli_error(path, "%s", why);
+}
+
 // Adds the tracks below a folder. Links are not followed: a tree may not reach outside of itself.
 static int walk(struct job *j, const char *dir, int depth) {
   if (depth > MAX_TREE_DEPTH)
-    return cli_error(dir, "folders are nested too deep");
+    return fail_path(j, dir, "folders are nested too deep");
   if (media_is_track_folder((struct media_path){AT_FDCWD, dir}))
     return add(j, dir) ? EXIT_DONE : no_memory();
   struct dirent **entries;
   int num = scandir(dir, &entries, NULL, alphasort), status = EXIT_DONE;
   if (num < 0)
-    return cli_error(dir, "%s", strerror(errno));
+    return fail_path(j, dir, strerror(errno));
   for (int i = 0; i < num; i++) {
     char *path;
     struct stat st;
@@ -88,7 +94,7 @@ static int walk(struct job *j, const char *dir, int depth) {
 static int add_argument(struct job *j, const char *path) {
   struct stat st;
   if (stat(path, &st))
-    return cli_error(path, "%s", strerror(errno));
+    return fail_path(j, path, strerror(errno));
   if (S_ISDIR(st.st_mode))
     return walk(j, path, 0);
   return add(j, path) ? EXIT_DONE : no_memory();
@@ -200,7 +206,7 @@ static int report(const struct job *j) {
   }
   if (!j->num)
     fprintf(stderr, "sluice: index: note: no track is there (*.mp4, *.m4a, *.cmfa, or a folder with init.mp4 and *.m4s)\n");
-  printf("%zu indexed, %zu up to date, %zu failed\n", count[OUT_WRITTEN], count[OUT_FRESH], count[OUT_FAILED]);
+  printf("%zu indexed, %zu up to date, %zu failed\n", count[OUT_WRITTEN], count[OUT_FRESH], count[OUT_FAILED] + j->failed);
   return count[OUT_FAILED] ? EXIT_FAILED : EXIT_DONE;
 }
 

@@ -30,6 +30,7 @@ struct inspector {
   int nesting;
   uint64_t item[NESTING + 1]; // text: number of the current item by nesting
   uint32_t scheme;
+  bool has_moov, has_senc, has_saiz;
   struct diag diag;
 };
 
@@ -276,6 +277,9 @@ static enum err on_enter(void *ctx, const struct box *b, uint32_t depth, uint32_
   struct describe d = {&fc, on_field, in->iv_size};
   enum err e = ERR_OK;
   begin_box(in, b, depth, info);
+  in->has_moov |= b->type == FOURCC('m', 'o', 'o', 'v');
+  in->has_senc |= b->type == FOURCC('s', 'e', 'n', 'c');
+  in->has_saiz |= b->type == FOURCC('s', 'a', 'i', 'z');
   bool entry = info && info->kind == BOX_AUDIO && parent != FOURCC('s', 't', 's', 'd');
   if (describe_knows(b->type) && !entry && len <= MAX_PAYLOAD) {
     e = window_get(in->win, &p, b->pos + b->head_len, (size_t)len);
@@ -354,8 +358,24 @@ static void print_summary(const struct inspector *in, json_t *track) {
            json_integer_value(json_object_get(p, "per_sample_iv_size")), iv ? ", constant IV " : "", iv ? iv : "",
            json_integer_value(json_object_get(p, "crypt_byte_block")), json_integer_value(json_object_get(p, "skip_byte_block")));
   }
-  if (!json_array_size(in->protection))
-    printf("protection: none\n");
+  if (json_array_size(in->protection))
+    return;
+  // A media segment alone does not say everything: schm and tenc stand in moov.
+  if (in->has_senc || in->has_saiz)
+    printf("protection: yes (%s); scheme and KID stand in the initialization segment\n",
+           !in->has_saiz ? "senc" : !in->has_senc ? "saiz" : "senc, saiz");
+  else
+    printf("protection: %s\n", in->num_frags && !in->has_moov ? "not told here: the initialization segment says" : "none");
+}
+
+// What the fragments say of protection, also without the moov.
+static json_t *marks_json(const struct inspector *in) {
+  json_t *marks = json_array();
+  if (in->has_senc)
+    json_array_append_new(marks, json_string("senc"));
+  if (in->has_saiz)
+    json_array_append_new(marks, json_string("saiz"));
+  return marks;
 }
 
 static int inspect(const char *path, bool json, bool all) {
@@ -376,11 +396,12 @@ static int inspect(const char *path, bool json, bool all) {
   in.media = &m;
   json_t *boxes = json_array();
   in.lists[0] = boxes;
-  enum err e = tree_walk(&win, &v, &in.diag);
+  enum err e = m.src.size ? tree_walk(&win, &v, &in.diag) : diag_say(&in.diag, ERR_MISSING, "the file is empty");
   json_t *track = track_json(&m);
   if (json) {
     json_t *out = json_pack("{s:o, s:I, s:o, s:o, s:o, s:o}", "file", name_json(path), "size", (json_int_t)m.id.size, "track", track,
                             "protection", in.protection, "boxes", boxes, "fragments", in.fragments);
+    json_object_set_new(out, "protected_by", marks_json(&in));
     if (!out || json_dumpf(out, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER))
       status = cli_error(path, "cannot write JSON");
     printf("\n");
@@ -403,7 +424,8 @@ static int inspect(const char *path, bool json, bool all) {
 
 static const char options[] = "FILE is a file or a folder with init.mp4 and *.m4s (offsets count through its parts).\n"
                               "Columns: offset, size, box and its fields. Offsets are exact bytes of the file.\n\n"
-                              "  --json   everything as JSON: boxes, fragments with every sample, protection\n"
+                              "  --json   everything as JSON: boxes, fragments with every sample, protection (as moov has it), protected_by\n"
+                              "           (which of senc and saiz there are: all that a media segment tells)\n"
                               "  --all    text with every entry and every sample\n";
 
 int cmd_inspect(int argc, char **argv) {

@@ -1,10 +1,12 @@
 // sluice keys: content keys and the master secret as files. Secrets come from files and go to files, never through
 // arguments, the environment or a terminal.
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -19,7 +21,7 @@ enum { MEMORY = 512 << 20, WHY = 300 };
 
 static const char options[] =
     "  export ASSET       write one asset's keys and DRM data as a CPIX document (keys in the clear, mode 0600)\n"
-    "    --out FILE         the document, or - for standard output (not a terminal)\n"
+    "    --out FILE         the document, or - for standard output; a pipe or a device is written to (not a terminal)\n"
     "    --epoch N          of this epoch (1; after a rotation /status of the admin listener has how many there were)\n"
     "    --scheme NAME      cenc or cbcs only (both)\n"
     "    --cpix VERSION     2.3 or 2.4 (2.3)\n"
@@ -80,9 +82,9 @@ static int check_asset(const char *name) {
   return epochs_scope_ok(bytes_str(name), &diag) ? fail_diag(name, &diag) : EXIT_DONE;
 }
 
-static bool write_stdout(struct bytes b) {
+static bool write_to(int fd, struct bytes b) {
   for (ssize_t n; b.n; b.p += n, b.n -= (size_t)n)
-    if ((n = write(STDOUT_FILENO, b.p, b.n)) < 0 && errno == EINTR)
+    if ((n = write(fd, b.p, b.n)) < 0 && errno == EINTR)
       n = 0;
     else if (n <= 0)
       return false;
@@ -90,10 +92,20 @@ static bool write_stdout(struct bytes b) {
 }
 
 static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
-  bool file = strcmp(w->out, "-") != 0;
-  const char *name = file ? w->out : "standard output";
-  if (!(file ? secret_write(w->out, doc, false) : write_stdout(doc)))
-    return cli_error(name, "cannot write: %s", strerror(errno));
+  struct stat st;
+  bool dash = !strcmp(w->out, "-");
+  // A pipe or a device is written to as it is: nothing can take its place.
+  bool file = !dash && (stat(w->out, &st) || S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)), ok = false;
+  const char *name = dash ? "standard output" : w->out;
+  int fd = dash ? STDOUT_FILENO : file ? -1 : open(w->out, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+  if (fd >= 0 && isatty(fd))
+    cli_error(name, "keys are not written to a terminal");
+  else if (!(ok = file ? secret_write(w->out, doc, false) : fd >= 0 && write_to(fd, doc)))
+    cli_error(name, "cannot write: %s", strerror(errno));
+  if (fd >= 0 && !dash)
+    close(fd);
+  if (!ok)
+    return EXIT_FAILED;
   fprintf(stderr, "sluice: %s: %u content keys of epoch %u IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
           w->epoch, file ? " (mode 0600)" : "");
   return EXIT_DONE;

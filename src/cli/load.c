@@ -22,8 +22,8 @@ static const char options_text[] =
     "  --processes N       processes, for more connections than one may open (1)\n"
     "  --seed N            instead of the scenario's\n"
     "  --rate R            instead of the scenario's (mode rate)\n"
-    "  --seconds S         instead of the scenario's (not with listeners)\n"
-    "  --connections N     instead of the scenario's\n"
+    "  --seconds S         instead of the scenario's (not with listeners: --shorten is for their times)\n"
+    "  --connections N     instead of the scenario's (not with listeners)\n"
     "  --mode M            listeners, rate, saturate, idle, capacity: instead of the scenario's\n"
     "  --shorten F         every time of the scenario times F (0 to 1), for a first look\n"
     "  --verify MEDIA      compare what comes with the clear tracks in this folder (mode listeners)\n"
@@ -68,10 +68,12 @@ static bool read_paths(struct load_run *run, struct alloc *mem, const char *file
   return num ? true : cli_error(file, "holds no path that starts with '/'") != EXIT_FAILED;
 }
 
+static const char *const modes[] = {
+    [LOAD_LISTENERS] = "listeners", [LOAD_RATE] = "rate", [LOAD_SATURATE] = "saturate", [LOAD_IDLE] = "idle", [LOAD_CAPACITY] = "capacity"};
+
 // The number of a mode by its name, -1 for others.
 static int mode_of(const char *name) {
-  static const char *const modes[] = {"listeners", "rate", "saturate", "idle", "capacity"};
-  for (int i = 0; i < 5; i++)
+  for (int i = 0; i < (int)(sizeof modes / sizeof *modes); i++)
     if (strcmp(name, modes[i]) == 0)
       return i;
   return -1;
@@ -176,18 +178,31 @@ static bool set_comparison(struct scenario *sc, const struct load_args *a) {
   return true;
 }
 
-static bool load_scenario(struct scenario *sc, struct alloc *mem, const struct load_args *a) {
+// What the mode would pass over is wrong usage: who gave it would believe that it holds.
+static int check_mode(const struct scenario *sc, const struct load_args *a) {
+  bool listeners = sc->mode == LOAD_LISTENERS;
+  const char *mode = modes[sc->mode];
+  if (a->rate > 0 && sc->mode != LOAD_RATE)
+    return cli_usage("load", "--rate is for mode rate; the mode is %s%s", mode, listeners ? ", whose arrivals the scenario says" : "");
+  if (a->seconds > 0 && listeners)
+    return cli_usage("load", "--seconds is not for mode listeners: the scenario's arrivals say how long it takes, and --shorten F makes that less");
+  if (a->connections && listeners)
+    return cli_usage("load", "--connections is not for mode listeners: every listener has one (the scenario's max_listeners bounds them)");
+  if (a->paths && listeners)
+    return cli_usage("load", "--paths is not for mode listeners: they read manifests");
+  return EXIT_DONE;
+}
+
+static int load_scenario(struct scenario *sc, struct alloc *mem, const struct load_args *a) {
   size_t n;
   char *text = load_file(a->scenario, &n);
   struct diag d = {0};
   if (!text)
-    return false;
+    return EXIT_FAILED;
   enum err e = scenario_parse(sc, mem, bytes_of(text, n), &d);
   free(text);
-  if (e) {
-    cli_error(a->scenario, "line %lu: %s", d.at, d.what[0] ? d.what : err_text(e));
-    return false;
-  }
+  if (e)
+    return cli_error(a->scenario, "line %lu: %s", d.at, d.what[0] ? d.what : err_text(e));
   for (uint32_t i = 0; i < sc->num_pieces; i++)
     sc->pieces[i].seconds *= a->shorten;
   sc->drain_s *= a->shorten;
@@ -201,13 +216,12 @@ static bool load_scenario(struct scenario *sc, struct alloc *mem, const struct l
   sc->connections = a->connections ? (uint32_t)a->connections : sc->connections;
   if (a->mode)
     sc->mode = (enum load_mode)mode_of(a->mode);
+  int status = check_mode(sc, a);
+  if (status)
+    return status;
   if (!set_comparison(sc, a))
-    return false;
-  if (scenario_check(sc, &d)) {
-    cli_error(a->scenario, "%s", d.what);
-    return false;
-  }
-  return true;
+    return EXIT_FAILED;
+  return scenario_check(sc, &d) ? cli_error(a->scenario, "%s", d.what) : EXIT_DONE;
 }
 
 static int conclude(struct load_stats *stats, struct load_stats *sum, const struct load_args *a, struct load_results *results,
@@ -251,8 +265,9 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
   struct load_stats *sum = mem->get(mem, sizeof *sum);
   struct popularity pop;
   struct diag d = {0};
-  if (!sc || !sum || !load_scenario(sc, mem, a))
-    return EXIT_FAILED;
+  int status = sc && sum ? load_scenario(sc, mem, a) : cli_error("load", "out of memory");
+  if (status)
+    return status;
   if (popularity_init(&pop, mem, sc->catalogue.kind, sc->catalogue.num, sc->catalogue.shape, sc->catalogue.release_share))
     return cli_error(a->scenario, "catalogue.shape is out of range");
   struct load_run run = {.sc = sc, .pop = &pop, .io = a->io, .log_fd = -1, .num_threads = 1, .stop = &load_stop};
@@ -263,7 +278,6 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
     return EXIT_FAILED;
   size_t shared = sizeof(struct load_stats) * a->threads * a->processes;
   struct load_stats *stats = mmap(NULL, shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  int status = EXIT_DONE;
   if (stats == MAP_FAILED)
     status = cli_error("load", "out of memory");
   if (!status && a->log && (run.log_fd = open(a->log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644)) < 0)
@@ -304,6 +318,10 @@ int cmd_load(int argc, char **argv) {
     return cli_usage("load", "takes one SCENARIO");
   if (!a.target)
     return cli_usage("load", "--target URL is missing");
+  if ((a.ca || a.insecure) && strncmp(a.target, "https://", 8) != 0)
+    return cli_usage("load", "%s is for https:// targets", a.ca ? "--ca" : "--insecure");
+  if (a.ca && a.insecure)
+    return cli_usage("load", "give --ca FILE or --insecure, not both: the second believes every certificate");
   a.scenario = argv[optind];
   signal(SIGINT, on_signal);
   signal(SIGTERM, on_signal);

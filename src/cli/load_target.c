@@ -15,7 +15,7 @@ static bool set_up_tls(struct load_run *run, const struct load_args *a) {
   char why[256];
   run->tls = tls_set_client(&(struct tls_client_files){.ca = a->ca, .no_verify = a->insecure}, why, sizeof why);
   if (!run->tls)
-    cli_error(a->ca ? a->ca : a->target, "%s", why);
+    cli_error("load", "%s", why); // names the file
   return run->tls != NULL;
 }
 

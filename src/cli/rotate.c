@@ -21,7 +21,7 @@ static const char options[] =
     "  PREFIX/          rotate everything below a prefix: album/\n"
     "  --all            rotate everything\n"
     "  --grace TIME     how long the old epoch still answers (24h, 30m, 0; default: rotation_grace of the server)\n"
-    "  --revoke         old epochs stop answering at once\n"
+    "  --revoke         old epochs stop answering at once: not with a --grace\n"
     "  --token-file FILE  the token that the server demands (default: admin_token_file of the configuration)\n"
     "  --admin ADDR:PORT  the admin listener (default 127.0.0.1:9090)\n"
     "  -c FILE          take the admin address from the server's configuration\n";
@@ -199,6 +199,8 @@ int cmd_rotate(int argc, char **argv) {
   int status;
   if (wish.grace && !config_set(c, &config_options[OPTION_rotation_grace], wish.grace, false, why))
     status = cli_usage("rotate", "--grace: %s", why);
+  else if (wish.grace && wish.revoke && c->rotation_grace)
+    status = cli_usage("rotate", "--revoke ends the old epochs at once, --grace %s would let the last one answer: give one of them", wish.grace);
   else if (!c->admin.num)
     status = cli_usage("rotate", "the configuration has no admin listener");
   else

@@ -62,7 +62,7 @@ struct drm_settings {
   bool identity; // HLS line KEYFORMAT="identity" with `identity_uri`: only ever under --insecure-clearkey
 };
 // Templates: {kid} is the KID in lower-case hex, {KID} in UUID form, {asset} the asset's name percent-encoded,
-// {epoch}, {scheme} and {label} what they say. Anything else stays.
+// {epoch}, {scheme} and {label} what they say. Anything else stays; the keys file accepts no other name in braces.
 
 // A key and how it is to be signalled: the one argument of everything below.
 struct drm_input {

@@ -125,6 +125,20 @@ struct bytes template_expand(uint8_t out[TEMPLATE_MAX], struct bytes tmpl, const
   return wr_ok(&w) ? bytes_of(out, w.n) : (struct bytes){0};
 }
 
+struct bytes template_unknown(struct bytes tmpl) {
+  static const struct key_record any;
+  for (size_t i = 0; i < tmpl.n; i++) {
+    struct writer nowhere = wr_of(NULL, 0);
+    const uint8_t *close = tmpl.p[i] == '{' ? memchr(tmpl.p + i, '}', tmpl.n - i) : NULL;
+    size_t n = close ? (size_t)(close - (tmpl.p + i)) - 1 : 0, named = 0;
+    while (named < n && tmpl.p[i + 1 + named] != '~' && (unreserved(tmpl.p[i + 1 + named]) || tmpl.p[i + 1 + named] == ' '))
+      named++;
+    if (close && named == n && !template_value(&nowhere, bytes_of(tmpl.p + i + 1, n), &any))
+      return bytes_of(tmpl.p + i, n + 2);
+  }
+  return (struct bytes){0};
+}
+
 void pssh_write(struct writer *w, const uint8_t system_id[16], const uint8_t (*kids)[16], uint32_t num_kids,
                 struct bytes data) {
   size_t kids_len = num_kids ? 4 + 16 * (size_t)num_kids : 0;

@@ -24,6 +24,12 @@ enum { TEMPLATE_MAX = 8192 };
 // not fit gives an empty slice.
 struct bytes template_expand(uint8_t out[TEMPLATE_MAX], struct bytes tmpl, const struct key_record *key);
 
+// template_unknown finds the first {name} of a template that stands for nothing: a player would get it as it is. Braces around
+// other text than letters, digits, '_', '-', '.' and blanks are taken for text (JSON in a content_id). Empty: there is none.
+struct bytes template_unknown(struct bytes tmpl);
+
+#define TEMPLATE_NAMES "{kid} {KID} {asset} {epoch} {scheme} {label}"
+
 // pssh_write appends one pssh box: version 1 with `num_kids` KIDs, or version 0 where num_kids is 0.
 // Source: ISO/IEC 23001-7 §8.1.1.
 void pssh_write(struct writer *w, const uint8_t system_id[16], const uint8_t (*kids)[16], uint32_t num_kids,

@@ -31,14 +31,7 @@ enum err given_mpd(struct bytes xml, struct diag *diag) {
                              " xmlns:ck=\"http://dashif.org/guidelines/clearKey\">";
   if (xml.n > GIVEN_MAX_TEXT)
     return diag_say(diag, ERR_LIMIT, "the key server's ContentProtectionData is too long");
-  XML_Parser p = xml_parser();
-  if (!p)
-    return diag_say(diag, ERR_NO_MEMORY, "out of memory");
-  // As a child of our element: what closes it early, or is a declaration, is not well-formed there.
-  bool ok = XML_Parse(p, open, sizeof open - 1, 0) == XML_STATUS_OK &&
-            XML_Parse(p, (const char *)xml.p, (int)xml.n, 0) == XML_STATUS_OK && XML_Parse(p, "</r>", 4, 1) == XML_STATUS_OK;
-  XML_ParserFree(p);
-  return ok ? ERR_OK : diag_say(diag, ERR_MALFORMED, "the key server's ContentProtectionData is not an XML fragment");
+  return xml_is_fragment(xml, open, "</r>") ? ERR_OK : diag_say(diag, ERR_MALFORMED, "the key server's ContentProtectionData is not an XML fragment");
 }
 
 static bool starts(struct bytes b, const char *with) {

@@ -32,6 +32,7 @@ struct key_remote {
   uint32_t connections, attempts;
   uint32_t epoch;     // CPIX: the epoch that the document's keys are for
   enum scheme scheme; // CPIX: of keys whose scheme it does not say; clear: refuse them
+  size_t line;        // of the keys file, where the entry begins
 };
 
 // Rotates a scope (keys/epochs.h) again and again.

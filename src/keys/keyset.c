@@ -89,7 +89,8 @@ static enum err check_remotes(struct keyset *ks, struct diag *diag) {
   for (uint32_t i = 1; i < ks->num_remotes; i++) {
     const struct key_remote *a = &ks->remotes[i - 1], *b = &ks->remotes[i];
     if (remote_cmp(a, b) == 0 && a->provider && b->provider)
-      return diag_say(diag, ERR_SYNTAX, "providers: \"%s\" has two: keep one", key_name(name, b->match));
+      return diag_say(diag, ERR_SYNTAX, "line %zu: providers: %s%s has two (the other on line %zu): keep one", a->line > b->line ? a->line : b->line,
+                      b->match.n ? "match: " : "everything", key_name(name, b->match), a->line > b->line ? b->line : a->line);
   }
   return ERR_OK;
 }

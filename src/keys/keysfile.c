@@ -1,9 +1,11 @@
 // The keys file: YAML read as a stream of events against a table of options (docs/keys.md has the list). Nothing is
 // kept of the text but names; every scalar is overwritten before libyaml frees it, and so are libyaml's buffers.
 #include "base/text.h"
+#include "drm/markup.h"
 #include "keys/epochs_state.h"
 #include "keys/keysfile_fields.h"
 #include "keys/keyset.h"
+#include "keys/xml.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -128,19 +130,35 @@ static size_t count(struct bytes text, struct bytes what) {
   return num;
 }
 
+static enum err read_template(struct input *in, const struct field *f, struct bytes *out, struct bytes text) {
+  struct bytes unknown = template_unknown(text);
+  char name[64];
+  if (text.n > MAX_TEMPLATE || count(text, BYTES_LIT("{asset}")) > 2)
+    return fail(in, ERR_LIMIT, "%s: at most %d bytes, and {asset} at most twice", f->name, MAX_TEMPLATE);
+  if (unknown.n)
+    return fail(in, ERR_SYNTAX, "%s: %.24s is unknown; there are " TEMPLATE_NAMES, f->name, key_name(name, unknown));
+  return keep(in, out, text);
+}
+
+static enum err read_custom(struct input *in, const struct field *f, struct bytes *out, struct bytes text) {
+  static const char open[] = "<c xmlns=\"http://schemas.microsoft.com/DRM/2007/03/PlayReadyHeader\">";
+  if (!xml_is_fragment(text, open, "</c>"))
+    return fail(in, ERR_SYNTAX, "%s: give well-formed XML whose elements all end: <a>text</a>", f->name);
+  return keep(in, out, text);
+}
+
 static enum err read_scalar(struct input *in, const struct field *f, void *base) {
   void *at = (uint8_t *)base + f->off;
   struct bytes text = scalar(in);
   uint64_t v;
   switch (f->kind) {
   case K_TEMPLATE:
-    if (text.n > MAX_TEMPLATE || count(text, BYTES_LIT("{asset}")) > 2)
-      return fail(in, ERR_LIMIT, "%s: at most %d bytes, and {asset} at most twice", f->name, MAX_TEMPLATE);
-    return keep(in, at, text);
+    return read_template(in, f, at, text);
+  case K_CUSTOM:
   case K_TEXT:
     if (text.n > KEYS_MAX_ASSET)
       return fail(in, ERR_LIMIT, "%s: at most %d bytes", f->name, KEYS_MAX_ASSET);
-    return keep(in, at, text);
+    return f->kind == K_CUSTOM ? read_custom(in, f, at, text) : keep(in, at, text);
   case K_HEX16:
     return hex_read(at, 16, text) ? fail(in, ERR_SYNTAX, "%s: give exactly 32 hex digits", f->name) : ERR_OK;
   case K_U32:
@@ -149,7 +167,11 @@ static enum err read_scalar(struct input *in, const struct field *f, void *base)
     *(uint32_t *)at = (uint32_t)v;
     return ERR_OK;
   case K_TIME:
-    return read_time(in, at, f->name, text);
+  case K_PERIOD: {
+    enum err e = read_time(in, at, f->name, text);
+    bool often = !e && f->kind == K_PERIOD && *(uint64_t *)at < MIN_EVERY_MS;
+    return often ? fail(in, ERR_SYNTAX, "%s must be at least %ds", f->name, MIN_EVERY_MS / 1000) : e;
+  }
   case K_BOOL:
     *(bool *)at = bytes_eq(text, BYTES_LIT("true"));
     return *(bool *)at || bytes_eq(text, BYTES_LIT("false")) ? ERR_OK
@@ -319,7 +341,7 @@ static const struct field widevine_fields[] = {{"provider", K_TEXT, SET(widevine
 static const struct field playready_fields[] = {{"la_url", K_TEMPLATE, SET(playready.la_url), NULL},
                                                 {"lui_url", K_TEMPLATE, SET(playready.lui_url), NULL},
                                                 {"ds_id", K_TEXT, SET(playready.ds_id), NULL},
-                                                {"custom", K_TEXT, SET(playready.custom), NULL},
+                                                {"custom", K_CUSTOM, SET(playready.custom), NULL},
                                                 {0}};
 static const struct field fairplay_fields[] = {{"skd", K_TEMPLATE, SET(fairplay.skd), NULL}, {0}};
 static const struct field clearkey_fields[] = {{"la_url", K_TEMPLATE, SET(clearkey.la_url), NULL},
@@ -390,6 +412,7 @@ static enum err read_remote(struct input *in, struct key_remote *r) {
   uint64_t seen = 0;
   size_t line = in->ev.start_mark.line + 1, at = in->ev.start_mark.index;
   *r = remote_defaults;
+  r->line = line;
   enum err e = read_map(in, remote_fields, r, &seen);
   if (e)
     return e;
@@ -423,7 +446,7 @@ static const struct field derive_fields[] = {{"secret_file", K_TEXT, INFO(secret
                                              {0}};
 static const struct field epochs_fields[] = {{"default", K_U32, INFO(default_epoch), NULL},
                                              {"grace", K_TIME, INFO(grace_ms), NULL},
-                                             {"every", K_TIME, INFO(every_ms), NULL},
+                                             {"every", K_PERIOD, INFO(every_ms), NULL},
                                              {"schedule", K_SCHEDULES, 0, NULL},
                                              {0}};
 enum { E_GRACE = 1 }; // its place in epochs_fields
@@ -435,8 +458,6 @@ static enum err add_schedule(struct input *in, const struct key_schedule *s) {
   for (uint32_t i = 0; i < ks->num_schedules; i++)
     if (bytes_eq(ks->schedules[i].scope, s->scope))
       return fail(in, ERR_SYNTAX, "epochs.schedule: two entries for %s", s->scope.n ? key_name(name, s->scope) : "everything");
-  if (s->every_ms < MIN_EVERY_MS)
-    return fail(in, ERR_SYNTAX, "epochs: every must be at least %ds", MIN_EVERY_MS / 1000);
   struct key_schedule *list = grow(in, ks->schedules, ks->num_schedules, &ks->cap_schedules, sizeof *list);
   if (!list || ks->num_schedules == MAX_SCHEDULES)
     return fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "epochs.schedule: too many entries");
@@ -448,7 +469,7 @@ static enum err add_schedule(struct input *in, const struct key_schedule *s) {
 enum { S_MATCH, S_EVERY, S_GRACE };
 static const struct field schedule_fields[] = {
     [S_MATCH] = {"match", K_TEXT, offsetof(struct key_schedule, scope), NULL},
-    [S_EVERY] = {"every", K_TIME, offsetof(struct key_schedule, every_ms), NULL},
+    [S_EVERY] = {"every", K_PERIOD, offsetof(struct key_schedule, every_ms), NULL},
     [S_GRACE] = {"grace", K_TIME, offsetof(struct key_schedule, grace_ms), NULL},
     {0}};
 

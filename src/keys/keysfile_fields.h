@@ -5,9 +5,11 @@
 enum kind {
   K_TEXT,     // struct bytes
   K_TEMPLATE, // struct bytes, with {…}
+  K_CUSTOM,   // struct bytes, XML inside a PlayReady header's CUSTOMATTRIBUTES
   K_HEX16,    // uint8_t[16]
   K_U32,      // uint32_t, from 1
   K_TIME,     // uint64_t ms: "24h", "90s"
+  K_PERIOD,   // the same, from 1s
   K_BOOL,
   K_SCHEME,   // enum scheme, not clear
   K_SYSTEMS,  // uint32_t mask of drm_bit

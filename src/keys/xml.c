@@ -18,6 +18,17 @@ XML_Parser xml_parser(void) {
   return p;
 }
 
+bool xml_is_fragment(struct bytes text, const char *open, const char *close) {
+  XML_Parser p = text.n <= INT32_MAX ? xml_parser() : NULL;
+  if (!p)
+    return false;
+  bool ok = XML_Parse(p, open, (int)strlen(open), 0) == XML_STATUS_OK &&
+            XML_Parse(p, (const char *)text.p, (int)text.n, 0) == XML_STATUS_OK &&
+            XML_Parse(p, close, (int)strlen(close), 1) == XML_STATUS_OK;
+  XML_ParserFree(p);
+  return ok;
+}
+
 enum err xml_run(XML_Parser p, struct bytes doc, struct diag *diag) {
   if (doc.n > INT32_MAX)
     return diag_say(diag, ERR_LIMIT, "the document is too long");

@@ -7,6 +7,10 @@
 // xml_parser makes a parser with namespaces: names read "namespace|local". NULL when out of memory.
 XML_Parser xml_parser(void);
 
+// xml_is_fragment says whether `text` is well-formed and balanced between the start tag `open` and its end tag `close`: what
+// closes that element early, or is a declaration, is not.
+bool xml_is_fragment(struct bytes text, const char *open, const char *close);
+
 // xml_run parses a whole document; handlers stop the parser with XML_StopParser after setting `diag`.
 // Errors: ERR_SYNTAX with expat's reason, or what the handlers set in diag->err.
 MUST_USE enum err xml_run(XML_Parser p, struct bytes doc, struct diag *diag);

@@ -108,12 +108,26 @@ static BIO_METHOD *make_bio(void) {
   return NULL;
 }
 
-bool tls_fail(char *why, size_t cap, const char *what, const char *file) {
+bool tls_fail(char *why, size_t cap, const char *what, const char *file, const char *want) {
   uint32_t e = ERR_peek_error(); // the first is the cause; later ones name the functions that passed it on
   const char *reason = e ? ERR_reason_error_string(e) : NULL;
-  snprintf(why, cap, "%s %s: %s", what, file, reason ? reason : "cannot be used");
+  if (e && ERR_GET_LIB(e) == ERR_LIB_SYS)
+    snprintf(why, cap, "%s %s: %s", what, file, strerror(ERR_GET_REASON(e)));
+  else
+    snprintf(why, cap, "%s %s: cannot be used: %s%s%s%s", what, file, want, reason ? " [" : "", reason ? reason : "", reason ? "]" : "");
   ERR_clear_error();
   return false;
+}
+
+bool tls_fail_key(char *why, size_t cap, const char *what, const char *file, const char *cert) {
+  uint32_t e = ERR_peek_error();
+  char want[256];
+  bool other = ERR_GET_LIB(e) == ERR_LIB_X509 && (ERR_GET_REASON(e) == X509_R_KEY_VALUES_MISMATCH || ERR_GET_REASON(e) == X509_R_KEY_TYPE_MISMATCH);
+  if (other)
+    snprintf(want, sizeof want, "it is not the key of the certificate in %s", cert);
+  else
+    snprintf(want, sizeof want, "give a PEM file: the private key of that certificate, without a passphrase");
+  return tls_fail(why, cap, what, file, want);
 }
 
 // The file's bytes, to free; NULL: `why_not` says why.
@@ -186,7 +200,7 @@ static bool load_ocsp(SSL_CTX *ctx, struct tls_staple *staple, const char *file,
   if (ok && staple->status.verdict == OCSP_GOOD) {
     SSL_CTX_set_tlsext_status_cb(ctx, on_status);
     SSL_CTX_set_tlsext_status_arg(ctx, staple);
-    ok = SSL_CTX_set_ocsp_response(ctx, der, n) || tls_fail(why, cap, "OCSP response", file);
+    ok = SSL_CTX_set_ocsp_response(ctx, der, n) || tls_fail(why, cap, "OCSP response", file, "give a response in DER");
   }
   free(der);
   return ok;
@@ -194,9 +208,9 @@ static bool load_ocsp(SSL_CTX *ctx, struct tls_staple *staple, const char *file,
 
 static bool load_cert(SSL_CTX *ctx, const struct tls_files *f, struct tls_staple *staple, char *why, size_t cap) {
   if (!SSL_CTX_use_certificate_chain_file(ctx, f->cert))
-    return tls_fail(why, cap, "certificate", f->cert);
+    return tls_fail(why, cap, "certificate", f->cert, TLS_WANT_CHAIN);
   if (!SSL_CTX_use_PrivateKey_file(ctx, f->key, SSL_FILETYPE_PEM) || !SSL_CTX_check_private_key(ctx))
-    return tls_fail(why, cap, "private key", f->key);
+    return tls_fail_key(why, cap, "private key", f->key, f->cert);
   return !f->ocsp || !f->ocsp[0] || load_ocsp(ctx, staple, f->ocsp, why, cap);
 }
 
@@ -222,7 +236,7 @@ static bool load_client_ca(SSL_CTX *ctx, const char *file, char *why, size_t cap
   STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(file);
   if (!names || !SSL_CTX_load_verify_locations(ctx, file, NULL) || !bind_sessions(ctx, file)) {
     sk_X509_NAME_pop_free(names, X509_NAME_free);
-    return tls_fail(why, cap, "client authorities", file);
+    return tls_fail(why, cap, "client authorities", file, TLS_WANT_AUTHORITIES);
   }
   SSL_CTX_set_client_CA_list(ctx, names);
   SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
@@ -277,7 +291,7 @@ struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const c
   for (unsigned i = 0; ok && i < num; i++) {
     s->ctx[i] = make_ctx(s, tickets);
     s->num = i + 1;
-    ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], &s->staple[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert);
+    ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], &s->staple[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert, "TLS cannot be set up");
     ok = ok && (!client_ca || !client_ca[0] || load_client_ca(s->ctx[i], client_ca, why, why_cap));
   }
   if (ok)

@@ -26,16 +26,16 @@ static bool trust(SSL_CTX *ctx, const struct tls_client_files *f, char *why, siz
     return false;
   }
   SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
-  return SSL_CTX_load_verify_locations(ctx, ca, NULL) || tls_fail(why, cap, "certificate authorities", ca);
+  return SSL_CTX_load_verify_locations(ctx, ca, NULL) || tls_fail(why, cap, "certificate authorities", ca, TLS_WANT_AUTHORITIES);
 }
 
 static bool identify(SSL_CTX *ctx, const struct tls_client_files *f, char *why, size_t cap) {
   if (!f->cert || !*f->cert)
     return true;
   if (!SSL_CTX_use_certificate_chain_file(ctx, f->cert))
-    return tls_fail(why, cap, "client certificate", f->cert);
+    return tls_fail(why, cap, "client certificate", f->cert, TLS_WANT_CHAIN);
   return (SSL_CTX_use_PrivateKey_file(ctx, f->key, SSL_FILETYPE_PEM) && SSL_CTX_check_private_key(ctx)) ||
-         tls_fail(why, cap, "client key", f->key);
+         tls_fail_key(why, cap, "client key", f->key, f->cert);
 }
 
 struct tls_set *tls_set_client(const struct tls_client_files *f, char *why, size_t why_cap) {

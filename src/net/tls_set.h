@@ -35,8 +35,12 @@ void tls_tickets_use(SSL_CTX *ctx, struct tls_tickets *t);
 // tls_conn_new makes a connection of a context, over memory. NULL: no memory.
 SSL *tls_conn_new(struct tls_set *s, SSL_CTX *ctx);
 
-// tls_fail writes "what file: why" from the error queue, and returns false.
-bool tls_fail(char *why, size_t cap, const char *what, const char *file);
+// tls_fail writes "what file: why" from the error queue, and returns false. Where the file was read and its content is at fault, why
+// is `want`, what it should hold, with the library's name of the fault in brackets. tls_fail_key is the same for a certificate's key.
+bool tls_fail(char *why, size_t cap, const char *what, const char *file, const char *want);
+bool tls_fail_key(char *why, size_t cap, const char *what, const char *file, const char *cert);
+#define TLS_WANT_CHAIN "give a PEM file: the certificate, then those of its chain"
+#define TLS_WANT_AUTHORITIES "give a PEM file with the certificates of the authorities"
 
 #define TLS_AES_12                                                                                                       \
   "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"

@@ -53,7 +53,7 @@ enum {
   CAT_FORBIDDEN = 403,  // scheme not allowed for this asset
   CAT_NOT_FOUND = 404,
   CAT_GONE = 410,       // epoch past its grace or revoked
-  CAT_FAILED = 500,     // media that cannot be served (invalid, changed under us): a line is in the log
+  CAT_FAILED = 500,     // between making and publishing only: media that cannot be served are answered as what is not there
   CAT_UNAVAILABLE = 503 // no key, storage that cannot be read, or too much work queued, now: Retry-After
 };
 

@@ -119,6 +119,9 @@ static void make_entry(struct catalog *c, struct entry *e) {
     struct made made;
     build_entry(c, &made, st, &e->route, old);
     made.why = reason(&made, st, e->route.asset);
+    // Manifests leave such a track out, so from outside it is not there; the log and the counter of errors say what it is.
+    if (made.status == CAT_FAILED)
+      made.status = CAT_NOT_FOUND;
     settings_put(st);
     if (made.status == CAT_WAIT && e->key_waits++ < KEY_WAITS) {
       e->catalog = c;

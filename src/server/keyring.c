@@ -190,6 +190,12 @@ static bool is_address(const char *host) {
   return inet_pton(AF_INET, host, &a) == 1 || inet_pton(AF_INET6, host, &a) == 1;
 }
 
+// Where in which keys file the entry is that cannot be used.
+static bool blame(struct config_error *error, const struct config *c, const struct key_remote *r) {
+  struct config_error what = *error;
+  return config_fail(error, "%s: line %zu: %s", c->keys, r->line, what.text);
+}
+
 static bool load_providers(struct keyring *k, const struct config *c, struct config_error *error) {
   const struct key_remote *r = keys_remotes(k->set, &k->num_servers);
   const char *slash = strrchr(c->keys, '/');
@@ -200,9 +206,9 @@ static bool load_providers(struct keyring *k, const struct config *c, struct con
     return config_fail(error, "out of memory");
   for (uint32_t i = 0; i < k->num_servers; i++) {
     if (!r[i].provider && !import_cpix(k, &r[i], folder, error))
-      return false;
+      return blame(error, c, &r[i]);
     if (r[i].provider && !(k->servers[i] = key_server_new(&r[i], folder, note_file, k, error)))
-      return false;
+      return blame(error, c, &r[i]);
     k->asks_names |= k->servers[i] && !is_address(k->servers[i]->host);
   }
   return true;

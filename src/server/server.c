@@ -248,15 +248,20 @@ static void reload(struct server *s, const char *file, const struct config_flags
   log_line(LOG_INFO, "reloaded %s", file ? file : "keys");
 }
 
+static void log_address(const char *what, const char *host, unsigned port) {
+  bool v6 = strchr(host, ':') != NULL; // in a URL it stands in brackets
+  log_line(LOG_INFO, "%s%s%s%s:%u", what, v6 ? "[" : "", host, v6 ? "]" : "", port);
+}
+
 static void log_listening(const struct server *s) {
   const struct config *c = s->first;
   unsigned n = 0;
   for (unsigned i = 0; i < c->listen.num; i++)
-    log_line(LOG_INFO, "listening on http://%s:%u", c->listen.a[i].host, workers_port(s, n++));
+    log_address("listening on http://", c->listen.a[i].host, workers_port(s, n++));
   for (unsigned i = 0; i < c->tls_listen.num; i++)
-    log_line(LOG_INFO, "listening on https://%s:%u", c->tls_listen.a[i].host, workers_port(s, n++));
+    log_address("listening on https://", c->tls_listen.a[i].host, workers_port(s, n++));
   for (unsigned i = 0; i < c->admin.num; i++)
-    log_line(LOG_INFO, "admin on http://%s:%u", c->admin.a[i].host, admin_port(s, i));
+    log_address("admin on http://", c->admin.a[i].host, admin_port(s, i));
   log_line(LOG_INFO, "ready: %u workers, %s, kernel %s, media %s", s->num_workers, workers_io(s), s->ops->name, c->media);
 }
 

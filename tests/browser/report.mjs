@@ -55,6 +55,8 @@ try {
     await page.goto(pathToFileURL(file).href);
     const seen = await page.evaluate(look);
     ok(said.length === 0, `${name}: nothing on the console`, said);
+    const ticks = await page.evaluate('[[1, 8], [3, 4], [0.7, 4], [250, 4], [0, 4]].map((a) => ticks(...a).join())');
+    ok(ticks.join(' ') === '0,0.2,0.4,0.6,0.8,1 0,1,2,3 0,0.2,0.4,0.6 0,50,100,150,200,250 0', `${name}: round numbers on the axes`, ticks);
     ok(asked.length === 1, `${name}: one file, nothing else is fetched`, asked);
     ok(JSON.stringify(seen.plots.map((p) => p.title)) === JSON.stringify(WANT[name]), `${name}: the plots are there`, seen.headings);
     for (const p of seen.plots)

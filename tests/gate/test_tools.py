@@ -310,10 +310,64 @@ def demo_ports():
             check(f"tools/demo {option}: a port that is taken ends it before it builds", r.returncode == 1 and "listens on port" in r.stderr
                   and "everything answers" not in r.stdout, f"{r}")
     r = subprocess.run([ROOT / "tools/demo", "--port", "1", "--admin", "1"], capture_output=True, text=True, timeout=60)
-    check("tools/demo: one port twice is wrong usage", r.returncode in (1, 2) and r.stderr.startswith("tools/demo: "), f"{r}")
+    check("tools/demo: one port twice is wrong usage", r.returncode == 2 and r.stderr.startswith("tools/demo: "), f"{r}")
+    for option, port in (("--port", "0"), ("--admin", "99999"), ("--page", "65536")):
+        r = subprocess.run([ROOT / "tools/demo", "--check", option, port], capture_output=True, text=True, timeout=60)
+        check(f"tools/demo {option} {port}: no port, said before anything is installed or built",
+              r.returncode == 2 and r.stderr == f"tools/demo: {option} {port}: a port is a number from 1 to 65535\n" and not r.stdout, f"{r}")
 
 
 demo_ports()
+
+# What the demo builds and starts, played by one script: servers answer everything, the load generator writes $RESULT or nothing.
+PART = """#!/usr/bin/env python3
+import http.server, os, pathlib, sys, threading
+class Yes(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+name, args = pathlib.Path(sys.argv[0]).name, sys.argv[1:]
+if name in ("build", "npm"):
+    print(pathlib.Path(sys.argv[0]).resolve().parent / "sluice")
+elif args[:1] == ["load"]:
+    if os.environ["RESULT"]:
+        pathlib.Path(args[args.index("--json") + 1]).write_text(os.environ["RESULT"])
+    sys.exit(1)
+elif args[:1] == ["serve"] or name == "serve-page":
+    for port in {args[i + 1].split(":")[-1] for i, a in enumerate(args) if a in ("--listen", "--admin", "--port")}:
+        threading.Thread(target=http.server.HTTPServer(("127.0.0.1", int(port)), Yes).serve_forever).start()
+"""
+
+
+def demo_check():
+    with tempfile.TemporaryDirectory() as tmp:
+        root = Path(tmp)
+        for folder in ("tools", "demo/synth", ".cache/demo"):
+            (root / folder).mkdir(parents=True)
+        shutil.copy(ROOT / "tools/demo", root / "tools/demo")
+        (root / "demo/synth/a.c").write_text("")
+        for part in ("tools/sluice", "tools/install", "tools/build", "tools/npm", "demo/make-catalogue", "demo/serve-page"):
+            (root / part).write_text(PART)
+            (root / part).chmod(0o755)
+        good, wrong = (json.dumps(dict(totals=dict(verified=7, wrong=n))) for n in (0, 1))
+        for name, result, code, said in (("all compared", good, 0, "7 segments compared, 0 wrong"), ("a wrong one", wrong, 1, "7 segments compared, 1 wrong"),
+                                         ("a load generator that ended early", "", 1, "nothing was compared")):
+            (root / ".cache/demo/check.json").write_text(good)  # of an earlier check
+            sockets = [socket.socket() for _ in range(3)]
+            for s in sockets:
+                s.bind(("127.0.0.1", 0))
+            ports = [str(s.getsockname()[1]) for s in sockets]
+            for s in sockets:
+                s.close()
+            r = subprocess.run([root / "tools/demo", "--check", "--port", ports[0], "--admin", ports[1], "--page", ports[2]], capture_output=True,
+                               text=True, timeout=60, env=dict(os.environ, RESULT=result))
+            check(f"tools/demo --check: {name}: status {code}", r.returncode == code and said in r.stdout + r.stderr
+                  and ("everything answers" in r.stdout) == (code == 0), f"{r}")
+
+
+demo_check()
 
 # ---- tools/perf where it cannot work
 

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """The command line: exit statuses, messages, files left behind: command.py SLUICE"""
+import base64
 import json
 import os
 import pathlib
+import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -59,6 +62,7 @@ def usage(tap, sluice, work):
         "a decrypt key without colon": ["decrypt", clear, out, "--key", KEY], "decrypt without a key": ["decrypt", clear, out],
         "two decrypt keys for one KID": ["decrypt", clear, out, "--key", f"{KID}:{KEY}", "--key", f"{KID.upper()}:{KID}"],
         "a decrypt key of wrong length": ["decrypt", clear, out, "--key", f"{KID}:{KEY}00"],
+        "rotate with --revoke and a grace": ["rotate", "a", "--revoke", "--grace", "1h"],
         "inspect without a file": ["inspect"], "index without a path": ["index"],
     }
     before = files(work)
@@ -106,8 +110,14 @@ def failures(tap, sluice, work):
     r = sluice("encrypt", work / "pipe", work / "o", *ENCRYPT)
     tap.ok(r.code == 1 and one_line(r) and "give -" in r.err, "a pipe as input: what to give instead", r)
     (work / "pipe").unlink()
+    for form in ([], ["--json"]):
+        r = sluice("inspect", work / "empty.mp4", *form)
+        tap.equal((r.code, r.err), (1, f"sluice: {work}/empty.mp4: the file is empty\n"), f"inspect {form} of an empty file: status 1, and why")
     r = sluice("inspect", work / "text.mp4")
     tap.ok("this is not an MP4 file" in r.err, "inspect: something else is called that", r)
+    r = sluice("index", work / "none.mp4", work / "text.mp4", clear)
+    tap.ok(r.code == 1 and r.out == b"1 indexed, 0 up to date, 2 failed\n" and r.err.count("\n") == 2, "index counts what is not there as failed", r)
+    clear.with_name("clear.mp4.slx").unlink()
     r = sluice("index", work / "folder")
     tap.ok(r.code == 0 and "no track is there (*.mp4" in r.err and r.out.startswith(b"0 indexed"), "index of a folder without tracks says so", r)
     export = ["keys", "export", "a", "--out", work / "keys.xml", "--state-dir", work / "nostate"]
@@ -121,6 +131,13 @@ def failures(tap, sluice, work):
     (work / "keys.xml").unlink()
     r = sluice(*(a if a != work / "keys.xml" else work / "folder" for a in export))
     tap.ok(r.code == 1 and "Is a directory" in r.err, "keys export onto a folder", r)
+    whole = sluice(*export, "--epoch", "3", "--out", "-").out
+    for out, want in (("/dev/stdout", whole), ("/dev/null", b"")):
+        r = sluice(*export, "--epoch", "3", "--out", out)
+        tap.ok(r.code == 0 and r.out == want and "CPIX" in whole.decode() and "mode 0600" not in r.err and stat.S_ISCHR(os.stat("/dev/null").st_mode),
+               f"keys export --out {out}: written straight to it", r)
+    r = run("script", "-qec", f"{sluice.path} keys export a --state-dir {work}/nostate --out /dev/tty", "/dev/null")
+    tap.ok(r.code == 1 and "not written to a terminal" in r.out.decode() and "ContentKey" not in r.out.decode(), "keys export --out /dev/tty: refused", r)
     shutil.rmtree(work / "nostate")
     r = sluice("encrypt", work / "cut.mp4", work / "o", *ENCRYPT)
     tap.ok("byte" in r.err, "a fault of structure is told with its byte", r)
@@ -178,6 +195,49 @@ def streams(tap, sluice, work):
         tap.ok(False, "--drm widevine,playready", r)
     r = sluice("encrypt", clear, out, *ENCRYPT, "--drm", "nonsense")
     tap.ok(r.code == 2 and "nonsense" in r.err, "--drm with an unknown system: status 2", r)
+
+
+def offline(tap, sluice, work):
+    """The documents' commands give the bytes of a server with its default settings and derived keys."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    song = work / "MEDIA" / "album" / "song"
+    song.mkdir(parents=True)
+    (song / "aac.mp4").write_bytes(synth.indexed()[0])
+    (work / "sluice").symlink_to(sluice.path)
+    page = (root / "docs" / "keys.md").read_text()
+    script = page[page.index("same-bytes-offline"):].split("```bash\n")[1].split("```")[0]
+    line = next(x for x in (root / "README.md").read_text().splitlines() if x.startswith("sluice encrypt")).split("#")[0]
+    with Server(sluice.path, work / "MEDIA") as server:
+        for scheme in ("cbcs", "cenc"):
+            want = server.get(f"/album/song/{scheme}/1/aac.mp4").body
+            (work / "whole.mp4").unlink(missing_ok=True)
+            text = script.replace("SCHEME", scheme).replace("MEDIA/ASSET/TRACK", "MEDIA/album/song/aac").replace("ASSET", "album/song")
+            r = run("bash", "-ec", f"PATH=$PWD:$PATH STATE={server.state}\n" + text.replace("--state-dir STATE", '--state-dir "$STATE"'), cwd=work)
+            tap.ok(r.code == 0 and (work / "whole.mp4").read_bytes() == want, f"docs/keys.md: offline as served, {scheme}", r)
+        want = server.get("/album/song/cbcs/1/aac.mp4").body
+        sluice("keys", "export", "album/song", "--scheme", "cbcs", "--state-dir", server.state, "--out", work / "k.xml")
+        text = (work / "k.xml").read_text()
+        found = [text.split(mark)[1].split(end)[0] for mark, end in (('ContentKey kid="', '"'), ("PlainValue>", "<"), ('explicitIV="', '"'))]
+        values = [found[0].replace("-", "")] + [base64.b64decode(v).hex() for v in found[1:]]
+        argv = [values.pop(0) if a == "HEX" else a for a in line.split()[1:]]
+        r = sluice(*argv[:1], song / "aac.mp4", work / "r.mp4", *argv[3:])
+        tap.ok(not values and r.code == 0 and (work / "r.mp4").read_bytes() == want, "README's encrypt gives what is served", f"{argv} {r}")
+
+
+def there_and_back(tap, sluice, work):
+    """What decrypt --help says of its output: the samples as they were, a sidx of encrypt's with the right sizes, no mfra."""
+    data, samples = synth.plain()
+    mfra = b"\0\0\0\x18mfra\0\0\0\x10mfro" + bytes(4) + b"\0\0\0\x18"
+    (work / "clear.mp4").write_bytes(data + mfra)
+    for scheme in ("cenc", "cbcs"):
+        sluice.encrypt(work / "clear.mp4", work / "e.mp4", scheme, KID, KEY)
+        r = sluice("decrypt", work / "e.mp4", work / "d.mp4", "--key", f"{KID}:{KEY}")
+        back = (work / "d.mp4").read_bytes() if r.code == 0 else b""
+        sidx = boxes.find(back, b"sidx")
+        tap.ok(r.code == 0 and [s.data for s in boxes.audio(back).samples] == samples and len(sidx) == 1 and not boxes.find(back, b"mfra"),
+               f"{scheme} and back: the same samples, a sidx, no mfra", r)
+        total = sum(size for size, _ in boxes.sidx_references(back, sidx[0])[2])
+        tap.equal(sidx[0].end + total, len(back), f"{scheme} and back: the sidx covers the file")
 
 
 def without(closed, *argv, stdin=b""):
@@ -417,6 +477,19 @@ def inspect(tap, sluice, work):
     text = r.out.decode().lower().replace("-", "")
     tap.ok(r.code == 0 and "cbcs" in text and KID in text, "inspect shows scheme and KID", r.out.decode()[:500])
     tap.ok(KEY not in r.out.decode(), "inspect shows no key")
+    segment = work / "1.m4s"
+    for scheme, marks in (("cenc", ["senc", "saiz"]), ("cbcs", ["senc"]), (None, [])):
+        if scheme:
+            sluice.encrypt(track, locked, scheme, KID, KEY)
+        data = (locked if scheme else track).read_bytes()
+        segment.write_bytes(data[boxes.find(data, b"moof")[0].start:])
+        text = sluice("inspect", segment).out.decode().splitlines()[-1]
+        want = f"yes ({', '.join(marks)}); scheme and KID stand in the" if scheme else "not told here: the"
+        tap.equal(text, f"protection: {want} initialization segment" + ("" if scheme else " says"), f"inspect of a segment alone: {scheme}")
+        js = json.loads(sluice("inspect", segment, "--json").out)
+        tap.equal((js["protected_by"], js["protection"]), (marks, []), f"inspect --json of a segment alone: {scheme}")
+    r = sluice("inspect", track)
+    tap.ok(r.out.decode().endswith("protection: none\n"), "inspect of a clear file: none", r.out.decode()[-200:])
 
 
 def bad_files(tap, sluice, work):
@@ -447,6 +520,26 @@ def bad_files(tap, sluice, work):
     tap.ok(set(codes) <= {0, 1} and not wrong, "flipped bytes through the command line: status 0 or 1", f"{codes} {wrong[:5]}")
 
 
+def ipv6(tap, sluice, work):
+    """Addresses of version 6 stand in brackets in the URLs of the log."""
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+    except OSError as e:
+        tap.skip("listening on ::1", e)
+        return
+    (work / "media").mkdir()
+    p = subprocess.Popen([sluice.path, "serve", "--media", work / "media", "--state-dir", work / "state", "--listen", "[::1]:0", "--admin", "[::1]:0"],
+                         stderr=subprocess.PIPE, text=True)
+    said = []
+    while not said or said[-1] and "ready: " not in said[-1]:
+        said.append(p.stderr.readline())
+    p.terminate()
+    rest = p.communicate(timeout=60)[1]
+    for what in ("listening", "admin"):
+        tap.ok(re.search(rf"{what} on http://\[::1\]:[1-9]\d*$", "".join(said), re.M), f"{what} on ::1: a URL", said + [rest])
+
+
 def modes(tap, sluice, work):
     """What is not a plain readable file."""
     fifo = work / "fifo"
@@ -468,7 +561,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, closed_descriptors, outputs, sidecars, cached, messages, inspect, bad_files, modes):
+    for part in (usage, failures, streams, offline, there_and_back, closed_descriptors, outputs, sidecars, cached, messages, inspect, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:

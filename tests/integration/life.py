@@ -245,13 +245,17 @@ def reasons(tap, sluice, work):
     with Server(sluice.path, media, keys=keys_file([ASSET, "bad"]) + away) as server:
         for asset, rest, status, reason in (("keyless", ("master.m3u8",), 503, "no_key"), ("keyless", (1, "a", "1.m4s"), 503, "no_key"),
                                             ("far", ("master.m3u8",), 503, "upstream"), ("far", (1, "a", "init.mp4"), 503, "upstream"),
-                                            ("bad", ("manifest.mpd",), 500, "source_invalid"), ("bad", (1, "a.mp4"), 500, "source_invalid")):
+                                            ("bad", ("manifest.mpd",), 404, "source_invalid"), ("bad", (1, "a.mp4"), 404, "source_invalid"),
+                                            ("bad", (1, "a", "1.m4s"), 404, "source_invalid"), ("bad", (1, "b.mp4"), 404, "not_found")):
             for again in ("", ", remembered"):
                 before = parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
                 r = server.get(url(asset, "cbcs", *rest))
                 after = parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
                 grew = grown(before, after)
                 tap.ok(r.status == status and grew == [reason], f"{asset}/{rest[-1]}{again}: {status}, counted as {reason}", f"{r} {grew}")
+                if status == 404:
+                    tap.equal(r["cache-control"], "public, max-age=1", f"{asset}/{rest[-1]}{again}: caches may keep it for negative_ttl")
+        tap.ok(any("bad/a.mp4: " in line for line in server.log()), "the log says what is wrong with the file", server.log())
 
 
 def grown(before, after):
@@ -415,7 +419,7 @@ def replaced(tap, sluice, work):
                         t = boxes.audio(r.body)
                         if len(t.samples) not in (6, 9, 12, 15) or versions.setdefault(r["etag"], r.body) != r.body:
                             wrong.append(repr(r))
-                    elif r.status not in (500, 503):
+                    elif r.status != 503:
                         wrong.append(repr(r))
                 except (EOFError, ConnectionResetError):
                     c = server.client()

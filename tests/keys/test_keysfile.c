@@ -97,6 +97,25 @@ Test(keysfile, every_key_of_an_epoch_needs_one_of_the_next) {
   cr_assert_not(keys_missing(&who, ks, (struct bytes){0}, epoch_of, &epoch));
 }
 
+// What a template does not know would reach players as it stands.
+Test(keysfile, templates_and_markup) {
+  static const char known[] = "line 2: la_url: {Kid} is unknown; there are {kid} {KID} {asset} {epoch} {scheme} {label}";
+  struct keyset *ks;
+  struct keys_info info;
+  refused(ERR_SYNTAX, "drm:\n  clearkey: { la_url: 'http://y/{kid}/{Kid}' }\n", known);
+  refused(ERR_SYNTAX, "drm: { playready: { la_url: 'https://x/{foo}' } }", "line 1: la_url: {foo} is unknown");
+  refused(ERR_SYNTAX, "drm: { playready: { lui_url: 'https://x/{ kid }' } }", "lui_url: { kid } is unknown");
+  refused(ERR_SYNTAX, "drm: { fairplay: { skd: 'skd://{}' } }", "skd: {} is unknown");
+  refused(ERR_SYNTAX, "drm: { rules: [ { match: a, widevine: { content_id: '{track}' } } ] }", "content_id: {track} is unknown");
+  for (const char *const *p = (const char *const[]){"<a>", "</a>", "a & b", "</CUSTOMATTRIBUTES>", "</c><c>", "<x:a/>", "<a b=c/>", NULL}; *p; p++) {
+    char text[256];
+    snprintf(text, sizeof text, "drm:\n  playready:\n    custom: '%s'\n", *p);
+    refused(ERR_SYNTAX, text, "line 3: custom: give well-formed XML");
+  }
+  cr_assert_eq(load(&ks, &info, "drm:\n  widevine: { content_id: '{\"asset\":\"{asset}\",\"n\":{\"epoch\":{epoch}}}' }\n"
+                                "  playready: { la_url: 'https://x/{KID}?{label}', custom: '<a b=\"c\">d &amp; e</a><f/>g' }\n"), ERR_OK, "%s", shown);
+}
+
 Test(keysfile, the_next_epoch_with_the_key_of_this_one_is_found) {
   static const char *const next[] = {KID1 ", " KEY1, "kid: 00112233445566778899aabbccddee03, " KEY1};
   for (int i = 0; i < 2; i++) {
@@ -130,7 +149,9 @@ Test(keysfile, schedules) {
   refused(ERR_SYNTAX, "epochs:\n  schedule:\n    - { match: a/, every: 1h }\n    - { match: a/, every: 2h }\n",
           "line 4: epochs.schedule: two entries for a/");
   refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a, every: 10ms } ] }", "at least 1s");
-  refused(ERR_SYNTAX, "epochs: { every: 999ms }", "at least 1s");
+  refused(ERR_SYNTAX, "epochs:\n  every: 999ms\n", "line 2: every must be at least 1s");
+  refused(ERR_SYNTAX, "epochs: { every: 0s }", "line 1: every must be at least 1s");
+  refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a, every: 0s } ] }", "at least 1s");
   refused(ERR_ARGUMENT, "epochs: { schedule: [ { match: a//b, every: 1h } ] }", "empty");
   refused(ERR_SYNTAX, "epochs: { schedule: 24h }", "a list is expected");
 }

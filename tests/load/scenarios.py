@@ -118,6 +118,20 @@ def wrong_usage(tap, sluice, folder):
                        "a share above one": [good, *target, "--share", "101%"], "a share of something": [good, *target, "--share", "half"], "nothing to compare": ["--report", folder / "o.html"]}.items():
         r = run(sluice, "load", *argv)
         tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
+    people = folder / "people.yaml"
+    people.write_text("name: x\nmode: listeners\narrivals: [{ for: 100ms, rate: 5 }]\ndrain: 100ms\n" + SMALL)
+    for name, argv, words in (("--seconds with listeners", [people, *target, "--seconds", "5"], "--shorten"),
+                              ("--rate with listeners", [people, *target, "--rate", "5"], "mode rate"),
+                              ("--connections with listeners", [people, *target, "--connections", "5"], "max_listeners"),
+                              ("--paths with listeners", [people, *target, "--paths", paths(folder)], "manifests"),
+                              ("--rate with saturate", [good, *target, "--mode", "saturate", "--rate", "5"], "mode rate"),
+                              ("--rate with idle", [good, *target, "--mode", "idle", "--rate", "5"], "mode rate"),
+                              ("--ca without TLS", [good, *target, "--ca", folder / "none.pem"], "https://"),
+                              ("--insecure without TLS", [good, *target, "--insecure"], "https://"),
+                              ("--ca with --insecure", [good, "--target", "https://127.0.0.1:9", "--insecure", "--ca", folder / "none.pem"], "not both")):
+        r = run(sluice, "load", *argv, timeout=60)
+        tap.ok(r.code == 2 and words in r.err and r.err.startswith("sluice: load: --" if "both" not in words else "sluice: load: give")
+               and r.err.count("\n") == 1 and not r.out, f"an option that would be passed over: {name}: status 2", r)
     for name, argv, pattern in (("a missing scenario", [folder / "none.yaml", *target], r"none\.yaml: No such file"),
                                 ("a URL with a path", [good, "--target", "http://127.0.0.1:9/x"], r"without a path"),
                                 ("a URL of another kind", [good, "--target", "ftp://x"], r"http://HOST:PORT or https://HOST:PORT"),
@@ -125,7 +139,8 @@ def wrong_usage(tap, sluice, folder):
                                 ("a port that is no number", [good, "--target", "http://127.0.0.1:80x"], r"http://HOST:PORT"),
                                 ("a comparison of half a result", ["--report", folder / "o.html", half(folder)], r"half\.json: is not a result of sluice load"),
                                 ("nobody there", [good, *target], r"127\.0\.0\.1:9: the target does not answer for /coastline/low-tide"),
-                                ("no such authority", [good, "--target", "https://127.0.0.1:9", "--ca", folder / "none.pem"], r"none\.pem"),
+                                ("no such authority", [good, "--target", "https://127.0.0.1:9", "--ca", folder / "none.pem"], r"certificate authorities .*none\.pem: No such file"),
+                                ("no authority", [good, "--target", "https://127.0.0.1:9", "--ca", good], r"authorities .*good\.yaml: .* give a PEM file with the certificates .*\[NO_CERT"),
                                 ("a comparison of something else", ["--report", folder / "o.html", good], r"good\.yaml: is not a result of sluice load")):
         r = run(sluice, "load", *argv, timeout=60)
         tap.ok(r.code == 1 and re.search(pattern, r.err) and r.err.startswith("sluice: ") and r.err.count("\n") == 1, f"{name}: one line says what", r)

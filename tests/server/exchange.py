@@ -429,7 +429,7 @@ def cpix_files(work):
                          (good + ", ca_file: none.pem", "none.pem"), (good + ", lifetime: 1m, refresh: 2m", "shorter"),
                          (good + ", attempts: 99", "attempts"), (good + ", timeout: 99h", "timeouts"), (good + ", negative: 5h", "negative"),
                          (good + ", colour: red", "colour"), (good + " }, { " + good, "two")):
-        check(f"providers: [{{ {entry} }}]\n", words, entry)
+        check(f"# a comment\nproviders: [{{ {entry} }}]\n", rf"^sluice: {re.escape(str(work))}/check\.yaml: line 2: .*{words}", entry)
 
 
 def main():

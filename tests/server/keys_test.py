@@ -208,6 +208,13 @@ def key_files(tap, sluice, work):
     tap.ok(r.code == 0 and (work / "c.mp4").exists(), "decrypt --key-file", r)
     r = run(sluice, "decrypt", work / "b.mp4", work / "d.mp4", "--key-file", work / "none.key")
     tap.ok(r.code == 1 and "none.key" in r.err, "a key file that is not there", r)
+    (work / "empty.key").write_text("")
+    for name in ("empty.key", "clear.mp4"):
+        for argv, words in ((["decrypt", work / "b.mp4", work / "d.mp4"], "KID:KEY, 32 hex"), (["encrypt", work / "clear.mp4", work / "d.mp4", "--scheme", "cbcs", "--kid", kid], "32 hex")):
+            r = run(sluice, *argv, "--key-file", work / name)
+            told = words in r.err and "--key needs" not in r.err or name == "clear.mp4" and "too long for a key" in r.err
+            tap.ok(r.code == 1 and r.err.startswith(f"sluice: {work / name}: ") and told and not (work / "d.mp4").exists(),
+                   f"{argv[0]} with a key file that holds no key ({name}): the file is named, and what it should hold", r)
 
 
 def main():

@@ -106,9 +106,12 @@ def reloads(tap, sluice, work, media, authority):
         again = Secure(port, authority.ca, session=resumable.socket.session, context=resumable.context)
         tap.equal((again.socket.session_reused, again.get(PATH).body), (True, want), "a ticket from before resumes")
         whole = pathlib.Path(pairs[1][0]).read_bytes()
-        for name, file, data, text in (("garbage", cert, b"no certificate\n", "certificate"), ("half a certificate", cert, whole[:len(whole) // 2], "certificate"),
-                                       ("another's key", key, pathlib.Path(pairs[0][1]).read_bytes(), "private key"), ("an empty key", key, b"", "private key"),
-                                       ("no file", cert, None, "certificate")):
+        chain = f"certificate {cert}: cannot be used: give a PEM file: the certificate, then those of its chain ["
+        for name, file, data, text in (("garbage", cert, b"no certificate\n", chain + "NO_START_LINE]"), ("half a certificate", cert, whole[:len(whole) // 2], chain),
+                                       ("another's key", key, pathlib.Path(pairs[0][1]).read_bytes(),
+                                        f"private key {key}: cannot be used: it is not the key of the certificate in {cert} [KEY_VALUES_MISMATCH]"),
+                                       ("an empty key", key, b"", f"private key {key}: cannot be used: give a PEM file: the private key of that certificate"),
+                                       ("no file", cert, None, f"certificate {cert}: No such file or directory")):
             if data is None:
                 pathlib.Path(file).unlink()
             else:
