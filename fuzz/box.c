@@ -4,9 +4,8 @@
 #include "mp4/describe.h"
 #include "mp4/samples.h"
 #include "mp4/tree.h"
+#include "fuzz.h"
 #include "rewrite.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct state {
   struct bytes file;

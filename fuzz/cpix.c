@@ -3,16 +3,7 @@
 #include "base/text.h"
 #include "keys/cpix.h"
 #include "keys/given.h"
-
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(x)                                                                                                  \
-  do {                                                                                                           \
-    if (!(x))                                                                                                    \
-      abort();                                                                                                   \
-  } while (0)
+#include "fuzz.h"
 
 static void check_given(const struct key_record *k) {
   struct diag d = {0};
@@ -69,6 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct bytes doc = bytes_of(data, size);
   check_import(&heap.base, doc);
   check_answer(&heap.base, "speke2.0", doc);
+  check_answer(&heap.base, "speke2.1", doc);
   check_answer(&heap.base, "json", doc);
   alloc_heap_free(&heap);
   return 0;

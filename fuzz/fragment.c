@@ -3,8 +3,7 @@
 #include <stdlib.h>
 
 #include "mp4/frag.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 static void check(const struct frag_moof *m, const struct frag_samples *s, size_t moof_len, uint64_t source_len) {
   const struct ix_edit *edit = m->edits.p;

@@ -2,16 +2,7 @@
 // says why. Journal text, read line by line, survives being written whole and read again.
 #include "keys/epochs.h"
 #include "keys/keys.h"
-
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(x)                                                                                                  \
-  do {                                                                                                           \
-    if (!(x))                                                                                                    \
-      abort();                                                                                                   \
-  } while (0)
+#include "fuzz.h"
 
 static void keys_file(struct alloc *mem, struct bytes text) {
   struct keyset *ks = NULL;

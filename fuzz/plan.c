@@ -8,35 +8,12 @@
 
 #include "cenc/plan.h"
 #include "cenc/unprotect.h"
+#include "fuzz.h"
 #include "rewrite.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { MEMORY = 64 << 20, MAX_OUTPUT = 4 << 20 };
 
 static const uint8_t key_bytes[16] = "sixteen byte key";
-
-static void require(bool ok, const char *what) {
-  if (ok)
-    return;
-  fprintf(stderr, "%s\n", what);
-  abort();
-}
-
-static uint32_t cut(struct bytes file, uint64_t ends[16]) {
-  uint32_t num = 0;
-  for (size_t at = 0; file.n - at >= 8 && num < 15;) {
-    uint32_t len = load_be32(file.p + at), type = load_be32(file.p + at + 4);
-    if (len < 8 || len > file.n - at)
-      break;
-    at += len;
-    if (type == FOURCC('m', 'o', 'o', 'v') || type == FOURCC('m', 'd', 'a', 't'))
-      ends[num++] = at;
-  }
-  if (!num || ends[num - 1] != file.n)
-    ends[num++] = file.n;
-  return num;
-}
 
 // A clear file may hold boxes that decryption takes away: then only the samples could be compared.
 static bool has_protection_boxes(struct bytes file) {
@@ -158,9 +135,9 @@ static void check_plans(const struct track_index *ix, struct bytes file, uint32_
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct bytes file = bytes_of(data, size ? size - 1 : 0), blob;
-  uint64_t ends[16];
+  uint64_t ends[FOLDER_PARTS];
   uint32_t seed = size ? data[size - 1] : 0;
-  struct mp4_source src = memory_source(&file, ends, seed & 1 ? cut(file, ends) : 1);
+  struct mp4_source src = memory_source(&file, ends, seed & 1 ? folder_parts(ends, file) : 1);
   struct alloc_heap heap;
   struct track_index ix;
   struct diag diag = {0};

@@ -5,9 +5,8 @@
 
 #include <stdlib.h>
 
+#include "fuzz.h"
 #include "rewrite.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static uint64_t walk(const struct track_index *ix) {
   uint64_t sum = ix->h->num_samples;

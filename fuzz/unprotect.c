@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include "cenc/unprotect.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "fuzz.h"
 
 enum { MAX_KEYS = 8 };
 

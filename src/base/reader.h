@@ -9,7 +9,8 @@ struct reader {
   enum err err;
 };
 
-static inline struct reader rd_of(struct bytes b) { return (struct reader){b.p, b.p + b.n, b.p, ERR_OK}; }
+// rd_of reads `b` from its start; of no bytes `p` may be NULL, to which nothing may be added.
+static inline struct reader rd_of(struct bytes b) { return (struct reader){b.p, b.n ? b.p + b.n : b.p, b.p, ERR_OK}; }
 
 static inline size_t rd_left(const struct reader *r) { return (size_t)(r->end - r->p); }
 

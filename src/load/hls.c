@@ -4,9 +4,18 @@
 #include "base/text.h"
 #include "load/playlist.h"
 
+// The "://" of a URL: only letters, digits, '+', '-' and '.' stand before it (RFC 3986 §3.1), else it is part of a path.
+static const uint8_t *after_scheme(struct bytes ref) {
+  const uint8_t *at = ref.n > 8 ? memmem(ref.p, ref.n < 16 ? ref.n : 16, "://", 3) : NULL;
+  for (const uint8_t *c = ref.p; at && c < at; c++)
+    if (!((*c | 0x20) >= 'a' && (*c | 0x20) <= 'z') && !(*c >= '0' && *c <= '9') && *c != '+' && *c != '-' && *c != '.')
+      return NULL;
+  return at;
+}
+
 enum err uri_resolve(char out[PLAYLIST_MAX_URI], const char *base, struct bytes ref) {
   char buf[2 * PLAYLIST_MAX_URI];
-  const uint8_t *scheme = ref.n > 8 ? memmem(ref.p, ref.n < 16 ? ref.n : 16, "://", 3) : NULL;
+  const uint8_t *scheme = after_scheme(ref);
   if (scheme) {
     const uint8_t *path = memchr(scheme + 3, '/', ref.n - (size_t)(scheme + 3 - ref.p));
     ref = path ? bytes_of(path, ref.n - (size_t)(path - ref.p)) : BYTES_LIT("/");
@@ -214,6 +223,8 @@ enum err hls_read_media(struct media_list *out, struct alloc *mem, struct bytes 
       memcpy(out->uris + used, uri, strlen(uri) + 1);
       used += strlen(uri) + 1;
       at += duration;
+      if (at > PLAYLIST_MAX_SECONDS)
+        return diag_set(diag, ERR_LIMIT, l.line, "the playlist lasts more than %d seconds", PLAYLIST_MAX_SECONDS);
       duration = -1;
     }
     if (e)

@@ -179,9 +179,10 @@ static enum err expand_list(struct mpd *m, struct media_list *list, struct alloc
   const struct template *t = &m->chosen;
   uint64_t num = 0;
   for (uint32_t i = 0; i < t->num_s; i++) {
-    num += m->timeline[t->first_s + i].r + 1;
-    if (num > PLAYLIST_MAX_SEGMENTS)
+    uint64_t r = m->timeline[t->first_s + i].r;
+    if (r >= PLAYLIST_MAX_SEGMENTS - num)
       return diag_say(m->diag, ERR_LIMIT, "more than %d segments", PLAYLIST_MAX_SEGMENTS);
+    num += r + 1;
   }
   *list = (struct media_list){.has_kid = m->chosen_has_kid};
   memcpy(list->kid, m->chosen_kid, 16);
@@ -197,9 +198,11 @@ static enum err expand_list(struct mpd *m, struct media_list *list, struct alloc
   uint64_t time = 0, first = 0;
   for (uint32_t i = 0; i < t->num_s; i++) {
     const struct s_element *s = &m->timeline[t->first_s + i];
+    if (i && s->has_t && s->t < time)
+      return diag_say(m->diag, ERR_SYNTAX, "the SegmentTimeline runs backwards");
     time = s->has_t ? s->t : time;
     first = i == 0 ? time : first;
-    for (uint64_t k = 0; k <= s->r; k++, time += s->d) {
+    for (uint64_t k = 0; k <= s->r; k++) {
       if (!expand(rel, t->media, m->chosen_id, bandwidth, t->start_number + list->num, time) ||
           uri_resolve(uri, base, bytes_str(rel)) || used + strlen(uri) + 1 > cap)
         return diag_say(m->diag, ERR_SYNTAX, "SegmentTemplate@media cannot be expanded");
@@ -207,6 +210,8 @@ static enum err expand_list(struct mpd *m, struct media_list *list, struct alloc
       list->uri_off[list->num++] = (uint32_t)used;
       memcpy(list->uris + used, uri, strlen(uri) + 1);
       used += strlen(uri) + 1;
+      if (__builtin_add_overflow(time, s->d, &time) || (double)(time - first) > PLAYLIST_MAX_SECONDS * (double)t->timescale)
+        return diag_say(m->diag, ERR_LIMIT, "the SegmentTimeline lasts more than %d seconds", PLAYLIST_MAX_SECONDS);
     }
   }
   list->start_s[list->num] = (double)(time - first) / (double)t->timescale;

@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 
-enum { PLAYLIST_MAX_RENDITIONS = 32, PLAYLIST_MAX_SEGMENTS = 200000, PLAYLIST_MAX_URI = 512 };
+enum { PLAYLIST_MAX_RENDITIONS = 32, PLAYLIST_MAX_SEGMENTS = 200000, PLAYLIST_MAX_URI = 512, PLAYLIST_MAX_SECONDS = 1000000000 };
 
 // One rendition that can be chosen. HLS: `uri` is its media playlist; DASH: the whole list is known already.
 struct rendition {

@@ -76,6 +76,11 @@ static uint64_t line_of(const yaml_node_t *n) { return (uint64_t)n->start_mark.l
 
 static struct bytes text_of(const yaml_node_t *n) { return bytes_of(n->data.scalar.value, n->data.scalar.length); }
 
+// Text, which has no NUL: what stands behind one would be passed over.
+static bool is_text(const yaml_node_t *n) {
+  return n->type == YAML_SCALAR_NODE && strlen((const char *)n->data.scalar.value) == n->data.scalar.length;
+}
+
 static bool is(const yaml_node_t *n, const char *text) { return bytes_eq(text_of(n), bytes_str(text)); }
 
 // A number with an optional unit: seconds take s, ms, m, h; shares take %.
@@ -125,7 +130,7 @@ static enum err set_choice(struct parse *p, const struct field *f, const yaml_no
 
 static enum err set_field(struct parse *p, const struct field *f, const yaml_node_t *n) {
   void *at = (char *)p->s + f->off;
-  if (n->type != YAML_SCALAR_NODE)
+  if (!is_text(n))
     return diag_set(p->diag, ERR_SYNTAX, line_of(n), "%s takes one value", f->name);
   if (f->type == F_MODE || f->type == F_PROTOCOL || f->type == F_KIND)
     return set_choice(p, f, n);
@@ -215,7 +220,7 @@ static enum err parse_assets(struct parse *p, const yaml_node_t *n) {
     return diag_set(p->diag, ERR_NO_MEMORY, line_of(n), NULL);
   for (size_t i = 0; i < num; i++) {
     const yaml_node_t *v = yaml_document_get_node(&p->doc, n->data.sequence.items.start[i]);
-    if (v->type != YAML_SCALAR_NODE || !v->data.scalar.length || v->data.scalar.length >= SCENARIO_MAX_NAME)
+    if (!is_text(v) || !v->data.scalar.length || v->data.scalar.length >= SCENARIO_MAX_NAME)
       return diag_set(p->diag, ERR_ARGUMENT, line_of(v), "an asset name has 1 to %d bytes", SCENARIO_MAX_NAME - 1);
     memcpy(p->s->catalogue.names[i], v->data.scalar.value, v->data.scalar.length);
   }
@@ -228,7 +233,7 @@ static enum err parse_map(struct parse *p, const yaml_node_t *map, const char *p
   for (yaml_node_pair_t *pair = map->data.mapping.pairs.start; pair < map->data.mapping.pairs.top; pair++) {
     const yaml_node_t *k = yaml_document_get_node(&p->doc, pair->key), *v = yaml_document_get_node(&p->doc, pair->value);
     char name[128];
-    if (k->type != YAML_SCALAR_NODE ||
+    if (!is_text(k) || !k->data.scalar.length || // an empty one below itself would never end
         (size_t)snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", (const char *)k->data.scalar.value) >= sizeof name)
       return diag_set(p->diag, ERR_SYNTAX, line_of(k), "a field's name is a short text");
     for (const yaml_node_pair_t *before = map->data.mapping.pairs.start; before < pair; before++) {

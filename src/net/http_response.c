@@ -26,7 +26,7 @@ static void collect(char *to, uint16_t *len, size_t cap, const char *at, size_t 
 
 static int on_field(llhttp_t *ll, const char *at, size_t n) {
   struct http_response *r = self(ll);
-  if (r->header && !r->head_done && r->name_len <= sizeof r->name)
+  if (r->name_len <= sizeof r->name)
     collect(r->name, &r->name_len, sizeof r->name, at, n);
   return 0;
 }
@@ -40,6 +40,8 @@ static int on_value(llhttp_t *ll, const char *at, size_t n) {
 
 static int on_value_complete(llhttp_t *ll) {
   struct http_response *r = self(ll);
+  if (r->name_len == 0) // a name is a token. Source: RFC 9110 §5.1
+    return stop(r, HTTP_RESPONSE_BAD);
   if (++r->num_headers > HTTP_RESPONSE_HEADERS_MAX)
     return stop(r, HTTP_RESPONSE_LIMIT);
   size_t n = r->value_len;

@@ -78,21 +78,23 @@ static bool only_members(struct reading *r, const struct option *o, const yaml_n
 
 static bool read_map(struct reading *r, const struct option *o, const yaml_node_t *map) {
   static const char *const of_cert[] = {"cert", "key", "ocsp", NULL}, *const of_rule[] = {"prefix", "schemes", NULL};
-  char a[256], b[256], why[CONFIG_WHY];
+  char a[256], b[256], c[256], why[CONFIG_WHY];
+  const size_t num = (size_t)(map->data.mapping.pairs.top - map->data.mapping.pairs.start);
   if (o->type == OPT_CERTS) {
     const char *cert = member(r, map, "cert", a, sizeof a), *key = member(r, map, "key", b, sizeof b);
+    const char *ocsp = member(r, map, "ocsp", c, sizeof c);
     if (!only_members(r, o, map, of_cert))
       return false;
-    if (!cert || !key)
-      return fault(r, map, o->name, "needs {cert: FILE, key: FILE}");
-    return config_add_cert(r->c, o, cert, key, member(r, map, "ocsp", a, sizeof a)) || fault(r, map, o->name, "out of memory");
+    if (!cert || !key || num != 2u + (ocsp != NULL)) // one that is there twice or is no text must not be passed over
+      return fault(r, map, o->name, "needs {cert: FILE, key: FILE}, and may have ocsp: FILE");
+    return config_add_cert(r->c, o, cert, key, ocsp) || fault(r, map, o->name, "out of memory");
   }
   if (o->type == OPT_RULES) {
     const char *prefix = member(r, map, "prefix", a, sizeof a), *schemes = member(r, map, "schemes", b, sizeof b);
     unsigned bits;
     if (!only_members(r, o, map, of_rule))
       return false;
-    if (!prefix || !schemes)
+    if (!prefix || !schemes || num != 2)
       return fault(r, map, o->name, "needs {prefix: NAME, schemes: [clear, cenc, cbcs]}");
     if (!config_scheme_bits(&bits, schemes, why))
       return fault(r, map, o->name, why);
