@@ -124,6 +124,8 @@ static void put_stsd(struct maker *m) {
   static const uint8_t es[] = {3, 25, 0, 1, 0, 4, 17, 0x40, 0x15, 0, 0, 0, 0, 1, 0xf4, 0, 0, 1, 0xf4, 0, 5, 2, 0x11, 0x90, 6, 1, 2};
   put(b, es, sizeof es);
   end(b, esds);
+  if (m->o->terminator)
+    u32(b, 0);
   end(b, entry);
   end(b, stsd);
 }
@@ -585,6 +587,7 @@ const struct synth_options synth_presets[] = {
     {.name = "many-truns", .num_frags = 2, .truns_per_traf = 5000, .samples_per_trun = 2, .max_size = 40},
     {.name = "many-truns-reversed", .num_frags = 1, .truns_per_traf = 5000, .samples_per_trun = 1, .min_size = 1, .max_size = 40,
      .reversed = true},
+    {.name = "terminator", COMMON, .terminator = true},
     {.name = "folder", COMMON, .folder = true, .styp = true},
     {.name = "folder-absolute", COMMON, .folder = true, .base = SYNTH_BASE_ABSOLUTE, .sidx_each = true},
     {.name = "24-hours", .num_frags = 43200, .samples_per_trun = 94, .min_size = 6, .max_size = 20, .frame_ticks = 1021,
