@@ -19,6 +19,9 @@ struct content_key {
 
 struct unprotect_input {
   struct bytes file;              // all of it: one file, or an init segment with media segments behind it
+  const uint64_t *part_ends;      // where these end, ascending (num_parts of them; 0: one file): absolute offsets count from
+                                  // the start of their own. The output is one file
+  uint32_t num_parts;
   const struct content_key *keys;
   size_t num_keys;
   const struct aes_ops *ops;

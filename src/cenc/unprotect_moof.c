@@ -56,9 +56,9 @@ enum err traf_open(struct traf *t, const struct unp *u, const struct box *moof, 
   if (!t->entry)
     t->entry = t->track ? t->track->default_entry : 1;
   t->base = moof->pos;
-  if (t->base_field)
-    t->base = load_be64(t->base_field);
-  else if (!(t->tfhd_flags & TFHD_BASE_IS_MOOF) && !first)
+  if (t->base_field && __builtin_add_overflow(unp_part_start(u, moof->pos), load_be64(t->base_field), &t->base))
+    return unp_fail(u, ERR_OVERFLOW, b->body.p, b->type, "the base data offset");
+  if (!t->base_field && !(t->tfhd_flags & TFHD_BASE_IS_MOOF) && !first)
     t->base = prev_end;
   if (t->base > u->in->file.n)
     return unp_fail(u, ERR_MALFORMED, b->body.p, b->type, "the base data offset is outside the file");

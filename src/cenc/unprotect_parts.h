@@ -63,6 +63,9 @@ bool unp_next(const struct unp *u, struct box *b, struct reader *r, enum err *e)
 // unp_map gives the output offset of an input offset (clamped inside boxes that are rewritten).
 uint64_t unp_map(const struct unp *u, uint64_t pos);
 
+// unp_part_start gives where the file (of a folder) that holds input offset `pos` begins.
+uint64_t unp_part_start(const struct unp *u, uint64_t pos);
+
 // unp_in_data says whether input bytes [pos, pos + len) lie in one box that is copied as it is.
 bool unp_in_data(const struct unp *u, uint64_t pos, uint64_t len);
 

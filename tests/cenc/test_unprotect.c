@@ -67,15 +67,22 @@ static uint8_t *render(struct made *m, enum scheme scheme, uint64_t *len) {
   return out;
 }
 
-static enum err decrypt(uint8_t *out, size_t *len, struct bytes file, uint8_t first_of_kid, struct diag *d) {
+// The file is a folder's where part_ends is not NULL.
+static enum err decrypt_parts(uint8_t *out, size_t *len, struct bytes file, const uint64_t *part_ends, uint32_t num_parts,
+                              uint8_t first_of_kid, struct diag *d) {
   struct content_key k = {.kid = {first_of_kid, 2, 3}};
   struct alloc_heap heap;
   ops()->key_init(&k.key, key);
   alloc_heap_init(&heap, MEMORY);
-  struct unprotect_input in = {.file = file, .keys = &k, .num_keys = 1, .ops = ops(), .mem = &heap.base};
+  struct unprotect_input in = {.file = file, .part_ends = part_ends, .num_parts = num_parts, .keys = &k, .num_keys = 1, .ops = ops(),
+                               .mem = &heap.base};
   enum err e = unprotect(out, len, &in, d);
   alloc_heap_free(&heap);
   return e;
+}
+
+static enum err decrypt(uint8_t *out, size_t *len, struct bytes file, uint8_t first_of_kid, struct diag *d) {
+  return decrypt_parts(out, len, file, NULL, 0, first_of_kid, d);
 }
 
 Test(unprotect, every_structure_comes_back) {
@@ -209,4 +216,132 @@ Test(counters, iv_depends_on_key_digest_and_track) {
   digest[31] ^= 1;
   cenc_iv_base(b, key, digest, 1);
   cr_assert_arr_neq(a, b, 8);
+}
+
+// Encrypted files made by hand: what sluice itself does not write.
+struct made_box {
+  uint8_t *p;
+  size_t n;
+};
+
+static size_t put(struct made_box *b, const void *p, size_t n) {
+  if (n)
+    memcpy(b->p + b->n, p, n);
+  return (b->n += n) - n;
+}
+
+static size_t put32(struct made_box *b, uint32_t v) {
+  uint8_t be[4];
+  store_be32(be, v);
+  return put(b, be, 4);
+}
+
+static size_t open_box(struct made_box *b, const char *type) {
+  size_t at = put32(b, 0);
+  put(b, type, 4);
+  return at;
+}
+
+static void close_box(struct made_box *b, size_t at) { store_be32(b->p + at, (uint32_t)(b->n - at)); }
+
+static void put_box(struct made_box *b, const char *type, const void *p, size_t n) {
+  size_t at = open_box(b, type);
+  put(b, p, n);
+  close_box(b, at);
+}
+
+enum { HAND_SAMPLES = 4, HAND_SIZE = 48, HAND_MAX = 1 << 14 };
+
+// The init segment of a rendered file, which has one sample entry.
+static void put_init(struct made_box *b, enum scheme scheme) {
+  struct made m;
+  uint64_t len;
+  make(&m, &small, 0);
+  uint8_t *enc = render(&m, scheme, &len), *moov_end = enc + load_be32(enc) + load_be32(enc + load_be32(enc));
+  put(b, enc, (size_t)(moov_end - enc));
+  free(enc);
+  unmake(&m);
+}
+
+struct hand_frag {
+  bool absolute;              // base_data_offset, which counts from `start`
+  size_t start;
+  struct bytes before_trun, after_trun; // boxes of the traf
+  size_t saio, saio_at;       // where saio's offset stands in after_trun and what part of it it points at (0: none)
+};
+
+// A moof with one trun and its mdat, whose samples hold their number.
+static void put_hand_frag(struct made_box *b, const struct hand_frag *f) {
+  size_t moof = open_box(b, "moof"), traf = open_box(b, "traf"), tfhd = open_box(b, "tfhd");
+  put32(b, f->absolute ? 0x11 : 0x20010);
+  put32(b, 1);
+  size_t base = f->absolute ? put32(b, 0) + 4 : 0;
+  if (f->absolute)
+    put32(b, 0);
+  put32(b, HAND_SIZE);
+  close_box(b, tfhd);
+  put_box(b, "tfdt", "\1\0\0\0\0\0\0\0\0\0\0", 12);
+  put(b, f->before_trun.p, f->before_trun.n);
+  size_t trun = open_box(b, "trun");
+  put32(b, 1);
+  put32(b, HAND_SAMPLES);
+  size_t offset = put32(b, 0);
+  close_box(b, trun);
+  size_t after = put(b, f->after_trun.p, f->after_trun.n);
+  if (f->saio)
+    store_be32(b->p + after + f->saio, (uint32_t)(after + f->saio_at - moof));
+  close_box(b, traf);
+  close_box(b, moof);
+  size_t mdat = open_box(b, "mdat");
+  if (f->absolute)
+    store_be32(b->p + base, (uint32_t)(b->n - f->start));
+  else
+    store_be32(b->p + offset, (uint32_t)(b->n - moof));
+  for (uint8_t i = 0; i < HAND_SAMPLES; i++)
+    memset(b->p + (b->n += HAND_SIZE) - HAND_SIZE, i, HAND_SIZE);
+  close_box(b, mdat);
+}
+
+// What the samples say after decryption under constant IVs of 0 to 3, one a sample.
+static void check_hand_data(const uint8_t *data, const char *name) {
+  struct content_key k = {.kid = {1, 2, 3}};
+  ops()->key_init(&k.key, key);
+  for (uint8_t i = 0; i < HAND_SAMPLES; i++) {
+    uint8_t stream[HAND_SIZE] = {0};
+    for (uint8_t n = 0; n < HAND_SIZE / 16; n++) {
+      stream[16 * n + 7] = i;
+      stream[16 * n + 15] = n;
+    }
+    ops()->ecb_encrypt(&k.key, stream, stream, HAND_SIZE / 16);
+    for (uint32_t n = 0; n < HAND_SIZE; n++)
+      cr_assert_eq(data[i * HAND_SIZE + n], stream[n] ^ i, "%s: sample %u, byte %u", name, i, n);
+  }
+}
+
+// senc with the 8-byte IVs 0, 1, 2, 3.
+#define HAND_SENC \
+  BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" "\0\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\1" "\0\0\0\0\0\0\0\2" "\0\0\0\0\0\0\0\3")
+
+Test(unprotect, absolute_offsets_count_from_their_file) {
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
+  uint8_t *out = (uint8_t *)malloc(HAND_MAX);
+  uint64_t ends[3];
+  size_t len = 0;
+  struct diag d = {0};
+  put_init(&b, SCHEME_CENC);
+  ends[0] = b.n;
+  for (int i = 1; i < 3; i++) {
+    put_hand_frag(&b, &(struct hand_frag){.absolute = true, .start = b.n, .after_trun = HAND_SENC});
+    ends[i] = b.n;
+  }
+  cr_assert_eq(decrypt_parts(out, &len, bytes_of(b.p, b.n), ends, 3, 1, &d), ERR_OK, "%s", d.what);
+  // One file comes out: there the offsets count from its start.
+  const uint8_t *p = out;
+  for (int i = 0; i < 2; i++) {
+    p = (const uint8_t *)memmem(p, len - (size_t)(p - out), "tfhd", 4);
+    cr_assert_not_null(p);
+    check_hand_data(out + load_be64(p + 12), "folder");
+    p += 4;
+  }
+  free(b.p), free(out);
 }
