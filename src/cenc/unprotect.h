@@ -4,7 +4,7 @@
 // of 8 and 16 bytes and constant ones, senc, PIFF's uuid and saiz/saio, sample groups `seig` (key rotation, clear
 // lead), several sample entries, several tracks with several keys. Boxes that are not understood are kept.
 //
-// The output lacks sinf, pssh, senc, saiz, saio, seig groups and mfra; sample entries have their original type;
+// The output lacks sinf, pssh, senc, saiz and saio (of any kind), seig groups and mfra; sample entries have their original type;
 // sizes, data offsets and sidx follow. It is never longer than the input.
 // Source: ISO/IEC 23001-7, 14496-12.
 #pragma once

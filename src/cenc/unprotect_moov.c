@@ -260,7 +260,7 @@ static enum err entry_copy(struct writer *w, const struct unp *u, const struct b
 }
 
 static bool is_dropped(const struct box *b) {
-  return b->type == CC('p', 's', 's', 'h') ||
+  return b->type == CC('p', 's', 's', 'h') || b->type == CC('s', 'a', 'i', 'z') || b->type == CC('s', 'a', 'i', 'o') ||
          ((b->type == CC('s', 'g', 'p', 'd') || b->type == CC('s', 'b', 'g', 'p')) && unp_is_seig(b->body));
 }
 

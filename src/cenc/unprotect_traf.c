@@ -247,10 +247,6 @@ static enum err trun_decrypt(struct traf_crypt *c, const struct entry *entry, co
   return ERR_OK;
 }
 
-static bool is_piff(const struct box *b) {
-  return b->type == CC('u', 'u', 'i', 'd') && b->body.n >= 16 && load_be32(b->body.p) == 0xa2394f52;
-}
-
 // find_aux looks at the traf's boxes before any sample: senc may stand behind the truns.
 static enum err find_aux(struct traf_crypt *c) {
   const struct unp *u = c->u;
@@ -261,11 +257,11 @@ static enum err find_aux(struct traf_crypt *c) {
   while (unp_next(u, &b, &r, &e)) {
     if (b.type == CC('s', 'e', 'n', 'c'))
       bad = senc_open(&c->aux, u, b.body, false);
-    else if (is_piff(&b))
+    else if (box_is_piff_senc(&b))
       bad = senc_open(&c->aux, u, bytes_of(b.body.p + 16, b.body.n - 16), true);
-    else if (b.type == CC('s', 'a', 'i', 'z'))
+    else if (b.type == CC('s', 'a', 'i', 'z') && box_is_cenc_aux(b.body))
       saiz = b.body;
-    else if (b.type == CC('s', 'a', 'i', 'o'))
+    else if (b.type == CC('s', 'a', 'i', 'o') && box_is_cenc_aux(b.body))
       saio = b.body;
     else if (b.type == CC('s', 'g', 'p', 'd') && unp_is_seig(b.body))
       c->groups.local = b.body;

@@ -307,16 +307,13 @@ static enum err parse_trun(struct frag_parser *p, struct traf *k, const struct b
   return ERR_OK;
 }
 
-static const uint8_t piff_senc[16] = {0xa2, 0x39, 0x4f, 0x52, 0x5a, 0x9b, 0x4f, 0x14,
-                                      0xa2, 0x44, 0x6c, 0x42, 0x7c, 0x64, 0x8d, 0xf4};
-
 // Leftovers of encryption would contradict what is added.
 static bool is_protection(const struct box *b) {
   switch (b->type) {
-  case FOURCC('s', 'e', 'n', 'c'):
+  case FOURCC('s', 'e', 'n', 'c'): return true;
   case FOURCC('s', 'a', 'i', 'z'):
-  case FOURCC('s', 'a', 'i', 'o'): return true;
-  case FOURCC('u', 'u', 'i', 'd'): return b->body.n >= 16 && !memcmp(b->body.p, piff_senc, 16);
+  case FOURCC('s', 'a', 'i', 'o'): return box_is_cenc_aux(b->body);
+  case FOURCC('u', 'u', 'i', 'd'): return box_is_piff_senc(b);
   case FOURCC('s', 'g', 'p', 'd'):
   case FOURCC('s', 'b', 'g', 'p'): return b->body.n >= 8 && load_be32(b->body.p + 4) == FOURCC('s', 'e', 'i', 'g');
   default: return false;
@@ -350,6 +347,11 @@ static enum err scan_traf(struct frag_parser *p, struct traf *k, struct reader r
   return ERR_OK;
 }
 
+// Auxiliary information of another kind: what saio's offsets point at may lie anywhere, and players look at one pair.
+static bool is_foreign_aux(const struct box *b) {
+  return (b->type == FOURCC('s', 'a', 'i', 'z') || b->type == FOURCC('s', 'a', 'i', 'o')) && !box_is_cenc_aux(b->body);
+}
+
 static enum err traf_children(struct frag_parser *p, struct traf *k, struct reader r) {
   while (rd_left(&r)) {
     struct box b;
@@ -365,6 +367,9 @@ static enum err traf_children(struct frag_parser *p, struct traf *k, struct read
       e = parse_tfdt(p, &b);
     } else if (b.type == FOURCC('t', 'r', 'u', 'n')) {
       e = parse_trun(p, k, &b);
+    } else if (is_foreign_aux(&b)) {
+      e = add_edit(p, (struct ix_edit){.pos = (uint32_t)b.pos, .del = (uint32_t)b.len, .kind = IX_DELETE});
+      k->delta -= (int64_t)b.len;
     }
     if (e)
       return e;

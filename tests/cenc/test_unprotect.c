@@ -102,6 +102,7 @@ Test(unprotect, every_structure_comes_back) {
       cr_assert_eq(decrypt(out, &out_len, bytes_of(enc, len), 1, &d), ERR_OK, "%s: %s", o->name, d.what);
       cr_assert_eq(out_len, clear_len, "%s", o->name);
       cr_assert_eq(memcmp(out, clear, out_len), 0, "%s %s", o->name, scheme_name((enum scheme)s));
+      cr_assert(!memmem(enc, len, "abcd", 4), "%s: offsets that did not follow", o->name);
       free(enc), free(out);
     }
     free(clear);
@@ -344,4 +345,48 @@ Test(unprotect, absolute_offsets_count_from_their_file) {
     p += 4;
   }
   free(b.p), free(out);
+}
+
+// A pair of another type than encryption's, one that names cenc, and one that names nothing; IVs in a box behind them.
+#define PAIR_FOREIGN \
+  "\0\0\0\x19saiz\0\0\0\1abcd\0\0\0\0\7\0\0\0\4" "\0\0\0\x1csaio\0\0\0\1abcd\0\0\0\0\0\0\0\1\0\0\0\5"
+#define PAIR_CENC \
+  "\0\0\0\x19saiz\0\0\0\1" "cenc\0\0\0\0\x8\0\0\0\4" "\0\0\0\x1csaio\0\0\0\1" "cenc\0\0\0\0\0\0\0\1\0\0\0\0"
+#define PAIR_PLAIN "\0\0\0\x11saiz\0\0\0\0\x8\0\0\0\4" "\0\0\0\x14saio\0\0\0\0\0\0\0\1\0\0\0\0"
+#define IVS \
+  "\0\0\0\x28uuid" "\0\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\1" "\0\0\0\0\0\0\0\2" "\0\0\0\0\0\0\0\3"
+
+enum { FOREIGN_LEN = 53, CENC_LEN = 53, PLAIN_LEN = 37 };
+
+Test(unprotect, auxiliary_information_of_other_kinds) {
+  const struct {
+    const char *name;
+    enum scheme scheme;
+    struct bytes boxes;
+    size_t saio, saio_at;
+  } rows[] = {
+      {"none, constant IV", SCHEME_CBCS, {0}, 0, 0},
+      {"foreign only, constant IV", SCHEME_CBCS, BYTES_LIT(PAIR_FOREIGN), 0, 0},
+      {"foreign, then cenc", SCHEME_CENC, BYTES_LIT(PAIR_FOREIGN PAIR_CENC IVS), FOREIGN_LEN + 49, FOREIGN_LEN + CENC_LEN + 8},
+      {"cenc, then foreign", SCHEME_CENC, BYTES_LIT(PAIR_CENC PAIR_FOREIGN IVS), 49, FOREIGN_LEN + CENC_LEN + 8},
+      {"unnamed, then foreign", SCHEME_CENC, BYTES_LIT(PAIR_PLAIN PAIR_FOREIGN IVS), 33, FOREIGN_LEN + PLAIN_LEN + 8},
+  };
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX), first[HAND_SAMPLES * HAND_SIZE];
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, rows[i].scheme);
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = rows[i].boxes, .saio = rows[i].saio, .saio_at = rows[i].saio_at});
+    cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s: %s", rows[i].name, d.what);
+    cr_assert(!memmem(out, len, "saio", 4) && !memmem(out, len, "saiz", 4), "%s: offsets that did not follow", rows[i].name);
+    const uint8_t *data = (const uint8_t *)memmem(out, len, "mdat", 4) + 4;
+    if (rows[i].scheme == SCHEME_CENC)
+      check_hand_data(data, rows[i].name);
+    else if (i == 0)
+      memcpy(first, data, sizeof first);
+    else
+      cr_assert_arr_eq(data, first, sizeof first, "%s", rows[i].name);
+  }
+  free(in), free(out);
 }

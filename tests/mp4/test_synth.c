@@ -78,6 +78,7 @@ static const struct synth_options *preset(const char *name) {
   X(version_0, "version-0") X(version_1, "version-1-offsets") X(tfhd, "sizes-in-tfhd") X(trex, "sizes-in-trex")  \
   X(small, "sizes-0-to-33") X(zero, "sizes-0") X(one_each, "one-sample-each") X(big, "big-samples")              \
   X(many, "many-truns") X(many_reversed, "many-truns-reversed") X(terminator, "terminator")                      \
+  X(foreign_aux, "foreign-aux")                                                                                  \
   X(folder, "folder") X(folder_absolute, "folder-absolute") X(day, "24-hours")
 #define X(id, name)                                                                                              \
   Test(synth, id, .timeout = 60) { check(preset(name)); }
