@@ -25,7 +25,8 @@ struct unprotect_input {
   const struct content_key *keys;
   size_t num_keys;
   const struct aes_ops *ops;
-  struct alloc *mem;              // for a table of the top-level boxes (24 bytes each) and two of 2 KiB a track
+  struct alloc *mem;              // for a table of the top-level boxes (24 bytes each) and two of 2 KiB a track,
+                                  // and where samples have groups, two of 16 KiB
   void (*step)(void *ctx, uint64_t done); // input bytes behind us, now and then; may be NULL
   void *step_ctx;
 };

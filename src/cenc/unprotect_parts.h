@@ -45,6 +45,7 @@ struct unp {
   size_t num_parts;
   struct track *tracks;
   uint32_t num_tracks;
+  struct sgpd *sgpds[2]; // of the track and of the traf that were looked into last; NULL before
   bool any_protected;
   uint64_t samples, sample_bytes; // seen so far: bounded by the file's length
 };

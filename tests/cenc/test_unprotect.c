@@ -251,7 +251,7 @@ static void put_box(struct made_box *b, const char *type, const void *p, size_t 
   close_box(b, at);
 }
 
-enum { HAND_SAMPLES = 4, HAND_SIZE = 48, HAND_MAX = 1 << 14 };
+enum { HAND_SAMPLES = 4, HAND_SIZE = 48, HAND_MAX = 1 << 14, HAND_MANY_MAX = 1 << 21 };
 
 // The init segment of a rendered file, which has one sample entry.
 static void put_init(struct made_box *b, enum scheme scheme) {
@@ -265,6 +265,7 @@ static void put_init(struct made_box *b, enum scheme scheme) {
 }
 
 struct hand_frag {
+  uint32_t many;              // so many samples of one byte; 0: HAND_SAMPLES of HAND_SIZE
   bool absolute;              // base_data_offset, which counts from `start`
   size_t start;
   struct bytes before_trun, after_trun; // boxes of the traf
@@ -279,13 +280,13 @@ static void put_hand_frag(struct made_box *b, const struct hand_frag *f) {
   size_t base = f->absolute ? put32(b, 0) + 4 : 0;
   if (f->absolute)
     put32(b, 0);
-  put32(b, HAND_SIZE);
+  put32(b, f->many ? 1 : HAND_SIZE);
   close_box(b, tfhd);
   put_box(b, "tfdt", "\1\0\0\0\0\0\0\0\0\0\0", 12);
   put(b, f->before_trun.p, f->before_trun.n);
   size_t trun = open_box(b, "trun");
   put32(b, 1);
-  put32(b, HAND_SAMPLES);
+  put32(b, f->many ? f->many : HAND_SAMPLES);
   size_t offset = put32(b, 0);
   close_box(b, trun);
   size_t after = put(b, f->after_trun.p, f->after_trun.n);
@@ -298,7 +299,9 @@ static void put_hand_frag(struct made_box *b, const struct hand_frag *f) {
     store_be32(b->p + base, (uint32_t)(b->n - f->start));
   else
     store_be32(b->p + offset, (uint32_t)(b->n - moof));
-  for (uint8_t i = 0; i < HAND_SAMPLES; i++)
+  memset(b->p + b->n, 0, f->many);
+  b->n += f->many;
+  for (uint8_t i = 0; i < HAND_SAMPLES && !f->many; i++)
     memset(b->p + (b->n += HAND_SIZE) - HAND_SIZE, i, HAND_SIZE);
   close_box(b, mdat);
 }
@@ -369,6 +372,8 @@ Test(unprotect, auxiliary_information_of_other_kinds) {
       {"foreign only, constant IV", SCHEME_CBCS, BYTES_LIT(PAIR_FOREIGN), 0, 0},
       {"foreign, then cenc", SCHEME_CENC, BYTES_LIT(PAIR_FOREIGN PAIR_CENC IVS), FOREIGN_LEN + 49, FOREIGN_LEN + CENC_LEN + 8},
       {"cenc, then foreign", SCHEME_CENC, BYTES_LIT(PAIR_CENC PAIR_FOREIGN IVS), 49, FOREIGN_LEN + CENC_LEN + 8},
+      {"a uuid that begins like PIFF's", SCHEME_CENC,
+       BYTES_LIT(PAIR_CENC IVS "\0\0\0\x20uuid\xa2\x39\x4f\x52\1\2\3\4\5\6\7\1\2\3\4\5" "\0\0\0\0\0\0\0\4"), 49, CENC_LEN + 8},
       {"unnamed, then foreign", SCHEME_CENC, BYTES_LIT(PAIR_PLAIN PAIR_FOREIGN IVS), 33, FOREIGN_LEN + PLAIN_LEN + 8},
   };
   uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX), first[HAND_SAMPLES * HAND_SIZE];
@@ -389,4 +394,74 @@ Test(unprotect, auxiliary_information_of_other_kinds) {
       cr_assert_arr_eq(data, first, sizeof first, "%s", rows[i].name);
   }
   free(in), free(out);
+}
+
+// seig descriptions of 20 bytes: clear, and protected with the IVs of senc (which there is none of here).
+#define SEIG_CLEAR "\0\0\0\0\1\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define SEIG_SENC "\0\0\1\x8\1\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
+// Which of the four samples of a cbcs track are clear, by the groups of a traf.
+Test(unprotect, groups_of_every_version) {
+  static const struct {
+    const char *name, *clear;
+    struct bytes boxes;
+  } rows[] = {
+      {"version 0", "1100",
+       BYTES_LIT("\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_CLEAR "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\1\0\1")},
+      {"version 1, one length", "0110",
+       BYTES_LIT("\0\0\0\x40sgpd\1\0\0\0seig\0\0\0\x14\0\0\0\2" SEIG_SENC SEIG_CLEAR
+                 "\0\0\0\x24sbgp\0\0\0\0seig\0\0\0\2\0\0\0\1\0\0\0\0\0\0\0\2\0\1\0\2")},
+      {"version 1, each its length", "1000",
+       BYTES_LIT("\0\0\0\x48sgpd\1\0\0\0seig\0\0\0\0\0\0\0\2\0\0\0\x14" SEIG_SENC "\0\0\0\x14" SEIG_CLEAR
+                 "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\1\0\1\0\2")},
+      {"version 2, no sbgp, no default", "0000",
+       BYTES_LIT("\0\0\0\x30sgpd\2\0\0\0seig\0\0\0\x14\0\0\0\0\0\0\0\1" SEIG_CLEAR)},
+      {"version 2, a default", "1111",
+       BYTES_LIT("\0\0\0\x30sgpd\2\0\0\0seig\0\0\0\x14\0\0\0\1\0\0\0\1" SEIG_CLEAR)},
+      {"version 2, a default behind sbgp", "0011",
+       BYTES_LIT("\0\0\0\x30sgpd\2\0\0\0seig\0\0\0\x14\0\0\0\1\0\0\0\1" SEIG_CLEAR
+                 "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\0\0\0")},
+      {"version 2, each its length", "0100",
+       BYTES_LIT("\0\0\0\x4csgpd\2\0\0\0seig\0\0\0\0\0\0\0\0\0\0\0\2\0\0\0\x14" SEIG_SENC "\0\0\0\x14" SEIG_CLEAR
+                 "\0\0\0\x24sbgp\0\0\0\0seig\0\0\0\2\0\0\0\1\0\0\0\0\0\0\0\1\0\1\0\2")},
+  };
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, SCHEME_CBCS);
+    put_hand_frag(&b, &(struct hand_frag){.before_trun = rows[i].boxes});
+    cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s: %s", rows[i].name, d.what);
+    const uint8_t *data = (const uint8_t *)memmem(out, len, "mdat", 4) + 4;
+    for (uint8_t n = 0; n < HAND_SAMPLES; n++)
+      cr_expect_eq(data[n * HAND_SIZE] == n, rows[i].clear[n] == '1', "%s: sample %u", rows[i].name, n);
+  }
+  free(in), free(out);
+}
+
+// Descriptions without lengths that samples name in turn, the last ones: found once, not once for each sample.
+Test(unprotect, groups_that_alternate, .timeout = 20) {
+  enum { DESCRIPTIONS = 4096, SAMPLES = 100000 };
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MANY_MAX)}, groups = {.p = (uint8_t *)malloc(HAND_MANY_MAX)};
+  uint8_t *out = (uint8_t *)malloc(HAND_MANY_MAX);
+  size_t at = open_box(&groups, "sgpd"), len = 0;
+  struct diag d = {0};
+  put(&groups, "\0\0\0\0seig", 8);
+  put32(&groups, DESCRIPTIONS);
+  for (int i = 0; i < DESCRIPTIONS; i++)
+    put(&groups, SEIG_CLEAR, 20);
+  close_box(&groups, at);
+  at = open_box(&groups, "sbgp");
+  put(&groups, "\0\0\0\0seig", 8);
+  put32(&groups, SAMPLES);
+  for (uint32_t i = 0; i < SAMPLES; i++) {
+    put32(&groups, 1);
+    put32(&groups, 0x10000 + DESCRIPTIONS - i % 2);
+  }
+  close_box(&groups, at);
+  put_init(&b, SCHEME_CBCS);
+  put_hand_frag(&b, &(struct hand_frag){.many = SAMPLES, .before_trun = bytes_of(groups.p, groups.n)});
+  cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s", d.what);
+  free(b.p), free(groups.p), free(out);
 }
