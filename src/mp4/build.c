@@ -120,7 +120,7 @@ static enum err finish(struct builder *b, uint32_t num, uint64_t end) {
   enum err e = layout_add(&b->layout, &b->moof, &f);
   if (e)
     return e;
-  b->next_time = b->moof.time_ticks + b->moof.duration_ticks;
+  b->next_time = b->moof.end_ticks;
   memmove(tops, tops + num, (b->tops.num - num) * sizeof *tops);
   b->tops.num -= num;
   b->has_moof = false;

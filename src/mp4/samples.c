@@ -95,7 +95,6 @@ static enum err trun(struct run_state *k, struct bytes body, const char **what) 
     k->s.offset += k->s.size;
     k->s.time += k->s.duration;
   }
-  k->track->end_ticks = k->s.time;
   return ERR_OK;
 }
 
@@ -118,6 +117,7 @@ static enum err traf(struct run_state *k, const struct box_trail *t, struct read
     if (e)
       return trail_fail(t, e, b.pos, what ? "%s" : NULL, what);
   }
+  k->track->end_ticks = k->s.time;
   return ERR_OK;
 }
 
