@@ -9,6 +9,7 @@
 
 struct state {
   struct bytes file;
+  struct samples_file samples;
   uint64_t ends[LIMIT_DEPTH + 2]; // of the open boxes, by depth
   uint64_t last, sum;
   uint32_t depth, num;
@@ -43,9 +44,8 @@ static enum err on_enter(void *ctx, const struct box *b, uint32_t depth, uint32_
   if (b->type == FOURCC('m', 'o', 'o', 'f')) {
     struct samples_visitor v = {s, on_sample};
     struct diag diag = {0};
-    struct trex_defaults trex[MAX_TREX];
-    uint32_t num = samples_trex(trex, bytes_of(s->file.p + b->pos, (size_t)b->len));
-    enum err e = samples_of_moof(&v, bytes_of(s->file.p + b->pos, (size_t)b->len), b->pos, 0, trex, num, &diag);
+    samples_trex(&s->samples, bytes_of(s->file.p + b->pos, (size_t)b->len));
+    enum err e = samples_of_moof(&v, &s->samples, bytes_of(s->file.p + b->pos, (size_t)b->len), b->pos, 0, &diag);
     if (e ? diag.err != e : diag.err != ERR_OK)
       abort();
   }
@@ -59,7 +59,7 @@ static void on_leave(void *ctx, const struct box *b, uint32_t depth) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  struct state s = {.file = bytes_of(data, size)};
+  struct state s = {.file = bytes_of(data, size), .samples.source_len = size};
   struct mp4_source src = memory_source(&s.file, NULL, 0);
   struct alloc_heap heap;
   struct tree_visitor v = {&s, on_enter, on_leave};

@@ -86,6 +86,19 @@ uint64_t unp_map(const struct unp *u, uint64_t pos) {
   return p->out_off + (in < out_len ? in : out_len);
 }
 
+uint64_t unp_part_start(const struct unp *u, uint64_t pos) {
+  const uint64_t *ends = u->in->part_ends;
+  uint32_t lo = 0, hi = u->in->num_parts; // parts before lo end at or before pos, those from hi on behind it
+  while (lo < hi) {
+    uint32_t mid = lo + (hi - lo) / 2;
+    if (ends[mid] <= pos)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  return lo ? ends[lo - 1] : 0;
+}
+
 bool unp_in_data(const struct unp *u, uint64_t pos, uint64_t len) {
   size_t i = part_of(u, pos);
   return i < u->num_parts && u->parts[i].verbatim && len <= u->parts[i + 1].in_off - pos;

@@ -4,7 +4,7 @@
 // of 8 and 16 bytes and constant ones, senc, PIFF's uuid and saiz/saio, sample groups `seig` (key rotation, clear
 // lead), several sample entries, several tracks with several keys. Boxes that are not understood are kept.
 //
-// The output lacks sinf, pssh, senc, saiz, saio, seig groups and mfra; sample entries have their original type;
+// The output lacks sinf, pssh, senc, saiz and saio (of any kind), seig groups and mfra; sample entries have their original type;
 // sizes, data offsets and sidx follow. It is never longer than the input.
 // Source: ISO/IEC 23001-7, 14496-12.
 #pragma once
@@ -19,10 +19,14 @@ struct content_key {
 
 struct unprotect_input {
   struct bytes file;              // all of it: one file, or an init segment with media segments behind it
+  const uint64_t *part_ends;      // where these end, ascending (num_parts of them; 0: one file): absolute offsets count from
+                                  // the start of their own. The output is one file
+  uint32_t num_parts;
   const struct content_key *keys;
   size_t num_keys;
   const struct aes_ops *ops;
-  struct alloc *mem;              // for a table of the top-level boxes (24 bytes each) and two of 2 KiB a track
+  struct alloc *mem;              // for a table of the top-level boxes (24 bytes each) and two of 2 KiB a track,
+                                  // and where samples have groups, two of 16 KiB
   void (*step)(void *ctx, uint64_t done); // input bytes behind us, now and then; may be NULL
   void *step_ctx;
 };

@@ -56,9 +56,9 @@ enum err traf_open(struct traf *t, const struct unp *u, const struct box *moof, 
   if (!t->entry)
     t->entry = t->track ? t->track->default_entry : 1;
   t->base = moof->pos;
-  if (t->base_field)
-    t->base = load_be64(t->base_field);
-  else if (!(t->tfhd_flags & TFHD_BASE_IS_MOOF) && !first)
+  if (t->base_field && __builtin_add_overflow(unp_part_start(u, moof->pos), load_be64(t->base_field), &t->base))
+    return unp_fail(u, ERR_OVERFLOW, b->body.p, b->type, "the base data offset");
+  if (!t->base_field && !(t->tfhd_flags & TFHD_BASE_IS_MOOF) && !first)
     t->base = prev_end;
   if (t->base > u->in->file.n)
     return unp_fail(u, ERR_MALFORMED, b->body.p, b->type, "the base data offset is outside the file");
@@ -99,33 +99,18 @@ enum err trun_open(struct trun *out, struct traf *t, const struct unp *u, const 
   return ERR_OK;
 }
 
-static bool is_piff_senc(const struct box *b) {
-  static const uint8_t type[16] = {0xa2, 0x39, 0x4f, 0x52, 0x5a, 0x9b, 0x4f, 0x14,
-                                   0xa2, 0x44, 0x6c, 0x42, 0x7c, 0x64, 0x8d, 0xf4};
-  return b->type == CC('u', 'u', 'i', 'd') && b->body.n >= 16 && memcmp(b->body.p, type, 16) == 0;
-}
-
-// Auxiliary information of another kind (flags 1 names it) is not ours to drop.
-static bool is_cenc_aux(struct bytes body) {
-  if (body.n < 8 || !(body.p[3] & 1))
-    return true;
-  uint32_t type = load_be32(body.p + 4);
-  return type == CC('c', 'e', 'n', 'c') || type == CC('c', 'e', 'n', 's') || type == CC('c', 'b', 'c', '1') ||
-         type == CC('c', 'b', 'c', 's');
-}
-
+// Auxiliary information of other kinds goes too: nobody knows what its offsets point at, so that they cannot follow.
 static bool is_dropped(const struct box *b) {
   switch (b->type) {
   case CC('s', 'e', 'n', 'c'):
-    return true;
   case CC('s', 'a', 'i', 'z'):
   case CC('s', 'a', 'i', 'o'):
-    return is_cenc_aux(b->body);
+    return true;
   case CC('s', 'g', 'p', 'd'):
   case CC('s', 'b', 'g', 'p'):
     return unp_is_seig(b->body);
   default:
-    return is_piff_senc(b);
+    return box_is_piff_senc(b);
   }
 }
 

@@ -87,6 +87,11 @@ static enum err entry_head(size_t *out, const struct unp *u, const struct box *e
   return e ? unp_fail(u, e, entry->body.p, entry->type, NULL) : ERR_OK;
 }
 
+// QuickTime may end the boxes of a sound description with a 32-bit 0. Source: QuickTime File Format, sound media.
+static bool at_terminator(const struct reader *r, unsigned stsd_version) {
+  return stsd_version == 0 && rd_left(r) == 4 && load_be32(r->p) == 0;
+}
+
 static enum err entry_read(struct entry *out, const struct unp *u, const struct box *entry, unsigned stsd_version) {
   *out = (struct entry){0};
   if (!is_encrypted_entry(entry->type))
@@ -97,7 +102,7 @@ static enum err entry_read(struct entry *out, const struct unp *u, const struct 
     return e;
   struct reader r = unp_reader(u, bytes_of(entry->body.p + head, entry->body.n - head));
   struct box b;
-  while (unp_next(u, &b, &r, &e)) {
+  while (!at_terminator(&r, stsd_version) && unp_next(u, &b, &r, &e)) {
     struct sinf s;
     if (b.type != CC('s', 'i', 'n', 'f') || out->scheme)
       continue;
@@ -234,7 +239,7 @@ static enum err entry_copy(struct writer *w, const struct unp *u, const struct b
   uint32_t original = 0;
   struct reader r = unp_reader(u, bytes_of(entry->body.p + head, entry->body.n - head));
   struct box b;
-  while (unp_next(u, &b, &r, &e)) {
+  while (!at_terminator(&r, stsd_version) && unp_next(u, &b, &r, &e)) {
     if (b.type != CC('s', 'i', 'n', 'f')) {
       unp_copy(w, u, &b);
       continue;
@@ -247,6 +252,7 @@ static enum err entry_copy(struct writer *w, const struct unp *u, const struct b
   }
   if (e)
     return e;
+  wr_raw(w, r.p, rd_left(&r)); // the terminator, if there is one
   unp_close(w, entry, at);
   if (wr_ok(w))
     store_be32(w->p + at + 4, original);
@@ -254,7 +260,7 @@ static enum err entry_copy(struct writer *w, const struct unp *u, const struct b
 }
 
 static bool is_dropped(const struct box *b) {
-  return b->type == CC('p', 's', 's', 'h') ||
+  return b->type == CC('p', 's', 's', 'h') || b->type == CC('s', 'a', 'i', 'z') || b->type == CC('s', 'a', 'i', 'o') ||
          ((b->type == CC('s', 'g', 'p', 'd') || b->type == CC('s', 'b', 'g', 'p')) && unp_is_seig(b->body));
 }
 

@@ -45,6 +45,7 @@ struct unp {
   size_t num_parts;
   struct track *tracks;
   uint32_t num_tracks;
+  struct sgpd *sgpds[2]; // of the track and of the traf that were looked into last; NULL before
   bool any_protected;
   uint64_t samples, sample_bytes; // seen so far: bounded by the file's length
 };
@@ -62,6 +63,9 @@ bool unp_next(const struct unp *u, struct box *b, struct reader *r, enum err *e)
 
 // unp_map gives the output offset of an input offset (clamped inside boxes that are rewritten).
 uint64_t unp_map(const struct unp *u, uint64_t pos);
+
+// unp_part_start gives where the file (of a folder) that holds input offset `pos` begins.
+uint64_t unp_part_start(const struct unp *u, uint64_t pos);
 
 // unp_in_data says whether input bytes [pos, pos + len) lie in one box that is copied as it is.
 bool unp_in_data(const struct unp *u, uint64_t pos, uint64_t len);

@@ -18,11 +18,21 @@ struct aux {
   const uint8_t *sizes;
 };
 
+// Where the descriptions of one sgpd stand, as far as they were asked for: an sbgp may name them in any order, and where
+// they tell no lengths, each says where the next one is.
+struct sgpd {
+  const uint8_t *body; // of the box; NULL: none
+  uint32_t version, len, num, found;
+  struct reader r;     // behind the last one found
+  uint32_t at[UNP_MAX_GROUPS]; // from `body`
+};
+
 // sbgp of type seig: runs of samples with one description.
 struct groups {
   struct bytes local;     // body of the traf's sgpd
   struct reader runs;
   uint32_t num_runs, left, index; // of the current run
+  uint32_t fallback;      // of samples that are in no run
   uint32_t resolved;      // index that `tenc` stands for; 0: none yet
   struct tenc tenc;
 };
@@ -97,33 +107,68 @@ static enum err sbgp_open(struct groups *g, const struct unp *u, struct bytes bo
   return r.err;
 }
 
-// group_find reads description `index` (from 1) of an sgpd. Source: ISO/IEC 14496-12 §8.9.3.
-static enum err group_find(struct tenc *out, const struct unp *u, struct bytes body, uint32_t index) {
+// Source: ISO/IEC 14496-12 §8.9.3. A length from version 1 on, the default group from version 2 on.
+static enum err sgpd_open(struct sgpd *s, const struct unp *u, struct bytes body) {
   struct reader r = unp_reader(u, body);
   uint32_t version = rd_u32(&r) >> 24;
   rd_skip(&r, 4);
-  uint32_t len = version == 1 ? rd_u32(&r) : 0;
-  if (version >= 2)
-    rd_skip(&r, 4);
+  uint32_t len = version >= 1 ? rd_u32(&r) : 0;
+  rd_skip(&r, version >= 2 ? 4 : 0);
   uint32_t num = rd_u32(&r);
   if (r.err)
     return r.err;
-  if (index == 0 || index > num)
+  s->body = body.p;
+  s->version = version;
+  s->len = len;
+  s->num = num;
+  s->found = 0;
+  s->r = r;
+  return ERR_OK;
+}
+
+// sgpd_default gives the index of the description of samples that no sbgp speaks of; 0: none.
+static uint32_t sgpd_default(const struct unp *u, struct bytes body) {
+  if (!body.n)
+    return 0;
+  struct reader r = unp_reader(u, body);
+  uint32_t version = rd_u32(&r) >> 24;
+  rd_skip(&r, 8);
+  uint32_t index = version >= 2 ? rd_u32(&r) : 0;
+  return r.err ? 0 : index;
+}
+
+// group_find reads description `index` (from 1) of the sgpd of the traf (`local`) or the track.
+static enum err group_find(struct tenc *out, struct unp *u, struct bytes body, bool local, uint32_t index) {
+  struct sgpd *s = u->sgpds[local];
+  if (!s) {
+    s = (struct sgpd *)u->in->mem->get(u->in->mem, sizeof *s);
+    if (!s)
+      return ERR_NO_MEMORY;
+    s->body = NULL;
+    u->sgpds[local] = s;
+  }
+  enum err e = s->body && s->body == body.p ? ERR_OK : sgpd_open(s, u, body);
+  if (e)
+    return e;
+  if (index == 0 || index > s->num)
     return ERR_MALFORMED;
   if (index > UNP_MAX_GROUPS)
     return ERR_LIMIT;
-  for (uint32_t i = 1; i < index; i++) {
+  while (!e && s->found < index) {
     struct tenc skipped;
-    if (version == 0 || version > 1) { // no lengths: descriptions must be read
-      enum err e = tenc_read(&skipped, &r, true);
-      if (e)
-        return e;
-    } else {
-      rd_skip(&r, len ? len : rd_u32(&r));
-    }
+    uint32_t len = s->version == 0 || s->len ? s->len : rd_u32(&s->r);
+    s->at[s->found] = (uint32_t)(s->r.p - s->body);
+    if (s->version)
+      rd_skip(&s->r, len);
+    else // no lengths: descriptions must be read
+      e = tenc_read(&skipped, &s->r, true);
+    e = e ? e : s->r.err;
+    s->found += !e;
   }
-  if (version == 1 && !len)
-    rd_skip(&r, 4);
+  if (e)
+    return e;
+  size_t at = s->at[index - 1];
+  struct reader r = unp_reader(u, bytes_of(body.p + at, body.n - at));
   return tenc_read(out, &r, true);
 }
 
@@ -138,18 +183,20 @@ static enum err groups_next(struct traf_crypt *c, const struct tenc **out, const
       return g->runs.err;
   }
   *out = &entry->tenc;
-  if (g->left == 0)
+  uint32_t index = g->fallback;
+  if (g->left) {
+    g->left--;
+    index = g->index;
+  }
+  if (index == 0)
     return ERR_OK;
-  g->left--;
-  if (g->index == 0)
-    return ERR_OK;
-  if (g->index != g->resolved) {
-    bool local = g->index > GROUP_LOCAL;
+  if (index != g->resolved) {
+    bool local = index > GROUP_LOCAL;
     struct bytes sgpd = local ? g->local : c->t.track->seig;
-    enum err e = group_find(&g->tenc, c->u, sgpd, local ? g->index - GROUP_LOCAL : g->index);
+    enum err e = group_find(&g->tenc, c->u, sgpd, local, local ? index - GROUP_LOCAL : index);
     if (e)
       return e;
-    g->resolved = g->index;
+    g->resolved = index;
     c->key_tenc = NULL; // the same address, maybe another KID
   }
   *out = &g->tenc;
@@ -247,10 +294,6 @@ static enum err trun_decrypt(struct traf_crypt *c, const struct entry *entry, co
   return ERR_OK;
 }
 
-static bool is_piff(const struct box *b) {
-  return b->type == CC('u', 'u', 'i', 'd') && b->body.n >= 16 && load_be32(b->body.p) == 0xa2394f52;
-}
-
 // find_aux looks at the traf's boxes before any sample: senc may stand behind the truns.
 static enum err find_aux(struct traf_crypt *c) {
   const struct unp *u = c->u;
@@ -261,11 +304,11 @@ static enum err find_aux(struct traf_crypt *c) {
   while (unp_next(u, &b, &r, &e)) {
     if (b.type == CC('s', 'e', 'n', 'c'))
       bad = senc_open(&c->aux, u, b.body, false);
-    else if (is_piff(&b))
+    else if (box_is_piff_senc(&b))
       bad = senc_open(&c->aux, u, bytes_of(b.body.p + 16, b.body.n - 16), true);
-    else if (b.type == CC('s', 'a', 'i', 'z'))
+    else if (b.type == CC('s', 'a', 'i', 'z') && box_is_cenc_aux(b.body))
       saiz = b.body;
-    else if (b.type == CC('s', 'a', 'i', 'o'))
+    else if (b.type == CC('s', 'a', 'i', 'o') && box_is_cenc_aux(b.body))
       saio = b.body;
     else if (b.type == CC('s', 'g', 'p', 'd') && unp_is_seig(b.body))
       c->groups.local = b.body;
@@ -274,6 +317,9 @@ static enum err find_aux(struct traf_crypt *c) {
     if (bad)
       return unp_fail(u, bad, b.body.p, b.type, NULL);
   }
+  // The fragment's own default goes before the track's; in its box, indices count from 1 or as in sbgp.
+  uint32_t own = sgpd_default(u, c->groups.local);
+  c->groups.fallback = own ? own | GROUP_LOCAL : sgpd_default(u, c->t.track->seig);
   if (!e && c->aux.kind == AUX_NONE && saiz.n && saio.n && (e = saiz_open(&c->aux, c, saiz, saio)) != ERR_OK)
     return unp_fail(u, e, saio.p, CC('s', 'a', 'i', 'o'), NULL);
   return e;

@@ -99,6 +99,8 @@ static bool run(struct job *j, const struct keys *keys) {
   struct alloc_heap heap;
   alloc_heap_init(&heap, (size_t)j->input.media.src.size * 4 + (1 << 20));
   struct unprotect_input in = {.file = bytes_of(j->src, (size_t)j->input.media.src.size),
+                               .part_ends = j->input.media.src.part_ends,
+                               .num_parts = j->input.media.src.num_parts,
                                .keys = keys->key,
                                .num_keys = keys->num,
                                .ops = j->ops,

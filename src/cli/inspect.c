@@ -20,13 +20,12 @@ struct inspector {
   struct window *win;
   const struct media_source *media;
   bool json, all;
-  struct trex_defaults trex[MAX_TREX];
-  uint32_t num_trex;
+  struct samples_file samples;
   uint32_t num_frags, num_in_frag;
   uint64_t num_samples;
   uint8_t iv_size;
   // JSON: lists of children by depth, and where fields of the current box go
-  json_t *lists[DEPTH + 1], *fields[NESTING + 1], *fragments, *samples, *protection;
+  json_t *lists[DEPTH + 1], *fields[NESTING + 1], *protection;
   int nesting;
   uint64_t item[NESTING + 1]; // text: number of the current item by nesting
   uint32_t scheme;
@@ -78,13 +77,20 @@ static json_t *hex_json(struct bytes b) {
   return j;
 }
 
+// JSON numbers of this library end at 2^63.
+static json_t *uint_json(uint64_t v) {
+  char text[24];
+  snprintf(text, sizeof text, "%" PRIu64, v);
+  return v <= INT64_MAX ? json_integer((json_int_t)v) : json_string(text);
+}
+
 static json_t *value_json(const struct field *f) {
   switch (f->kind) {
   case FIELD_INT: return json_integer(f->i);
   case FIELD_TEXT: return text_json(f->raw);
   case FIELD_HEX: return hex_json(f->raw);
   case FIELD_UINT:
-  case FIELD_FLAGS: return json_integer((json_int_t)f->u);
+  case FIELD_FLAGS: return uint_json(f->u);
   case FIELD_LIST:
   case FIELD_ITEM:
   case FIELD_ITEM_END:
@@ -219,34 +225,32 @@ static void on_field(void *ctx, const struct field *f) {
 static void on_sample(void *ctx, const struct sample_info *s) {
   struct inspector *in = ctx;
   in->num_samples++;
-  if (in->json) {
-    json_t *j = json_pack("{s:I, s:I, s:I, s:I}", "offset", (json_int_t)s->offset, "size", (json_int_t)s->size, "duration",
-                          (json_int_t)s->duration, "time", (json_int_t)s->time);
-    if (in->num_trex > 1)
-      json_object_set_new(j, "track", json_integer(s->track_id));
-    json_array_append_new(in->samples, j);
-  } else if (in->all) {
+  if (!in->json && in->all)
     printf("%10" PRIu64 " %8u    sample track=%u time=%" PRIu64 " duration=%u\n", s->offset, s->size, s->track_id, s->time,
            s->duration);
-  }
-  in->num_in_frag++;
 }
 
-static enum err on_moof(struct inspector *in, const struct box *b) {
+static enum err take_moov(struct inspector *in, const struct box *b) {
+  const uint8_t *p;
+  if (b->len > MAX_PAYLOAD)
+    return ERR_OK;
+  enum err e = window_get(in->win, &p, b->pos, (size_t)b->len);
+  if (e)
+    return diag_set(&in->diag, e, b->pos, NULL);
+  samples_trex(&in->samples, bytes_of(p, (size_t)b->len));
+  return ERR_OK;
+}
+
+static enum err visit_moof(struct inspector *in, const struct box *b, void (*sample)(void *ctx, const struct sample_info *s)) {
   const uint8_t *p;
   uint64_t part_start = 0;
   for (uint32_t i = 0; i < in->media->num_parts && in->media->part_ends[i] <= b->pos; i++)
     part_start = in->media->part_ends[i];
-  struct samples_visitor v = {in, on_sample};
+  struct samples_visitor v = {in, sample};
   enum err e = b->len > MAX_PAYLOAD ? ERR_LIMIT : window_get(in->win, &p, b->pos, (size_t)b->len);
   if (e)
     return diag_set(&in->diag, e, b->pos, NULL);
-  in->num_in_frag = 0;
-  in->num_frags++;
-  in->samples = json_array();
-  e = samples_of_moof(&v, bytes_of(p, (size_t)b->len), b->pos, part_start, in->trex, in->num_trex, &in->diag);
-  json_array_append_new(in->fragments, json_pack("{s:I, s:o}", "moof_offset", (json_int_t)b->pos, "samples", in->samples));
-  return e;
+  return samples_of_moof(&v, &in->samples, bytes_of(p, (size_t)b->len), b->pos, part_start, &in->diag);
 }
 
 static void begin_box(struct inspector *in, const struct box *b, uint32_t depth, const struct box_info *info) {
@@ -293,13 +297,12 @@ static enum err on_enter(void *ctx, const struct box *b, uint32_t depth, uint32_
   }
   if (!in->json)
     printf("\n");
-  if (b->type == FOURCC('m', 'o', 'o', 'v') && depth == 0 && b->len <= MAX_PAYLOAD) {
-    e = window_get(in->win, &p, b->pos, (size_t)b->len);
-    in->num_trex = e ? 0 : samples_trex(in->trex, bytes_of(p, (size_t)b->len));
-  }
-  if (!e && b->type == FOURCC('m', 'o', 'o', 'f') && depth == 0)
-    e = on_moof(in, b);
-  return e;
+  if (b->type == FOURCC('m', 'o', 'o', 'v') && depth == 0)
+    return take_moov(in, b);
+  if (b->type != FOURCC('m', 'o', 'o', 'f') || depth)
+    return ERR_OK;
+  in->num_frags++;
+  return visit_moof(in, b, on_sample);
 }
 
 static void on_leave(void *ctx, const struct box *b, uint32_t depth) {
@@ -309,6 +312,62 @@ static void on_leave(void *ctx, const struct box *b, uint32_t depth) {
     json_t *j = json_array_get(in->lists[depth], json_array_size(in->lists[depth]) - 1);
     json_object_del(j, "boxes");
   }
+}
+
+// The fragments as JSON: written in a walk of their own, sample by sample, so that no list of them takes memory.
+
+static void write_uint(const char *name, uint64_t v) {
+  const char *quote = v <= INT64_MAX ? "" : "\""; // as uint_json
+  printf("\"%s\": %s%" PRIu64 "%s", name, quote, v, quote);
+}
+
+static void write_sample(void *ctx, const struct sample_info *s) {
+  struct inspector *in = ctx;
+  fputs(in->num_in_frag++ ? ",\n    {" : "\n    {", stdout);
+  write_uint("offset", s->offset);
+  printf(", \"size\": %u, \"duration\": %u, ", s->size, s->duration);
+  write_uint("time", s->time);
+  if (in->samples.num_tracks > 1)
+    printf(", \"track\": %u", s->track_id);
+  putchar('}');
+}
+
+static enum err fragment_enter(void *ctx, const struct box *b, uint32_t depth, uint32_t parent) {
+  struct inspector *in = ctx;
+  (void)parent;
+  if (b->type == FOURCC('m', 'o', 'o', 'v') && depth == 0)
+    return take_moov(in, b);
+  if (b->type != FOURCC('m', 'o', 'o', 'f') || depth)
+    return ERR_OK;
+  in->num_in_frag = 0;
+  printf("%s\n  {", in->num_frags++ ? "," : "");
+  write_uint("moof_offset", b->pos);
+  fputs(", \"samples\": [", stdout);
+  enum err e = visit_moof(in, b, write_sample);
+  fputs("]}", stdout);
+  return e;
+}
+
+static void fragment_leave(void *ctx, const struct box *b, uint32_t depth) { (void)ctx, (void)b, (void)depth; }
+
+// `head` is all but the fragments. A fault in a moof was told by the first walk; this one ends there too.
+static bool write_json(struct inspector *in, json_t *head) {
+  struct tree_visitor v = {in, fragment_enter, fragment_leave};
+  const char *key, *before = "{";
+  json_t *value;
+  bool ok = true;
+  json_object_foreach(head, key, value) {
+    printf("%s\n \"%s\": ", before, key);
+    ok &= !json_dumpf(value, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY);
+    before = ",";
+  }
+  fputs(",\n \"fragments\": [", stdout);
+  in->num_frags = 0;
+  in->samples = (struct samples_file){.source_len = in->samples.source_len};
+  struct diag told = in->diag;
+  (void)!tree_walk(in->win, &v, &told);
+  fputs("\n ]\n}\n", stdout);
+  return ok && !ferror(stdout);
 }
 
 // The track as the index sees it, or why there is none.
@@ -324,11 +383,11 @@ static json_t *track_json(struct media_source *m) {
   const struct ix_header *h = f.ix.h;
   char format[5];
   type_text(format, h->format);
-  json_t *j = json_pack("{s:b, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "usable", 1, "codecs", h->codecs,
+  json_t *j = json_pack("{s:b, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:o, s:o, s:I, s:I, s:I}", "usable", 1, "codecs", h->codecs,
                         "format", format, "sample_rate", (json_int_t)h->sample_rate, "channels", (json_int_t)h->channels,
                         "timescale", (json_int_t)h->timescale, "language", h->language, "fragments", (json_int_t)h->num_frags,
-                        "samples", (json_int_t)h->num_samples, "start", (json_int_t)h->start_ticks, "duration",
-                        (json_int_t)h->duration_ticks, "avg_bitrate", (json_int_t)h->avg_bitrate, "max_bitrate",
+                        "samples", (json_int_t)h->num_samples, "start", uint_json(h->start_ticks), "duration",
+                        uint_json(h->duration_ticks), "avg_bitrate", (json_int_t)h->avg_bitrate, "max_bitrate",
                         (json_int_t)h->max_bitrate, "segments_of_2s",
                         (json_int_t)ix_segment_count(&f.ix, 2 * (uint64_t)h->timescale));
   index_free(&f);
@@ -381,12 +440,11 @@ static json_t *marks_json(const struct inspector *in) {
 static int inspect(const char *path, bool json, bool all) {
   struct media_source m;
   struct alloc_heap heap;
-  struct inspector in = {.json = json, .all = all, .fragments = json_array(), .protection = json_array()};
+  struct inspector in = {.json = json, .all = all, .protection = json_array()};
   struct tree_visitor v = {&in, on_enter, on_leave};
   int status = EXIT_DONE;
   if (media_open(&m, (struct media_path){AT_FDCWD, path}, &in.diag)) {
     media_close(&m);
-    json_decref(in.fragments);
     json_decref(in.protection);
     return cli_error_diag(path, &in.diag);
   }
@@ -394,23 +452,21 @@ static int inspect(const char *path, bool json, bool all) {
   struct window win = {.src = &m.src, .mem = &heap.base};
   in.win = &win;
   in.media = &m;
+  in.samples.source_len = m.src.size;
   json_t *boxes = json_array();
   in.lists[0] = boxes;
   enum err e = m.src.size ? tree_walk(&win, &v, &in.diag) : diag_say(&in.diag, ERR_MISSING, "the file is empty");
   json_t *track = track_json(&m);
   if (json) {
     json_t *out = json_pack("{s:o, s:I, s:o, s:o, s:o, s:o}", "file", name_json(path), "size", (json_int_t)m.id.size, "track", track,
-                            "protection", in.protection, "boxes", boxes, "fragments", in.fragments);
-    json_object_set_new(out, "protected_by", marks_json(&in));
-    if (!out || json_dumpf(out, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER))
+                            "protection", in.protection, "protected_by", marks_json(&in), "boxes", boxes);
+    if (!out || !write_json(&in, out))
       status = cli_error(path, "cannot write JSON");
-    printf("\n");
     json_decref(out);
   } else {
     print_summary(&in, track);
     json_decref(track);
     json_decref(boxes);
-    json_decref(in.fragments);
     json_decref(in.protection);
   }
   if (e) {
@@ -424,8 +480,9 @@ static int inspect(const char *path, bool json, bool all) {
 
 static const char options[] = "FILE is a file or a folder with init.mp4 and *.m4s (offsets count through its parts).\n"
                               "Columns: offset, size, box and its fields. Offsets are exact bytes of the file.\n\n"
-                              "  --json   everything as JSON: boxes, fragments with every sample, protection (as moov has it), protected_by\n"
-                              "           (which of senc and saiz there are: all that a media segment tells)\n"
+                              "  --json   everything as JSON: boxes, fragments with every sample (integers from 2^63 on are strings),\n"
+                              "           protection (as moov has it), protected_by (which of senc and saiz there are: all that a media\n"
+                              "           segment tells)\n"
                               "  --all    text with every entry and every sample\n";
 
 int cmd_inspect(int argc, char **argv) {

@@ -52,33 +52,38 @@ static uint64_t shifted(uint64_t ticks, struct media_time m) { return ticks > m.
 static uint64_t presented_us(const struct man_track *t) {
   uint64_t ticks = 0;
   for (uint32_t i = 0; i < t->segs->num; i++)
-    ticks += man_seg_ticks(t, i);
+    ticks += man_seg_ticks(t, i) + man_gap_ticks(t, i);
   struct media_time m = media_time(t);
   uint64_t start = t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0;
   return man_us(shifted(start + ticks, m) - m.origin, t->ix->h->timescale);
 }
 
-// One S element for each run of equal durations.
+// One S element for each run of equal durations. The first and those behind gaps say when they begin.
+// Source: ISO/IEC 23009-1 §5.3.9.6.
 static void write_timeline(struct writer *w, const struct man_track *t) {
   struct media_time m = media_time(t);
-  uint64_t at = t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0, run_d = 0, run = 0;
+  uint64_t at = t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0, run_at = m.origin, run_d = 0, run = 0, gap = 0;
+  bool say_at = true;
   wr_str(w, "<SegmentTimeline>\n");
   for (uint32_t i = 0; i <= t->segs->num; i++) {
     uint64_t next = i < t->segs->num ? at + man_seg_ticks(t, i) : at;
     uint64_t d = shifted(next, m) - shifted(at, m);
-    if (run && (i == t->segs->num || d != run_d)) {
+    if (run && (i == t->segs->num || d != run_d || gap)) {
       wr_str(w, "<S");
-      if (run == i)
-        attr_num(w, "t", m.origin);
+      if (say_at)
+        attr_num(w, "t", run_at);
       attr_num(w, "d", run_d);
       if (run > 1)
         attr_num(w, "r", run - 1);
       wr_str(w, "/>\n");
       run = 0;
+      say_at = gap != 0;
+      run_at = shifted(at, m);
     }
     run_d = d;
     run++;
-    at = next;
+    gap = i < t->segs->num ? man_gap_ticks(t, i) : 0;
+    at = next + gap;
   }
   wr_str(w, "</SegmentTimeline>\n");
 }
@@ -89,7 +94,7 @@ static bool same_timeline(const struct man_track *a, const struct man_track *b) 
       ma.origin != mb.origin)
     return false;
   for (uint32_t i = 0; i < a->segs->num; i++)
-    if (man_seg_ticks(a, i) != man_seg_ticks(b, i))
+    if (man_seg_ticks(a, i) != man_seg_ticks(b, i) || man_gap_ticks(a, i) != man_gap_ticks(b, i))
       return false;
   return true;
 }
@@ -105,8 +110,8 @@ static bool aligned(const struct man_track *a, const struct man_track *b) {
     uint64_t pa = shifted(ta, ma) - ma.origin, pb = shifted(tb, mb) - mb.origin;
     if ((unsigned __int128)pa * b->ix->h->timescale != (unsigned __int128)pb * a->ix->h->timescale)
       return false;
-    ta += man_seg_ticks(a, i);
-    tb += man_seg_ticks(b, i);
+    ta += man_seg_ticks(a, i) + man_gap_ticks(a, i);
+    tb += man_seg_ticks(b, i) + man_gap_ticks(b, i);
   }
   return true;
 }

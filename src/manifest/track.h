@@ -2,9 +2,13 @@
 #pragma once
 #include "manifest/manifest.h"
 
-// How long a segment lasts, in ticks: up to the next one's decode time; the sum of its fragments' durations where
-// decode times do not ascend, and for the last.
+// How long a segment lasts, in ticks: up to the next one's decode time, or to the end of its samples where a gap follows;
+// the sum of its fragments' durations where decode times do not ascend, and for the last.
 uint64_t man_seg_ticks(const struct man_track *t, uint32_t seg);
+
+// man_gap_ticks gives the time between a segment's last sample and the next segment: 0 when less than a sample lasts, which
+// is how decode times are rounded and belongs to the segment.
+uint64_t man_gap_ticks(const struct man_track *t, uint32_t seg);
 
 // Bits per second of the protected media segments, init and index not counted. Source: RFC 8216bis §4.1.
 struct man_rate {

@@ -82,6 +82,20 @@ enum err box_entry_head(size_t *out, struct bytes body, unsigned stsd_version) {
   return ERR_OK;
 }
 
+bool box_is_piff_senc(const struct box *b) {
+  static const uint8_t type[16] = {0xa2, 0x39, 0x4f, 0x52, 0x5a, 0x9b, 0x4f, 0x14,
+                                   0xa2, 0x44, 0x6c, 0x42, 0x7c, 0x64, 0x8d, 0xf4};
+  return b->type == FOURCC('u', 'u', 'i', 'd') && b->body.n >= 16 && memcmp(b->body.p, type, 16) == 0;
+}
+
+bool box_is_cenc_aux(struct bytes body) {
+  if (body.n < 8 || !(body.p[3] & 1))
+    return true;
+  uint32_t type = load_be32(body.p + 4);
+  return type == FOURCC('c', 'e', 'n', 'c') || type == FOURCC('c', 'e', 'n', 's') || type == FOURCC('c', 'b', 'c', '1') ||
+         type == FOURCC('c', 'b', 'c', 's');
+}
+
 enum err trail_fail(const struct box_trail *t, enum err e, uint64_t pos, const char *fmt, ...) {
   char text[sizeof t->diag->what] = "";
   if (fmt) {

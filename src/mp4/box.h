@@ -151,6 +151,13 @@ static inline struct reader box_reader(const struct reader *parent, const struct
 // Source: ISO/IEC 14496-12 12.2.3; QuickTime File Format, sound sample description versions 0 to 2.
 MUST_USE enum err box_entry_head(size_t *out, struct bytes body, unsigned stsd_version);
 
+// box_is_piff_senc says whether a box is the uuid form of senc. Source: PIFF 1.1 5.3.2.
+bool box_is_piff_senc(const struct box *b);
+
+// box_is_cenc_aux says whether the saiz or saio with this body is about Common Encryption: it names one of its schemes, or
+// none, which means the track's. Source: ISO/IEC 14496-12 8.7.8.3 (aux_info_type), 23001-7 7.1.
+bool box_is_cenc_aux(struct bytes body);
+
 // Where parsing stands, for error messages: `base` turns positions into source addresses.
 struct box_trail {
   struct diag *diag;

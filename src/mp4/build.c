@@ -1,5 +1,6 @@
 // Parsing a source twice: once to measure the index, once to fill it.
 #define XXH_INLINE_ALL
+#include <stdlib.h>
 #include <xxhash.h>
 
 #include "mp4/init.h"
@@ -7,6 +8,11 @@
 #include "mp4/window.h"
 
 enum { MAX_SIDX = 1 << 20 }; // bytes: 65535 references of 12 bytes and a head fit
+
+// A subsegment, as a sidx of the source gives it: source addresses.
+struct leaf {
+  uint64_t start, end;
+};
 
 struct builder {
   struct alloc *mem;
@@ -18,9 +24,10 @@ struct builder {
   struct list init_edits;
   uint64_t init_len;
   struct frag_defaults defaults;
-  struct list starts; // uint64_t, ascending: where subsegments of the source's sidx boxes start
-  uint32_t next_start;
-  bool starts_match; // no subsegment starts inside of a fragment
+  struct list leaves; // struct leaf, ascending once all of the source was seen
+  uint32_t next_leaf;
+  uint64_t leaf_end; // of the newest leaf that has begun
+  bool leaves_match; // each fragment lies in a subsegment, and none starts or ends inside of a fragment
   // the open fragment
   struct list tops;
   struct frag_moof moof;
@@ -48,11 +55,12 @@ static enum err read_box(struct builder *b, const struct box *box, struct bytes 
   return ERR_OK;
 }
 
-// Remembers where the subsegments of a sidx start. A broken or odd one is no reason to refuse a file: it is dropped
-// from the output anyway. ISO/IEC 14496-12 8.16.3.
+// Remembers the subsegments that a sidx refers to itself. What it says of other sidx boxes (reference_type 1), these say
+// again. A broken or odd one is no reason to refuse a file: it is dropped from the output anyway.
+// ISO/IEC 14496-12 8.16.3.
 static enum err parse_sidx(struct builder *b, const struct box *box) {
   struct bytes raw = {0};
-  if (box->len > MAX_SIDX || b->starts.num > LIMIT_SUBSEGMENTS)
+  if (box->len > MAX_SIDX || b->leaves.num > LIMIT_SUBSEGMENTS)
     return ERR_OK;
   enum err e = read_box(b, box, &raw);
   if (e)
@@ -66,35 +74,39 @@ static enum err parse_sidx(struct builder *b, const struct box *box) {
   uint32_t num = rd_u16(&r);
   if (r.err || __builtin_add_overflow(at, box->pos + box->len, &at))
     return ERR_OK;
-  for (uint32_t i = 0; i <= num; i++) { // one more: where the last one ends
-    uint32_t ref = i < num ? rd_u32(&r) : 0;
-    rd_skip(&r, i < num ? 8 : 0);
-    const uint64_t *last = b->starts.num ? (const uint64_t *)b->starts.p + b->starts.num - 1 : NULL;
+  for (uint32_t i = 0; i < num; i++) {
+    uint32_t ref = rd_u32(&r), len = ref & INT32_MAX;
+    rd_skip(&r, 8);
     if (r.err || at > b->src->size)
       return ERR_OK;
-    if (!(ref >> 31) && (!last || at > *last)) {
-      uint64_t *start = list_add(&b->starts, b->mem, sizeof *start);
-      if (!start)
+    if (!(ref >> 31) && len) {
+      struct leaf *leaf = list_add(&b->leaves, b->mem, sizeof *leaf);
+      if (!leaf)
         return fail(b, ERR_NO_MEMORY, box->pos, box->type, NULL);
-      *start = at;
+      *leaf = (struct leaf){at, at + len};
     }
-    at += ref & 0x7fffffff;
+    at += len;
   }
   return ERR_OK;
 }
 
-// Whether a subsegment starts where this fragment does: at its first byte or at a box before its moof.
-static bool starts_subsegment(struct builder *b, uint64_t start, uint64_t end) {
-  const uint64_t *s = b->starts.p;
+static int by_start(const void *a, const void *b) {
+  const struct leaf *x = a, *y = b;
+  return (x->start > y->start) - (x->start < y->start);
+}
+
+// Whether a subsegment starts where this fragment does: at its first byte, at a box before its moof, or at one that ends
+// the fragment before.
+static bool starts_subsegment(struct builder *b) {
+  const struct leaf *l = b->leaves.p;
   uint64_t data_end = b->moof.data_end > b->moof_end ? b->moof.data_end : b->moof_end;
   bool is = false;
-  for (; b->next_start < b->starts.num && s[b->next_start] < end; b->next_start++) {
-    uint64_t at = s[b->next_start];
-    if (at >= start && at <= b->moof_pos)
-      is = true;
-    else if (at > b->moof_pos && at < data_end)
-      b->starts_match = false;
+  for (; b->next_leaf < b->leaves.num && l[b->next_leaf].start < data_end; b->next_leaf++) {
+    is |= l[b->next_leaf].start <= b->moof_pos;
+    b->leaves_match &= l[b->next_leaf].start <= b->moof_pos;
+    b->leaf_end = l[b->next_leaf].end;
   }
+  b->leaves_match &= b->leaf_end >= data_end; // in no subsegment, or not to its end
   return is;
 }
 
@@ -103,12 +115,12 @@ static enum err finish(struct builder *b, uint32_t num, uint64_t end) {
   struct top *tops = b->tops.p;
   struct layout_frag f = {.start = tops[0].pos, .end = end, .moof_pos = b->moof_pos, .tops = tops, .num_tops = num};
   bool folder = b->src->num_parts > 1;
-  if (folder ? f.start == b->part_start : starts_subsegment(b, f.start, end))
+  if (folder ? f.start == b->part_start : starts_subsegment(b))
     f.flags = IX_FRAG_SUBSEGMENT;
   enum err e = layout_add(&b->layout, &b->moof, &f);
   if (e)
     return e;
-  b->next_time = b->moof.time_ticks + b->moof.duration_ticks;
+  b->next_time = b->moof.end_ticks;
   memmove(tops, tops + num, (b->tops.num - num) * sizeof *tops);
   b->tops.num -= num;
   b->has_moof = false;
@@ -241,8 +253,9 @@ static enum err scan_part(struct builder *b) {
 static enum err scan(struct builder *b) {
   bool folder = b->src->num_parts > 1;
   b->init_len = b->part_end = b->dropped = b->next_time = 0;
-  b->next_start = 0;
-  b->starts_match = true;
+  b->next_leaf = 0;
+  b->leaf_end = 0;
+  b->leaves_match = true;
   b->has_moof = false;
   b->boundary = UINT32_MAX;
   b->tops.num = 0;
@@ -371,7 +384,7 @@ static void fill_header(const struct builder *b, struct ix_header *h, const stru
     h->flags |= IX_NO_DIGEST;
   if (b->src->num_parts > 1)
     h->flags |= IX_FOLDER;
-  else if (b->starts.num && b->starts_match)
+  else if (b->leaves.num && b->leaves_match)
     h->flags |= IX_HAD_SIDX;
   fill_track(h, &b->init);
   h->num_parts = b->src->num_parts > 1 ? b->src->num_parts : 1;
@@ -397,6 +410,8 @@ static void fill_header(const struct builder *b, struct ix_header *h, const stru
 static enum err fill_blob(struct builder *b, uint8_t *blob, const struct ix_identity *id) {
   struct ix_header *h = (struct ix_header *)blob;
   struct layout *l = &b->layout;
+  if (b->leaves.num) // a sidx may refer to others first, whose subsegments lie before its own
+    qsort(b->leaves.p, b->leaves.num, sizeof(struct leaf), by_start);
   enum err e = scan(b);
   if (e)
     return e;

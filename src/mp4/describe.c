@@ -44,7 +44,7 @@ static const struct {
     {"prft", "track_id=32 ntp_time=x64 media_time=v"},
     {"emsg", "scheme=s%0 value=s%0 timescale=32%0 presentation_time_delta=32%0 event_duration=32%0 id=32%0 "
              "timescale=32%1 presentation_time=64%1 event_duration=32%1 id=32%1 scheme=s%1 value=s%1 data=r"},
-    {"sgpd", "grouping_type=4 default_length=32%1 num=32 entries=r"},
+    {"sgpd", "grouping_type=4 default_length=32%1 default_length=32%2 default_group_description_index=32%2 num=32 entries=r"},
     {"sbgp", "grouping_type=4 grouping_type_parameter=32%1 num=32 *sample_count=32 group_description_index=32"},
     {"pssh", "system_id=h16 num=32%1 *kid=h16%1 |data_size=32 data=r"},
     {"frma", "format=4"},

@@ -37,6 +37,7 @@ struct traf {
   uint64_t base, next; // where data offsets count from; where a trun without one starts
   uint32_t duration, size;
   uint64_t first_sample, num_samples;
+  uint64_t time_ticks, duration_ticks;
   int64_t delta;
 };
 
@@ -108,28 +109,19 @@ static enum err parse_tfhd(struct frag_parser *p, struct traf *k) {
 }
 
 // ISO/IEC 14496-12 8.8.12.
-static enum err parse_tfdt(struct frag_parser *p, const struct box *b) {
+static enum err parse_tfdt(struct frag_parser *p, struct traf *k, const struct box *b) {
   struct reader r = rd_of(b->body);
   unsigned version = rd_u32(&r) >> 24;
-  uint64_t time = version == 1 ? rd_u64(&r) : rd_u32(&r);
+  k->time_ticks = version == 1 ? rd_u64(&r) : rd_u32(&r);
   if (r.err || version > 1)
     return trail_fail(&p->t, r.err ? r.err : ERR_UNSUPPORTED, b->pos, "tfdt");
-  if (!p->out->has_time) {
-    p->out->time_ticks = time;
-    p->out->has_time = true;
-  }
   return ERR_OK;
 }
 
-// A traf without tfdt gets one: browsers refuse it otherwise, and CMAF requires it.
+// A traf without tfdt gets one: browsers refuse it otherwise, and CMAF requires it. It begins where the traf before ended.
 static enum err insert_tfdt(struct frag_parser *p, struct traf *k) {
-  uint64_t at = k->tfhd.pos + k->tfhd.len, time;
-  uint64_t start = p->out->has_time ? p->out->time_ticks : p->place.next_time;
-  if (__builtin_add_overflow(start, p->out->duration_ticks, &time))
-    return trail_fail(&p->t, ERR_OVERFLOW, k->box.pos, "decode times");
-  if (!p->out->has_time)
-    p->out->time_ticks = start;
-  p->out->has_time = true;
+  uint64_t at = k->tfhd.pos + k->tfhd.len, time = p->out->end_ticks;
+  k->time_ticks = time;
   const uint32_t words[] = {TFDT_LEN, FOURCC('t', 'f', 'd', 't'), 0x01000000, (uint32_t)(time >> 32), (uint32_t)time};
   enum err e = ERR_OK;
   for (size_t i = 0; !e && i < sizeof words / sizeof *words; i++)
@@ -302,21 +294,19 @@ static enum err parse_trun(struct frag_parser *p, struct traf *k, const struct b
   p->samples->num += u.num;
   o->num_samples += u.num;
   k->num_samples += u.num;
+  k->duration_ticks += ticks; // less than the moof's
   if (__builtin_add_overflow(o->duration_ticks, ticks, &o->duration_ticks))
     return trail_fail(&p->t, ERR_OVERFLOW, b->pos, "durations");
   return ERR_OK;
 }
 
-static const uint8_t piff_senc[16] = {0xa2, 0x39, 0x4f, 0x52, 0x5a, 0x9b, 0x4f, 0x14,
-                                      0xa2, 0x44, 0x6c, 0x42, 0x7c, 0x64, 0x8d, 0xf4};
-
 // Leftovers of encryption would contradict what is added.
 static bool is_protection(const struct box *b) {
   switch (b->type) {
-  case FOURCC('s', 'e', 'n', 'c'):
+  case FOURCC('s', 'e', 'n', 'c'): return true;
   case FOURCC('s', 'a', 'i', 'z'):
-  case FOURCC('s', 'a', 'i', 'o'): return true;
-  case FOURCC('u', 'u', 'i', 'd'): return b->body.n >= 16 && !memcmp(b->body.p, piff_senc, 16);
+  case FOURCC('s', 'a', 'i', 'o'): return box_is_cenc_aux(b->body);
+  case FOURCC('u', 'u', 'i', 'd'): return box_is_piff_senc(b);
   case FOURCC('s', 'g', 'p', 'd'):
   case FOURCC('s', 'b', 'g', 'p'): return b->body.n >= 8 && load_be32(b->body.p + 4) == FOURCC('s', 'e', 'i', 'g');
   default: return false;
@@ -350,6 +340,11 @@ static enum err scan_traf(struct frag_parser *p, struct traf *k, struct reader r
   return ERR_OK;
 }
 
+// Auxiliary information of another kind: what saio's offsets point at may lie anywhere, and players look at one pair.
+static bool is_foreign_aux(const struct box *b) {
+  return (b->type == FOURCC('s', 'a', 'i', 'z') || b->type == FOURCC('s', 'a', 'i', 'o')) && !box_is_cenc_aux(b->body);
+}
+
 static enum err traf_children(struct frag_parser *p, struct traf *k, struct reader r) {
   while (rd_left(&r)) {
     struct box b;
@@ -362,9 +357,12 @@ static enum err traf_children(struct frag_parser *p, struct traf *k, struct read
       if (!e && !k->has_tfdt)
         e = insert_tfdt(p, k);
     } else if (b.type == FOURCC('t', 'f', 'd', 't')) {
-      e = parse_tfdt(p, &b);
+      e = parse_tfdt(p, k, &b);
     } else if (b.type == FOURCC('t', 'r', 'u', 'n')) {
       e = parse_trun(p, k, &b);
+    } else if (is_foreign_aux(&b)) {
+      e = add_edit(p, (struct ix_edit){.pos = (uint32_t)b.pos, .del = (uint32_t)b.len, .kind = IX_DELETE});
+      k->delta -= (int64_t)b.len;
     }
     if (e)
       return e;
@@ -382,6 +380,12 @@ static enum err parse_traf(struct frag_parser *p, const struct box *b, struct re
   e = e ? e : traf_children(p, &k, r);
   if (e)
     return e;
+  if (__builtin_add_overflow(k.time_ticks, k.duration_ticks, &o->end_ticks))
+    return trail_fail(&p->t, ERR_OVERFLOW, b->pos, "decode times");
+  if (k.num_samples && !o->has_time) {
+    o->time_ticks = k.time_ticks;
+    o->has_time = true;
+  }
   o->delta += k.delta;
   p->last_data = k.next;
   p->any_traf = true;
@@ -414,6 +418,7 @@ enum err frag_parse(struct frag_moof *out, struct frag_samples *samples, struct 
   struct frag_parser p = {.t = {.diag = diag, .base = place.pos}, .mem = mem, .defaults = defaults, .place = place,
                           .out = out, .samples = samples, .moof_len = moof.n, .last_data = place.pos};
   reset(out, place.pos + moof.n);
+  out->end_ticks = place.next_time;
   struct reader r = rd_of(moof);
   struct box b;
   uint32_t edit;
@@ -436,10 +441,12 @@ enum err frag_parse(struct frag_moof *out, struct frag_samples *samples, struct 
   if (e)
     return e;
   if (!out->has_time)
-    out->time_ticks = place.next_time;
+    out->time_ticks = out->end_ticks;
   set_size(&p, edit, out->delta, out->trafs.num ? IX_SCOPE_MOOF : IX_SCOPE_NONE, 0);
   uint64_t end_ticks;
   if (__builtin_add_overflow(out->time_ticks, out->duration_ticks, &end_ticks))
     return trail_fail(&p.t, ERR_OVERFLOW, 0, "decode times");
+  if (out->end_ticks < end_ticks) // trafs that run backwards
+    out->end_ticks = end_ticks;
   return ERR_OK;
 }

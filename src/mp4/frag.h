@@ -41,7 +41,8 @@ struct frag_moof {
   uint64_t num_samples, duration_ticks, time_ticks;
   uint64_t data_start, data_end; // of all spans; both the moof's end when there are none
   int64_t delta;                 // bytes that normalisation adds to the moof
-  bool has_time;                 // a tfdt was there
+  uint64_t end_ticks;            // decode time behind the last traf, never before that of the samples
+  bool has_time;                 // time_ticks is known: that of the first traf with samples
 };
 
 struct frag_place {

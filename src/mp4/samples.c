@@ -1,46 +1,54 @@
 #include "mp4/samples.h"
 
-uint32_t samples_trex(struct trex_defaults out[MAX_TREX], struct bytes moov) {
+void samples_trex(struct samples_file *out, struct bytes moov) {
   struct reader r = rd_of(moov);
   struct box b, c, x;
-  uint32_t num = 0;
+  out->num_tracks = 0;
+  memset(out->tracks, 0, sizeof out->tracks);
   if (box_next(&b, &r) || !b.len)
-    return 0;
+    return;
   for (struct reader in = box_reader(&r, &b); !box_next(&c, &in) && c.len;) {
     if (c.type != FOURCC('m', 'v', 'e', 'x'))
       continue;
     for (struct reader deep = box_reader(&in, &c); !box_next(&x, &deep) && x.len;) {
       struct reader f = rd_of(x.body);
       rd_skip(&f, 4);
-      struct trex_defaults t = {.track_id = rd_u32(&f)};
+      struct samples_track t = {.track_id = rd_u32(&f)};
       rd_skip(&f, 4);
       t.duration = rd_u32(&f);
       t.size = rd_u32(&f);
-      if (x.type == FOURCC('t', 'r', 'e', 'x') && !f.err && num < MAX_TREX)
-        out[num++] = t;
+      if (x.type == FOURCC('t', 'r', 'e', 'x') && !f.err && out->num_tracks < MAX_TREX)
+        out->tracks[out->num_tracks++] = t;
     }
   }
-  return num;
 }
 
 struct run_state {
   const struct samples_visitor *v;
+  struct samples_file *file;
+  struct samples_track *track; // of the open traf
   struct sample_info s; // of the next sample: defaults, place and time
   uint64_t base, moof, file_start;
   uint32_t default_size, default_duration;
+  bool has_tfdt;
 };
 
-static enum err tfhd(struct run_state *k, struct bytes body, const struct trex_defaults *trex, uint32_t num_trex,
-                     bool first, uint64_t last_data) {
+static struct samples_track *find_track(struct samples_file *f, uint32_t id) {
+  uint32_t i = 0;
+  while (i < f->num_tracks && f->tracks[i].track_id != id)
+    i++;
+  return &f->tracks[i];
+}
+
+static enum err tfhd(struct run_state *k, struct bytes body, bool first, uint64_t last_data) {
   struct reader r = rd_of(body);
   uint32_t flags = rd_u32(&r);
   k->s.track_id = rd_u32(&r);
-  k->default_size = k->default_duration = 0;
-  for (uint32_t i = 0; i < num_trex; i++)
-    if (trex[i].track_id == k->s.track_id) {
-      k->default_size = trex[i].size;
-      k->default_duration = trex[i].duration;
-    }
+  k->track = find_track(k->file, k->s.track_id);
+  k->default_size = k->track->size;
+  k->default_duration = k->track->duration;
+  if (!k->has_tfdt)
+    k->s.time = k->track->end_ticks;
   k->base = flags & 1 ? rd_u64(&r) + k->file_start : flags & 0x020000 || first ? k->moof : last_data;
   if (flags & 2)
     rd_skip(&r, 4);
@@ -52,15 +60,31 @@ static enum err tfhd(struct run_state *k, struct bytes body, const struct trex_d
   return r.err;
 }
 
-static enum err trun(struct run_state *k, struct bytes body) {
+// Whether samples that have no fields in their trun may be: bytes of the source bear them out, each only once, or they
+// are few. *what says why not.
+static enum err check_counted(struct run_state *k, uint32_t num, const char **what) {
+  struct samples_file *f = k->file;
+  uint64_t len = (uint64_t)num * k->default_size;
+  *what = "more samples without bytes than this program looks at";
+  if (!k->default_size)
+    return (f->num_free += num) > LIMIT_FREE_SAMPLES ? ERR_LIMIT : ERR_OK;
+  *what = "sample data ends behind the end of the source";
+  if (k->s.offset > f->source_len || len > f->source_len - k->s.offset)
+    return ERR_TRUNCATED;
+  *what = "there are more sample bytes than bytes";
+  return (f->default_len += len) > f->source_len ? ERR_MALFORMED : ERR_OK;
+}
+
+static enum err trun(struct run_state *k, struct bytes body, const char **what) {
   struct reader r = rd_of(body);
   uint32_t flags = rd_u32(&r), num = rd_u32(&r);
   if (flags & 1)
     k->s.offset = k->base + (uint64_t)(int64_t)(int32_t)rd_u32(&r);
   if (flags & 4)
     rd_skip(&r, 4);
-  if (!(flags & 0xf00) && num > LIMIT_FREE_SAMPLES)
-    return ERR_LIMIT; // nothing in the box bears them out
+  enum err e = r.err || flags & 0xf00 ? r.err : check_counted(k, num, what);
+  if (e)
+    return e;
   for (uint32_t i = 0; i < num; i++) {
     k->s.duration = flags & 0x100 ? rd_u32(&r) : k->default_duration;
     k->s.size = flags & 0x200 ? rd_u32(&r) : k->default_size;
@@ -71,32 +95,37 @@ static enum err trun(struct run_state *k, struct bytes body) {
     k->s.offset += k->s.size;
     k->s.time += k->s.duration;
   }
-  return r.err;
-}
-
-static enum err traf(struct run_state *k, const struct box_trail *t, struct reader r, const struct trex_defaults *trex,
-                     uint32_t num_trex, bool first) {
-  uint64_t last_data = k->s.offset;
-  while (rd_left(&r)) {
-    struct box b;
-    enum err e = trail_next(t, &b, &r);
-    struct reader f = rd_of(b.body);
-    if (!e && b.type == FOURCC('t', 'f', 'h', 'd'))
-      e = tfhd(k, b.body, trex, num_trex, first, last_data);
-    else if (!e && b.type == FOURCC('t', 'f', 'd', 't'))
-      k->s.time = rd_u32(&f) >> 24 ? rd_u64(&f) : rd_u32(&f);
-    else if (!e && b.type == FOURCC('t', 'r', 'u', 'n'))
-      e = trun(k, b.body);
-    if (e)
-      return trail_fail(t, e, b.pos, NULL);
-  }
   return ERR_OK;
 }
 
-enum err samples_of_moof(const struct samples_visitor *v, struct bytes moof, uint64_t pos, uint64_t file_start,
-                         const struct trex_defaults *trex, uint32_t num_trex, struct diag *diag) {
+static enum err traf(struct run_state *k, const struct box_trail *t, struct reader r, bool first) {
+  uint64_t last_data = k->s.offset;
+  k->has_tfdt = false;
+  while (rd_left(&r)) {
+    struct box b;
+    const char *what = NULL;
+    enum err e = trail_next(t, &b, &r);
+    struct reader f = rd_of(b.body);
+    if (!e && b.type == FOURCC('t', 'f', 'h', 'd')) {
+      e = tfhd(k, b.body, first, last_data);
+    } else if (!e && b.type == FOURCC('t', 'f', 'd', 't')) {
+      k->s.time = rd_u32(&f) >> 24 ? rd_u64(&f) : rd_u32(&f);
+      k->has_tfdt = true;
+    } else if (!e && b.type == FOURCC('t', 'r', 'u', 'n')) {
+      e = trun(k, b.body, &what);
+    }
+    if (e)
+      return trail_fail(t, e, b.pos, what ? "%s" : NULL, what);
+  }
+  k->track->end_ticks = k->s.time;
+  return ERR_OK;
+}
+
+enum err samples_of_moof(const struct samples_visitor *v, struct samples_file *f, struct bytes moof, uint64_t pos,
+                         uint64_t file_start, struct diag *diag) {
   struct box_trail t = {.diag = diag, .base = pos};
-  struct run_state k = {.v = v, .moof = pos, .file_start = file_start, .s.offset = pos};
+  struct run_state k = {.v = v, .file = f, .track = &f->tracks[f->num_tracks], .moof = pos, .file_start = file_start,
+                        .s.offset = pos};
   struct reader r = rd_of(moof);
   struct box b, c;
   bool first = true;
@@ -109,7 +138,7 @@ enum err samples_of_moof(const struct samples_visitor *v, struct bytes moof, uin
     if (e || c.type != FOURCC('t', 'r', 'a', 'f'))
       continue;
     trail_in(&t, c.type);
-    e = traf(&k, &t, box_reader(&in, &c), trex, num_trex, first);
+    e = traf(&k, &t, box_reader(&in, &c), first);
     first = false;
     if (!e)
       trail_out(&t);

@@ -4,8 +4,18 @@
 
 enum { MAX_TREX = 32 };
 
-struct trex_defaults {
+// A track's defaults, and the decode time behind its newest sample.
+struct samples_track {
   uint32_t track_id, duration, size;
+  uint64_t end_ticks;
+};
+
+// What the moofs of one file share and leave to each other. Zeroed but for source_len before the first box.
+struct samples_file {
+  uint64_t source_len;
+  struct samples_track tracks[MAX_TREX + 1]; // behind num_tracks: stands for any track without trex
+  uint32_t num_tracks;
+  uint64_t num_free, default_len; // samples, and bytes of samples, that cost no bytes in a trun
 };
 
 struct sample_info {
@@ -19,11 +29,12 @@ struct samples_visitor {
   void (*sample)(void *ctx, const struct sample_info *s);
 };
 
-// samples_trex collects the trex boxes of a whole moov box (head included); returns how many, at most MAX_TREX.
-uint32_t samples_trex(struct trex_defaults out[MAX_TREX], struct bytes moov);
+// samples_trex takes the trex boxes of a whole moov box (head included), at most MAX_TREX of them.
+void samples_trex(struct samples_file *f, struct bytes moov);
 
 // samples_of_moof visits the samples of a whole moof box that stands at `pos`, in a file (or part) that starts at
-// `file_start`: absolute offsets count from there.
-// Errors: ERR_TRUNCATED, ERR_MALFORMED. Source: ISO/IEC 14496-12 8.8.7, 8.8.8, 8.8.12.
-MUST_USE enum err samples_of_moof(const struct samples_visitor *v, struct bytes moof, uint64_t pos, uint64_t file_start,
-                                  const struct trex_defaults *trex, uint32_t num_trex, struct diag *diag);
+// `file_start`: absolute offsets count from there. Over all moofs, the samples that truns only count are no more than the
+// source has bytes, and LIMIT_FREE_SAMPLES without any.
+// Errors: ERR_TRUNCATED, ERR_MALFORMED, ERR_LIMIT. Source: ISO/IEC 14496-12 8.8.7, 8.8.8, 8.8.12.
+MUST_USE enum err samples_of_moof(const struct samples_visitor *v, struct samples_file *f, struct bytes moof, uint64_t pos,
+                                  uint64_t file_start, struct diag *diag);

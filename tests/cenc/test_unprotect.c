@@ -67,15 +67,22 @@ static uint8_t *render(struct made *m, enum scheme scheme, uint64_t *len) {
   return out;
 }
 
-static enum err decrypt(uint8_t *out, size_t *len, struct bytes file, uint8_t first_of_kid, struct diag *d) {
+// The file is a folder's where part_ends is not NULL.
+static enum err decrypt_parts(uint8_t *out, size_t *len, struct bytes file, const uint64_t *part_ends, uint32_t num_parts,
+                              uint8_t first_of_kid, struct diag *d) {
   struct content_key k = {.kid = {first_of_kid, 2, 3}};
   struct alloc_heap heap;
   ops()->key_init(&k.key, key);
   alloc_heap_init(&heap, MEMORY);
-  struct unprotect_input in = {.file = file, .keys = &k, .num_keys = 1, .ops = ops(), .mem = &heap.base};
+  struct unprotect_input in = {.file = file, .part_ends = part_ends, .num_parts = num_parts, .keys = &k, .num_keys = 1, .ops = ops(),
+                               .mem = &heap.base};
   enum err e = unprotect(out, len, &in, d);
   alloc_heap_free(&heap);
   return e;
+}
+
+static enum err decrypt(uint8_t *out, size_t *len, struct bytes file, uint8_t first_of_kid, struct diag *d) {
+  return decrypt_parts(out, len, file, NULL, 0, first_of_kid, d);
 }
 
 Test(unprotect, every_structure_comes_back) {
@@ -95,6 +102,7 @@ Test(unprotect, every_structure_comes_back) {
       cr_assert_eq(decrypt(out, &out_len, bytes_of(enc, len), 1, &d), ERR_OK, "%s: %s", o->name, d.what);
       cr_assert_eq(out_len, clear_len, "%s", o->name);
       cr_assert_eq(memcmp(out, clear, out_len), 0, "%s %s", o->name, scheme_name((enum scheme)s));
+      cr_assert(!memmem(enc, len, "abcd", 4), "%s: offsets that did not follow", o->name);
       free(enc), free(out);
     }
     free(clear);
@@ -209,4 +217,251 @@ Test(counters, iv_depends_on_key_digest_and_track) {
   digest[31] ^= 1;
   cenc_iv_base(b, key, digest, 1);
   cr_assert_arr_neq(a, b, 8);
+}
+
+// Encrypted files made by hand: what sluice itself does not write.
+struct made_box {
+  uint8_t *p;
+  size_t n;
+};
+
+static size_t put(struct made_box *b, const void *p, size_t n) {
+  if (n)
+    memcpy(b->p + b->n, p, n);
+  return (b->n += n) - n;
+}
+
+static size_t put32(struct made_box *b, uint32_t v) {
+  uint8_t be[4];
+  store_be32(be, v);
+  return put(b, be, 4);
+}
+
+static size_t open_box(struct made_box *b, const char *type) {
+  size_t at = put32(b, 0);
+  put(b, type, 4);
+  return at;
+}
+
+static void close_box(struct made_box *b, size_t at) { store_be32(b->p + at, (uint32_t)(b->n - at)); }
+
+static void put_box(struct made_box *b, const char *type, const void *p, size_t n) {
+  size_t at = open_box(b, type);
+  put(b, p, n);
+  close_box(b, at);
+}
+
+enum { HAND_SAMPLES = 4, HAND_SIZE = 48, HAND_MAX = 1 << 14, HAND_MANY_MAX = 1 << 21 };
+
+// The init segment of a rendered file, which has one sample entry.
+static void put_init(struct made_box *b, enum scheme scheme) {
+  struct made m;
+  uint64_t len;
+  make(&m, &small, 0);
+  uint8_t *enc = render(&m, scheme, &len), *moov_end = enc + load_be32(enc) + load_be32(enc + load_be32(enc));
+  put(b, enc, (size_t)(moov_end - enc));
+  free(enc);
+  unmake(&m);
+}
+
+struct hand_frag {
+  uint32_t many;              // so many samples of one byte; 0: HAND_SAMPLES of HAND_SIZE
+  bool absolute;              // base_data_offset, which counts from `start`
+  size_t start;
+  struct bytes before_trun, after_trun; // boxes of the traf
+  size_t saio, saio_at;       // where saio's offset stands in after_trun and what part of it it points at (0: none)
+};
+
+// A moof with one trun and its mdat, whose samples hold their number.
+static void put_hand_frag(struct made_box *b, const struct hand_frag *f) {
+  size_t moof = open_box(b, "moof"), traf = open_box(b, "traf"), tfhd = open_box(b, "tfhd");
+  put32(b, f->absolute ? 0x11 : 0x20010);
+  put32(b, 1);
+  size_t base = f->absolute ? put32(b, 0) + 4 : 0;
+  if (f->absolute)
+    put32(b, 0);
+  put32(b, f->many ? 1 : HAND_SIZE);
+  close_box(b, tfhd);
+  put_box(b, "tfdt", "\1\0\0\0\0\0\0\0\0\0\0", 12);
+  put(b, f->before_trun.p, f->before_trun.n);
+  size_t trun = open_box(b, "trun");
+  put32(b, 1);
+  put32(b, f->many ? f->many : HAND_SAMPLES);
+  size_t offset = put32(b, 0);
+  close_box(b, trun);
+  size_t after = put(b, f->after_trun.p, f->after_trun.n);
+  if (f->saio)
+    store_be32(b->p + after + f->saio, (uint32_t)(after + f->saio_at - moof));
+  close_box(b, traf);
+  close_box(b, moof);
+  size_t mdat = open_box(b, "mdat");
+  if (f->absolute)
+    store_be32(b->p + base, (uint32_t)(b->n - f->start));
+  else
+    store_be32(b->p + offset, (uint32_t)(b->n - moof));
+  memset(b->p + b->n, 0, f->many);
+  b->n += f->many;
+  for (uint8_t i = 0; i < HAND_SAMPLES && !f->many; i++)
+    memset(b->p + (b->n += HAND_SIZE) - HAND_SIZE, i, HAND_SIZE);
+  close_box(b, mdat);
+}
+
+// What the samples say after decryption under constant IVs of 0 to 3, one a sample.
+static void check_hand_data(const uint8_t *data, const char *name) {
+  struct content_key k = {.kid = {1, 2, 3}};
+  ops()->key_init(&k.key, key);
+  for (uint8_t i = 0; i < HAND_SAMPLES; i++) {
+    uint8_t stream[HAND_SIZE] = {0};
+    for (uint8_t n = 0; n < HAND_SIZE / 16; n++) {
+      stream[16 * n + 7] = i;
+      stream[16 * n + 15] = n;
+    }
+    ops()->ecb_encrypt(&k.key, stream, stream, HAND_SIZE / 16);
+    for (uint32_t n = 0; n < HAND_SIZE; n++)
+      cr_assert_eq(data[i * HAND_SIZE + n], stream[n] ^ i, "%s: sample %u, byte %u", name, i, n);
+  }
+}
+
+// senc with the 8-byte IVs 0, 1, 2, 3.
+#define HAND_SENC \
+  BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" "\0\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\1" "\0\0\0\0\0\0\0\2" "\0\0\0\0\0\0\0\3")
+
+Test(unprotect, absolute_offsets_count_from_their_file) {
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
+  uint8_t *out = (uint8_t *)malloc(HAND_MAX);
+  uint64_t ends[3];
+  size_t len = 0;
+  struct diag d = {0};
+  put_init(&b, SCHEME_CENC);
+  ends[0] = b.n;
+  for (int i = 1; i < 3; i++) {
+    put_hand_frag(&b, &(struct hand_frag){.absolute = true, .start = b.n, .after_trun = HAND_SENC});
+    ends[i] = b.n;
+  }
+  cr_assert_eq(decrypt_parts(out, &len, bytes_of(b.p, b.n), ends, 3, 1, &d), ERR_OK, "%s", d.what);
+  // One file comes out: there the offsets count from its start.
+  const uint8_t *p = out;
+  for (int i = 0; i < 2; i++) {
+    p = (const uint8_t *)memmem(p, len - (size_t)(p - out), "tfhd", 4);
+    cr_assert_not_null(p);
+    check_hand_data(out + load_be64(p + 12), "folder");
+    p += 4;
+  }
+  free(b.p), free(out);
+}
+
+// A pair of another type than encryption's, one that names cenc, and one that names nothing; IVs in a box behind them.
+#define PAIR_FOREIGN \
+  "\0\0\0\x19saiz\0\0\0\1abcd\0\0\0\0\7\0\0\0\4" "\0\0\0\x1csaio\0\0\0\1abcd\0\0\0\0\0\0\0\1\0\0\0\5"
+#define PAIR_CENC \
+  "\0\0\0\x19saiz\0\0\0\1" "cenc\0\0\0\0\x8\0\0\0\4" "\0\0\0\x1csaio\0\0\0\1" "cenc\0\0\0\0\0\0\0\1\0\0\0\0"
+#define PAIR_PLAIN "\0\0\0\x11saiz\0\0\0\0\x8\0\0\0\4" "\0\0\0\x14saio\0\0\0\0\0\0\0\1\0\0\0\0"
+#define IVS \
+  "\0\0\0\x28uuid" "\0\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\1" "\0\0\0\0\0\0\0\2" "\0\0\0\0\0\0\0\3"
+
+enum { FOREIGN_LEN = 53, CENC_LEN = 53, PLAIN_LEN = 37 };
+
+Test(unprotect, auxiliary_information_of_other_kinds) {
+  const struct {
+    const char *name;
+    enum scheme scheme;
+    struct bytes boxes;
+    size_t saio, saio_at;
+  } rows[] = {
+      {"none, constant IV", SCHEME_CBCS, {0}, 0, 0},
+      {"foreign only, constant IV", SCHEME_CBCS, BYTES_LIT(PAIR_FOREIGN), 0, 0},
+      {"foreign, then cenc", SCHEME_CENC, BYTES_LIT(PAIR_FOREIGN PAIR_CENC IVS), FOREIGN_LEN + 49, FOREIGN_LEN + CENC_LEN + 8},
+      {"cenc, then foreign", SCHEME_CENC, BYTES_LIT(PAIR_CENC PAIR_FOREIGN IVS), 49, FOREIGN_LEN + CENC_LEN + 8},
+      {"a uuid that begins like PIFF's", SCHEME_CENC,
+       BYTES_LIT(PAIR_CENC IVS "\0\0\0\x20uuid\xa2\x39\x4f\x52\1\2\3\4\5\6\7\1\2\3\4\5" "\0\0\0\0\0\0\0\4"), 49, CENC_LEN + 8},
+      {"unnamed, then foreign", SCHEME_CENC, BYTES_LIT(PAIR_PLAIN PAIR_FOREIGN IVS), 33, FOREIGN_LEN + PLAIN_LEN + 8},
+  };
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX), first[HAND_SAMPLES * HAND_SIZE];
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, rows[i].scheme);
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = rows[i].boxes, .saio = rows[i].saio, .saio_at = rows[i].saio_at});
+    cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s: %s", rows[i].name, d.what);
+    cr_assert(!memmem(out, len, "saio", 4) && !memmem(out, len, "saiz", 4), "%s: offsets that did not follow", rows[i].name);
+    const uint8_t *data = (const uint8_t *)memmem(out, len, "mdat", 4) + 4;
+    if (rows[i].scheme == SCHEME_CENC)
+      check_hand_data(data, rows[i].name);
+    else if (i == 0)
+      memcpy(first, data, sizeof first);
+    else
+      cr_assert_arr_eq(data, first, sizeof first, "%s", rows[i].name);
+  }
+  free(in), free(out);
+}
+
+// seig descriptions of 20 bytes: clear, and protected with the IVs of senc (which there is none of here).
+#define SEIG_CLEAR "\0\0\0\0\1\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define SEIG_SENC "\0\0\1\x8\1\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
+// Which of the four samples of a cbcs track are clear, by the groups of a traf.
+Test(unprotect, groups_of_every_version) {
+  static const struct {
+    const char *name, *clear;
+    struct bytes boxes;
+  } rows[] = {
+      {"version 0", "1100",
+       BYTES_LIT("\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_CLEAR "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\1\0\1")},
+      {"version 1, one length", "0110",
+       BYTES_LIT("\0\0\0\x40sgpd\1\0\0\0seig\0\0\0\x14\0\0\0\2" SEIG_SENC SEIG_CLEAR
+                 "\0\0\0\x24sbgp\0\0\0\0seig\0\0\0\2\0\0\0\1\0\0\0\0\0\0\0\2\0\1\0\2")},
+      {"version 1, each its length", "1000",
+       BYTES_LIT("\0\0\0\x48sgpd\1\0\0\0seig\0\0\0\0\0\0\0\2\0\0\0\x14" SEIG_SENC "\0\0\0\x14" SEIG_CLEAR
+                 "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\1\0\1\0\2")},
+      {"version 2, no sbgp, no default", "0000",
+       BYTES_LIT("\0\0\0\x30sgpd\2\0\0\0seig\0\0\0\x14\0\0\0\0\0\0\0\1" SEIG_CLEAR)},
+      {"version 2, a default", "1111",
+       BYTES_LIT("\0\0\0\x30sgpd\2\0\0\0seig\0\0\0\x14\0\0\0\1\0\0\0\1" SEIG_CLEAR)},
+      {"version 2, a default behind sbgp", "0011",
+       BYTES_LIT("\0\0\0\x30sgpd\2\0\0\0seig\0\0\0\x14\0\0\0\1\0\0\0\1" SEIG_CLEAR
+                 "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\0\0\0")},
+      {"version 2, each its length", "0100",
+       BYTES_LIT("\0\0\0\x4csgpd\2\0\0\0seig\0\0\0\0\0\0\0\0\0\0\0\2\0\0\0\x14" SEIG_SENC "\0\0\0\x14" SEIG_CLEAR
+                 "\0\0\0\x24sbgp\0\0\0\0seig\0\0\0\2\0\0\0\1\0\0\0\0\0\0\0\1\0\1\0\2")},
+  };
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, SCHEME_CBCS);
+    put_hand_frag(&b, &(struct hand_frag){.before_trun = rows[i].boxes});
+    cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s: %s", rows[i].name, d.what);
+    const uint8_t *data = (const uint8_t *)memmem(out, len, "mdat", 4) + 4;
+    for (uint8_t n = 0; n < HAND_SAMPLES; n++)
+      cr_expect_eq(data[n * HAND_SIZE] == n, rows[i].clear[n] == '1', "%s: sample %u", rows[i].name, n);
+  }
+  free(in), free(out);
+}
+
+// Descriptions without lengths that samples name in turn, the last ones: found once, not once for each sample.
+Test(unprotect, groups_that_alternate, .timeout = 20) {
+  enum { DESCRIPTIONS = 4096, SAMPLES = 100000 };
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MANY_MAX)}, groups = {.p = (uint8_t *)malloc(HAND_MANY_MAX)};
+  uint8_t *out = (uint8_t *)malloc(HAND_MANY_MAX);
+  size_t at = open_box(&groups, "sgpd"), len = 0;
+  struct diag d = {0};
+  put(&groups, "\0\0\0\0seig", 8);
+  put32(&groups, DESCRIPTIONS);
+  for (int i = 0; i < DESCRIPTIONS; i++)
+    put(&groups, SEIG_CLEAR, 20);
+  close_box(&groups, at);
+  at = open_box(&groups, "sbgp");
+  put(&groups, "\0\0\0\0seig", 8);
+  put32(&groups, SAMPLES);
+  for (uint32_t i = 0; i < SAMPLES; i++) {
+    put32(&groups, 1);
+    put32(&groups, 0x10000 + DESCRIPTIONS - i % 2);
+  }
+  close_box(&groups, at);
+  put_init(&b, SCHEME_CBCS);
+  put_hand_frag(&b, &(struct hand_frag){.many = SAMPLES, .before_trun = bytes_of(groups.p, groups.n)});
+  cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s", d.what);
+  free(b.p), free(groups.p), free(out);
 }

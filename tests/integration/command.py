@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -490,6 +491,55 @@ def inspect(tap, sluice, work):
         tap.equal((js["protected_by"], js["protection"]), (marks, []), f"inspect --json of a segment alone: {scheme}")
     r = sluice("inspect", track)
     tap.ok(r.out.decode().endswith("protection: none\n"), "inspect of a clear file: none", r.out.decode()[-200:])
+    inspect_counts(tap, sluice, track)
+    inspect_times(tap, sluice, track)
+
+
+def moof(number, truns, **header):
+    return synth.moof_of(number, lambda n: [synth.box(b"traf", synth.tfhd(**header), *truns(n))])
+
+
+def counted(num, offset):
+    """A trun that says how many samples there are and nothing of each."""
+    return synth.full(b"trun", 0, 1, struct.pack(">Ii", num, offset))
+
+
+def inspect_counts(tap, sluice, track):
+    """Samples that cost no bytes in a trun: bounded over the file, unless the source holds their data."""
+    track.write_bytes(synth.FTYP + synth.moov() + moof(1, lambda n: [counted(65536, n + 8)] * 20))
+    for option in ("--json", "--all"):
+        r = sluice("inspect", track, option, timeout=20)
+        tap.ok(r.code == 1 and one_line(r) and "without bytes" in r.err and len(r.out) < 12 << 20, f"inspect {option}: truns of nothing",
+               f"{r.code} {r.err} {len(r.out)}")
+    track.write_bytes(synth.FTYP + synth.moov(trex=(1, 1, 4, 0)) + moof(1, lambda n: [counted(96000, n + 8)]) + synth.box(b"mdat", bytes(4 * 96000)))
+    r = sluice("inspect", track, "--json")
+    samples = [s for f in json.loads(r.out)["fragments"] for s in f["samples"]] if r.code == 0 else []
+    tap.ok(len(samples) == 96000 and samples[-1]["time"] == 95999, "inspect: 96,000 samples of default size, as of PCM", r.err)
+    track.write_bytes(synth.FTYP + synth.moov(trex=(1, 1, 4, 0)) + moof(1, lambda n: [counted(96000, n + 8)]) + synth.box(b"mdat", bytes(96000)))
+    r = sluice("inspect", track)
+    tap.ok(r.code == 1 and one_line(r) and "ends behind" in r.err, "inspect: samples of default size behind the end", r)
+    track.write_bytes(synth.FTYP + synth.moov(trex=(1, 1, 1, 0)) + moof(1, lambda n: [counted(50000, n + 8)] * 3) + synth.box(b"mdat", bytes(50000)))
+    r = sluice("inspect", track)
+    tap.ok(r.code == 1 and one_line(r) and "more sample bytes than bytes" in r.err, "inspect: truns that share their data", r)
+
+
+def inspect_times(tap, sluice, track):
+    def fragment(number, *before):
+        return moof(number, lambda n: [*before, synth.trun([b"abc"] * 3, n + 8)]) + synth.box(b"mdat", b"abc" * 3)
+
+    def times(*fragments):
+        track.write_bytes(synth.FTYP + synth.moov() + b"".join(fragments))
+        r = sluice("inspect", track, "--json")
+        return [s["time"] for f in json.loads(r.out)["fragments"] for s in f["samples"]], json.loads(r.out)
+
+    got, _ = times(fragment(1), fragment(2), fragment(3, synth.tfdt(9000)), fragment(4))
+    starts = [0, 3 * synth.FRAME, 9000, 9000 + 3 * synth.FRAME]
+    tap.equal(got, [t + i * synth.FRAME for t in starts for i in range(3)], "inspect: without tfdt, times go on from moof to moof")
+    late = (1 << 63) + 5
+    got, tree = times(fragment(1, synth.tfdt(late)))
+    tap.equal([int(t) for t in got], [late + i * synth.FRAME for i in range(3)], "inspect: times beyond 2^63")
+    tap.ok(int(tree["track"]["start"]) == late and "-" not in json.dumps(tree["track"]["start"]), "inspect: and a start", str(tree["track"]))
+    tap.ok(str(late) in sluice("inspect", track, "--all").out.decode(), "inspect --all: the same")
 
 
 def bad_files(tap, sluice, work):

@@ -110,12 +110,49 @@ Test(hls, durations_never_drift) {
   drop(&s);
 }
 
-Test(hls, gaps_between_fragments_belong_to_the_segment_before) {
+Test(hls, rounded_times_belong_to_the_segment_before) {
   struct asset s = {0};
   add(&s, "t", "mp4a.40.2", 48000, 3, even, sizes, 0);
+  s.h[0].frame_samples = 1024;
   s.frags[0][1].time_ticks += 480;
   s.frags[0][2].time_ticks += 480;
   cr_assert(has(hls(&s, 0, MAN_SEGMENTS), "#EXTINF:2.010000,\n1.m4s\n#EXTINF:2.000000,\n2.m4s\n#EXTINF:2.000000,\n3"));
+  drop(&s);
+}
+
+// An hour without samples behind the first of three segments. RFC 8216bis 4.4.4.1: EXTINF is what the segment lasts.
+static void add_with_gap(struct asset *s) {
+  uint32_t t = s->a.num_tracks;
+  add(s, t ? "b" : "a", "mp4a.40.2", 48000, 3, even, sizes, 0);
+  s->h[t].frame_samples = 1024;
+  s->frags[t][1].time_ticks += 3600ull * 48000;
+  s->frags[t][2].time_ticks += 3600ull * 48000;
+}
+
+Test(hls, a_gap_belongs_to_no_segment) {
+  struct asset s = {0};
+  add_with_gap(&s);
+  const char *p = hls(&s, 0, MAN_SEGMENTS);
+  cr_assert(has(p, "#EXTINF:2.000000,\n1.m4s\n#EXTINF:2.000000,\n2.m4s\n#EXTINF:2.000000,\n3"), "%s", p);
+  cr_assert(has(p, "#EXT-X-TARGETDURATION:2\n"), "%s", p);
+  drop(&s);
+}
+
+Test(dash, a_gap_is_between_two_times) {
+  struct asset s = {0};
+  add_with_gap(&s);
+  const char *x = mpd(&s, MAN_SEGMENTS);
+  cr_assert(has(x, "<S t=\"0\" d=\"96000\"/>\n<S t=\"172896000\" d=\"96000\" r=\"1\"/>\n</SegmentTimeline>"), "%s", x);
+  cr_assert(has(x, "mediaPresentationDuration=\"PT3606.000000S\""), "%s", x);
+  s.h[0].edit_media_time = 1024; // priming: as everywhere, off the first segment
+  x = mpd(&s, MAN_SEGMENTS);
+  cr_assert(has(x, "<S t=\"0\" d=\"94976\"/>\n<S t=\"172894976\" d=\"96000\" r=\"1\"/>"), "%s", x);
+  s.h[0].edit_media_time = 0;
+  add_with_gap(&s); // the same gap: one timeline; else two
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), "media=\"1/$RepresentationID$/$Number$.m4s\""));
+  s.frags[1][1].time_ticks -= 96000;
+  s.frags[1][2].time_ticks -= 96000;
+  cr_assert_not(has(mpd(&s, MAN_SEGMENTS), "$RepresentationID$"));
   drop(&s);
 }
 

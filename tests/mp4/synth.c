@@ -124,6 +124,8 @@ static void put_stsd(struct maker *m) {
   static const uint8_t es[] = {3, 25, 0, 1, 0, 4, 17, 0x40, 0x15, 0, 0, 0, 0, 1, 0xf4, 0, 0, 1, 0xf4, 0, 5, 2, 0x11, 0x90, 6, 1, 2};
   put(b, es, sizeof es);
   end(b, esds);
+  if (m->o->terminator)
+    u32(b, 0);
   end(b, entry);
   end(b, stsd);
 }
@@ -316,6 +318,24 @@ static void put_tfdt(struct maker *m) {
   end(&m->b, at);
 }
 
+static void put_aux(struct maker *m) {
+  struct buf *b = &m->b;
+  size_t at = box(b, "saiz", false);
+  full_box(b, 0, 1);
+  text(b, "abcd");
+  u32(b, 0);
+  put(b, "\4", 1);
+  u32(b, or1(m->o->samples_per_trun) * or1(m->o->truns_per_traf));
+  end(b, at);
+  at = box(b, "saio", false);
+  full_box(b, 0, 1);
+  text(b, "abcd");
+  u32(b, 0);
+  u32(b, 1);
+  u32(b, 8);
+  end(b, at);
+}
+
 // A moof; *offs gets its truns that have samples.
 static uint32_t put_moof(struct maker *m, struct offset *offs) {
   const struct synth_options *o = m->o;
@@ -330,6 +350,8 @@ static uint32_t put_moof(struct maker *m, struct offset *offs) {
     size_t traf = box(b, "traf", o->wide);
     put_tfhd(m, &base);
     put_tfdt(m);
+    if (o->aux)
+      put_aux(m);
     for (uint32_t r = 0; t && r < truns; r++) {
       bool with = !o->implied_offsets || (r == 0 && o->base != SYNTH_BASE_ABSOLUTE && (o->base == SYNTH_BASE_MOOF || t == 1));
       if (o->empty_truns || o->empty_places)
@@ -585,6 +607,8 @@ const struct synth_options synth_presets[] = {
     {.name = "many-truns", .num_frags = 2, .truns_per_traf = 5000, .samples_per_trun = 2, .max_size = 40},
     {.name = "many-truns-reversed", .num_frags = 1, .truns_per_traf = 5000, .samples_per_trun = 1, .min_size = 1, .max_size = 40,
      .reversed = true},
+    {.name = "foreign-aux", COMMON, .aux = true, .trafs_per_frag = 2, .base = SYNTH_BASE_ABSOLUTE},
+    {.name = "terminator", COMMON, .terminator = true},
     {.name = "folder", COMMON, .folder = true, .styp = true},
     {.name = "folder-absolute", COMMON, .folder = true, .base = SYNTH_BASE_ABSOLUTE, .sidx_each = true},
     {.name = "24-hours", .num_frags = 43200, .samples_per_trun = 94, .min_size = 6, .max_size = 20, .frame_ticks = 1021,

@@ -25,6 +25,8 @@ struct synth_options {
   bool styp, prft, emsg, free_boxes, sidx, sidx_each, ssix, mfra, groups; // groups: sgpd and sbgp in each traf
   bool no_tfdt, tfdt_v0, trun_v0;
   bool offsets;                  // composition offsets in truns (signed in version 1)
+  bool aux;                      // saiz and saio of a type that nobody knows, before the truns of each traf
+  bool terminator;               // the sample entry ends with a 32-bit 0, as QuickTime's may
   uint32_t gap;                  // bytes of mdat between runs that belong to no sample
   uint32_t timescale, frame_ticks; // 0: 48000, 1024
   bool folder;                   // each fragment is a part of its own (synth.part_ends)

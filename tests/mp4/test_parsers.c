@@ -401,6 +401,67 @@ Test(index, memory_that_runs_out_is_an_error) {
   synth_free(&s);
 }
 
+// A moof of trafs with 4 samples of 10 ticks or none, some with a tfdt, and where it begins and ends when the one before
+// ends at 1000. ISO/IEC 14496-12 8.8.12.
+Test(frag, times_of_trafs_with_and_without_tfdt) {
+  enum { NO = -1 };
+  static const struct {
+    struct {
+      int time;
+      uint8_t num;
+    } trafs[3];
+    uint64_t start, end;
+    uint32_t inserted; // what the tfdt that is inserted last says
+  } rows[] = {
+      {{{NO, 4}, {NO, 4}}, 1000, 1080, 1040},
+      {{{2000, 4}, {NO, 4}}, 2000, 2080, 2040},
+      {{{NO, 4}, {3000, 4}}, 1000, 3040, 1000},
+      {{{2000, 4}, {3000, 4}, {NO, 4}}, 2000, 3080, 3040}, // a gap within
+      {{{NO, 0}, {2000, 4}}, 2000, 2040, 1000},            // nothing begins at 1000
+      {{{2000, 0}, {NO, 4}}, 2000, 2040, 2000},
+      {{{2000, 4}, {1500, 4}}, 2000, 2080, 0},             // backwards
+  };
+  struct frag_defaults defaults = {.track_id = 1, .num_entries = 1, .description_index = 1, .sample_duration = 10, .sample_size = 4};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    uint8_t moof[512] = {0};
+    size_t n = 8, start = 0;
+    for (size_t k = 0; k < 3 && (rows[i].trafs[k].num || rows[i].trafs[k].time); k++) {
+      start = n;
+      memcpy(moof + n + 4, "traf", 4);
+      memcpy(moof + n + 8, "\0\0\0\x10tfhd\0\2\0\0\0\0\0\1", 16);
+      n += 24;
+      if (rows[i].trafs[k].time != NO) {
+        memcpy(moof + n, "\0\0\0\x10tfdt", 8);
+        store_be32(moof + n + 12, (uint32_t)rows[i].trafs[k].time);
+        n += 16;
+      }
+      memcpy(moof + n, "\0\0\0\x14trun\0\0\0\1", 12);
+      store_be32(moof + n + 12, rows[i].trafs[k].num);
+      store_be32(moof + n + 16, (uint32_t)(600 + 16 * k));
+      n += 20;
+      store_be32(moof + start, (uint32_t)(n - start));
+    }
+    memcpy(moof + 4, "moof", 4);
+    store_be32(moof, (uint32_t)n);
+    struct alloc_heap heap;
+    struct frag_moof m = {0};
+    struct frag_samples samples = {0};
+    struct diag d = {0};
+    alloc_heap_init(&heap, 1 << 20);
+    struct frag_place place = {.source_len = 1000, .next_time = 1000};
+    cr_assert_eq(frag_parse(&m, &samples, &heap.base, &defaults, bytes_of(moof, n), place, &d), ERR_OK, "row %zu: %s", i, d.what);
+    cr_expect_eq(m.time_ticks, rows[i].start, "row %zu starts at %llu", i, (unsigned long long)m.time_ticks);
+    cr_expect_eq(m.end_ticks, rows[i].end, "row %zu ends at %llu", i, (unsigned long long)m.end_ticks);
+    uint32_t inserted = 0;
+    const struct ix_edit *e = m.edits.p;
+    for (uint32_t k = 1; k < m.edits.num; k++) // five words: size, type, version, time
+      if (e[k].kind == IX_WORD && e[k].value == FOURCC('t', 'f', 'd', 't'))
+        inserted = e[k + 3].value;
+    cr_expect_eq(inserted, rows[i].inserted, "row %zu: %u", i, inserted);
+    alloc_heap_free(&heap);
+  }
+}
+
 struct told {
   char text[512];
   size_t n;

@@ -78,8 +78,9 @@ static const struct synth_options *preset(const char *name) {
   X(sidx_each, "sidx-each") X(groups, "groups") X(no_tfdt, "no-tfdt") X(no_tfdt_absolute, "no-tfdt-absolute")    \
   X(version_0, "version-0") X(version_1, "version-1-offsets") X(tfhd, "sizes-in-tfhd") X(trex, "sizes-in-trex")  \
   X(small, "sizes-0-to-33") X(zero, "sizes-0") X(one_each, "one-sample-each") X(big, "big-samples")              \
-  X(many, "many-truns") X(many_reversed, "many-truns-reversed") X(folder, "folder")                              \
-  X(folder_absolute, "folder-absolute") X(day, "24-hours")
+  X(many, "many-truns") X(many_reversed, "many-truns-reversed") X(terminator, "terminator")                      \
+  X(foreign_aux, "foreign-aux")                                                                                  \
+  X(folder, "folder") X(folder_absolute, "folder-absolute") X(day, "24-hours")
 #define X(id, name)                                                                                              \
   Test(synth, id, .timeout = 60) { check(preset(name)); }
 X_PRESETS(X)
@@ -118,6 +119,93 @@ Test(segments, follow_sidx_or_target_or_parts) {
     free(first);
     drop(&b);
   }
+}
+
+// A sidx before fragment `before` of ten: references to fragments [first, end), and to `next` bytes that begin with
+// another sidx (0: none), which stand first or last.
+struct sidx_row {
+  uint32_t before, first, end, next;
+  bool next_first;
+};
+
+enum { SIDX_FRAGS = 10, SIDX_HEAD = 32, SIDX_REF = 12 };
+
+static uint32_t refs_of(const struct sidx_row *r) { return r->end - r->first + (r->next != 0); }
+
+static uint64_t frag_end(const struct synth *s, uint32_t f) { return f + 1 < s->num_frags ? s->frag_starts[f + 1] : s->len; }
+
+static uint8_t *put_ref(uint8_t *p, uint32_t ref) {
+  store_be32(p, ref);
+  return p + SIDX_REF;
+}
+
+static uint8_t *put_sidx(uint8_t *p, const struct synth *s, const struct sidx_row *r) {
+  uint32_t num = refs_of(r);
+  memset(p, 0, SIDX_HEAD + SIDX_REF * num);
+  store_be32(p, SIDX_HEAD + SIDX_REF * num);
+  memcpy(p + 4, "sidx", 4);
+  store_be32(p + 12, 1);
+  store_be32(p + 16, 48000);
+  store_be32(p + 28, num);
+  p += SIDX_HEAD;
+  if (r->next_first)
+    p = put_ref(p, 1u << 31 | r->next);
+  for (uint32_t f = r->first; f < r->end; f++)
+    p = put_ref(p, (uint32_t)(frag_end(s, f) - s->frag_starts[f]));
+  return r->next && !r->next_first ? put_ref(p, 1u << 31 | r->next) : p;
+}
+
+// How many segments ten fragments have with these boxes before them, which end with a row of zeros.
+static uint32_t segments_with(const struct sidx_row *rows, uint64_t target) {
+  struct built b;
+  synth_make(&b.s, &(struct synth_options){.num_frags = SIDX_FRAGS, .samples_per_trun = 20, .min_size = 100, .max_size = 200});
+  uint8_t *file = malloc(b.s.len + 4096), *p = file;
+  cr_assert_not_null(file);
+  memcpy(p, b.s.file, b.s.init_len);
+  p += b.s.init_len;
+  for (uint32_t f = 0; f < SIDX_FRAGS; f++) {
+    for (const struct sidx_row *r = rows; refs_of(r); r++)
+      if (r->before == f)
+        p = put_sidx(p, &b.s, r);
+    memcpy(p, b.s.file + b.s.frag_starts[f], frag_end(&b.s, f) - b.s.frag_starts[f]);
+    p += frag_end(&b.s, f) - b.s.frag_starts[f];
+  }
+  free(b.s.file);
+  b.s.file = file;
+  b.s.len = (size_t)(p - file);
+  b.s.part_ends[0] = b.s.len;
+  index_it(&b, &(struct synth_options){.name = "sidx"});
+  uint32_t num = ix_segment_count(&b.ix, target);
+  drop(&b);
+  return num;
+}
+
+Test(segments, follow_every_shape_of_sidx) {
+  struct synth s;
+  synth_make(&s, &(struct synth_options){.num_frags = SIDX_FRAGS, .samples_per_trun = 20, .min_size = 100, .max_size = 200});
+  uint32_t half = (uint32_t)(s.frag_starts[5] - s.frag_starts[0]), rest = (uint32_t)(s.len - s.frag_starts[5]);
+  synth_free(&s);
+  uint32_t child = SIDX_HEAD + 5 * SIDX_REF;
+  const struct {
+    const char *name;
+    uint32_t want; // with a target that no fragments reach
+    struct sidx_row rows[4];
+  } cases[] = {
+      {"flat", 10, {{0, 0, 10, 0, false}}},
+      {"daisy chain", 10, {{0, 0, 5, child + rest, false}, {5, 5, 10, 0, false}}},
+      {"a child first, then fragments", 10, {{0, 5, 10, child + half, true}, {0, 0, 5, 0, false}}},
+      {"children that cover all", 10, {{0, 0, 0, child + half, false}, {0, 0, 5, 0, false}, {5, 5, 10, 0, false}}},
+      {"one for each half, none above", 10, {{0, 0, 5, 0, false}, {5, 5, 10, 0, false}}},
+      {"the first three only", 1, {{0, 0, 3, 0, false}}},
+      {"a child that is not there", 1, {{0, 0, 5, child + rest, false}}},
+      {"a hole", 1, {{0, 0, 3, 0, false}, {5, 5, 10, 0, false}}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    uint32_t num = segments_with(cases[i].rows, UINT64_MAX);
+    cr_expect_eq(num, cases[i].want, "%s: %u segments", cases[i].name, num);
+  }
+  const struct sidx_row partial[] = {{0, 0, 3, 0, false}, {0}};
+  cr_expect_eq(segments_with(partial, 40 * 1024), 5, "a sidx of a part: groups of the target's duration");
 }
 
 Test(index, bytes_per_sample_and_memory_stay_small) {
