@@ -392,7 +392,7 @@ static void tls_input(struct conn *c, struct bytes data) {
     return;
   for (;;) {
     enum tls_result r = tls_read(c->tls, &io, w->opened, TLS_RECORD, &n);
-    if (io.out_len && (c->offloaded || !send_flight(c, &io))) // only the kernel could seal an answer now
+    if (c->offloaded ? io.out_len || ktls_stale(c->tls) : !send_flight(c, &io)) // only the kernel could seal an answer now
       r = TLS_FAILED;
     io.out_len = 0;
     if (r == TLS_WANT)

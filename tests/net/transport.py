@@ -685,6 +685,41 @@ def the_kernel_seals_from_the_second_response_on():
     expect(srv.handed_over, 0)
 
 
+def keys_that_a_client_asks_for():
+    """KeyUpdate: the kernel never gets the keys of before with the count of after, and is not left with old ones."""
+    def read_until(out, text, seconds=20):
+        got, end = b"", time.monotonic() + seconds
+        while text not in got and time.monotonic() < end:
+            piece = os.read(out, 1 << 16) if select.select([out], [], [], 0.2)[0] else None
+            if piece == b"":
+                break
+            got += piece or b""
+        return text in got
+
+    # what is typed and how often keys are asked for, when: whether all is answered, and whether the kernel sealed
+    for suite in ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"):
+        for keys, before, answered, handed_over in ((b"K\n", 1, True, 0), (b"k\n", 1, True, 1), (b"k\n", 3, True, 1), (b"K\n", 3, False, 1)):
+            what = f"{suite}: {keys} before request {before}"
+            with Server() as srv:
+                p = subprocess.Popen(["openssl", "s_client", "-connect", f"127.0.0.1:{srv.port}", "-ciphersuites", suite, "-tls1_3"],
+                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                expect(read_until(p.stdout.fileno(), b"Verify return code"), True, f"{what}: handshake")
+                for n in range(1, 5):
+                    if n == before:
+                        p.stdin.write(keys)
+                        p.stdin.flush()
+                        time.sleep(0.3)
+                    if n >= before and not answered:
+                        expect(p.wait(10) is not None, True, f"{what}: the connection ends")
+                        break
+                    p.stdin.write(get_bytes(segment_path("now", 5001, n)))
+                    p.stdin.flush()
+                    expect(read_until(p.stdout.fileno(), words((n - 1) * 5001, 5001)), True, f"{what}: response {n}")
+                p.kill()
+                p.communicate()
+            expect(srv.handed_over, handed_over, what)
+
+
 def hot_segments():
     for cache in ("on", "off"):
         with Server("--cache-encrypted", cache) as srv:
@@ -799,7 +834,7 @@ if TLS:  # ragged ends and half-closed clients are another matter there
     CASES += [tls_versions_names_and_tickets, tls_records_begin_small, tls_needs_client_certificates_where_told, unusable_certificates]
 
 if KTLS:
-    CASES = [the_kernel_seals_from_the_second_response_on, hot_segments, whole_bodies_and_heads, requests_cut_at_every_byte,
+    CASES = [the_kernel_seals_from_the_second_response_on, keys_that_a_client_asks_for, hot_segments, whole_bodies_and_heads, requests_cut_at_every_byte,
              pipelined_requests_come_back_in_order, random_ranges_are_slices, preconditions, refusals, bodies_of_requests, http10,
              clients_that_leave_at_any_time, keepalive_limit, tls_versions_names_and_tickets]
 
