@@ -139,7 +139,8 @@ struct config_rules {
   X(access_format, OPT_ENUM, "combined", 0, 0, false, "Form of access log lines.")                                       \
   X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error.")                                             \
   X(sandbox, OPT_BOOL, "true", 0, 0, false,                                                                              \
-    "Give up file access, system calls and capabilities that are no longer needed once serving.")
+    "Give up file access, system calls and capabilities that are no longer needed once serving. What a reload reads may be " \
+    "replaced, or linked anew, within the folders that the names have at the start and those that links lead to then.")
 
 #define CONFIG_FIELD_OPT_BOOL bool
 #define CONFIG_FIELD_OPT_COUNT uint64_t
