@@ -6,6 +6,8 @@
 
 #define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
 
+static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
 static void serve(struct conn *c, const uint8_t *base, size_t n);
 
 static const struct config *config_of(const struct conn *c) { return server_config(c->w->s); }
@@ -327,14 +329,21 @@ static void answer_now(struct conn *c) {
   progress(c, REQ_READY);
 }
 
+// No place for its request: those of clients that left are still with the catalogue.
+static void shed(struct conn *c) {
+  obs_shed(c->w->m);
+  conn_say(c, busy, sizeof busy - 1);
+  say_goodbye(c);
+  linger(c);
+}
+
 static void input(struct conn *c, struct bytes data) {
   answer_now(c);
   struct request *rq = c->rq;
   switch (c->state) {
   case CONN_IDLE:
     if (!rq && !request_take(c)) {
-      obs_shed(c->w->m);
-      conn_close(c);
+      shed(c);
       return;
     }
     serve(c, data.p, data.n);
@@ -535,7 +544,6 @@ static void note_peer(struct conn *c) {
 }
 
 static void refuse_connection(struct worker *w, int fd, bool tls) {
-  static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
   obs_conn_refused(w->m);
   if (!tls)
     (void)w->io->v->send(w->io, fd, busy, sizeof busy - 1, false);

@@ -29,7 +29,6 @@ enum {
   RECV_SIZE = 4096,
   UNSENT_SOCKET = 262144, // TCP_NOTSENT_LOWAT: what the kernel holds for a client that does not read, besides what is under way
   RECV_SOCKET = 16384,   // SO_RCVBUF: bounds what the kernel holds for a client that is not being read
-  REQUESTS_MAX = 4096,   // requests in progress of one worker
   LINGER_MS = 2000,
   DRAIN_HEAD_MS = 1000,  // for requests half read when draining begins
 };
@@ -165,7 +164,8 @@ struct worker {
   uint32_t num_conns, conns_cut;  // of `conns`: all, and those that were ever used
   uint32_t num_used;              // open, or waiting for their last completions
   struct request *requests, *free_requests;
-  uint32_t requests_cut;          // of REQUESTS_MAX: those that were ever used
+  uint32_t num_requests;          // one for each of `conns`, and BEHIND_MAX: touched when they are first used
+  uint32_t requests_cut;          // of these, those that were ever used
   uint32_t num_behind;            // of them, at most BEHIND_MAX
   uint32_t num_waiting;           // requests that the catalogue has
   struct request *ready[READY_MAX]; // of this turn, with a track's bytes to send; NULL: gone meanwhile

@@ -255,7 +255,8 @@ static bool worker_init(struct worker *w, struct server *s, unsigned n, unsigned
   w->opened = malloc(TLS_RECORD);
   w->listeners = calloc(num_listeners, sizeof *w->listeners);
   w->conns = map(w->num_conns * sizeof *w->conns);
-  w->requests = map(REQUESTS_MAX * sizeof *w->requests);
+  w->num_requests = w->num_conns + BEHIND_MAX;
+  w->requests = map(w->num_requests * sizeof *w->requests);
   if (!w->flight || !w->opened || !w->listeners || !w->conns || !w->requests || !out_pool_init(&w->out, (uint32_t)cfg->output_buffers))
     return fail(e, "not enough memory for", "a worker", ENOMEM);
   return true;
@@ -274,7 +275,7 @@ static void workers_free(struct workers *ws) {
     if (w->conns)
       munmap(w->conns, w->num_conns * sizeof *w->conns);
     if (w->requests)
-      munmap(w->requests, REQUESTS_MAX * sizeof *w->requests);
+      munmap(w->requests, w->num_requests * sizeof *w->requests);
     out_pool_free(&w->out);
   }
   tls_set_free(atomic_load(&ws->certificates));

@@ -7,6 +7,7 @@ import http.client
 import os
 import random
 import re
+import resource
 import select
 import signal
 import socket
@@ -19,6 +20,7 @@ import threading
 import time
 
 FIXTURE, BACKEND = sys.argv[1:3]
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 KTLS = sys.argv[3:4] == ["ktls"]  # the fixture has a kernel's TLS, played at the socket calls
 TLS = KTLS or sys.argv[3:4] == ["tls"]
 random.seed(20)
@@ -537,6 +539,41 @@ def more_clients_than_allowed():
         expect(ask(srv.client(), segment_path("now", 5, 1))[0].status, 200)
 
 
+def as_many_requests_as_connections():
+    """Each connection may be in the middle of a request. Where none can be begun, the answer says so and arrives."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # of the server too
+    with Server("--workers", "1", "--max-connections", "4300") as srv:
+        half = []
+        for _ in range(min(4200, limit - 1000) if limit >= 0 else 4200):
+            half.append(srv.dial())
+            half[-1].sendall(b"GET /now")
+        expect(ask(srv.client(), segment_path("now", 5, 1))[1], words(0, 5), f"beside {len(half)} half requests")
+        half[-1].sendall(get_bytes(segment_path("now", 5, 2))[8:])
+        expect(Reader(half[-1]).response()[2], words(5, 5), "one of them goes on")
+        for s in half:
+            s.close()
+    if BACKEND == "io_uring":
+        return  # a reset right behind a request raises no event in a multishot receive: these clients would not have left
+    with Server("--workers", "1", "--max-connections", "20") as srv:
+        kept = srv.dial()
+        for _ in range(20 + 1024 + 300):  # their clients leave, their lookups stay; not of all: a reset can overtake the request
+            s = srv.dial()
+            s.sendall(get_bytes("/stuck/cbcs/1/s1x1/1.m4s"))
+            time.sleep(0.001)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+        time.sleep(0.3)
+        kept.sendall(get_bytes(segment_path("now", 5, 1)) * 3)
+        kept.sendall(b"x" * 3000)
+        status, headers, _ = Reader(kept).response()
+        expect((status, headers["retry-after"], headers["connection"]), (503, "1", "close"))
+        expect(kept.recv(10), b"")
+        end = time.monotonic() + 15
+        while (status := ask(srv.client(), segment_path("now", 5, 1))[0].status) == 503 and time.monotonic() < end:
+            time.sleep(0.2)
+        expect(status, 200, "when they have ended")
+
+
 def draining():
     with Server() as srv:
         busy, idle = srv.dial(rcvbuf=65536), srv.dial()
@@ -825,11 +862,11 @@ def tls_records_begin_small():
 CASES = [whole_bodies_and_heads, requests_cut_at_every_byte, pipelined_requests_come_back_in_order, random_ranges_are_slices,
          preconditions, refusals, bodies_of_requests, http10, a_day_in_one_response, stalled_readers_hold_no_buffers, timeouts,
          pauses_within_the_write_timeout, more_sent_ahead_than_one_buffer,
-         lost_sources, clients_that_leave_at_any_time, half_closed_clients_get_their_answer, more_clients_than_allowed, draining,
+         lost_sources, clients_that_leave_at_any_time, half_closed_clients_get_their_answer, more_clients_than_allowed, as_many_requests_as_connections, draining,
          keepalive_limit, an_allocation_while_serving_is_noticed, occupied_port,
          hot_segments]
 if TLS:  # ragged ends and half-closed clients are another matter there
-    CASES = [c for c in CASES if c not in (half_closed_clients_get_their_answer, occupied_port, more_clients_than_allowed,
+    CASES = [c for c in CASES if c not in (half_closed_clients_get_their_answer, occupied_port, more_clients_than_allowed, as_many_requests_as_connections,
                                        an_allocation_while_serving_is_noticed)]
     CASES += [tls_versions_names_and_tickets, tls_records_begin_small, tls_needs_client_certificates_where_told, unusable_certificates]
 
