@@ -120,7 +120,10 @@ struct config_rules {
   X(huge_pages, OPT_BOOL, "true", 0, 0, false, "Ask for huge pages for the caches, where the system offers them.")       \
   X(helper_threads, OPT_COUNT, "4", 1, 64, false, "Threads that open tracks and read storage for the workers.")          \
   X(backlog, OPT_COUNT, "4096", 1, 65535, false, "Connections that may wait to be accepted, for each worker.")              \
-  X(max_connections, OPT_COUNT, "20000", 1, 10000000, false, "Client connections of one worker; more are refused.")      \
+  X(max_connections, OPT_COUNT, "20000", 1, 10000000, false,                                                             \
+    "Client connections of one worker, idle or with a request; more are refused. Fewer where the process may not open "  \
+    "as many descriptors (`ulimit -n`), of which some are kept for media; the log says so. An idle one takes less than "  \
+    "512 bytes of memory, one with a request up to 55 KB.")                                                               \
   X(output_buffers, OPT_COUNT, "256", 8, 65536, false, "Response buffers of one worker; they bound its memory.")         \
   X(keepalive_requests, OPT_COUNT, "0", 0, 1000000000, true, "Requests on one connection before it is closed. 0: no limit.") \
   X(header_timeout, OPT_DURATION, "10s", 100, 3600000, true, "Time for a client to send a request's head.")              \

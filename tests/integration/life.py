@@ -282,6 +282,26 @@ def no_descriptors(tap, sluice, work):
             tap.equal(c.get(path).status, 200, f"{path}: with descriptors it is there")
 
 
+def descriptors_kept(tap, sluice, work):
+    """Idle clients, however many, leave the descriptors that media need."""
+    media = media_with(work)
+    few = work / "few"
+    few.write_text(f'#!/bin/bash\nulimit -n 120\nexec {sluice.path} "$@"\n')
+    few.chmod(0o755)
+    for io in ("auto", "epoll"):
+        with Server(str(few), media, "--io", io, "--workers", "2", keys=keys_file([ASSET])) as server:
+            said = server.wait_log(r"max_connections: 30 for each of 2 workers, not 20000: .*120 descriptors.*60 are kept", 2)
+            tap.ok(said is not None, f"{io}: the log says how many connections there can be", server.log())
+            c = server.client()
+            tap.equal(c.get("/nothing").status, 404, f"{io}: a client")
+            idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
+            time.sleep(0.3)
+            got = [c.get(url(ASSET, "cbcs", 1, "a", f"{n}.m4s")).status for n in (1, 2)]
+            tap.equal(got, [200, 200], f"{io}: beside 200 idle ones gets media that nobody had asked for")
+            for s in idle:
+                s.close()
+
+
 def rotation(tap, sluice, work):
     """A rotation changes KID, key, IVs and URLs at once, writes nothing to the media, and the old URLs still answer."""
     media = media_with(work)
@@ -716,7 +736,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, reasons, no_descriptors, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
+    for part in (bad_starts, observability, reasons, no_descriptors, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
                  open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
