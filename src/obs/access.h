@@ -11,7 +11,7 @@ enum { ACCESS_PATH_MAX = 512, ACCESS_TEXT_MAX = 128, ACCESS_RANGE_MAX = 64 };
 
 // What a worker records; texts are cut to their field, the writer escapes them.
 struct access_record {
-  uint64_t wall_ns;     // CLOCK_REALTIME, when the response was done
+  uint64_t wall_ns;     // CLOCK_REALTIME, when the response was done, or cut off
   uint64_t bytes;       // body bytes sent
   uint32_t duration_us, ttfb_us;
   uint8_t ip[16];       // IPv6, or IPv4 mapped (::ffff:a.b.c.d)

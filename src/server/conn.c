@@ -46,6 +46,8 @@ void conn_close(struct conn *c) {
   timer_clear(&w->timers, &c->timer);
   obs_conn_close(w->m);
   struct request *rq = c->rq;
+  if (rq && rq->head_sent) // cut off: counted and logged with what was sent
+    request_done(rq);
   c->rq = NULL;
   if (rq && rq->waiting)
     rq->conn = NULL; // goes back to the pool when the catalogue is done with it

@@ -84,7 +84,8 @@ struct request {
   uint8_t method;       // enum http_method
   uint8_t body;         // enum body_kind
   uint8_t ready;        // its place in the worker's `ready`, from 1; 0: not there
-  bool keep_alive, head_only, head_sent, multipart;
+  bool keep_alive, head_only, multipart;
+  bool head_sent;       // of a response that is not done: some of it
   bool held;            // `track` or `text` with a hold
   bool robbed;          // its buffer was taken back: its client is slow
   bool stalled;         // its client has taken nothing for stall_timeout; write_timeout is running out
@@ -214,7 +215,7 @@ enum req_result request_start(struct request *rq);
 enum req_result request_resolved(struct request *rq);
 void request_hold(struct request *rq);       // the response outlives this callback
 void request_release(struct request *rq);    // drops what the response holds
-void request_done(struct request *rq);       // counts and logs
+void request_done(struct request *rq);       // counts and logs, once: when all is sent or the connection ends before that
 
 // respond.c: sets status, head (rq->lit) and ranges.
 void respond_status(struct request *rq, unsigned status);
