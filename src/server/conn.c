@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stddef.h>
+#include <strings.h>
 
 #define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
 
@@ -222,9 +223,10 @@ static enum step body_follows(struct conn *c, struct request *rq, size_t n) {
   const struct http_parser *p = &rq->parser;
   if (p->body_len > REQ_BODY_MAX)
     return refuse(c, rq, 413, n);
-  struct http_span expect = p->header[HTTP_H_EXPECT];
-  static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
-  if (expect.len && n == p->fed)
+  struct bytes expect = http_text(rq->base, p->header[HTTP_H_EXPECT]);
+  static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n", want[] = "100-continue";
+  // Not to HTTP/1.0; who expects something else gets the answer alone. Source: RFC 9110 §10.1.1.
+  if (n == p->fed && !p->http10 && expect.n == sizeof want - 1 && !strncasecmp((const char *)expect.p, want, expect.n))
     conn_say(c, interim, sizeof interim - 1);
   return STEP_NEXT;
 }

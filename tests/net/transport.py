@@ -342,6 +342,13 @@ def bodies_of_requests():
         s.sendall(b"abcd" + get_bytes(segment_path("now", 5, 1)))
         expect(reader.response()[2], b"licence for 4")
         expect(reader.response()[2], words(0, 5))
+        for version, field, interim in (("1.1", "100-Continue", True), ("1.1", "banana", False), ("1.1", "100-continue, banana", False), ("1.0", "100-continue", False)):
+            s.sendall(f"POST /now/cbcs/1/license HTTP/{version}\r\nHost: h\r\nConnection: keep-alive\r\nContent-Length: 4\r\nExpect: {field}\r\n\r\n".encode())
+            time.sleep(0.05)
+            s.sendall(b"abcd")
+            if interim:
+                expect(reader.response()[0], 100)
+            expect(reader.response()[::2], (200, b"licence for 4"), f"HTTP/{version} that expects {field}")
         s.sendall(b"POST /now/cbcs/1/license HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n")
         expect(reader.response()[0], 411)
         s.sendall(b"POST /now/cbcs/1/license HTTP/1.1\r\nHost: h\r\nContent-Length: 99999\r\n\r\n")
