@@ -13,6 +13,12 @@ static void serve(struct conn *c, const uint8_t *base, size_t n);
 
 static const struct config *config_of(const struct conn *c) { return server_config(c->w->s); }
 
+// How long the head of a request may take.
+static uint64_t head_time(const struct conn *c) {
+  uint64_t ms = config_of(c)->header_timeout;
+  return c->w->draining && ms > DRAIN_HEAD_MS ? DRAIN_HEAD_MS : ms;
+}
+
 void conn_deadline(struct conn *c, uint64_t after_ms) {
   struct worker *w = c->w;
   c->deadline_ms = w->now_ms + after_ms;
@@ -287,7 +293,7 @@ static void serve(struct conn *c, const uint8_t *base, size_t n) {
         return;
       }
       if (c->state != CONN_READING) // the whole head has one deadline, however it trickles in
-        conn_deadline(c, config_of(c)->header_timeout);
+        conn_deadline(c, head_time(c));
       c->state = CONN_READING;
       resume_receiving(c);
       return;
@@ -577,7 +583,7 @@ void conn_accepted(struct worker *w, int fd, bool tls) {
   if (w->access)
     note_peer(c);
   w->io->v->recv(w->io, &c->recv, fd);
-  conn_deadline(c, config_of(c)->header_timeout);
+  conn_deadline(c, head_time(c)); // what was accepted before the listener closed may come after draining began
 }
 
 void conn_drain(struct worker *w) {
