@@ -115,6 +115,16 @@ static void linger(struct conn *c) {
   conn_deadline(c, LINGER_MS);
 }
 
+// leave closes between two requests. What the client has sent and nobody has read would reset the connection.
+static void leave(struct conn *c) {
+  if (c->peer_ended || !(c->gap || c->recv_stopped)) {
+    conn_close(c);
+    return;
+  }
+  say_goodbye(c);
+  linger(c);
+}
+
 // A cancellation finds nothing while a multishot receive is between two turns: who still hears something asks again.
 static void stop_receiving(struct conn *c) {
   if ((!c->recv_stopped || c->rq->behind) && io_armed(&c->recv)) {
@@ -146,8 +156,8 @@ static void go_idle(struct conn *c) {
     request_give(w, c->rq);
     c->rq = NULL;
   }
-  if (c->peer_ended || w->draining) {
-    conn_close(c);
+  if (c->peer_ended || c->gap || w->draining) {
+    leave(c);
     return;
   }
   c->state = CONN_IDLE;
@@ -168,7 +178,7 @@ static bool finished(struct conn *c, struct request *rq, size_t left) {
     return true;
   }
   say_goodbye(c);
-  if (left || rq->status >= 400)
+  if (left || rq->behind || c->gap || c->recv_stopped || rq->status >= 400)
     linger(c);
   else
     conn_close(c);
@@ -206,7 +216,7 @@ static enum step answer(struct conn *c, struct request *rq, enum req_result read
   c->state = CONN_BUSY;
   request_hold(rq);
   if (rq->base != rq->in && !keep_bytes(rq, n))
-    c->peer_ended = true; // more was sent ahead than is kept: answer this one, then close
+    c->gap = true; // more was sent ahead than is kept: answer this one, then close
   return STEP_BLOCKED;
 }
 
@@ -288,8 +298,8 @@ static void serve(struct conn *c, const uint8_t *base, size_t n) {
         base = rq->in;
         continue;
       }
-      if (c->peer_ended) {
-        conn_close(c);
+      if (c->peer_ended || c->gap) {
+        leave(c);
         return;
       }
       if (c->state != CONN_READING) // the whole head has one deadline, however it trickles in
@@ -369,8 +379,8 @@ static void input(struct conn *c, struct bytes data) {
     return;
   case CONN_BUSY: // sent ahead: it waits its turn, and nothing more is taken meanwhile
     stop_receiving(c);
-    if (!c->peer_ended && !request_keep_ahead(rq, data))
-      c->peer_ended = true; // nothing is kept behind a gap
+    if (!c->gap && !request_keep_ahead(rq, data))
+      c->gap = true;
     return;
   default:
     return;

@@ -56,6 +56,7 @@ struct conn {
   uint32_t num_requests;
   uint8_t state;        // enum conn_state
   bool recv_stopped, peer_ended, handshaken;
+  bool gap;             // of what was sent ahead not all could be kept: what comes behind is nothing
   bool offload, offloaded; // the kernel may seal what is sent; it does
   uint8_t ip[16];
 };

@@ -624,6 +624,29 @@ def half_a_request_when_draining():
         expect(time.monotonic() - begin < 5, True, f"{time.monotonic() - begin:.1f} s")
 
 
+def more_sent_ahead_when_draining():
+    """What nobody reads any more does not destroy the answer that is on its way."""
+    with Server("--workers", "1") as srv:
+        s = srv.dial(rcvbuf=65536)
+        reader = Reader(s)
+        s.sendall(get_bytes("/now/cbcs/1/s300000x20.mp4"))
+        time.sleep(0.2)
+        s.sendall(get_bytes("/now/cbcs/1/s300000x21.mp4"))
+        time.sleep(0.2)
+        s.setblocking(False)
+        try:
+            while True:  # as much as the kernel takes
+                s.send(get_bytes(segment_path("now", 5, 1)) * 100)
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            pass
+        s.settimeout(20)
+        expect(reader.response()[2] == words(0, 6000000), True, "the first answer")
+        srv.proc.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        expect(reader.response()[2] == words(0, 6300000), True, "the second one, during which draining began")
+        s.close()
+
+
 def keepalive_limit():
     with Server("--keepalive-requests", "3") as srv:
         s = srv.dial()
@@ -884,7 +907,7 @@ def tls_records_begin_small():
 CASES = [whole_bodies_and_heads, requests_cut_at_every_byte, pipelined_requests_come_back_in_order, random_ranges_are_slices,
          preconditions, refusals, bodies_of_requests, http10, a_day_in_one_response, stalled_readers_hold_no_buffers, timeouts,
          pauses_within_the_write_timeout, more_sent_ahead_than_one_buffer,
-         lost_sources, clients_that_leave_at_any_time, half_closed_clients_get_their_answer, more_clients_than_allowed, as_many_requests_as_connections, draining, half_a_request_when_draining,
+         lost_sources, clients_that_leave_at_any_time, half_closed_clients_get_their_answer, more_clients_than_allowed, as_many_requests_as_connections, draining, half_a_request_when_draining, more_sent_ahead_when_draining,
          keepalive_limit, an_allocation_while_serving_is_noticed, occupied_port,
          hot_segments]
 if TLS:  # ragged ends and half-closed clients are another matter there
