@@ -101,6 +101,8 @@ static bool one_request(struct admin *a, int fd, size_t *n, size_t *used) {
       p.fail = 413;
     if (what == HTTP_PARSE_COMPLETE || p.fail)
       break;
+    if (what == HTTP_PARSE_HEAD && *n > p.fed) // some of the body came along
+      continue;
     ssize_t got = *n < sizeof a->in && seconds() <= end ? recv(fd, a->in + *n, sizeof a->in - *n, 0) : 0;
     if (got <= 0)
       return false;

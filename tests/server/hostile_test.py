@@ -77,6 +77,20 @@ def slow_operator(tap, server):
     tap.equal(server.admin("/live").status, 200, "the next one is answered")
 
 
+def operators_bodies(tap, server):
+    """An order with a body, in one piece with its head or in several; and orders are carried out once."""
+    head = b"POST /rotate?scope=none/ HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
+    for pieces in ([head + b"x=1"], [head, b"x=1"], [head + b"x", b"=1"], [head[:20], head[20:] + b"x=", b"1"]):
+        with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+            begin, got = time.monotonic(), b""
+            for p in pieces:
+                s.sendall(p)
+                time.sleep(0.05)
+            while more := s.recv(4096):
+                got += more
+            tap.ok(got.startswith(b"HTTP/1.1 200 ") and time.monotonic() - begin < 2, f"a body in pieces of {[len(p) for p in pieces]}", got)
+
+
 def many_rotations(tap, binary, media):
     """More epochs than /status has room for: it says how many it leaves out."""
     num, memory = 800, pathlib.Path("/dev/shm")  # each is synced: on a disk that takes its time
@@ -285,6 +299,7 @@ def main():
             refused_after_head(tap, server)
             rotation_by_a_page(tap, server)
             slow_operator(tap, server)
+            operators_bodies(tap, server)
         many_rotations(tap, sys.argv[1], media)
         sidecar_cut(tap, sys.argv[1], media)
         renames_elsewhere(tap, sys.argv[1], pathlib.Path(work))
