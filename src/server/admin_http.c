@@ -128,15 +128,13 @@ static void serve(struct admin *a, int fd) {
   size_t n = 0, used = 0;
   (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
   (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
-  while (readable(a, fd) && one_request(a, fd, &n, &used)) {
+  while (n || readable(a, fd)) {
+    if (!one_request(a, fd, &n, &used))
+      return;
     memmove(a->in, a->in + used, n - used);
     n -= used;
     if (n == 0 && poll(a->fds, a->num + 1, 0) > 0)
-      break;
-    while (n && one_request(a, fd, &n, &used)) {
-      memmove(a->in, a->in + used, n - used);
-      n -= used;
-    }
+      return;
   }
 }
 

@@ -90,6 +90,17 @@ def operators_bodies(tap, server):
                 got += more
             tap.ok(got.startswith(b"HTTP/1.1 200 ") and time.monotonic() - begin < 2, f"a body in pieces of {[len(p) for p in pieces]}", got)
 
+    def rotations():
+        return sum(int(v) for v in re.findall(r"sluice_rotations_total\{[^ ]* (\d+)", server.admin("/metrics").body.decode()))
+    before = rotations()
+    with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+        begin, got = time.monotonic(), b""
+        s.sendall(head.replace(b"Connection: close\r\n", b"") + b"x=1" + head + b"x=1")
+        while more := s.recv(4096):
+            got += more
+        tap.ok(got.count(b"HTTP/1.1 200 ") == 2 and time.monotonic() - begin < 2, "two orders in one piece: two answers, and the end", got)
+    tap.equal(rotations() - before, 2, "each carried out once")
+
 
 def many_rotations(tap, binary, media):
     """More epochs than /status has room for: it says how many it leaves out."""
