@@ -77,6 +77,22 @@ def slow_operator(tap, server):
     tap.equal(server.admin("/live").status, 200, "the next one is answered")
 
 
+def quiet_operators(tap, server):
+    """Who says nothing, at once or after a request, keeps nobody waiting."""
+    for what, first in (("nothing yet", b""), ("nothing more", b"GET /live HTTP/1.1\r\nHost: h\r\n\r\n")):
+        quiet = [socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) for _ in range(2)]
+        for s in quiet[:1]:
+            s.sendall(first)
+            if first:
+                s.recv(4096)
+        time.sleep(0.1)
+        begin = time.monotonic()
+        tap.equal(server.admin("/ready").status, 200, f"an operator beside two who say {what}")
+        tap.ok(time.monotonic() - begin < 2, "is answered soon", f"{time.monotonic() - begin:.1f} s")
+        for s in quiet:
+            s.close()
+
+
 def operators_bodies(tap, server):
     """An order with a body, in one piece with its head or in several; and orders are carried out once."""
     head = b"POST /rotate?scope=none/ HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
@@ -310,6 +326,7 @@ def main():
             refused_after_head(tap, server)
             rotation_by_a_page(tap, server)
             slow_operator(tap, server)
+            quiet_operators(tap, server)
             operators_bodies(tap, server)
         many_rotations(tap, sys.argv[1], media)
         sidecar_cut(tap, sys.argv[1], media)
