@@ -46,5 +46,5 @@ void access_counts(const struct access_log *log, uint64_t *written, uint64_t *dr
 // access_reopen opens the path again (after logrotate) at the writer's next turn.
 void access_reopen(struct access_log *log);
 
-// access_close writes what is queued and stops. NULL is a no-op.
+// access_close writes what is queued and stops; lines that a pipe's reader has not taken after two seconds are lost. NULL is a no-op.
 void access_close(struct access_log *log);

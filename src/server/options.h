@@ -140,7 +140,7 @@ struct config_rules {
   X(rotation_grace, OPT_DURATION, "24h", 0, 31536000000, true, "How long an old key epoch answers unless `rotate` says otherwise.") \
   X(access_log, OPT_PATH, "", 0, 0, false,                                                                               \
     "Access log file, `-` for standard output, empty or `off` for none. A response that was cut off has a line too: its " \
-    "status as sent, the bytes that were sent.")                                                                         \
+    "status as sent, the bytes that were sent. A pipe whose reader stops costs lines, which are counted, and nothing else.") \
   X(access_format, OPT_ENUM, "combined", 0, 0, false, "Form of access log lines.")                                       \
   X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error.")                                             \
   X(sandbox, OPT_BOOL, "true", 0, 0, false,                                                                              \
