@@ -61,7 +61,10 @@ static void burst_flush(struct walk *w) {
   b->num = b->bytes = 0;
 }
 
-static inline const uint8_t *src_at(const struct walk *w, uint64_t pos) { return w->src + (pos - w->src_pos); }
+// A sample that a range cuts may begin before what there is of the source: an address to add to, which is not read.
+static inline const uint8_t *src_at(const struct walk *w, uint64_t pos) {
+  return (const uint8_t *)((uintptr_t)w->src + (uintptr_t)(pos - w->src_pos));
+}
 
 static inline uint64_t first_iv(const struct walk *w) { return load_be64(w->p->prot->iv) + w->frag->first_sample; }
 

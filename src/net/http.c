@@ -52,10 +52,19 @@ static int on_field(llhttp_t *ll, const char *at, size_t n) {
   return extend(p, &p->field, at, n) ? 0 : refuse(p, 400);
 }
 
+// Whether a value begins on the line of its name: a first line that is empty and folded leaves no gap within it.
+static bool on_its_line(const struct http_parser *p, const char *at) {
+  while (at > p->base && (at[-1] == ' ' || at[-1] == '\t'))
+    at--;
+  return at > p->base && at[-1] == ':';
+}
+
 static int on_value(llhttp_t *ll, const char *at, size_t n) {
   struct http_parser *p = self(ll);
   if (p->state >= ST_BODY)
     return 0;
+  if (n && p->value.len == 0 && !on_its_line(p, at))
+    return refuse(p, 400);
   return extend(p, &p->value, at, n) ? 0 : refuse(p, 400);
 }
 

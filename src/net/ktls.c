@@ -52,6 +52,19 @@ static void on_secret(const SSL *ssl, const char *line) {
     free_secret(NULL, s, NULL, 0, 0, NULL);
 }
 
+// A client asks for new keys: BoringSSL takes the next write key, counts records from 0 again and logs no secret. The one kept
+// here with that count would seal under nonces that have been used. Source: RFC 8446 §4.6.3.
+static void on_message(int is_write, int version, int type, const void *p, size_t n, SSL *ssl, void *arg) {
+  const uint8_t *message = p;
+  (void)version, (void)arg;
+  if (is_write || type != SSL3_RT_HANDSHAKE || !n || message[0] != SSL3_MT_KEY_UPDATE ||
+      (n == SSL3_HM_HEADER_LENGTH + 1 && message[n - 1] == SSL_KEY_UPDATE_NOT_REQUESTED))
+    return;
+  struct secret *s = SSL_get_ex_data(ssl, secret_index);
+  if (s)
+    OPENSSL_cleanse(s, sizeof *s); // n is 0 then: there is none
+}
+
 bool ktls_here(void) {
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0)
@@ -64,8 +77,10 @@ bool ktls_here(void) {
 
 void ktls_prepare(struct tls_set *s) {
   pthread_once(&index_once, make_index);
-  for (unsigned i = 0; i < s->num; i++)
+  for (unsigned i = 0; i < s->num; i++) {
     SSL_CTX_set_keylog_callback(s->ctx[i], on_secret);
+    SSL_CTX_set_msg_callback(s->ctx[i], on_message);
+  }
 }
 
 // HKDF-Expand-Label with an empty context. Source: RFC 8446 §7.1.
@@ -119,11 +134,16 @@ bool ktls_start(struct tls_conn *c, int fd) {
   uint16_t suite = cipher ? SSL_CIPHER_get_protocol_id(cipher) : 0;
   bool aes256 = suite == SSL_CIPHER_AES_256_GCM_SHA384;
   struct keys k;
-  if (!s || SSL_version(ssl) != TLS1_3_VERSION || (suite != SSL_CIPHER_AES_128_GCM_SHA256 && !aes256))
+  if (!s || !s->n || SSL_version(ssl) != TLS1_3_VERSION || (suite != SSL_CIPHER_AES_128_GCM_SHA256 && !aes256))
     return false;
   bool ok = derive(&k, ssl, s, aes256 ? 32 : 16) && hand_over(fd, &k, aes256);
   OPENSSL_cleanse(&k, sizeof k);
   return ok;
+}
+
+bool ktls_stale(const struct tls_conn *c) {
+  const struct secret *s = SSL_get_ex_data((const SSL *)(uintptr_t)c, secret_index);
+  return s && !s->n;
 }
 
 void ktls_close(int fd) {

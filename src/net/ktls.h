@@ -11,8 +11,12 @@ void ktls_prepare(struct tls_set *s);
 
 // ktls_start hands the sending side of a connection to its socket: once everything that tls_write and tls_handshake gave is on
 // its way, between two responses. From then on plain bytes are sent, tls_write and tls_close must not be called, and a
-// connection for which tls_read leaves something in `out` has to be closed. false: it goes on as it was.
+// connection for which tls_read leaves something in `out`, or which is then stale, has to be closed. false: it goes on as it
+// was, as one does whose client has asked for new keys.
 bool ktls_start(struct tls_conn *c, int fd);
+
+// ktls_stale says whether the client has asked for keys that the socket does not have.
+bool ktls_stale(const struct tls_conn *c);
 
 // ktls_close sends the close notification.
 void ktls_close(int fd);

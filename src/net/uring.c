@@ -181,17 +181,13 @@ static void on_cqe(struct uring *u, struct io_op *op, int32_t res, uint32_t flag
     else
       give_buffer(u, ev.buf);
   }
-  if (!ev.more && op->kind == OP_RECV && res == -ENOBUFS) {
+  // A receive on a non-blocking socket may end with -EAGAIN where it lost a race; it waits for readiness when started again.
+  if (!ev.more && op->kind == OP_RECV && (res == -ENOBUFS || res == -EAGAIN)) {
     if (!op->cancelling) {
-      starve(u, op);
+      (res == -ENOBUFS ? starve : start)(u, op);
       return;
     }
     ev.res = -ECANCELED; // the cancellation finds nothing any more: this is the end
-  }
-  // A receive on a non-blocking socket may end with -EAGAIN where it lost a race; it waits for readiness when started again.
-  if (!ev.more && op->kind == OP_RECV && res == -EAGAIN && !op->cancelling) {
-    start(u, op);
-    return;
   }
   if (!ev.more && ((op->kind == OP_RECV && res > 0) || (op->kind == OP_ACCEPT && res >= 0))) {
     start(u, op);

@@ -3,10 +3,13 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +21,9 @@ enum {
   LINE_MAX_BYTES = 8192,
   BATCH_BYTES = 1 << 16,
   TURN_MS = 20,
+  LOOK_MS = 100,   // how often a write that has to wait looks whether it still should
+  LAST_MS = 2000,  // and for how long one that is slow is waited for once the log is being closed
+  PIECE_BYTES = PIPE_BUF, // what a pipe that takes anything takes whole
 };
 
 struct access_ring {
@@ -34,6 +40,8 @@ struct access_log {
   enum access_format format;
   int fd;
   bool told; // a failing write was reported
+  bool file; // writing does not wait for a reader
+  uint64_t end_ms; // of waiting for its reader; 0: the log is not being closed, or nothing waited
   unsigned num_rings;
   struct access_ring *rings;
   _Atomic bool stop, reopen;
@@ -149,31 +157,75 @@ static void put_json(struct writer *w, const struct access_record *r) {
   wr_str(w, "}\n");
 }
 
-static int open_file(const char *path) {
+// `flags`: O_NONBLOCK, not to wait for a pipe's reader.
+static int open_file(const char *path, int flags) {
   if (!strcmp(path, "-"))
     return dup(STDOUT_FILENO);
-  return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+  return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | flags, 0640);
+}
+
+static void use_file(struct access_log *log, int fd) {
+  struct stat st;
+  log->fd = fd;
+  log->file = !fstat(fd, &st) && S_ISREG(st.st_mode);
+}
+
+static uint64_t mono_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+// Waits until a pipe, a terminal or a socket takes something: as long as it takes, but once the log is being closed LAST_MS in
+// all. False: that is over, and it takes nothing now.
+static bool wait_to_write(struct access_log *log) {
+  struct pollfd p = {.fd = log->fd, .events = POLLOUT};
+  for (;;) {
+    bool stop = atomic_load(&log->stop);
+    uint64_t now = stop ? mono_ms() : 0;
+    if (stop && !log->end_ms)
+      log->end_ms = now + LAST_MS;
+    bool over = stop && now >= log->end_ms;
+    if (poll(&p, 1, over ? 0 : LOOK_MS) > 0)
+      return true;
+    if (over) {
+      errno = ETIMEDOUT;
+      return false;
+    }
+  }
+}
+
+static ssize_t write_some(struct access_log *log, const uint8_t *p, size_t n) {
+  if (!log->file) {
+    if (!wait_to_write(log))
+      return -1;
+    n = n < PIECE_BYTES ? n : PIECE_BYTES;
+  }
+  return write(log->fd, p, n);
+}
+
+static uint64_t lines_in(const uint8_t *p, size_t n) {
+  uint64_t num = 0;
+  for (size_t i = 0; i < n; i++)
+    num += p[i] == '\n';
+  return num;
 }
 
 static void flush(struct access_log *log) {
   size_t done = 0;
-  while (done < log->batch_len) {
-    ssize_t n = write(log->fd, log->batch + done, log->batch_len - done);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n < 0) {
-      if (!log->told)
-        log_line(LOG_ERROR, "access log %s: %s; lines are being dropped", log->path, strerror(errno));
-      log->told = true;
-      atomic_fetch_add(&log->lost, log->batch_lines);
-      log->batch_len = 0;
-      log->batch_lines = 0;
-      return;
-    }
-    done += (size_t)n;
+  ssize_t n = 0;
+  while (done < log->batch_len && n >= 0) {
+    n = write_some(log, log->batch + done, log->batch_len - done);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+      n = 0;
+    done += n > 0 ? (size_t)n : 0;
   }
-  log->told = false;
-  atomic_fetch_add(&log->written, log->batch_lines);
+  if (n < 0 && !log->told)
+    log_line(LOG_ERROR, "access log %s: %s; lines are being dropped", log->path, errno == ETIMEDOUT ? "its reader has stopped" : strerror(errno));
+  log->told = n < 0;
+  uint64_t lost = lines_in(log->batch + done, log->batch_len - done);
+  atomic_fetch_add(&log->lost, lost);
+  atomic_fetch_add(&log->written, log->batch_lines - lost);
   log->batch_len = 0;
   log->batch_lines = 0;
 }
@@ -201,12 +253,12 @@ static void *run(void *arg) {
   for (;;) {
     bool stop = atomic_load(&log->stop), any = false;
     if (atomic_exchange(&log->reopen, false)) {
-      int fd = open_file(log->path);
+      int fd = open_file(log->path, O_NONBLOCK);
       if (fd < 0) {
         log_line(LOG_ERROR, "access log %s: %s; going on with the old file", log->path, strerror(errno));
       } else {
         close(log->fd);
-        log->fd = fd;
+        use_file(log, fd);
       }
     }
     for (unsigned i = 0; i < log->num_rings; i++)
@@ -221,7 +273,7 @@ static void *run(void *arg) {
 }
 
 enum err access_open(struct access_log **out, const char *path, enum access_format format, unsigned num_rings) {
-  int fd = open_file(path);
+  int fd = open_file(path, 0);
   if (fd < 0)
     return ERR_IO;
   struct access_log *log = calloc(1, sizeof *log);
@@ -230,7 +282,8 @@ enum err access_open(struct access_log **out, const char *path, enum access_form
   if (!log || !rings || !copy)
     goto fail;
   memset((void *)rings, 0, num_rings * sizeof *rings);
-  *log = (struct access_log){.path = copy, .format = format, .fd = fd, .num_rings = num_rings, .rings = rings};
+  *log = (struct access_log){.path = copy, .format = format, .num_rings = num_rings, .rings = rings};
+  use_file(log, fd);
   if (pthread_create(&log->thread, NULL, run, log))
     goto fail;
   *out = log;

@@ -11,7 +11,7 @@ enum { ACCESS_PATH_MAX = 512, ACCESS_TEXT_MAX = 128, ACCESS_RANGE_MAX = 64 };
 
 // What a worker records; texts are cut to their field, the writer escapes them.
 struct access_record {
-  uint64_t wall_ns;     // CLOCK_REALTIME, when the response was done
+  uint64_t wall_ns;     // CLOCK_REALTIME, when the response was done, or cut off
   uint64_t bytes;       // body bytes sent
   uint32_t duration_us, ttfb_us;
   uint8_t ip[16];       // IPv6, or IPv4 mapped (::ffff:a.b.c.d)
@@ -46,5 +46,5 @@ void access_counts(const struct access_log *log, uint64_t *written, uint64_t *dr
 // access_reopen opens the path again (after logrotate) at the writer's next turn.
 void access_reopen(struct access_log *log);
 
-// access_close writes what is queued and stops. NULL is a no-op.
+// access_close writes what is queued and stops; lines that a pipe's reader has not taken after two seconds are lost. NULL is a no-op.
 void access_close(struct access_log *log);

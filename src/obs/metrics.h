@@ -11,7 +11,7 @@
   X(requests_get, "sluice_requests_total", "method=\"GET\"", "Requests whose head was read")                             \
   X(requests_head, "sluice_requests_total", "method=\"HEAD\"", "")                                                       \
   X(requests_other, "sluice_requests_total", "method=\"other\"", "")                                                     \
-  X(status_2xx, "sluice_responses_total", "class=\"2xx\"", "Responses by status class")                                  \
+  X(status_2xx, "sluice_responses_total", "class=\"2xx\"", "Responses by status class, cut off ones included")           \
   X(status_3xx, "sluice_responses_total", "class=\"3xx\"", "")                                                           \
   X(status_4xx, "sluice_responses_total", "class=\"4xx\"", "")                                                           \
   X(status_5xx, "sluice_responses_total", "class=\"5xx\"", "")                                                           \
@@ -92,7 +92,7 @@
 
 #define METRIC_HISTOGRAMS(X)                                                                                             \
   X(ttfb, "sluice_time_to_first_byte_seconds", "From the end of a request's head to the first byte sent")                \
-  X(latency, "sluice_request_duration_seconds", "From the end of a request's head to the last byte handed to the socket") \
+  X(latency, "sluice_request_duration_seconds", "From the end of a request's head to the last byte handed to the socket, or the end of the connection before that") \
   X(fill, "sluice_cache_fill_seconds", "Reading one segment from storage")                                               \
   X(open_time, "sluice_track_open_seconds", "Opening one track: index, key, plan")                                       \
   X(key_fetch, "sluice_key_request_duration_seconds", "Exchanges with key servers that gave keys, attempts included")
@@ -164,7 +164,7 @@ enum obs_error {
 
 void obs_error(struct obs_worker *m, enum obs_error e);
 
-// obs_request: a response's last byte was handed over. `bytes` with its head.
+// obs_request: a response's last byte was handed over, or its connection ended before that. `bytes` with its head, as sent.
 static inline void obs_request(struct obs_worker *m, unsigned status, uint64_t bytes, uint64_t ttfb_ns, uint64_t total_ns) {
   metric_inc(status < 300   ? &m->status_2xx
              : status < 400 ? &m->status_3xx

@@ -82,10 +82,22 @@ static void metrics(struct server *s, struct admin_response *out) {
   metrics_write(&out->body, sets, names, n);
 }
 
+struct epochs_list {
+  struct writer *w;
+  bool any;
+  uint64_t left_out; // for want of room
+};
+
 static void count_rule(void *ctx, struct bytes scope, uint64_t rotations) {
-  struct writer *w = ctx;
-  wr_str(w, w->n && w->p[w->n - 1] == '[' ? "" : ",");
-  wr_str(w, "{\"scope\":");
+  enum { ROOM = 128 }; // for what stands around the scope, and what follows the list
+  struct epochs_list *l = ctx;
+  struct writer *w = l->w;
+  if (!wr_ok(w) || w->cap - w->n < ROOM + 6 * scope.n) { // \u00XX at most for each byte
+    l->left_out++;
+    return;
+  }
+  wr_str(w, l->any ? ",{\"scope\":" : "{\"scope\":");
+  l->any = true;
   json_text(w, scope);
   wr_fmt(w, ",\"rotations\":%llu}", (unsigned long long)rotations);
 }
@@ -116,9 +128,10 @@ static void status(struct server *s, struct admin_response *out) {
   wr_fmt(w, ",\"catalogue\":{\"entries\":%llu,\"tracks\":%llu,\"index_bytes\":%llu,\"manifest_bytes\":%llu}", N(u.entries),
          N(u.tracks), N(u.index_bytes), N(u.text_bytes));
 #undef N
+  struct epochs_list list = {.w = w};
   wr_str(w, ",\"epochs\":[");
-  epoch_store_walk(catalog_epochs(s->catalog), count_rule, w);
-  wr_str(w, "]}\n");
+  epoch_store_walk(catalog_epochs(s->catalog), count_rule, &list);
+  wr_fmt(w, "],\"epochs_left_out\":%llu}\n", (unsigned long long)list.left_out);
 }
 
 // The value of a query parameter, percent-decoded into `buf`. False when it is not there or malformed.

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ADMIN_IN = 96 << 10, ADMIN_BODY = 64 << 10, ADMIN_OUT = 4 << 20, ADMIN_FDS = 16, ADMIN_TIMEOUT_S = 5 };
+enum { ADMIN_IN = 96 << 10, ADMIN_BODY = 64 << 10, ADMIN_OUT = 4 << 20, ADMIN_FDS = 16, ADMIN_TIMEOUT_S = 5, ADMIN_FIRST_MS = 300 };
 
 struct admin {
   struct server *s;
@@ -101,6 +101,8 @@ static bool one_request(struct admin *a, int fd, size_t *n, size_t *used) {
       p.fail = 413;
     if (what == HTTP_PARSE_COMPLETE || p.fail)
       break;
+    if (what == HTTP_PARSE_HEAD && *n > p.fed) // some of the body came along
+      continue;
     ssize_t got = *n < sizeof a->in && seconds() <= end ? recv(fd, a->in + *n, sizeof a->in - *n, 0) : 0;
     if (got <= 0)
       return false;
@@ -115,9 +117,16 @@ static bool one_request(struct admin *a, int fd, size_t *n, size_t *used) {
   return respond(fd, &p, &r) && p.keep_alive;
 }
 
-static bool readable(const struct admin *a, int fd) {
-  struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = a->stop_fd, .events = POLLIN}};
-  return poll(fds, 2, ADMIN_TIMEOUT_S * 1000) > 0 && fds[1].revents == 0;
+// Waits for a request. One that has just connected has a moment for its first byte; after that who is quiet gives way to who
+// waits to be accepted.
+static bool readable(const struct admin *a, int fd, bool fresh) {
+  struct pollfd fds[ADMIN_FDS + 2], *stop = &fds[a->num], *client = stop + 1;
+  memcpy(fds, a->fds, (a->num + 1) * sizeof fds[0]);
+  *client = (struct pollfd){.fd = fd, .events = POLLIN};
+  int r = fresh ? poll(stop, 2, ADMIN_FIRST_MS) : 0;
+  if (r == 0)
+    r = poll(fds, a->num + 2, ADMIN_TIMEOUT_S * 1000);
+  return r > 0 && !stop->revents && client->revents;
 }
 
 // Requests that came along in one read are answered in turn; an idle connection is closed as soon as another one waits.
@@ -126,15 +135,13 @@ static void serve(struct admin *a, int fd) {
   size_t n = 0, used = 0;
   (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
   (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
-  while (readable(a, fd) && one_request(a, fd, &n, &used)) {
+  for (bool fresh = true; n || readable(a, fd, fresh); fresh = false) {
+    if (!one_request(a, fd, &n, &used))
+      return;
     memmove(a->in, a->in + used, n - used);
     n -= used;
     if (n == 0 && poll(a->fds, a->num + 1, 0) > 0)
-      break;
-    while (n && one_request(a, fd, &n, &used)) {
-      memmove(a->in, a->in + used, n - used);
-      n -= used;
-    }
+      return;
   }
 }
 

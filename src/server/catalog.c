@@ -272,6 +272,9 @@ int catalog_licence(struct catalog *c, struct writer *out, const struct route *r
   struct diag diag = {0};
   uint32_t num = 0;
   bool later = false;
+  // Anyone may ask: where nothing is handed out, neither locks nor the epochs' are for them.
+  if (!atomic_load_explicit(c->published, memory_order_acquire)->insecure_clearkey)
+    return CAT_FORBIDDEN;
   struct settings *st = settings_get(c);
   int status = CAT_OK;
   enum epoch_status es = epoch_store_status(c->epochs, r->asset, r->epoch, clock_unix_ms(), NULL);

@@ -102,8 +102,10 @@ static void finish_entry(struct catalog *c, struct entry *e, const struct made *
 static void keys_ready(struct key_wait *w) {
   struct entry *e = (struct entry *)(void *)((char *)w - offsetof(struct entry, keys));
   struct catalog *c = e->catalog;
-  if (!catalog_push(c, JOB_KEYS, NULL, (struct bytes){0}, &(struct job){.entry = e}))
-    finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, atomic_load(&c->generation), KEY_PAUSE_MS);
+  if (catalog_push(c, JOB_KEYS, NULL, (struct bytes){0}, &(struct job){.entry = e}))
+    return;
+  e->key_waits = 0; // the next making counts its own
+  finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, atomic_load(&c->generation), KEY_PAUSE_MS);
 }
 
 // Makes an entry that is `making` for this thread. Leaves it so when keys have to be fetched: keys_ready goes on.

@@ -3,12 +3,21 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stddef.h>
+#include <strings.h>
 
 #define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
+
+static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 static void serve(struct conn *c, const uint8_t *base, size_t n);
 
 static const struct config *config_of(const struct conn *c) { return server_config(c->w->s); }
+
+// How long the head of a request may take.
+static uint64_t head_time(const struct conn *c) {
+  uint64_t ms = config_of(c)->header_timeout;
+  return c->w->draining && ms > DRAIN_HEAD_MS ? DRAIN_HEAD_MS : ms;
+}
 
 void conn_deadline(struct conn *c, uint64_t after_ms) {
   struct worker *w = c->w;
@@ -44,6 +53,8 @@ void conn_close(struct conn *c) {
   timer_clear(&w->timers, &c->timer);
   obs_conn_close(w->m);
   struct request *rq = c->rq;
+  if (rq && rq->head_sent) // cut off: counted and logged with what was sent
+    request_done(rq);
   c->rq = NULL;
   if (rq && rq->waiting)
     rq->conn = NULL; // goes back to the pool when the catalogue is done with it
@@ -104,6 +115,16 @@ static void linger(struct conn *c) {
   conn_deadline(c, LINGER_MS);
 }
 
+// leave closes between two requests. What the client has sent and nobody has read would reset the connection.
+static void leave(struct conn *c) {
+  if (c->peer_ended || !(c->gap || c->recv_stopped)) {
+    conn_close(c);
+    return;
+  }
+  say_goodbye(c);
+  linger(c);
+}
+
 // A cancellation finds nothing while a multishot receive is between two turns: who still hears something asks again.
 static void stop_receiving(struct conn *c) {
   if ((!c->recv_stopped || c->rq->behind) && io_armed(&c->recv)) {
@@ -135,8 +156,8 @@ static void go_idle(struct conn *c) {
     request_give(w, c->rq);
     c->rq = NULL;
   }
-  if (c->peer_ended || w->draining) {
-    conn_close(c);
+  if (c->peer_ended || c->gap || w->draining) {
+    leave(c);
     return;
   }
   c->state = CONN_IDLE;
@@ -157,7 +178,7 @@ static bool finished(struct conn *c, struct request *rq, size_t left) {
     return true;
   }
   say_goodbye(c);
-  if (left || rq->status >= 400)
+  if (left || rq->behind || c->gap || c->recv_stopped || rq->status >= 400)
     linger(c);
   else
     conn_close(c);
@@ -195,7 +216,7 @@ static enum step answer(struct conn *c, struct request *rq, enum req_result read
   c->state = CONN_BUSY;
   request_hold(rq);
   if (rq->base != rq->in && !keep_bytes(rq, n))
-    c->peer_ended = true; // more was sent ahead than is kept: answer this one, then close
+    c->gap = true; // more was sent ahead than is kept: answer this one, then close
   return STEP_BLOCKED;
 }
 
@@ -218,9 +239,10 @@ static enum step body_follows(struct conn *c, struct request *rq, size_t n) {
   const struct http_parser *p = &rq->parser;
   if (p->body_len > REQ_BODY_MAX)
     return refuse(c, rq, 413, n);
-  struct http_span expect = p->header[HTTP_H_EXPECT];
-  static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
-  if (expect.len && n == p->fed)
+  struct bytes expect = http_text(rq->base, p->header[HTTP_H_EXPECT]);
+  static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n", want[] = "100-continue";
+  // Not to HTTP/1.0; who expects something else gets the answer alone. Source: RFC 9110 §10.1.1.
+  if (n == p->fed && !p->http10 && expect.n == sizeof want - 1 && !strncasecmp((const char *)expect.p, want, expect.n))
     conn_say(c, interim, sizeof interim - 1);
   return STEP_NEXT;
 }
@@ -276,12 +298,12 @@ static void serve(struct conn *c, const uint8_t *base, size_t n) {
         base = rq->in;
         continue;
       }
-      if (c->peer_ended) {
-        conn_close(c);
+      if (c->peer_ended || c->gap) {
+        leave(c);
         return;
       }
       if (c->state != CONN_READING) // the whole head has one deadline, however it trickles in
-        conn_deadline(c, config_of(c)->header_timeout);
+        conn_deadline(c, head_time(c));
       c->state = CONN_READING;
       resume_receiving(c);
       return;
@@ -327,14 +349,21 @@ static void answer_now(struct conn *c) {
   progress(c, REQ_READY);
 }
 
+// No place for its request: those of clients that left are still with the catalogue.
+static void shed(struct conn *c) {
+  obs_shed(c->w->m);
+  conn_say(c, busy, sizeof busy - 1);
+  say_goodbye(c);
+  linger(c);
+}
+
 static void input(struct conn *c, struct bytes data) {
   answer_now(c);
   struct request *rq = c->rq;
   switch (c->state) {
   case CONN_IDLE:
     if (!rq && !request_take(c)) {
-      obs_shed(c->w->m);
-      conn_close(c);
+      shed(c);
       return;
     }
     serve(c, data.p, data.n);
@@ -350,8 +379,8 @@ static void input(struct conn *c, struct bytes data) {
     return;
   case CONN_BUSY: // sent ahead: it waits its turn, and nothing more is taken meanwhile
     stop_receiving(c);
-    if (!c->peer_ended && !request_keep_ahead(rq, data))
-      c->peer_ended = true; // nothing is kept behind a gap
+    if (!c->gap && !request_keep_ahead(rq, data))
+      c->gap = true;
     return;
   default:
     return;
@@ -392,7 +421,7 @@ static void tls_input(struct conn *c, struct bytes data) {
     return;
   for (;;) {
     enum tls_result r = tls_read(c->tls, &io, w->opened, TLS_RECORD, &n);
-    if (io.out_len && (c->offloaded || !send_flight(c, &io))) // only the kernel could seal an answer now
+    if (c->offloaded ? io.out_len || ktls_stale(c->tls) : !send_flight(c, &io)) // only the kernel could seal an answer now
       r = TLS_FAILED;
     io.out_len = 0;
     if (r == TLS_WANT)
@@ -535,7 +564,6 @@ static void note_peer(struct conn *c) {
 }
 
 static void refuse_connection(struct worker *w, int fd, bool tls) {
-  static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
   obs_conn_refused(w->m);
   if (!tls)
     (void)w->io->v->send(w->io, fd, busy, sizeof busy - 1, false);
@@ -565,7 +593,7 @@ void conn_accepted(struct worker *w, int fd, bool tls) {
   if (w->access)
     note_peer(c);
   w->io->v->recv(w->io, &c->recv, fd);
-  conn_deadline(c, config_of(c)->header_timeout);
+  conn_deadline(c, head_time(c)); // what was accepted before the listener closed may come after draining began
 }
 
 void conn_drain(struct worker *w) {

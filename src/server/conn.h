@@ -29,7 +29,6 @@ enum {
   RECV_SIZE = 4096,
   UNSENT_SOCKET = 262144, // TCP_NOTSENT_LOWAT: what the kernel holds for a client that does not read, besides what is under way
   RECV_SOCKET = 16384,   // SO_RCVBUF: bounds what the kernel holds for a client that is not being read
-  REQUESTS_MAX = 4096,   // requests in progress of one worker
   LINGER_MS = 2000,
   DRAIN_HEAD_MS = 1000,  // for requests half read when draining begins
 };
@@ -57,6 +56,7 @@ struct conn {
   uint32_t num_requests;
   uint8_t state;        // enum conn_state
   bool recv_stopped, peer_ended, handshaken;
+  bool gap;             // of what was sent ahead not all could be kept: what comes behind is nothing
   bool offload, offloaded; // the kernel may seal what is sent; it does
   uint8_t ip[16];
 };
@@ -85,7 +85,8 @@ struct request {
   uint8_t method;       // enum http_method
   uint8_t body;         // enum body_kind
   uint8_t ready;        // its place in the worker's `ready`, from 1; 0: not there
-  bool keep_alive, head_only, head_sent, multipart;
+  bool keep_alive, head_only, multipart;
+  bool head_sent;       // of a response that is not done: some of it
   bool held;            // `track` or `text` with a hold
   bool robbed;          // its buffer was taken back: its client is slow
   bool stalled;         // its client has taken nothing for stall_timeout; write_timeout is running out
@@ -165,7 +166,8 @@ struct worker {
   uint32_t num_conns, conns_cut;  // of `conns`: all, and those that were ever used
   uint32_t num_used;              // open, or waiting for their last completions
   struct request *requests, *free_requests;
-  uint32_t requests_cut;          // of REQUESTS_MAX: those that were ever used
+  uint32_t num_requests;          // one for each of `conns`, and BEHIND_MAX: touched when they are first used
+  uint32_t requests_cut;          // of these, those that were ever used
   uint32_t num_behind;            // of them, at most BEHIND_MAX
   uint32_t num_waiting;           // requests that the catalogue has
   struct request *ready[READY_MAX]; // of this turn, with a track's bytes to send; NULL: gone meanwhile
@@ -214,7 +216,7 @@ enum req_result request_start(struct request *rq);
 enum req_result request_resolved(struct request *rq);
 void request_hold(struct request *rq);       // the response outlives this callback
 void request_release(struct request *rq);    // drops what the response holds
-void request_done(struct request *rq);       // counts and logs
+void request_done(struct request *rq);       // counts and logs, once: when all is sent or the connection ends before that
 
 // respond.c: sets status, head (rq->lit) and ranges.
 void respond_status(struct request *rq, unsigned status);

@@ -120,7 +120,10 @@ struct config_rules {
   X(huge_pages, OPT_BOOL, "true", 0, 0, false, "Ask for huge pages for the caches, where the system offers them.")       \
   X(helper_threads, OPT_COUNT, "4", 1, 64, false, "Threads that open tracks and read storage for the workers.")          \
   X(backlog, OPT_COUNT, "4096", 1, 65535, false, "Connections that may wait to be accepted, for each worker.")              \
-  X(max_connections, OPT_COUNT, "20000", 1, 10000000, false, "Client connections of one worker; more are refused.")      \
+  X(max_connections, OPT_COUNT, "20000", 1, 10000000, false,                                                             \
+    "Client connections of one worker, idle or with a request; more are refused. Fewer where the process may not open "  \
+    "as many descriptors (`ulimit -n`), of which some are kept for media; the log says so. An idle one takes less than "  \
+    "512 bytes of memory, one with a request up to 55 KB.")                                                               \
   X(output_buffers, OPT_COUNT, "256", 8, 65536, false, "Response buffers of one worker; they bound its memory.")         \
   X(keepalive_requests, OPT_COUNT, "0", 0, 1000000000, true, "Requests on one connection before it is closed. 0: no limit.") \
   X(header_timeout, OPT_DURATION, "10s", 100, 3600000, true, "Time for a client to send a request's head.")              \
@@ -135,11 +138,14 @@ struct config_rules {
     "Folder for sidecar indexes of media folders that are read-only. Empty: such indexes stay in memory.")               \
   X(write_sidecars, OPT_BOOL, "true", 0, 0, true, "Write sidecar indexes beside the media where that is possible.")      \
   X(rotation_grace, OPT_DURATION, "24h", 0, 31536000000, true, "How long an old key epoch answers unless `rotate` says otherwise.") \
-  X(access_log, OPT_PATH, "", 0, 0, false, "Access log file, `-` for standard output, empty or `off` for none.")                  \
+  X(access_log, OPT_PATH, "", 0, 0, false,                                                                               \
+    "Access log file, `-` for standard output, empty or `off` for none. A response that was cut off has a line too: its " \
+    "status as sent, the bytes that were sent. A pipe whose reader stops costs lines, which are counted, and nothing else.") \
   X(access_format, OPT_ENUM, "combined", 0, 0, false, "Form of access log lines.")                                       \
   X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error.")                                             \
   X(sandbox, OPT_BOOL, "true", 0, 0, false,                                                                              \
-    "Give up file access, system calls and capabilities that are no longer needed once serving.")
+    "Give up file access, system calls and capabilities that are no longer needed once serving. What a reload reads may be " \
+    "replaced, or linked anew, within the folders that the names have at the start and those that links lead to then.")
 
 #define CONFIG_FIELD_OPT_BOOL bool
 #define CONFIG_FIELD_OPT_COUNT uint64_t

@@ -268,4 +268,5 @@ void request_done(struct request *rq) {
   obs_request(w->m, rq->status, rq->sent, rq->first_ns - rq->start_ns, now - rq->start_ns);
   if (w->access)
     log_access(rq, now);
+  rq->head_sent = false; // it is accounted for
 }

@@ -5,7 +5,7 @@ static struct request *spare_request(struct worker *w) {
   struct request *rq = w->free_requests;
   if (rq)
     w->free_requests = rq->next;
-  else if (w->requests_cut < REQUESTS_MAX)
+  else if (w->requests_cut < w->num_requests)
     rq = &w->requests[w->requests_cut++];
   else
     return NULL;

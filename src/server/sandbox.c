@@ -41,14 +41,23 @@ static void allow(const struct confinement *s, const char *path, uint64_t access
   close(fd);
 }
 
-// The folder of a file; reloading reads the file by name, and editors replace it.
-static void allow_folder_of(const struct confinement *s, const char *file, uint64_t access) {
-  if (!file || !*file || !strcmp(file, "-"))
-    return;
+static void allow_folder(const struct confinement *s, const char *file, uint64_t access) {
   char *folder = path_folder_text(bytes_str(file));
   if (folder)
     allow(s, folder, access);
   free(folder);
+}
+
+// The folder of a file; reloading reads the file by name, and editors replace it. A link's folder and the one it leads to: who
+// renews certificates (certbot) puts new files there and links the old name to them.
+static void allow_folder_of(const struct confinement *s, const char *file, uint64_t access) {
+  if (!file || !*file || !strcmp(file, "-"))
+    return;
+  allow_folder(s, file, access);
+  char *real = realpath(file, NULL);
+  if (real)
+    allow_folder(s, real, access);
+  free(real);
 }
 
 static void allow_all(const struct confinement *s, const struct config *c, const char *config_file) {

@@ -14,7 +14,12 @@
 
 #define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
 
-enum { ACCEPT_RETRY_MS = 100, MAX_LISTENERS = 64, MAX_CERTIFICATES = 64 };
+enum {
+  ACCEPT_RETRY_MS = 100,
+  MAX_LISTENERS = 64,
+  MAX_CERTIFICATES = 64,
+  KEPT_FDS = 768, // not for clients: 512 files that the reader keeps open, those of helpers, logs, key servers, threads
+};
 
 struct workers {
   unsigned num;
@@ -238,6 +243,27 @@ static void *map(size_t n) {
   return p == MAP_FAILED ? NULL : p;
 }
 
+// connections_each says how many clients a worker may have: clients alone must not take the descriptors that media need.
+static uint32_t connections_each(const struct config *cfg, unsigned workers) {
+  struct rlimit lim;
+  uint64_t want = cfg->max_connections;
+  if (getrlimit(RLIMIT_NOFILE, &lim))
+    return (uint32_t)want;
+  if (lim.rlim_cur < lim.rlim_max) {
+    rlim_t before = lim.rlim_cur;
+    lim.rlim_cur = lim.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &lim))
+      lim.rlim_cur = before;
+  }
+  uint64_t all = lim.rlim_cur, kept = all / 2 < KEPT_FDS ? all / 2 : KEPT_FDS, each = (all - kept) / workers;
+  if (each >= want)
+    return (uint32_t)want;
+  each = each ? each : 1;
+  log_line(LOG_WARN, "max_connections: %llu for each of %u workers, not %llu: this process may open %llu descriptors (ulimit -n), and %llu are kept for media",
+           (unsigned long long)each, workers, (unsigned long long)want, (unsigned long long)all, (unsigned long long)kept);
+  return (uint32_t)each;
+}
+
 static bool worker_init(struct worker *w, struct server *s, unsigned n, unsigned num_listeners, struct config_error *e) {
   static const char *const io_names[] = {[IO_AUTO] = "auto", [IO_URING] = "io_uring", [IO_EPOLL] = "epoll"};
   const struct config *cfg = s->first;
@@ -250,12 +276,12 @@ static bool worker_init(struct worker *w, struct server *s, unsigned n, unsigned
     return false;
   if (n == 0 && cfg->io == IO_AUTO && strcmp(w->io->v->name, io_names[IO_EPOLL]) == 0) // the text says why not io_uring
     log_line(LOG_INFO, "%s: epoll drives the sockets", e->text);
-  w->num_conns = (uint32_t)cfg->max_connections;
   w->flight = malloc(TLS_FLIGHT);
   w->opened = malloc(TLS_RECORD);
   w->listeners = calloc(num_listeners, sizeof *w->listeners);
   w->conns = map(w->num_conns * sizeof *w->conns);
-  w->requests = map(REQUESTS_MAX * sizeof *w->requests);
+  w->num_requests = w->num_conns + BEHIND_MAX;
+  w->requests = map(w->num_requests * sizeof *w->requests);
   if (!w->flight || !w->opened || !w->listeners || !w->conns || !w->requests || !out_pool_init(&w->out, (uint32_t)cfg->output_buffers))
     return fail(e, "not enough memory for", "a worker", ENOMEM);
   return true;
@@ -274,7 +300,7 @@ static void workers_free(struct workers *ws) {
     if (w->conns)
       munmap(w->conns, w->num_conns * sizeof *w->conns);
     if (w->requests)
-      munmap(w->requests, REQUESTS_MAX * sizeof *w->requests);
+      munmap(w->requests, w->num_requests * sizeof *w->requests);
     out_pool_free(&w->out);
   }
   tls_set_free(atomic_load(&ws->certificates));
@@ -362,11 +388,7 @@ static bool use_ktls(const struct config *c) {
 static bool prepare(struct workers *ws, struct server *s, struct config_error *e) {
   const struct config *cfg = s->first;
   struct binding b;
-  struct rlimit lim;
-  if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
-    lim.rlim_cur = lim.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &lim);
-  }
+  uint32_t each = connections_each(cfg, ws->num);
   if (cfg->tls_listen.num && !load_certificates(ws, cfg, e))
     return false;
   bool ktls = cfg->tls_listen.num && use_ktls(cfg);
@@ -374,6 +396,7 @@ static bool prepare(struct workers *ws, struct server *s, struct config_error *e
   for (unsigned n = 0; n < ws->num; n++) {
     ws->w[n].certificates = &ws->certificates;
     ws->w[n].ktls = ktls;
+    ws->w[n].num_conns = each;
     if (!worker_init(&ws->w[n], s, n, all, e))
       return false;
   }

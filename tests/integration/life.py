@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -235,6 +236,39 @@ def observability(tap, sluice, work):
             tap.ok(False, "JSON lines", repr(e))
 
 
+def cut_off(tap, sluice, work):
+    """A response whose client leaves is counted and logged once, with its status and the bytes that it got."""
+    media = media_with(work, lambda: synth.plain(3000))
+    whole, part = url(ASSET, "cbcs", 1, "a.mp4"), url(ASSET, "cbcs", 1, "a", "init.mp4")
+    for io in ("auto", "epoll"):
+        log = work / f"{io}.json"
+        with Server(sluice.path, media, "--io", io, "--access-log", str(log), "--access-format", "json", "--cache-encrypted", "off",
+                    keys=keys_file([ASSET])) as server:
+            size = int(server.get(whole, "HEAD")["content-length"])
+            before = parse_metrics(server.admin("/metrics").body.decode())
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.connect(("127.0.0.1", server.port))
+            s.sendall(f"GET {part} HTTP/1.1\r\nHost: h\r\n\r\nGET {whole} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            time.sleep(0.5)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+            half = server.client()
+            half.socket.sendall(f"GET {part} HTTP/1.1\r\nHost: h\r\n\r\nGET {whole} HT".encode())
+            half.read()
+            time.sleep(0.5)
+            half.close()
+            time.sleep(0.5)
+            after = parse_metrics(server.admin("/metrics").body.decode())
+            grew = [total(after, *name) - total(before, *name) for name in (("sluice_responses_total", 'class="2xx"'), ("sluice_sent_bytes_total",))]
+            server.stop()
+            rows = [json.loads(l) for l in log.read_text().splitlines()[1:]]
+            tap.equal(sorted((r["path"], r["status"]) for r in rows), [(whole, 200), (part, 200), (part, 200)], f"{io}: a client that leaves: one line for each response")
+            got = max(r["bytes"] for r in rows)
+            tap.ok(10000 < got < size, f"{io}: with the bytes that were sent", f"{got} of {size}")
+            tap.ok(grew[0] == 3 and got < grew[1] < got + 20000, f"{io}: and it is counted", grew)
+
+
 def reasons(tap, sluice, work):
     """Errors are counted once, and by what is to blame."""
     media = media_with(work)
@@ -284,6 +318,26 @@ def no_descriptors(tap, sluice, work):
             tap.ok(r.status == 503 and r["retry-after"] and r["cache-control"] == "no-store" and grown(before, errors()) == ["source_io"],
                    f"{path} without a descriptor: 503, counted as source_io", f"{r} {grown(before, errors())}")
             tap.equal(c.get(path).status, 200, f"{path}: with descriptors it is there")
+
+
+def descriptors_kept(tap, sluice, work):
+    """Idle clients, however many, leave the descriptors that media need."""
+    media = media_with(work)
+    few = work / "few"
+    few.write_text(f'#!/bin/bash\nulimit -n 120\nexec {sluice.path} "$@"\n')
+    few.chmod(0o755)
+    for io in ("auto", "epoll"):
+        with Server(str(few), media, "--io", io, "--workers", "2", keys=keys_file([ASSET])) as server:
+            said = server.wait_log(r"max_connections: 30 for each of 2 workers, not 20000: .*120 descriptors.*60 are kept", 2)
+            tap.ok(said is not None, f"{io}: the log says how many connections there can be", server.log())
+            c = server.client()
+            tap.equal(c.get("/nothing").status, 404, f"{io}: a client")
+            idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
+            time.sleep(0.3)
+            got = [c.get(url(ASSET, "cbcs", 1, "a", f"{n}.m4s")).status for n in (1, 2)]
+            tap.equal(got, [200, 200], f"{io}: beside 200 idle ones gets media that nobody had asked for")
+            for s in idle:
+                s.close()
 
 
 def rotation(tap, sluice, work):
@@ -720,7 +774,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, reasons, no_descriptors, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
+    for part in (bad_starts, observability, cut_off, reasons, no_descriptors, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
                  open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

@@ -1,7 +1,7 @@
 // The real workers over a catalogue that is made up, so that transport can be tested without media: any size, any delay,
 // any failure by name. A track is called s<bytes of a segment>x<segments>; its output is the little-endian 32-bit words
 // 0, 1, 2, …. Assets: "now" answers at once, "later" makes every lookup wait for another thread, "cut" loses its source
-// after the third segment, "heap" allocates, "hot" is in the cache of encrypted segments once it was asked for, others answer with the
+// after the third segment, "stuck" is not found, 3 s after the last such lookup, "heap" allocates, "hot" is in the cache of encrypted segments once it was asked for, others answer with the
 // status they are named after. Prints its port, drains on SIGTERM.
 #include "server/catalog.h"
 #include "server/server.h"
@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { GUARD_STATUS = 70 };
@@ -78,9 +79,10 @@ static struct fake_track *of(const struct protected_track *t) { return (struct f
 static struct {
   pthread_mutex_t lock;
   pthread_cond_t cond;
-  struct cat_wait *list;
+  struct cat_wait *list, *stuck;
+  time_t stuck_s; // when the last one came, and some
   bool stop;
-} helper = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, false};
+} helper = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, NULL, 0, false};
 
 enum { MAX_TRACKS = 64 };
 static struct fake_track tracks[MAX_TRACKS];
@@ -95,7 +97,15 @@ static void *helper_main(void *arg) {
   while (!helper.stop || helper.list) {
     struct cat_wait *w = helper.list;
     if (!w) {
-      pthread_cond_wait(&helper.cond, &helper.lock);
+      struct timespec t;
+      clock_gettime(CLOCK_REALTIME, &t);
+      if (helper.stuck && t.tv_sec > helper.stuck_s + 3) {
+        helper.list = helper.stuck;
+        helper.stuck = NULL;
+        continue;
+      }
+      t.tv_sec++;
+      pthread_cond_timedwait(&helper.cond, &helper.lock, &t);
       continue;
     }
     helper.list = w->next;
@@ -114,6 +124,16 @@ static int wait_for_helper(struct cat_wait *w, int status) {
   w->next = helper.list;
   helper.list = w;
   pthread_cond_signal(&helper.cond);
+  pthread_mutex_unlock(&helper.lock);
+  return CAT_WAIT;
+}
+
+static int wait_long(struct cat_wait *w) {
+  w->status = CAT_NOT_FOUND;
+  pthread_mutex_lock(&helper.lock);
+  w->next = helper.stuck;
+  helper.stuck = w;
+  helper.stuck_s = time(NULL);
   pthread_mutex_unlock(&helper.lock);
   return CAT_WAIT;
 }
@@ -148,6 +168,8 @@ int catalog_track(struct catalog *c, struct protected_track **out, const struct 
     void *volatile p = malloc(100);
     free(p);
   }
+  if (!strcmp(asset, "stuck"))
+    return wait_long(w);
   if (!waits && !cut && !hot && strcmp(asset, "now"))
     return atoi(asset) ? atoi(asset) : CAT_NOT_FOUND;
   if (sscanf(name, "s%llux%llu", &segment, &count) != 2)

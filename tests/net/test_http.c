@@ -115,6 +115,16 @@ Test(http, refusals_split_at_every_byte) {
   check_splits("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", "bad 400\n");
 }
 
+Test(http, folded_lines) {
+  check_splits("GET / HTTP/1.1\r\nHost: a\r\nRange:\r\n bytes=0-1\r\n\r\n", "bad 400\n");
+  check_splits("GET / HTTP/1.1\r\nHost: a\r\nRange: \t\r\n\tbytes=0-1\r\n\r\n", "bad 400\n");
+  check_splits("GET / HTTP/1.1\r\nHost:\r\n a\r\n\r\n", "bad 400\n");
+  check_splits("GET / HTTP/1.1\r\nHost: a\r\nX:\r\n \r\n y\r\n\r\n", "bad 400\n");
+  check_splits("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n 5\r\n\r\nhello", "bad 400\n");
+  check_splits("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", "bad 400\n");
+  check_splits("GET / HTTP/1.1\r\nHost:a\r\nRange: \t bytes=0-1 \r\nX:\r\nY: \t \r\n\r\n", "m0 ka1 1.1 chunked0 body0 url=/ h=a h=bytes=0-1\n");
+}
+
 Test(http, hosts) {
   check_splits("GET / HTTP/1.1\r\nHost: [2001:db8::1]:8080 \r\n\r\n", "m0 ka1 1.1 chunked0 body0 url=/ h=[2001:db8::1]:8080\n");
   check_splits("GET / HTTP/1.1\r\nHost: a-b_c.example:80\r\n\r\n", "m0 ka1 1.1 chunked0 body0 url=/ h=a-b_c.example:80\n");

@@ -3,9 +3,13 @@
 #include "obs/metrics.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct obs_worker sets[2];
@@ -153,6 +157,79 @@ Test(access, a_full_ring_drops_and_counts_and_never_waits) {
   for (const char *p = read_back(); (p = strchr(p, '\n')); p++)
     lines++;
   cr_assert_eq(lines, written);
+  unlink(path);
+}
+
+// Pushes `num` records as they find room.
+static void push_all(struct access_log *log, int num) {
+  for (int i = 0; i < num;) {
+    struct access_record *r = access_slot(access_ring(log, 0));
+    if (!r) {
+      usleep(1000);
+      continue;
+    }
+    char name[16];
+    snprintf(name, sizeof name, "/%06d", i++);
+    fill(r, name);
+    access_push(access_ring(log, 0));
+  }
+}
+
+static int open_fifo(struct access_log **log) {
+  snprintf(path, sizeof path, "/tmp/sluice-access-%d", (int)getpid());
+  cr_assert_eq(mkfifo(path, 0600), 0);
+  int fd = open(path, O_RDONLY | O_NONBLOCK);
+  cr_assert_eq(access_open(log, path, ACCESS_COMBINED, 1), ERR_OK);
+  return fd;
+}
+
+Test(access, a_reader_that_stopped_does_not_hold_the_end, .timeout = 20) {
+  struct access_log *log;
+  struct timespec a, b;
+  int fd = open_fifo(&log);
+  push_all(log, 1500); // more than the pipe takes, and the ring is full
+  clock_gettime(CLOCK_MONOTONIC, &a);
+  access_close(log);
+  clock_gettime(CLOCK_MONOTONIC, &b);
+  cr_assert_lt(b.tv_sec - a.tv_sec, 6);
+  close(fd);
+  unlink(path);
+}
+
+static void *read_late(void *arg) {
+  static char text[1 << 20];
+  size_t n = 0;
+  usleep(700000);
+  fcntl(*(int *)arg, F_SETFL, 0);
+  for (ssize_t r; (r = read(*(int *)arg, text + n, sizeof text - 1 - n)) > 0;)
+    n += (size_t)r;
+  return text;
+}
+
+Test(access, a_reader_that_comes_late_gets_every_line_whole, .timeout = 20) {
+  struct access_log *log;
+  pthread_t thread;
+  uint64_t written, dropped;
+  void *text;
+  int fd = open_fifo(&log);
+  pthread_create(&thread, NULL, read_late, &fd);
+  push_all(log, 3000);
+  access_counts(log, &written, &dropped);
+  cr_assert_gt(dropped, 0u, "the ring was never full?");
+  access_close(log);
+  pthread_join(thread, &text);
+  char *p = text;
+  for (int i = 0; i < 3000; i++) {
+    char want[40];
+    snprintf(want, sizeof want, "\"GET /%06d HTTP/1.1\"", i);
+    char *end = strchr(p, '\n');
+    cr_assert(end, "%d lines", i);
+    *end = 0;
+    cr_assert(strstr(p, want), "%s in %s", want, p);
+    p = end + 1;
+  }
+  cr_assert_eq(*p, 0);
+  close(fd);
   unlink(path);
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """What an operator's accident or a hostile client must not do: hostile_test.py SLUICE"""
+import json
 import os
 import pathlib
 import random
@@ -74,6 +75,69 @@ def slow_operator(tap, server):
             pass
         tap.ok(time.monotonic() < end, "cut off in time")
     tap.equal(server.admin("/live").status, 200, "the next one is answered")
+
+
+def quiet_operators(tap, server):
+    """Who says nothing, at once or after a request, keeps nobody waiting."""
+    for what, first in (("nothing yet", b""), ("nothing more", b"GET /live HTTP/1.1\r\nHost: h\r\n\r\n")):
+        quiet = [socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) for _ in range(2)]
+        for s in quiet[:1]:
+            s.sendall(first)
+            if first:
+                s.recv(4096)
+        time.sleep(0.1)
+        begin = time.monotonic()
+        tap.equal(server.admin("/ready").status, 200, f"an operator beside two who say {what}")
+        tap.ok(time.monotonic() - begin < 2, "is answered soon", f"{time.monotonic() - begin:.1f} s")
+        for s in quiet:
+            s.close()
+
+
+def operators_bodies(tap, server):
+    """An order with a body, in one piece with its head or in several; and orders are carried out once."""
+    head = b"POST /rotate?scope=none/ HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
+    for pieces in ([head + b"x=1"], [head, b"x=1"], [head + b"x", b"=1"], [head[:20], head[20:] + b"x=", b"1"]):
+        with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+            begin, got = time.monotonic(), b""
+            for p in pieces:
+                s.sendall(p)
+                time.sleep(0.05)
+            while more := s.recv(4096):
+                got += more
+            tap.ok(got.startswith(b"HTTP/1.1 200 ") and time.monotonic() - begin < 2, f"a body in pieces of {[len(p) for p in pieces]}", got)
+
+    def rotations():
+        return sum(int(v) for v in re.findall(r"sluice_rotations_total\{[^ ]* (\d+)", server.admin("/metrics").body.decode()))
+    before = rotations()
+    with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+        begin, got = time.monotonic(), b""
+        s.sendall(head.replace(b"Connection: close\r\n", b"") + b"x=1" + head + b"x=1")
+        while more := s.recv(4096):
+            got += more
+        tap.ok(got.count(b"HTTP/1.1 200 ") == 2 and time.monotonic() - begin < 2, "two orders in one piece: two answers, and the end", got)
+    tap.equal(rotations() - before, 2, "each carried out once")
+
+
+def many_rotations(tap, binary, media):
+    """More epochs than /status has room for: it says how many it leaves out."""
+    num, memory = 800, pathlib.Path("/dev/shm")  # each is synced: on a disk that takes its time
+    with tempfile.TemporaryDirectory(prefix="sluice-hostile-", dir=memory if memory.is_dir() else None) as state, Server(binary, media, state=state) as server:
+        with socket.create_connection(("127.0.0.1", server.admin_port), timeout=30) as s, s.makefile("rb") as f:
+            for first in range(0, num, 20):
+                s.sendall(b"".join(f"POST /rotate?scope={'%01' * 1000}{n:04} HTTP/1.1\r\nHost: h\r\n\r\n".encode() for n in range(first, first + 20)))
+                for n in range(first, first + 20):
+                    status, length = f.readline(), 0
+                    while (line := f.readline()) not in (b"\r\n", b""):
+                        length = int(line.split()[1]) if line.lower().startswith(b"content-length") else length
+                    f.read(length)
+                    if b" 200 " not in status:
+                        tap.ok(False, f"rotation {n}", status)
+                        return
+        r = server.admin("/status")
+        state = json.loads(r.body) if r.status == 200 else {}
+        told = len(state.get("epochs", [])), state.get("epochs_left_out", 0)
+        tap.ok(told[0] > 600 and told[1] > 0 and sum(told) == num, "/status with more epochs than it has room for says how many it leaves out", (r.status, told))
+        tap.equal(server.admin("/live").status, 200, "and the server lives")
 
 
 def tickets_and_authorities(tap, binary, work, media):
@@ -262,6 +326,9 @@ def main():
             refused_after_head(tap, server)
             rotation_by_a_page(tap, server)
             slow_operator(tap, server)
+            quiet_operators(tap, server)
+            operators_bodies(tap, server)
+        many_rotations(tap, sys.argv[1], media)
         sidecar_cut(tap, sys.argv[1], media)
         renames_elsewhere(tap, sys.argv[1], pathlib.Path(work))
         for io in ("auto", "epoll"):

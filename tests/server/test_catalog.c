@@ -260,6 +260,19 @@ Test(catalog, statuses) {
   cr_assert_eq(text(&d, "/album/song/cbcs/1/low/key"), CAT_FORBIDDEN);
 }
 
+Test(catalog, licences_cost_no_lock_where_none_are_given, .timeout = 10) {
+  uint8_t answer[256];
+  struct route r;
+  start("");
+  struct writer out = wr_of(answer, sizeof answer);
+  route_parse(&r, BYTES_LIT("/album/song/cbcs/1/license"));
+  cr_assert_eq(r.kind, ROUTE_LICENCE);
+  pthread_mutex_lock(&cat->lock); // whoever wants it now waits for ever
+  int status = catalog_licence(cat, &out, &r, BYTES_LIT("{}"), &metrics[0]);
+  pthread_mutex_unlock(&cat->lock);
+  cr_assert_eq(status, CAT_FORBIDDEN);
+}
+
 static unsigned bucket_len(unsigned bucket) {
   unsigned n = 0;
   for (struct entry *e = atomic_load(&cat->buckets[bucket]); e; e = atomic_load(&e->next))

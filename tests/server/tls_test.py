@@ -129,6 +129,31 @@ def reloads(tap, sluice, work, media, authority):
         tap.equal(server.stop(), 0, "and it ends in good order")
 
 
+def renewals(tap, sluice, work, media, authority):
+    """As certbot does it: the names are links to numbered files in another folder, and are linked anew."""
+    pairs = [authority.issue(name) for name in ("one", "two")]
+    live, archive = work / "live" / "x", work / "archive" / "x"
+    live.mkdir(parents=True)
+    archive.mkdir(parents=True)
+
+    def renew(n):
+        for name, file in zip(("cert", "key"), pairs[n]):
+            shutil.copy(file, archive / f"{name}{n}.pem")
+            fresh = live / f"{name}.new"
+            fresh.symlink_to(f"../../archive/x/{name}{n}.pem")
+            fresh.rename(live / f"{name}.pem")
+
+    renew(0)
+    port = free_port()
+    with Server(sluice, media, config=f"tls_listen: 127.0.0.1:{port}\ntls_certificate: {live}/cert.pem\ntls_key: {live}/key.pem\n") as server:
+        confined = server.wait_log("sandbox: files and system calls are confined", 1) is not None
+        tap.equal(Secure(port, authority.ca).serial(), serial_of(pairs[0][0]), "certificates behind links are served")
+        renew(1)
+        line = reload(server, "reload(ed|.*refused)") or ""
+        tap.ok("refused" not in line and line, f"linked to new files: reloaded{'' if confined else ' (no sandbox here)'}", server.log()[-5:])
+        tap.equal(Secure(port, authority.ca).serial(), serial_of(pairs[1][0]), "and new connections get them")
+
+
 def staples(tap, sluice, work, media, authority):
     cert, key = authority.issue("stapled")
     other, _ = authority.issue("other")
@@ -196,6 +221,7 @@ def main():
         (media / "a" / "t.mp4").write_bytes(bytes(synth.plain(300)[0]))
         authority = Authority(work / "ours")
         reloads(tap, sluice, work, media, authority)
+        renewals(tap, sluice, work, media, authority)
         staples(tap, sluice, work, media, authority)
     tap.end()
 
