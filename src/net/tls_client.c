@@ -87,8 +87,8 @@ void tls_why(const struct tls_conn *c, char *out, size_t cap) {
   long verify = SSL_get_verify_result(ssl);
   uint32_t e = ERR_peek_error();
   const char *reason = e ? ERR_reason_error_string(e) : NULL;
-  if (verify != X509_V_OK)
-    snprintf(out, cap, "the server's certificate is refused: %s", X509_verify_cert_error_string(verify));
+  if (verify != X509_V_OK && e && ERR_GET_LIB(e) == ERR_LIB_SSL && ERR_GET_REASON(e) == SSL_R_CERTIFICATE_VERIFY_FAILED)
+    snprintf(out, cap, "the certificate is refused: %s", X509_verify_cert_error_string(verify));
   else if (reason)
     snprintf(out, cap, "TLS: %s", reason);
   else

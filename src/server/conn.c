@@ -1,9 +1,12 @@
 // A connection's life: bytes come in, requests are cut out of them and answered in order, time runs out, it closes.
 #include "server/conn.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stddef.h>
 #include <strings.h>
+
+#include "obs/log.h"
 
 #define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
 
@@ -392,6 +395,32 @@ static void drop_tls(struct conn *c) {
   conn_close(c);
 }
 
+static void note_peer(struct conn *c) {
+  struct sockaddr_storage a;
+  socklen_t len = sizeof a;
+  static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+  memset(c->ip, 0, sizeof c->ip);
+  if (getpeername(c->fd, (struct sockaddr *)&a, &len))
+    return;
+  if (a.ss_family == AF_INET6)
+    memcpy(c->ip, &((struct sockaddr_in6 *)(void *)&a)->sin6_addr, 16);
+  if (a.ss_family == AF_INET) {
+    memcpy(c->ip, mapped, 12);
+    memcpy(c->ip + 12, &((struct sockaddr_in *)(void *)&a)->sin_addr, 4);
+  }
+}
+
+// For who wonders why a client cannot connect: at level debug only, or a scanner would fill the log.
+static void log_handshake(struct conn *c, enum tls_result r) {
+  char ip[INET6_ADDRSTRLEN], why[128] = "the client went away";
+  if (!log_enabled(LOG_DEBUG))
+    return;
+  if (r == TLS_FAILED)
+    tls_why(c->tls, why, sizeof why);
+  note_peer(c);
+  log_line(LOG_DEBUG, "TLS handshake with %s failed: %s", inet_ntop(AF_INET6, c->ip, ip, sizeof ip) ? ip : "-", why);
+}
+
 // false: no more to read now, or ever.
 static bool shake_hands(struct conn *c, struct tls_io *io) {
   struct obs_worker *m = c->w->m;
@@ -402,6 +431,7 @@ static bool shake_hands(struct conn *c, struct tls_io *io) {
     return false;
   if (r != TLS_OK || !sent) {
     metric_inc(&m->tls_failures);
+    log_handshake(c, r);
     conn_close(c);
     return false;
   }
@@ -546,21 +576,6 @@ static void on_timer(struct timer *t, void *ctx) {
     obs_error(w->m, OBS_err_timeout);
   say_goodbye(c);
   conn_close(c);
-}
-
-static void note_peer(struct conn *c) {
-  struct sockaddr_storage a;
-  socklen_t len = sizeof a;
-  static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-  memset(c->ip, 0, sizeof c->ip);
-  if (getpeername(c->fd, (struct sockaddr *)&a, &len))
-    return;
-  if (a.ss_family == AF_INET6)
-    memcpy(c->ip, &((struct sockaddr_in6 *)(void *)&a)->sin6_addr, 16);
-  if (a.ss_family == AF_INET) {
-    memcpy(c->ip, mapped, 12);
-    memcpy(c->ip + 12, &((struct sockaddr_in *)(void *)&a)->sin_addr, 4);
-  }
 }
 
 static void refuse_connection(struct worker *w, int fd, bool tls) {

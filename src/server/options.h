@@ -142,7 +142,7 @@ struct config_rules {
     "Access log file, `-` for standard output, empty or `off` for none. A response that was cut off has a line too: its " \
     "status as sent, the bytes that were sent. A pipe whose reader stops costs lines, which are counted, and nothing else.") \
   X(access_format, OPT_ENUM, "combined", 0, 0, false, "Form of access log lines.")                                       \
-  X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error.")                                             \
+  X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error; `debug` adds why TLS handshakes failed.")                                             \
   X(sandbox, OPT_BOOL, "true", 0, 0, false,                                                                              \
     "Give up file access, system calls and capabilities that are no longer needed once serving. What a reload reads may be " \
     "replaced, or linked anew, within the folders that the names have at the start and those that links lead to then.")

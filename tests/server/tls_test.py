@@ -5,6 +5,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -91,7 +92,7 @@ def reloads(tap, sluice, work, media, authority):
     put(0)
     first, second = (serial_of(c) for c, _ in pairs)
     port = free_port()
-    with Server(sluice, media, config=f"tls_listen: 127.0.0.1:{port}\ntls_certificate: {cert}\ntls_key: {key}\n") as server:
+    with Server(sluice, media, config=f"tls_listen: 127.0.0.1:{port}\ntls_certificate: {cert}\ntls_key: {key}\nlog_level: debug\n") as server:
         want = server.get(PATH).body
         old = Secure(port, authority.ca)
         tap.equal((old.serial(), old.get(PATH).body), (first, want), "the first certificate is served")
@@ -100,6 +101,11 @@ def reloads(tap, sluice, work, media, authority):
         put(1)
         tap.equal(Secure(port, authority.ca).serial(), first, "a new file alone changes nothing")
         tap.ok(reload(server, "reloaded"), "SIGHUP reloads", server.log())
+        with socket.create_connection(("127.0.0.1", port)) as s:
+            s.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while s.recv(100):
+                pass
+        tap.ok(server.wait_log("TLS handshake with ::ffff:127.0.0.1 failed: TLS: HTTP_REQUEST"), "log_level debug: why a handshake failed", server.log())
         fresh = Secure(port, authority.ca)
         tap.equal((fresh.serial(), fresh.get(PATH).body), (second, want), "new connections get the second")
         tap.equal((old.serial(), old.get(PATH).body), (first, want), "the old connection goes on")
