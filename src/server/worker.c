@@ -243,25 +243,28 @@ static void *map(size_t n) {
   return p == MAP_FAILED ? NULL : p;
 }
 
-// connections_each says how many clients a worker may have: clients alone must not take the descriptors that media need.
-static uint32_t connections_each(const struct config *cfg, unsigned workers) {
+static uint64_t raise_limit(void) {
   struct rlimit lim;
-  uint64_t want = cfg->max_connections;
   if (getrlimit(RLIMIT_NOFILE, &lim))
-    return (uint32_t)want;
-  if (lim.rlim_cur < lim.rlim_max) {
-    rlim_t before = lim.rlim_cur;
-    lim.rlim_cur = lim.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &lim))
-      lim.rlim_cur = before;
-  }
-  uint64_t all = lim.rlim_cur, kept = all / 2 < KEPT_FDS ? all / 2 : KEPT_FDS, each = (all - kept) / workers;
-  if (each >= want)
-    return (uint32_t)want;
-  each = each ? each : 1;
-  log_line(LOG_WARN, "max_connections: %llu for each of %u workers, not %llu: this process may open %llu descriptors (ulimit -n), and %llu are kept for media",
-           (unsigned long long)each, workers, (unsigned long long)want, (unsigned long long)all, (unsigned long long)kept);
-  return (uint32_t)each;
+    return UINT64_MAX;
+  rlim_t now = lim.rlim_cur;
+  lim.rlim_cur = lim.rlim_max;
+  return now < lim.rlim_max && !setrlimit(RLIMIT_NOFILE, &lim) ? lim.rlim_max : now;
+}
+
+// limit_connections says how many clients a worker may have: clients alone must not take the descriptors that media need.
+static void limit_connections(struct workers *ws, const struct config *cfg) {
+  uint64_t all = raise_limit(), kept = all / 2 < KEPT_FDS ? all / 2 : KEPT_FDS, each = (all - kept) / ws->num;
+  each = each >= cfg->max_connections ? cfg->max_connections : each ? each : 1;
+  for (unsigned n = 0; n < ws->num; n++)
+    ws->w[n].num_conns = (uint32_t)each;
+}
+
+static void say_limit(const struct workers *ws, const struct config *cfg) {
+  struct rlimit lim;
+  if (ws->w[0].num_conns < cfg->max_connections && !getrlimit(RLIMIT_NOFILE, &lim))
+    log_line(LOG_WARN, "max_connections: %u for each of %u workers, not %llu: this process may open %llu descriptors (ulimit -n), and some are kept for media",
+             ws->w[0].num_conns, ws->num, (unsigned long long)cfg->max_connections, (unsigned long long)lim.rlim_cur);
 }
 
 static bool worker_init(struct worker *w, struct server *s, unsigned n, unsigned num_listeners, struct config_error *e) {
@@ -388,15 +391,14 @@ static bool use_ktls(const struct config *c) {
 static bool prepare(struct workers *ws, struct server *s, struct config_error *e) {
   const struct config *cfg = s->first;
   struct binding b;
-  uint32_t each = connections_each(cfg, ws->num);
   if (cfg->tls_listen.num && !load_certificates(ws, cfg, e))
     return false;
+  limit_connections(ws, cfg);
   bool ktls = cfg->tls_listen.num && use_ktls(cfg);
   unsigned plain = cfg->listen.num, all = plain + cfg->tls_listen.num;
   for (unsigned n = 0; n < ws->num; n++) {
     ws->w[n].certificates = &ws->certificates;
     ws->w[n].ktls = ktls;
-    ws->w[n].num_conns = each;
     if (!worker_init(&ws->w[n], s, n, all, e))
       return false;
   }
@@ -405,6 +407,7 @@ static bool prepare(struct workers *ws, struct server *s, struct config_error *e
       return false;
   assign_cpus(ws, cfg);
   steer(ws, s);
+  say_limit(ws, cfg);
   return true;
 }
 
