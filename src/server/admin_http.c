@@ -35,11 +35,11 @@ static time_t seconds(void) {
   return t.tv_sec;
 }
 
-static bool write_all(int fd, const void *p, size_t n) {
+static bool write_all(int fd, const void *p, size_t n, int flags) {
   const uint8_t *at = p;
   time_t end = seconds() + ADMIN_TIMEOUT_S;
   while (n && seconds() <= end) {
-    ssize_t r = send(fd, at, n, MSG_NOSIGNAL);
+    ssize_t r = send(fd, at, n, MSG_NOSIGNAL | flags);
     if (r < 0 && errno == EINTR)
       continue;
     if (r <= 0)
@@ -59,7 +59,9 @@ static bool respond(int fd, const struct http_parser *p, const struct admin_resp
   wr_fmt(&w, "HTTP/1.1 %u %s\r\nServer: sluice\r\nCache-Control: no-store\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s%s\r\n",
          status, http_reason(status), r->content_type ? r->content_type : "text/plain", n,
          status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : "", p->keep_alive && !p->fail ? "" : "Connection: close\r\n");
-  return write_all(fd, head, w.n) && (p->method == HTTP_M_HEAD || write_all(fd, r->body.p, n));
+  // One packet: a body on its own would wait for the head's acknowledgement, which clients delay.
+  bool body = n && p->method != HTTP_M_HEAD;
+  return write_all(fd, head, w.n, body ? MSG_MORE : 0) && (!body || write_all(fd, r->body.p, n, 0));
 }
 
 static void handle(struct admin *a, struct admin_response *r, const struct http_parser *p) {
