@@ -66,7 +66,7 @@ static void check_same(const struct outcome *a, const struct outcome *b, size_t 
 // What is asked for lies inside of the entity, is together no more than it, and reads the same when it is written again.
 static void check_ranges(struct bytes value, uint64_t size) {
   struct http_span64 got[HTTP_RANGES_MAX], again[HTTP_RANGES_MAX];
-  uint32_t num = 99, num_again;
+  uint32_t num = 99, num_again = 0;
   uint8_t text[HTTP_RANGES_MAX * 42 + 8];
   if (http_ranges(got, &num, value, size) != HTTP_RANGE_OK) {
     MUST(num == 0);

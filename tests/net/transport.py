@@ -4,6 +4,7 @@ Prints TAP. With `tls` the same cases run over TLS, and those of TLS itself; wit
 over the fixture in which the kernel seals records."""
 import array
 import http.client
+import os
 import random
 import re
 import resource
