@@ -92,7 +92,7 @@ static void put_text(struct writer *w, const char *s, size_t n, bool json) {
   }
 }
 
-static void put_ip(struct writer *w, const uint8_t ip[16]) {
+void access_write_ip(struct writer *w, const uint8_t ip[16]) {
   static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
   char text[INET6_ADDRSTRLEN];
   bool v4 = memcmp(ip, mapped, 12) == 0;
@@ -124,7 +124,7 @@ static void put_combined(struct writer *w, const struct access_record *r) {
   time_t t = (time_t)(r->wall_ns / 1000000000u);
   gmtime_r(&t, &tm);
   strftime(when, sizeof when, "%d/%b/%Y:%H:%M:%S +0000", &tm);
-  put_ip(w, r->ip);
+  access_write_ip(w, r->ip);
   wr_fmt(w, " - - [%s] \"%s ", when, method_name(r->method));
   put_text(w, r->path, r->path_len, false);
   wr_fmt(w, " HTTP/1.%c\" %u %llu", r->http10 ? '0' : '1', r->status, (unsigned long long)r->bytes);
@@ -146,7 +146,7 @@ static void put_json(struct writer *w, const struct access_record *r) {
   gmtime_r(&t, &tm);
   strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
   wr_fmt(w, "{\"time\":\"%s.%03uZ\",\"ip\":\"", when, (unsigned)(r->wall_ns / 1000000u % 1000u));
-  put_ip(w, r->ip);
+  access_write_ip(w, r->ip);
   wr_fmt(w, "\",\"method\":\"%s\"", method_name(r->method));
   put_json_text(w, "path", r->path, r->path_len);
   wr_fmt(w, ",\"status\":%u,\"bytes\":%llu,\"duration\":%.6f,\"ttfb\":%.6f,\"tls\":%s", r->status,

@@ -43,6 +43,10 @@ void access_push(struct access_ring *ring);
 // access_counts gives lines written and dropped so far, over all rings.
 void access_counts(const struct access_log *log, uint64_t *written, uint64_t *dropped);
 
+// access_write_ip writes an address as in the log: IPv4 in its own form, "-" when it cannot be written.
+struct writer;
+void access_write_ip(struct writer *w, const uint8_t ip[16]);
+
 // access_reopen opens the path again (after logrotate) at the writer's next turn.
 void access_reopen(struct access_log *log);
 

@@ -1,6 +1,5 @@
 // A connection's life: bytes come in, requests are cut out of them and answered in order, time runs out, it closes.
 #include "server/conn.h"
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stddef.h>
@@ -395,6 +394,7 @@ static void drop_tls(struct conn *c) {
   conn_close(c);
 }
 
+// The client's address, for logs.
 static void note_peer(struct conn *c) {
   struct sockaddr_storage a;
   socklen_t len = sizeof a;
@@ -412,13 +412,15 @@ static void note_peer(struct conn *c) {
 
 // For who wonders why a client cannot connect: at level debug only, or a scanner would fill the log.
 static void log_handshake(struct conn *c, enum tls_result r) {
-  char ip[INET6_ADDRSTRLEN], why[128] = "the client went away";
+  char ip[64] = "", why[128] = "the client went away";
+  struct writer w = wr_of(ip, sizeof ip - 1);
   if (!log_enabled(LOG_DEBUG))
     return;
   if (r == TLS_FAILED)
     tls_why(c->tls, why, sizeof why);
   note_peer(c);
-  log_line(LOG_DEBUG, "TLS handshake with %s failed: %s", inet_ntop(AF_INET6, c->ip, ip, sizeof ip) ? ip : "-", why);
+  access_write_ip(&w, c->ip);
+  log_line(LOG_DEBUG, "TLS handshake with %s failed: %s", ip, why);
 }
 
 // false: no more to read now, or ever.

@@ -444,17 +444,22 @@ static bool is_url(const char *text) {
   return scheme && text[scheme] && !strchr("/?#", text[scheme]);
 }
 
-// An address can be listened on once. Port 0 is another one each time.
-static const char *twice(const struct config *c) {
+// The n-th address of all that is listened on, NULL behind the last.
+static const struct config_addr *nth_addr(const struct config *c, unsigned n) {
   const struct config_addrs *lists[] = {&c->listen, &c->tls_listen, &c->admin};
-  for (unsigned n = 0; n < 3; n++)
-    for (unsigned i = 0; i < lists[n]->num; i++)
-      for (unsigned m = 0; m <= n; m++)
-        for (unsigned j = 0; j < (m < n ? lists[m]->num : i); j++) {
-          const struct config_addr *a = &lists[n]->a[i], *b = &lists[m]->a[j];
-          if (a->port && a->port == b->port && !strcmp(a->host, b->host))
-            return a->text;
-        }
+  for (unsigned i = 0; i < 3; n -= lists[i++]->num)
+    if (n < lists[i]->num)
+      return &lists[i]->a[n];
+  return NULL;
+}
+
+// An address that stands there twice: it can be listened on once. Port 0 is another one each time.
+static const char *twice(const struct config *c) {
+  const struct config_addr *a;
+  for (unsigned n = 0; (a = nth_addr(c, n)); n++)
+    for (unsigned m = 0; m < n; m++)
+      if (a->port && a->port == nth_addr(c, m)->port && !strcmp(a->host, nth_addr(c, m)->host))
+        return a->text;
   return NULL;
 }
 
@@ -471,8 +476,9 @@ static bool check(struct config *c, struct config_error *error) {
     return config_fail(error, "%s: tls_client_ca: needs tls_listen; clients of `listen` show no certificates", in);
   if (!c->listen.num && !c->tls_listen.num)
     return config_fail(error, "%s: listen: nothing to listen on", in);
-  if (twice(c))
-    return config_fail(error, "%s: %s is given twice in listen, tls_listen and admin", in, twice(c));
+  const char *again = twice(c);
+  if (again)
+    return config_fail(error, "%s: %s is given twice in listen, tls_listen and admin", in, again);
   if (*c->public_url && !is_url(c->public_url))
     return config_fail(error, "%s: public_url: '%s' is not a URL (like https://origin.example)", in, c->public_url);
   for (const char *p = c->cpu_affinity; *p; p++)

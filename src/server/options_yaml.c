@@ -79,13 +79,13 @@ static bool only_members(struct reading *r, const struct option *o, const yaml_n
 static bool read_map(struct reading *r, const struct option *o, const yaml_node_t *map) {
   static const char *const of_cert[] = {"cert", "key", "ocsp", NULL}, *const of_rule[] = {"prefix", "schemes", NULL};
   char a[256], b[256], c[256], why[CONFIG_WHY];
-  const size_t num = (size_t)(map->data.mapping.pairs.top - map->data.mapping.pairs.start);
   if (o->type == OPT_CERTS) {
+    const size_t num = (size_t)(map->data.mapping.pairs.top - map->data.mapping.pairs.start);
     const char *cert = member(r, map, "cert", a, sizeof a), *key = member(r, map, "key", b, sizeof b);
     const char *ocsp = member(r, map, "ocsp", c, sizeof c);
     if (!only_members(r, o, map, of_cert))
       return false;
-    if (!cert || !key || num != 2u + (ocsp != NULL)) // one that is there twice or is no text must not be passed over
+    if (!cert || !key || num != 2u + (ocsp != NULL)) // an ocsp that is no text must not be passed over
       return fault(r, map, o->name, "needs {cert: FILE, key: FILE}, and may have ocsp: FILE");
     return config_add_cert(r->c, o, cert, key, ocsp) || fault(r, map, o->name, "out of memory");
   }
@@ -94,7 +94,7 @@ static bool read_map(struct reading *r, const struct option *o, const yaml_node_
     unsigned bits;
     if (!only_members(r, o, map, of_rule))
       return false;
-    if (!prefix || !schemes || num != 2)
+    if (!prefix || !schemes)
       return fault(r, map, o->name, "needs {prefix: NAME, schemes: [clear, cenc, cbcs]}");
     if (!config_scheme_bits(&bits, schemes, why))
       return fault(r, map, o->name, why);

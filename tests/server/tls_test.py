@@ -105,7 +105,7 @@ def reloads(tap, sluice, work, media, authority):
             s.sendall(b"GET / HTTP/1.1\r\n\r\n")
             while s.recv(100):
                 pass
-        tap.ok(server.wait_log("TLS handshake with ::ffff:127.0.0.1 failed: TLS: HTTP_REQUEST"), "log_level debug: why a handshake failed", server.log())
+        tap.ok(server.wait_log("TLS handshake with 127.0.0.1 failed: TLS: HTTP_REQUEST"), "log_level debug: why a handshake failed", server.log())
         fresh = Secure(port, authority.ca)
         tap.equal((fresh.serial(), fresh.get(PATH).body), (second, want), "new connections get the second")
         tap.equal((old.serial(), old.get(PATH).body), (first, want), "the old connection goes on")
