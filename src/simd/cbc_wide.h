@@ -38,6 +38,20 @@ enum {
   SCRATCH = 2048, // bytes an idle lane may walk before it starts over
 };
 
+// Jobs as arrays, in the order in which lanes take them.
+enum {
+  LIST = 256,      // jobs
+  LIST_SPARE = 32, // room behind them for jobs of idle lanes, and for wide stores
+};
+
+struct list {
+  uint64_t src[LIST + LIST_SPARE], dst[LIST + LIST_SPARE]; // addresses
+  uint32_t len[LIST + LIST_SPARE];                         // pairs of blocks, in bytes; not 0
+  uint32_t rest[LIST + LIST_SPARE];                        // bytes after them
+  unsigned num;
+  bool apart; // some job's source is not its destination
+};
+
 struct state {
   _Alignas(64) uint64_t src[LANES], dst[LANES]; // addresses minus t
   _Alignas(64) uint32_t ends[32];               // value of t (its low half) at which the lane's job is done
@@ -103,7 +117,7 @@ INLINE void take(uint64_t *lanes, const uint64_t *from, unsigned ended, uint64_t
 }
 
 // New sources for the lanes that end at t. Returns these lanes.
-INLINE unsigned take_ended(struct state *s, const struct aes_list *list, uint64_t t, const int regs) {
+INLINE unsigned take_ended(struct state *s, const struct list *list, uint64_t t, const int regs) {
   const __m512i now = _mm512_set1_epi32((int)t);
   __m512i ends0 = _mm512_load_si512(s->ends), ends1 = _mm512_load_si512(s->ends + 16);
   unsigned next = s->next, left = list->num - next;
@@ -134,7 +148,7 @@ INLINE uint32_t soonest(const struct state *s, uint64_t t, const int regs) {
 }
 
 // The bytes after the last whole block of job i, exactly these: whether the block is written before or after does not matter.
-INLINE void copy_tail(const struct aes_list *l, unsigned i) {
+INLINE void copy_tail(const struct list *l, unsigned i) {
   uint64_t at = l->len[i] + (l->rest[i] & 16);
   __mmask16 m = (__mmask16)_bzhi_u32(0xffff, l->rest[i] & 15);
   _mm_mask_storeu_epi8((void *)(l->dst[i] + at), m, _mm_maskz_loadu_epi8(m, (const void *)(l->src[i] + at)));
@@ -186,7 +200,7 @@ INLINE uint64_t asked(uint64_t ahead, uint64_t last, const int regs) {
 // destination. On entering, the last blocks are written once more. The trailing bytes of two jobs are copied in a
 // round trip: in a row they cost A a twentieth, as stores to lines that are not in L1. Where in the rounds things happen was
 // found by trying 60 arrangements, of which the best is 8 % faster than the worst.
-INLINE void run(struct state *s, const struct aes_list *list, const struct keys *keys, __m512i iv, const int regs,
+INLINE void run(struct state *s, const struct list *list, const struct keys *keys, __m512i iv, const int regs,
                 const int floor) {
   const volatile __m512i *k = keys->k; // volatile: read where it says so, not kept in registers
   __m512i x[REGS], in_even[REGS], in_odd[REGS], even[REGS], odd[REGS], key;
@@ -258,7 +272,7 @@ INLINE void run(struct state *s, const struct aes_list *list, const struct keys 
 
 // One function for each number of registers; 1 to 3 cost about the same, they wait for the rounds' latency.
 #define RUN(regs, floor)                                                                                         \
-  __attribute__((noinline)) static void run##regs(struct state *s, const struct aes_list *list,                      \
+  __attribute__((noinline)) static void run##regs(struct state *s, const struct list *list,                      \
                                                   const struct keys *k, __m512i iv) {                            \
     run(s, list, k, iv, regs, floor);                                                                            \
   }
@@ -268,7 +282,7 @@ RUN(4, 12)
 RUN(3, 4)
 RUN(1, 0)
 
-static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, unsigned stagger, struct aes_ahead *ahead) {
+static void run_list(struct list *list, const struct keys *k, __m512i iv, unsigned stagger, struct aes_ahead *ahead) {
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct state s;
   unsigned num = list->num, start = stagger ? 4 : LANES;
@@ -314,8 +328,8 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, un
 
 // The last blocks of the samples that have an odd number of them.
 struct last {
-  uint64_t src[AES_LIST + AES_LIST_SPARE], dst[AES_LIST + AES_LIST_SPARE];
-  uint64_t prev[AES_LIST + AES_LIST_SPARE]; // where the ciphertext before it is, or the IV
+  uint64_t src[LIST + LIST_SPARE], dst[LIST + LIST_SPARE];
+  uint64_t prev[LIST + LIST_SPARE]; // where the ciphertext before it is, or the IV
   unsigned num;
 };
 
@@ -357,7 +371,7 @@ static void finish(struct last *l, const struct keys *k) {
 
 // Eight lanes of the segment, the `valid` ones of them: their pairs of blocks into the list, last blocks apart. `all`
 // when each of them has a pair, as nearly always; what has none is not in the list, its trailing bytes are copied here.
-INLINE void fill(struct aes_list *l, struct last *last, unsigned *num, unsigned *num_last, const struct aes_cbc_seg *seg,
+INLINE void fill(struct list *l, struct last *last, unsigned *num, unsigned *num_last, const struct aes_cbc_seg *seg,
                  __m512i lanes, __mmask8 valid, const uint8_t *iv, const bool all) {
   const __m512i block = _mm512_set1_epi64(16);
   __m512i off = _mm512_and_si512(lanes, _mm512_set1_epi64(0xffffffff)), len = _mm512_srli_epi64(lanes, 32);
@@ -398,11 +412,11 @@ INLINE void fill(struct aes_list *l, struct last *last, unsigned *num, unsigned 
 }
 
 // The lanes of the segment in a row, as far as the list holds them.
-static void list_fill(struct aes_jobs *it, struct aes_list *l, struct last *last, const uint8_t *iv) {
+static void list_fill(struct aes_jobs *it, struct list *l, struct last *last, const uint8_t *iv) {
   const struct aes_cbc_seg *seg = it->seg;
   unsigned num = l->num, num_last = last->num;
   l->apart |= seg->src != seg->dst;
-  size_t room = AES_LIST - (l->num > last->num ? l->num : last->num);
+  size_t room = LIST - (l->num > last->num ? l->num : last->num);
   size_t end = seg->num_lanes - it->at > room ? it->at + room : seg->num_lanes;
   for (size_t i = it->at; i < end; i += 8) {
     __mmask8 valid = (__mmask8)_bzhi_u32(0xff, end - i < 8 ? (unsigned)(end - i) : 8); // bzhi counts modulo 256
@@ -420,7 +434,7 @@ static void list_fill(struct aes_jobs *it, struct aes_list *l, struct last *last
 static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
                         struct aes_ahead *ahead) {
   struct aes_jobs it;
-  struct aes_list list;
+  struct list list;
   struct last last;
   const struct keys k = load_keys(key->enc);
   const __m512i start = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)iv));
@@ -430,9 +444,9 @@ static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const s
     list.apart = false;
     do
       list_fill(&it, &list, &last, iv);
-    while (list.num < AES_LIST && last.num < AES_LIST && aes_jobs_seg(&it));
+    while (list.num < LIST && last.num < LIST && aes_jobs_seg(&it));
     if (list.num)
-      run_list(&list, &k, start, aes_list_stagger(&list, LANES), ahead);
+      run_list(&list, &k, start, aes_stagger(list.len[0], list.len[list.num - 1], list.num, LANES), ahead);
     finish(&last, &k);
   }
 }
