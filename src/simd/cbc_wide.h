@@ -286,10 +286,12 @@ static void run_list(struct list *list, const struct keys *k, __m512i iv, unsign
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct state s;
   unsigned num = list->num, start = stagger ? 4 : LANES;
-  for (unsigned i = 0; i < LANES; i++) {
-    list->src[num + i] = list->dst[num + i] = (uint64_t)scratch;
-    list->len[num + i] = SCRATCH;
-    list->rest[num + i] = 0;
+  const __m512i idle = _mm512_set1_epi64((long long)scratch);
+  UNROLL for (unsigned i = 0; i < LANES; i += 8) {
+    _mm512_storeu_si512(list->src + num + i, idle);
+    _mm512_storeu_si512(list->dst + num + i, idle);
+    _mm256_storeu_si256((__m256i *)(list->len + num + i), _mm256_set1_epi32(SCRATCH));
+    _mm256_storeu_si256((__m256i *)(list->rest + num + i), _mm256_setzero_si256());
   }
   bool any = ahead && ahead->n > 64 * REGS;
   s.ahead = any ? (uint64_t)ahead->p : (uint64_t)scratch;
@@ -300,12 +302,15 @@ static void run_list(struct list *list, const struct keys *k, __m512i iv, unsign
   s.moved = (1u << start) - 1;
   s.from = 0;
   s.tail = list->apart ? 0 : num;
-  for (unsigned i = 0; i < 32; i++)
-    s.ends[i] = 0;
-  for (unsigned i = 0; i < LANES; i++) {
-    s.src[i] = i < start ? list->src[i] : (uint64_t)scratch;
-    s.dst[i] = (uint64_t)scratch + 32; // written once before the first step, at t - 32
-    s.ends[i] = i < start ? list->len[i] : i / 4 * stagger;
+  UNROLL for (unsigned i = 0; i < LANES; i += 8) {
+    _mm512_store_si512(s.src + i, _mm512_loadu_si512(list->src + i));
+    _mm512_store_si512(s.dst + i, _mm512_add_epi64(idle, _mm512_set1_epi64(32))); // written once before the first step, at t - 32
+    _mm256_store_si256((__m256i *)(s.ends + i), _mm256_loadu_si256((const __m256i *)(list->len + i)));
+  }
+  _mm256_store_si256((__m256i *)(s.ends + LANES), _mm256_setzero_si256());
+  for (unsigned i = start; i < LANES; i++) {
+    s.src[i] = (uint64_t)scratch;
+    s.ends[i] = i / 4 * stagger;
   }
   for (unsigned i = 0; i < REGS; i++)
     s.x[i] = s.even[i] = s.odd[i] = iv;
@@ -333,12 +338,15 @@ struct last {
   unsigned num;
 };
 
-// A block of each of four lanes.
-INLINE __m512i gather(const uint64_t *p) {
-  __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)p[0]));
-  v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[1]), 1);
-  v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[2]), 2);
-  return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[3]), 3);
+INLINE __m128i clear_and_before(const struct last *l, unsigned i) {
+  return _mm_xor_si128(_mm_loadu_si128((const __m128i *)l->src[i]), _mm_loadu_si128((const __m128i *)l->prev[i]));
+}
+
+// Four of them, with what comes before xored in.
+INLINE __m512i gather(const struct last *l, unsigned at) {
+  __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(clear_and_before(l, at)), clear_and_before(l, at + 1), 1);
+  __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(clear_and_before(l, at + 2)), clear_and_before(l, at + 3), 1);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
 INLINE void scatter(const uint64_t *p, __m512i x) {
@@ -352,7 +360,7 @@ INLINE void scatter(const uint64_t *p, __m512i x) {
 INLINE void finish_group(const struct last *l, unsigned at, const struct keys *k, const int n) {
   __m512i x[GROUP];
   UNROLL for (int i = 0; i < n; i++)
-    x[i] = _mm512_ternarylogic_epi64(gather(l->src + at + 4 * i), gather(l->prev + at + 4 * i), k->k[0], 0x96);
+    x[i] = _mm512_xor_si512(gather(l, at + 4 * i), k->k[0]);
   rounds(x, n, k);
   UNROLL for (int i = 0; i < n; i++)
     scatter(l->dst + at + 4 * i, _mm512_aesenclast_epi128(x[i], k->k[10]));
