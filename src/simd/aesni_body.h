@@ -2,7 +2,7 @@
 // which saves register copies). The including file defines AESNI_OPS, AESNI_NAME and AESNI_CPU.
 //
 // An AES round has a latency of 3-4 cycles and two start per cycle, so eight independent blocks keep the units
-// busy. CTR and CBC decryption find them within a sample; CBC encryption takes eight samples, see cbc_narrow.h.
+// busy. CTR and CBC decryption find them within a sample; CBC encryption takes twelve samples, see cbc_narrow.h.
 #include <immintrin.h>
 
 #include "simd/jobs.h"

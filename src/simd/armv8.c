@@ -1,6 +1,6 @@
 // ARMv8 Cryptography Extensions: AESE adds a key, then substitutes and shifts; AESMC mixes columns; cores fuse the
 // pair. Written with a zero key and the real one added after, so that rounds look as on x86 and CBC encryption can
-// come from cbc_narrow.h: eight samples, one per register. The exclusive or runs on other pipes than AES.
+// come from cbc_narrow.h: twelve samples, one per register. The exclusive or runs on other pipes than AES.
 #include <arm_neon.h>
 #include <sys/auxv.h>
 

@@ -1,5 +1,5 @@
 // VAES in 256-bit registers with AVX2: two blocks per instruction, for processors without AVX-512 and for those on
-// which it is not wanted. CBC encryption takes sixteen samples, see cbc_narrow.h; CTR and CBC decryption work on
+// which it is not wanted. CBC encryption takes 24 samples, see cbc_narrow.h; CTR and CBC decryption work on
 // eight registers, sixteen blocks, and leave what is shorter than two blocks to 128-bit registers.
 #include <immintrin.h>
 
