@@ -296,9 +296,9 @@ void man_dash(struct writer *w, const struct man_asset *a, enum man_form form) {
   man_order(&o, a);
   uint64_t total = 0, longest = 0;
   for (uint32_t i = 0; i < o.num; i++) {
-    uint64_t us = presented_us(&a->tracks[o.at[i]]), target = man_rate(&a->tracks[o.at[i]]).target_s;
+    uint64_t us = presented_us(&a->tracks[o.at[i]]), segment = man_rate(&a->tracks[o.at[i]]).longest_us;
     total = us > total ? us : total;
-    longest = target > longest ? target : longest;
+    longest = segment > longest ? segment : longest;
   }
   wr_str(w, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
             "<MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" xmlns:cenc=\"urn:mpeg:cenc:2013\""
@@ -308,7 +308,7 @@ void man_dash(struct writer *w, const struct man_asset *a, enum man_form form) {
                                  : "urn:mpeg:dash:profile:isoff-on-demand:2011");
   wr_str(w, "\" type=\"static\"");
   attr_duration(w, "mediaPresentationDuration", total);
-  attr_duration(w, "minBufferTime", longest * 1000000);
+  attr_duration(w, "minBufferTime", longest < 1000000 ? 1000000 : longest);
   wr_str(w, ">\n<Period id=\"0\" start=\"PT0S\">\n");
   for (uint32_t i = 0, end; i < o.num; i = end) {
     for (end = i + 1; end < o.num && o.set[end] == o.set[i];)

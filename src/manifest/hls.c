@@ -181,6 +181,8 @@ void man_hls_media(struct writer *w, const struct man_asset *a, uint32_t track, 
     drm_hls(w, "EXT-X-KEY", &(struct drm_input){.key = t->key, .set = a->drm, .identity_uri = BYTES_LIT("key")});
   uint64_t ticks = 0, from = 0;
   for (uint32_t i = 0; i < t->segs->num; i++) {
+    if (i && man_gap_ticks(t, i - 1)) // the timestamps of the media jump, EXTINF does not say by how much
+      wr_str(w, "#EXT-X-DISCONTINUITY\n");
     ticks += man_seg_ticks(t, i);
     uint64_t to = man_us(ticks, t->ix->h->timescale);
     wr_str(w, "#EXTINF:");

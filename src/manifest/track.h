@@ -13,7 +13,8 @@ uint64_t man_gap_ticks(const struct man_track *t, uint32_t seg);
 // Bits per second of the protected media segments, init and index not counted. Source: RFC 8216bis §4.1.
 struct man_rate {
   uint64_t peak, average; // average never above peak
-  uint64_t target_s;      // the longest segment, rounded up to whole seconds, at least 1
+  uint64_t target_s;      // the target duration: the longest segment in whole seconds, at least 1
+  uint64_t longest_us;
 };
 struct man_rate man_rate(const struct man_track *t);
 
@@ -49,8 +50,7 @@ bool man_has_language(const struct ix_header *h); // one that is known: not "und
 void man_uri_track(struct writer *w, const struct man_asset *a, const struct man_track *t);
 
 // man_layout is the ChannelConfiguration (ISO/IEC 23091-3) of a track: what its file says, else the usual one for that many
-// channels; 0 where there is none.
+// channels; 0 where there is none, or the file says that it is none.
 uint32_t man_layout(const struct track_index *ix);
 
-bool man_lossless(const struct ix_header *h);
 struct bytes man_text(const char *s, size_t cap); // up to the terminator

@@ -133,7 +133,7 @@ function checkMaster(out, name, playlist, segs) {
     ok(Math.abs(v.averageBandwidth - average) <= 2 + average * 1e-5, `${name}: ${t.name}: average from real sizes`,
       `${v.averageBandwidth} ${average}`);
     // RFC 8216bis: over contiguous segments lasting half to one and a half target durations.
-    const target = Math.ceil(Math.max(...segs[i].map((s) => s.seconds)));
+    const target = Math.max(1, Math.round(Math.max(...segs[i].map((s) => s.seconds))));
     let peak = 0;
     for (let a = 0; a < segs[i].length; a++) {
       let b = 0, d = 0;
