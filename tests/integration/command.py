@@ -493,6 +493,7 @@ def inspect(tap, sluice, work):
     tap.ok(r.out.decode().endswith("protection: none\n"), "inspect of a clear file: none", r.out.decode()[-200:])
     inspect_counts(tap, sluice, track)
     inspect_times(tap, sluice, track)
+    inspect_marks(tap, sluice, track)
 
 
 def moof(number, truns, **header):
@@ -540,6 +541,19 @@ def inspect_times(tap, sluice, track):
     tap.equal([int(t) for t in got], [late + i * synth.FRAME for i in range(3)], "inspect: times beyond 2^63")
     tap.ok(int(tree["track"]["start"]) == late and "-" not in json.dumps(tree["track"]["start"]), "inspect: and a start", str(tree["track"]))
     tap.ok(str(late) in sluice("inspect", track, "--all").out.decode(), "inspect --all: the same")
+
+
+def inspect_marks(tap, sluice, track):
+    """senc as PIFF 1.1 5.3.2 has it is one; a saiz of another kind (ISO/IEC 14496-12 8.7.8.3) is no protection."""
+    def marks(want, extra):
+        track.write_bytes(moof(1, lambda n: [synth.trun([b"abc"], n + 8), extra]) + synth.box(b"mdat", b"abc"))
+        r = sluice("inspect", track, "--json")
+        tap.equal(json.loads(r.out)["protected_by"], want, f"inspect: marks {want}")
+
+    marks(["senc"], synth.box(b"uuid", bytes.fromhex("a2394f525a9b4f14a2446c427c648df4") + bytes(8)))
+    marks([], synth.box(b"uuid", bytes(24)))
+    marks([], synth.box(b"saiz", b"\0\0\0\1abcd\0\0\0\0\1\0\0\0\1"))
+    marks(["saiz"], synth.box(b"saiz", b"\0\0\0\1cbcs\0\0\0\0\1\0\0\0\1"))
 
 
 def bad_files(tap, sluice, work):
