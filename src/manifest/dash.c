@@ -1,6 +1,7 @@
 // DASH. One AdaptationSet for each switching set (codec, channels, language, key), one Representation for each track.
 // Two forms: SegmentTemplate with $Number$ and a SegmentTimeline, and on-demand, one file with its sidx.
-// Source: ISO/IEC 23009-1 §5.3, §5.8.4.1 (ContentProtection), §5.8.5.4 (AudioChannelConfiguration).
+// Source: ISO/IEC 23009-1 §5.3, §5.8.4.1 (ContentProtection), §5.8.5.4 (AudioChannelConfiguration), §8.3 (on-demand profile),
+// §8.4 (live profile).
 #include "base/text.h"
 #include "drm/markup.h"
 #include "manifest/track.h"
@@ -116,7 +117,7 @@ static bool aligned(const struct man_track *a, const struct man_track *b) {
   return true;
 }
 
-// `t` NULL: for the whole set, by $RepresentationID$.
+// `t` NULL: for the whole set, by $RepresentationID$. Source: ISO/IEC 23009-1 §5.3.9.4.
 static void write_template(struct writer *w, const struct man_asset *a, const struct man_track *t,
                            const struct man_track *timing) {
   static const char *const file[] = {"init.mp4", "$Number$.m4s"}, *const name[] = {"initialization", "media"};
@@ -155,6 +156,7 @@ static void write_range(struct writer *w, const char *name, struct plan_range r)
   wr_u8(w, '"');
 }
 
+// Source: ISO/IEC 23009-1 §5.3.9.2, §5.6 (BaseURL).
 static void write_base(struct writer *w, const struct man_asset *a, const struct man_track *t) {
   struct media_time m = media_time(t);
   wr_str(w, "<BaseURL>");
@@ -217,6 +219,7 @@ struct set_has {
   bool timeline, boundaries, complexity;
 };
 
+// Source: ISO/IEC 23009-1 §5.3.5.
 static void write_representation(struct writer *w, const struct man_asset *a, const struct man_track *t,
                                  enum man_form form, const struct set_has *has) {
   wr_str(w, "<Representation id=\"");
@@ -255,7 +258,7 @@ static void write_switching(struct writer *w, const struct man_asset *a, const s
     wr_str(w, "\"/>\n");
 }
 
-// The set whose tracks are o->at[first] up to, not including, o->at[end].
+// The set whose tracks are o->at[first] up to, not including, o->at[end]. Source: ISO/IEC 23009-1 §5.3.3.
 static void write_set(struct writer *w, const struct man_asset *a, const struct man_order *o, uint32_t first,
                       uint32_t end, enum man_form form) {
   const struct man_track *lead = &a->tracks[o->at[first]];
@@ -291,6 +294,7 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
   wr_str(w, "</AdaptationSet>\n");
 }
 
+// Source: ISO/IEC 23009-1 §5.3.1 (MPD), §5.3.2 (Period).
 void man_dash(struct writer *w, const struct man_asset *a, enum man_form form) {
   struct man_order o;
   man_order(&o, a);

@@ -1,3 +1,4 @@
+// Each parser cites its clause of ISO/IEC 14496-12; what a sample entry holds is codec.c's.
 #include "mp4/init.h"
 
 enum { MAX_TRACKS_SEEN = 64, MAX_PARENTS = 8 };
@@ -29,6 +30,7 @@ struct init_parser {
 // Reads a child's version and flags; `r` is over its payload.
 static uint32_t full_head(struct reader *r) { return rd_u32(r); }
 
+// 8.6.6: the media time of the first edit that has media; -1 stands for an empty edit.
 static enum err parse_elst(struct trak *k, struct reader r) {
   unsigned version = full_head(&r) >> 24;
   uint32_t num = rd_u32(&r);
@@ -47,6 +49,7 @@ static enum err parse_elst(struct trak *k, struct reader r) {
   return r.err;
 }
 
+// 8.4.2.
 static enum err parse_mdhd(struct trak *k, struct reader r) {
   unsigned version = full_head(&r) >> 24;
   rd_skip(&r, version == 1 ? 16 : 8);
@@ -58,6 +61,7 @@ static enum err parse_mdhd(struct trak *k, struct reader r) {
   return ERR_OK;
 }
 
+// 8.3.2. Track 0 is none (8.3.2.3).
 static enum err parse_tkhd(struct trak *k, struct reader r) {
   unsigned version = full_head(&r) >> 24;
   rd_skip(&r, version == 1 ? 16 : 8);
@@ -65,7 +69,7 @@ static enum err parse_tkhd(struct trak *k, struct reader r) {
   return r.err || version > 1 || !k->track_id ? (r.err ? r.err : ERR_MALFORMED) : ERR_OK;
 }
 
-// A count of stsz, stz2, stts, stco … that is not zero means samples in moov.
+// A count of stsz, stz2 (8.7.3), stts (8.6.1.2), stsc (8.7.4), stco or co64 (8.7.5) that is not zero means samples in moov.
 static enum err parse_sample_table(struct init_parser *p, struct reader r, uint32_t type) {
   rd_skip(&r, type == FOURCC('s', 't', 's', 'z') || type == FOURCC('s', 't', 'z', '2') ? 8 : 4);
   if (rd_u32(&r))
@@ -73,11 +77,13 @@ static enum err parse_sample_table(struct init_parser *p, struct reader r, uint3
   return r.err;
 }
 
+// 8.12: what sample entries are called whose own type stands in a sinf.
 static bool is_protected_type(uint32_t type) {
   return type == FOURCC('e', 'n', 'c', 'a') || type == FOURCC('e', 'n', 'c', 'v') || type == FOURCC('e', 'n', 'c', 't') ||
          type == FOURCC('e', 'n', 'c', 's') || type == FOURCC('e', 'n', 'c', 'm');
 }
 
+// 8.5.2.
 static enum err parse_stsd(struct init_parser *p, struct trak *k, struct reader r) {
   size_t at = rd_pos(&r);
   if (k->has_stsd)
@@ -118,6 +124,7 @@ static enum level level_of(uint32_t type) {
   }
 }
 
+// elng: 8.4.6; hdlr: 8.4.3.
 static enum err parse_leaf(struct init_parser *p, struct trak *k, const struct box *b, struct reader r,
                            enum level level) {
   enum err e = ERR_OK;
@@ -148,7 +155,8 @@ static enum err parse_leaf(struct init_parser *p, struct trak *k, const struct b
   return e ? trail_fail(&p->t, e, b->pos, NULL) : ERR_OK;
 }
 
-// Children of trak and of the parents in it that lead to the sample entries. Recursion is as deep as `down` is long.
+// Children of trak (8.3.1) and of the parents in it that lead to the sample entries: mdia (8.4.1), minf (8.4.4), stbl (8.5.1);
+// and of edts (8.6.5). Recursion is as deep as `down` is long.
 static enum err parse_trak(struct init_parser *p, struct trak *k, struct reader r, enum level level) {
   static const uint32_t down[] = {[IN_TRAK] = FOURCC('m', 'd', 'i', 'a'), [IN_MDIA] = FOURCC('m', 'i', 'n', 'f'),
                                   [IN_MINF] = FOURCC('s', 't', 'b', 'l'), [IN_STBL] = FOURCC('s', 't', 's', 'd'),
@@ -180,6 +188,7 @@ static enum err parse_trak(struct init_parser *p, struct trak *k, struct reader 
   return ERR_OK;
 }
 
+// 8.8.1, and trex: 8.8.3.
 static enum err parse_mvex(struct init_parser *p, struct reader r) {
   while (rd_left(&r)) {
     struct box b;
@@ -204,6 +213,7 @@ static enum err parse_mvex(struct init_parser *p, struct reader r) {
   return ERR_OK;
 }
 
+// 8.2.1.
 static enum err parse_moov(struct init_parser *p, struct reader r, const struct box *moov) {
   struct reader mvex = {0};
   while (rd_left(&r)) {
@@ -282,7 +292,7 @@ static enum err add_size(struct init_parser *p, const struct box *b, enum ix_sco
   return add_edit(p, e);
 }
 
-// Sizes of what stands around the entries, the entries' new types, and where sinf and pssh go.
+// Sizes of what stands around the entries, the entries' new types, and where sinf (8.12.1) and pssh (ISO/IEC 23001-7 8.1) go.
 static enum err add_edits(struct init_parser *p) {
   struct trak *k = &p->trak;
   enum err e = ERR_OK;
@@ -307,6 +317,7 @@ static enum err add_edits(struct init_parser *p) {
   return e;
 }
 
+// RFC 5646 by elng where there is one (8.4.6), else the three letters of mdhd (8.4.2).
 static void set_language(struct init_info *info, const struct trak *k) {
   codec_language(info->language, k->language);
   struct bytes x = k->extended_language;
