@@ -129,7 +129,7 @@ void unp_copy(struct writer *w, const struct unp *u, const struct box *b) {
 
 bool unp_is_seig(struct bytes body) { return body.n >= 8 && load_be32(body.p + 4) == CC('s', 'e', 'i', 'g'); }
 
-// sidx: a reference is rewritten when it begins and ends where top-level boxes do. One that does not makes the
+// sidx (ISO/IEC 14496-12 §8.16.3): a reference is rewritten when it begins and ends where top-level boxes do. One that does not makes the
 // whole index useless, and it is dropped.
 struct sidx {
   struct bytes body;

@@ -18,23 +18,23 @@ static void write_codecs(struct writer *w, const struct ix_header *h) {
     hls_quoted_write(w, codecs);
 }
 
-// `lead`: what the group is named after. §4.4.6.1 (EXT-X-MEDIA); CHANNELS: with what an E-AC-3 decoder renders JOC to.
+// `lead`: what the group is named after; `spoken`: whose language it is, because corresponding members of groups have the same name
+// and language (RFC 8216 §4.3.4.1.1), also where only some tracks of an asset say it. §4.4.6.1 (EXT-X-MEDIA); CHANNELS: with what an E-AC-3 decoder renders JOC to.
 static void write_media(struct writer *w, const struct man_asset *a, const struct man_track *lead, const struct man_track *t,
-                        bool is_default, enum man_form form) {
+                        const struct ix_header *spoken, bool is_default, enum man_form form) {
   const struct ix_header *h = t->ix->h;
   wr_str(w, "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"");
   percent_write(w, lead->name, false);
   wr_str(w, "\",NAME=\"");
-  if (man_has_language(h))
-    hls_quoted_write(w, man_text(h->language, sizeof h->language));
-  else
+  if (man_has_language(spoken)) {
+    struct bytes language = man_text(spoken->language, sizeof spoken->language);
+    hls_quoted_write(w, language);
+    wr_str(w, "\",LANGUAGE=\"");
+    hls_quoted_write(w, language);
+  } else {
     wr_str(w, "Audio");
-  wr_str(w, "\"");
-  if (man_has_language(h)) {
-    wr_str(w, ",LANGUAGE=\"");
-    hls_quoted_write(w, man_text(h->language, sizeof h->language));
-    wr_str(w, "\"");
   }
+  wr_str(w, "\"");
   wr_str(w, is_default ? ",DEFAULT=YES,AUTOSELECT=YES" : ",DEFAULT=NO,AUTOSELECT=YES");
   if (h->joc_complexity) {
     wr_str(w, ",CHANNELS=\"");
@@ -142,7 +142,7 @@ void man_hls_master(struct writer *w, const struct man_asset *a, enum man_form f
   for (uint32_t i = 0; i < groups.num; i++) {
     group_get(&g, a, &groups, rates, i);
     for (uint32_t k = 0; k < g.num; k++)
-      write_media(w, a, g.lead, g.at[k], k == 0, form);
+      write_media(w, a, g.lead, g.at[k], a->tracks[groups.speaker != MAN_NO_TRACK ? groups.speaker : g.at[k] - a->tracks].ix->h, k == 0, form);
   }
   for (uint32_t i = 0; i < groups.num; i++) {
     group_get(&g, a, &groups, rates, i);

@@ -37,6 +37,7 @@ void man_order(struct man_order *o, const struct man_asset *a);
 enum { MAN_NO_TRACK = 0xff };
 struct man_groups {
   uint32_t num, num_langs;
+  uint8_t speaker; // one language: a track that names it, for those that name none; else MAN_NO_TRACK
   uint8_t lead[MAN_MAX_TRACKS];                   // the track a group is named after: no two groups have the same
   uint8_t member[MAN_MAX_TRACKS][MAN_MAX_TRACKS]; // [group][language]: track number, or MAN_NO_TRACK
 };
