@@ -86,7 +86,11 @@ static bool read_input(struct job *j) {
   enum err e = n ? media_read(m, 0, j->src, n) : ERR_OK;
   if (e)
     cli_error(j->input.subject, "%s", err_text(e));
-  return e == ERR_OK;
+  else if (!media_unchanged(m))
+    cli_error(j->input.subject, "the file changed while it was being read");
+  else
+    return true;
+  return false;
 }
 
 static void on_step(void *ctx, uint64_t done) { progress_set(&((struct job *)ctx)->progress, done); }

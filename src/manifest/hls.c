@@ -18,8 +18,8 @@ static void write_codecs(struct writer *w, const struct ix_header *h) {
     hls_quoted_write(w, codecs);
 }
 
-// `lead`: what the group is named after; `spoken`: whose language it is, because corresponding members of groups have the same name
-// and language (RFC 8216 §4.3.4.1.1), also where only some tracks of an asset say it. §4.4.6.1 (EXT-X-MEDIA); CHANNELS: with what an E-AC-3 decoder renders JOC to.
+// §4.4.6.1. `lead`: what the group is named after; `spoken`: whose language it is, because corresponding members of groups have the same
+// name and language (RFC 8216 §4.3.4.1.1), also where only some tracks of an asset say it.
 static void write_media(struct writer *w, const struct man_asset *a, const struct man_track *lead, const struct man_track *t,
                         const struct ix_header *spoken, bool is_default, enum man_form form) {
   const struct ix_header *h = t->ix->h;

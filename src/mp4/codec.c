@@ -512,7 +512,8 @@ enum err codec_parse(struct codec_info *out, struct box_trail *t, const struct b
 }
 
 void codec_language(char out[4], uint16_t packed) {
-  // ISO 639-2/T (three letters) with its ISO 639-1 form (two).
+  // ISO 639-2/T (three letters) with its ISO 639-1 form (two); behind them the twenty other codes of ISO 639-2/B, which Matroska
+  // has and remuxers copy: RFC 5646 §2.2.1 knows none of them.
   static const char map[] =
       "aaraaabkabafrafakaakamhamaraararganasmasavaavaveaeaymayazeazbakbabambmbelbebenbnbisbibodbobosbsbrebr"
       "bulbgcatcacescschachchecechucuchvcvcorkwcoscocrecrcymcydandadeudedivdvdzodzellelengenepoeoesteteuseu"
@@ -523,7 +524,8 @@ void codec_language(char out[4], uint16_t packed) {
       "nyanyociocojiojoriorormomossospanpaplipipolplporptpuspsquequrohrmronrorunrnrusrusagsgsansasinsislksk"
       "slvslsmesesmosmsnasnsndsdsomsosotstspaessqisqsrdscsrpsrsswsssunsuswaswswesvtahtytamtatatttteltetgktg"
       "tgltlthathtirtitontotsntntsotstuktkturtrtwitwuigugukrukurduruzbuzvenvevievivolvowlnwawolwoxhoxhyidyi"
-      "yoryozhazazhozhzulzu";
+      "yoryozhazazhozhzulzu"
+      "albsqarmhybaqeuburmychizhczecsdutnlfrefrgeokagerdegreeliceismacmkmaomimaymsperfarumroslosktibbowelcy";
   char code[4] = {(char)((packed >> 10 & 31) + 0x60), (char)((packed >> 5 & 31) + 0x60), (char)((packed & 31) + 0x60)};
   memcpy(out, "und", 4);
   for (int i = 0; i < 3; i++)

@@ -25,6 +25,6 @@ MUST_USE enum err codec_parse(struct codec_info *out, struct box_trail *t, const
 // Errors: ERR_TRUNCATED, ERR_MALFORMED. Source: ISO/IEC 14496-3 1.6.2.1, 1.6.5, 4.4.1.
 MUST_USE enum err codec_aac(struct codec_info *io, struct bytes config);
 
-// codec_language writes the RFC 5646 form of mdhd's packed ISO 639-2/T code: two letters where ISO 639-1 has them,
+// codec_language writes the RFC 5646 form of mdhd's packed ISO 639-2 code (/T as it ought to be, or /B): two letters where ISO 639-1 has them,
 // "und" for what is no code. Source: ISO/IEC 14496-12 8.4.2.
 void codec_language(char out[4], uint16_t packed);
