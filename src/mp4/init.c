@@ -23,6 +23,7 @@ struct init_parser {
   struct list *edits;
   struct init_info info;
   struct trak trak; // the first one
+  struct reader children; // of moov
   uint32_t num_traks;
   bool protected, has_mvex, has_trex, has_samples;
 };
@@ -292,12 +293,32 @@ static enum err add_size(struct init_parser *p, const struct box *b, enum ix_sco
   return add_edit(p, e);
 }
 
+// pssh boxes of a moov whose samples are clear are left over from a protection that was taken off: players would ask for keys of it.
+// Adds edits that delete those in [from, to), and their lengths to *len. ISO/IEC 23001-7 8.1.
+static enum err drop_pssh(struct init_parser *p, uint64_t from, uint64_t to, uint32_t *len) {
+  struct reader r = p->children;
+  struct box b;
+  enum err e = ERR_OK;
+  while (!e && rd_left(&r)) {
+    e = trail_next(&p->t, &b, &r);
+    if (e || b.type != FOURCC('p', 's', 's', 'h') || b.pos < from || b.pos >= to)
+      continue;
+    *len += (uint32_t)b.len;
+    e = add_edit(p, (struct ix_edit){.pos = (uint32_t)(p->t.base + b.pos), .del = (uint32_t)b.len, .kind = IX_DELETE});
+  }
+  return e;
+}
+
 // Sizes of what stands around the entries, the entries' new types, and where sinf (8.12.1) and pssh (ISO/IEC 23001-7 8.1) go.
 static enum err add_edits(struct init_parser *p) {
   struct trak *k = &p->trak;
   enum err e = ERR_OK;
-  for (uint32_t i = 0; !e && i < k->num_parents; i++)
-    e = add_size(p, &k->parents[i], i ? IX_SCOPE_SINF : IX_SCOPE_MOOV, k->num_entries);
+  uint32_t moov = p->edits->num, dropped = 0;
+  for (uint32_t i = 0; !e && i < k->num_parents; i++) {
+    if (i == 1)
+      e = drop_pssh(p, 0, k->parents[1].pos, &dropped);
+    e = e ? e : add_size(p, &k->parents[i], i ? IX_SCOPE_SINF : IX_SCOPE_MOOV, k->num_entries);
+  }
   for (uint32_t i = 0; !e && i < k->num_entries; i++) {
     const struct box *b = &k->entries[i];
     uint32_t pos = (uint32_t)(p->t.base + b->pos);
@@ -312,8 +333,10 @@ static enum err add_edits(struct init_parser *p) {
     }
     e = e ? e : add_edit(p, sinf);
   }
+  e = e ? e : drop_pssh(p, k->parents[1].pos, k->parents[0].len, &dropped);
+  e = e ? e : add_edit(p, (struct ix_edit){.pos = (uint32_t)(p->t.base + k->parents[0].len), .kind = IX_PSSH});
   if (!e)
-    e = add_edit(p, (struct ix_edit){.pos = (uint32_t)(p->t.base + k->parents[0].len), .kind = IX_PSSH});
+    ((struct ix_edit *)p->edits->p)[moov].value -= dropped;
   return e;
 }
 
@@ -345,7 +368,8 @@ enum err init_parse(struct init_info *out, struct list *edits, struct alloc *mem
   if (e || !b.len)
     return e ? e : trail_fail(&p.t, ERR_TRUNCATED, 0, NULL);
   trail_in(&p.t, b.type);
-  e = parse_moov(&p, box_reader(&r, &b), &b);
+  p.children = box_reader(&r, &b);
+  e = parse_moov(&p, p.children, &b);
   if (e)
     return e;
   e = check_kind(&p);

@@ -96,6 +96,8 @@ def judge(tap, sluice, work, build, scheme, iv):
         faults = structure_faults(clear, locked, scheme, iv) + sidx_faults(locked_bytes)
         if kept_boxes(locked_bytes) != kept_boxes(data):
             faults.append("boxes that are none of our business changed")
+        if b"pssh" in locked_bytes:
+            faults.append("a pssh box, and none was asked for")
         tap.ok(not faults, f"{label}: is what the formats say", "\n".join(faults))
         text = differ([s.data for s in locked.samples], ciphertext(scheme, iv, samples))
         tap.ok(not text, f"{label}: ciphertext is that of an independent AES", text)
