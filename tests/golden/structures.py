@@ -58,12 +58,13 @@ def sidx_faults(data):
     if at != len(data):
         faults.append(f"sidx ends at {at}, the file at {len(data)}")
     if track.samples:
-        want = sum(s.duration for s in track.samples)
-        got = sum(d for _, d in references)
-        if got != want:
-            faults.append(f"sidx durations add up to {got}, the samples to {want}")
-        if time > track.samples[0].time + max(0, track.samples[0].cts):
-            faults.append(f"sidx starts at {time}, the samples at {track.samples[0].time}")
+        # ISO/IEC 14496-12 8.16.3.3: times are those of what the edit list does not omit.
+        skip = boxes.priming(track)
+        start, end = track.samples[0].time, track.samples[0].time + sum(s.duration for s in track.samples)
+        if time != max(0, start - skip):
+            faults.append(f"sidx starts at {time}, the samples at {start}, of which {skip} are skipped")
+        if time + sum(d for _, d in references) != end - skip:
+            faults.append(f"sidx ends at {time + sum(d for _, d in references)}, the samples at {end}")
     if boxes.find(data, b"mfra"):
         faults.append("mfra points at the offsets of the source")
     return faults
