@@ -117,7 +117,9 @@ static bool run(struct job *j, const struct keys *keys) {
   progress_end(&j->progress);
   alloc_heap_free(&heap);
   if (e) {
-    cli_error_diag(from->subject, &d);
+    char *file = cli_fault_file(from->subject, &from->media, &d);
+    cli_error_diag(file, &d);
+    free(file);
     return false;
   }
   if (!output_open(&j->output, j->out, from->has_stat ? &from->stat : NULL))

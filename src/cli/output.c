@@ -251,6 +251,12 @@ bool input_open(struct input *in, const char *path) {
   return false;
 }
 
+void input_error(const struct input *in, struct diag *d) {
+  char *file = cli_fault_file(in->subject, &in->media, d);
+  cli_error_source(file, d);
+  free(file);
+}
+
 void input_close(struct input *in) {
   media_close(&in->media);
   if (in->spool >= 0)

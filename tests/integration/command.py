@@ -324,6 +324,29 @@ def outputs(tap, sluice, work):
     tap.ok(not [p for p in files(work) if ".sluice-" in p], "no temporary file is left")
 
 
+def folder_faults(tap, sluice, work):
+    """A fault in a folder is told with the part that it lies in, and the byte in that."""
+    folder = work / "parts"
+    folder.mkdir()
+    (folder / "init.mp4").write_bytes(synth.FTYP + synth.moov())
+    for n in range(1, 4):
+        (folder / f"{n}.m4s").write_bytes(synth.plain_fragment(n, [b"abcd"] * 3, (n - 1) * 3 * synth.FRAME))
+    bad = (folder / "2.m4s").read_bytes()
+    (folder / "2.m4s").write_bytes(bad.replace(b"tfhd", b"free"))
+    want = f"sluice: {folder}/2.m4s: a trun before tfhd (at byte {boxes.find(bad, b'moof/traf/trun')[0].start}, box moof/traf)\n"
+    for command in (["encrypt", folder, work / "o.mp4", *ENCRYPT], ["index", folder]):
+        tap.equal(sluice(*command).err, want, f"{command[0]}: which part of a folder is wrong, and where")
+    (folder / "2.m4s").write_bytes(bad)
+    sluice.encrypt(folder, work / "whole.mp4", "cenc", KID, KEY)
+    data = (work / "whole.mp4").read_bytes()
+    starts = [b.start for b in boxes.find(data, b"moof")] + [len(data)]
+    (folder / "init.mp4").write_bytes(data[:boxes.one(data, b"sidx").start])
+    for n, (a, b) in enumerate(zip(starts, starts[1:])):
+        (folder / f"{n + 1}.m4s").write_bytes(data[a:b] + (b"\0\0\0\7moof" if n == 1 else b""))
+    r = sluice("decrypt", folder, work / "o.mp4", "--key", f"{KID}:{KEY}")
+    tap.equal(r.err, f"sluice: {folder}/2.m4s: not a box (at byte {starts[2] - starts[1]}, box moof)\n", "decrypt: the same")
+
+
 def sidecars(tap, sluice, work):
     track = work / "a" / "t.mp4"
     track.parent.mkdir()
@@ -625,7 +648,8 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, offline, there_and_back, closed_descriptors, outputs, sidecars, cached, messages, inspect, bad_files, ipv6, modes):
+    for part in (usage, failures, streams, offline, there_and_back, closed_descriptors, outputs, folder_faults, sidecars, cached, messages,
+                 inspect, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:
