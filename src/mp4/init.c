@@ -348,11 +348,21 @@ static void set_language(struct init_info *info, const struct trak *k) {
     x.n--;
   if (x.n < 2 || x.n >= sizeof info->language)
     return;
-  for (size_t i = 0; i < x.n; i++) { // it goes into manifests
+  // It goes into manifests, and MPDs are invalid with anything but xs:language: subtags of one to eight, the first of letters.
+  size_t len = 0;
+  bool first = true;
+  for (size_t i = 0; i < x.n; i++) {
     uint8_t c = x.p[i];
-    if (!((c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '-'))
+    bool letter = (c | 32) >= 'a' && (c | 32) <= 'z';
+    if (c == '-' ? !len : !letter && (first || c < '0' || c > '9'))
+      return;
+    first &= c != '-';
+    len = c == '-' ? 0 : len + 1;
+    if (len > 8)
       return;
   }
+  if (!len)
+    return;
   memcpy(info->language, x.p, x.n);
   info->language[x.n] = 0;
 }

@@ -324,6 +324,16 @@ def outputs(tap, sluice, work):
     tap.ok(not [p for p in files(work) if ".sluice-" in p], "no temporary file is left")
 
 
+def languages(tap, sluice, work):
+    """elng goes into manifests: a language tag (RFC 5646, as xs:language) or nothing of it."""
+    track = work / "spoken.mp4"
+    for tag, want in ((b"de", "de"), (b"zh-Hant-TW", "zh-Hant-TW"), (b"es-419", "es-419"), (b"i-klingon", "i-klingon"), (b"12", "und"), (b"-de", "und"),
+                      (b"de-", "und"), (b"de--AT", "und"), (b"abcdefghi", "und"), (b"de_AT", "und"), (b'"><x', "und"), (b"", "und")):
+        track.write_bytes(synth.FTYP + synth.moov(elng=tag) + synth.plain_fragment(1, [b"abc"], 0))
+        r = sluice("inspect", track, "--json")
+        tap.equal(json.loads(r.out)["track"].get("language"), want, f"the language of elng {tag}")
+
+
 def folder_faults(tap, sluice, work):
     """A fault in a folder is told with the part that it lies in, and the byte in that."""
     folder = work / "parts"
@@ -648,7 +658,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, offline, there_and_back, closed_descriptors, outputs, folder_faults, sidecars, cached, messages,
+    for part in (usage, failures, streams, offline, there_and_back, closed_descriptors, outputs, languages, folder_faults, sidecars, cached, messages,
                  inspect, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

@@ -35,14 +35,14 @@ def entry(kind=b"mp4a", children=None):
                esds() if children is None else children)
 
 
-def moov(trex=(1, FRAME, 0, 0), entries=None, track=1, large=False, timescale=TIMESCALE, extra=b"", edits=b"", before=b""):
+def moov(trex=(1, FRAME, 0, 0), entries=None, track=1, large=False, timescale=TIMESCALE, extra=b"", edits=b"", before=b"", elng=None):
     entries = [entry()] if entries is None else entries
     stbl = box(b"stbl", full(b"stsd", 0, 0, struct.pack(">I", len(entries)), *entries), full(b"stts", 0, 0, bytes(4)),
                full(b"stsc", 0, 0, bytes(4)), full(b"stsz", 0, 0, bytes(8)), full(b"stco", 0, 0, bytes(4)))
     minf = box(b"minf", full(b"smhd", 0, 0, bytes(4)),
                box(b"dinf", full(b"dref", 0, 0, struct.pack(">I", 1), full(b"url ", 0, 1))), stbl)
     mdia = box(b"mdia", full(b"mdhd", 0, 0, struct.pack(">IIIIHH", 0, 0, timescale, 0, 0x55C4, 0)),
-               full(b"hdlr", 0, 0, bytes(4), b"soun", bytes(12), b"sound\0"), minf)
+               b"" if elng is None else full(b"elng", 0, 0, elng, b"\0"), full(b"hdlr", 0, 0, bytes(4), b"soun", bytes(12), b"sound\0"), minf)
     tkhd = full(b"tkhd", 0, 7, struct.pack(">IIIII", 0, 0, track, 0, 0), bytes(8), struct.pack(">HHHH", 0, 0, 0x100, 0),
                 MATRIX, bytes(8))
     mvhd = full(b"mvhd", 0, 0, struct.pack(">IIII", 0, 0, 1000, 0), struct.pack(">IH", 0x10000, 0x100), bytes(10), MATRIX,
