@@ -292,7 +292,7 @@ void man_dash(struct writer *w, const struct man_asset *a, enum man_form form) {
   man_order(&o, a);
   uint64_t total = 0, longest = 0;
   for (uint32_t i = 0; i < o.num; i++) {
-    uint64_t us = presented_us(&a->tracks[o.at[i]]), segment = man_rate(&a->tracks[o.at[i]]).longest_us;
+    uint64_t us = presented_us(&a->tracks[o.at[i]]), segment = man_longest_us(&a->tracks[o.at[i]]);
     total = us > total ? us : total;
     longest = segment > longest ? segment : longest;
   }

@@ -180,7 +180,7 @@ static void write_map(struct writer *w, const struct man_track *t, enum man_form
 void man_hls_media(struct writer *w, const struct man_asset *a, uint32_t track, enum man_form form) {
   const struct man_track *t = &a->tracks[track];
   wr_str(w, "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:");
-  wr_dec(w, man_rate(t).target_s);
+  wr_dec(w, man_target_s(t));
   wr_str(w, "\n#EXT-X-PLAYLIST-TYPE:VOD\n#EXT-X-INDEPENDENT-SEGMENTS\n");
   write_map(w, t, form);
   if (t->key)

@@ -87,21 +87,29 @@ static uint64_t peak_rate(const struct man_track *t, uint64_t target) {
   return peak;
 }
 
+uint64_t man_longest_us(const struct man_track *t) {
+  uint64_t longest = 0;
+  for (uint32_t i = 0; i < t->segs->num; i++) {
+    uint64_t d = man_seg_ticks(t, i);
+    longest = d > longest ? d : longest;
+  }
+  return mul_div(longest, 1000000, t->ix->h->timescale, true);
+}
+
+// Rounded to the nearest second, as EXTINF is when it is compared with it (RFC 8216bis §4.4.3.1), not up: frames that do not
+// divide a second make segments of 2.005 s in one codec and of 2 s in another, and all renditions must have one target duration
+// (§6.2.4), although none knows the others here.
+uint64_t man_target_s(const struct man_track *t) {
+  uint64_t us = man_longest_us(t);
+  return us < 1000000 ? 1 : us / 1000000 + (us % 1000000 >= 500000);
+}
+
 struct man_rate man_rate(const struct man_track *t) {
   uint32_t timescale = t->ix->h->timescale;
-  uint64_t longest = 0;
   struct window all = {0};
-  while (all.end < t->segs->num) {
-    uint64_t d = man_seg_ticks(t, all.end);
-    longest = d > longest ? d : longest;
+  while (all.end < t->segs->num)
     window_grow(&all, t);
-  }
-  // Rounded to the nearest second, as EXTINF is when it is compared with it (RFC 8216bis §4.4.3.1), not up: frames that do not
-  // divide a second make segments of 2.005 s in one codec and of 2 s in another, and all renditions must have one target duration
-  // (§6.2.4), although none knows the others here.
-  struct man_rate r = {.longest_us = mul_div(longest, 1000000, timescale, true), .average = rate_of(&all, timescale)};
-  r.target_s = r.longest_us < 1000000 ? 1 : r.longest_us / 1000000 + (r.longest_us % 1000000 >= 500000);
-  r.peak = peak_rate(t, r.target_s * timescale);
+  struct man_rate r = {.average = rate_of(&all, timescale), .peak = peak_rate(t, man_target_s(t) * timescale)};
   if (r.peak < r.average)
     r.peak = r.average;
   return r;

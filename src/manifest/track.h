@@ -13,10 +13,12 @@ uint64_t man_gap_ticks(const struct man_track *t, uint32_t seg);
 // Bits per second of the protected media segments, init and index not counted. Source: RFC 8216bis §4.1.
 struct man_rate {
   uint64_t peak, average; // average never above peak
-  uint64_t target_s;      // the target duration: the longest segment in whole seconds, at least 1
-  uint64_t longest_us;
 };
 struct man_rate man_rate(const struct man_track *t);
+
+// man_longest_us gives the longest segment in microseconds, rounded up; man_target_s the target duration, in seconds and at least 1.
+uint64_t man_longest_us(const struct man_track *t);
+uint64_t man_target_s(const struct man_track *t);
 
 // man_us gives the time of `ticks` in microseconds, rounded down; sums of differences never drift.
 uint64_t man_us(uint64_t ticks, uint32_t timescale);
