@@ -45,18 +45,19 @@ static const struct {
     {{1, 2, 0, 1, 1}, 7}, {{0, 1, 1, 0, 0}, 9}, {{0, 1, 0, 1, 0}, 10}, {{1, 1, 1, 1, 1}, 11}, {{1, 1, 0, 2, 1}, 12},
 };
 
-// ISO/IEC 14496-3 4.4.1.1 program_config_element: how many channels its elements carry, and which.
+// ISO/IEC 14496-3 4.4.1.1 program_config_element: how many channels its elements carry, and which. One single channel at the sides is no
+// place of a loudspeaker: so ffmpeg's encoder writes the LFE of 5.1(side) and 6.1.
 static uint32_t aac_pce(struct bits *r, uint32_t *layout) {
   (void)take(r, 4 + 2 + 4);
-  uint32_t front = take(r, 4), all = front + take(r, 4);
-  all += take(r, 4);
+  uint32_t front = take(r, 4), side = take(r, 4), all = front + side + take(r, 4);
   uint32_t lfe = take(r, 2), data = take(r, 3), coupling = take(r, 4);
   for (unsigned i = 0; i < 3; i++) // mono, stereo, matrix mixdown
     if (take(r, 1))
       (void)take(r, i < 2 ? 4 : 3);
   uint8_t has[5] = {[4] = (uint8_t)lfe};
   for (uint32_t i = 0; i < all; i++) {
-    has[(i < front ? 0 : 2) + take(r, 1)]++;
+    bool pair = take(r, 1), lone = side == 1 && i == front && !pair;
+    has[lone ? 4 : (i < front ? 0 : 2) + pair]++;
     (void)take(r, 4);
   }
   for (uint32_t i = 0; i < lfe + data; i++)
@@ -70,7 +71,7 @@ static uint32_t aac_pce(struct bits *r, uint32_t *layout) {
   for (size_t i = 0; i < sizeof pce_layouts / sizeof *pce_layouts; i++)
     if (!memcmp(has, pce_layouts[i].has, sizeof has))
       *layout = pce_layouts[i].layout;
-  return has[0] + 2u * has[1] + has[2] + 2u * has[3] + lfe;
+  return has[0] + 2u * has[1] + has[2] + 2u * has[3] + has[4];
 }
 
 static bool is_ga(uint32_t type) { return (type >= 1 && type <= 7 && type != 5) || (type >= 17 && type <= 23 && type != 18); }
