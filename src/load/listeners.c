@@ -133,7 +133,7 @@ static bool verified(struct session *s, const struct client_response *r, const c
   struct engine *e = s->e;
   char what[sizeof e->st->first_wrong];
   struct bytes body = s->body ? bytes_of(s->body->p, s->body->n) : (struct bytes){0};
-  struct verify_response v = {.asset = s->l.sc->catalogue.names[s->l.asset], .path = path, .body = body, .init = s->init, .list = s->l.list};
+  struct verify_response v = {.asset = s->l.sc->catalogue.names[s->l.asset], .scheme = s->l.sc->scheme, .path = path, .body = body, .init = s->init, .list = s->l.list};
   bool right = true;
   if (s->next.head) {
     s->head_len = r->content_length;
@@ -205,6 +205,21 @@ static struct listener_got judge(struct session *s, const struct client_response
   return got;
 }
 
+// What later answers will be compared with: the whole for a range of it, also when that is asked for again; what HEAD announced
+// until its GET has come or was given up.
+static void keep_for_later(struct session *s, bool ok) {
+  bool first = s->next.range && ok; // a range follows a whole
+  if (first || !s->next.range) {
+    body_give(s->e, s->whole);
+    s->whole = first ? s->body : NULL;
+  }
+  if (!first)
+    body_give(s->e, s->body);
+  s->body = NULL;
+  if (s->next.step != STEP_SEGMENT)
+    s->head_len = UINT64_MAX;
+}
+
 static void on_done(struct client *c, const struct client_response *r) {
   struct session *s = c->owner;
   struct engine *e = s->e;
@@ -232,13 +247,7 @@ static void on_done(struct client *c, const struct client_response *r) {
   if (!playing && s->l.segments > segments)
     hist_record(&st->startup, (uint64_t)(s->l.startup_s * 1e6));
   st->segments += s->l.segments - segments;
-  body_give(e, s->whole);
-  s->whole = NULL;
-  if (s->next.range) // what the range will be compared with
-    s->whole = s->body;
-  else
-    body_give(e, s->body);
-  s->body = NULL;
+  keep_for_later(s, got.ok);
   atomic_fetch_add_explicit(&st->misses, s->l.misses - misses, memory_order_relaxed);
   engine_second(e, now)->misses += s->l.misses - misses;
   schedule(s);
@@ -296,6 +305,7 @@ static void time_out(struct session *s, double now_s) {
   e->st->by_error[LOAD_ERR_CONNECT]--;
   e->st->by_error[LOAD_ERR_TIMEOUT]++;
   listener_on_response(&s->l, e->run->pop, &got, &s->next);
+  keep_for_later(s, false);
   schedule(s);
 }
 

@@ -184,7 +184,7 @@ static enum err expand_list(struct mpd *m, struct media_list *list, struct alloc
       return diag_say(m->diag, ERR_LIMIT, "more than %d segments", PLAYLIST_MAX_SEGMENTS);
     num += r + 1;
   }
-  *list = (struct media_list){.has_kid = m->chosen_has_kid};
+  *list = (struct media_list){.has_kid = m->chosen_has_kid, .has_gaps = true};
   memcpy(list->kid, m->chosen_kid, 16);
   list->start_s = mem->get(mem, (num + 1) * sizeof *list->start_s);
   list->uri_off = mem->get(mem, (num + 1) * sizeof *list->uri_off);

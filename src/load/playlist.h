@@ -24,6 +24,7 @@ struct media_list {
   bool has_kid;
   uint8_t kid[16];
   uint32_t num;
+  bool has_gaps;   // it can say that nothing plays for a time (MPD); else its segments follow each other, whatever their decode times
   double *start_s; // num + 1: when each segment starts; the last is the end
   uint32_t *uri_off;
   char *uris;
