@@ -2,27 +2,29 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include "cli/cli.h"
 #include "cli/load_run.h"
 
 char *load_file(const char *path, size_t *n) {
   FILE *f = fopen(path, "rb");
-  struct stat st;
-  char *p = NULL;
-  if (f && fstat(fileno(f), &st) == 0 && (p = malloc((size_t)st.st_size + 1)) != NULL) {
-    *n = fread(p, 1, (size_t)st.st_size, f);
-    p[*n] = 0;
-    if (ferror(f)) {
-      free(p);
-      p = NULL;
-    }
+  char *p = NULL, *more;
+  size_t cap = 65536;
+  *n = 0;
+  while (f && !feof(f) && !ferror(f) && (more = realloc(p, cap)) != NULL) { // a pipe has no size
+    p = more;
+    *n += fread(p + *n, 1, cap - 1 - *n, f);
+    cap *= 2;
+  }
+  if (!f || ferror(f) || !feof(f)) {
+    cli_error(path, "%s", strerror(errno ? errno : ENOMEM));
+    free(p);
+    p = NULL;
   }
   if (f)
     fclose(f);
-  if (!p)
-    cli_error(path, "%s", strerror(errno ? errno : ENOMEM));
+  if (p)
+    p[*n] = 0;
   return p;
 }
 
@@ -85,6 +87,18 @@ bool load_results_write(struct load_results *r, const struct load_args *a, const
   return (!a->html || put_html(&r->html, s, c)) && ok;
 }
 
+// Whether it is what report_json writes, as far as the page relies on it.
+static bool is_result(const char *text, size_t n) {
+  json_t *run = json_loadb(text, n, 0, NULL);
+  bool ok = json_integer_value(json_object_get(run, "format")) == 1 && json_is_object(json_object_get(run, "totals")) &&
+            json_is_array(json_object_get(run, "seconds")) && json_is_number(json_object_get(run, "start"));
+  static const char *const times[] = {"latency", "service", "lag", "startup"};
+  for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+    ok = ok && json_is_array(json_object_get(json_object_get(run, times[i]), "percentiles_us"));
+  json_decref(run);
+  return ok;
+}
+
 int load_compare(const char *out, int num, char **files) {
   struct bytes runs[LOAD_MAX_REPORTS];
   char *texts[LOAD_MAX_REPORTS] = {0};
@@ -97,10 +111,7 @@ int load_compare(const char *out, int num, char **files) {
     if (!texts[n])
       break;
     runs[n] = bytes_of(texts[n], len);
-    json_t *run = json_loadb(texts[n], len, 0, NULL);
-    bool ours = json_integer_value(json_object_get(run, "format")) == 1;
-    json_decref(run);
-    if (!ours) {
+    if (!is_result(texts[n], len)) {
       cli_error(files[n], "is not a result of sluice load (format 1)");
       free(texts[n]);
       break;
@@ -115,11 +126,18 @@ int load_compare(const char *out, int num, char **files) {
 }
 
 static void summary_of_search(const struct load_capacity *c) {
-  bool late = false;
-  for (uint32_t i = 0; i < c->num_probes; i++)
-    late |= c->probes[i].late;
+  uint32_t passed = 0, late = 0;
+  for (uint32_t i = 0; i < c->num_probes; i++) {
+    passed += c->probes[i].passed;
+    late += c->probes[i].late;
+  }
   if (!c->found) {
-    printf("no limit between the rates of the search: %s\n", c->num_probes && c->probes[0].passed ? "every probe passed" : "no probe passed");
+    printf("no limit between the rates of the search: %s%s\n",
+           late && passed + late == c->num_probes ? "where a probe did not pass, the generator itself was late"
+           : passed && passed == c->num_probes    ? "every probe passed"
+           : passed                               ? "it was ended before there was one"
+                                                  : "no probe passed",
+           late && !passed ? ", and the generator itself was late" : "");
     return;
   }
   printf("highest rate within the service level: %.0f requests a second (95 %% interval %.0f to %.0f, %u probes)%s\n", c->rate, c->low, c->high,
@@ -132,7 +150,7 @@ static void summary_of_search(const struct load_capacity *c) {
 }
 
 static void print_errors(const struct load_stats *s) {
-  static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out"};
+  static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out", "with another status"};
   _Static_assert(sizeof kinds / sizeof *kinds == LOAD_ERR_COUNT, "each kind has a name");
   const char *between = "failed:";
   for (int i = 0; i < LOAD_ERR_COUNT; i++)

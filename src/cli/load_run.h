@@ -23,7 +23,7 @@ struct load_outcome {
 };
 
 // load_run_all forks the processes, shows progress on a terminal and waits. `stats` lies in shared memory, one for each thread
-// of each process, and is filled anew. `quiet`: no live view.
+// of each process, and is filled anew. `label` stands before the live view's line.
 struct load_outcome load_run_all(struct load_run *proto, struct load_stats *stats, const struct load_args *a, const char *label);
 
 // load_target reads http[s]://HOST[:PORT] into address, Host header and TLS; false after one line on standard error.

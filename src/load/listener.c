@@ -159,8 +159,11 @@ static void leave_track(struct listener *l, const struct popularity *pop, double
 }
 
 void listener_cut(struct listener *l, double now_s) {
-  if (l->playing && l->list) // up to the playhead, which cannot be beyond what has arrived
-    l->played_s += fmax(0, fmin(now_s - l->origin_s, l->list->start_s[l->seg]) - l->first_media_s);
+  if (l->playing && l->list) { // up to the playhead, which cannot be beyond what has arrived; since then there was silence
+    double played = now_s - l->origin_s, arrived = l->list->start_s[l->seg];
+    l->played_s += fmax(0, fmin(played, arrived) - l->first_media_s);
+    l->rebuffer_s += fmax(0, played - arrived);
+  }
   l->playing = false;
 }
 

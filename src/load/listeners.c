@@ -182,7 +182,7 @@ static bool right_epoch(struct session *s, const struct media_list *list) {
 static void schedule(struct session *s) { due_push(s->e, s->next.at_s, (uint32_t)(s - s->e->sessions)); }
 
 // What the response was, in the listener's terms.
-static struct listener_got judge(struct session *s, const struct client_response *r, double now_s) {
+static struct listener_got judge(struct session *s, const struct client_response *r, double now_s, enum load_error *failed) {
   struct engine *e = s->e;
   struct diag diag = {0};
   char path[PLAYLIST_MAX_URI];
@@ -199,9 +199,14 @@ static struct listener_got judge(struct session *s, const struct client_response
     (void)verified(s, r, path); // wrong bytes fail the run, not the session
   if (got.ok && manifest && !unchanged) {
     got.ok = engine_parse(e, s, &got, &diag) == ERR_OK;
+    *failed = LOAD_ERR_PARSE;
     if (got.ok && (s->next.step == STEP_MEDIA || (s->next.step == STEP_MASTER && s->l.dash)))
       (void)right_epoch(s, got.list);
+  } else {
+    *failed = engine_failure(r);
   }
+  if (got.ok)
+    *failed = LOAD_ERR_NONE;
   return got;
 }
 
@@ -237,8 +242,9 @@ static void on_done(struct client *c, const struct client_response *r) {
     hand_over(s, true);
     return;
   }
-  struct listener_got got = judge(s, r, now);
-  engine_count(e, r, got.ok, s->next.at_s, s->sent_s, now);
+  enum load_error failed;
+  struct listener_got got = judge(s, r, now, &failed);
+  engine_count(e, r->body_len, failed, s->next.at_s, s->sent_s, now);
   if (s->half_closed || s->l.reconnects)
     client_close(c);
   uint32_t misses = s->l.misses, segments = s->l.segments;
@@ -296,14 +302,11 @@ static void slow_readers_read(struct engine *e, double now_s) {
 }
 
 static void time_out(struct session *s, double now_s) {
-  static const struct client_response none = {0};
   struct engine *e = s->e;
   struct listener_got got = {.now_s = now_s};
   client_close(&s->c);
   s->waiting = false;
-  engine_count(e, &none, false, s->next.at_s, s->sent_s, now_s);
-  e->st->by_error[LOAD_ERR_CONNECT]--;
-  e->st->by_error[LOAD_ERR_TIMEOUT]++;
+  engine_count(e, 0, LOAD_ERR_TIMEOUT, s->next.at_s, s->sent_s, now_s);
   listener_on_response(&s->l, e->run->pop, &got, &s->next);
   keep_for_later(s, false);
   schedule(s);

@@ -24,7 +24,7 @@ struct mpd {
   XML_Parser xml;
   struct renditions *out;
   struct template set, rep; // template of the AdaptationSet, and of the Representation where it has its own
-  bool in_rep, rep_template, set_has_template, failed;
+  bool in_rep, failed;
   uint32_t choose;
   struct template chosen;
   char chosen_id[PLAYLIST_MAX_URI];
@@ -76,7 +76,7 @@ static void XMLCALL on_start(void *ctx, const char *name, const char **atts) {
   struct template *t = m->in_rep ? &m->rep : &m->set;
   if (strcmp(name, "AdaptationSet") == 0) {
     m->set = (struct template){.timescale = 1, .start_number = 1};
-    m->has_kid = m->set_has_template = false;
+    m->has_kid = false;
     m->codecs[0] = 0;
     copy_attr(m, m->codecs, sizeof m->codecs, atts, "codecs");
   } else if (strcmp(name, "ContentProtection") == 0) {
@@ -86,7 +86,6 @@ static void XMLCALL on_start(void *ctx, const char *name, const char **atts) {
     m->has_kid |= kid != NULL;
   } else if (strcmp(name, "Representation") == 0) {
     m->in_rep = true;
-    m->rep_template = false;
     m->rep = m->set;
     m->rep_id[0] = 0;
     copy_attr(m, m->rep_id, sizeof m->rep_id, atts, "id");

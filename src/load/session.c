@@ -1,6 +1,7 @@
 // Bodies that are kept, playlists that sessions share once parsed, the log of requests.
 #include "load/session.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 #define XXH_INLINE_ALL
@@ -44,8 +45,10 @@ void engine_log_flush(struct engine *e) {
   size_t at = 0;
   while (at < e->log_len) { // whole lines in one call: the file is opened for appending, by several processes
     ssize_t n = write(e->run->log_fd, e->log + at, e->log_len - at);
+    if (n < 0 && errno == EINTR)
+      continue;
     if (n <= 0) {
-      e->st->by_error[LOAD_ERR_PARSE]++; // shows up as a failed run rather than a short log
+      e->log_errno = n < 0 ? errno : ENOSPC; // fails the run in the end: no log is short unnoticed
       break;
     }
     at += (size_t)n;

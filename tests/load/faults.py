@@ -247,6 +247,14 @@ def playlists(tap, load, server):
         tap.ok(r.code == 1 and re.search(want, r.json["totals"]["first_wrong"]), f"right segments, and: {fault.__name__}", f"{r.json['totals']['first_wrong']}\n{r}")
 
 
+    def no_text(path, response):
+        if path.endswith("media.m3u8"):
+            response.body = response.body.replace(b'"init.mp4"', b'"init\xff.mp4"')
+    with Proxy(server.port, lambda path, response: fit(no_text, path, response)) as proxy:
+        r = load(scenario("cbcs", 2, verify=", epoch: 2", player=", retries: 0"), proxy.url)
+    tap.ok(r.code == 1 and "/init?.mp4: a stale epoch" in r.json["totals"]["first_wrong"], "a path that is not UTF-8: the JSON is whole", r)
+
+
 def fit(fault, path, response):
     """`fault`, and the length of what it leaves."""
     fault(path, response)
