@@ -166,11 +166,11 @@ static bool right_epoch(struct session *s, const struct media_list *list) {
   struct engine *e = s->e;
   const char *asset = s->l.sc->catalogue.names[s->l.asset];
   uint32_t want = s->l.sc->verify_epoch;
-  char expected[PLAYLIST_MAX_URI];
+  char expected[PLAYLIST_MAX_URI], rest[64];
   if (!want || !list || !list->num)
     return true;
-  int n = snprintf(expected, sizeof expected, "/%s/%s/%u/", asset, s->l.sc->scheme, want);
-  if (n > 0 && (size_t)n < sizeof expected && strncmp(list->init, expected, (size_t)n) == 0)
+  snprintf(rest, sizeof rest, "%s/%u/", s->l.sc->scheme, want);
+  if (!uri_of_asset(expected, asset, rest) && strncmp(list->init, expected, strlen(expected)) == 0)
     return true;
   e->st->wrong++;
   if (!e->st->first_wrong[0])

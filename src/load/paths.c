@@ -52,11 +52,12 @@ static enum err malformed(struct diag *diag, enum err err, const char *path, con
 }
 
 static enum err segments_of(struct engine *e, struct fetch *f, struct media_list *list, struct alloc *mem, const char *asset, struct diag *diag) {
-  char path[PLAYLIST_MAX_URI];
+  char path[PLAYLIST_MAX_URI], rest[64];
   const struct scenario *sc = e->run->sc;
   bool dash = sc->protocol == LOAD_DASH;
-  snprintf(path, sizeof path, "/%s/%s/%s", asset, sc->scheme, dash ? "manifest.mpd" : "master.m3u8");
-  enum err err = get(e, f, path, diag);
+  snprintf(rest, sizeof rest, "%s/%s", sc->scheme, dash ? "manifest.mpd" : "master.m3u8");
+  enum err err = uri_of_asset(path, asset, rest);
+  err = err ? diag_say(diag, err, "the path of %.80s… is too long", asset) : get(e, f, path, diag);
   if (err)
     return err;
   struct bytes text = bytes_of(f->body.p, f->body.n);

@@ -40,5 +40,9 @@ MUST_USE enum err mpd_read(struct renditions *out, struct media_list *media, uin
                            const char *base, struct diag *diag);
 
 // uri_resolve joins a reference to the absolute path of the document it stands in: RFC 3986 §5.2 for the forms that
-// playlists use (relative, absolute path, full URL of any host: its path is taken). Errors: ERR_LIMIT.
+// playlists use (relative, absolute path, full URL of any host: its path is taken). What no URI may hold, as a blank, is
+// percent-encoded, as browsers do. Errors: ERR_LIMIT.
 MUST_USE enum err uri_resolve(char out[PLAYLIST_MAX_URI], const char *base, struct bytes ref);
+
+// uri_of_asset writes "/ASSET/REST" with the asset's name, which is arbitrary bytes, percent-encoded. Errors: ERR_LIMIT.
+MUST_USE enum err uri_of_asset(char out[PLAYLIST_MAX_URI], const char *asset, const char *rest);

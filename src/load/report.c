@@ -5,16 +5,6 @@
 
 extern const char load_report_page[]; // made from report.html at build time
 
-// Paths are as the server wrote them, and may be cut amid a character: what is not UTF-8 becomes '?'.
-static json_t *text_json(const char *text) {
-  json_t *j = json_string(text);
-  char copy[1024];
-  size_t n = 0;
-  for (; !j && text[n] && n < sizeof copy; n++)
-    copy[n] = (unsigned char)text[n] < 0x80 ? text[n] : '?';
-  return j ? j : json_stringn(copy, n);
-}
-
 static json_t *quantiles(const struct hist *h) {
   static const double at[] = {0, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 99.999, 100};
   json_t *o = json_object(), *list = json_array();
@@ -56,8 +46,8 @@ static json_t *totals(const struct load_stats *s, const struct report_context *c
   };
   static const char *const errors[] = {"connect", "cut", "4xx", "5xx", "parse", "timeout", "status"};
   _Static_assert(sizeof errors / sizeof *errors == LOAD_ERR_COUNT, "each kind has a name");
-  json_t *n = json_pack("{s:f,s:f,s:f,s:f,s:f,s:o}", "elapsed_s", s->elapsed_s, "cpu_s", s->cpu_s, "played_s", s->played_s, "rebuffer_s",
-                        s->rebuffer_s, "bytes_per_listener", c->bytes_per_listener, "first_wrong", text_json(s->first_wrong));
+  json_t *n = json_pack("{s:f,s:f,s:f,s:f,s:f,s:s}", "elapsed_s", s->elapsed_s, "cpu_s", s->cpu_s, "played_s", s->played_s, "rebuffer_s",
+                        s->rebuffer_s, "bytes_per_listener", c->bytes_per_listener, "first_wrong", s->first_wrong);
   json_t *by = json_object();
   for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
     json_object_set_new(n, counts[i].name, json_integer((json_int_t)counts[i].value));
@@ -79,8 +69,8 @@ static json_t *capacity(const struct load_capacity *c) {
 
 bool report_json(FILE *to, const struct load_stats *s, const struct report_context *c) {
   static const char *const modes[] = {"listeners", "rate", "saturate", "idle", "capacity"};
-  json_t *o = json_pack("{s:i,s:s,s:o,s:s,s:o,s:I,s:i,s:i,s:f,s:b,s:b}", "format", 1, "version", c->version, "scenario", text_json(c->sc->name),
-                        "mode", modes[c->sc->mode], "target", text_json(c->target), "seed", (json_int_t)c->sc->seed, "threads", (int)c->threads,
+  json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:s,s:I,s:i,s:i,s:f,s:b,s:b}", "format", 1, "version", c->version, "scenario", c->sc->name,
+                        "mode", modes[c->sc->mode], "target", c->target, "seed", (json_int_t)c->sc->seed, "threads", (int)c->threads,
                         "processes", (int)c->processes, "start", c->wall_start_s, "valid", c->valid, "levels_met", c->levels_met);
   json_object_set_new(o, "totals", totals(s, c));
   json_object_set_new(o, "latency", quantiles(&s->latency));

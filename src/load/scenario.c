@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <yaml.h>
 
+#include "load/playlist.h"
+
 // A field is one row: where it lives, what it may be. Nested maps are written with dots.
 enum field_type { F_TEXT, F_NUMBER, F_COUNT, F_SECONDS, F_SHARE, F_MODE, F_PROTOCOL, F_KIND };
 
@@ -222,7 +224,10 @@ static enum err parse_assets(struct parse *p, const yaml_node_t *n) {
     const yaml_node_t *v = yaml_document_get_node(&p->doc, n->data.sequence.items.start[i]);
     if (!is_text(v) || !v->data.scalar.length || v->data.scalar.length >= SCENARIO_MAX_NAME)
       return diag_set(p->diag, ERR_ARGUMENT, line_of(v), "an asset name has 1 to %d bytes", SCENARIO_MAX_NAME - 1);
+    char path[PLAYLIST_MAX_URI];
     memcpy(p->s->catalogue.names[i], v->data.scalar.value, v->data.scalar.length);
+    if (uri_of_asset(path, p->s->catalogue.names[i], "cbcs/4294967295/manifest.mpd"))
+      return diag_set(p->diag, ERR_LIMIT, line_of(v), "an asset name is to fit into a path, percent-encoded, of at most %d bytes", PLAYLIST_MAX_URI - 1);
   }
   p->s->catalogue.num = (uint32_t)num;
   return ERR_OK;

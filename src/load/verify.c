@@ -95,11 +95,29 @@ static bool copy_component(char *out, size_t cap, struct bytes c) {
   return true;
 }
 
-static bool read_place(struct place *out, const char *asset, const char *path) {
+// The path as names have it: percent-decoded, without a query.
+static bool decode(char out[PLAYLIST_MAX_URI], const char *path) {
+  size_t n = 0;
+  for (size_t i = 0, end = strcspn(path, "?"); i < end && n < PLAYLIST_MAX_URI - 1; n++) {
+    uint8_t c = (uint8_t)path[i];
+    bool coded = c == '%';
+    if (coded && (end - i < 3 || hex_read(&c, 1, bytes_of(path + i + 1, 2)) || !c || c == '/'))
+      return false;
+    out[n] = (char)c;
+    i += coded ? 3 : 1;
+  }
+  out[n] = 0;
+  return true;
+}
+
+static bool read_place(struct place *out, const char *asset, const char *uri) {
+  char path[PLAYLIST_MAX_URI];
   size_t n = strlen(asset);
+  if (!decode(path, uri))
+    return false;
   if (path[0] != '/' || strncmp(path + 1, asset, n) != 0 || path[1 + n] != '/')
     return false;
-  struct bytes rest = bytes_of(path + n + 2, strcspn(path + n + 2, "?"));
+  struct bytes rest = bytes_str(path + n + 2);
   uint64_t epoch, segment = 0;
   bool ok = copy_component(out->scheme, sizeof out->scheme, component(&rest)) && parse_u64(&epoch, component(&rest)) == ERR_OK &&
             epoch <= UINT32_MAX && copy_component(out->track, sizeof out->track, component(&rest));

@@ -79,6 +79,24 @@ def comparison(tap, load, sluice, folder, server):
         tap.ok(r.code == 1 and what in r.err and r.err.count("\n") == 1, f"a comparison with {name}: one line says what is missing", r)
 
 
+def derived(tap, sluice, folder):
+    """Keys that are derived from a secret, which may lie wrapped."""
+    secret, kek, wrapped = (folder / n for n in ("plain.secret", "kek", "wrapped.secret"))
+    for path, content in ((secret, b"s" * 32), (wrapped, b"s" * 32), (kek, b"k" * 32)):
+        path.write_bytes(content)
+        path.chmod(0o600)
+    made = run(sluice, "keys", "rewrap", wrapped, "--new-kek", kek)
+    keys, path = folder / "derived.yaml", folder / "derive-run.yaml"
+    path.write_text("name: x\narrivals: [{ for: 200ms, rate: 20 }]\ndrain: 200ms\n" + SMALL)
+    with Server(sluice, folder / "media", keys=f"derive: {{ secret_file: {secret} }}\n") as server:
+        for text, code, says in (("derive: { secret_file: plain.secret }", 0, ""), ("derive: { secret_file: wrapped.secret, kek_file: kek }", 0, ""),
+                                 ("derive: { secret_file: wrapped.secret }", 1, "wrapped.secret: the secret is wrapped: derive.kek_file"),
+                                 ("epochs: { default: 1 }", 1, "derived.yaml: derive.secret_file is missing")):
+            keys.write_text(text + "\n")
+            r = run(sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", "--verify", folder / "media", "--keys", keys, timeout=60)
+            tap.ok(made.code == 0 and (r.code == code or (code == 0 and r.code == 3)) and says in r.err and (code or " 0 wrong" in r.out.decode()), f"keys to compare with: {text}", f"{made} {r}")
+
+
 def capacity(tap, load, server):
     # 16 connections and an answer that takes a while bound what can be asked: a limit of the client's own making.
     text = """name: capacity
@@ -255,6 +273,7 @@ def main():
         with Server(sluice, folder / "media", keys=keys_text(ASSETS)) as server:
             shipped(tap, load, server)
             comparison(tap, load, sluice, folder, server)
+            derived(tap, sluice, folder)
             capacity(tap, load, server)
             limits(tap, sluice, folder, server)
     tap.end()

@@ -12,12 +12,21 @@ Test(uri, resolves_like_a_player) {
   } v[] = {{"/a/b/master.m3u8", "1/x.m3u8", "/a/b/1/x.m3u8"}, {"/a/b/c", "/d", "/d"},
            {"/a/b/c/d.mpd", "../x.mp4", "/a/b/x.mp4"},       {"/a/b", "../../../x", "/x"},
            {"/a/b", "./x/./y", "/a/x/y"},                    {"/a/b?q=/1/2", "x", "/a/x"},
+           {"/a%20b/c", "t r%20x?q=\xc3\xa9/1.m4s", "/a%20b/t%20r%20x?q=%C3%A9/1.m4s"},
            {"/a/b", "https://cdn.example/z/1.m4s?t=1", "/z/1.m4s?t=1"}};
   char out[PLAYLIST_MAX_URI];
   for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
     cr_assert_eq(uri_resolve(out, v[i].base, bytes_str(v[i].ref)), ERR_OK);
     cr_assert_str_eq(out, v[i].want);
   }
+}
+
+Test(uri, names_are_arbitrary_bytes) {
+  char out[PLAYLIST_MAX_URI], name[SCENARIO_MAX_NAME] = "";
+  cr_assert_eq(uri_of_asset(out, "a b/x%y?\xc3\xa9#", "cbcs/1/"), ERR_OK);
+  cr_assert_str_eq(out, "/a%20b/x%25y%3F%C3%A9%23/cbcs/1/");
+  memset(name, ' ', sizeof name - 1);
+  cr_assert_eq(uri_of_asset(out, name, "cbcs/1/"), ERR_LIMIT);
 }
 
 static const char master[] = "#EXTM3U\n#EXT-X-VERSION:6\r\n#EXT-X-STREAM-INF:BANDWIDTH=97000,CODECS=\"mp4a.40.2,x\",AUDIO=\"a\"\n1/a/media.m3u8\n"
