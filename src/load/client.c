@@ -153,10 +153,16 @@ static void finish(struct client *c) {
 }
 
 static void feed(struct client *c, struct bytes b) {
-  if (!c->busy || c->closing)
+  if (c->closing)
     return;
+  if (!c->busy) { // a 408 that says goodbye is no part of a response that is longer than it said
+    c->w->unasked_bytes += b.n && memcmp(b.p, "HTTP/", b.n < 5 ? b.n : 5) != 0 ? b.n : 0;
+    return;
+  }
   c->any = true;
   enum llhttp_errno e = llhttp_execute(&c->parser, (const char *)b.p, b.n);
+  if (c->response.whole && e == HPE_PAUSED)
+    c->w->unasked_bytes += (uint64_t)((const char *)b.p + b.n - llhttp_get_error_pos(&c->parser));
   if (c->response.whole || (e != HPE_OK && e != HPE_PAUSED))
     finish(c);
 }

@@ -34,6 +34,7 @@ struct client_world {
   client_piece *etag; // NULL: ignored; the value may come in pieces
   uint64_t connects, tls_failures;
   uint64_t ended_at_rest; // connections that the other side ended while no request was under way
+  uint64_t unasked_bytes; // that came behind a response's end, where nothing was to come
   uint64_t unopened;      // connections that this machine could not begin: no descriptor, no port
   int unopened_errno;
   // private

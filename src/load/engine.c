@@ -128,6 +128,7 @@ static void tear_down(struct engine *e) {
   e->st->connects = e->clients.connects;
   e->st->tls_failures = e->clients.tls_failures;
   e->st->ended_at_rest = e->clients.ended_at_rest;
+  e->st->unasked_bytes = e->clients.unasked_bytes;
   e->st->unopened = e->clients.unopened;
   e->st->unopened_errno = e->clients.unopened_errno;
   // connections that are still closing need their last completions before the memory goes

@@ -133,7 +133,8 @@ static bool verified(struct session *s, const struct client_response *r, const c
   struct engine *e = s->e;
   char what[sizeof e->st->first_wrong];
   struct bytes body = s->body ? bytes_of(s->body->p, s->body->n) : (struct bytes){0};
-  struct verify_response v = {.asset = s->l.sc->catalogue.names[s->l.asset], .scheme = s->l.sc->scheme, .path = path, .body = body, .init = s->init, .list = s->l.list};
+  struct verify_response v = {.asset = s->l.sc->catalogue.names[s->l.asset], .scheme = s->l.sc->scheme, .path = path,
+                              .body = body, .init = s->init, .list = s->l.list};
   bool right = true;
   if (s->next.head) {
     s->head_len = r->content_length;

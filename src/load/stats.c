@@ -57,6 +57,7 @@ void stats_add(struct load_stats *into, const struct load_stats *from) {
   into->tls_failures += from->tls_failures;
   into->storms += from->storms;
   into->ended_at_rest += from->ended_at_rest;
+  into->unasked_bytes += from->unasked_bytes;
   into->unopened += from->unopened;
   into->unopened_errno = into->unopened_errno ? into->unopened_errno : from->unopened_errno;
   into->decrypted += from->decrypted;
@@ -93,6 +94,8 @@ bool stats_verdict(const struct load_stats *s, const struct scenario *sc, struct
   ok &= level(out, "sessions without sound", share((double)s->sessions_unheard, (double)s->sessions), sc->level.error_share, "of all");
   if (sc->mode == LOAD_IDLE)
     ok &= level(out, "connections that did not stay", share((double)s->ended_at_rest, (double)sc->connections), sc->level.error_share, "of all");
+  if (s->unasked_bytes)
+    ok &= level(out, "bytes behind a response's end", (double)s->unasked_bytes, 0, "bytes");
   if (sc->verify_share > 0 && !s->verified && !s->wrong) { // a comparison of nothing finds nothing
     wr_fmt(out, "MISSED  segments compared: none: no session of verify.share (--share) received one\n");
     ok = false;

@@ -42,6 +42,7 @@ struct load_stats {
   uint64_t unanswered; // requests still open when the run ended
   uint64_t connects, tls_failures, storms; // storms: connections that a reconnect storm broke
   uint64_t ended_at_rest; // connections without a request that the other side ended
+  uint64_t unasked_bytes; // that came behind a response's end
   uint64_t unopened;      // connections that this machine could not begin (unopened_errno: why)
   uint64_t verified, wrong; // segments compared; segments that differed
   uint64_t decrypted;       // of the compared ones; the others had the bytes of one of these (by process, in its first thread)

@@ -113,6 +113,14 @@ def broken(tap, load, proxy):
     tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"]["status"] == t["sessions"] and f"failed: {t['errors']} with another status" in r.out.decode(),
            "redirections are not followed, and told as what they are", f"{t} {r.out.decode()}")
 
+    def longer(path, response):
+        if path.endswith("/2.m4s"):
+            response.body += b"12345"  # Content-Length stays
+    proxy.change = longer
+    r = load(scenario(), proxy.url)
+    t = r.json["totals"]
+    tap.ok(r.code == 1 and t["unasked_bytes"] >= 5 and "MISSED  bytes behind a response's end" in r.out.decode(), "a body that is longer than it was to be", f"{t} {r.out.decode()}")
+
     def garbled(path, response):
         if path.endswith("media.m3u8"):
             response.body = b"x" * len(response.body)
