@@ -238,7 +238,7 @@ static int conclude(struct load_stats *stats, struct load_stats *sum, const stru
   c->levels_met = c->capacity ? c->capacity->found : stats_verdict(sum, c->sc, &w);
   c->valid = stats_valid(sum, c->sc, &w) && !status;
   verdict[w.n < sizeof verdict - 1 ? w.n : sizeof verdict - 1] = 0;
-  load_summary(sum, c, verdict);
+  load_summary(load_takes_stdout(a) ? stderr : stdout, sum, c, verdict);
   if (!load_results_write(results, a, sum, c) || status)
     return EXIT_FAILED;
   if (sum->wrong) // however late the generator was
@@ -326,6 +326,8 @@ int cmd_load(int argc, char **argv) {
   int e = parse_args(&a, argc, argv);
   if (e)
     return e < 0 ? EXIT_DONE : e;
+  if (a.report && (a.target || a.mode || a.json || a.hdr || a.html || a.log || a.paths || a.verify || a.keys))
+    return cli_usage("load", "--report makes a page of earlier results: it goes with their JSON files and nothing else");
   if (a.report)
     return load_compare(a.report, argc - optind, argv + optind);
   if (optind + 1 != argc)

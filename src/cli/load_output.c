@@ -53,6 +53,14 @@ static bool page_put(struct page *p, bool ok, struct output *o) {
   return false;
 }
 
+bool load_takes_stdout(const struct load_args *a) {
+  const char *const files[] = {a->json, a->hdr, a->html};
+  bool taken = false;
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+    taken |= files[i] && (!strcmp(files[i], "-") || !strcmp(files[i], "/dev/stdout"));
+  return taken;
+}
+
 bool load_results_open(struct load_results *r, const struct load_args *a) {
   r->json.fd = r->hdr.fd = r->html.fd = -1;
   r->json.temp[0] = r->hdr.temp[0] = r->html.temp[0] = 0;
@@ -125,14 +133,14 @@ int load_compare(const char *out, int num, char **files) {
   return ok ? EXIT_DONE : EXIT_FAILED;
 }
 
-static void summary_of_search(const struct load_capacity *c) {
+static void summary_of_search(FILE *to, const struct load_capacity *c) {
   uint32_t passed = 0, late = 0;
   for (uint32_t i = 0; i < c->num_probes; i++) {
     passed += c->probes[i].passed;
     late += c->probes[i].late;
   }
   if (!c->found) {
-    printf("no limit between the rates of the search: %s%s\n",
+    fprintf(to, "no limit between the rates of the search: %s%s\n",
            late && passed + late == c->num_probes ? "where a probe did not pass, the generator itself was late"
            : passed && passed == c->num_probes    ? "every probe passed"
            : passed                               ? "it was ended before there was one"
@@ -140,44 +148,44 @@ static void summary_of_search(const struct load_capacity *c) {
            late && !passed ? ", and the generator itself was late" : "");
     return;
   }
-  printf("highest rate within the service level: %.0f requests a second (95 %% interval %.0f to %.0f, %u probes)%s\n", c->rate, c->low, c->high,
+  fprintf(to, "highest rate within the service level: %.0f requests a second (95 %% interval %.0f to %.0f, %u probes)%s\n", c->rate, c->low, c->high,
          c->num_probes, late ? "; the generator itself was late in some" : "");
   if (c->spike_rate > 0 && c->recovery_s >= 0)
-    printf("after %.1f s at %.0f a second, requests were in time again %.1f s later (at %.0f a second)\n", c->spike_s, c->spike_rate, c->recovery_s,
+    fprintf(to, "after %.1f s at %.0f a second, requests were in time again %.1f s later (at %.0f a second)\n", c->spike_s, c->spike_rate, c->recovery_s,
            c->base_rate);
   else if (c->spike_rate > 0)
-    printf("after %.1f s at %.0f a second, requests were not in time again before the run ended\n", c->spike_s, c->spike_rate);
+    fprintf(to, "after %.1f s at %.0f a second, requests were not in time again before the run ended\n", c->spike_s, c->spike_rate);
 }
 
-static void print_errors(const struct load_stats *s) {
+static void print_errors(FILE *to, const struct load_stats *s) {
   static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out", "with another status"};
   _Static_assert(sizeof kinds / sizeof *kinds == LOAD_ERR_COUNT, "each kind has a name");
   const char *between = "failed:";
   for (int i = 0; i < LOAD_ERR_COUNT; i++)
     if (s->by_error[i]) {
-      printf("%s %lu %s", between, s->by_error[i], kinds[i]);
+      fprintf(to, "%s %lu %s", between, s->by_error[i], kinds[i]);
       between = ",";
     }
-  printf("\n");
+  fprintf(to, "\n");
 }
 
-void load_summary(const struct load_stats *s, const struct report_context *c, const char *verdict) {
-  printf("%s: %lu requests in %.1f s (%.0f a second), %.3f GB, %lu failed, %lu unanswered\n", c->sc->name, s->requests, s->elapsed_s,
+void load_summary(FILE *to, const struct load_stats *s, const struct report_context *c, const char *verdict) {
+  fprintf(to, "%s: %lu requests in %.1f s (%.0f a second), %.3f GB, %lu failed, %lu unanswered\n", c->sc->name, s->requests, s->elapsed_s,
          (double)s->requests / (s->elapsed_s > 0 ? s->elapsed_s : 1), (double)s->bytes / 1e9, s->errors, s->unanswered);
   if (s->errors)
-    print_errors(s);
-  printf("latency p50 %.3f ms, p99 %.3f ms, p99.9 %.3f ms, max %.3f ms; service p99 %.3f ms; generator lag p99 %.3f ms, CPU %.2f us a request\n",
+    print_errors(to, s);
+  fprintf(to, "latency p50 %.3f ms, p99 %.3f ms, p99.9 %.3f ms, max %.3f ms; service p99 %.3f ms; generator lag p99 %.3f ms, CPU %.2f us a request\n",
          (double)hist_percentile(&s->latency, 50) / 1e3, (double)hist_percentile(&s->latency, 99) / 1e3,
          (double)hist_percentile(&s->latency, 99.9) / 1e3, (double)s->latency.max / 1e3, (double)hist_percentile(&s->service, 99) / 1e3,
          (double)hist_percentile(&s->lag, 99) / 1e3, s->requests ? s->cpu_s * 1e6 / (double)s->requests : 0);
   if (s->sessions)
-    printf("%lu sessions, startup p50 %.3f ms, p99 %.3f ms; %lu of %lu segments late; %.1f s waited in %.1f s played; %.0f bytes a listener\n",
+    fprintf(to, "%lu sessions, startup p50 %.3f ms, p99 %.3f ms; %lu of %lu segments late; %.1f s waited in %.1f s played; %.0f bytes a listener\n",
            s->sessions, (double)hist_percentile(&s->startup, 50) / 1e3, (double)hist_percentile(&s->startup, 99) / 1e3, s->misses,
            s->segments, s->rebuffer_s, s->played_s, c->bytes_per_listener);
   if (s->verified)
-    printf("%lu segments compared with the clear source (%lu decrypted, the others the same bytes as one of these), %lu wrong\n", s->verified,
+    fprintf(to, "%lu segments compared with the clear source (%lu decrypted, the others the same bytes as one of these), %lu wrong\n", s->verified,
            s->decrypted, s->wrong);
   if (c->capacity)
-    summary_of_search(c->capacity);
-  fputs(verdict, stdout);
+    summary_of_search(to, c->capacity);
+  fputs(verdict, to);
 }

@@ -112,6 +112,7 @@ static enum err set_up(struct engine *e, struct diag *diag) {
   e->sessions = calloc(e->num_sessions ? e->num_sessions : 1, sizeof *e->sessions);
   e->heap = calloc(e->num_sessions ? e->num_sessions : 1, sizeof *e->heap);
   e->lists = calloc(ENGINE_LISTS, sizeof *e->lists);
+  e->num_slots = ENGINE_LISTS;
   e->log = run->log_fd >= 0 ? malloc(ENGINE_LOG) : NULL;
   if (!e->sessions || !e->heap || !e->lists || !client_world_ready(&e->clients) || (run->log_fd >= 0 && !e->log))
     return diag_say(diag, ERR_NO_MEMORY, NULL);

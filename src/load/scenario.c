@@ -288,8 +288,8 @@ enum err scenario_check(struct scenario *s, struct diag *diag) {
     return diag_set(diag, ERR_ARGUMENT, 1, "seconds is missing: how long the run takes");
   if (strcmp(s->scheme, "cenc") != 0 && strcmp(s->scheme, "cbcs") != 0 && strcmp(s->scheme, "clear") != 0)
     return diag_set(diag, ERR_ARGUMENT, 1, "scheme: '%s' is not one of cenc, cbcs, clear", s->scheme);
-  if (s->verify_share > 0 && s->mode != LOAD_LISTENERS)
-    return diag_set(diag, ERR_ARGUMENT, 1, "verify.share: nothing is compared but in mode listeners: leave it out");
+  if ((s->verify_share > 0 || s->verify_epoch) && s->mode != LOAD_LISTENERS)
+    return diag_set(diag, ERR_ARGUMENT, 1, "verify.%s: nothing is compared but in mode listeners: leave it out", s->verify_share > 0 ? "share" : "epoch");
   if (s->verify_share > 0 && (!s->media[0] || (!s->keys[0] && strcmp(s->scheme, "clear") != 0)))
     return diag_set(diag, ERR_ARGUMENT, 1, "verify.share needs verify.media and verify.keys (or --verify and --keys) to compare with");
   return ERR_OK;

@@ -61,7 +61,7 @@ struct engine {
   struct body *pool;
   struct alloc_heap mem;           // parsed playlists
   struct shared_list **lists;      // open addressing
-  uint32_t num_lists;
+  uint32_t num_lists, num_slots;
   struct renditions renditions;    // of the playlist being handled
   double slow_tick_s, sweep_s;
   uint32_t swept;
@@ -72,7 +72,7 @@ struct engine {
   struct load_second beyond;       // takes what came after LOAD_MAX_SECONDS, for nobody
 };
 
-enum { ENGINE_LISTS = 16384, ENGINE_LOG = 65536 };
+enum { ENGINE_LISTS = 16384, ENGINE_LOG = 65536 }; // places for playlists: to begin with
 
 double engine_now(const struct engine *e);
 bool engine_wait(struct engine *e, int64_t timeout_ns); // false: the backend failed

@@ -1,5 +1,6 @@
 // Which IVs have been used where. A segment's IVs are one interval; it is noted in every block of 256 IVs that it touches, and
 // compared with the others noted there. Fixed memory, open to all threads and processes of a run.
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -41,6 +42,7 @@ struct iv_table *iv_table_new(uint32_t max_segments) {
   t->max_places = 2 * max_segments;
   t->places = (struct user *)(void *)(t->notes + notes);
   if (pthread_mutexattr_init(&shared) || pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED) ||
+      pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST) ||
       pthread_mutex_init(&t->lock, &shared)) {
     munmap(t, len);
     return NULL;
@@ -121,7 +123,8 @@ bool iv_table_add(struct iv_table *t, const uint8_t kid[16], uint64_t first, uin
   struct note new = {.first = first, .num = num};
   uint32_t clash = 0;
   memcpy(new.kid, kid, 16);
-  pthread_mutex_lock(&t->lock);
+  if (pthread_mutex_lock(&t->lock) == EOWNERDEAD) // a process that was killed here: at worst one of its notes is missing
+    pthread_mutex_consistent(&t->lock);
   new.place = place_of(t, name);
   uint64_t blocks = ((first & ((1u << BLOCK_BITS) - 1)) + num + (1u << BLOCK_BITS) - 1) >> BLOCK_BITS;
   bool known = false;

@@ -146,6 +146,7 @@ def wrong_usage(tap, sluice, folder):
                               ("--paths with listeners", [people, *target, "--paths", paths(folder)], "manifests"),
                               ("--rate with saturate", [good, *target, "--mode", "saturate", "--rate", "5"], "mode rate"),
                               ("--rate with idle", [good, *target, "--mode", "idle", "--rate", "5"], "mode rate"),
+                              ("--json with --report", ["--report", folder / "o.html", "--json", folder / "o.json", folder / "a.json"], "nothing else"),
                               ("--ca without TLS", [good, *target, "--ca", folder / "none.pem"], "https://"),
                               ("--insecure without TLS", [good, *target, "--insecure"], "https://"),
                               ("--ca with --insecure", [good, "--target", "https://127.0.0.1:9", "--insecure", "--ca", folder / "none.pem"], "not both")):
@@ -199,6 +200,8 @@ def limits(tap, sluice, folder, server):
     tap.ok(r.returncode == 0, "a scenario from a pipe", r)
     tap.ok(abs(json.loads((folder / "stdin.json").read_text())["start"] - time.time()) < 4, "the result says when it began, to the second")
     name = f"http://localhost:{server.port}"
+    r = run(sluice, "load", herd, *target, "--json", "-", timeout=60)
+    tap.ok(r.code == 0 and json.loads(r.out)["totals"]["requests"] == 200 and "200 requests" in r.err, "--json to standard output: nothing else stands there", r)
     r = run(sluice, "load", herd, "--target", name, timeout=60)
     tap.ok(r.code == 0, "a name with several addresses: the one where somebody answers", r)
 
@@ -247,6 +250,7 @@ FAULTS = {  # scenario: line, what is wrong, what to do about it
     SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nscheme: cens": (1, "scheme: 'cens' is not one of cenc, cbcs, clear"),
     SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nverify: { share: 1 }": (1, "verify.share needs verify.media and verify.keys"),
     SMALL + "mode: rate\nrate: 1\nseconds: 1s\nverify: { share: 1, media: m, keys: k }": (1, "nothing is compared but in mode listeners"),
+    SMALL + "mode: rate\nrate: 1\nseconds: 1s\nverify: { epoch: 2 }": (1, "verify.epoch: nothing is compared"),
     SMALL + "mode: capacity\nseconds: 1s": (1, "needs level.latency_p99_ms"),
 }
 

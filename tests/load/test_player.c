@@ -1,6 +1,6 @@
 // Playlists, scenarios and the listener's state machine.
 #include "base/writer.h"
-#include "load/listener.h"
+#include "load/session.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -347,4 +347,27 @@ Test(listener, retries_back_off_and_then_give_the_track_up) {
   cr_assert_eq(l.errors, 4);
   cr_assert(l.startup_s < 0);
   alloc_heap_free(&mem);
+}
+
+Test(engine, keeps_as_many_playlists_as_there_are) {
+  enum { LISTS = 20000 };
+  struct engine e = {.num_slots = 16, .lists = calloc(16, sizeof *e.lists)};
+  struct scenario sc = {.scheme = "cbcs"};
+  struct body text = {.p = (uint8_t *)(uintptr_t)master, .n = sizeof master - 1};
+  struct session s = {.e = &e, .body = &text, .l.sc = &sc, .next.step = STEP_MASTER};
+  struct diag d = {0};
+  alloc_heap_init(&e.mem, (size_t)1 << 30);
+  for (int round = 0; round < 2; round++)
+    for (uint32_t i = 0; i < LISTS; i++) {
+      struct listener_got got = {0};
+      char path[64], want[64];
+      snprintf(path, sizeof path, "/%u/cbcs/master.m3u8", i);
+      snprintf(want, sizeof want, "/%u/cbcs/1/a/media.m3u8", i);
+      s.next.path = path;
+      cr_assert_eq(engine_parse(&e, &s, &got, &d), ERR_OK, "%u: %s", i, d.what);
+      cr_assert_str_eq(got.renditions[0], want);
+    }
+  cr_assert_eq(e.num_lists, LISTS);
+  free(e.lists);
+  alloc_heap_free(&e.mem);
 }
