@@ -69,13 +69,10 @@ static bool read_paths(struct load_run *run, struct alloc *mem, const char *file
   return num ? true : cli_error(file, "holds no path that starts with '/'") != EXIT_FAILED;
 }
 
-static const char *const modes[] = {
-    [LOAD_LISTENERS] = "listeners", [LOAD_RATE] = "rate", [LOAD_SATURATE] = "saturate", [LOAD_IDLE] = "idle", [LOAD_CAPACITY] = "capacity"};
-
 // The number of a mode by its name, -1 for others.
 static int mode_of(const char *name) {
-  for (int i = 0; i < (int)(sizeof modes / sizeof *modes); i++)
-    if (strcmp(name, modes[i]) == 0)
+  for (int i = 0; i < LOAD_MODES; i++)
+    if (strcmp(name, load_modes[i]) == 0)
       return i;
   return -1;
 }
@@ -182,7 +179,7 @@ static bool set_comparison(struct scenario *sc, const struct load_args *a) {
 // What the mode would pass over is wrong usage: who gave it would believe that it holds.
 static int check_mode(const struct scenario *sc, const struct load_args *a) {
   bool listeners = sc->mode == LOAD_LISTENERS;
-  const char *mode = modes[sc->mode];
+  const char *mode = load_modes[sc->mode];
   if (a->rate > 0 && sc->mode != LOAD_RATE)
     return cli_usage("load", "--rate is for mode rate; the mode is %s%s", mode, listeners ? ", whose arrivals the scenario says" : "");
   if (a->seconds > 0 && listeners)

@@ -68,9 +68,8 @@ static json_t *capacity(const struct load_capacity *c) {
 }
 
 bool report_json(FILE *to, const struct load_stats *s, const struct report_context *c) {
-  static const char *const modes[] = {"listeners", "rate", "saturate", "idle", "capacity"};
   json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:s,s:I,s:i,s:i,s:f,s:b,s:b}", "format", 1, "version", c->version, "scenario", c->sc->name,
-                        "mode", modes[c->sc->mode], "target", c->target, "seed", (json_int_t)c->sc->seed, "threads", (int)c->threads,
+                        "mode", load_modes[c->sc->mode], "target", c->target, "seed", (json_int_t)c->sc->seed, "threads", (int)c->threads,
                         "processes", (int)c->processes, "start", c->wall_start_s, "valid", c->valid, "levels_met", c->levels_met);
   json_object_set_new(o, "totals", totals(s, c));
   json_object_set_new(o, "latency", quantiles(&s->latency));

@@ -112,12 +112,14 @@ static bool choose(const yaml_node_t *n, const char *const *names, uint32_t num,
   return false;
 }
 
+const char *const load_modes[LOAD_MODES] = {
+    [LOAD_LISTENERS] = "listeners", [LOAD_RATE] = "rate", [LOAD_SATURATE] = "saturate", [LOAD_IDLE] = "idle", [LOAD_CAPACITY] = "capacity"};
+
 static enum err set_choice(struct parse *p, const struct field *f, const yaml_node_t *n) {
-  static const char *const modes[] = {"listeners", "rate", "saturate", "idle", "capacity"};
   static const char *const protocols[] = {"hls", "dash", "mix"};
   static const char *const kinds[] = {"zipf", "stretched"};
   uint32_t v = 0;
-  bool ok = f->type == F_MODE       ? choose(n, modes, 5, &v)
+  bool ok = f->type == F_MODE       ? choose(n, load_modes, LOAD_MODES, &v)
             : f->type == F_PROTOCOL ? choose(n, protocols, 3, &v)
                                     : choose(n, kinds, 2, &v);
   if (!ok)

@@ -206,6 +206,8 @@ def generator(code, **totals):
 
 check("bench load: a run, and one that is asked for more than there is", (generator(0), generator(1, errors=7, unanswered=7)) == (0, 7))
 check("bench load: answers that fail are no measurement", "7 failed, 0 unanswered" in str(generator(1, errors=7)), generator(1, errors=7))
+near = [tuple(dict(zeros_of, req_per_s=v) for v in (100, 100 + i)) for zeros_of in [dict(cpu_us=1, sleeps=1, server_us=1, server_share=1)] for i in range(6)]
+check("bench load: an interval of fewer than six rounds is none", [load_run.compared("x", near[:n], [])[2] for n in (5, 6)] == [False, True])
 bench, got, told = object.__new__(load_run.Bench), iter([50, 90, 70, 80]), []
 bench.args, bench.lost = argparse.Namespace(rounds=2), 0
 zeros = dict(cpu_us=1, sleeps=1, server_us=1, server_share=1)
@@ -438,7 +440,7 @@ check("not permitted: says what to do, with perf's words", code == 1 and "perf_e
 code, err = perf("no-such-thing", fake="#!/bin/sh\nexit 0\n")
 check("an unknown scenario: 2, with those that there are", code == 2 and "release-day" in err, err)
 code, err = perf("serve:cbcs/9K", fake="#!/bin/sh\nexit 0\n")
-check("an unknown shape is refused", code != 0 and "serve:cenc/189K" in err, err)
+check("an unknown shape is refused", code == 2 and "serve:cenc/189K" in err, err)
 with tempfile.TemporaryDirectory() as tmp:
     (Path(tmp) / "tools").mkdir()
     (Path(tmp) / "bench").symlink_to(ROOT / "bench")
@@ -446,7 +448,7 @@ with tempfile.TemporaryDirectory() as tmp:
     (Path(tmp) / "tools/install").write_text("#!/bin/sh\necho building >&2\nexit 9\n")
     (Path(tmp) / "tools/install").chmod(0o755)
     wrong, right = (subprocess.run([f"{tmp}/tools/perf", what], capture_output=True, text=True) for what in ("serve:cbcs/9K", "serve"))
-    check("a wrong argument is refused before anything is built", wrong.returncode == 1 and "building" not in wrong.stderr, wrong.stderr)
+    check("a wrong argument is refused before anything is built", wrong.returncode == 2 and "building" not in wrong.stderr, wrong.stderr)
     check("a good one is built for", right.returncode == 9 and "building" in right.stderr, right.stderr)
 
 # ---- bench/serve --nginx-vod: programs that are none, what its nginx is told, what is compared
