@@ -183,7 +183,7 @@ static uint32_t count_segments(struct bytes text, size_t *uri_bytes, size_t base
   while (next_line(&l, &line))
     if (line.n && line.p[0] != '#') {
       num++;
-      *uri_bytes += base_len + line.n + 1;
+      *uri_bytes += base_len + 3 * line.n + 1; // every byte may have to be encoded
     }
   return num;
 }

@@ -187,7 +187,7 @@ static enum err expand_list(struct mpd *m, struct media_list *list, struct alloc
   memcpy(list->kid, m->chosen_kid, 16);
   list->start_s = mem->get(mem, (num + 1) * sizeof *list->start_s);
   list->uri_off = mem->get(mem, (num + 1) * sizeof *list->uri_off);
-  size_t cap = num * (strlen(base) + strlen(t->media) + strlen(m->chosen_id) + 40) + 1, used = 0;
+  size_t cap = num * (strlen(base) + 3 * (strlen(t->media) + strlen(m->chosen_id)) + 40) + 1, used = 0; // every byte may have to be encoded
   list->uris = mem->get(mem, cap);
   if (!list->start_s || !list->uri_off || !list->uris)
     return diag_say(m->diag, ERR_NO_MEMORY, NULL);

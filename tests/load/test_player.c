@@ -57,6 +57,23 @@ Test(hls, reads_what_players_read) {
   alloc_heap_free(&mem);
 }
 
+Test(hls, has_room_for_uris_that_grow) {
+  enum { SEGMENTS = 50, NAME = 160 };
+  static char text[SEGMENTS * (NAME + 16) + 100], name[NAME + 1];
+  struct alloc_heap mem;
+  struct media_list l;
+  struct diag d = {0};
+  alloc_heap_init(&mem, 1 << 20);
+  memset(name, 0xe9, NAME);
+  int n = snprintf(text, sizeof text, "#EXTM3U\n#EXT-X-MAP:URI=\"i\"\n");
+  for (int i = 0; i < SEGMENTS; i++)
+    n += snprintf(text + n, sizeof text - (size_t)n, "#EXTINF:2,\n%s\n", name);
+  snprintf(text + n, sizeof text - (size_t)n, "#EXT-X-ENDLIST\n");
+  cr_assert_eq(hls_read_media(&l, &mem.base, bytes_str(text), "/a/b", &d), ERR_OK, "%s", d.what);
+  cr_assert_eq(strlen(l.uris + l.uri_off[SEGMENTS - 1]), 3 + 3 * NAME);
+  alloc_heap_free(&mem);
+}
+
 Test(hls, refuses_with_a_line) {
   static const char *const bad[] = {"", "#EXTM3U\n", "EXTM3U\n", "#EXTM3U\n1.m4s\n", "#EXTM3U\n#EXTINF:x,\n1.m4s\n",
                                     "#EXTM3U\n#EXTINF:2,\n1.m4s\n#EXT-X-ENDLIST\n", "#EXTM3U\n#EXT-X-MAP:URI=\"i\"\n#EXTINF:2,\n1.m4s\n"};
