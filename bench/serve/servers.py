@@ -281,7 +281,8 @@ class Farm:
         conf = self.run / f"sluice-{port}.yaml"
         lines = [f"listen: 127.0.0.1:{port}", f"admin: 127.0.0.1:{admin}", f"media: {self.work / 'media'}", f"keys: {self.keys}",
                  "workers: 1", "cpu_affinity: [0]", f"congestion_control: {cc}", "clear: true", f"cache_encrypted: {'on' if hot else 'off'}",
-                 f"state_dir: {self.run / f'state-{port}'}"]  # a server each
+                 f"state_dir: {self.run / f'state-{port}'}",  # a server each
+                 f"access_log: {self.run / f'sluice-{port}-access.log'}"]
         if tls:
             lines = [x for x in lines if not x.startswith("listen")] + [f"tls_listen: 127.0.0.1:{port}", f"tls_certificate: {self.cert}", f"tls_key: {self.key}"]
         conf.write_text("\n".join(lines) + "\n")
