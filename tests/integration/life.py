@@ -114,6 +114,10 @@ def bad_starts(tap, sluice, work):
     (work / "keys.yaml").write_text(good)
     r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
     tap.ok(r.code == 0, "--check of a good configuration ends with status 0", r)
+    for more in ("", "nonsense: 1\n"):  # as from `--keys <(sops -d keys.yaml)`
+        text = good + "# one of many\n" * 3000 + more
+        r = run(sluice.path, "serve", "--check", "--media", media, "--keys", "/dev/stdin", "--state-dir", state, stdin=text.encode())
+        tap.ok((r.code != 0 and "nonsense" in r.err) if more else r.code == 0, f"a keys file of 45 KB from a pipe is read to its end{more and ', where it is wrong'}", r)
     flat = work / "flat"
     flat.mkdir()
     (flat / "lone.mp4").write_bytes((media / ASSET / "a.mp4").read_bytes())
