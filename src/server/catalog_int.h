@@ -181,7 +181,7 @@ bool catalog_fill(struct catalog *c, const struct job *j);
 void do_fill(struct catalog *c, const struct job *j);
 void do_bypass(struct catalog *c, const struct job *j);
 void do_open(struct catalog *c, const struct job *j);
-void catalog_start_reader(struct catalog *c);
+void catalog_start_reader(struct catalog *c, unsigned num_files);
 void catalog_wake_keeper(struct catalog *c);
 
 void *catalog_help(void *catalog); // a helper thread

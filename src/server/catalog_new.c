@@ -211,16 +211,19 @@ static bool open_folders(struct catalog *c, const struct config *config, struct 
   return c->cache_fd >= 0 || config_fail(error, "%s: cannot open the cache folder: %s", config->cache_dir, strerror(errno));
 }
 
-static bool start_threads(struct catalog *c, const struct config *config, struct config_error *error) {
+static bool start_threads(struct catalog *c, const struct catalog_options *o, struct config_error *error) {
+  const struct config *config = o->config;
   if (config->io != IO_EPOLL)
-    catalog_start_reader(c);
+    catalog_start_reader(c, o->num_files);
   for (unsigned i = 0; i < config->helper_threads; i++) {
-    if (pthread_create(&c->helpers[i], NULL, catalog_help, c))
-      return config_fail(error, "cannot start helper threads: %s", strerror(errno));
+    int e = pthread_create(&c->helpers[i], NULL, catalog_help, c);
+    if (e)
+      return config_fail(error, "cannot start helper threads: %s", strerror(e));
     c->num_helpers++;
   }
-  if (pthread_create(&c->keeper, NULL, catalog_keep, c))
-    return config_fail(error, "cannot start helper threads: %s", strerror(errno));
+  int e = pthread_create(&c->keeper, NULL, catalog_keep, c);
+  if (e)
+    return config_fail(error, "cannot start helper threads: %s", strerror(e));
   c->keeper_runs = true;
   return true;
 }
@@ -275,7 +278,7 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
     }
     ok = ok && ((c->cache && c->buckets && c->queue && c->sources && c->settings) || config_fail(error, "out of memory"));
   }
-  ok = ok && start_exchange(c, o->config, o->keyring, error) && start_threads(c, o->config, error);
+  ok = ok && start_exchange(c, o->config, o->keyring, error) && start_threads(c, o, error);
   if (ok) {
     c->epochs = o->epochs;
     c->first = c->settings;

@@ -331,7 +331,7 @@ def descriptors_kept(tap, sluice, work):
     few.write_text(f'#!/bin/bash\nulimit -n 120\nexec {sluice.path} "$@"\n')
     few.chmod(0o755)
     for io in ("auto", "epoll"):
-        with Server(str(few), media, "--io", io, "--workers", "2", keys=keys_file([ASSET])) as server:
+        with Server(str(few), media, "--io", io, "--workers", "2", "--clear", keys=keys_file([ASSET])) as server:
             said = server.wait_log(r"max_connections: 30 for each of 2 workers, not 20000: .*120 descriptors .*kept for media", 2)
             tap.ok(said is not None, f"{io}: the log says how many connections there can be", server.log())
             c = server.client()
@@ -342,6 +342,11 @@ def descriptors_kept(tap, sluice, work):
             tap.equal(got, [200, 200], f"{io}: beside 200 idle ones gets media that nobody had asked for")
             for s in idle:
                 s.close()
+            for n in range(200):
+                (media / f"a{n}").mkdir(exist_ok=True)
+                (media / f"a{n}" / "a.mp4").write_bytes((media / ASSET / "a.mp4").read_bytes())
+            got = {c.get(url(f"a{n}", "clear", 1, "a", "1.m4s")).status for n in range(200)}
+            tap.equal(got, {200}, f"{io}: nor do more tracks than there can be descriptors use them up")
 
 
 def rotation(tap, sluice, work):
