@@ -17,8 +17,9 @@
 static const char *const track_suffixes[] = {".mp4", ".m4a", ".cmfa", ""}; // "": a folder
 enum { NUM_SUFFIXES = 4, PATH_BYTES = ROUTE_PATH_MAX + 16, KEY_LOG_MS = 10000 };
 
-static void log_source(const char *path, const struct diag *diag) {
+static void log_source(const char *path, enum err e, struct diag *diag) {
   char why[300];
+  (void)diag_say(diag, e, NULL); // where nobody said more
   diag_format(diag, why, sizeof why);
   log_line(LOG_ERROR, "%s: %s", path, why);
 }
@@ -78,7 +79,7 @@ static enum err open_track(struct catalog *c, struct source **out, const struct 
       continue;
     if (e) {
       metric_add_shared(&c->metrics->index_failed, 1);
-      log_source(path, &diag);
+      log_source(path, e, &diag);
     } else {
       count_source(c, from, started);
     }
