@@ -169,7 +169,7 @@ static enum err protect(struct catalog *c, struct full_track *f, struct key_reco
   }
   e = plan_init(&t->plan, ix, &in->source->segs, &t->prot, &diag);
   if (e) {
-    log_source(in->source->path, &diag);
+    log_source(in->source->path, e, &diag);
     return e;
   }
   uint8_t tag[16];
@@ -191,12 +191,22 @@ static int status_of(enum err e) {
   case ERR_IO:
   case ERR_NO_MEMORY:
   case ERR_STALE: return CAT_UNAVAILABLE; // the next look may succeed
-  default: return CAT_FAILED;
+  default: return CAT_NOT_FOUND; // manifests leave such a track out, so from outside it is not there; the log says what it is
   }
 }
 
-// What a 503 is counted as, where it is the media's fault; 0: too much work or too little memory.
-static uint8_t fault_of(enum err e) { return e == ERR_IO ? OBS_err_source_io : e == ERR_STALE ? OBS_err_source_changed : 0; }
+// What an error is counted as, where it is the media's fault; 0: the status says it.
+static uint8_t fault_of(enum err e) {
+  switch ((int)e) {
+  case ERR_IO: return OBS_err_source_io;
+  case ERR_STALE: return OBS_err_source_changed;
+  case ERR_OK:
+  case ERR_NOT_FOUND:
+  case ERR_NO_KEY:
+  case ERR_NO_MEMORY: return 0;
+  default: return OBS_err_source_invalid;
+  }
+}
 
 static void use_end(struct made *out, struct key_use *use) {
   issued_drop(use->issued);
@@ -229,6 +239,7 @@ static void build_track(struct catalog *c, struct made *out, const struct settin
   key_record_wipe(&key);
   f->pub.source = source;
   out->status = status_of(e);
+  out->why = fault_of(e);
   if (!e && old && old->source == source && !strcmp(old->etag, f->pub.etag)) {
     track_hold(old);
     out->value = old;
@@ -532,8 +543,10 @@ static void build_text(struct catalog *c, struct made *out, const struct setting
       e = add_all(k);
     out->status = e ? status_of(e) : k->broke;
     out->why = e ? fault_of(e) : k->why;
-    if (out->status == CAT_OK && k->num == 0)
-      out->status = k->invalid ? CAT_FAILED : CAT_NOT_FOUND;
+    if (out->status == CAT_OK && k->num == 0) {
+      out->status = CAT_NOT_FOUND;
+      out->why = k->invalid ? OBS_err_source_invalid : 0;
+    }
   }
   if (out->status == CAT_OK) {
     struct full_text *t = make_text(k);

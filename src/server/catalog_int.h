@@ -134,7 +134,7 @@ struct made {
   uint64_t until_ms; // monotonic; UINT64_MAX: never
   struct key_slot *keys; // with CAT_WAIT: pinned, being fetched
   bool no_key;       // with CAT_UNAVAILABLE: for want of a key
-  uint8_t why;       // with CAT_UNAVAILABLE for the media's sake: enum obs_error; make_entry says the other reasons
+  uint8_t why;       // with an error for the media's sake: enum obs_error; make_entry knows about keys
   uint64_t retry_ms; // with CAT_UNAVAILABLE: how long until a key may be asked for again; 0: not known
 };
 
