@@ -125,11 +125,11 @@ bool keys_equal_text(struct bytes a, struct bytes b); // of any lengths, which t
 // (HTTPS, authentication, retries, caching) belongs to the server.
 struct key_doc {
   const struct key_query *queries; // one document may ask for several labels of one asset, epoch and scheme
-  uint32_t num_queries;            // 1 to KEY_DOC_MAX
+  uint32_t num_queries;            // 1 at least
   const struct drm_settings *drm;  // which systems' data to ask for
 };
 
-enum { KEY_DOC_MAX = 16, KEY_DOC_MAX_ANSWER = 1 << 20 };
+enum { KEY_DOC_MAX_ANSWER = 1 << 20 };
 
 struct key_provider {
   const char *name;         // "speke2.0", "speke2.1", "json": as in the configuration
