@@ -17,7 +17,6 @@ struct settings {
   _Atomic uint32_t refs;
 };
 
-struct settings *settings_new(struct config *config, struct keyring *keyring);
 struct settings *settings_get(struct catalog *c); // with a reference
 void settings_put(struct settings *st);
 struct rotation_rules settings_rotation(struct catalog *c, const struct settings *st);
@@ -163,8 +162,7 @@ struct entry *entry_find(struct catalog *c, uint64_t hash, enum route_kind kind,
 uint64_t entry_retry(const struct entry *e, uint64_t now_ms); // ms from now, 0: not known
 enum freshness entry_freshness(struct catalog *c, struct entry *e, uint64_t now_ms);
 
-// An entry's hold on its value; later: after every worker was quiet, for a value that was reachable.
-void entry_value_drop(struct catalog *c, enum route_kind kind, void *value);
+// Drops an entry's hold on its value after every worker was quiet: it was reachable.
 void entry_value_drop_later(struct catalog *c, enum route_kind kind, void *value);
 
 // route_rebase copies a route with its names moved to a copy of its key.

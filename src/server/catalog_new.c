@@ -50,7 +50,7 @@ struct rotation_rules settings_rotation(struct catalog *c, const struct settings
 
 static void settings_quiet(struct quiet_item *item) { settings_put((struct settings *)item); }
 
-struct settings *settings_new(struct config *config, struct keyring *keyring) {
+static struct settings *settings_new(struct config *config, struct keyring *keyring) {
   struct settings *st = calloc(1, sizeof *st);
   if (!st)
     return NULL;
@@ -170,7 +170,7 @@ void text_drop(struct catalog *c, struct text_doc *d) {
     quiet_retire(c->quiet, &OUTER(d, full_text)->item, text_quiet);
 }
 
-void entry_value_drop(struct catalog *c, enum route_kind kind, void *value) {
+static void entry_value_drop(struct catalog *c, enum route_kind kind, void *value) {
   if (value && kind == ROUTE_INIT)
     track_drop(c, value);
   else if (value)
