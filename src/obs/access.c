@@ -40,6 +40,7 @@ struct access_log {
   enum access_format format;
   int fd;
   bool told; // a failing write was reported
+  bool torn; // and it ended within a line, which the next batch ends
   bool file; // writing does not wait for a reader
   uint64_t end_ms; // of waiting for its reader; 0: the log is not being closed, or nothing waited
   unsigned num_rings;
@@ -167,6 +168,7 @@ static int open_file(const char *path, int flags) {
 static void use_file(struct access_log *log, int fd) {
   struct stat st;
   log->fd = fd;
+  log->torn = false;
   log->file = !fstat(fd, &st) && S_ISREG(st.st_mode);
 }
 
@@ -223,9 +225,10 @@ static void flush(struct access_log *log) {
   if (n < 0 && !log->told)
     log_line(LOG_ERROR, "access log %s: %s; lines are being dropped", log->path, errno == ETIMEDOUT ? "its reader has stopped" : strerror(errno));
   log->told = n < 0;
-  uint64_t lost = lines_in(log->batch + done, log->batch_len - done);
-  atomic_fetch_add(&log->lost, lost);
-  atomic_fetch_add(&log->written, log->batch_lines - lost);
+  uint64_t whole = lines_in(log->batch, done) - (log->torn && done);
+  atomic_fetch_add(&log->lost, log->batch_lines - whole);
+  atomic_fetch_add(&log->written, whole);
+  log->torn = done ? log->batch[done - 1] != '\n' : log->torn;
   log->batch_len = 0;
   log->batch_lines = 0;
 }
@@ -237,6 +240,8 @@ static bool drain(struct access_log *log, struct access_ring *r) {
   for (; tail != head; tail++) {
     if (BATCH_BYTES - log->batch_len < LINE_MAX_BYTES)
       flush(log);
+    if (log->torn && !log->batch_len)
+      log->batch[log->batch_len++] = '\n';
     struct writer w = wr_of(log->batch + log->batch_len, LINE_MAX_BYTES);
     (log->format == ACCESS_JSON ? put_json : put_combined)(&w, &r->records[tail % RING_RECORDS]);
     log->batch_len += w.n; // a record's texts are bounded: the longest line fits

@@ -5,9 +5,11 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -177,6 +179,7 @@ static void push_all(struct access_log *log, int num) {
 
 static int open_fifo(struct access_log **log) {
   snprintf(path, sizeof path, "/tmp/sluice-access-%d", (int)getpid());
+  (void)unlink(path); // of a process that had this number before
   cr_assert_eq(mkfifo(path, 0600), 0);
   int fd = open(path, O_RDONLY | O_NONBLOCK);
   cr_assert_eq(access_open(log, path, ACCESS_COMBINED, 1), ERR_OK);
@@ -230,6 +233,44 @@ Test(access, a_reader_that_comes_late_gets_every_line_whole, .timeout = 20) {
   }
   cr_assert_eq(*p, 0);
   close(fd);
+  unlink(path);
+}
+
+// A file that takes no more within a line, as a disk does that is full: the next line is one of its own, and both are counted.
+Test(access, a_line_that_was_cut_off_does_not_run_into_the_next, .timeout = 20) {
+  struct access_log *log = open_log(ACCESS_JSON, 1);
+  uint64_t written, dropped = 0;
+  struct rlimit all, few;
+  signal(SIGXFSZ, SIG_IGN);
+  cr_assert_eq(getrlimit(RLIMIT_FSIZE, &all), 0);
+  few = (struct rlimit){100, all.rlim_max};
+  cr_assert_eq(setrlimit(RLIMIT_FSIZE, &few), 0);
+  fill(access_slot(access_ring(log, 0)), "/cut-off");
+  access_push(access_ring(log, 0));
+  for (int i = 0; i < 500 && !dropped; i++) {
+    usleep(10000);
+    access_counts(log, &written, &dropped);
+  }
+  cr_assert_eq(setrlimit(RLIMIT_FSIZE, &all), 0);
+  for (int i = 0; i < 2; i++) {
+    fill(access_slot(access_ring(log, 0)), "/whole");
+    access_push(access_ring(log, 0));
+    for (int k = 0; k < 500 && written <= (uint64_t)i; k++) {
+      usleep(10000);
+      access_counts(log, &written, &dropped);
+    }
+  }
+  cr_expect(written == 2 && dropped == 1, "%llu written, %llu dropped", (unsigned long long)written, (unsigned long long)dropped);
+  access_close(log);
+  const char *text = read_back(), *second = strchr(text, '\n');
+  cr_assert(second, "%s", text);
+  cr_expect_eq(second - text, 100);
+  for (int i = 0; i < 2; i++) {
+    cr_expect_eq(strncmp(second + 1, "{\"time\":", 8), 0, "%s", text);
+    second = strchr(second + 1, '\n');
+    cr_assert(second, "%s", text);
+  }
+  cr_expect_eq(second[1], 0);
   unlink(path);
 }
 
