@@ -158,11 +158,13 @@ static void put_json(struct writer *w, const struct access_record *r) {
   wr_str(w, "}\n");
 }
 
-// `flags`: O_NONBLOCK, not to wait for a pipe's reader.
-static int open_file(const char *path, int flags) {
+// A pipe's reader is not waited for. One that nobody reads yet is held open at both ends, so that it takes what it has room for.
+static int open_file(const char *path) {
+  enum { FLAGS = O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK };
   if (!strcmp(path, "-"))
     return dup(STDOUT_FILENO);
-  return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | flags, 0640);
+  int fd = open(path, O_WRONLY | FLAGS, 0640);
+  return fd < 0 && errno == ENXIO ? open(path, O_RDWR | FLAGS, 0640) : fd;
 }
 
 static void use_file(struct access_log *log, int fd) {
@@ -258,7 +260,7 @@ static void *run(void *arg) {
   for (;;) {
     bool stop = atomic_load(&log->stop), any = false;
     if (atomic_exchange(&log->reopen, false)) {
-      int fd = open_file(log->path, O_NONBLOCK);
+      int fd = open_file(log->path);
       if (fd < 0) {
         log_line(LOG_ERROR, "access log %s: %s; going on with the old file", log->path, strerror(errno));
       } else {
@@ -278,7 +280,7 @@ static void *run(void *arg) {
 }
 
 enum err access_open(struct access_log **out, const char *path, enum access_format format, unsigned num_rings) {
-  int fd = open_file(path, 0);
+  int fd = open_file(path);
   if (fd < 0)
     return ERR_IO;
   struct access_log *log = calloc(1, sizeof *log);
@@ -289,10 +291,12 @@ enum err access_open(struct access_log **out, const char *path, enum access_form
   memset((void *)rings, 0, num_rings * sizeof *rings);
   *log = (struct access_log){.path = copy, .format = format, .num_rings = num_rings, .rings = rings};
   use_file(log, fd);
-  if (pthread_create(&log->thread, NULL, run, log))
-    goto fail;
-  *out = log;
-  return ERR_OK;
+  int e = pthread_create(&log->thread, NULL, run, log);
+  if (!e) {
+    *out = log;
+    return ERR_OK;
+  }
+  errno = e;
 fail:
   close(fd);
   free(log);

@@ -274,6 +274,22 @@ Test(access, a_line_that_was_cut_off_does_not_run_into_the_next, .timeout = 20) 
   unlink(path);
 }
 
+Test(access, a_pipe_that_nobody_reads_yet_does_not_hold_the_start, .timeout = 20) {
+  struct access_log *log;
+  char text[1000] = "";
+  snprintf(path, sizeof path, "/tmp/sluice-access-%d", (int)getpid());
+  (void)unlink(path);
+  cr_assert_eq(mkfifo(path, 0600), 0);
+  cr_assert_eq(access_open(&log, path, ACCESS_COMBINED, 1), ERR_OK);
+  push_all(log, 1);
+  int fd = open(path, O_RDONLY | O_NONBLOCK);
+  access_close(log);
+  cr_expect_gt(read(fd, text, sizeof text - 1), 0);
+  cr_expect(strstr(text, "GET /000000 "), "who comes later has the line: %s", text);
+  close(fd);
+  unlink(path);
+}
+
 Test(access, reopen_follows_a_renamed_file) {
   struct access_log *log = open_log(ACCESS_COMBINED, 1);
   char moved[80];
