@@ -105,7 +105,8 @@ bool keys_repeated(struct bytes *asset, const struct keyset *ks, struct bytes sc
 const struct drm_settings *keys_drm(const struct keyset *ks, struct bytes asset);
 
 // keys_changed says what a keyset that takes another's place changes for epochs that have begun: the names of the sections,
-// for a log line; "" where old URLs give what they gave. Records that are new, or gone, are no change of this kind.
+// for a log line; "" where old URLs give what they gave. Records that are new, or gone, are no change of this kind,
+// but for an asset whose last record is gone while keys are derived, or a key server has them.
 enum { KEYS_CHANGED_MAX = 32 };
 const char *keys_changed(char out[KEYS_CHANGED_MAX], const struct keyset *was, const struct keyset *now);
 

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/text.h"
 #include "keys/epochs.h"
@@ -426,6 +427,8 @@ static bool apply_flags(struct config *c, const struct config_flags *flags, stru
 
 enum { MAX_FILE = 1 << 20 };
 
+const char config_empty_pipe[] = "the pipe has nothing, or nothing any more: one is good for the start, not for a reload";
+
 static bool read_file(struct config *c, const char *file, struct config_error *error) {
   FILE *f = fopen(file, "re");
   if (!f)
@@ -434,8 +437,11 @@ static bool read_file(struct config *c, const char *file, struct config_error *e
   size_t n = text ? fread(text, 1, MAX_FILE + 1, f) : 0;
   bool failed = !text || ferror(f);
   int why = errno;
+  struct stat st;
+  bool empty_pipe = !n && !fstat(fileno(f), &st) && S_ISFIFO(st.st_mode);
   fclose(f);
   bool ok = failed          ? config_fail(error, "%s: %s", file, strerror(why))
+            : empty_pipe    ? config_fail(error, "%s: %s", file, config_empty_pipe)
             : n > MAX_FILE ? config_fail(error, "%s: longer than 1 MiB", file)
                             : config_read_yaml(c, file, text, n, error);
   free(text);

@@ -50,6 +50,10 @@ bool secret_read(struct secret_alloc *mem, struct bytes *out, const char *path, 
     errno = EFBIG;
   } else {
     ok = read_all(mem, out, fd, (size_t)st.st_size, cap);
+    if (ok && !out->n && S_ISFIFO(st.st_mode)) { // else an empty keys file: every key another one
+      ok = false;
+      errno = ENODATA;
+    }
   }
   int why = errno;
   close(fd);
@@ -119,5 +123,5 @@ const char *secret_why(int error) {
   if (error == EACCES && sandbox_confined())
     return "not reachable: it lies in none of the folders that were named when the server started, and the sandbox opens "
            "nothing else. Put it into one of those, or restart";
-  return strerror(error);
+  return error == ENODATA ? config_empty_pipe : strerror(error);
 }
