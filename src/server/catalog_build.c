@@ -341,7 +341,12 @@ static bool keep_name(struct names *l, const char *name) {
   return l->at[l->num] && ++l->num;
 }
 
-// The names in a folder, which it closes, that may be tracks.
+// What a track is called in URLs: files without their extension.
+static size_t track_name_len(const char *name) {
+  return media_is_track_name(name) ? (size_t)(strrchr(name, '.') - name) : strlen(name);
+}
+
+// The names in a folder, which it closes, that may be tracks and that a URL can have.
 static enum err list_names(struct names *l, int fd) {
   DIR *d = fdopendir(fd);
   if (!d) {
@@ -351,7 +356,8 @@ static enum err list_names(struct names *l, int fd) {
   enum err e = ERR_OK;
   errno = 0;
   for (struct dirent *ent; !e && l->num < MAX_FOLDER && (ent = readdir(d)); errno = 0)
-    if (ent->d_name[0] != '.' && (media_is_track_name(ent->d_name) || ent->d_type != DT_REG) && !keep_name(l, ent->d_name))
+    if (route_names(bytes_of(ent->d_name, track_name_len(ent->d_name))) && (media_is_track_name(ent->d_name) || ent->d_type != DT_REG) &&
+        !keep_name(l, ent->d_name))
       e = ERR_NO_MEMORY;
   if (!e && errno) // a listing that broke off is not the end of the folder
     e = ERR_IO;
@@ -377,11 +383,6 @@ static enum err list_asset(struct names *l, struct catalog *c, struct bytes asse
   return errno == ENOENT || errno == ENOTDIR || errno == EXDEV || errno == ELOOP || errno == ENAMETOOLONG ? ERR_NOT_FOUND
          : errno == EACCES || errno == EPERM                                                             ? ERR_DENIED
                                                                                                          : ERR_IO;
-}
-
-// What a track is called in URLs: files without their extension.
-static size_t track_name_len(const char *name) {
-  return media_is_track_name(name) ? (size_t)(strrchr(name, '.') - name) : strlen(name);
 }
 
 // What is not opened any more, because there are MAN_MAX_TRACKS, is counted where it would have been.
