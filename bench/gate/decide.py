@@ -128,3 +128,9 @@ def decide(metrics):
     if any(v.state == "undecided" for v in vs) and not done:
         return "more", vs
     return "green", vs
+
+
+def among_others(state, metrics, vs):
+    """What is left of a decision when other programs disturbed too many samples: counts, and nothing that was timed."""
+    exact = {m.name for m in metrics if m.exact}
+    return state if state == "red" and any(v.state == "slower" and v.name in exact for v in vs) else "inconclusive"

@@ -33,7 +33,11 @@ class Book:
         return [n for n in self.values if not self.exact[n]]
 
     def as_json(self):
-        return [dict(name=n, bound=self.bounds[n], unit=self.units[n], exact=self.exact[n], rounds=self.values[n]) for n in self.values]
+        return [dict(name=n, bound=self.bounds[n], unit=self.units[n], exact=self.exact[n], rounds=self.values[n]) for n in self.values if self.values[n]]
+
+    def left_out(self):
+        """The metrics that no round brought: one of the commits has no such benchmark."""
+        return [n for n, triples in self.values.items() if not triples]
 
 
 def from_json(rows):
@@ -53,6 +57,7 @@ def run(book, take, may_go_on=lambda: True):
             if look != decide.LOOKS[0] and not may_go_on():
                 return ("green" if state == "more" else state), verdicts
             book.add(take(names))
+            names = [n for n in names if book.values[n]]  # what only one side has comes in no round
         state, verdicts = decide.decide(book.metrics())
         if state != "more":
             break

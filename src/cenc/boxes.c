@@ -7,6 +7,7 @@ static void box_head(struct writer *w, uint32_t len, uint32_t type) {
   wr_u32(w, type);
 }
 
+// Source: ISO/IEC 23001-7 §8.2. Audio has no pattern: §10.4 (cbcs).
 static void tenc_write(struct writer *w, const struct protection *prot) {
   bool cbcs = prot->scheme == SCHEME_CBCS;
   box_head(w, cbcs ? 49 : 32, FOURCC('t', 'e', 'n', 'c'));

@@ -6,9 +6,12 @@
 
 enum { MAX_REFS = 65535, HEAD_V0 = 32, HEAD_V1 = 40 };
 
-static bool is_wide(const struct plan *p) {
-  return p->ix->h->num_frags && p->ix->frags[0].time_ticks > UINT32_MAX;
+// earliest is when the first subsegment is presented: by media that an edit list does not omit (8.16.3.3).
+static uint64_t earliest(const struct plan *p) {
+  return p->ix->h->num_frags ? ix_presented(p->ix->frags[0].time_ticks, ix_skipped(p->ix, p->segs)) : 0;
 }
+
+static bool is_wide(const struct plan *p) { return earliest(p) > UINT32_MAX; }
 
 static uint32_t num_refs(const struct plan *p) {
   return p->segs->num ? (p->segs->num - 1) / p->sidx_group + 1 : 0;
@@ -34,15 +37,16 @@ static uint64_t span_bytes(const struct plan *p, struct span s) {
 }
 
 // Decode times say how long a reference lasts, gaps included; where they do not ascend (or there is no next one)
-// the sum of durations does.
+// the sum of durations does. The first is shorter by what is omitted of it, as in an MPD's timeline.
 static uint64_t span_ticks(const struct plan *p, struct span s) {
   const struct ix_frag *frags = p->ix->frags;
-  if (s.end < p->ix->h->num_frags && frags[s.end].time_ticks > frags[s.first].time_ticks)
-    return frags[s.end].time_ticks - frags[s.first].time_ticks;
-  uint64_t sum = 0;
-  for (uint32_t f = s.first; f < s.end; f++)
-    sum += frags[f].duration_ticks;
-  return sum;
+  uint64_t start = frags[s.first].time_ticks, ticks = 0;
+  if (s.end < p->ix->h->num_frags && frags[s.end].time_ticks > start)
+    ticks = frags[s.end].time_ticks - start;
+  else
+    for (uint32_t f = s.first; f < s.end; f++)
+      ticks += frags[f].duration_ticks;
+  return s.first ? ticks : ix_presented(start + ticks, ix_skipped(p->ix, p->segs)) - earliest(p);
 }
 
 enum err sidx_check(const struct plan *p, struct diag *diag) {
@@ -58,7 +62,7 @@ enum err sidx_check(const struct plan *p, struct diag *diag) {
 }
 
 uint32_t sidx_head_write(uint8_t out[SIDX_HEAD_MAX], const struct plan *p) {
-  uint64_t time = p->ix->h->num_frags ? p->ix->frags[0].time_ticks : 0;
+  uint64_t time = earliest(p);
   struct writer w = wr_of(out, SIDX_HEAD_MAX);
   wr_u32(&w, p->sidx_len);
   wr_u32(&w, FOURCC('s', 'i', 'd', 'x'));

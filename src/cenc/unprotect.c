@@ -104,7 +104,8 @@ bool unp_in_data(const struct unp *u, uint64_t pos, uint64_t len) {
   return i < u->num_parts && u->parts[i].verbatim && len <= u->parts[i + 1].in_off - pos;
 }
 
-bool unp_is_edge(const struct unp *u, uint64_t pos) { return u->parts[part_of(u, pos)].in_off == pos; }
+// Whether a top-level box (or the end of the file) is at `pos`.
+static bool is_edge(const struct unp *u, uint64_t pos) { return u->parts[part_of(u, pos)].in_off == pos; }
 
 size_t unp_open(struct writer *w, const struct unp *u, const struct box *b, size_t skip) {
   size_t at = w->n;
@@ -128,7 +129,7 @@ void unp_copy(struct writer *w, const struct unp *u, const struct box *b) {
 
 bool unp_is_seig(struct bytes body) { return body.n >= 8 && load_be32(body.p + 4) == CC('s', 'e', 'i', 'g'); }
 
-// sidx: a reference is rewritten when it begins and ends where top-level boxes do. One that does not makes the
+// sidx (ISO/IEC 14496-12 §8.16.3): a reference is rewritten when it begins and ends where top-level boxes do. One that does not makes the
 // whole index useless, and it is dropped.
 struct sidx {
   struct bytes body;
@@ -155,13 +156,13 @@ static bool sidx_open(struct sidx *s, const struct unp *u, const struct box *b) 
     return false;
   s->anchor = b->pos + b->len + first;
   uint64_t at = s->anchor;
-  bool ok = unp_is_edge(u, at);
+  bool ok = is_edge(u, at);
   for (uint32_t i = 0; i < s->num && ok; i++) {
     uint32_t len = load_be32(s->refs + 12 * (size_t)i) & INT32_MAX;
     if (len > n - at)
       return false;
     at += len;
-    ok = unp_is_edge(u, at);
+    ok = is_edge(u, at);
   }
   return ok;
 }

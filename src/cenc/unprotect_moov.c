@@ -3,9 +3,10 @@
 
 #define CC(a, b, c, d) FOURCC(a, b, c, d)
 
-// Sample entries: bytes of payload before the children.
+// Sample entries: bytes of payload before the children. Source: ISO/IEC 14496-12 §12.1.3 (visual), §8.5.2 (stsd).
 enum { VISUAL_HEAD = 78, STSD_HEAD = 8 };
 
+// Source: ISO/IEC 23001-7 §8.2 (tenc), §6 (seig, which has no version and always a pattern).
 enum err tenc_read(struct tenc *out, struct reader *r, bool seig) {
   struct tenc t = {0};
   unsigned version = 1;
@@ -44,6 +45,7 @@ struct sinf {
   struct tenc tenc;
 };
 
+// Source: ISO/IEC 14496-12 §8.12.6.
 static enum err schi_read(struct sinf *out, const struct unp *u, struct bytes body) {
   struct reader r = unp_reader(u, body);
   struct box b;
@@ -58,6 +60,7 @@ static enum err schi_read(struct sinf *out, const struct unp *u, struct bytes bo
   return e;
 }
 
+// Source: ISO/IEC 14496-12 §8.12.1 (sinf), §8.12.2 (frma), §8.12.5 (schm).
 static enum err sinf_read(struct sinf *out, const struct unp *u, const struct box *sinf) {
   struct reader r = unp_reader(u, sinf->body);
   struct box b;
@@ -76,6 +79,7 @@ static enum err sinf_read(struct sinf *out, const struct unp *u, const struct bo
   return e;
 }
 
+// Source: ISO/IEC 14496-12 §8.12.
 static bool is_encrypted_entry(uint32_t type) { return type == CC('e', 'n', 'c', 'a') || type == CC('e', 'n', 'c', 'v'); }
 
 static enum err entry_head(size_t *out, const struct unp *u, const struct box *entry, unsigned stsd_version) {
@@ -92,6 +96,7 @@ static bool at_terminator(const struct reader *r, unsigned stsd_version) {
   return stsd_version == 0 && rd_left(r) == 4 && load_be32(r->p) == 0;
 }
 
+// One sinf is looked at, the first: others would be of other schemes (ISO/IEC 14496-12 §8.12.1). Schemes: ISO/IEC 23001-7 §10.
 static enum err entry_read(struct entry *out, const struct unp *u, const struct box *entry, unsigned stsd_version) {
   *out = (struct entry){0};
   if (!is_encrypted_entry(entry->type))
@@ -121,6 +126,7 @@ static enum err entry_read(struct entry *out, const struct unp *u, const struct 
   return e;
 }
 
+// Source: ISO/IEC 14496-12 §8.5.2.
 static enum err stsd_read(struct track *t, const struct unp *u, const struct box *stsd) {
   struct reader r = unp_reader(u, stsd->body);
   unsigned version = rd_u32(&r) >> 24;
@@ -138,7 +144,7 @@ static enum err stsd_read(struct track *t, const struct unp *u, const struct box
   return e;
 }
 
-// track_read goes down trak/mdia/minf/stbl.
+// track_read goes down trak/mdia/minf/stbl. Source: ISO/IEC 14496-12 §8.3.1, §8.3.2 (tkhd), §8.9.3 (sgpd).
 static enum err track_read(struct track *t, const struct unp *u, struct bytes body, unsigned depth) {
   struct reader r = unp_reader(u, body);
   struct box b;
@@ -174,6 +180,7 @@ static enum err track_read(struct track *t, const struct unp *u, struct bytes bo
   return e;
 }
 
+// Source: ISO/IEC 14496-12 §8.8.3.
 static enum err trex_read(struct unp *u, const struct box *trex) {
   struct reader r = unp_reader(u, trex->body);
   rd_skip(&r, 4);
@@ -226,6 +233,7 @@ enum err moov_read(struct unp *u, const struct box *moov) {
 
 // Rewriting.
 
+// The entry has its original type again, which frma holds. Source: ISO/IEC 14496-12 §8.12.2.
 static enum err entry_copy(struct writer *w, const struct unp *u, const struct box *entry, unsigned stsd_version) {
   if (!is_encrypted_entry(entry->type)) {
     unp_copy(w, u, entry);

@@ -70,9 +70,6 @@ uint64_t unp_part_start(const struct unp *u, uint64_t pos);
 // unp_in_data says whether input bytes [pos, pos + len) lie in one box that is copied as it is.
 bool unp_in_data(const struct unp *u, uint64_t pos, uint64_t len);
 
-// unp_is_edge says whether a top-level box (or the end of the file) is at `pos`.
-bool unp_is_edge(const struct unp *u, uint64_t pos);
-
 // Copying a box while its children change: unp_open copies head and `skip` bytes of payload, unp_close writes the
 // size that came out.
 size_t unp_open(struct writer *w, const struct unp *u, const struct box *b, size_t skip);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "simd/aes.h"
+#include "storage/sidecar.h"
 
 int cli_error(const char *subject, const char *fmt, ...) {
   char text[512];
@@ -32,6 +33,21 @@ int cli_error_source(const char *subject, const struct diag *d) {
     return cli_error_diag(subject, d);
   diag_format(d, text, sizeof text);
   return cli_error(subject, "%s; ffmpeg -i IN.mp4 -map 0:a:0 -c copy -movflags +cmaf+delay_moov -frag_duration 2000000 OUT.mp4 fragments it", text);
+}
+
+char *cli_fault_file(const char *path, const struct media_source *m, struct diag *d) {
+  char *file = NULL;
+  uint32_t i = 0;
+  if (m->num_parts > 1 && d->err && !d->nowhere) {
+    while (i + 1 < m->num_parts && m->part_ends[i] <= d->at)
+      i++;
+    d->at -= i ? m->part_ends[i - 1] : 0;
+    if (asprintf(&file, "%s%s%s", path, path[strlen(path) - 1] == '/' ? "" : "/", m->names[i]) < 0)
+      abort();
+  } else if (!(file = strdup(path))) {
+    abort();
+  }
+  return file;
 }
 
 bool cli_wants_help(const char *arg) { return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0; }

@@ -86,7 +86,11 @@ static bool read_input(struct job *j) {
   enum err e = n ? media_read(m, 0, j->src, n) : ERR_OK;
   if (e)
     cli_error(j->input.subject, "%s", err_text(e));
-  return e == ERR_OK;
+  else if (!media_unchanged(m))
+    cli_error(j->input.subject, "the file changed while it was being read");
+  else
+    return true;
+  return false;
 }
 
 static void on_step(void *ctx, uint64_t done) { progress_set(&((struct job *)ctx)->progress, done); }
@@ -113,7 +117,9 @@ static bool run(struct job *j, const struct keys *keys) {
   progress_end(&j->progress);
   alloc_heap_free(&heap);
   if (e) {
-    cli_error_diag(from->subject, &d);
+    char *file = cli_fault_file(from->subject, &from->media, &d);
+    cli_error_diag(file, &d);
+    free(file);
     return false;
   }
   if (!output_open(&j->output, j->out, from->has_stat ? &from->stat : NULL))

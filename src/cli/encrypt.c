@@ -162,7 +162,7 @@ static bool open_input(struct job *j) {
   enum err e = index_load(&j->index, &j->input.media, &io, &d);
   progress_end(&j->progress);
   if (e)
-    cli_error_source(j->input.subject, &d);
+    input_error(&j->input, &d);
   return e == ERR_OK;
 }
 
@@ -191,7 +191,7 @@ static bool make_plan(struct job *j) {
   }
   j->prot.pssh = bytes_of(j->pssh, w.n);
   if (plan_init(&j->plan, &j->index.ix, &j->segs, &j->prot, &d) != ERR_OK) {
-    cli_error_diag(j->input.subject, &d);
+    input_error(&j->input, &d);
     return false;
   }
   return true;

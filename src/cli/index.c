@@ -148,6 +148,11 @@ static void index_one(struct job *j, struct item *it) {
     it->unwritten = f.write_errno ? f.write_errno : EIO;
   }
   atomic_fetch_add(&j->bytes, m.id.size - step.done);
+  if (e && m.num_parts > 1) {
+    char *folder = it->path;
+    it->path = cli_fault_file(folder, &m, &it->diag);
+    free(folder);
+  }
   index_free(&f);
   media_close(&m);
 }

@@ -272,6 +272,22 @@ static void begin_box(struct inspector *in, const struct box *b, uint32_t depth,
   in->nesting = 0;
 }
 
+// Boxes of a fragment that say it is protected, senc also in PIFF's form; not auxiliary information of another kind.
+static enum err note_marks(struct inspector *in, const struct box *b) {
+  uint64_t len = b->len - b->head_len;
+  size_t n = len < 16 ? (size_t)len : 16;
+  const uint8_t *p;
+  if (b->type != FOURCC('s', 'e', 'n', 'c') && b->type != FOURCC('s', 'a', 'i', 'z') && b->type != FOURCC('u', 'u', 'i', 'd'))
+    return ERR_OK;
+  enum err e = window_get(in->win, &p, b->pos + b->head_len, n);
+  if (e)
+    return diag_set(&in->diag, e, b->pos, NULL);
+  struct box with_body = {.type = b->type, .body = bytes_of(p, n)};
+  in->has_senc |= b->type == FOURCC('s', 'e', 'n', 'c') || box_is_piff_senc(&with_body);
+  in->has_saiz |= b->type == FOURCC('s', 'a', 'i', 'z') && box_is_cenc_aux(with_body.body);
+  return ERR_OK;
+}
+
 static enum err on_enter(void *ctx, const struct box *b, uint32_t depth, uint32_t parent) {
   struct inspector *in = ctx;
   const struct box_info *info = box_info_of(b->type);
@@ -279,11 +295,11 @@ static enum err on_enter(void *ctx, const struct box *b, uint32_t depth, uint32_
   uint64_t len = b->len - b->head_len;
   struct field_context fc = {in, b->type};
   struct describe d = {&fc, on_field, in->iv_size};
-  enum err e = ERR_OK;
+  enum err e = note_marks(in, b);
+  if (e)
+    return e;
   begin_box(in, b, depth, info);
   in->has_moov |= b->type == FOURCC('m', 'o', 'o', 'v');
-  in->has_senc |= b->type == FOURCC('s', 'e', 'n', 'c');
-  in->has_saiz |= b->type == FOURCC('s', 'a', 'i', 'z');
   bool entry = info && info->kind == BOX_AUDIO && parent != FOURCC('s', 't', 's', 'd');
   if (describe_knows(b->type) && !entry && len <= MAX_PAYLOAD) {
     e = window_get(in->win, &p, b->pos + b->head_len, (size_t)len);
@@ -481,8 +497,8 @@ static int inspect(const char *path, bool json, bool all) {
 static const char options[] = "FILE is a file or a folder with init.mp4 and *.m4s (offsets count through its parts).\n"
                               "Columns: offset, size, box and its fields. Offsets are exact bytes of the file.\n\n"
                               "  --json   everything as JSON: boxes, fragments with every sample (integers from 2^63 on are strings),\n"
-                              "           protection (as moov has it), protected_by (which of senc and saiz there are: all that a media\n"
-                              "           segment tells)\n"
+                              "           protection (as moov has it), protected_by (which of senc, or PIFF's uuid, and saiz there are: all\n"
+                              "           that a media segment tells)\n"
                               "  --all    text with every entry and every sample\n";
 
 int cmd_inspect(int argc, char **argv) {

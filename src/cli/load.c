@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,7 +26,7 @@ static const char options_text[] =
     "  --seconds S         instead of the scenario's (not with listeners: --shorten is for their times)\n"
     "  --connections N     instead of the scenario's (not with listeners)\n"
     "  --mode M            listeners, rate, saturate, idle, capacity: instead of the scenario's\n"
-    "  --shorten F         every time of the scenario times F (0 to 1), for a first look\n"
+    "  --shorten F         the scenario's arrivals, drain, seconds, storm and spike times F (0 to 1), for a first look\n"
     "  --verify MEDIA      compare what comes with the clear tracks in this folder (mode listeners)\n"
     "  --keys FILE         the keys file that the server uses, to compare with\n"
     "  --share P           of the sessions that is compared, 0.1 or 10% (100%)\n"
@@ -68,19 +69,16 @@ static bool read_paths(struct load_run *run, struct alloc *mem, const char *file
   return num ? true : cli_error(file, "holds no path that starts with '/'") != EXIT_FAILED;
 }
 
-static const char *const modes[] = {
-    [LOAD_LISTENERS] = "listeners", [LOAD_RATE] = "rate", [LOAD_SATURATE] = "saturate", [LOAD_IDLE] = "idle", [LOAD_CAPACITY] = "capacity"};
-
 // The number of a mode by its name, -1 for others.
 static int mode_of(const char *name) {
-  for (int i = 0; i < (int)(sizeof modes / sizeof *modes); i++)
-    if (strcmp(name, modes[i]) == 0)
+  for (int i = 0; i < LOAD_MODES; i++)
+    if (strcmp(name, load_modes[i]) == 0)
       return i;
   return -1;
 }
 
 static int usage_number(const char *option, const char *text) {
-  return cli_usage("load", "%s takes a number, not '%s'", option, text);
+  return cli_usage("load", "--%s takes a number, not '%s'", option, text);
 }
 
 // A share as scenarios write it: 0.1 or 10%.
@@ -181,13 +179,15 @@ static bool set_comparison(struct scenario *sc, const struct load_args *a) {
 // What the mode would pass over is wrong usage: who gave it would believe that it holds.
 static int check_mode(const struct scenario *sc, const struct load_args *a) {
   bool listeners = sc->mode == LOAD_LISTENERS;
-  const char *mode = modes[sc->mode];
+  const char *mode = load_modes[sc->mode];
   if (a->rate > 0 && sc->mode != LOAD_RATE)
     return cli_usage("load", "--rate is for mode rate; the mode is %s%s", mode, listeners ? ", whose arrivals the scenario says" : "");
   if (a->seconds > 0 && listeners)
     return cli_usage("load", "--seconds is not for mode listeners: the scenario's arrivals say how long it takes, and --shorten F makes that less");
   if (a->connections && listeners)
     return cli_usage("load", "--connections is not for mode listeners: every listener has one (the scenario's max_listeners bounds them)");
+  if (!listeners && sc->connections < a->threads * a->processes)
+    return cli_usage("load", "%u connections are too few for %u threads in %u processes, each of which has its own", sc->connections, a->threads, a->processes);
   if (a->paths && listeners)
     return cli_usage("load", "--paths is not for mode listeners: they read manifests");
   return EXIT_DONE;
@@ -233,10 +233,12 @@ static int conclude(struct load_stats *stats, struct load_stats *sum, const stru
   struct writer w = wr_of(verdict, sizeof verdict - 1);
   // a search goes beyond the service level on purpose
   c->levels_met = c->capacity ? c->capacity->found : stats_verdict(sum, c->sc, &w);
-  c->valid = stats_valid(sum, c->sc, &w);
+  c->valid = stats_valid(sum, c->sc, &w) && !status;
   verdict[w.n < sizeof verdict - 1 ? w.n : sizeof verdict - 1] = 0;
-  load_summary(sum, c, verdict);
+  load_summary(load_takes_stdout(a) ? stderr : stdout, sum, c, verdict);
   if (!load_results_write(results, a, sum, c) || status)
+    return EXIT_FAILED;
+  if (sum->wrong) // however late the generator was
     return EXIT_FAILED;
   return !c->valid ? EXIT_INVALID : c->levels_met ? EXIT_DONE : EXIT_FAILED;
 }
@@ -302,6 +304,15 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
   return status;
 }
 
+// As many connections as the system allows: the soft limit is for programs that select().
+static void raise_limit(void) {
+  struct rlimit l;
+  if (getrlimit(RLIMIT_NOFILE, &l) == 0) {
+    l.rlim_cur = l.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &l);
+  }
+}
+
 static void on_signal(int sig) {
   (void)sig;
   atomic_store(&load_stop, true);
@@ -312,6 +323,8 @@ int cmd_load(int argc, char **argv) {
   int e = parse_args(&a, argc, argv);
   if (e)
     return e < 0 ? EXIT_DONE : e;
+  if (a.report && (a.target || a.mode || a.json || a.hdr || a.html || a.log || a.paths || a.verify || a.keys))
+    return cli_usage("load", "--report makes a page of earlier results: it goes with their JSON files and nothing else");
   if (a.report)
     return load_compare(a.report, argc - optind, argv + optind);
   if (optind + 1 != argc)
@@ -323,6 +336,7 @@ int cmd_load(int argc, char **argv) {
   if (a.ca && a.insecure)
     return cli_usage("load", "give --ca FILE or --insecure, not both: the second believes every certificate");
   a.scenario = argv[optind];
+  raise_limit();
   signal(SIGINT, on_signal);
   signal(SIGTERM, on_signal);
   struct alloc_heap mem;

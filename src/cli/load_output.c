@@ -2,27 +2,29 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include "cli/cli.h"
 #include "cli/load_run.h"
 
 char *load_file(const char *path, size_t *n) {
   FILE *f = fopen(path, "rb");
-  struct stat st;
-  char *p = NULL;
-  if (f && fstat(fileno(f), &st) == 0 && (p = malloc((size_t)st.st_size + 1)) != NULL) {
-    *n = fread(p, 1, (size_t)st.st_size, f);
-    p[*n] = 0;
-    if (ferror(f)) {
-      free(p);
-      p = NULL;
-    }
+  char *p = NULL, *more;
+  size_t cap = 65536;
+  *n = 0;
+  while (f && !feof(f) && !ferror(f) && (more = realloc(p, cap)) != NULL) { // a pipe has no size
+    p = more;
+    *n += fread(p + *n, 1, cap - 1 - *n, f);
+    cap *= 2;
+  }
+  if (!f || ferror(f) || !feof(f)) {
+    cli_error(path, "%s", strerror(errno ? errno : ENOMEM));
+    free(p);
+    p = NULL;
   }
   if (f)
     fclose(f);
-  if (!p)
-    cli_error(path, "%s", strerror(errno ? errno : ENOMEM));
+  if (p)
+    p[*n] = 0;
   return p;
 }
 
@@ -49,6 +51,14 @@ static bool page_put(struct page *p, bool ok, struct output *o) {
     return output_commit(o);
   output_drop(o);
   return false;
+}
+
+bool load_takes_stdout(const struct load_args *a) {
+  const char *const files[] = {a->json, a->hdr, a->html};
+  bool taken = false;
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+    taken |= files[i] && (!strcmp(files[i], "-") || !strcmp(files[i], "/dev/stdout"));
+  return taken;
 }
 
 bool load_results_open(struct load_results *r, const struct load_args *a) {
@@ -85,6 +95,18 @@ bool load_results_write(struct load_results *r, const struct load_args *a, const
   return (!a->html || put_html(&r->html, s, c)) && ok;
 }
 
+// Whether it is what report_json writes, as far as the page relies on it.
+static bool is_result(const char *text, size_t n) {
+  json_t *run = json_loadb(text, n, 0, NULL);
+  bool ok = json_integer_value(json_object_get(run, "format")) == 1 && json_is_object(json_object_get(run, "totals")) &&
+            json_is_array(json_object_get(run, "seconds")) && json_is_number(json_object_get(run, "start"));
+  static const char *const times[] = {"latency", "service", "lag", "startup"};
+  for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+    ok = ok && json_is_array(json_object_get(json_object_get(run, times[i]), "percentiles_us"));
+  json_decref(run);
+  return ok;
+}
+
 int load_compare(const char *out, int num, char **files) {
   struct bytes runs[LOAD_MAX_REPORTS];
   char *texts[LOAD_MAX_REPORTS] = {0};
@@ -97,10 +119,7 @@ int load_compare(const char *out, int num, char **files) {
     if (!texts[n])
       break;
     runs[n] = bytes_of(texts[n], len);
-    json_t *run = json_loadb(texts[n], len, 0, NULL);
-    bool ours = json_integer_value(json_object_get(run, "format")) == 1;
-    json_decref(run);
-    if (!ours) {
+    if (!is_result(texts[n], len)) {
       cli_error(files[n], "is not a result of sluice load (format 1)");
       free(texts[n]);
       break;
@@ -114,52 +133,59 @@ int load_compare(const char *out, int num, char **files) {
   return ok ? EXIT_DONE : EXIT_FAILED;
 }
 
-static void summary_of_search(const struct load_capacity *c) {
-  bool late = false;
-  for (uint32_t i = 0; i < c->num_probes; i++)
-    late |= c->probes[i].late;
+static void summary_of_search(FILE *to, const struct load_capacity *c) {
+  uint32_t passed = 0, late = 0;
+  for (uint32_t i = 0; i < c->num_probes; i++) {
+    passed += c->probes[i].passed;
+    late += c->probes[i].late;
+  }
   if (!c->found) {
-    printf("no limit between the rates of the search: %s\n", c->num_probes && c->probes[0].passed ? "every probe passed" : "no probe passed");
+    fprintf(to, "no limit between the rates of the search: %s%s\n",
+           late && passed + late == c->num_probes ? "where a probe did not pass, the generator itself was late"
+           : passed && passed == c->num_probes    ? "every probe passed"
+           : passed                               ? "it was ended before there was one"
+                                                  : "no probe passed",
+           late && !passed ? ", and the generator itself was late" : "");
     return;
   }
-  printf("highest rate within the service level: %.0f requests a second (95 %% interval %.0f to %.0f, %u probes)%s\n", c->rate, c->low, c->high,
+  fprintf(to, "highest rate within the service level: %.0f requests a second (95 %% interval %.0f to %.0f, %u probes)%s\n", c->rate, c->low, c->high,
          c->num_probes, late ? "; the generator itself was late in some" : "");
   if (c->spike_rate > 0 && c->recovery_s >= 0)
-    printf("after %.1f s at %.0f a second, requests were in time again %.1f s later (at %.0f a second)\n", c->spike_s, c->spike_rate, c->recovery_s,
+    fprintf(to, "after %.1f s at %.0f a second, requests were in time again %.1f s later (at %.0f a second)\n", c->spike_s, c->spike_rate, c->recovery_s,
            c->base_rate);
   else if (c->spike_rate > 0)
-    printf("after %.1f s at %.0f a second, requests were not in time again before the run ended\n", c->spike_s, c->spike_rate);
+    fprintf(to, "after %.1f s at %.0f a second, requests were not in time again before the run ended\n", c->spike_s, c->spike_rate);
 }
 
-static void print_errors(const struct load_stats *s) {
-  static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out"};
+static void print_errors(FILE *to, const struct load_stats *s) {
+  static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out", "with another status"};
   _Static_assert(sizeof kinds / sizeof *kinds == LOAD_ERR_COUNT, "each kind has a name");
   const char *between = "failed:";
   for (int i = 0; i < LOAD_ERR_COUNT; i++)
     if (s->by_error[i]) {
-      printf("%s %lu %s", between, s->by_error[i], kinds[i]);
+      fprintf(to, "%s %lu %s", between, s->by_error[i], kinds[i]);
       between = ",";
     }
-  printf("\n");
+  fprintf(to, "\n");
 }
 
-void load_summary(const struct load_stats *s, const struct report_context *c, const char *verdict) {
-  printf("%s: %lu requests in %.1f s (%.0f a second), %.3f GB, %lu failed, %lu unanswered\n", c->sc->name, s->requests, s->elapsed_s,
+void load_summary(FILE *to, const struct load_stats *s, const struct report_context *c, const char *verdict) {
+  fprintf(to, "%s: %lu requests in %.1f s (%.0f a second), %.3f GB, %lu failed, %lu unanswered\n", c->sc->name, s->requests, s->elapsed_s,
          (double)s->requests / (s->elapsed_s > 0 ? s->elapsed_s : 1), (double)s->bytes / 1e9, s->errors, s->unanswered);
   if (s->errors)
-    print_errors(s);
-  printf("latency p50 %.3f ms, p99 %.3f ms, p99.9 %.3f ms, max %.3f ms; service p99 %.3f ms; generator lag p99 %.3f ms, CPU %.2f us a request\n",
+    print_errors(to, s);
+  fprintf(to, "latency p50 %.3f ms, p99 %.3f ms, p99.9 %.3f ms, max %.3f ms; service p99 %.3f ms; generator lag p99 %.3f ms, CPU %.2f us a request\n",
          (double)hist_percentile(&s->latency, 50) / 1e3, (double)hist_percentile(&s->latency, 99) / 1e3,
          (double)hist_percentile(&s->latency, 99.9) / 1e3, (double)s->latency.max / 1e3, (double)hist_percentile(&s->service, 99) / 1e3,
          (double)hist_percentile(&s->lag, 99) / 1e3, s->requests ? s->cpu_s * 1e6 / (double)s->requests : 0);
   if (s->sessions)
-    printf("%lu sessions, startup p50 %.3f ms, p99 %.3f ms; %lu of %lu segments late; %.1f s waited in %.1f s played; %.0f bytes a listener\n",
+    fprintf(to, "%lu sessions, startup p50 %.3f ms, p99 %.3f ms; %lu of %lu segments late; %.1f s waited in %.1f s played; %.0f bytes a listener\n",
            s->sessions, (double)hist_percentile(&s->startup, 50) / 1e3, (double)hist_percentile(&s->startup, 99) / 1e3, s->misses,
            s->segments, s->rebuffer_s, s->played_s, c->bytes_per_listener);
   if (s->verified)
-    printf("%lu segments compared with the clear source (%lu decrypted, the others the same bytes as one of these), %lu wrong\n", s->verified,
+    fprintf(to, "%lu segments compared with the clear source (%lu decrypted, the others the same bytes as one of these), %lu wrong\n", s->verified,
            s->decrypted, s->wrong);
   if (c->capacity)
-    summary_of_search(c->capacity);
-  fputs(verdict, stdout);
+    summary_of_search(to, c->capacity);
+  fputs(verdict, to);
 }

@@ -34,9 +34,13 @@ static uint64_t now_ns(void) {
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-// The live view: one line, rewritten twice a second on a terminal.
-static void show_live(struct load_stats *all, unsigned num, double seconds, uint64_t start_ns, const char *label) {
-  static uint64_t last_requests, last_ns;
+// What the live view showed last, of this run.
+struct shown {
+  uint64_t requests, ns;
+};
+
+// The live view: one line, rewritten a few times a second on a terminal.
+static void show_live(struct shown *last, struct load_stats *all, unsigned num, double seconds, uint64_t start_ns, const char *label) {
   struct {
     uint64_t requests, bytes, errors, active, misses;
   } s = {0};
@@ -55,11 +59,11 @@ static void show_live(struct load_stats *all, unsigned num, double seconds, uint
   }
   uint64_t now = now_ns();
   double at = ((double)now - (double)start_ns) * 1e-9;
-  double rate = last_ns ? (double)(s.requests - last_requests) / ((double)(now - last_ns) * 1e-9) : 0;
+  // a thread that begins clears what the run before has left
+  double rate = last->ns && s.requests > last->requests ? (double)(s.requests - last->requests) / ((double)(now - last->ns) * 1e-9) : 0;
   fprintf(stderr, "\r\033[K%s%5.1f/%.0f s  %8.0f req/s  p99 %.1f ms  %lu active  %lu late  %lu failed  lag p99 %.1f ms  %.2f GB", label, at > 0 ? at : 0,
           seconds, rate, (double)p99 / 1e3, s.active, s.misses, s.errors, (double)lag / 1e3, (double)s.bytes / 1e9);
-  last_requests = s.requests;
-  last_ns = now;
+  *last = (struct shown){s.requests, now};
 }
 
 // One process: its threads, to their end. `first` is the number of its first thread of all.
@@ -108,7 +112,17 @@ static void note_process(const struct load_run *run, struct load_stats *stats, u
     verify_counts(run->verifier, &stats->decrypted, &same);
 }
 
-// Forks the processes (or runs in this one), shows progress, waits. Children inherit the shared statistics.
+// A process has ended. Its place is free: nobody else's process is to be ended by its number.
+static int ended(pid_t child[], unsigned num, pid_t pid, int status) {
+  for (unsigned p = 0; p < num; p++)
+    if (child[p] == pid)
+      child[p] = 0;
+  if (WIFSIGNALED(status))
+    return cli_error("load", "a process of the generator was ended by signal %d: its numbers are lost", WTERMSIG(status));
+  return WEXITSTATUS(status) ? EXIT_FAILED : EXIT_DONE; // which has said why
+}
+
+// Forks the processes, shows progress, waits. Children inherit the shared statistics.
 struct load_outcome load_run_all(struct load_run *proto, struct load_stats *stats, const struct load_args *a, const char *label) {
   unsigned num = a->threads * a->processes;
   struct load_outcome out = {EXIT_DONE, 0};
@@ -130,12 +144,13 @@ struct load_outcome load_run_all(struct load_run *proto, struct load_stats *stat
     }
   }
   unsigned left = a->processes;
+  struct shown shown = {0};
   while (left) {
     int st;
     pid_t done = waitpid(-1, &st, WNOHANG);
     if (done > 0) {
       left--;
-      if (!WIFEXITED(st) || WEXITSTATUS(st))
+      if (ended(child, a->processes, done, st))
         out.status = EXIT_FAILED;
       continue;
     }
@@ -145,7 +160,7 @@ struct load_outcome load_run_all(struct load_run *proto, struct load_stats *stat
       for (unsigned p = 0; p < a->processes; p++)
         if (child[p] > 0)
           kill(child[p], SIGTERM);
-    show_live(stats, num, shape_seconds(proto->sc), proto->start_ns, label);
+    show_live(&shown, stats, num, shape_seconds(proto->sc), proto->start_ns, label);
     nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
   }
   if (isatty(STDERR_FILENO))

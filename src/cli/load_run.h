@@ -23,7 +23,7 @@ struct load_outcome {
 };
 
 // load_run_all forks the processes, shows progress on a terminal and waits. `stats` lies in shared memory, one for each thread
-// of each process, and is filled anew. `quiet`: no live view.
+// of each process, and is filled anew. `label` stands before the live view's line.
 struct load_outcome load_run_all(struct load_run *proto, struct load_stats *stats, const struct load_args *a, const char *label);
 
 // load_target reads http[s]://HOST[:PORT] into address, Host header and TLS; false after one line on standard error.
@@ -42,9 +42,12 @@ bool load_results_open(struct load_results *r, const struct load_args *a);
 bool load_results_write(struct load_results *r, const struct load_args *a, const struct load_stats *s, const struct report_context *c);
 void load_results_drop(struct load_results *r); // what was not written
 
-// load_compare is --report. load_summary prints to standard output.
+// load_takes_stdout says whether a result goes to standard output, where nothing else may stand then.
+bool load_takes_stdout(const struct load_args *a);
+
+// load_compare is --report. load_summary prints what people read.
 int load_compare(const char *out, int num, char **files);
-void load_summary(const struct load_stats *s, const struct report_context *c, const char *verdict);
+void load_summary(FILE *to, const struct load_stats *s, const struct report_context *c, const char *verdict);
 
 // load_file reads a whole file, NUL-terminated, to free; NULL after one line on standard error.
 char *load_file(const char *path, size_t *n);

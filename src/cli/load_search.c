@@ -50,7 +50,7 @@ static double recovery(const struct load_stats *s, const struct scenario *sc, do
   for (uint32_t i = first; i < end && i < LOAD_MAX_WINDOWS; i++)
     if (s->window[i].late * 100 > s->window[i].requests)
       last = i + 1;
-  return last == end ? -1 : (double)(last - first) * LOAD_WINDOW_S;
+  return last == end || atomic_load(&load_stop) ? -1 : (double)(last - first) * LOAD_WINDOW_S;
 }
 
 static int spike(struct load_run *run, struct load_stats *stats, struct load_stats *sum, const struct scenario *base,
@@ -75,22 +75,26 @@ static int spike(struct load_run *run, struct load_stats *stats, struct load_sta
 int load_search(struct load_run *run, struct load_stats *stats, struct load_stats *sum, struct scenario *sc,
                 const struct load_args *a, struct load_capacity *out) {
   static struct capacity model;
-  uint32_t passed = 0;
+  uint32_t passed = 0, beyond = 0;
   int status = EXIT_DONE;
   capacity_init(&model, sc->search.from, sc->search.to);
-  for (; out->num_probes < sc->search.probes && !status && !atomic_load(&load_stop); out->num_probes++) {
+  while (out->num_probes < sc->search.probes) {
     struct load_probe *p = &out->probes[out->num_probes];
     p->rate = capacity_estimate(&model).rate;
     status = probe(run, stats, sum, sc, a, out->num_probes, p);
+    if (status || atomic_load(&load_stop))
+      break; // half a probe says nothing
+    out->num_probes++;
     capacity_observe(&model, p->rate, p->passed);
     passed += p->passed;
+    beyond += !p->passed && !p->late;
     nanosleep(&(struct timespec){.tv_nsec = (long)(fmin(0.3, sc->seconds / 10) * 1e9)}, NULL); // what the last probe left behind must not count in the next
   }
   struct capacity_estimate e = capacity_estimate(&model);
   out->rate = e.rate;
   out->low = e.low;
   out->high = e.high;
-  out->found = !status && passed && passed < out->num_probes;
+  out->found = !status && passed && beyond;
   if (out->found && sc->search.spike > 0 && !atomic_load(&load_stop))
     status = spike(run, stats, sum, sc, a, out);
   return status;

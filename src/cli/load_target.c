@@ -1,5 +1,8 @@
+#include <errno.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/text.h"
 #include "cli/cli.h"
@@ -17,6 +20,22 @@ static bool set_up_tls(struct load_run *run, const struct load_args *a) {
   if (!run->tls)
     cli_error("load", "%s", why); // names the file
   return run->tls != NULL;
+}
+
+// Of several addresses of a name (::1 and 127.0.0.1 of localhost) the first where somebody answers; the first where nobody does.
+static const struct addrinfo *who_answers(const struct addrinfo *all) {
+  for (const struct addrinfo *a = all; all->ai_next && a; a = a->ai_next) {
+    int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), err = 0;
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    socklen_t len = sizeof err;
+    bool ok = fd >= 0 && (connect(fd, a->ai_addr, a->ai_addrlen) == 0 || errno == EINPROGRESS) && poll(&p, 1, 1000) == 1 &&
+              getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0 && !err;
+    if (fd >= 0)
+      close(fd);
+    if (ok)
+      return a;
+  }
+  return all;
 }
 
 bool load_target(struct load_run *run, const struct load_args *a) {
@@ -50,8 +69,9 @@ bool load_target(struct load_run *run, const struct load_args *a) {
     cli_error(url, "%s", gai_strerror(e));
     return false;
   }
-  memcpy(&run->addr, found->ai_addr, found->ai_addrlen);
-  run->addr_len = found->ai_addrlen;
+  const struct addrinfo *chosen = who_answers(found);
+  memcpy(&run->addr, chosen->ai_addr, chosen->ai_addrlen);
+  run->addr_len = chosen->ai_addrlen;
   freeaddrinfo(found);
   snprintf(run->tls_host, sizeof run->tls_host, "%s", name);
   return !tls || set_up_tls(run, a);

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
-#include "keys/keys.h"
+#include "keys/wrap.h"
 #include "storage/sidecar.h"
 
 enum { MAX_TRACKS = 65536, MAX_VERIFIED_SEGMENTS = 1 << 20 };
@@ -130,6 +130,33 @@ static bool relative_to(char *out, size_t cap, const char *file, const char *pat
   return n >= 0 && (size_t)n < cap ? true : cli_error(path, "the path is too long") != EXIT_FAILED;
 }
 
+// A file that the keys file names, relative to its folder.
+static bool read_beside(struct load_world *w, const char *keys, struct bytes name, char file[1024], struct bytes *out) {
+  char text[512];
+  snprintf(text, sizeof text, "%.*s", (int)name.n, (const char *)name.p);
+  return relative_to(file, 1024, keys, text) && read_all(file, &w->mem.base, out);
+}
+
+// A secret that lies wrapped, unwrapped with the keys file's KEK.
+static bool unwrap(struct load_world *w, const char *keys, struct bytes kek_name, const char *secret_path, struct bytes *secret) {
+  struct bytes text;
+  struct diag d = {0};
+  uint8_t kek[KEK_BYTES], *out = w->mem.base.get(&w->mem.base, KEYS_MAX_SECRET);
+  char file[1024];
+  size_t n = 0;
+  if (!kek_name.n)
+    return cli_error(secret_path, "the secret is wrapped: derive.kek_file of the keys file is to say with what") != EXIT_FAILED;
+  if (!out || !read_beside(w, keys, kek_name, file, &text))
+    return false;
+  enum err e = kek_read(kek, text, &d);
+  if (e)
+    return cli_error_diag(file, &d) != EXIT_FAILED;
+  e = secret_unwrap(out, &n, *secret, kek, &d);
+  explicit_bzero(kek, sizeof kek);
+  *secret = bytes_of(out, n);
+  return e ? cli_error_diag(secret_path, &d) != EXIT_FAILED : true;
+}
+
 static bool load_keys(struct load_world *w, const char *path) {
   struct bytes text, secret;
   struct keys_info info;
@@ -141,11 +168,9 @@ static bool load_keys(struct load_world *w, const char *path) {
     cli_error_diag(path, &d);
     return false;
   }
-  if (!info.secret_file.n)
-    return true;
-  char name[512];
-  snprintf(name, sizeof name, "%.*s", (int)info.secret_file.n, (const char *)info.secret_file.p);
-  if (!relative_to(file, sizeof file, path, name) || !read_all(file, &w->mem.base, &secret))
+  if (!info.secret_file.n) // the server has made one: nothing that is compared without it would be right
+    return info.derive ? cli_error(path, "derive.secret_file is missing: name the derive.secret in the server's state folder") != EXIT_FAILED : true;
+  if (!read_beside(w, path, info.secret_file, file, &secret) || (secret_is_wrapped(secret) && !unwrap(w, path, info.kek_file, file, &secret)))
     return false;
   if (keys_set_secret(w->keys, secret, &d)) {
     cli_error_diag(file, &d);

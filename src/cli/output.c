@@ -207,9 +207,11 @@ static int copy_of_stdin(void) {
   int fd = open(folder && *folder ? folder : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (fd < 0)
     fd = memfd_create("sluice-input", MFD_CLOEXEC);
+  bool ok = fd >= 0 || fail("standard input", "no copy of it can be made");
   char *buf = (char *)malloc(SPOOL_CHUNK);
   struct output to = {.fd = fd, .direct = true, .path = "copy of standard input"};
-  bool ok = fd >= 0 && buf;
+  if (ok && !buf)
+    ok = cli_error("standard input", "out of memory") == EXIT_DONE;
   for (ssize_t n = 1; ok && n > 0;) {
     n = read(STDIN_FILENO, buf, SPOOL_CHUNK);
     if (n < 0 && errno == EINTR)
@@ -247,6 +249,12 @@ bool input_open(struct input *in, const char *path) {
     return true;
   cli_error_diag(in->subject, &d);
   return false;
+}
+
+void input_error(const struct input *in, struct diag *d) {
+  char *file = cli_fault_file(in->subject, &in->media, d);
+  cli_error_source(file, d);
+  free(file);
 }
 
 void input_close(struct input *in) {

@@ -41,3 +41,6 @@ struct input {
 // input_open prints one line and returns false when it cannot be read. input_close is for both outcomes.
 bool input_open(struct input *in, const char *path);
 void input_close(struct input *in);
+
+// input_error prints one line about a fault in a clear input, with the part of a folder that it lies in.
+void input_error(const struct input *in, struct diag *d);

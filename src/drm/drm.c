@@ -96,7 +96,8 @@ struct bytes drm_pssh_data(struct bytes box) {
   return ok ? data : (struct bytes){0};
 }
 
-void drm_pssh_one(struct writer *w, enum drm_system s, const struct drm_input *in) {
+// The system's box: the delivered one, else a generated one.
+static void pssh_one(struct writer *w, enum drm_system s, const struct drm_input *in) {
   struct bytes given = drm_given_pssh(in, s);
   if (given.n)
     wr_bytes(w, given);
@@ -107,13 +108,13 @@ void drm_pssh_one(struct writer *w, enum drm_system s, const struct drm_input *i
 void drm_pssh(struct writer *w, const struct drm_input *in) {
   for (unsigned s = 0; s < DRM_SYSTEM_COUNT; s++)
     if (applies(in, (enum drm_system)s, in->set->in_band))
-      drm_pssh_one(w, (enum drm_system)s, in);
+      pssh_one(w, (enum drm_system)s, in);
 }
 
 static void pssh_base64(struct writer *w, enum drm_system s, const struct drm_input *in) {
   uint8_t box[DRM_MAX_DATA];
   struct writer b = wr_of(box, sizeof box);
-  drm_pssh_one(&b, s, in);
+  pssh_one(&b, s, in);
   if (wr_ok(&b))
     base64_write(w, bytes_of(box, b.n));
 }

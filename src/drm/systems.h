@@ -12,10 +12,7 @@ enum { DRM_MAX_DATA = 20480 }; // bytes of one pssh box
 struct bytes drm_given_pssh(const struct drm_input *in, enum drm_system s);
 struct bytes drm_pssh_data(struct bytes box);
 
-// drm_pssh_one appends the system's box: the delivered one, else a generated one.
-void drm_pssh_one(struct writer *w, enum drm_system s, const struct drm_input *in);
-
-// drm_hls_pssh appends `URI="data:text/plain;base64,…"` with the system's box.
+// drm_hls_pssh appends `URI="data:text/plain;base64,…"` with the system's box: the delivered one, else a generated one.
 void drm_hls_pssh(struct writer *w, enum drm_system s, const struct drm_input *in);
 
 // drm_hls_iv appends `,IV=0x…` for cbcs: the constant IV. Nothing for cenc, whose IVs are per sample. Digits of HLS are

@@ -153,10 +153,16 @@ static void finish(struct client *c) {
 }
 
 static void feed(struct client *c, struct bytes b) {
-  if (!c->busy || c->closing)
+  if (c->closing)
     return;
+  if (!c->busy) { // a 408 that says goodbye is no part of a response that is longer than it said
+    c->w->unasked_bytes += b.n && memcmp(b.p, "HTTP/", b.n < 5 ? b.n : 5) != 0 ? b.n : 0;
+    return;
+  }
   c->any = true;
   enum llhttp_errno e = llhttp_execute(&c->parser, (const char *)b.p, b.n);
+  if (c->response.whole && e == HPE_PAUSED)
+    c->w->unasked_bytes += (uint64_t)((const char *)b.p + b.n - llhttp_get_error_pos(&c->parser));
   if (c->response.whole || (e != HPE_OK && e != HPE_PAUSED))
     finish(c);
 }
@@ -167,6 +173,7 @@ static void ended(struct client *c) {
   if (busy && c->any && c->response.status && llhttp_finish(&c->parser) == HPE_OK)
     c->response.whole = true;
   c->response.stale = busy && !c->any && c->served;
+  c->w->ended_at_rest += !busy && c->connected;
   drop(c);
   if (busy)
     report(c);
@@ -327,9 +334,13 @@ static void open_socket(struct client *c) {
       int small = 4096;
       setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
     }
-    (void)connect(c->fd, c->w->addr, c->w->addr_len);
   }
-  wait_writable(c); // success and failure alike come through its completion
+  // No descriptor, no port: what this machine lacks is no fault of the server's. Other failures come like success, in the completion.
+  if (c->fd < 0 || (connect(c->fd, c->w->addr, c->w->addr_len) && errno == EADDRNOTAVAIL)) {
+    c->w->unopened_errno = errno;
+    c->w->unopened++;
+  }
+  wait_writable(c);
 }
 
 // Opens the socket when there is none and sends. Runs again when an old connection had to go first.

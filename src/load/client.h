@@ -33,6 +33,10 @@ struct client_world {
   client_piece *body; // NULL: bodies are only counted
   client_piece *etag; // NULL: ignored; the value may come in pieces
   uint64_t connects, tls_failures;
+  uint64_t ended_at_rest; // connections that the other side ended while no request was under way
+  uint64_t unasked_bytes; // that came behind a response's end, where nothing was to come
+  uint64_t unopened;      // connections that this machine could not begin: no descriptor, no port
+  int unopened_errno;
   // private
   struct client_out *free_outs;
   uint8_t *sealed, *opened; // TLS: one flight out, one record in

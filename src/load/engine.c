@@ -18,7 +18,9 @@ bool engine_wait(struct engine *e, int64_t timeout_ns) {
 }
 
 struct load_second *engine_second(struct engine *e, double now_s) {
-  uint32_t i = now_s <= 0 ? 0 : now_s < LOAD_MAX_SECONDS - 1 ? (uint32_t)now_s : LOAD_MAX_SECONDS - 1;
+  if (now_s >= LOAD_MAX_SECONDS)
+    return &e->beyond;
+  uint32_t i = now_s <= 0 ? 0 : (uint32_t)now_s;
   if (i >= e->st->num_seconds)
     e->st->num_seconds = i + 1;
   return &e->st->second[i];
@@ -27,36 +29,36 @@ struct load_second *engine_second(struct engine *e, double now_s) {
 static uint64_t us_between(double from_s, double to_s) { return to_s > from_s ? (uint64_t)((to_s - from_s) * 1e6) : 0; }
 
 // By when a request was due it belongs to a window of the run; `late` windows are what recovery is read from.
-static void count_window(struct engine *e, double due_s, uint64_t us) {
+static void count_window(struct engine *e, double due_s, uint64_t us, bool ok) {
   double bound_ms = e->run->sc->level.latency_p99_ms;
   double at = due_s / LOAD_WINDOW_S;
   if (at < 0 || at >= LOAD_MAX_WINDOWS)
     return;
   struct load_window *w = &e->st->window[(uint32_t)at];
   w->requests++;
-  w->late += bound_ms >= 0 && (double)us > bound_ms * 1e3;
+  w->late += !ok || (bound_ms >= 0 && (double)us > bound_ms * 1e3);
 }
 
-void engine_count(struct engine *e, const struct client_response *r, bool ok, double due_s, double sent_s, double now_s) {
+enum load_error engine_failure(const struct client_response *r) {
+  return !r->status ? LOAD_ERR_CONNECT : !r->whole ? LOAD_ERR_CUT : r->status >= 500 ? LOAD_ERR_5XX : r->status >= 400 ? LOAD_ERR_4XX : LOAD_ERR_STATUS;
+}
+
+void engine_count(struct engine *e, uint64_t body_len, enum load_error failed, double due_s, double sent_s, double now_s) {
   struct load_stats *st = e->st;
   uint64_t us = us_between(due_s, now_s);
   struct load_second *sec = engine_second(e, now_s);
   hist_record(&st->latency, us);
   hist_record(&st->service, us_between(sent_s, now_s));
   atomic_fetch_add_explicit(&st->requests, 1, memory_order_relaxed);
-  atomic_fetch_add_explicit(&st->bytes, r->body_len, memory_order_relaxed);
+  atomic_fetch_add_explicit(&st->bytes, body_len, memory_order_relaxed);
   sec->requests++;
   sec->heat[stats_heat_row(us)]++;
-  count_window(e, due_s, us);
-  if (ok)
+  count_window(e, due_s, us, failed == LOAD_ERR_NONE);
+  if (failed == LOAD_ERR_NONE)
     return;
   atomic_fetch_add_explicit(&st->errors, 1, memory_order_relaxed);
   sec->errors++;
-  st->by_error[!r->status         ? LOAD_ERR_CONNECT
-               : !r->whole        ? LOAD_ERR_CUT
-               : r->status >= 500 ? LOAD_ERR_5XX
-               : r->status >= 400 ? LOAD_ERR_4XX
-                                  : LOAD_ERR_PARSE]++;
+  st->by_error[failed]++;
 }
 
 void engine_unanswered(struct engine *e, double due_s, double sent_s, double now_s) {
@@ -65,7 +67,7 @@ void engine_unanswered(struct engine *e, double due_s, double sent_s, double now
   hist_record(&e->st->latency, us);
   hist_record(&e->st->service, us_between(sent_s, now_s));
   engine_second(e, now_s)->heat[stats_heat_row(us)]++;
-  count_window(e, due_s, us);
+  count_window(e, due_s, us, false);
 }
 
 // ---- a thread's life
@@ -110,6 +112,7 @@ static enum err set_up(struct engine *e, struct diag *diag) {
   e->sessions = calloc(e->num_sessions ? e->num_sessions : 1, sizeof *e->sessions);
   e->heap = calloc(e->num_sessions ? e->num_sessions : 1, sizeof *e->heap);
   e->lists = calloc(ENGINE_LISTS, sizeof *e->lists);
+  e->num_slots = ENGINE_LISTS;
   e->log = run->log_fd >= 0 ? malloc(ENGINE_LOG) : NULL;
   if (!e->sessions || !e->heap || !e->lists || !client_world_ready(&e->clients) || (run->log_fd >= 0 && !e->log))
     return diag_say(diag, ERR_NO_MEMORY, NULL);
@@ -125,6 +128,10 @@ static void tear_down(struct engine *e) {
     e->st->cpu_s = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
   e->st->connects = e->clients.connects;
   e->st->tls_failures = e->clients.tls_failures;
+  e->st->ended_at_rest = e->clients.ended_at_rest;
+  e->st->unasked_bytes = e->clients.unasked_bytes;
+  e->st->unopened = e->clients.unopened;
+  e->st->unopened_errno = e->clients.unopened_errno;
   // connections that are still closing need their last completions before the memory goes
   for (int i = 0; i < 50; i++)
     if (!e->clients.io || !engine_wait(e, 1000000))
@@ -149,5 +156,7 @@ enum err engine_run(const struct load_run *run, struct diag *diag) {
   if (!err)
     err = run->sc->mode != LOAD_LISTENERS ? engine_run_plain(&e, diag) : engine_run_listeners(&e, diag);
   tear_down(&e);
+  if (!err && e.log_errno)
+    err = diag_say(diag, ERR_IO, "the request log cannot be written: %s", strerror(e.log_errno));
   return err;
 }

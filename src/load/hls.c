@@ -1,4 +1,5 @@
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/text.h"
@@ -11,6 +12,30 @@ static const uint8_t *after_scheme(struct bytes ref) {
     if (!((*c | 0x20) >= 'a' && (*c | 0x20) <= 'z') && !(*c >= '0' && *c <= '9') && *c != '+' && *c != '-' && *c != '.')
       return NULL;
   return at;
+}
+
+// Appends `text`, percent-encoding the bytes in `but` and those that no URI may hold; false when that is more than `cap`.
+static bool put_encoded(char *out, size_t cap, size_t *n, struct bytes text, const char *but) {
+  for (size_t i = 0; i < text.n; i++) {
+    uint8_t c = text.p[i];
+    bool bare = c > 0x20 && c < 0x7f && !strchr(but, c) && !strchr("\"<>\\^`{|}", c);
+    if (*n + (bare ? 1 : 3) >= cap)
+      return false;
+    if (bare)
+      out[(*n)++] = (char)c;
+    else
+      *n += (size_t)snprintf(out + *n, cap - *n, "%%%02X", c);
+  }
+  out[*n] = 0;
+  return true;
+}
+
+enum err uri_of_asset(char out[PLAYLIST_MAX_URI], const char *asset, const char *rest) {
+  size_t n = 0;
+  return put_encoded(out, PLAYLIST_MAX_URI, &n, BYTES_LIT("/"), "") && put_encoded(out, PLAYLIST_MAX_URI, &n, bytes_str(asset), "%?#[]") &&
+                 put_encoded(out, PLAYLIST_MAX_URI, &n, BYTES_LIT("/"), "") && put_encoded(out, PLAYLIST_MAX_URI, &n, bytes_str(rest), "")
+             ? ERR_OK
+             : ERR_LIMIT;
 }
 
 enum err uri_resolve(char out[PLAYLIST_MAX_URI], const char *base, struct bytes ref) {
@@ -28,11 +53,11 @@ enum err uri_resolve(char out[PLAYLIST_MAX_URI], const char *base, struct bytes 
       len--;
     dir = len;
   }
-  if (dir + ref.n >= sizeof buf)
+  if (dir >= sizeof buf)
     return ERR_LIMIT;
   memcpy(buf, base, dir);
-  memcpy(buf + dir, ref.p, ref.n);
-  buf[dir + ref.n] = 0;
+  if (!put_encoded(buf, sizeof buf, &dir, ref, ""))
+    return ERR_LIMIT;
   // dot segments: every "seg/../" takes its parent with it, "./" vanishes
   size_t n = 0;
   for (const char *p = buf; *p;) {
@@ -158,7 +183,7 @@ static uint32_t count_segments(struct bytes text, size_t *uri_bytes, size_t base
   while (next_line(&l, &line))
     if (line.n && line.p[0] != '#') {
       num++;
-      *uri_bytes += base_len + line.n + 1;
+      *uri_bytes += base_len + 3 * line.n + 1; // every byte may have to be encoded
     }
   return num;
 }

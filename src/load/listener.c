@@ -28,11 +28,12 @@ static void ask(const struct listener *l, struct listener_next *next, const char
 }
 
 void listener_place(char out[PLAYLIST_MAX_URI], const struct listener *l, const struct listener_next *next) {
+  char rest[64];
+  snprintf(rest, sizeof rest, "%s/%s", l->sc->scheme, l->dash ? "manifest.mpd" : "master.m3u8");
   if (next->path)
     snprintf(out, PLAYLIST_MAX_URI, "%s", next->path);
-  else
-    snprintf(out, PLAYLIST_MAX_URI, "/%s/%s/%s", l->sc->catalogue.names[l->asset], l->sc->scheme,
-             l->dash ? "manifest.mpd" : "master.m3u8");
+  else if (uri_of_asset(out, l->sc->catalogue.names[l->asset], rest))
+    out[0] = 0; // scenario_parse has seen to it that it fits
 }
 
 void listener_path(struct writer *w, const struct listener *l, const struct listener_next *next) {
@@ -159,8 +160,11 @@ static void leave_track(struct listener *l, const struct popularity *pop, double
 }
 
 void listener_cut(struct listener *l, double now_s) {
-  if (l->playing && l->list) // up to the playhead, which cannot be beyond what has arrived
-    l->played_s += fmax(0, fmin(now_s - l->origin_s, l->list->start_s[l->seg]) - l->first_media_s);
+  if (l->playing && l->list) { // up to the playhead, which cannot be beyond what has arrived; since then there was silence
+    double played = now_s - l->origin_s, arrived = l->list->start_s[l->seg];
+    l->played_s += fmax(0, fmin(played, arrived) - l->first_media_s);
+    l->rebuffer_s += fmax(0, played - arrived);
+  }
   l->playing = false;
 }
 

@@ -133,7 +133,8 @@ static bool verified(struct session *s, const struct client_response *r, const c
   struct engine *e = s->e;
   char what[sizeof e->st->first_wrong];
   struct bytes body = s->body ? bytes_of(s->body->p, s->body->n) : (struct bytes){0};
-  struct verify_response v = {.asset = s->l.sc->catalogue.names[s->l.asset], .path = path, .body = body, .init = s->init, .list = s->l.list};
+  struct verify_response v = {.asset = s->l.sc->catalogue.names[s->l.asset], .scheme = s->l.sc->scheme, .path = path,
+                              .body = body, .init = s->init, .list = s->l.list};
   bool right = true;
   if (s->next.head) {
     s->head_len = r->content_length;
@@ -166,11 +167,11 @@ static bool right_epoch(struct session *s, const struct media_list *list) {
   struct engine *e = s->e;
   const char *asset = s->l.sc->catalogue.names[s->l.asset];
   uint32_t want = s->l.sc->verify_epoch;
-  char expected[PLAYLIST_MAX_URI];
+  char expected[PLAYLIST_MAX_URI], rest[64];
   if (!want || !list || !list->num)
     return true;
-  int n = snprintf(expected, sizeof expected, "/%s/%s/%u/", asset, s->l.sc->scheme, want);
-  if (n > 0 && (size_t)n < sizeof expected && strncmp(list->init, expected, (size_t)n) == 0)
+  snprintf(rest, sizeof rest, "%s/%u/", s->l.sc->scheme, want);
+  if (!uri_of_asset(expected, asset, rest) && strncmp(list->init, expected, strlen(expected)) == 0)
     return true;
   e->st->wrong++;
   if (!e->st->first_wrong[0])
@@ -182,7 +183,7 @@ static bool right_epoch(struct session *s, const struct media_list *list) {
 static void schedule(struct session *s) { due_push(s->e, s->next.at_s, (uint32_t)(s - s->e->sessions)); }
 
 // What the response was, in the listener's terms.
-static struct listener_got judge(struct session *s, const struct client_response *r, double now_s) {
+static struct listener_got judge(struct session *s, const struct client_response *r, double now_s, enum load_error *failed) {
   struct engine *e = s->e;
   struct diag diag = {0};
   char path[PLAYLIST_MAX_URI];
@@ -199,10 +200,30 @@ static struct listener_got judge(struct session *s, const struct client_response
     (void)verified(s, r, path); // wrong bytes fail the run, not the session
   if (got.ok && manifest && !unchanged) {
     got.ok = engine_parse(e, s, &got, &diag) == ERR_OK;
+    *failed = LOAD_ERR_PARSE;
     if (got.ok && (s->next.step == STEP_MEDIA || (s->next.step == STEP_MASTER && s->l.dash)))
       (void)right_epoch(s, got.list);
+  } else {
+    *failed = engine_failure(r);
   }
+  if (got.ok)
+    *failed = LOAD_ERR_NONE;
   return got;
+}
+
+// What later answers will be compared with: the whole for a range of it, also when that is asked for again; what HEAD announced
+// until its GET has come or was given up.
+static void keep_for_later(struct session *s, bool ok) {
+  bool first = s->next.range && ok; // a range follows a whole
+  if (first || !s->next.range) {
+    body_give(s->e, s->whole);
+    s->whole = first ? s->body : NULL;
+  }
+  if (!first)
+    body_give(s->e, s->body);
+  s->body = NULL;
+  if (s->next.step != STEP_SEGMENT)
+    s->head_len = UINT64_MAX;
 }
 
 static void on_done(struct client *c, const struct client_response *r) {
@@ -222,8 +243,9 @@ static void on_done(struct client *c, const struct client_response *r) {
     hand_over(s, true);
     return;
   }
-  struct listener_got got = judge(s, r, now);
-  engine_count(e, r, got.ok, s->next.at_s, s->sent_s, now);
+  enum load_error failed;
+  struct listener_got got = judge(s, r, now, &failed);
+  engine_count(e, r->body_len, failed, s->next.at_s, s->sent_s, now);
   if (s->half_closed || s->l.reconnects)
     client_close(c);
   uint32_t misses = s->l.misses, segments = s->l.segments;
@@ -232,13 +254,7 @@ static void on_done(struct client *c, const struct client_response *r) {
   if (!playing && s->l.segments > segments)
     hist_record(&st->startup, (uint64_t)(s->l.startup_s * 1e6));
   st->segments += s->l.segments - segments;
-  body_give(e, s->whole);
-  s->whole = NULL;
-  if (s->next.range) // what the range will be compared with
-    s->whole = s->body;
-  else
-    body_give(e, s->body);
-  s->body = NULL;
+  keep_for_later(s, got.ok);
   atomic_fetch_add_explicit(&st->misses, s->l.misses - misses, memory_order_relaxed);
   engine_second(e, now)->misses += s->l.misses - misses;
   schedule(s);
@@ -287,15 +303,13 @@ static void slow_readers_read(struct engine *e, double now_s) {
 }
 
 static void time_out(struct session *s, double now_s) {
-  static const struct client_response none = {0};
   struct engine *e = s->e;
   struct listener_got got = {.now_s = now_s};
   client_close(&s->c);
   s->waiting = false;
-  engine_count(e, &none, false, s->next.at_s, s->sent_s, now_s);
-  e->st->by_error[LOAD_ERR_CONNECT]--;
-  e->st->by_error[LOAD_ERR_TIMEOUT]++;
+  engine_count(e, 0, LOAD_ERR_TIMEOUT, s->next.at_s, s->sent_s, now_s);
   listener_on_response(&s->l, e->run->pop, &got, &s->next);
+  keep_for_later(s, false);
   schedule(s);
 }
 

@@ -24,7 +24,7 @@ struct mpd {
   XML_Parser xml;
   struct renditions *out;
   struct template set, rep; // template of the AdaptationSet, and of the Representation where it has its own
-  bool in_rep, rep_template, set_has_template, failed;
+  bool in_rep, failed;
   uint32_t choose;
   struct template chosen;
   char chosen_id[PLAYLIST_MAX_URI];
@@ -76,7 +76,7 @@ static void XMLCALL on_start(void *ctx, const char *name, const char **atts) {
   struct template *t = m->in_rep ? &m->rep : &m->set;
   if (strcmp(name, "AdaptationSet") == 0) {
     m->set = (struct template){.timescale = 1, .start_number = 1};
-    m->has_kid = m->set_has_template = false;
+    m->has_kid = false;
     m->codecs[0] = 0;
     copy_attr(m, m->codecs, sizeof m->codecs, atts, "codecs");
   } else if (strcmp(name, "ContentProtection") == 0) {
@@ -86,7 +86,6 @@ static void XMLCALL on_start(void *ctx, const char *name, const char **atts) {
     m->has_kid |= kid != NULL;
   } else if (strcmp(name, "Representation") == 0) {
     m->in_rep = true;
-    m->rep_template = false;
     m->rep = m->set;
     m->rep_id[0] = 0;
     copy_attr(m, m->rep_id, sizeof m->rep_id, atts, "id");
@@ -184,11 +183,11 @@ static enum err expand_list(struct mpd *m, struct media_list *list, struct alloc
       return diag_say(m->diag, ERR_LIMIT, "more than %d segments", PLAYLIST_MAX_SEGMENTS);
     num += r + 1;
   }
-  *list = (struct media_list){.has_kid = m->chosen_has_kid};
+  *list = (struct media_list){.has_kid = m->chosen_has_kid, .has_gaps = true};
   memcpy(list->kid, m->chosen_kid, 16);
   list->start_s = mem->get(mem, (num + 1) * sizeof *list->start_s);
   list->uri_off = mem->get(mem, (num + 1) * sizeof *list->uri_off);
-  size_t cap = num * (strlen(base) + strlen(t->media) + strlen(m->chosen_id) + 40) + 1, used = 0;
+  size_t cap = num * (strlen(base) + 3 * (strlen(t->media) + strlen(m->chosen_id)) + 40) + 1, used = 0; // every byte may have to be encoded
   list->uris = mem->get(mem, cap);
   if (!list->start_s || !list->uri_off || !list->uris)
     return diag_say(m->diag, ERR_NO_MEMORY, NULL);

@@ -11,6 +11,8 @@ struct fetch {
   unsigned status;
 };
 
+enum { ANSWER_S = 10 }; // that long a manifest may take
+
 static void on_body(struct client *c, struct bytes piece) {
   struct fetch *f = c->owner;
   c->stop = !body_add(&f->body, piece);
@@ -31,9 +33,12 @@ static enum err get(struct engine *e, struct fetch *f, const char *path, struct 
   if (n < 0 || (size_t)n >= sizeof out)
     return diag_say(diag, ERR_LIMIT, "the path %.80s… is too long", path);
   client_send(&f->c, bytes_of(out, (size_t)n), false);
-  for (int i = 0; i < 1000 && !f->done; i++)
+  double end_s = engine_now(e) + ANSWER_S;
+  while (!f->done && engine_now(e) < end_s && !*e->run->stop)
     if (!engine_wait(e, 10000000))
       return diag_say(diag, ERR_IO, "the I/O backend failed");
+  if (f->done && f->status == 200 && !f->ok)
+    return diag_say(diag, ERR_IO, "the target's answer for %.100s is not whole, or longer than 64 MB", path);
   if (!f->done || !f->status)
     return diag_say(diag, ERR_IO, "the target does not answer for %.300s", path);
   if (!f->ok)
@@ -41,21 +46,29 @@ static enum err get(struct engine *e, struct fetch *f, const char *path, struct 
   return ERR_OK;
 }
 
+// What is wrong with the text of `path`, with the path before it.
+static enum err malformed(struct diag *diag, enum err err, const char *path, const struct diag *what) {
+  return err ? diag_say(diag, err, "%.90s: line %lu: %.60s", path, what->at, what->what[0] ? what->what : err_text(err)) : ERR_OK;
+}
+
 static enum err segments_of(struct engine *e, struct fetch *f, struct media_list *list, struct alloc *mem, const char *asset, struct diag *diag) {
-  char path[PLAYLIST_MAX_URI];
+  char path[PLAYLIST_MAX_URI], rest[64];
   const struct scenario *sc = e->run->sc;
   bool dash = sc->protocol == LOAD_DASH;
-  snprintf(path, sizeof path, "/%s/%s/%s", asset, sc->scheme, dash ? "manifest.mpd" : "master.m3u8");
-  enum err err = get(e, f, path, diag);
+  snprintf(rest, sizeof rest, "%s/%s", sc->scheme, dash ? "manifest.mpd" : "master.m3u8");
+  enum err err = uri_of_asset(path, asset, rest);
+  err = err ? diag_say(diag, err, "the path of %.80s… is too long", asset) : get(e, f, path, diag);
   if (err)
     return err;
   struct bytes text = bytes_of(f->body.p, f->body.n);
+  struct diag what = {0};
   if (dash)
-    return mpd_read(&e->renditions, list, 0, mem, text, path, diag);
-  err = hls_read_multivariant(&e->renditions, text, path, diag);
+    return malformed(diag, mpd_read(&e->renditions, list, 0, mem, text, path, &what), path, &what);
+  const char *media = e->renditions.r[0].uri;
+  err = malformed(diag, hls_read_multivariant(&e->renditions, text, path, &what), path, &what);
   if (!err)
-    err = get(e, f, e->renditions.r[0].uri, diag);
-  return err ? err : hls_read_media(list, mem, bytes_of(f->body.p, f->body.n), e->renditions.r[0].uri, diag);
+    err = get(e, f, media, diag);
+  return err ? err : malformed(diag, hls_read_media(list, mem, bytes_of(f->body.p, f->body.n), media, &what), media, &what);
 }
 
 enum err engine_paths(const struct load_run *run, struct alloc *mem, const char *const **paths, uint32_t *num_paths, struct diag *diag) {

@@ -24,6 +24,7 @@ struct media_list {
   bool has_kid;
   uint8_t kid[16];
   uint32_t num;
+  bool has_gaps;   // it can say that nothing plays for a time (MPD); else its segments follow each other, whatever their decode times
   double *start_s; // num + 1: when each segment starts; the last is the end
   uint32_t *uri_off;
   char *uris;
@@ -39,5 +40,9 @@ MUST_USE enum err mpd_read(struct renditions *out, struct media_list *media, uin
                            const char *base, struct diag *diag);
 
 // uri_resolve joins a reference to the absolute path of the document it stands in: RFC 3986 §5.2 for the forms that
-// playlists use (relative, absolute path, full URL of any host: its path is taken). Errors: ERR_LIMIT.
+// playlists use (relative, absolute path, full URL of any host: its path is taken). What no URI may hold, as a blank, is
+// percent-encoded, as browsers do. Errors: ERR_LIMIT.
 MUST_USE enum err uri_resolve(char out[PLAYLIST_MAX_URI], const char *base, struct bytes ref);
+
+// uri_of_asset writes "/ASSET/REST" with the asset's name, which is arbitrary bytes, percent-encoded. Errors: ERR_LIMIT.
+MUST_USE enum err uri_of_asset(char out[PLAYLIST_MAX_URI], const char *asset, const char *rest);

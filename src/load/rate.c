@@ -94,7 +94,7 @@ static void on_done(struct client *c, const struct client_response *r) {
   }
   s->waiting = false;
   s->free_s = now;
-  engine_count(e, r, r->whole && r->status == 200, s->next.at_s, s->sent_s, now);
+  engine_count(e, r->body_len, r->whole && r->status == 200 ? LOAD_ERR_NONE : engine_failure(r), s->next.at_s, s->sent_s, now);
   p->done++;
   if (e->run->sc->mode == LOAD_SATURATE && now < e->run->sc->seconds && !*e->run->stop) {
     ask(p, s, now, now);

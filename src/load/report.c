@@ -41,10 +41,11 @@ static json_t *totals(const struct load_stats *s, const struct report_context *c
       {"sessions_lost", s->sessions_lost}, {"sessions_unheard", s->sessions_unheard}, {"segments", s->segments},
       {"misses", s->misses}, {"aborted", s->aborted}, {"not_modified", s->not_modified}, {"ranges", s->ranges}, {"heads", s->heads},
       {"polls", s->polls}, {"resent", s->resent}, {"connects", s->connects}, {"tls_failures", s->tls_failures}, {"storms", s->storms},
-      {"verified", s->verified}, {"decrypted", s->decrypted}, {"wrong", s->wrong}, {"peak_active", s->peak_active},
+      {"ended_at_rest", s->ended_at_rest}, {"unasked_bytes", s->unasked_bytes}, {"unopened", s->unopened}, {"verified", s->verified}, {"decrypted", s->decrypted}, {"wrong", s->wrong}, {"peak_active", s->peak_active},
       {"grown_bytes", s->grown_bytes},
   };
-  static const char *const errors[] = {"connect", "cut", "4xx", "5xx", "parse", "timeout"};
+  static const char *const errors[] = {"connect", "cut", "4xx", "5xx", "parse", "timeout", "status"};
+  _Static_assert(sizeof errors / sizeof *errors == LOAD_ERR_COUNT, "each kind has a name");
   json_t *n = json_pack("{s:f,s:f,s:f,s:f,s:f,s:s}", "elapsed_s", s->elapsed_s, "cpu_s", s->cpu_s, "played_s", s->played_s, "rebuffer_s",
                         s->rebuffer_s, "bytes_per_listener", c->bytes_per_listener, "first_wrong", s->first_wrong);
   json_t *by = json_object();
@@ -67,9 +68,8 @@ static json_t *capacity(const struct load_capacity *c) {
 }
 
 bool report_json(FILE *to, const struct load_stats *s, const struct report_context *c) {
-  static const char *const modes[] = {"listeners", "rate", "saturate", "idle", "capacity"};
   json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:s,s:I,s:i,s:i,s:f,s:b,s:b}", "format", 1, "version", c->version, "scenario", c->sc->name,
-                        "mode", modes[c->sc->mode], "target", c->target, "seed", (json_int_t)c->sc->seed, "threads", (int)c->threads,
+                        "mode", load_modes[c->sc->mode], "target", c->target, "seed", (json_int_t)c->sc->seed, "threads", (int)c->threads,
                         "processes", (int)c->processes, "start", c->wall_start_s, "valid", c->valid, "levels_met", c->levels_met);
   json_object_set_new(o, "totals", totals(s, c));
   json_object_set_new(o, "latency", quantiles(&s->latency));
@@ -80,7 +80,7 @@ bool report_json(FILE *to, const struct load_stats *s, const struct report_conte
     json_object_set_new(o, "capacity", capacity(c->capacity));
   json_object_set_new(o, "seconds", seconds(s));
   json_object_set_new(o, "heat_base_us", json_real(stats_heat_us(0)));
-  bool ok = json_dumpf(o, to, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) == 0 && fputc('\n', to) != EOF;
+  bool ok = json_dumpf(o, to, JSON_INDENT(1) | JSON_REAL_PRECISION(15)) == 0 && fputc('\n', to) != EOF;
   json_decref(o);
   return ok;
 }
@@ -110,7 +110,8 @@ bool report_hdr(FILE *to, const struct load_stats *s, const struct report_contex
   return ok;
 }
 
-// The page holds a mark where the runs go. "</" cannot end the script: a slash may be escaped in JSON.
+// The page holds a mark where the runs go. In JSON a '<' stands in strings only, where it may be escaped: nothing in them ends the
+// script or begins a comment.
 bool report_html(FILE *to, const struct bytes *runs, size_t num) {
   const char *mark = strstr(load_report_page, "/*RUNS*/");
   if (!mark || fwrite(load_report_page, 1, (size_t)(mark - load_report_page), to) != (size_t)(mark - load_report_page))
@@ -119,9 +120,7 @@ bool report_html(FILE *to, const struct bytes *runs, size_t num) {
     if (i && fputc(',', to) == EOF)
       return false;
     for (size_t k = 0; k < runs[i].n; k++) {
-      if (runs[i].p[k] == '/' && k && runs[i].p[k - 1] == '<' && fputc('\\', to) == EOF)
-        return false;
-      if (fputc(runs[i].p[k], to) == EOF)
+      if (runs[i].p[k] == '<' ? fputs("\\u003c", to) == EOF : fputc(runs[i].p[k], to) == EOF)
         return false;
     }
   }

@@ -14,7 +14,7 @@ struct load_probe {
 enum { LOAD_MAX_PROBES = 1000 };
 
 struct load_capacity {
-  bool found;           // some probe passed and some did not
+  bool found;           // some probe passed and some did not, for the server's reasons
   double rate, low, high; // requests per second, the ends of its 95 % interval
   double recovery_s;    // from the spike's end until requests were in time again; negative: not before the run ended
   double base_rate, spike_rate, spike_at_s, spike_s;

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <yaml.h>
 
+#include "load/playlist.h"
+
 // A field is one row: where it lives, what it may be. Nested maps are written with dots.
 enum field_type { F_TEXT, F_NUMBER, F_COUNT, F_SECONDS, F_SHARE, F_MODE, F_PROTOCOL, F_KIND };
 
@@ -110,12 +112,14 @@ static bool choose(const yaml_node_t *n, const char *const *names, uint32_t num,
   return false;
 }
 
+const char *const load_modes[LOAD_MODES] = {
+    [LOAD_LISTENERS] = "listeners", [LOAD_RATE] = "rate", [LOAD_SATURATE] = "saturate", [LOAD_IDLE] = "idle", [LOAD_CAPACITY] = "capacity"};
+
 static enum err set_choice(struct parse *p, const struct field *f, const yaml_node_t *n) {
-  static const char *const modes[] = {"listeners", "rate", "saturate", "idle", "capacity"};
   static const char *const protocols[] = {"hls", "dash", "mix"};
   static const char *const kinds[] = {"zipf", "stretched"};
   uint32_t v = 0;
-  bool ok = f->type == F_MODE       ? choose(n, modes, 5, &v)
+  bool ok = f->type == F_MODE       ? choose(n, load_modes, LOAD_MODES, &v)
             : f->type == F_PROTOCOL ? choose(n, protocols, 3, &v)
                                     : choose(n, kinds, 2, &v);
   if (!ok)
@@ -222,7 +226,10 @@ static enum err parse_assets(struct parse *p, const yaml_node_t *n) {
     const yaml_node_t *v = yaml_document_get_node(&p->doc, n->data.sequence.items.start[i]);
     if (!is_text(v) || !v->data.scalar.length || v->data.scalar.length >= SCENARIO_MAX_NAME)
       return diag_set(p->diag, ERR_ARGUMENT, line_of(v), "an asset name has 1 to %d bytes", SCENARIO_MAX_NAME - 1);
+    char path[PLAYLIST_MAX_URI];
     memcpy(p->s->catalogue.names[i], v->data.scalar.value, v->data.scalar.length);
+    if (uri_of_asset(path, p->s->catalogue.names[i], "cbcs/4294967295/manifest.mpd"))
+      return diag_set(p->diag, ERR_LIMIT, line_of(v), "an asset name is to fit into a path, percent-encoded, of at most %d bytes", PLAYLIST_MAX_URI - 1);
   }
   p->s->catalogue.num = (uint32_t)num;
   return ERR_OK;
@@ -283,8 +290,8 @@ enum err scenario_check(struct scenario *s, struct diag *diag) {
     return diag_set(diag, ERR_ARGUMENT, 1, "seconds is missing: how long the run takes");
   if (strcmp(s->scheme, "cenc") != 0 && strcmp(s->scheme, "cbcs") != 0 && strcmp(s->scheme, "clear") != 0)
     return diag_set(diag, ERR_ARGUMENT, 1, "scheme: '%s' is not one of cenc, cbcs, clear", s->scheme);
-  if (s->verify_share > 0 && s->mode != LOAD_LISTENERS)
-    return diag_set(diag, ERR_ARGUMENT, 1, "verify.share: nothing is compared but in mode listeners: leave it out");
+  if ((s->verify_share > 0 || s->verify_epoch) && s->mode != LOAD_LISTENERS)
+    return diag_set(diag, ERR_ARGUMENT, 1, "verify.%s: nothing is compared but in mode listeners: leave it out", s->verify_share > 0 ? "share" : "epoch");
   if (s->verify_share > 0 && (!s->media[0] || (!s->keys[0] && strcmp(s->scheme, "clear") != 0)))
     return diag_set(diag, ERR_ARGUMENT, 1, "verify.share needs verify.media and verify.keys (or --verify and --keys) to compare with");
   return ERR_OK;

@@ -12,7 +12,10 @@ enum load_mode {
   LOAD_SATURATE,  // closed: every connection asks again at once, the highest throughput; latencies mean little
   LOAD_IDLE,      // connections that ask once and then stay
   LOAD_CAPACITY,  // probes in LOAD_RATE for the highest rate that meets the level, then a spike
+  LOAD_MODES
 };
+
+extern const char *const load_modes[LOAD_MODES]; // their names
 
 enum load_protocol { LOAD_HLS, LOAD_DASH, LOAD_MIX };
 

@@ -1,6 +1,7 @@
 // Bodies that are kept, playlists that sessions share once parsed, the log of requests.
 #include "load/session.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 #define XXH_INLINE_ALL
@@ -44,8 +45,10 @@ void engine_log_flush(struct engine *e) {
   size_t at = 0;
   while (at < e->log_len) { // whole lines in one call: the file is opened for appending, by several processes
     ssize_t n = write(e->run->log_fd, e->log + at, e->log_len - at);
+    if (n < 0 && errno == EINTR)
+      continue;
     if (n <= 0) {
-      e->st->by_error[LOAD_ERR_PARSE]++; // shows up as a failed run rather than a short log
+      e->log_errno = n < 0 ? errno : ENOSPC; // fails the run in the end: no log is short unnoticed
       break;
     }
     at += (size_t)n;
@@ -75,19 +78,37 @@ void engine_log(struct engine *e, uint64_t who, uint64_t ordinal, struct bytes r
 
 // ---- playlists
 
-// Finds what was parsed from exactly this text at this path, or the place for it.
+static struct shared_list **slot_of(struct engine *e, const uint64_t hash[2]) {
+  for (uint32_t i = 0;; i++) {
+    struct shared_list **at = &e->lists[(hash[0] + i) % e->num_slots];
+    if (!*at || ((*at)->hash[0] == hash[0] && (*at)->hash[1] == hash[1]))
+      return at;
+  }
+}
+
+// Half of the places stay free. False without memory.
+static bool make_room(struct engine *e) {
+  if (e->num_lists < e->num_slots / 2)
+    return true;
+  struct shared_list **old = e->lists, **more = calloc(2 * (size_t)e->num_slots, sizeof *more);
+  if (!more)
+    return false;
+  uint32_t num = e->num_slots;
+  e->lists = more;
+  e->num_slots = 2 * num;
+  for (uint32_t i = 0; i < num; i++)
+    if (old[i])
+      *slot_of(e, old[i]->hash) = old[i];
+  free(old);
+  return true;
+}
+
+// Finds what was parsed from exactly this text at this path, or the place for it; NULL without memory. Valid until the next call.
 static struct shared_list **entry_of(struct engine *e, const char *path, uint32_t choose, struct bytes text, uint64_t hash[2]) {
   XXH128_hash_t h = XXH3_128bits_withSeed(text.p, text.n, XXH3_64bits_withSeed(path, strlen(path), choose));
   hash[0] = h.low64;
   hash[1] = h.high64;
-  for (uint32_t i = 0; i < ENGINE_LISTS; i++) {
-    struct shared_list **at = &e->lists[(h.low64 + i) % ENGINE_LISTS];
-    if (*at && (*at)->hash[0] == h.low64 && (*at)->hash[1] == h.high64)
-      return at;
-    if (!*at)
-      return e->num_lists < ENGINE_LISTS / 2 ? at : NULL;
-  }
-  return NULL;
+  return make_room(e) ? slot_of(e, hash) : NULL;
 }
 
 // Keeps the paths of the media playlists in e->renditions.
@@ -159,7 +180,7 @@ enum err engine_parse(struct engine *e, struct session *s, struct listener_got *
     return err;
   struct shared_list **at = entry_of(e, path, choose, text, hash);
   if (!at)
-    return diag_say(diag, ERR_LIMIT, "more than %d different playlists", ENGINE_LISTS / 2);
+    return diag_say(diag, ERR_NO_MEMORY, NULL);
   if (!*at) {
     struct shared_list *new = e->mem.base.get(&e->mem.base, sizeof *new);
     if (!new)

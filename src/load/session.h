@@ -61,16 +61,18 @@ struct engine {
   struct body *pool;
   struct alloc_heap mem;           // parsed playlists
   struct shared_list **lists;      // open addressing
-  uint32_t num_lists;
+  uint32_t num_lists, num_slots;
   struct renditions renditions;    // of the playlist being handled
   double slow_tick_s, sweep_s;
   uint32_t swept;
   bool stormed;
   char *log;                       // request lines that are not written yet
   size_t log_len;
+  int log_errno;                   // why they could not be written; 0: they could
+  struct load_second beyond;       // takes what came after LOAD_MAX_SECONDS, for nobody
 };
 
-enum { ENGINE_LISTS = 16384, ENGINE_LOG = 65536 };
+enum { ENGINE_LISTS = 16384, ENGINE_LOG = 65536 }; // places for playlists: to begin with
 
 double engine_now(const struct engine *e);
 bool engine_wait(struct engine *e, int64_t timeout_ns); // false: the backend failed
@@ -92,8 +94,11 @@ enum err engine_parse(struct engine *e, struct session *s, struct listener_got *
 enum err engine_run_listeners(struct engine *e, struct diag *diag);
 enum err engine_run_plain(struct engine *e, struct diag *diag);
 
-// stats of one response: time from `due_s`, from `sent_s`, and what it was. `timeout`: it never came.
-void engine_count(struct engine *e, const struct client_response *r, bool ok, double due_s, double sent_s, double now_s);
+// engine_failure says what is wrong with a response that is not the one that was to come.
+enum load_error engine_failure(const struct client_response *r);
+
+// engine_count notes one response, or LOAD_ERR_TIMEOUT for one that never came: time from `due_s`, from `sent_s`, and what it was.
+void engine_count(struct engine *e, uint64_t body_len, enum load_error failed, double due_s, double sent_s, double now_s);
 
 // engine_unanswered counts a request that is still open when the run ends: it is at least this late.
 void engine_unanswered(struct engine *e, double due_s, double sent_s, double now_s);

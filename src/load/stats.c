@@ -1,5 +1,6 @@
 #include "load/stats.h"
 
+#include <errno.h>
 #include <math.h>
 
 #include "load/scenario.h"
@@ -55,6 +56,10 @@ void stats_add(struct load_stats *into, const struct load_stats *from) {
   into->connects += from->connects;
   into->tls_failures += from->tls_failures;
   into->storms += from->storms;
+  into->ended_at_rest += from->ended_at_rest;
+  into->unasked_bytes += from->unasked_bytes;
+  into->unopened += from->unopened;
+  into->unopened_errno = into->unopened_errno ? into->unopened_errno : from->unopened_errno;
   into->decrypted += from->decrypted;
   into->peak_active += from->peak_active;
   into->grown_bytes += from->grown_bytes;
@@ -85,8 +90,16 @@ bool stats_verdict(const struct load_stats *s, const struct scenario *sc, struct
   ok &= level(out, "latency p99", (double)hist_percentile(&s->latency, 99) / 1e3, sc->level.latency_p99_ms, "ms");
   ok &= level(out, "segments late", share((double)s->misses, (double)s->segments), sc->level.deadline_miss_share, "of all");
   ok &= level(out, "time spent waiting", share(s->rebuffer_s, s->rebuffer_s + s->played_s), sc->level.rebuffer_share, "of all");
-  ok &= level(out, "requests failed", share((double)s->errors, (double)s->requests), sc->level.error_share, "of all");
+  ok &= level(out, "requests failed", share((double)s->errors, (double)(s->requests + s->unanswered)), sc->level.error_share, "of all");
   ok &= level(out, "sessions without sound", share((double)s->sessions_unheard, (double)s->sessions), sc->level.error_share, "of all");
+  if (sc->mode == LOAD_IDLE)
+    ok &= level(out, "connections that did not stay", share((double)s->ended_at_rest, (double)sc->connections), sc->level.error_share, "of all");
+  if (s->unasked_bytes)
+    ok &= level(out, "bytes behind a response's end", (double)s->unasked_bytes, 0, "bytes");
+  if (sc->verify_share > 0 && !s->verified && !s->wrong) { // a comparison of nothing finds nothing
+    wr_fmt(out, "MISSED  segments compared: none: no session of verify.share (--share) received one\n");
+    ok = false;
+  }
   if (s->verified || s->wrong)
     ok &= level(out, "segments with wrong bytes", (double)s->wrong, 0, "segments");
   if (s->wrong)
@@ -104,8 +117,13 @@ bool stats_valid(const struct load_stats *s, const struct scenario *sc, struct w
     wr_fmt(why, "INVALID: %lu sessions found no free place: raise max_listeners\n", s->sessions_lost);
     return false;
   }
-  if (!s->requests) {
+  if (!s->requests && !s->unanswered) {
     wr_fmt(why, "INVALID: nothing was asked\n");
+    return false;
+  }
+  if (s->unopened) {
+    wr_fmt(why, "INVALID: %lu connections could not be begun on this machine: %s%s\n", s->unopened, strerror(s->unopened_errno),
+           s->unopened_errno == EMFILE ? ": more --processes, or a higher limit (ulimit -Hn)" : "");
     return false;
   }
   return true;

@@ -14,7 +14,9 @@ enum load_error {
   LOAD_ERR_5XX,
   LOAD_ERR_PARSE, // playlist
   LOAD_ERR_TIMEOUT, // no whole answer in time
-  LOAD_ERR_COUNT
+  LOAD_ERR_STATUS,  // another status than was to come: a redirection, 200 for a range
+  LOAD_ERR_COUNT,
+  LOAD_ERR_NONE = LOAD_ERR_COUNT
 };
 
 struct load_second {
@@ -22,7 +24,7 @@ struct load_second {
   uint32_t heat[LOAD_HEAT_ROWS]; // responses by latency
 };
 
-// Requests by when they were due, and how many of them took longer than level.latency_p99_ms.
+// Requests by when they were due, and how many of them failed or took longer than level.latency_p99_ms.
 struct load_window {
   uint32_t requests, late;
 };
@@ -39,6 +41,9 @@ struct load_stats {
   uint64_t resent;     // a connection at rest had ended when it was used again
   uint64_t unanswered; // requests still open when the run ended
   uint64_t connects, tls_failures, storms; // storms: connections that a reconnect storm broke
+  uint64_t ended_at_rest; // connections without a request that the other side ended
+  uint64_t unasked_bytes; // that came behind a response's end
+  uint64_t unopened;      // connections that this machine could not begin (unopened_errno: why)
   uint64_t verified, wrong; // segments compared; segments that differed
   uint64_t decrypted;       // of the compared ones; the others had the bytes of one of these (by process, in its first thread)
   double rebuffer_s, played_s, cpu_s, elapsed_s;
@@ -46,6 +51,7 @@ struct load_stats {
   uint64_t base_bytes;  // resident memory of the process before the first arrival
   uint64_t grown_bytes; // and what it gained until its peak (in its first thread only)
   char first_wrong[512]; // URL, offset, sample of the first wrong byte
+  int unopened_errno;
   uint32_t num_seconds;
   struct load_second second[LOAD_MAX_SECONDS];
   struct load_window window[LOAD_MAX_WINDOWS];

@@ -1,5 +1,6 @@
 #include "load/verify.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -94,11 +95,29 @@ static bool copy_component(char *out, size_t cap, struct bytes c) {
   return true;
 }
 
-static bool read_place(struct place *out, const char *asset, const char *path) {
+// The path as names have it: percent-decoded, without a query.
+static bool decode(char out[PLAYLIST_MAX_URI], const char *path) {
+  size_t n = 0;
+  for (size_t i = 0, end = strcspn(path, "?"); i < end && n < PLAYLIST_MAX_URI - 1; n++) {
+    uint8_t c = (uint8_t)path[i];
+    bool coded = c == '%';
+    if (coded && (end - i < 3 || hex_read(&c, 1, bytes_of(path + i + 1, 2)) || !c || c == '/'))
+      return false;
+    out[n] = (char)c;
+    i += coded ? 3 : 1;
+  }
+  out[n] = 0;
+  return true;
+}
+
+static bool read_place(struct place *out, const char *asset, const char *uri) {
+  char path[PLAYLIST_MAX_URI];
   size_t n = strlen(asset);
+  if (!decode(path, uri))
+    return false;
   if (path[0] != '/' || strncmp(path + 1, asset, n) != 0 || path[1 + n] != '/')
     return false;
-  struct bytes rest = bytes_of(path + n + 2, strcspn(path + n + 2, "?"));
+  struct bytes rest = bytes_str(path + n + 2);
   uint64_t epoch, segment = 0;
   bool ok = copy_component(out->scheme, sizeof out->scheme, component(&rest)) && parse_u64(&epoch, component(&rest)) == ERR_OK &&
             epoch <= UINT32_MAX && copy_component(out->track, sizeof out->track, component(&rest));
@@ -148,17 +167,55 @@ static void remember(struct verifier *v, const struct seen *now) {
 
 // ---- init segments
 
+// A decode time as an MPD has it: less what the edit list skips, and not below 0.
+static double presented(const struct track_index *ix, uint64_t ticks) {
+  return fmax(0, (double)ticks - fmax(0, (double)ix->h->edit_media_time));
+}
+
+// The middle of a fragment of the source, in seconds of the playlist: that rounds, and a middle is on the right side all the same.
+// `played_ticks` is what the fragments before it last, and takes this one's duration.
+static double middle_s(const struct check *c, const struct track_index *ix, uint32_t frag, uint64_t *played_ticks) {
+  const struct ix_frag *f = &ix->frags[frag];
+  double at = (double)*played_ticks + (double)f->duration_ticks / 2;
+  *played_ticks += f->duration_ticks;
+  if (c->r->list->has_gaps)
+    at = (presented(ix, f->time_ticks) + presented(ix, f->time_ticks + f->duration_ticks)) / 2 - presented(ix, ix->frags[0].time_ticks);
+  return at / ix->h->timescale;
+}
+
+// The size of samples of which fragments say none: trex's. ISO/IEC 14496-12 8.8.3.
+static uint32_t default_size_of(struct bytes init) {
+  const uint8_t *at = init.n ? memmem(init.p, init.n, "trex", 4) : NULL;
+  struct reader r = at ? rd_of(bytes_of(at + 4, init.n - (size_t)(at + 4 - init.p))) : rd_of((struct bytes){0});
+  rd_skip(&r, 16);
+  uint32_t size = rd_u32(&r);
+  return r.err ? 0 : size;
+}
+
+static size_t kid_at(struct bytes init) { return (size_t)((const uint8_t *)memmem(init.p, init.n, "tenc", 4) - init.p) + 12; }
+
+// What the playlist says of the track, each time: another playlist may lead to an init segment that was found right before.
+static bool check_list(struct check *c, const struct verify_init *init) {
+  const struct track_index *ix = init->track->ix;
+  const struct media_list *list = c->r->list;
+  if (!init->clear && list->has_kid && memcmp(list->kid, init->tenc.kid, 16) != 0)
+    return wrong(c, "byte %zu: its KID is not the playlist's", kid_at(c->r->body));
+  uint64_t played = 0;
+  double last_s = -1;
+  for (uint32_t i = 0; i < ix->h->num_frags; i++)
+    last_s = middle_s(c, ix, i, &played);
+  if (last_s >= list->start_s[list->num])
+    return wrong(c, "its playlist ends after %.3f s, and its source goes on", list->start_s[list->num]);
+  return true;
+}
 
 static bool check_key(struct check *c, struct verify_init *init) {
   struct verifier *v = c->v;
   uint8_t key[16];
   if (!vtenc_read(&init->tenc, c->r->body))
     return wrong(c, "its track encryption box (tenc) cannot be used");
-  size_t at = (size_t)((const uint8_t *)memmem(c->r->body.p, c->r->body.n, "tenc", 4) - c->r->body.p) + 12;
-  if (c->r->list->has_kid && memcmp(c->r->list->kid, init->tenc.kid, 16) != 0)
-    return wrong(c, "byte %zu: its KID is not the playlist's", at);
   if (!v->world.key(v->world.ctx, c->r->asset, c->place.scheme, c->place.epoch, init->tenc.kid, key))
-    return wrong(c, "byte %zu: its KID does not belong to epoch %u: a stale epoch, or another's key", at, c->place.epoch);
+    return wrong(c, "byte %zu: its KID does not belong to epoch %u: a stale epoch, or another's key", kid_at(c->r->body), c->place.epoch);
   v->ops->key_init(&init->key, key);
   explicit_bzero(key, sizeof key);
   return true;
@@ -168,13 +225,16 @@ static bool check_init(struct check *c, struct verify_init *init) {
   struct verifier *v = c->v;
   if (!read_place(&c->place, c->r->asset, c->r->path) || c->place.segment)
     return wrong(c, "is not an init segment's path");
+  if (strcmp(c->place.scheme, c->r->scheme) != 0) // above all: clear, where it is to be protected
+    return wrong(c, "the manifest of %s leads to %s", c->r->scheme, c->place.scheme);
   c->track = v->world.track(v->world.ctx, c->r->asset, c->place.track);
   if (!c->track)
     return wrong(c, "has no clear source to compare with");
   init->clear = strcmp(c->place.scheme, "clear") == 0;
   init->track = c->track;
   init->place = c->place;
-  if (!init->clear && !check_key(c, init))
+  init->default_size = default_size_of(c->r->body);
+  if ((!init->clear && !check_key(c, init)) || !check_list(c, init))
     return false;
   c->init = init;
   return check_init_boxes(c, c->track->ix->init);
@@ -189,7 +249,7 @@ const struct verify_init *verify_init(struct verifier *v, const struct verify_re
     known = known->next;
   pthread_mutex_unlock(&v->lock);
   if (known && known->digest[0] == now.digest[0] && known->digest[1] == now.digest[1])
-    return known;
+    return check_list(&c, known) ? known : NULL;
   struct verify_init *init = calloc(1, sizeof *init);
   if (!init || !check_init(&c, init) || (known && !wrong(&c, "is not what it was when it was first asked for"))) {
     if (!init)
@@ -222,10 +282,10 @@ static bool find_fragments(struct check *c, uint32_t *first, uint32_t *end) {
   const struct track_index *ix = c->track->ix;
   const struct media_list *list = c->r->list;
   double from = list->start_s[c->place.segment - 1], to = list->start_s[c->place.segment];
-  uint64_t base = ix->h->num_frags ? ix->frags[0].time_ticks : 0;
+  uint64_t played = 0;
   *first = *end = UINT32_MAX;
   for (uint32_t i = 0; i < ix->h->num_frags; i++) {
-    double mid = ((double)(ix->frags[i].time_ticks - base) + (double)ix->frags[i].duration_ticks / 2) / ix->h->timescale;
+    double mid = middle_s(c, ix, i, &played);
     if (mid < from || mid >= to)
       continue;
     *first = *first == UINT32_MAX ? i : *first;
@@ -250,15 +310,21 @@ static bool check_segment(struct check *c) {
   c->track = c->v->world.track(c->v->world.ctx, c->r->asset, c->place.track);
   if (!c->track)
     return wrong(c, "has no clear source to compare with");
-  if (strcmp(c->place.track, c->init->place.track) != 0 || c->place.epoch != c->init->place.epoch)
+  if (strcmp(c->place.track, c->init->place.track) != 0 || c->place.epoch != c->init->place.epoch || strcmp(c->place.scheme, c->init->place.scheme) != 0)
     return wrong(c, "belongs to another init segment than its playlist's");
-  if (c->place.segment > c->r->list->num)
-    return wrong(c, "its playlist has %u segments only", c->r->list->num);
+  const struct media_list *list = c->r->list;
+  if (c->place.segment > list->num)
+    return wrong(c, "its playlist has %u segments only", list->num);
+  if (strcmp(list->uris + list->uri_off[c->place.segment - 1], c->r->path) != 0)
+    return wrong(c, "is not segment %u of its playlist", c->place.segment);
   if (!find_fragments(c, &first, &end))
     return false;
   c->sample = c->first_sample = c->track->ix->frags[first].first_sample;
   c->end_sample = c->track->ix->frags[end].first_sample;
-  return check_samples(c) && check_boxes(c, first, end) && check_ivs(c);
+  c->is_sample = calloc(1, c->r->body.n ? c->r->body.n : 1);
+  bool ok = c->is_sample ? check_samples(c) && check_boxes(c, first, end) && check_ivs(c) : wrong(c, "no memory to compare it");
+  free(c->is_sample);
+  return ok;
 }
 
 bool verify_segment(struct verifier *v, const struct verify_response *r, char *what, size_t cap) {

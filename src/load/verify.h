@@ -32,10 +32,11 @@ struct verifier *verifier_new(const struct verify_world *world, const struct aes
 void verifier_free(struct verifier *v);
 
 struct verify_response {
-  const char *asset, *path; // path as requested, without a query: /<asset>/<scheme>/<epoch>/<track>/<n>.m4s or …/init.mp4
+  const char *asset, *scheme; // that were asked for
+  const char *path;           // as requested, without a query: /<asset>/<scheme>/<epoch>/<track>/<n>.m4s or …/init.mp4
   struct bytes body;
   const struct verify_init *init; // segments: as verify_init gave it
-  const struct media_list *list;  // the playlist it came from: its KID is compared
+  const struct media_list *list;  // the playlist it came from: its KID is compared, its length, the order of its segments
 };
 
 // verify_init returns the init segment for verify_segment, NULL when it is wrong: then `what` is one sentence.

@@ -118,10 +118,22 @@ static bool same_entries(struct pair *p);
 
 static bool same_boxes(struct check *c, struct reader mine, struct reader theirs);
 
+// Samples have been compared; what belongs to none is as it was.
+static bool same_mdat(struct pair *p) {
+  struct bytes mine = left_of(p->mine.body), theirs = left_of(p->theirs.body);
+  if (mine.n != theirs.n)
+    return differ(p, p->mine.at, "its length is not the source's");
+  size_t at = p->mine.at + p->mine.head_len;
+  for (size_t i = 0; i < mine.n; i++)
+    if (mine.p[i] != theirs.p[i] && !p->c->is_sample[at + i])
+      return differ(p, at + i, "it differs from the source");
+  return true;
+}
+
 static bool same_box(struct pair *p) {
   uint32_t type = p->mine.type;
-  if (type == FOURCC('m', 'd', 'a', 't')) // its samples have been compared, and its length is theirs
-    return rd_left(&p->mine.body) == rd_left(&p->theirs.body) || differ(p, p->mine.at, "its length is not the source's");
+  if (type == FOURCC('m', 'd', 'a', 't') && p->c->is_sample)
+    return same_mdat(p);
   if (type == FOURCC('t', 'f', 'h', 'd'))
     return same_tfhd(p);
   if (type == FOURCC('t', 'r', 'u', 'n'))
@@ -161,6 +173,20 @@ static bool same_boxes(struct check *c, struct reader mine, struct reader theirs
   }
 }
 
+// What a player decrypts by: the source's format, the scheme, and no pattern, as samples are encrypted whole. tenc's other fields
+// are proven by what they do. ISO/IEC 14496-12 8.12, 23001-7 8.2.
+static bool right_sinf(const char *scheme, struct bytes after_entry, uint32_t format) {
+  struct reader r = rd_of(after_entry);
+  struct vbox sinf, frma, schm, schi, tenc;
+  uint32_t type = FOURCC(scheme[0], scheme[1], scheme[2], scheme[3]);
+  return vbox_next(&r, &sinf) && sinf.type == FOURCC('s', 'i', 'n', 'f') && !rd_left(&r) &&
+         vbox_next(&sinf.body, &frma) && frma.type == FOURCC('f', 'r', 'm', 'a') && rd_u32(&frma.body) == format &&
+         vbox_next(&sinf.body, &schm) && schm.type == FOURCC('s', 'c', 'h', 'm') && !rd_u32(&schm.body) && rd_u32(&schm.body) == type &&
+         vbox_next(&sinf.body, &schi) && schi.type == FOURCC('s', 'c', 'h', 'i') && !rd_left(&sinf.body) &&
+         vbox_next(&schi.body, &tenc) && tenc.type == FOURCC('t', 'e', 'n', 'c') && !rd_left(&schi.body) &&
+         rd_u32(&tenc.body) == (type == FOURCC('c', 'b', 'c', 's') ? 1u << 24 : 0) && !rd_u8(&tenc.body) && !rd_u8(&tenc.body);
+}
+
 // Sample entries: the type gives way to enca, and a sinf that names the old one stands at the end. ISO/IEC 14496-12 8.12.
 static bool same_entries(struct pair *p) {
   struct reader a = p->mine.body, b = p->theirs.body;
@@ -176,12 +202,10 @@ static bool same_entries(struct pair *p) {
     if (mine.n < theirs.n)
       return differ(&e, e.mine.at, "it is shorter than the source's");
     ok = same_bytes(&e, bytes_of(mine.p, theirs.n), theirs);
-    struct reader rest = rd_of(bytes_of(mine.p + theirs.n, mine.n - theirs.n));
-    struct vbox sinf, frma;
-    if (ok && !p->c->init->clear &&
-        (!vbox_next(&rest, &sinf) || sinf.type != FOURCC('s', 'i', 'n', 'f') || rd_left(&rest) || !vbox_next(&sinf.body, &frma) ||
-         frma.type != FOURCC('f', 'r', 'm', 'a') || rd_u32(&frma.body) != e.theirs.type))
-      return differ(&e, e.mine.at + e.mine.head_len + theirs.n, "its sinf does not name the source's format");
+    if (ok && p->c->init->clear && mine.n != theirs.n)
+      return differ(&e, e.mine.at, "it is longer than the source's");
+    if (ok && !p->c->init->clear && !right_sinf(p->c->place.scheme, bytes_of(mine.p + theirs.n, mine.n - theirs.n), e.theirs.type))
+      return differ(&e, e.mine.at + e.mine.head_len + theirs.n, "its sinf is not that of the scheme and the source's format");
   }
   return ok && (!rd_left(&b) || differ(p, p->mine.at, "it has fewer entries than the source's"));
 }

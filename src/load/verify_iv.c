@@ -1,5 +1,6 @@
 // Which IVs have been used where. A segment's IVs are one interval; it is noted in every block of 256 IVs that it touches, and
 // compared with the others noted there. Fixed memory, open to all threads and processes of a run.
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -16,16 +17,22 @@ struct note {
   uint32_t place; // of whom, + 1; 0: this note is free
 };
 
+// Whose IVs they are: known by the hash of the whole path, named by the end of it.
+struct user {
+  uint64_t hash; // 0: this place is free
+  char name[PLACE];
+};
+
 struct iv_table {
   pthread_mutex_t lock;
   size_t len;
   uint32_t max_notes, num_notes, max_places, num_places;
-  char (*places)[PLACE];
+  struct user *places;
   struct note notes[];
 };
 
 struct iv_table *iv_table_new(uint32_t max_segments) {
-  size_t notes = (size_t)max_segments * 4, len = sizeof(struct iv_table) + notes * sizeof(struct note) + 2 * (size_t)max_segments * PLACE;
+  size_t notes = (size_t)max_segments * 4, len = sizeof(struct iv_table) + notes * sizeof(struct note) + 2 * (size_t)max_segments * sizeof(struct user);
   struct iv_table *t = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   pthread_mutexattr_t shared;
   if (t == MAP_FAILED)
@@ -33,8 +40,9 @@ struct iv_table *iv_table_new(uint32_t max_segments) {
   t->len = len;
   t->max_notes = (uint32_t)notes;
   t->max_places = 2 * max_segments;
-  t->places = (char(*)[PLACE])(void *)(t->notes + notes);
+  t->places = (struct user *)(void *)(t->notes + notes);
   if (pthread_mutexattr_init(&shared) || pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED) ||
+      pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST) ||
       pthread_mutex_init(&t->lock, &shared)) {
     munmap(t, len);
     return NULL;
@@ -94,14 +102,17 @@ static void add(struct iv_table *t, const struct note *new, uint64_t block) {
 }
 
 static uint32_t place_of(struct iv_table *t, const char *name) {
-  uint32_t slot = (uint32_t)(XXH3_64bits(name, strlen(name)) % t->max_places);
-  for (; t->places[slot][0]; slot = (slot + 1) % t->max_places)
-    if (strncmp(t->places[slot], name, PLACE - 1) == 0)
+  size_t n = strlen(name);
+  uint64_t hash = XXH3_64bits(name, n) | 1;
+  uint32_t slot = (uint32_t)((hash >> 1) % t->max_places);
+  for (; t->places[slot].hash; slot = (slot + 1) % t->max_places)
+    if (t->places[slot].hash == hash)
       return slot + 1;
   if (t->num_places >= t->max_places / 2)
     return 0;
   t->num_places++;
-  snprintf(t->places[slot], PLACE, "%s", name);
+  t->places[slot].hash = hash;
+  snprintf(t->places[slot].name, PLACE, "%s", n < PLACE ? name : name + n - (PLACE - 1));
   return slot + 1;
 }
 
@@ -112,7 +123,8 @@ bool iv_table_add(struct iv_table *t, const uint8_t kid[16], uint64_t first, uin
   struct note new = {.first = first, .num = num};
   uint32_t clash = 0;
   memcpy(new.kid, kid, 16);
-  pthread_mutex_lock(&t->lock);
+  if (pthread_mutex_lock(&t->lock) == EOWNERDEAD) // a process that was killed here: at worst one of its notes is missing
+    pthread_mutex_consistent(&t->lock);
   new.place = place_of(t, name);
   uint64_t blocks = ((first & ((1u << BLOCK_BITS) - 1)) + num + (1u << BLOCK_BITS) - 1) >> BLOCK_BITS;
   bool known = false;
@@ -121,7 +133,7 @@ bool iv_table_add(struct iv_table *t, const uint8_t kid[16], uint64_t first, uin
   for (uint64_t i = 0; new.place && i < blocks && !clash && !known; i++)
     add(t, &new, block_of(first, i));
   if (clash)
-    snprintf(other, PLACE, "%s", t->places[clash - 1]);
+    memcpy(other, t->places[clash - 1].name, PLACE);
   pthread_mutex_unlock(&t->lock);
   return !clash;
 }

@@ -22,6 +22,7 @@ struct verify_init {
   const struct verify_track *track;
   struct aes_key key;
   bool clear;
+  uint32_t default_size;
   uint64_t name, digest[2]; // hash of the path; of the bytes
   struct verify_init *next;
 };
@@ -36,7 +37,7 @@ struct check {
   uint64_t sample, first_sample, end_sample; // numbers within the clear track: next, first and end of the segment
   uint64_t first_iv, num_iv;
   size_t first_iv_at; // offset of the first IV in the response
-  uint64_t covered;   // bytes of samples that were compared
+  uint8_t *is_sample; // of each byte of a segment, 1: it has been compared as a sample's
   char *what;
   size_t cap;
 };
@@ -71,6 +72,6 @@ struct iv_table *iv_table_new(uint32_t max_segments);
 void iv_table_free(struct iv_table *t);
 
 // iv_table_add notes the IVs [first, first + num) under `kid` for the place `name`. False: one of them was seen elsewhere;
-// *at is how far into them, *other the place's path.
+// *at is how far into them, *other the end of the place's path.
 bool iv_table_add(struct iv_table *t, const uint8_t kid[16], uint64_t first, uint64_t num, const char *name, uint64_t *at,
                   char other[160]);

@@ -3,30 +3,22 @@
 
 #include "load/verify_parts.h"
 
-enum { MAX_TRUNS = 64 };
-
 struct fragment {
   uint32_t default_size;
-  struct vbox truns[MAX_TRUNS];
-  uint32_t num_truns;
   struct vbox senc, saiz, saio;
   size_t moof_at;
 };
 
-static bool read_traf(struct fragment *f, struct vbox *traf) {
+static bool read_traf(struct fragment *f, struct reader traf) {
   struct vbox b;
-  while (vbox_next(&traf->body, &b)) {
+  while (vbox_next(&traf, &b)) {
     if (b.type == FOURCC('t', 'f', 'h', 'd')) {
       struct reader r = b.body;
       uint32_t flags = rd_u32(&r) & 0xffffff;
       rd_skip(&r, 4 + (flags & 1 ? 8u : 0) + (flags & 2 ? 4u : 0) + (flags & 8 ? 4u : 0));
-      f->default_size = flags & 16 ? rd_u32(&r) : 0;
+      f->default_size = flags & 16 ? rd_u32(&r) : f->default_size;
       if (r.err)
         return false;
-    } else if (b.type == FOURCC('t', 'r', 'u', 'n')) {
-      if (f->num_truns == MAX_TRUNS)
-        return false;
-      f->truns[f->num_truns++] = b;
     } else if (b.type == FOURCC('s', 'e', 'n', 'c')) {
       f->senc = b;
     } else if (b.type == FOURCC('s', 'a', 'i', 'z')) {
@@ -35,7 +27,7 @@ static bool read_traf(struct fragment *f, struct vbox *traf) {
       f->saio = b;
     }
   }
-  return rd_left(&traf->body) == 0;
+  return rd_left(&traf) == 0;
 }
 
 // Source address of a sample of the clear track: the run that holds it, and the sizes before it in that run.
@@ -97,7 +89,7 @@ static bool compare_sample(struct check *c, struct bytes cipher, const uint8_t (
   for (uint32_t i = 0; i < size; i++)
     if (plain[i] != source[i])
       return wrong(c, "byte %zu (sample %lu, byte %u of it) decrypts to %02x, the source has %02x", at + i, c->sample, i, plain[i], source[i]);
-  c->covered += size;
+  memset(c->is_sample + at, 1, size);
   return true;
 }
 
@@ -129,7 +121,7 @@ static bool check_run(struct check *c, const struct fragment *f, const struct vb
   struct reader trun = box->body;
   uint32_t flags = rd_u32(&trun) & 0xffffff, num = rd_u32(&trun);
   if (flags & 1)
-    *data_at = f->moof_at + rd_u32(&trun);
+    *data_at = f->moof_at + (size_t)(int32_t)rd_u32(&trun); // it may point back; what is before the response is beyond its end
   rd_skip(&trun, flags & 4 ? 4 : 0);
   for (uint32_t i = 0; i < num; i++, c->sample++) {
     uint8_t iv[16];
@@ -152,7 +144,7 @@ static bool check_aux(struct check *c, const struct fragment *f, uint64_t sample
   uint32_t senc_flags = rd_u32(&senc), senc_num = rd_u32(&senc);
   if (f->senc.body.p && (senc_flags || senc_num != samples || rd_left(&senc) != samples * iv_size))
     return wrong(c, "byte %zu: senc is not that of its %lu samples", f->senc.at, samples);
-  if (c->init->clear ? f->senc.body.p || f->saiz.body.p || f->saio.body.p : iv_size && !f->senc.body.p)
+  if (c->init->clear ? f->senc.body.p || f->saiz.body.p || f->saio.body.p : iv_size && samples && !f->senc.body.p)
     return wrong(c, "byte %zu: a fragment with the protection boxes of another scheme", f->moof_at);
   if (f->saiz.body.p) {
     rd_skip(&saiz, rd_u32(&saiz) & 1 ? 8 : 0);
@@ -176,11 +168,11 @@ static bool check_moof(struct check *c, const struct vbox *moof) {
   struct reader r = moof->body;
   struct vbox b;
   while (vbox_next(&r, &b)) {
-    struct fragment f = {.moof_at = moof->at};
+    struct fragment f = {.moof_at = moof->at, .default_size = c->init->default_size};
     uint64_t before = c->sample;
     if (b.type != FOURCC('t', 'r', 'a', 'f'))
       continue;
-    if (!read_traf(&f, &b))
+    if (!read_traf(&f, b.body))
       return wrong(c, "byte %zu: a traf that cannot be read", b.at);
     struct reader senc = f.senc.body;
     if (f.senc.body.p)
@@ -188,8 +180,8 @@ static bool check_moof(struct check *c, const struct vbox *moof) {
     else
       senc.err = ERR_MISSING;
     size_t data_at = moof->at;
-    for (uint32_t i = 0; i < f.num_truns; i++)
-      if (!check_run(c, &f, &f.truns[i], &senc, &data_at))
+    for (struct vbox run; vbox_next(&b.body, &run);)
+      if (run.type == FOURCC('t', 'r', 'u', 'n') && !check_run(c, &f, &run, &senc, &data_at))
         return false;
     if (!check_aux(c, &f, c->sample - before))
       return false;

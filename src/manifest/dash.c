@@ -1,6 +1,7 @@
 // DASH. One AdaptationSet for each switching set (codec, channels, language, key), one Representation for each track.
 // Two forms: SegmentTemplate with $Number$ and a SegmentTimeline, and on-demand, one file with its sidx.
-// Source: ISO/IEC 23009-1 §5.3, §5.8.4.1 (ContentProtection), §5.8.5.4 (AudioChannelConfiguration).
+// Source: ISO/IEC 23009-1 §5.3, §5.8.4.1 (ContentProtection), §5.8.5.4 (AudioChannelConfiguration), §8.3 (on-demand profile),
+// §8.4 (live profile).
 #include "base/text.h"
 #include "drm/markup.h"
 #include "manifest/track.h"
@@ -29,24 +30,18 @@ static void attr_duration(struct writer *w, const char *name, uint64_t us) {
   wr_str(w, "S\"");
 }
 
-// Media time is decode time less what the edit list skips (encoder priming): a decoder presents the first sample at
-// start - skip, which a timeline of unsigned numbers can only say for starts that are late enough. `shift` is what is
-// taken off every decode time, clipped at 0, and `origin` what the presentation starts at.
+// Timelines are in presentation time, decode time less what the edit list skips. A decoder presents the first sample at
+// start - skip, which a timeline of unsigned numbers can only say for starts that are late enough: clipped at 0.
 struct media_time {
-  uint64_t shift, origin;
+  uint64_t start, skip; // decode time of the first sample; what is taken off
+  uint64_t origin;      // what the presentation starts at
 };
 
 static struct media_time media_time(const struct man_track *t) {
-  const struct ix_frag *frags = t->ix->frags;
-  uint64_t start = t->ix->h->num_frags ? frags[0].time_ticks : 0;
-  uint64_t skip = t->ix->h->edit_media_time > 0 ? (uint64_t)t->ix->h->edit_media_time : 0;
-  // A first segment that is skipped whole could not be in the timeline, and a numbered one has to be.
-  if (!t->segs->num || skip >= man_seg_ticks(t, 0))
-    skip = 0;
-  return (struct media_time){skip, start > skip ? start - skip : 0};
+  struct media_time m = {t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0, ix_skipped(t->ix, t->segs), 0};
+  m.origin = ix_presented(m.start, m.skip);
+  return m;
 }
-
-static uint64_t shifted(uint64_t ticks, struct media_time m) { return ticks > m.shift ? ticks - m.shift : 0; }
 
 // What the presentation of a track lasts, in microseconds.
 static uint64_t presented_us(const struct man_track *t) {
@@ -54,20 +49,19 @@ static uint64_t presented_us(const struct man_track *t) {
   for (uint32_t i = 0; i < t->segs->num; i++)
     ticks += man_seg_ticks(t, i) + man_gap_ticks(t, i);
   struct media_time m = media_time(t);
-  uint64_t start = t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0;
-  return man_us(shifted(start + ticks, m) - m.origin, t->ix->h->timescale);
+  return man_us(ix_presented(m.start + ticks, m.skip) - m.origin, t->ix->h->timescale);
 }
 
 // One S element for each run of equal durations. The first and those behind gaps say when they begin.
 // Source: ISO/IEC 23009-1 §5.3.9.6.
 static void write_timeline(struct writer *w, const struct man_track *t) {
   struct media_time m = media_time(t);
-  uint64_t at = t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0, run_at = m.origin, run_d = 0, run = 0, gap = 0;
+  uint64_t at = m.start, run_at = m.origin, run_d = 0, run = 0, gap = 0;
   bool say_at = true;
   wr_str(w, "<SegmentTimeline>\n");
   for (uint32_t i = 0; i <= t->segs->num; i++) {
     uint64_t next = i < t->segs->num ? at + man_seg_ticks(t, i) : at;
-    uint64_t d = shifted(next, m) - shifted(at, m);
+    uint64_t d = ix_presented(next, m.skip) - ix_presented(at, m.skip);
     if (run && (i == t->segs->num || d != run_d || gap)) {
       wr_str(w, "<S");
       if (say_at)
@@ -78,7 +72,7 @@ static void write_timeline(struct writer *w, const struct man_track *t) {
       wr_str(w, "/>\n");
       run = 0;
       say_at = gap != 0;
-      run_at = shifted(at, m);
+      run_at = ix_presented(at, m.skip);
     }
     run_d = d;
     run++;
@@ -90,8 +84,7 @@ static void write_timeline(struct writer *w, const struct man_track *t) {
 
 static bool same_timeline(const struct man_track *a, const struct man_track *b) {
   struct media_time ma = media_time(a), mb = media_time(b);
-  if (a->segs->num != b->segs->num || a->ix->h->timescale != b->ix->h->timescale || ma.shift != mb.shift ||
-      ma.origin != mb.origin)
+  if (a->segs->num != b->segs->num || a->ix->h->timescale != b->ix->h->timescale || ma.skip != mb.skip || ma.origin != mb.origin)
     return false;
   for (uint32_t i = 0; i < a->segs->num; i++)
     if (man_seg_ticks(a, i) != man_seg_ticks(b, i) || man_gap_ticks(a, i) != man_gap_ticks(b, i))
@@ -105,9 +98,9 @@ static bool aligned(const struct man_track *a, const struct man_track *b) {
   if (a->segs->num != b->segs->num)
     return false;
   struct media_time ma = media_time(a), mb = media_time(b);
-  uint64_t ta = a->ix->h->num_frags ? a->ix->frags[0].time_ticks : 0, tb = b->ix->h->num_frags ? b->ix->frags[0].time_ticks : 0;
+  uint64_t ta = ma.start, tb = mb.start;
   for (uint32_t i = 0; i < a->segs->num; i++) {
-    uint64_t pa = shifted(ta, ma) - ma.origin, pb = shifted(tb, mb) - mb.origin;
+    uint64_t pa = ix_presented(ta, ma.skip) - ma.origin, pb = ix_presented(tb, mb.skip) - mb.origin;
     if ((unsigned __int128)pa * b->ix->h->timescale != (unsigned __int128)pb * a->ix->h->timescale)
       return false;
     ta += man_seg_ticks(a, i) + man_gap_ticks(a, i);
@@ -116,7 +109,7 @@ static bool aligned(const struct man_track *a, const struct man_track *b) {
   return true;
 }
 
-// `t` NULL: for the whole set, by $RepresentationID$.
+// `t` NULL: for the whole set, by $RepresentationID$. Source: ISO/IEC 23009-1 §5.3.9.4.
 static void write_template(struct writer *w, const struct man_asset *a, const struct man_track *t,
                            const struct man_track *timing) {
   static const char *const file[] = {"init.mp4", "$Number$.m4s"}, *const name[] = {"initialization", "media"};
@@ -155,6 +148,7 @@ static void write_range(struct writer *w, const char *name, struct plan_range r)
   wr_u8(w, '"');
 }
 
+// Source: ISO/IEC 23009-1 §5.3.9.2, §5.6 (BaseURL).
 static void write_base(struct writer *w, const struct man_asset *a, const struct man_track *t) {
   struct media_time m = media_time(t);
   wr_str(w, "<BaseURL>");
@@ -217,6 +211,7 @@ struct set_has {
   bool timeline, boundaries, complexity;
 };
 
+// Source: ISO/IEC 23009-1 §5.3.5.
 static void write_representation(struct writer *w, const struct man_asset *a, const struct man_track *t,
                                  enum man_form form, const struct set_has *has) {
   wr_str(w, "<Representation id=\"");
@@ -255,7 +250,7 @@ static void write_switching(struct writer *w, const struct man_asset *a, const s
     wr_str(w, "\"/>\n");
 }
 
-// The set whose tracks are o->at[first] up to, not including, o->at[end].
+// The set whose tracks are o->at[first] up to, not including, o->at[end]. Source: ISO/IEC 23009-1 §5.3.3.
 static void write_set(struct writer *w, const struct man_asset *a, const struct man_order *o, uint32_t first,
                       uint32_t end, enum man_form form) {
   const struct man_track *lead = &a->tracks[o->at[first]];
@@ -291,14 +286,15 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
   wr_str(w, "</AdaptationSet>\n");
 }
 
+// Source: ISO/IEC 23009-1 §5.3.1 (MPD), §5.3.2 (Period).
 void man_dash(struct writer *w, const struct man_asset *a, enum man_form form) {
   struct man_order o;
   man_order(&o, a);
   uint64_t total = 0, longest = 0;
   for (uint32_t i = 0; i < o.num; i++) {
-    uint64_t us = presented_us(&a->tracks[o.at[i]]), target = man_rate(&a->tracks[o.at[i]]).target_s;
+    uint64_t us = presented_us(&a->tracks[o.at[i]]), segment = man_longest_us(&a->tracks[o.at[i]]);
     total = us > total ? us : total;
-    longest = target > longest ? target : longest;
+    longest = segment > longest ? segment : longest;
   }
   wr_str(w, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
             "<MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" xmlns:cenc=\"urn:mpeg:cenc:2013\""
@@ -308,7 +304,7 @@ void man_dash(struct writer *w, const struct man_asset *a, enum man_form form) {
                                  : "urn:mpeg:dash:profile:isoff-on-demand:2011");
   wr_str(w, "\" type=\"static\"");
   attr_duration(w, "mediaPresentationDuration", total);
-  attr_duration(w, "minBufferTime", longest * 1000000);
+  attr_duration(w, "minBufferTime", longest < 1000000 ? 1000000 : longest);
   wr_str(w, ">\n<Period id=\"0\" start=\"PT0S\">\n");
   for (uint32_t i = 0, end; i < o.num; i = end) {
     for (end = i + 1; end < o.num && o.set[end] == o.set[i];)

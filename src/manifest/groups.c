@@ -136,12 +136,14 @@ static void add_kind(const struct plan_of_groups *p, struct man_groups *g, uint8
 
 void man_groups(struct man_groups *g, const struct man_asset *a, const struct man_order *o) {
   struct plan_of_groups p = {.a = a, .o = o};
-  *g = (struct man_groups){0};
+  *g = (struct man_groups){.speaker = MAN_NO_TRACK};
   find_languages(&p);
   uint32_t named = p.num_langs;
   for (uint32_t l = 0; l < p.num_langs; l++)
     named -= !man_has_language(header(&p, p.langs[l].track));
   g->num_langs = named > 1 ? p.num_langs : 1;
+  if (named == 1) // the languages that are known come first only among those with as many tracks
+    g->speaker = man_has_language(header(&p, p.langs[0].track)) ? p.langs[0].track : p.langs[1].track;
   for (uint32_t i = 0; i < o->num; i++) {
     if (named <= 1) { // tracks that say no language are taken for the one that the others say
       g->lead[g->num] = g->member[g->num][0] = o->at[i];

@@ -18,23 +18,23 @@ static void write_codecs(struct writer *w, const struct ix_header *h) {
     hls_quoted_write(w, codecs);
 }
 
-// `lead`: what the group is named after.
+// §4.4.6.1. `lead`: what the group is named after; `spoken`: whose language it is, because corresponding members of groups have the same
+// name and language (RFC 8216 §4.3.4.1.1), also where only some tracks of an asset say it.
 static void write_media(struct writer *w, const struct man_asset *a, const struct man_track *lead, const struct man_track *t,
-                        bool is_default, enum man_form form) {
+                        const struct ix_header *spoken, bool is_default, enum man_form form) {
   const struct ix_header *h = t->ix->h;
   wr_str(w, "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"");
   percent_write(w, lead->name, false);
   wr_str(w, "\",NAME=\"");
-  if (man_has_language(h))
-    hls_quoted_write(w, man_text(h->language, sizeof h->language));
-  else
+  if (man_has_language(spoken)) {
+    struct bytes language = man_text(spoken->language, sizeof spoken->language);
+    hls_quoted_write(w, language);
+    wr_str(w, "\",LANGUAGE=\"");
+    hls_quoted_write(w, language);
+  } else {
     wr_str(w, "Audio");
-  wr_str(w, "\"");
-  if (man_has_language(h)) {
-    wr_str(w, ",LANGUAGE=\"");
-    hls_quoted_write(w, man_text(h->language, sizeof h->language));
-    wr_str(w, "\"");
   }
+  wr_str(w, "\"");
   wr_str(w, is_default ? ",DEFAULT=YES,AUTOSELECT=YES" : ",DEFAULT=NO,AUTOSELECT=YES");
   if (h->joc_complexity) {
     wr_str(w, ",CHANNELS=\"");
@@ -94,6 +94,7 @@ static void write_group_codecs(struct writer *w, const struct group *g) {
   }
 }
 
+// §4.4.6.2.
 static void write_variant(struct writer *w, const struct man_asset *a, const struct group *g, enum man_form form) {
   wr_str(w, "#EXT-X-STREAM-INF:BANDWIDTH=");
   wr_dec(w, g->rate.peak);
@@ -109,7 +110,7 @@ static void write_variant(struct writer *w, const struct man_asset *a, const str
   wr_str(w, "\n");
 }
 
-// EXT-X-SESSION-KEY mirrors the keys of the media playlists, each once. Left out where `identity` is signalled: that
+// §4.4.6.5: EXT-X-SESSION-KEY mirrors the keys of the media playlists, each once. Left out where `identity` is signalled: that
 // line names no KID, so that a player which starts from session keys would start with the other systems only.
 static void write_session_keys(struct writer *w, const struct man_asset *a, const struct man_order *o) {
   if (a->drm->identity && !a->drm->clearkey.no_identity)
@@ -124,6 +125,8 @@ static void write_session_keys(struct writer *w, const struct man_asset *a, cons
   }
 }
 
+// Version 6 (§4.4.1.2; RFC 8216 §7): EXT-X-MAP in playlists that are not of I-frames only; KEYFORMAT and BYTERANGE need less. §4.4.2.1: any audio
+// segment can be decoded alone.
 void man_hls_master(struct writer *w, const struct man_asset *a, enum man_form form) {
   struct man_order o;
   man_order(&o, a);
@@ -139,7 +142,7 @@ void man_hls_master(struct writer *w, const struct man_asset *a, enum man_form f
   for (uint32_t i = 0; i < groups.num; i++) {
     group_get(&g, a, &groups, rates, i);
     for (uint32_t k = 0; k < g.num; k++)
-      write_media(w, a, g.lead, g.at[k], k == 0, form);
+      write_media(w, a, g.lead, g.at[k], a->tracks[groups.speaker != MAN_NO_TRACK ? groups.speaker : g.at[k] - a->tracks].ix->h, k == 0, form);
   }
   for (uint32_t i = 0; i < groups.num; i++) {
     group_get(&g, a, &groups, rates, i);
@@ -147,6 +150,7 @@ void man_hls_master(struct writer *w, const struct man_asset *a, enum man_form f
   }
 }
 
+// §4.4.4.2, §4.4.4.5: length and offset.
 static void write_range(struct writer *w, struct plan_range r) {
   wr_dec(w, r.len);
   wr_u8(w, '@');
@@ -159,6 +163,7 @@ static void write_file(struct writer *w, struct bytes name) {
   wr_str(w, ".mp4");
 }
 
+// §4.4.4.5.
 static void write_map(struct writer *w, const struct man_track *t, enum man_form form) {
   wr_str(w, "#EXT-X-MAP:URI=\"");
   if (form == MAN_SEGMENTS) {
@@ -171,16 +176,19 @@ static void write_map(struct writer *w, const struct man_track *t, enum man_form
   wr_str(w, "\"\n");
 }
 
+// §4.4.3 (what stands once), §4.4.4 (what stands before each segment). EXT-X-MAP comes before EXT-X-KEY: the init segment is clear.
 void man_hls_media(struct writer *w, const struct man_asset *a, uint32_t track, enum man_form form) {
   const struct man_track *t = &a->tracks[track];
   wr_str(w, "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:");
-  wr_dec(w, man_rate(t).target_s);
+  wr_dec(w, man_target_s(t));
   wr_str(w, "\n#EXT-X-PLAYLIST-TYPE:VOD\n#EXT-X-INDEPENDENT-SEGMENTS\n");
   write_map(w, t, form);
   if (t->key)
     drm_hls(w, "EXT-X-KEY", &(struct drm_input){.key = t->key, .set = a->drm, .identity_uri = BYTES_LIT("key")});
   uint64_t ticks = 0, from = 0;
   for (uint32_t i = 0; i < t->segs->num; i++) {
+    if (i && man_gap_ticks(t, i - 1)) // §4.4.4.3: timestamps do not go on, and EXTINF is what the samples last
+      wr_str(w, "#EXT-X-DISCONTINUITY\n");
     ticks += man_seg_ticks(t, i);
     uint64_t to = man_us(ticks, t->ix->h->timescale);
     wr_str(w, "#EXTINF:");

@@ -1,6 +1,7 @@
 #include "manifest/track.h"
 
 #include "drm/markup.h"
+#include "mp4/codec.h"
 
 enum { MAX_WINDOW = 64 }; // runs of segments that are tried from each segment for the peak rate
 
@@ -86,24 +87,35 @@ static uint64_t peak_rate(const struct man_track *t, uint64_t target) {
   return peak;
 }
 
+uint64_t man_longest_us(const struct man_track *t) {
+  uint64_t longest = 0;
+  for (uint32_t i = 0; i < t->segs->num; i++) {
+    uint64_t d = man_seg_ticks(t, i);
+    longest = d > longest ? d : longest;
+  }
+  return mul_div(longest, 1000000, t->ix->h->timescale, true);
+}
+
+// Rounded to the nearest second, as EXTINF is when it is compared with it (RFC 8216bis §4.4.3.1), not up: frames that do not
+// divide a second make segments of 2.005 s in one codec and of 2 s in another, and all renditions must have one target duration
+// (§6.2.4), although none knows the others here.
+uint64_t man_target_s(const struct man_track *t) {
+  uint64_t us = man_longest_us(t);
+  return us < 1000000 ? 1 : us / 1000000 + (us % 1000000 >= 500000);
+}
+
 struct man_rate man_rate(const struct man_track *t) {
   uint32_t timescale = t->ix->h->timescale;
-  uint64_t longest = 0;
   struct window all = {0};
-  while (all.end < t->segs->num) {
-    uint64_t d = man_seg_ticks(t, all.end);
-    longest = d > longest ? d : longest;
+  while (all.end < t->segs->num)
     window_grow(&all, t);
-  }
-  uint64_t target = mul_div(longest, 1, timescale, true);
-  struct man_rate r = {.target_s = target ? target : 1, .average = rate_of(&all, timescale)};
-  r.peak = peak_rate(t, r.target_s * timescale);
+  struct man_rate r = {.average = rate_of(&all, timescale), .peak = peak_rate(t, man_target_s(t) * timescale)};
   if (r.peak < r.average)
     r.peak = r.average;
   return r;
 }
 
-bool man_lossless(const struct ix_header *h) {
+static bool is_lossless(const struct ix_header *h) {
   return h->format == FOURCC('f', 'L', 'a', 'C') || h->format == FOURCC('a', 'l', 'a', 'c');
 }
 
@@ -122,14 +134,14 @@ static uint32_t format_rank(uint32_t format) {
 uint32_t man_layout(const struct track_index *ix) {
   static const uint8_t usual[] = {0, 1, 2, 3, 4, 5, 6, 11, 12};
   if (ix->layout)
-    return ix->layout;
+    return ix->layout == CODEC_LAYOUT_NONE ? 0 : ix->layout;
   return ix->h->channels < sizeof usual ? usual[ix->h->channels] : 0;
 }
 
 // By codec and channel layout. Atmos is a layout of its own: the set says whether its Representations have it.
 static int kind_cmp(const struct track_index *a, const struct track_index *b) {
   const struct ix_header *x = a->h, *y = b->h;
-  int c = (int)man_lossless(x) - (int)man_lossless(y);
+  int c = (int)is_lossless(x) - (int)is_lossless(y);
   if (!c)
     c = (int)format_rank(x->format) - (int)format_rank(y->format);
   if (!c)

@@ -13,9 +13,12 @@ uint64_t man_gap_ticks(const struct man_track *t, uint32_t seg);
 // Bits per second of the protected media segments, init and index not counted. Source: RFC 8216bis §4.1.
 struct man_rate {
   uint64_t peak, average; // average never above peak
-  uint64_t target_s;      // the longest segment, rounded up to whole seconds, at least 1
 };
 struct man_rate man_rate(const struct man_track *t);
+
+// man_longest_us gives the longest segment in microseconds, rounded up; man_target_s the target duration, in seconds and at least 1.
+uint64_t man_longest_us(const struct man_track *t);
+uint64_t man_target_s(const struct man_track *t);
 
 // man_us gives the time of `ticks` in microseconds, rounded down; sums of differences never drift.
 uint64_t man_us(uint64_t ticks, uint32_t timescale);
@@ -36,6 +39,7 @@ void man_order(struct man_order *o, const struct man_asset *a);
 enum { MAN_NO_TRACK = 0xff };
 struct man_groups {
   uint32_t num, num_langs;
+  uint8_t speaker; // one language: a track that names it, for those that name none; else MAN_NO_TRACK
   uint8_t lead[MAN_MAX_TRACKS];                   // the track a group is named after: no two groups have the same
   uint8_t member[MAN_MAX_TRACKS][MAN_MAX_TRACKS]; // [group][language]: track number, or MAN_NO_TRACK
 };
@@ -49,8 +53,7 @@ bool man_has_language(const struct ix_header *h); // one that is known: not "und
 void man_uri_track(struct writer *w, const struct man_asset *a, const struct man_track *t);
 
 // man_layout is the ChannelConfiguration (ISO/IEC 23091-3) of a track: what its file says, else the usual one for that many
-// channels; 0 where there is none.
+// channels; 0 where there is none, or the file says that it is none.
 uint32_t man_layout(const struct track_index *ix);
 
-bool man_lossless(const struct ix_header *h);
 struct bytes man_text(const char *s, size_t cap); // up to the terminator

@@ -36,36 +36,55 @@ static uint32_t aac_rate(struct bits *r) {
   return i < sizeof rates / sizeof *rates ? rates[i] : 0;
 }
 
-// ISO/IEC 14496-3 4.4.1.1 program_config_element: how many channels its elements carry.
-static uint32_t aac_pce_channels(struct bits *r) {
+// Front, and side and back together: single channels and pairs, then LFE; as ISO/IEC 23091-3 numbers such a layout. The order of
+// elements within a place differs from encoder to encoder.
+static const struct {
+  uint8_t has[5], layout;
+} pce_layouts[] = {
+    {{1, 0, 0, 0, 0}, 1}, {{0, 1, 0, 0, 0}, 2}, {{1, 1, 0, 0, 0}, 3}, {{1, 1, 1, 0, 0}, 4},  {{1, 1, 0, 1, 0}, 5},  {{1, 1, 0, 1, 1}, 6},
+    {{1, 2, 0, 1, 1}, 7}, {{0, 1, 1, 0, 0}, 9}, {{0, 1, 0, 1, 0}, 10}, {{1, 1, 1, 1, 1}, 11}, {{1, 1, 0, 2, 1}, 12},
+};
+
+// ISO/IEC 14496-3 4.4.1.1 program_config_element: how many channels its elements carry, and which. One single channel at the sides is no
+// place of a loudspeaker: so ffmpeg's encoder writes the LFE of 5.1(side) and 6.1.
+static uint32_t aac_pce(struct bits *r, uint32_t *layout) {
   (void)take(r, 4 + 2 + 4);
-  uint32_t front = take(r, 4), side = take(r, 4), back = take(r, 4), lfe = take(r, 2);
-  (void)take(r, 3 + 4);
-  if (take(r, 1))
-    (void)take(r, 4);
-  if (take(r, 1))
-    (void)take(r, 4);
-  if (take(r, 1))
-    (void)take(r, 3);
-  uint32_t num = lfe;
-  for (uint32_t i = 0; i < front + side + back; i++) {
-    num += 1 + take(r, 1);
+  uint32_t front = take(r, 4), side = take(r, 4), all = front + side + take(r, 4);
+  uint32_t lfe = take(r, 2), data = take(r, 3), coupling = take(r, 4);
+  for (unsigned i = 0; i < 3; i++) // mono, stereo, matrix mixdown
+    if (take(r, 1))
+      (void)take(r, i < 2 ? 4 : 3);
+  uint8_t has[5] = {[4] = (uint8_t)lfe};
+  for (uint32_t i = 0; i < all; i++) {
+    bool pair = take(r, 1), lone = side == 1 && i == front && !pair;
+    has[lone ? 4 : (i < front ? 0 : 2) + pair]++;
     (void)take(r, 4);
   }
-  return num;
+  for (uint32_t i = 0; i < lfe + data; i++)
+    (void)take(r, 4);
+  for (uint32_t i = 0; i < coupling; i++)
+    (void)take(r, 5);
+  (void)take(r, (unsigned)(-r->pos % 8));
+  for (uint32_t comment = take(r, 8); comment; comment--)
+    (void)take(r, 8);
+  *layout = CODEC_LAYOUT_NONE;
+  for (size_t i = 0; i < sizeof pce_layouts / sizeof *pce_layouts; i++)
+    if (!memcmp(has, pce_layouts[i].has, sizeof has))
+      *layout = pce_layouts[i].layout;
+  return has[0] + 2u * has[1] + has[2] + 2u * has[3] + has[4];
 }
 
 static bool is_ga(uint32_t type) { return (type >= 1 && type <= 7 && type != 5) || (type >= 17 && type <= 23 && type != 18); }
 
-// GASpecificConfig; returns the channels of its program_config_element, 0 without one.
-static uint32_t aac_ga_config(struct bits *r, uint32_t type, uint32_t channel_config) {
+// ISO/IEC 14496-3 4.4.1 GASpecificConfig; returns the channels of its program_config_element, 0 without one.
+static uint32_t aac_ga_config(struct bits *r, uint32_t type, uint32_t channel_config, uint32_t *layout) {
   uint32_t channels = 0;
   (void)take(r, 1);
   if (take(r, 1))
     (void)take(r, 14);
   uint32_t extension = take(r, 1);
   if (!channel_config)
-    channels = aac_pce_channels(r);
+    channels = aac_pce(r, layout);
   if (type == 6 || type == 20)
     (void)take(r, 3);
   if (extension) {
@@ -90,9 +109,9 @@ enum err codec_aac(struct codec_info *io, struct bytes config) {
     if (core == 22)
       (void)take(&r, 4);
   }
-  uint32_t channels = config_channels[cc];
+  uint32_t channels = config_channels[cc], layout = cc; // 14496-3 table 1.19 and 23091-3 number them alike
   if (is_ga(core)) {
-    uint32_t pce = aac_ga_config(&r, core, cc);
+    uint32_t pce = aac_ga_config(&r, core, cc, &layout);
     if (!cc)
       channels = pce;
   }
@@ -111,7 +130,7 @@ enum err codec_aac(struct codec_info *io, struct bytes config) {
     return ERR_MALFORMED;
   if (channels) {
     io->channels = ps && channels == 1 ? 2 : channels;
-    io->layout = ps && channels == 1 ? 2 : cc; // 14496-3 table 1.19 and 23091-3 number them alike; 0: program_config_element
+    io->layout = ps && channels == 1 ? 2 : layout;
   }
   if (rate)
     io->sample_rate = rate;
@@ -192,7 +211,7 @@ static enum err parse_dops(struct codec_info *io, struct bytes body) {
     return r.err;
   if (channels)
     io->channels = channels;
-  io->layout = family <= 1 ? layout_by_count(rfc_layout, channels) : 0; // others: sound fields, or nothing said
+  io->layout = family <= 1 ? layout_by_count(rfc_layout, channels) : CODEC_LAYOUT_NONE; // RFC 8486: sound fields; 255: nothing said
   io->sample_rate = 48000;
   snprintf(io->codecs, sizeof io->codecs, "opus");
   return ERR_OK;
@@ -494,7 +513,8 @@ enum err codec_parse(struct codec_info *out, struct box_trail *t, const struct b
 }
 
 void codec_language(char out[4], uint16_t packed) {
-  // ISO 639-2/T (three letters) with its ISO 639-1 form (two).
+  // ISO 639-2/T (three letters) with its ISO 639-1 form (two); behind them the twenty other codes of ISO 639-2/B, which Matroska
+  // has and remuxers copy: RFC 5646 §2.2.1 knows none of them.
   static const char map[] =
       "aaraaabkabafrafakaakamhamaraararganasmasavaavaveaeaymayazeazbakbabambmbelbebenbnbisbibodbobosbsbrebr"
       "bulbgcatcacescschachchecechucuchvcvcorkwcoscocrecrcymcydandadeudedivdvdzodzellelengenepoeoesteteuseu"
@@ -505,7 +525,8 @@ void codec_language(char out[4], uint16_t packed) {
       "nyanyociocojiojoriorormomossospanpaplipipolplporptpuspsquequrohrmronrorunrnrusrusagsgsansasinsislksk"
       "slvslsmesesmosmsnasnsndsdsomsosotstspaessqisqsrdscsrpsrsswsssunsuswaswswesvtahtytamtatatttteltetgktg"
       "tgltlthathtirtitontotsntntsotstuktkturtrtwitwuigugukrukurduruzbuzvenvevievivolvowlnwawolwoxhoxhyidyi"
-      "yoryozhazazhozhzulzu";
+      "yoryozhazazhozhzulzu"
+      "albsqarmhybaqeuburmychizhczecsdutnlfrefrgeokagerdegreeliceismacmkmaomimaymsperfarumroslosktibbowelcy";
   char code[4] = {(char)((packed >> 10 & 31) + 0x60), (char)((packed >> 5 & 31) + 0x60), (char)((packed & 31) + 0x60)};
   memcpy(out, "und", 4);
   for (int i = 0; i < 3; i++)

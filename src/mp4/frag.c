@@ -431,6 +431,10 @@ enum err frag_parse(struct frag_moof *out, struct frag_samples *samples, struct 
   while (!e && rd_left(&children)) {
     struct box c;
     e = trail_next(&p.t, &c, &children);
+    if (!e && c.type == FOURCC('p', 's', 's', 'h')) { // as in moov: left over
+      e = add_edit(&p, (struct ix_edit){.pos = (uint32_t)c.pos, .del = (uint32_t)c.len, .kind = IX_DELETE});
+      out->delta -= (int64_t)c.len;
+    }
     if (e || c.type != FOURCC('t', 'r', 'a', 'f'))
       continue;
     trail_in(&p.t, c.type);

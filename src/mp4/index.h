@@ -215,5 +215,12 @@ struct ix_segments {
 uint32_t ix_segment_count(const struct track_index *ix, uint64_t target_ticks);
 void ix_segment_fill(const struct track_index *ix, uint64_t target_ticks, uint32_t *first_frag);
 
+// ix_skipped gives what the edit list skips (encoder priming), 0 where that is all of the first segment: manifests and sidx have
+// to name it. O(fragments of the first segment). Source: ISO/IEC 14496-12 8.6.6.
+uint64_t ix_skipped(const struct track_index *ix, const struct ix_segments *segs);
+
+// ix_presented says when a sample of this decode time is presented; 0 where it is skipped.
+static inline uint64_t ix_presented(uint64_t ticks, uint64_t skipped) { return ticks > skipped ? ticks - skipped : 0; }
+
 _Static_assert(sizeof(struct ix_edit) == 20 && sizeof(struct ix_run) == 16 && sizeof(struct ix_traf) == 8, "blob");
 _Static_assert(sizeof(struct ix_frag) == 80 && sizeof(struct ix_header) == 288 + 16 * IX_SEC_COUNT, "blob");

@@ -1,3 +1,4 @@
+// Each parser cites its clause of ISO/IEC 14496-12; what a sample entry holds is codec.c's.
 #include "mp4/init.h"
 
 enum { MAX_TRACKS_SEEN = 64, MAX_PARENTS = 8 };
@@ -22,6 +23,7 @@ struct init_parser {
   struct list *edits;
   struct init_info info;
   struct trak trak; // the first one
+  struct reader children; // of moov
   uint32_t num_traks;
   bool protected, has_mvex, has_trex, has_samples;
 };
@@ -29,6 +31,7 @@ struct init_parser {
 // Reads a child's version and flags; `r` is over its payload.
 static uint32_t full_head(struct reader *r) { return rd_u32(r); }
 
+// 8.6.6: the media time of the first edit that has media; -1 stands for an empty edit.
 static enum err parse_elst(struct trak *k, struct reader r) {
   unsigned version = full_head(&r) >> 24;
   uint32_t num = rd_u32(&r);
@@ -47,6 +50,7 @@ static enum err parse_elst(struct trak *k, struct reader r) {
   return r.err;
 }
 
+// 8.4.2.
 static enum err parse_mdhd(struct trak *k, struct reader r) {
   unsigned version = full_head(&r) >> 24;
   rd_skip(&r, version == 1 ? 16 : 8);
@@ -58,6 +62,7 @@ static enum err parse_mdhd(struct trak *k, struct reader r) {
   return ERR_OK;
 }
 
+// 8.3.2. Track 0 is none (8.3.2.3).
 static enum err parse_tkhd(struct trak *k, struct reader r) {
   unsigned version = full_head(&r) >> 24;
   rd_skip(&r, version == 1 ? 16 : 8);
@@ -65,7 +70,7 @@ static enum err parse_tkhd(struct trak *k, struct reader r) {
   return r.err || version > 1 || !k->track_id ? (r.err ? r.err : ERR_MALFORMED) : ERR_OK;
 }
 
-// A count of stsz, stz2, stts, stco … that is not zero means samples in moov.
+// A count of stsz, stz2 (8.7.3), stts (8.6.1.2), stsc (8.7.4), stco or co64 (8.7.5) that is not zero means samples in moov.
 static enum err parse_sample_table(struct init_parser *p, struct reader r, uint32_t type) {
   rd_skip(&r, type == FOURCC('s', 't', 's', 'z') || type == FOURCC('s', 't', 'z', '2') ? 8 : 4);
   if (rd_u32(&r))
@@ -73,11 +78,13 @@ static enum err parse_sample_table(struct init_parser *p, struct reader r, uint3
   return r.err;
 }
 
+// 8.12: what sample entries are called whose own type stands in a sinf.
 static bool is_protected_type(uint32_t type) {
   return type == FOURCC('e', 'n', 'c', 'a') || type == FOURCC('e', 'n', 'c', 'v') || type == FOURCC('e', 'n', 'c', 't') ||
          type == FOURCC('e', 'n', 'c', 's') || type == FOURCC('e', 'n', 'c', 'm');
 }
 
+// 8.5.2.
 static enum err parse_stsd(struct init_parser *p, struct trak *k, struct reader r) {
   size_t at = rd_pos(&r);
   if (k->has_stsd)
@@ -118,6 +125,7 @@ static enum level level_of(uint32_t type) {
   }
 }
 
+// elng: 8.4.6; hdlr: 8.4.3.
 static enum err parse_leaf(struct init_parser *p, struct trak *k, const struct box *b, struct reader r,
                            enum level level) {
   enum err e = ERR_OK;
@@ -148,7 +156,8 @@ static enum err parse_leaf(struct init_parser *p, struct trak *k, const struct b
   return e ? trail_fail(&p->t, e, b->pos, NULL) : ERR_OK;
 }
 
-// Children of trak and of the parents in it that lead to the sample entries. Recursion is as deep as `down` is long.
+// Children of trak (8.3.1) and of the parents in it that lead to the sample entries: mdia (8.4.1), minf (8.4.4), stbl (8.5.1);
+// and of edts (8.6.5). Recursion is as deep as `down` is long.
 static enum err parse_trak(struct init_parser *p, struct trak *k, struct reader r, enum level level) {
   static const uint32_t down[] = {[IN_TRAK] = FOURCC('m', 'd', 'i', 'a'), [IN_MDIA] = FOURCC('m', 'i', 'n', 'f'),
                                   [IN_MINF] = FOURCC('s', 't', 'b', 'l'), [IN_STBL] = FOURCC('s', 't', 's', 'd'),
@@ -180,6 +189,7 @@ static enum err parse_trak(struct init_parser *p, struct trak *k, struct reader 
   return ERR_OK;
 }
 
+// 8.8.1, and trex: 8.8.3.
 static enum err parse_mvex(struct init_parser *p, struct reader r) {
   while (rd_left(&r)) {
     struct box b;
@@ -204,6 +214,7 @@ static enum err parse_mvex(struct init_parser *p, struct reader r) {
   return ERR_OK;
 }
 
+// 8.2.1.
 static enum err parse_moov(struct init_parser *p, struct reader r, const struct box *moov) {
   struct reader mvex = {0};
   while (rd_left(&r)) {
@@ -282,12 +293,32 @@ static enum err add_size(struct init_parser *p, const struct box *b, enum ix_sco
   return add_edit(p, e);
 }
 
-// Sizes of what stands around the entries, the entries' new types, and where sinf and pssh go.
+// pssh boxes of a moov whose samples are clear are left over from a protection that was taken off: players would ask for keys of it.
+// Adds edits that delete those in [from, to), and their lengths to *len. ISO/IEC 23001-7 8.1.
+static enum err drop_pssh(struct init_parser *p, uint64_t from, uint64_t to, uint32_t *len) {
+  struct reader r = p->children;
+  struct box b;
+  enum err e = ERR_OK;
+  while (!e && rd_left(&r)) {
+    e = trail_next(&p->t, &b, &r);
+    if (e || b.type != FOURCC('p', 's', 's', 'h') || b.pos < from || b.pos >= to)
+      continue;
+    *len += (uint32_t)b.len;
+    e = add_edit(p, (struct ix_edit){.pos = (uint32_t)(p->t.base + b.pos), .del = (uint32_t)b.len, .kind = IX_DELETE});
+  }
+  return e;
+}
+
+// Sizes of what stands around the entries, the entries' new types, and where sinf (8.12.1) and pssh (ISO/IEC 23001-7 8.1) go.
 static enum err add_edits(struct init_parser *p) {
   struct trak *k = &p->trak;
   enum err e = ERR_OK;
-  for (uint32_t i = 0; !e && i < k->num_parents; i++)
-    e = add_size(p, &k->parents[i], i ? IX_SCOPE_SINF : IX_SCOPE_MOOV, k->num_entries);
+  uint32_t moov = p->edits->num, dropped = 0;
+  for (uint32_t i = 0; !e && i < k->num_parents; i++) {
+    if (i == 1)
+      e = drop_pssh(p, 0, k->parents[1].pos, &dropped);
+    e = e ? e : add_size(p, &k->parents[i], i ? IX_SCOPE_SINF : IX_SCOPE_MOOV, k->num_entries);
+  }
   for (uint32_t i = 0; !e && i < k->num_entries; i++) {
     const struct box *b = &k->entries[i];
     uint32_t pos = (uint32_t)(p->t.base + b->pos);
@@ -302,11 +333,14 @@ static enum err add_edits(struct init_parser *p) {
     }
     e = e ? e : add_edit(p, sinf);
   }
+  e = e ? e : drop_pssh(p, k->parents[1].pos, k->parents[0].len, &dropped);
+  e = e ? e : add_edit(p, (struct ix_edit){.pos = (uint32_t)(p->t.base + k->parents[0].len), .kind = IX_PSSH});
   if (!e)
-    e = add_edit(p, (struct ix_edit){.pos = (uint32_t)(p->t.base + k->parents[0].len), .kind = IX_PSSH});
+    ((struct ix_edit *)p->edits->p)[moov].value -= dropped;
   return e;
 }
 
+// RFC 5646 by elng where there is one (8.4.6), else the three letters of mdhd (8.4.2).
 static void set_language(struct init_info *info, const struct trak *k) {
   codec_language(info->language, k->language);
   struct bytes x = k->extended_language;
@@ -314,11 +348,21 @@ static void set_language(struct init_info *info, const struct trak *k) {
     x.n--;
   if (x.n < 2 || x.n >= sizeof info->language)
     return;
-  for (size_t i = 0; i < x.n; i++) { // it goes into manifests
+  // It goes into manifests, and MPDs are invalid with anything but xs:language: subtags of one to eight, the first of letters.
+  size_t len = 0;
+  bool first = true;
+  for (size_t i = 0; i < x.n; i++) {
     uint8_t c = x.p[i];
-    if (!((c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '-'))
+    bool letter = (c | 32) >= 'a' && (c | 32) <= 'z';
+    if (c == '-' ? !len : !letter && (first || c < '0' || c > '9'))
+      return;
+    first &= c != '-';
+    len = c == '-' ? 0 : len + 1;
+    if (len > 8)
       return;
   }
+  if (!len)
+    return;
   memcpy(info->language, x.p, x.n);
   info->language[x.n] = 0;
 }
@@ -334,7 +378,8 @@ enum err init_parse(struct init_info *out, struct list *edits, struct alloc *mem
   if (e || !b.len)
     return e ? e : trail_fail(&p.t, ERR_TRUNCATED, 0, NULL);
   trail_in(&p.t, b.type);
-  e = parse_moov(&p, box_reader(&r, &b), &b);
+  p.children = box_reader(&r, &b);
+  e = parse_moov(&p, p.children, &b);
   if (e)
     return e;
   e = check_kind(&p);

@@ -1,5 +1,6 @@
 #include "mp4/samples.h"
 
+// Source: ISO/IEC 14496-12 8.8.3.
 void samples_trex(struct samples_file *out, struct bytes moov) {
   struct reader r = rd_of(moov);
   struct box b, c, x;
@@ -40,6 +41,7 @@ static struct samples_track *find_track(struct samples_file *f, uint32_t id) {
   return &f->tracks[i];
 }
 
+// Where data offsets count from: a base of its own, the moof, or where the data of the traf before ended. ISO/IEC 14496-12 8.8.7.
 static enum err tfhd(struct run_state *k, struct bytes body, bool first, uint64_t last_data) {
   struct reader r = rd_of(body);
   uint32_t flags = rd_u32(&r);
@@ -75,6 +77,7 @@ static enum err check_counted(struct run_state *k, uint32_t num, const char **wh
   return (f->default_len += len) > f->source_len ? ERR_MALFORMED : ERR_OK;
 }
 
+// ISO/IEC 14496-12 8.8.8.
 static enum err trun(struct run_state *k, struct bytes body, const char **what) {
   struct reader r = rd_of(body);
   uint32_t flags = rd_u32(&r), num = rd_u32(&r);
@@ -98,6 +101,7 @@ static enum err trun(struct run_state *k, struct bytes body, const char **what) 
   return ERR_OK;
 }
 
+// ISO/IEC 14496-12 8.8.6; tfdt: 8.8.12.
 static enum err traf(struct run_state *k, const struct box_trail *t, struct reader r, bool first) {
   uint64_t last_data = k->s.offset;
   k->has_tfdt = false;

@@ -28,3 +28,10 @@ uint32_t ix_segment_count(const struct track_index *ix, uint64_t target_ticks) {
 void ix_segment_fill(const struct track_index *ix, uint64_t target_ticks, uint32_t *first_frag) {
   (void)group(ix, target_ticks, first_frag);
 }
+
+uint64_t ix_skipped(const struct track_index *ix, const struct ix_segments *segs) {
+  uint64_t skip = ix->h->edit_media_time > 0 ? (uint64_t)ix->h->edit_media_time : 0, first = 0;
+  for (uint32_t f = 0; segs->num && f < segs->first_frag[1]; f++)
+    first += ix->frags[f].duration_ticks;
+  return skip < first ? skip : 0;
+}

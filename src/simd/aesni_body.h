@@ -2,7 +2,7 @@
 // which saves register copies). The including file defines AESNI_OPS, AESNI_NAME and AESNI_CPU.
 //
 // An AES round has a latency of 3-4 cycles and two start per cycle, so eight independent blocks keep the units
-// busy. CTR and CBC decryption find them within a sample; CBC encryption takes eight samples, see cbc_narrow.h.
+// busy. CTR and CBC decryption find them within a sample; CBC encryption takes twelve samples, see cbc_narrow.h.
 #include <immintrin.h>
 
 #include "simd/jobs.h"
@@ -86,36 +86,23 @@ static inline vec v_mask(unsigned m) {
   return _mm_set1_epi32(-(int)(m & 1));
 }
 
-static inline vec v_gather(const uint64_t *src, uint64_t t) {
-  return load((const void *)(src[0] + t));
+static inline vec v_gather(const uint64_t *src, uint64_t t, const bool odd) {
+  return load((const void *)(src[0] + t + (odd ? 16 : 0)));
 }
 
-static inline void v_scatter(const uint64_t *dst, uint64_t t, vec x) {
-  store((void *)(dst[0] + t), x);
+static inline void v_scatter(const uint64_t *dst, uint64_t t, vec x, vec *even, const bool odd) {
+  (void)even;
+  store((void *)(dst[0] + t + (odd ? 16 : 0)), x);
+}
+
+static inline void v_blocks(const uint64_t *dst, vec x) {
+  store((void *)dst[0], x);
 }
 
 #define v_pin(x) __asm__ volatile("" : "+x"(x))
 
-static inline void v_set(vec *ends, unsigned lane, uint32_t x) {
-  static const uint32_t one[8] = {[4] = UINT32_MAX};
-  vec *e = ends + lane / 4;
-  *e = _mm_blendv_epi8(*e, _mm_set1_epi32((int)x), load(one + 4 - lane % 4));
-}
-
-static inline unsigned v_equal(const vec *ends, uint32_t x) {
-  const vec v = _mm_set1_epi32((int)x);
-  unsigned m = 0;
-  for (unsigned i = 0; i < 3; i++)
-    m |= (unsigned)_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(ends[i], v))) << 4 * i;
-  return m;
-}
-
-static inline uint32_t v_least(const vec *ends, uint32_t x) {
-  const vec from = _mm_set1_epi32((int)x + 1);
-  vec v = _mm_min_epu32(_mm_min_epu32(_mm_sub_epi32(ends[0], from), _mm_sub_epi32(ends[1], from)), _mm_sub_epi32(ends[2], from));
-  v = _mm_min_epu32(v, _mm_shuffle_epi32(v, 0x4e));
-  v = _mm_min_epu32(v, _mm_shuffle_epi32(v, 0xb1));
-  return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi32(v, from));
+static inline uint32_t v_ended(const uint8_t bytes[32], uint8_t x) {
+  return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(load(bytes), _mm_set1_epi8((char)x)));
 }
 
 #include "simd/cbc_narrow.h"

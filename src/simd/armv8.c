@@ -1,6 +1,6 @@
 // ARMv8 Cryptography Extensions: AESE adds a key, then substitutes and shifts; AESMC mixes columns; cores fuse the
 // pair. Written with a zero key and the real one added after, so that rounds look as on x86 and CBC encryption can
-// come from cbc_narrow.h: eight samples, one per register. The exclusive or runs on other pipes than AES.
+// come from cbc_narrow.h: twelve samples, one per register. The exclusive or runs on other pipes than AES.
 #include <arm_neon.h>
 #include <sys/auxv.h>
 
@@ -31,36 +31,25 @@ static inline vec v_mask(unsigned m) {
   return vdupq_n_u8((uint8_t)-(m & 1));
 }
 
-static inline vec v_gather(const uint64_t *src, uint64_t t) {
-  return vld1q_u8((const uint8_t *)(src[0] + t));
+static inline vec v_gather(const uint64_t *src, uint64_t t, const bool odd) {
+  return vld1q_u8((const uint8_t *)(src[0] + t + (odd ? 16 : 0)));
 }
 
-static inline void v_scatter(const uint64_t *dst, uint64_t t, vec x) {
-  vst1q_u8((uint8_t *)(dst[0] + t), x);
+static inline void v_scatter(const uint64_t *dst, uint64_t t, vec x, vec *even, const bool odd) {
+  (void)even;
+  vst1q_u8((uint8_t *)(dst[0] + t + (odd ? 16 : 0)), x);
+}
+
+static inline void v_blocks(const uint64_t *dst, vec x) {
+  vst1q_u8((uint8_t *)dst[0], x);
 }
 
 #define v_pin(x) __asm__ volatile("" : "+w"(x))
 
-static inline void v_set(vec *ends, unsigned lane, uint32_t x) {
-  static const uint32_t one[8] = {[4] = UINT32_MAX};
-  vec *e = ends + lane / 4;
-  *e = vreinterpretq_u8_u32(vbslq_u32(vld1q_u32(one + 4 - lane % 4), vdupq_n_u32(x), vreinterpretq_u32_u8(*e)));
-}
-
-static inline unsigned v_equal(const vec *ends, uint32_t x) {
-  const uint32x4_t bits = {1, 2, 4, 8}, v = vdupq_n_u32(x);
-  unsigned m = 0;
-  for (unsigned i = 0; i < 3; i++)
-    m |= vaddvq_u32(vandq_u32(vceqq_u32(vreinterpretq_u32_u8(ends[i]), v), bits)) << 4 * i;
-  return m;
-}
-
-static inline uint32_t v_least(const vec *ends, uint32_t x) {
-  const uint32x4_t from = vdupq_n_u32(x + 1);
-  uint32x4_t v = vsubq_u32(vreinterpretq_u32_u8(ends[0]), from);
-  for (unsigned i = 1; i < 3; i++)
-    v = vminq_u32(v, vsubq_u32(vreinterpretq_u32_u8(ends[i]), from));
-  return vminvq_u32(v) + x + 1;
+static inline uint32_t v_ended(const uint8_t bytes[32], uint8_t x) {
+  const uint8x16_t bits = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  uint8x16_t m = vandq_u8(vceqq_u8(vld1q_u8(bytes), vdupq_n_u8(x)), bits);
+  return vaddv_u8(vget_low_u8(m)) | (uint32_t)vaddv_u8(vget_high_u8(m)) << 8;
 }
 
 #include "simd/cbc_narrow.h"

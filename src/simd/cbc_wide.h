@@ -38,6 +38,20 @@ enum {
   SCRATCH = 2048, // bytes an idle lane may walk before it starts over
 };
 
+// Jobs as arrays, in the order in which lanes take them.
+enum {
+  LIST = 256,      // jobs
+  LIST_SPARE = 32, // room behind them for jobs of idle lanes, and for wide stores
+};
+
+struct list {
+  uint64_t src[LIST + LIST_SPARE], dst[LIST + LIST_SPARE]; // addresses
+  uint32_t len[LIST + LIST_SPARE];                         // pairs of blocks, in bytes; not 0
+  uint32_t rest[LIST + LIST_SPARE];                        // bytes after them
+  unsigned num;
+  bool apart; // some job's source is not its destination
+};
+
 struct state {
   _Alignas(64) uint64_t src[LANES], dst[LANES]; // addresses minus t
   _Alignas(64) uint32_t ends[32];               // value of t (its low half) at which the lane's job is done
@@ -103,7 +117,7 @@ INLINE void take(uint64_t *lanes, const uint64_t *from, unsigned ended, uint64_t
 }
 
 // New sources for the lanes that end at t. Returns these lanes.
-INLINE unsigned take_ended(struct state *s, const struct aes_list *list, uint64_t t, const int regs) {
+INLINE unsigned take_ended(struct state *s, const struct list *list, uint64_t t, const int regs) {
   const __m512i now = _mm512_set1_epi32((int)t);
   __m512i ends0 = _mm512_load_si512(s->ends), ends1 = _mm512_load_si512(s->ends + 16);
   unsigned next = s->next, left = list->num - next;
@@ -134,7 +148,7 @@ INLINE uint32_t soonest(const struct state *s, uint64_t t, const int regs) {
 }
 
 // The bytes after the last whole block of job i, exactly these: whether the block is written before or after does not matter.
-INLINE void copy_tail(const struct aes_list *l, unsigned i) {
+INLINE void copy_tail(const struct list *l, unsigned i) {
   uint64_t at = l->len[i] + (l->rest[i] & 16);
   __mmask16 m = (__mmask16)_bzhi_u32(0xffff, l->rest[i] & 15);
   _mm_mask_storeu_epi8((void *)(l->dst[i] + at), m, _mm_maskz_loadu_epi8(m, (const void *)(l->src[i] + at)));
@@ -186,7 +200,7 @@ INLINE uint64_t asked(uint64_t ahead, uint64_t last, const int regs) {
 // destination. On entering, the last blocks are written once more. The trailing bytes of two jobs are copied in a
 // round trip: in a row they cost A a twentieth, as stores to lines that are not in L1. Where in the rounds things happen was
 // found by trying 60 arrangements, of which the best is 8 % faster than the worst.
-INLINE void run(struct state *s, const struct aes_list *list, const struct keys *keys, __m512i iv, const int regs,
+INLINE void run(struct state *s, const struct list *list, const struct keys *keys, __m512i iv, const int regs,
                 const int floor) {
   const volatile __m512i *k = keys->k; // volatile: read where it says so, not kept in registers
   __m512i x[REGS], in_even[REGS], in_odd[REGS], even[REGS], odd[REGS], key;
@@ -258,7 +272,7 @@ INLINE void run(struct state *s, const struct aes_list *list, const struct keys 
 
 // One function for each number of registers; 1 to 3 cost about the same, they wait for the rounds' latency.
 #define RUN(regs, floor)                                                                                         \
-  __attribute__((noinline)) static void run##regs(struct state *s, const struct aes_list *list,                      \
+  __attribute__((noinline)) static void run##regs(struct state *s, const struct list *list,                      \
                                                   const struct keys *k, __m512i iv) {                            \
     run(s, list, k, iv, regs, floor);                                                                            \
   }
@@ -268,14 +282,16 @@ RUN(4, 12)
 RUN(3, 4)
 RUN(1, 0)
 
-static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, unsigned stagger, struct aes_ahead *ahead) {
+static void run_list(struct list *list, const struct keys *k, __m512i iv, unsigned stagger, struct aes_ahead *ahead) {
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct state s;
   unsigned num = list->num, start = stagger ? 4 : LANES;
-  for (unsigned i = 0; i < LANES; i++) {
-    list->src[num + i] = list->dst[num + i] = (uint64_t)scratch;
-    list->len[num + i] = SCRATCH;
-    list->rest[num + i] = 0;
+  const __m512i idle = _mm512_set1_epi64((long long)scratch);
+  UNROLL for (unsigned i = 0; i < LANES; i += 8) {
+    _mm512_storeu_si512(list->src + num + i, idle);
+    _mm512_storeu_si512(list->dst + num + i, idle);
+    _mm256_storeu_si256((__m256i *)(list->len + num + i), _mm256_set1_epi32(SCRATCH));
+    _mm256_storeu_si256((__m256i *)(list->rest + num + i), _mm256_setzero_si256());
   }
   bool any = ahead && ahead->n > 64 * REGS;
   s.ahead = any ? (uint64_t)ahead->p : (uint64_t)scratch;
@@ -286,12 +302,15 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, un
   s.moved = (1u << start) - 1;
   s.from = 0;
   s.tail = list->apart ? 0 : num;
-  for (unsigned i = 0; i < 32; i++)
-    s.ends[i] = 0;
-  for (unsigned i = 0; i < LANES; i++) {
-    s.src[i] = i < start ? list->src[i] : (uint64_t)scratch;
-    s.dst[i] = (uint64_t)scratch + 32; // written once before the first step, at t - 32
-    s.ends[i] = i < start ? list->len[i] : i / 4 * stagger;
+  UNROLL for (unsigned i = 0; i < LANES; i += 8) {
+    _mm512_store_si512(s.src + i, _mm512_loadu_si512(list->src + i));
+    _mm512_store_si512(s.dst + i, _mm512_add_epi64(idle, _mm512_set1_epi64(32))); // written once before the first step, at t - 32
+    _mm256_store_si256((__m256i *)(s.ends + i), _mm256_loadu_si256((const __m256i *)(list->len + i)));
+  }
+  _mm256_store_si256((__m256i *)(s.ends + LANES), _mm256_setzero_si256());
+  for (unsigned i = start; i < LANES; i++) {
+    s.src[i] = (uint64_t)scratch;
+    s.ends[i] = i / 4 * stagger;
   }
   for (unsigned i = 0; i < REGS; i++)
     s.x[i] = s.even[i] = s.odd[i] = iv;
@@ -314,17 +333,20 @@ static void run_list(struct aes_list *list, const struct keys *k, __m512i iv, un
 
 // The last blocks of the samples that have an odd number of them.
 struct last {
-  uint64_t src[AES_LIST + AES_LIST_SPARE], dst[AES_LIST + AES_LIST_SPARE];
-  uint64_t prev[AES_LIST + AES_LIST_SPARE]; // where the ciphertext before it is, or the IV
+  uint64_t src[LIST + LIST_SPARE], dst[LIST + LIST_SPARE];
+  uint64_t prev[LIST + LIST_SPARE]; // where the ciphertext before it is, or the IV
   unsigned num;
 };
 
-// A block of each of four lanes.
-INLINE __m512i gather(const uint64_t *p) {
-  __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)p[0]));
-  v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[1]), 1);
-  v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[2]), 2);
-  return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)p[3]), 3);
+INLINE __m128i clear_and_before(const struct last *l, unsigned i) {
+  return _mm_xor_si128(_mm_loadu_si128((const __m128i *)l->src[i]), _mm_loadu_si128((const __m128i *)l->prev[i]));
+}
+
+// Four of them, with what comes before xored in.
+INLINE __m512i gather(const struct last *l, unsigned at) {
+  __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(clear_and_before(l, at)), clear_and_before(l, at + 1), 1);
+  __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(clear_and_before(l, at + 2)), clear_and_before(l, at + 3), 1);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
 INLINE void scatter(const uint64_t *p, __m512i x) {
@@ -338,7 +360,7 @@ INLINE void scatter(const uint64_t *p, __m512i x) {
 INLINE void finish_group(const struct last *l, unsigned at, const struct keys *k, const int n) {
   __m512i x[GROUP];
   UNROLL for (int i = 0; i < n; i++)
-    x[i] = _mm512_ternarylogic_epi64(gather(l->src + at + 4 * i), gather(l->prev + at + 4 * i), k->k[0], 0x96);
+    x[i] = _mm512_xor_si512(gather(l, at + 4 * i), k->k[0]);
   rounds(x, n, k);
   UNROLL for (int i = 0; i < n; i++)
     scatter(l->dst + at + 4 * i, _mm512_aesenclast_epi128(x[i], k->k[10]));
@@ -357,7 +379,7 @@ static void finish(struct last *l, const struct keys *k) {
 
 // Eight lanes of the segment, the `valid` ones of them: their pairs of blocks into the list, last blocks apart. `all`
 // when each of them has a pair, as nearly always; what has none is not in the list, its trailing bytes are copied here.
-INLINE void fill(struct aes_list *l, struct last *last, unsigned *num, unsigned *num_last, const struct aes_cbc_seg *seg,
+INLINE void fill(struct list *l, struct last *last, unsigned *num, unsigned *num_last, const struct aes_cbc_seg *seg,
                  __m512i lanes, __mmask8 valid, const uint8_t *iv, const bool all) {
   const __m512i block = _mm512_set1_epi64(16);
   __m512i off = _mm512_and_si512(lanes, _mm512_set1_epi64(0xffffffff)), len = _mm512_srli_epi64(lanes, 32);
@@ -398,11 +420,11 @@ INLINE void fill(struct aes_list *l, struct last *last, unsigned *num, unsigned 
 }
 
 // The lanes of the segment in a row, as far as the list holds them.
-static void list_fill(struct aes_jobs *it, struct aes_list *l, struct last *last, const uint8_t *iv) {
+static void list_fill(struct aes_jobs *it, struct list *l, struct last *last, const uint8_t *iv) {
   const struct aes_cbc_seg *seg = it->seg;
   unsigned num = l->num, num_last = last->num;
   l->apart |= seg->src != seg->dst;
-  size_t room = AES_LIST - (l->num > last->num ? l->num : last->num);
+  size_t room = LIST - (l->num > last->num ? l->num : last->num);
   size_t end = seg->num_lanes - it->at > room ? it->at + room : seg->num_lanes;
   for (size_t i = it->at; i < end; i += 8) {
     __mmask8 valid = (__mmask8)_bzhi_u32(0xff, end - i < 8 ? (unsigned)(end - i) : 8); // bzhi counts modulo 256
@@ -420,7 +442,7 @@ static void list_fill(struct aes_jobs *it, struct aes_list *l, struct last *last
 static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
                         struct aes_ahead *ahead) {
   struct aes_jobs it;
-  struct aes_list list;
+  struct list list;
   struct last last;
   const struct keys k = load_keys(key->enc);
   const __m512i start = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)iv));
@@ -430,9 +452,9 @@ static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const s
     list.apart = false;
     do
       list_fill(&it, &list, &last, iv);
-    while (list.num < AES_LIST && last.num < AES_LIST && aes_jobs_seg(&it));
+    while (list.num < LIST && last.num < LIST && aes_jobs_seg(&it));
     if (list.num)
-      run_list(&list, &k, start, aes_list_stagger(&list, LANES), ahead);
+      run_list(&list, &k, start, aes_stagger(list.len[0], list.len[list.num - 1], list.num, LANES), ahead);
     finish(&last, &k);
   }
 }

@@ -37,32 +37,15 @@ bool aes_jobs_seg(struct aes_jobs *it);
 // the lanes it passes.
 bool aes_jobs_next(struct aes_jobs *it, struct aes_job *out);
 
-// A piece of the work in the form that the multi-lane kernels take from: arrays, in the order of aes_jobs_next.
-enum {
-  AES_LIST = 256,       // jobs
-  AES_LIST_SPARE = 32,  // room behind them for jobs that a kernel makes up for idle lanes, and for wide stores
-};
-struct aes_list {
-  uint64_t src[AES_LIST + AES_LIST_SPARE], dst[AES_LIST + AES_LIST_SPARE]; // addresses
-  uint32_t len[AES_LIST + AES_LIST_SPARE];                                 // whole blocks (or pairs of them), in bytes; not 0
-  uint32_t rest[AES_LIST + AES_LIST_SPARE];                                // bytes after them
-  unsigned num;
-  bool apart; // some job's source is not its destination
-};
-
-// aes_list_next fills the list with the next jobs; false when there are none. Who takes a job calls aes_list_tail,
-// before its first block is written; lanes of less than a block are copied here.
-bool aes_list_next(struct aes_jobs *it, struct aes_list *out);
-
-// aes_list_stagger returns 0, or a distance in bytes by which groups of four lanes should start apart. All jobs of such
-// a list, as far as its ends tell, are equally long, a multiple of a good part of the L1 cache's period, and more than
-// the lanes: lanes that start together would share the cache's sets for ever. A cache line is enough where the jobs
-// themselves start in several sets. Where they all start in the same one, lanes must not meet what others have asked
-// for ahead either, two lines and what the processor adds.
-static inline unsigned aes_list_stagger(const struct aes_list *l, unsigned lanes) {
-  if (l->num <= lanes || l->len[0] != l->len[l->num - 1] || l->len[0] % 512)
+// aes_stagger returns 0, or a distance in bytes by which groups of four lanes should start apart, for `num` samples in order
+// of length, of which the first has `longest` bytes of whole blocks and the last `shortest`. It is for samples that are equally
+// long, a multiple of a good part of the L1 cache's period, and more than the lanes: lanes that start together would share
+// the cache's sets for ever. A cache line is enough where the samples themselves start in several sets. Where they all start
+// in the same one, lanes must not meet what others have asked for ahead either, two lines and what the processor adds.
+static inline unsigned aes_stagger(uint32_t longest, uint32_t shortest, size_t num, size_t lanes) {
+  if (num <= lanes || longest != shortest || longest % 512)
     return 0;
-  return l->len[0] % 4096 ? 64 : 192;
+  return longest % 4096 ? 64 : 192;
 }
 
 // aes_lane_tail copies the bytes after the last whole block of a lane. To be called before the lane's blocks are
@@ -73,13 +56,6 @@ static inline void aes_lane_tail(uint8_t *dst, const uint8_t *src, size_t len) {
   else
     for (size_t i = 0; i < len; i++)
       dst[i] = src[i];
-}
-
-// aes_list_tail copies the bytes after the last whole block of a job. One at a time, between other work: a hundred
-// stores in a row to lines that are not in the L1 cache cost some six cycles each.
-static inline void aes_list_tail(const struct aes_list *l, unsigned i) {
-  if (l->apart)
-    memcpy((uint8_t *)l->dst[i] + l->len[i] + l->rest[i] - 16, (const uint8_t *)l->src[i] + l->len[i] + l->rest[i] - 16, 16);
 }
 
 // Counter blocks, big-endian: over the low 64 bits and over all 128.

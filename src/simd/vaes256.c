@@ -1,5 +1,5 @@
 // VAES in 256-bit registers with AVX2: two blocks per instruction, for processors without AVX-512 and for those on
-// which it is not wanted. CBC encryption takes sixteen samples, see cbc_narrow.h; CTR and CBC decryption work on
+// which it is not wanted. CBC encryption takes 24 samples, see cbc_narrow.h; CTR and CBC decryption work on
 // eight registers, sixteen blocks, and leave what is shorter than two blocks to 128-bit registers.
 #include <immintrin.h>
 
@@ -38,40 +38,31 @@ static inline vec v_mask(unsigned m) {
   return _mm256_set_m128i(_mm_set1_epi32(-(int)(m >> 1 & 1)), _mm_set1_epi32(-(int)(m & 1)));
 }
 
-static inline vec v_gather(const uint64_t *src, uint64_t t) {
+static inline vec v_gather(const uint64_t *src, uint64_t t, const bool odd) {
+  t += odd ? 16 : 0;
   return _mm256_inserti128_si256(_mm256_castsi128_si256(load((const void *)(src[0] + t))),
                                  load((const void *)(src[1] + t)), 1);
 }
 
-static inline void v_scatter(const uint64_t *dst, uint64_t t, vec x) {
-  store((void *)(dst[0] + t), _mm256_castsi256_si128(x));
-  store((void *)(dst[1] + t), _mm256_extracti128_si256(x, 1));
+// The first lane's blocks go out one by one, the second's in pairs: of a pair's first block, the way through `even` costs
+// no shuffle, which AES would have to wait for.
+static inline void v_scatter(const uint64_t *dst, uint64_t t, vec x, vec *even, const bool odd) {
+  store((void *)(dst[0] + t + (odd ? 16 : 0)), _mm256_castsi256_si128(x));
+  if (odd)
+    store2((void *)(dst[1] + t), _mm256_blend_epi32(_mm256_castsi128_si256(load((const uint8_t *)even + 16)), x, 0xf0));
+  else
+    *even = x;
+}
+
+static inline void v_blocks(const uint64_t *dst, vec x) {
+  store((void *)dst[0], _mm256_castsi256_si128(x));
+  store((void *)dst[1], _mm256_extracti128_si256(x, 1));
 }
 
 #define v_pin(x) __asm__ volatile("" : "+x"(x))
 
-static inline void v_set(vec *ends, unsigned lane, uint32_t x) {
-  static const uint32_t one[16] = {[8] = UINT32_MAX};
-  vec *e = ends + lane / 8;
-  *e = _mm256_blendv_epi8(*e, _mm256_set1_epi32((int)x), load2(one + 8 - lane % 8));
-}
-
-static inline unsigned v_equal(const vec *ends, uint32_t x) {
-  const vec v = _mm256_set1_epi32((int)x);
-  unsigned m = 0;
-  for (unsigned i = 0; i < 3; i++)
-    m |= (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(ends[i], v))) << 8 * i;
-  return m;
-}
-
-static inline uint32_t v_least(const vec *ends, uint32_t x) {
-  const vec from = _mm256_set1_epi32((int)x + 1);
-  vec w = _mm256_min_epu32(_mm256_sub_epi32(ends[0], from), _mm256_sub_epi32(ends[1], from));
-  w = _mm256_min_epu32(w, _mm256_sub_epi32(ends[2], from));
-  __m128i v = _mm_min_epu32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
-  v = _mm_min_epu32(v, _mm_shuffle_epi32(v, 0x4e));
-  v = _mm_min_epu32(v, _mm_shuffle_epi32(v, 0xb1));
-  return (uint32_t)_mm_cvtsi128_si32(v) + x + 1;
+static inline uint32_t v_ended(const uint8_t bytes[32], uint8_t x) {
+  return (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(load2(bytes), _mm256_set1_epi8((char)x)));
 }
 
 #include "simd/cbc_narrow.h"

@@ -37,6 +37,8 @@ const WANT = {
     'Late segments and failed requests, per second', 'Latency over time'],
   two: ['Latency by percentile, from the intended send time', 'Startup delay by percentile: from play to sound', 'Requests per second', 'Listeners at once',
     'Late segments and failed requests, per second', 'Latency over time: quiet day </script><b>', 'Latency over time: release day'],
+  strange: ['Latency by percentile, from the intended send time', 'Startup delay by percentile: from play to sound', 'Requests per second',
+    'Late segments and failed requests, per second', 'Latency over time'],
   capacity: ['Latency by percentile, from the intended send time', 'Requests per second', 'Late segments and failed requests, per second',
     'Search for the capacity: p99 of each probe, and the 95 % interval', 'Latency over time'],
 };
@@ -65,7 +67,11 @@ try {
     ok(seen.overflow <= 0, `${name}: nothing sticks out`, seen.overflow);
     ok(seen.columns === (name === 'two' ? 2 : 1), `${name}: a column a run`, seen.columns);
     if (name === 'two') ok(seen.text.includes('quiet day </script><b>') && seen.text.includes('release day'), `${name}: names are text, whatever is in them`, seen.text.slice(0, 300));
-    if (name === 'capacity') ok(/95 % interval\s+[\d.]+.* to [\d.]+/.test(seen.text) && /recovery after the spike/.test(seen.text), `${name}: the interval and the recovery`, seen.text);
+    if (name === 'strange') {
+      ok(seen.text.includes('<img src=x') && seen.text.includes('<!--<script>') && seen.text.includes('invalid: not to be used'), `${name}: what is no markup is none`, seen.text.slice(0, 300));
+      ok(seen.text.includes('first wrong byte: /a/<b>1.m4s: byte 3'), `${name}: the first wrong byte`, seen.text.slice(0, 300));
+    }
+    if (name === 'capacity') ok(/95 % interval\s+[\d.]+.* to [\d.]+/.test(seen.text) && /recovery after the spike/.test(seen.text) && seen.text.includes('limit found') && seen.text.includes('of the spike beyond'), `${name}: the interval and the recovery`, seen.text);
     await page.setViewportSize({ width: 420, height: 800 });
     ok(await page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth + 1), `${name}: fits a telephone`);
     if (pictures) {

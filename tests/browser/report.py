@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Runs small loads and lets Chromium look at their reports: report.py SLUICE [FOLDER for pictures]"""
+import json
 import pathlib
 import subprocess
 import sys
@@ -55,12 +56,21 @@ def main():
             b = load(listeners("release day", 400, seconds), target, "--processes", "2")
             how = ("14", "1s", "1s") if pictures else ("12", "400ms", "500ms")
             c = load(CAPACITY.replace("PROBES", how[0]).replace("SPIKE", how[1]).replace("SECONDS", how[2]), target)
+        # A result of somewhere else is text, whatever is in it; one of a run that asked nothing has no rate.
+        strange = json.loads(a.files["json"].read_text())
+        strange.update(mode="<img src=x onerror=document.title=1>", scenario="<!--<script>", valid=False)
+        strange["totals"].update(first_wrong="/a/<b>1.m4s: byte 3", elapsed_s=0, requests=0)
+        (folder / "strange.json").write_text(json.dumps(strange))
+        made = run(sluice, "load", "--report", folder / "strange.html", folder / "strange.json")
+        if made.code:
+            print(f"Bail out! --report: {made}")
+            return 1
         both = folder / "both.html"
         made = run(sluice, "load", "--report", both, a.files["json"], b.files["json"])
         if made.code:
             print(f"Bail out! --report: {made}")
             return 1
-        pages = [f"single={b.files['html']}", f"two={both}", f"capacity={c.files['html']}"]
+        pages = [f"single={b.files['html']}", f"two={both}", f"capacity={c.files['html']}", f"strange={folder / 'strange.html'}"]
         return subprocess.run(["node", HERE / "report.mjs", pictures, *pages]).returncode
 
 

@@ -83,6 +83,21 @@ check("HEAD is held against the geometric mean of BASE's two runs", abs(book.met
 again = rounds.from_json(json.loads(json.dumps(book.as_json())))
 check("a book survives JSON", again.values == book.values and again.bounds == book.bounds)
 
+take, asked = source(rng, {"b": 0.05}, 0.002)
+book = book_of("a", "b")
+state, _ = rounds.run(book, lambda names: {n: v for n, v in take(names).items() if n != "a"})
+check("a metric that only one commit has is left out, and the others decide", state == "red" and len(asked) == 16 and book.left_out() == ["a"], (state, len(asked)))
+check("and it is not in what is recorded", [m["name"] for m in book.as_json()] == ["b"])
+book = book_of("a")
+book.metric("n", 0.01, "instructions", exact=True)
+for _ in range(16):
+    book.add({"a": (1.0, 1.1, 1.0)})
+state, vs = rounds.settle(book)
+check("among other programs nothing that was timed is red", state == "red" and decide.among_others(state, book.metrics(), vs) == "inconclusive")
+book.add({"n": (100, 110, 100)})
+state, vs = rounds.settle(book)
+check("counts are, however noisy the machine", decide.among_others(state, book.metrics(), vs) == "red")
+
 # ---- turns of slices: drift common to a turn and single bursts do not show
 turns = [dict(base=d * 1.0, head=d * 1.03, same=d * 1.0) for d in (1.0, 1.4, 0.8, 1.1, 1.2)]
 turns[2]["head"] *= 3

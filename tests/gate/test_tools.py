@@ -163,6 +163,59 @@ check("a request with headers for wrk", serve_run.client.lua(serve_run.client.as
 with mock.patch.object(serve_run.servers, "get", lambda *_: (200, b"", b'# TYPE a\na{worker="0",b="c"} 2\na{worker="1",b="c"} 3\nx{worker="0"} 1\nx{worker="1"} 4\n')):
     check("metrics are summed over the workers", serve_run.servers.metrics(("", 0)) == {'a{b="c"}': 5, "x": 5}, serve_run.servers.metrics(("", 0)))
 
+row = next(r for r in todo if r["server"] == "sluice" and r["scheme"] == "cbcs" and r["mode"] == "fresh" and r["conns"] == 64)
+took = dict(cpu_s_per_gb=0.3, us_per_request=10, req_per_s=1, p50_us=1, p99_us=1, round=0, valid=True)
+enough = [row] + [dict(r, name=r["name"] + f" {i}" * bool(i)) for i in range(3) for r in todo if r["name"] == peers[row["name"]]]
+
+
+def reported(mine):
+    """The exit status of a run of that row and its peer, with rows enough that one lost is no noisy machine."""
+    with mock.patch("builtins.print"):
+        try:
+            serve_run.report(argparse.Namespace(json=None, rounds=1), enough, {r["name"]: [mine if r is row else dict(took, cpu_s_per_gb=0.9)] for r in enough}, {})
+        except SystemExit as e:
+            return e.code
+
+
+check("bench serve: promises that hold, and one that does not", (reported(took), reported(dict(took, cpu_s_per_gb=2.0))) == (0, 1))
+check("bench serve: a promise that could not be measured is not one that holds", reported(dict(took, valid=False, why="others")) == 3)
+
+# ---- bench/load: what counts as a measurement, and what is asked beyond a limit
+loader = importlib.machinery.SourceFileLoader("load_run", str(ROOT / "bench/load/run"))
+load_run = importlib.util.module_from_spec(importlib.util.spec_from_loader("load_run", loader))
+loader.exec_module(load_run)
+
+
+def generator(code, **totals):
+    """Bench.load() of a run that ends with `code`."""
+    with tempfile.TemporaryDirectory() as tmp:
+        bench = object.__new__(load_run.Bench)
+        bench.args, bench.run, bench.scenario, bench.url = argparse.Namespace(sluice="sluice"), Path(tmp), "s.yaml", "http://x"
+        t = dict(dict(requests=10, elapsed_s=1, errors=0, unanswered=0), **totals)
+        doc = dict(totals=t, seconds=[], lag=dict(percentiles_us=[[99, 5]]))
+
+        def client(argv):
+            Path(argv[argv.index("--json") + 1]).write_text(json.dumps(doc))
+            return f"bench: 10 requests, {t['errors']} failed, {t['unanswered']} unanswered", "", code, 1.0, 10
+        with mock.patch.object(load_run, "run_client", client):
+            try:
+                return bench.load("32K", 1)["errors"]
+            except SystemExit as e:
+                return str(e)
+
+
+check("bench load: a run, and one that is asked for more than there is", (generator(0), generator(1, errors=7, unanswered=7)) == (0, 7))
+check("bench load: answers that fail are no measurement", "7 failed, 0 unanswered" in str(generator(1, errors=7)), generator(1, errors=7))
+near = [tuple(dict(zeros_of, req_per_s=v) for v in (100, 100 + i)) for zeros_of in [dict(cpu_us=1, sleeps=1, server_us=1, server_share=1)] for i in range(6)]
+check("bench load: an interval of fewer than six rounds is none", [load_run.compared("x", near[:n], [])[2] for n in (5, 6)] == [False, True])
+bench, got, told = object.__new__(load_run.Bench), iter([50, 90, 70, 80]), []
+bench.args, bench.lost = argparse.Namespace(rounds=2), 0
+zeros = dict(cpu_us=1, sleeps=1, server_us=1, server_share=1)
+bench.wrk, bench.measure = lambda size: dict(zeros, req_per_s=next(got)), lambda what: what()
+with mock.patch.object(load_run.random, "sample", lambda names, n: ["wrk", "ours"]):
+    bench.beside_wrk("32K", lambda best: told.append(best) or dict(zeros, req_per_s=1), 60)
+check("bench load: what is asked for follows the best that wrk got so far", told == [60, 60, 90, 90], told)
+
 # ---- bench/serve: what is no row
 extras = serve_run.more
 calls = extras.calls_of('sendto(9, ""..., 65000, MSG_NOSIGNAL, NULL, 0) = 65000\nfutex(0x7f, FUTEX_WAIT_PRIVATE, 2, NULL) = 0\nfutex(0x7f, FUTEX_WAKE_PRIVATE, 1) = 1\n'
@@ -387,7 +440,7 @@ check("not permitted: says what to do, with perf's words", code == 1 and "perf_e
 code, err = perf("no-such-thing", fake="#!/bin/sh\nexit 0\n")
 check("an unknown scenario: 2, with those that there are", code == 2 and "release-day" in err, err)
 code, err = perf("serve:cbcs/9K", fake="#!/bin/sh\nexit 0\n")
-check("an unknown shape is refused", code != 0 and "serve:cenc/189K" in err, err)
+check("an unknown shape is refused", code == 2 and "serve:cenc/189K" in err, err)
 with tempfile.TemporaryDirectory() as tmp:
     (Path(tmp) / "tools").mkdir()
     (Path(tmp) / "bench").symlink_to(ROOT / "bench")
@@ -395,7 +448,7 @@ with tempfile.TemporaryDirectory() as tmp:
     (Path(tmp) / "tools/install").write_text("#!/bin/sh\necho building >&2\nexit 9\n")
     (Path(tmp) / "tools/install").chmod(0o755)
     wrong, right = (subprocess.run([f"{tmp}/tools/perf", what], capture_output=True, text=True) for what in ("serve:cbcs/9K", "serve"))
-    check("a wrong argument is refused before anything is built", wrong.returncode == 1 and "building" not in wrong.stderr, wrong.stderr)
+    check("a wrong argument is refused before anything is built", wrong.returncode == 2 and "building" not in wrong.stderr, wrong.stderr)
     check("a good one is built for", right.returncode == 9 and "building" in right.stderr, right.stderr)
 
 # ---- bench/serve --nginx-vod: programs that are none, what its nginx is told, what is compared

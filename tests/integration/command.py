@@ -324,6 +324,39 @@ def outputs(tap, sluice, work):
     tap.ok(not [p for p in files(work) if ".sluice-" in p], "no temporary file is left")
 
 
+def languages(tap, sluice, work):
+    """elng goes into manifests: a language tag (RFC 5646, as xs:language) or nothing of it."""
+    track = work / "spoken.mp4"
+    for tag, want in ((b"de", "de"), (b"zh-Hant-TW", "zh-Hant-TW"), (b"es-419", "es-419"), (b"i-klingon", "i-klingon"), (b"12", "und"), (b"-de", "und"),
+                      (b"de-", "und"), (b"de--AT", "und"), (b"abcdefghi", "und"), (b"de_AT", "und"), (b'"><x', "und"), (b"", "und")):
+        track.write_bytes(synth.FTYP + synth.moov(elng=tag) + synth.plain_fragment(1, [b"abc"], 0))
+        r = sluice("inspect", track, "--json")
+        tap.equal(json.loads(r.out)["track"].get("language"), want, f"the language of elng {tag}")
+
+
+def folder_faults(tap, sluice, work):
+    """A fault in a folder is told with the part that it lies in, and the byte in that."""
+    folder = work / "parts"
+    folder.mkdir()
+    (folder / "init.mp4").write_bytes(synth.FTYP + synth.moov())
+    for n in range(1, 4):
+        (folder / f"{n}.m4s").write_bytes(synth.plain_fragment(n, [b"abcd"] * 3, (n - 1) * 3 * synth.FRAME))
+    bad = (folder / "2.m4s").read_bytes()
+    (folder / "2.m4s").write_bytes(bad.replace(b"tfhd", b"free"))
+    want = f"sluice: {folder}/2.m4s: a trun before tfhd (at byte {boxes.find(bad, b'moof/traf/trun')[0].start}, box moof/traf)\n"
+    for command in (["encrypt", folder, work / "o.mp4", *ENCRYPT], ["index", folder]):
+        tap.equal(sluice(*command).err, want, f"{command[0]}: which part of a folder is wrong, and where")
+    (folder / "2.m4s").write_bytes(bad)
+    sluice.encrypt(folder, work / "whole.mp4", "cenc", KID, KEY)
+    data = (work / "whole.mp4").read_bytes()
+    starts = [b.start for b in boxes.find(data, b"moof")] + [len(data)]
+    (folder / "init.mp4").write_bytes(data[:boxes.one(data, b"sidx").start])
+    for n, (a, b) in enumerate(zip(starts, starts[1:])):
+        (folder / f"{n + 1}.m4s").write_bytes(data[a:b] + (b"\0\0\0\7moof" if n == 1 else b""))
+    r = sluice("decrypt", folder, work / "o.mp4", "--key", f"{KID}:{KEY}")
+    tap.equal(r.err, f"sluice: {folder}/2.m4s: not a box (at byte {starts[2] - starts[1]}, box moof)\n", "decrypt: the same")
+
+
 def sidecars(tap, sluice, work):
     track = work / "a" / "t.mp4"
     track.parent.mkdir()
@@ -493,6 +526,7 @@ def inspect(tap, sluice, work):
     tap.ok(r.out.decode().endswith("protection: none\n"), "inspect of a clear file: none", r.out.decode()[-200:])
     inspect_counts(tap, sluice, track)
     inspect_times(tap, sluice, track)
+    inspect_marks(tap, sluice, track)
 
 
 def moof(number, truns, **header):
@@ -540,6 +574,19 @@ def inspect_times(tap, sluice, track):
     tap.equal([int(t) for t in got], [late + i * synth.FRAME for i in range(3)], "inspect: times beyond 2^63")
     tap.ok(int(tree["track"]["start"]) == late and "-" not in json.dumps(tree["track"]["start"]), "inspect: and a start", str(tree["track"]))
     tap.ok(str(late) in sluice("inspect", track, "--all").out.decode(), "inspect --all: the same")
+
+
+def inspect_marks(tap, sluice, track):
+    """senc as PIFF 1.1 5.3.2 has it is one; a saiz of another kind (ISO/IEC 14496-12 8.7.8.3) is no protection."""
+    def marks(want, extra):
+        track.write_bytes(moof(1, lambda n: [synth.trun([b"abc"], n + 8), extra]) + synth.box(b"mdat", b"abc"))
+        r = sluice("inspect", track, "--json")
+        tap.equal(json.loads(r.out)["protected_by"], want, f"inspect: marks {want}")
+
+    marks(["senc"], synth.box(b"uuid", bytes.fromhex("a2394f525a9b4f14a2446c427c648df4") + bytes(8)))
+    marks([], synth.box(b"uuid", bytes(24)))
+    marks([], synth.box(b"saiz", b"\0\0\0\1abcd\0\0\0\0\1\0\0\0\1"))
+    marks(["saiz"], synth.box(b"saiz", b"\0\0\0\1cbcs\0\0\0\0\1\0\0\0\1"))
 
 
 def bad_files(tap, sluice, work):
@@ -611,7 +658,8 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, offline, there_and_back, closed_descriptors, outputs, sidecars, cached, messages, inspect, bad_files, ipv6, modes):
+    for part in (usage, failures, streams, offline, there_and_back, closed_descriptors, outputs, languages, folder_faults, sidecars, cached, messages,
+                 inspect, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:

@@ -249,6 +249,13 @@ class Judge:
             if first_range != f"0-{boxes.one(data, b'moov').end - 1}":
                 problems.append(f"Initialization range {first_range}")
             first, count, sizes = boxes.audio(data), 0, []
+            # ISO/IEC 14496-12 8.16.3.3: in presentation time, as a SegmentTimeline is.
+            start, _, references, _ = boxes.sidx_references(data, sidx)
+            skip, last = boxes.priming(first), first.samples[-1]
+            if [start, start + sum(d for _, d in references)] != [max(0, first.samples[0].time - skip), last.time + last.duration - skip]:
+                problems.append(f"sidx from {start}, {sum(d for _, d in references)} ticks; {skip} are skipped")
+            if start != int(segment_base.get("presentationTimeOffset", "0")):
+                problems.append(f"sidx starts at {start}, the presentation at {segment_base.get('presentationTimeOffset')}")
         if [k.replace("-", "").lower() for k in kids] != [first.tenc.kid.hex()]:
             problems.append(f"default_KID {kids}, tenc {first.tenc.kid.hex()}")
         if rep.get("mimeType", adaptation.get("mimeType")) != "audio/mp4":

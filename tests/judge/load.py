@@ -120,7 +120,7 @@ class Proxy(Listening):
                 head, _, buffer = buffer.partition(b"\r\n\r\n")
                 with self.lock:
                     self.heads.append(head)
-                method, path, _ = head.split(b"\r\n")[0].decode().split(" ")
+                method, path, _ = head.split(b"\r\n")[0].decode("latin-1").split(" ")
                 upstream.socket.sendall(head + b"\r\n\r\n")
                 response = upstream.read(method == "HEAD")
                 with self.lock:

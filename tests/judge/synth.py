@@ -35,20 +35,20 @@ def entry(kind=b"mp4a", children=None):
                esds() if children is None else children)
 
 
-def moov(trex=(1, FRAME, 0, 0), entries=None, track=1, large=False, timescale=TIMESCALE, extra=b"", edits=b""):
+def moov(trex=(1, FRAME, 0, 0), entries=None, track=1, large=False, timescale=TIMESCALE, extra=b"", edits=b"", before=b"", elng=None):
     entries = [entry()] if entries is None else entries
     stbl = box(b"stbl", full(b"stsd", 0, 0, struct.pack(">I", len(entries)), *entries), full(b"stts", 0, 0, bytes(4)),
                full(b"stsc", 0, 0, bytes(4)), full(b"stsz", 0, 0, bytes(8)), full(b"stco", 0, 0, bytes(4)))
     minf = box(b"minf", full(b"smhd", 0, 0, bytes(4)),
                box(b"dinf", full(b"dref", 0, 0, struct.pack(">I", 1), full(b"url ", 0, 1))), stbl)
     mdia = box(b"mdia", full(b"mdhd", 0, 0, struct.pack(">IIIIHH", 0, 0, timescale, 0, 0x55C4, 0)),
-               full(b"hdlr", 0, 0, bytes(4), b"soun", bytes(12), b"sound\0"), minf)
+               b"" if elng is None else full(b"elng", 0, 0, elng, b"\0"), full(b"hdlr", 0, 0, bytes(4), b"soun", bytes(12), b"sound\0"), minf)
     tkhd = full(b"tkhd", 0, 7, struct.pack(">IIIII", 0, 0, track, 0, 0), bytes(8), struct.pack(">HHHH", 0, 0, 0x100, 0),
                 MATRIX, bytes(8))
     mvhd = full(b"mvhd", 0, 0, struct.pack(">IIII", 0, 0, 1000, 0), struct.pack(">IH", 0x10000, 0x100), bytes(10), MATRIX,
                 bytes(24), struct.pack(">I", track + 1))
     mvex = box(b"mvex", full(b"trex", 0, 0, struct.pack(">I", track), struct.pack(">4I", *trex)))
-    return box(b"moov", mvhd, box(b"trak", tkhd, edits, mdia), extra, mvex, large=large)
+    return box(b"moov", mvhd, before, box(b"trak", tkhd, edits, mdia), extra, mvex, large=large)
 
 
 FTYP = box(b"ftyp", b"iso6", struct.pack(">I", 0), b"iso6cmfcmp41")
@@ -202,6 +202,18 @@ def around_moof():
         out += before + moof + box(b"free", b"gap") + box(b"mdat", *part) + box(b"skip", bytes(5))
         samples += part
         time += FRAME * len(part)
+    return out, samples
+
+
+def stale_pssh():
+    """Clear samples, and pssh boxes of a protection that was taken off: around the track, in a moof before and behind its traf."""
+    stale = full(b"pssh", 0, 0, bytes.fromhex("edef8ba979d64acea3c827dcd51d21ed"), struct.pack(">I", 4), b"old!")
+    samples, out = [], FTYP + moov(before=stale, extra=stale + box(b"free", bytes(3)) + stale, large=True)
+    for n in range(3):
+        mine = payloads([40, 50, 7], n + 70)
+        out += moof_of(n + 1, lambda length: [stale, box(b"traf", tfhd(), tfdt(n * 3 * FRAME), trun(mine, length + 8)), *[stale] * n])  # noqa: B023
+        out += box(b"mdat", *mine)
+        samples += mine
     return out, samples
 
 
@@ -386,4 +398,4 @@ def day(path, hours=24, timescale=96000):
 
 STRUCTURES = [each_size, only_tiny, negative_offsets, large_sizes, size_zero, empty_truns, around_moof, many_truns, two_trafs,
               absolute_base, no_offsets, two_mdats, signed_offsets, default_sizes, unused_bytes, indexed, two_entries,
-              long_samples]
+              long_samples, stale_pssh]

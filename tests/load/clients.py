@@ -9,6 +9,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge.certs import Authority  # noqa: E402
+from judge.listening import Listening  # noqa: E402
 from judge.load import Load, Proxy, keys_text, media  # noqa: E402
 from judge.server import Server, free_port  # noqa: E402
 from judge.tap import Tap  # noqa: E402
@@ -101,6 +102,32 @@ def broken(tap, load, proxy):
     r = load(scenario(player="ahead: 9, tracks: 1, skip: 0, retries: 0"), proxy.url)
     t = r.json["totals"]
     tap.ok(r.code == 1 and t["errors"] == t["sessions"] and "MISSED  requests failed" in r.out.decode(), "connections that end before the answer: counted, status 1", t)
+
+
+    def moved(path, response):
+        if path.endswith("/2.m4s"):
+            response.status, response.reason = 302, "Found"
+    proxy.change = moved
+    r = load(scenario(player="ahead: 9, tracks: 1, skip: 0, retries: 0"), proxy.url)
+    t = r.json["totals"]
+    tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"]["status"] == t["sessions"] and f"failed: {t['errors']} with another status" in r.out.decode(),
+           "redirections are not followed, and told as what they are", f"{t} {r.out.decode()}")
+
+    def longer(path, response):
+        if path.endswith("/2.m4s"):
+            response.body += b"12345"  # Content-Length stays
+    proxy.change = longer
+    r = load(scenario(), proxy.url)
+    t = r.json["totals"]
+    tap.ok(r.code == 1 and t["unasked_bytes"] >= 5 and "MISSED  bytes behind a response's end" in r.out.decode(), "a body that is longer than it was to be", f"{t} {r.out.decode()}")
+
+    def garbled(path, response):
+        if path.endswith("media.m3u8"):
+            response.body = b"x" * len(response.body)
+    proxy.change = garbled
+    r = load(scenario(player="ahead: 9, tracks: 1, skip: 0, retries: 0"), proxy.url)
+    t = r.json["totals"]
+    tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"]["parse"] == t["sessions"], "playlists that are none", t)
     proxy.change = lambda path, response: None
 
 
@@ -166,7 +193,23 @@ def over_tls(tap, load, sluice, folder):
             tap.ok(r.code == 0 and r.json["totals"]["requests"] >= (8 if mode == "idle" else 100), f"TLS: mode {mode}", r.out.decode() + r.err)
 
 
+class Leaving(Listening):
+    """Answers once and ends the connection after a while."""
+
+    def handle(self, s):
+        s.recv(4096)
+        s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        time.sleep(0.3)
+        s.close()
+
+
 def herd(tap, load, server):
+    herd_of = "name: herd\nmode: idle\nseconds: 1s\nconnections: 20\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 2000 }\n"
+    (load.folder / "paths").write_text("/x\n")
+    with Leaving() as leaving:
+        r = load(herd_of, leaving.url, "--paths", load.folder / "paths")
+    tap.ok(r.code == 1 and r.json["totals"]["ended_at_rest"] == 20 == r.json["totals"]["requests"] and "MISSED  connections that did not stay" in r.out.decode(),
+           "an idle herd that the server sends away", r)
     with Proxy(server.port) as proxy:
         r = load("name: herd\nmode: idle\nseconds: 1s\nconnections: 60\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 2000 }\n", proxy.url)
         t = r.json["totals"]

@@ -6,7 +6,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from judge import boxes  # noqa: E402
+from judge import boxes, synth  # noqa: E402
 from judge.aes import Aes128  # noqa: E402
 from judge.load import Load, Proxy, keys_text, kid_key, media  # noqa: E402
 from judge.server import Server  # noqa: E402
@@ -15,7 +15,7 @@ from judge.tap import Tap  # noqa: E402
 ASSETS = ["album/one", "two"]
 
 
-def scenario(scheme, sessions, tracks=1, protocol="hls", share="100%", verify=""):
+def scenario(scheme, sessions, tracks=1, protocol="hls", share="100%", verify="", more="", player=""):
     """Sessions that fetch whole tracks at once, all within a moment."""
     return f"""name: faults
 seed: 5
@@ -24,10 +24,10 @@ drain: 100ms
 catalogue: {{ assets: [{", ".join(ASSETS)}], shape: 0 }}
 scheme: {scheme}
 protocol: {protocol}
-player: {{ ahead: 20, tracks: {tracks}, skip: 0 }}
+player: {{ ahead: 20, tracks: {tracks}, skip: 0{player} }}
 verify: {{ share: {share}, media: media, keys: keys.yaml {verify} }}
 level: {{ lag_p99_ms: 2000 }}
-"""
+{more}"""
 
 
 class Corruption:
@@ -204,6 +204,113 @@ def stale_epochs(tap, load, sluice, folder):
                 tap.ok(r.code == 1 and re.match(r"/\S+/1/aac/init\.mp4: a stale epoch: ", wrong), f"{scheme}, {protocol}: manifests that lead to a stale epoch", wrong)
 
 
+def playlists(tap, load, server):
+    """Right segments behind playlists and init segments that are wrong."""
+    first = {}
+
+    def later(path):
+        """Whether this path has been asked for before."""
+        first[path] = first.get(path, 0) + 1
+        return first[path] > 1
+
+    def to_clear(path, response):
+        if path.endswith("master.m3u8"):
+            response.body = re.sub(rb"^(?=\d+/)", b"../clear/", response.body, flags=re.M)
+
+    def cut(path, response):
+        if path.endswith("media.m3u8"):
+            response.body = re.sub(rb"#EXTINF:[^\n]*\n[^\n]*\n(?=#EXT-X-ENDLIST)", b"", response.body)
+
+    def swapped(path, response):
+        if path.endswith("media.m3u8"):
+            response.body = response.body.replace(b"\n2.m4s", b"\n*").replace(b"\n3.m4s", b"\n2.m4s").replace(b"\n*", b"\n3.m4s")
+
+    def other_kid(path, response):
+        if path.endswith("manifest.mpd") and later(path):
+            response.body = re.sub(rb'(default_KID="......)..', rb"\1ee", response.body)
+
+    def other_scheme(path, response):
+        if path.endswith("init.mp4"):
+            response.body = response.body.replace(b"schm\0\0\0\0cbcs", b"schm\0\0\0\0cenc")
+
+    def pattern(path, response):
+        if path.endswith("init.mp4"):
+            response.body = response.body.replace(b"tenc\1\0\0\0\0\0", b"tenc\1\0\0\0\0\x19")
+    for fault, protocol, want in ((to_clear, "hls", r"/clear/1/aac/init\.mp4: the manifest of cbcs leads to clear"),
+                                  (cut, "hls", r"init\.mp4: its playlist ends after \d+\.\d+ s, and its source goes on"),
+                                  (swapped, "hls", r"/[23]\.m4s: is not segment [23] of its playlist"),
+                                  (other_kid, "dash", r"init\.mp4: byte \d+: its KID is not the playlist's"),
+                                  (other_scheme, "hls", r"init\.mp4: byte \d+: its sinf is not that of the scheme"),
+                                  (pattern, "hls", r"init\.mp4: byte \d+: its sinf is not that of the scheme")):
+        with Proxy(server.port, lambda path, response: fit(fault, path, response)) as proxy:
+            r = load(scenario("cbcs", 6, protocol=protocol), proxy.url)
+        tap.ok(r.code == 1 and re.search(want, r.json["totals"]["first_wrong"]), f"right segments, and: {fault.__name__}", f"{r.json['totals']['first_wrong']}\n{r}")
+
+
+    def no_text(path, response):
+        if path.endswith("media.m3u8"):
+            response.body = response.body.replace(b'"init.mp4"', b'"init\xff.mp4"')
+    with Proxy(server.port, lambda path, response: fit(no_text, path, response)) as proxy:
+        r = load(scenario("cbcs", 2, verify=", epoch: 2", player=", retries: 0"), proxy.url)
+    tap.ok(r.code == 1 and "/init%FF.mp4: a stale epoch" in r.json["totals"]["first_wrong"], "a path that is not UTF-8: the JSON is whole", r)
+
+
+def fit(fault, path, response):
+    """`fault`, and the length of what it leaves."""
+    fault(path, response)
+    response.headers = [(k, str(len(response.body)) if k.lower() == "content-length" and response.body else v) for k, v in response.headers]
+
+
+def structures(tap, load, sluice, folder):
+    """Sources with structures that no encoder makes, times that have gaps among them, and a fault that only one of them can have."""
+    made = {s.__name__: s()[0] for s in synth.STRUCTURES}
+    made["gap"] = synth.FTYP + synth.moov() + b"".join(
+        synth.plain_fragment(n + 1, synth.payloads([300] * 94, n), (n + (n > 1) * 1000) * 94 * synth.FRAME) for n in range(5))
+    made["caf\u00e9 100%/x?"] = made["gap"]
+    for name, data in made.items():
+        path = folder / "odd" / name / "aac.mp4"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
+    (folder / "odd.yaml").write_text(keys_text(made))
+    with Server(sluice, folder / "odd", keys=keys_text(made)) as server:
+        for scheme, protocol in (("cenc", "hls"), ("cbcs", "dash")):
+            for name in made:
+                text = scenario(scheme, 4, protocol=protocol).replace(", ".join(ASSETS), name).replace("media: media, keys: keys.yaml", "media: odd, keys: odd.yaml")
+                r = load(text, f"http://127.0.0.1:{server.port}")
+                tap.ok(r.code == 0 and r.json["totals"]["verified"] > 3, f"{scheme}, {protocol}: {name} is right", f"{r.json and r.json['totals']['first_wrong']}\n{r.out.decode()}{r.err}")
+
+        def unused(path, response):
+            if path.endswith(".m4s"):
+                response.body = response.body.replace(b"1234567", b"123\xff567", 1)
+        with Proxy(server.port, unused) as proxy:
+            r = load(text.replace(name, "unused_bytes"), proxy.url)
+        tap.ok(r.code == 1 and "it differs from the source in its box mdat" in r.json["totals"]["first_wrong"], "a wrong byte in an mdat that belongs to no sample", r)
+
+
+def no_faults(tap, load, server):
+    """A server that is overloaded for a moment gives no wrong bytes: what is asked for again is compared with what it was before."""
+    refused = []
+
+    def ranges(path, response):
+        if response.status == 206 and len(refused) < 20:
+            refused.append(path)
+            response.status, response.body = 503, b"-" * len(response.body)
+    with Proxy(server.port, ranges) as proxy:
+        r = load(scenario("cbcs", 12, more="clients: { range: 100% }", player=", retry_after: 10ms"), proxy.url)
+    t = r.json["totals"]
+    tap.ok(len(refused) == t["errors_by_kind"]["5xx"] == 20 < t["verified"] and t["wrong"] == 0, "ranges that are refused and asked for again are no wrong bytes", t)
+    refused.clear()
+
+    def after_head(path, response):
+        if path.endswith("/3.m4s") and response.body:
+            refused.append(path)
+            response.status = 503
+    with Proxy(server.port, after_head) as proxy:
+        r = load(scenario("cbcs", 60, tracks=2, more="clients: { head: 100% }", player=", retries: 0"), proxy.url)
+    t = r.json["totals"]
+    tap.ok(len(refused) > 30 and t["heads"] > 10 and t["wrong"] == 0, "what HEAD announced of a segment that was given up is not held against another", t)
+
+
 def main():
     tap, sluice = Tap(), sys.argv[1]
     with tempfile.TemporaryDirectory(prefix="sluice-load-") as work:
@@ -211,7 +318,10 @@ def main():
         media(folder / "media", ASSETS)
         (folder / "keys.yaml").write_text(keys_text(ASSETS))
         load = Load(sluice, folder)
-        with Server(sluice, folder / "media", keys=keys_text(ASSETS)) as server:
+        with Server(sluice, folder / "media", keys=keys_text(ASSETS), config="clear: true\n") as server:
+            playlists(tap, load, server)
+            no_faults(tap, load, server)
+            structures(tap, load, sluice, folder)
             for scheme in ("cenc", "cbcs"):
                 r = load(scenario(scheme, 10), f"http://127.0.0.1:{server.port}")
                 tap.ok(r.code == 0 and r.json["totals"]["verified"] > 20 and not r.json["totals"]["wrong"], f"{scheme}: a right server passes", r.out.decode())

@@ -32,10 +32,11 @@ level: {{ latency_p99_ms: {1000 * LEVEL_S:.0f}, errors: 0, lag_p99_ms: 5000 }}
 
 
 class Stopping(Listening):
-    """Answers everything, slowly above LIMIT. When a spike is over it answers nothing for `stop_s`, then goes on as before."""
+    """Answers everything, slowly above LIMIT. When a spike is over it answers nothing (`refuse`: 503 at once) for `stop_s`, then goes
+    on as before."""
 
-    def __init__(self, stop_s):
-        self.stop_s, self.lock, self.recent = stop_s, threading.Lock(), collections.deque()
+    def __init__(self, stop_s, refuse=False):
+        self.stop_s, self.refuse, self.lock, self.recent = stop_s, refuse, threading.Lock(), collections.deque()
         self.spiked, self.until = False, 0.0
         super().__init__()
 
@@ -49,7 +50,8 @@ class Stopping(Listening):
                 self.spiked = True
             elif self.spiked and rate < SPIKE / 2 and not self.until:
                 self.until = now + self.stop_s  # the spike is over
-            return max(self.until, now + SLOW_S if rate > 1.3 * LIMIT else now)
+            answer_at = now + SLOW_S if rate > 1.3 * LIMIT else now
+            return (now, True) if self.refuse and now < self.until else (max(answer_at, 0 if self.refuse else self.until), False)
 
     def handle(self, s):
         try:
@@ -60,16 +62,17 @@ class Stopping(Listening):
                     if not more:
                         return
                     head += more
-                time.sleep(min(max(0, self._answer_at(time.monotonic()) - time.monotonic()), 60))
-                s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody")
+                at, refused = self._answer_at(time.monotonic())
+                time.sleep(min(max(0, at - time.monotonic()), 60))
+                s.sendall((b"HTTP/1.1 503 Busy" if refused else b"HTTP/1.1 200 OK") + b"\r\nContent-Length: 4\r\n\r\nbody")
         except OSError:
             pass
         finally:
             s.close()
 
 
-def play(load, stop_s, number):
-    server = Stopping(stop_s)
+def play(load, stop_s, refuse, number):
+    server = Stopping(stop_s, refuse)
     paths = load.folder / f"paths-{number}"
     paths.write_text("/one\n")
     try:
@@ -80,24 +83,25 @@ def play(load, stop_s, number):
 
 def main():
     tap, sluice = Tap(), sys.argv[1]
-    stops = [0, 1, 2.5, math.inf]
+    stops = [(0, False), (1, False), (2.5, False), (math.inf, False), (1, True)]
     with tempfile.TemporaryDirectory(prefix="sluice-load-") as work, concurrent.futures.ThreadPoolExecutor(len(stops)) as pool:
         load = Load(sluice, work)
         for n in range(len(stops)):
             (load.folder / f"run-{n}").mkdir()
-        runs = list(pool.map(lambda n: play(load, stops[n], n), range(len(stops))))
-        for stop_s, r in zip(stops, runs):
+        runs = list(pool.map(lambda n: play(load, *stops[n], n), range(len(stops))))
+        for (stop_s, refuse), r in zip(stops, runs):
+            does = f"{'refuses' if refuse else 'stops'} for {stop_s} s"
             c = r.json["capacity"]
             got = c["recovery_s"]
-            if not tap.ok(c["found"] and c["spike_rate"] > SPIKE and c["base_rate"] < SPIKE / 2, f"a server that stops for {stop_s} s: a limit and a spike beyond it", f"{c} {r}"):
+            if not tap.ok(c["found"] and c["spike_rate"] > SPIKE and c["base_rate"] < SPIKE / 2, f"a server that {does}: a limit and a spike beyond it", f"{c} {r}"):
                 continue
             if stop_s == math.inf:
                 tap.ok(got == -1 and "not in time again before the run ended" in r.out.decode(), "a server that never answers again: no recovery, and it says so", f"{c} {r.out.decode()}")
                 continue
             # The server sees that the spike is over up to WINDOW_S after it; what was due up to LEVEL_S before the stop ends is in
             # time; and the answer counts in whole windows.
-            low, high = stop_s - LEVEL_S - WINDOW_S, stop_s + 2 * WINDOW_S + 0.15
-            tap.ok(max(0, low) <= got <= high, f"a server that stops for {stop_s} s after a spike: recovered after {max(0, low):.2f} to {high:.2f} s", f"{got} {c}")
+            low, high = stop_s - (0 if refuse else LEVEL_S) - WINDOW_S, stop_s + 2 * WINDOW_S + 0.15
+            tap.ok(max(0, low) <= got <= high, f"a server that {does} after a spike: recovered after {max(0, low):.2f} to {high:.2f} s", f"{got} {c}")
     tap.end()
 
 

@@ -3,12 +3,14 @@
 import json
 import pathlib
 import re
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge.listening import Listening  # noqa: E402
 from judge.load import Load, keys_text, media  # noqa: E402
 from judge.programs import ROOT, run  # noqa: E402
 from judge.server import Server  # noqa: E402
@@ -77,6 +79,24 @@ def comparison(tap, load, sluice, folder, server):
         tap.ok(r.code == 1 and what in r.err and r.err.count("\n") == 1, f"a comparison with {name}: one line says what is missing", r)
 
 
+def derived(tap, sluice, folder):
+    """Keys that are derived from a secret, which may lie wrapped."""
+    secret, kek, wrapped = (folder / n for n in ("plain.secret", "kek", "wrapped.secret"))
+    for path, content in ((secret, b"s" * 32), (wrapped, b"s" * 32), (kek, b"k" * 32)):
+        path.write_bytes(content)
+        path.chmod(0o600)
+    made = run(sluice, "keys", "rewrap", wrapped, "--new-kek", kek)
+    keys, path = folder / "derived.yaml", folder / "derive-run.yaml"
+    path.write_text("name: x\narrivals: [{ for: 200ms, rate: 20 }]\ndrain: 200ms\n" + SMALL)
+    with Server(sluice, folder / "media", keys=f"derive: {{ secret_file: {secret} }}\n") as server:
+        for text, code, says in (("derive: { secret_file: plain.secret }", 0, ""), ("derive: { secret_file: wrapped.secret, kek_file: kek }", 0, ""),
+                                 ("derive: { secret_file: wrapped.secret }", 1, "wrapped.secret: the secret is wrapped: derive.kek_file"),
+                                 ("epochs: { default: 1 }", 1, "derived.yaml: derive.secret_file is missing")):
+            keys.write_text(text + "\n")
+            r = run(sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", "--verify", folder / "media", "--keys", keys, timeout=60)
+            tap.ok(made.code == 0 and (r.code == code or (code == 0 and r.code == 3)) and says in r.err and (code or " 0 wrong" in r.out.decode()), f"keys to compare with: {text}", f"{made} {r}")
+
+
 def capacity(tap, load, server):
     # 16 connections and an answer that takes a while bound what can be asked: a limit of the client's own making.
     text = """name: capacity
@@ -126,6 +146,7 @@ def wrong_usage(tap, sluice, folder):
                               ("--paths with listeners", [people, *target, "--paths", paths(folder)], "manifests"),
                               ("--rate with saturate", [good, *target, "--mode", "saturate", "--rate", "5"], "mode rate"),
                               ("--rate with idle", [good, *target, "--mode", "idle", "--rate", "5"], "mode rate"),
+                              ("--json with --report", ["--report", folder / "o.html", "--json", folder / "o.json", folder / "a.json"], "nothing else"),
                               ("--ca without TLS", [good, *target, "--ca", folder / "none.pem"], "https://"),
                               ("--insecure without TLS", [good, *target, "--insecure"], "https://"),
                               ("--ca with --insecure", [good, "--target", "https://127.0.0.1:9", "--insecure", "--ca", folder / "none.pem"], "not both")):
@@ -157,6 +178,52 @@ def wrong_usage(tap, sluice, folder):
     tap.ok((folder / "whole.json").exists() and not [p for p in folder.iterdir() if p.name.startswith(".sluice-")], "the result is whole, nothing else is left")
 
 
+def limits(tap, sluice, folder, server):
+    """What the machine, not the server, does not give."""
+    target = ["--target", f"http://127.0.0.1:{server.port}"]
+    herd = folder / "herd.yaml"
+    herd.write_text("name: x\nmode: idle\nseconds: 500ms\nconnections: 200\n" + SMALL + "level: { lag_p99_ms: 5000 }\n")
+
+    def with_files(soft, hard, *argv):
+        return subprocess.run([sluice, "load", herd, *target, *argv], capture_output=True, text=True, timeout=60,
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)))
+    r = with_files(100, 1000)
+    tap.ok(r.returncode == 0 and "200 requests" in r.stdout, "the soft limit of descriptors is raised to the hard one", r)
+    r = with_files(100, 100)
+    tap.ok(r.returncode == 3 and re.search(r"INVALID: \d+ connections could not be begun on this machine: Too many open files: more --processes", r.stdout),
+           "too few descriptors: invalid, and what to do", r)
+    r = with_files(1000, 1000, "--request-log", "/dev/full")
+    tap.ok(r.returncode == 1 and "request log cannot be written: No space left" in r.stderr, "a request log that cannot be written fails the run", r)
+    r = with_files(1000, 1000, "--threads", "3", "--processes", "100")
+    tap.ok(r.returncode == 2 and "200 connections are too few for 3 threads in 100 processes" in r.stderr, "fewer connections than threads: status 2", r)
+    r = subprocess.run([sluice, "load", "/dev/stdin", *target, "--json", folder / "stdin.json"], input=herd.read_bytes(), capture_output=True, timeout=60)
+    tap.ok(r.returncode == 0, "a scenario from a pipe", r)
+    tap.ok(abs(json.loads((folder / "stdin.json").read_text())["start"] - time.time()) < 4, "the result says when it began, to the second")
+    name = f"http://localhost:{server.port}"
+    r = run(sluice, "load", herd, *target, "--json", "-", timeout=60)
+    tap.ok(r.code == 0 and json.loads(r.out)["totals"]["requests"] == 200 and "200 requests" in r.err, "--json to standard output: nothing else stands there", r)
+    r = run(sluice, "load", herd, "--target", name, timeout=60)
+    tap.ok(r.code == 0, "a name with several addresses: the one where somebody answers", r)
+
+
+class Garbage(Listening):
+    """Playlists that are none."""
+
+    def handle(self, s):
+        s.recv(4096)
+        s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n#EXTM3U\nx")
+        s.close()
+
+
+def garbage(tap, sluice, folder):
+    with Garbage() as server:
+        r = run(sluice, "load", folder / "good.yaml", "--target", server.url, timeout=60)
+    tap.ok(r.code == 1 and re.search(r"/coastline/low-tide/\w+/master\.m3u8: line 2: a URI without #EXT-X-STREAM-INF\n$", r.err), "a playlist that is none: which, and where", r)
+    (folder / "thin.json").write_text('{"format": 1}')
+    r = run(sluice, "load", "--report", folder / "o.html", folder / "thin.json")
+    tap.ok(r.code == 1 and "thin.json: is not a result of sluice load" in r.err and not (folder / "o.html").exists(), "a comparison of less than a result", r)
+
+
 def half(folder):
     (folder / "half.json").write_text('{"format": 1, "scenario": "x", ')
     return folder / "half.json"
@@ -183,6 +250,7 @@ FAULTS = {  # scenario: line, what is wrong, what to do about it
     SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nscheme: cens": (1, "scheme: 'cens' is not one of cenc, cbcs, clear"),
     SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nverify: { share: 1 }": (1, "verify.share needs verify.media and verify.keys"),
     SMALL + "mode: rate\nrate: 1\nseconds: 1s\nverify: { share: 1, media: m, keys: k }": (1, "nothing is compared but in mode listeners"),
+    SMALL + "mode: rate\nrate: 1\nseconds: 1s\nverify: { epoch: 2 }": (1, "verify.epoch: nothing is compared"),
     SMALL + "mode: capacity\nseconds: 1s": (1, "needs level.latency_p99_ms"),
 }
 
@@ -202,13 +270,16 @@ def main():
         folder = pathlib.Path(work)
         wrong_usage(tap, sluice, folder)
         bad_scenarios(tap, sluice, folder)
+        garbage(tap, sluice, folder)
         media(folder / "media", ASSETS, seconds=10, tracks=("aac-1", "aac-2"))
         (folder / "keys.yaml").write_text(keys_text(ASSETS))
         load = Load(sluice, folder)
         with Server(sluice, folder / "media", keys=keys_text(ASSETS)) as server:
             shipped(tap, load, server)
             comparison(tap, load, sluice, folder, server)
+            derived(tap, sluice, folder)
             capacity(tap, load, server)
+            limits(tap, sluice, folder, server)
     tap.end()
 
 

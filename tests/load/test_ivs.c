@@ -61,3 +61,16 @@ Test(ivs, another_process_sees_them) {
   cr_assert_eq(at, 10);
   iv_table_free(t);
 }
+
+Test(ivs, long_paths_are_told_apart) {
+  struct iv_table *t = iv_table_new(16);
+  char one[400], two[400], other[160] = "";
+  uint64_t at = 0;
+  snprintf(one, sizeof one, "/%0200d/cenc/1/aac/1.m4s", 0);
+  snprintf(two, sizeof two, "/%0200d/cenc/1/aac/2.m4s", 0);
+  cr_assert(iv_table_add(t, kid, 1000, 94, one, &at, other));
+  cr_assert_not(iv_table_add(t, kid, 1050, 94, two, &at, other), "paths that differ behind their 160th byte only");
+  cr_assert_str_eq(other, one + strlen(one) - 159, "the end of a path says more than its start");
+  cr_assert(iv_table_add(t, kid, 1000, 94, one, &at, other), "the same place again");
+  iv_table_free(t);
+}

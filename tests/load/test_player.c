@@ -1,6 +1,6 @@
 // Playlists, scenarios and the listener's state machine.
 #include "base/writer.h"
-#include "load/listener.h"
+#include "load/session.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -12,12 +12,21 @@ Test(uri, resolves_like_a_player) {
   } v[] = {{"/a/b/master.m3u8", "1/x.m3u8", "/a/b/1/x.m3u8"}, {"/a/b/c", "/d", "/d"},
            {"/a/b/c/d.mpd", "../x.mp4", "/a/b/x.mp4"},       {"/a/b", "../../../x", "/x"},
            {"/a/b", "./x/./y", "/a/x/y"},                    {"/a/b?q=/1/2", "x", "/a/x"},
+           {"/a%20b/c", "t r%20x?q=\xc3\xa9/1.m4s", "/a%20b/t%20r%20x?q=%C3%A9/1.m4s"},
            {"/a/b", "https://cdn.example/z/1.m4s?t=1", "/z/1.m4s?t=1"}};
   char out[PLAYLIST_MAX_URI];
   for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
     cr_assert_eq(uri_resolve(out, v[i].base, bytes_str(v[i].ref)), ERR_OK);
     cr_assert_str_eq(out, v[i].want);
   }
+}
+
+Test(uri, names_are_arbitrary_bytes) {
+  char out[PLAYLIST_MAX_URI], name[SCENARIO_MAX_NAME] = "";
+  cr_assert_eq(uri_of_asset(out, "a b/x%y?\xc3\xa9#", "cbcs/1/"), ERR_OK);
+  cr_assert_str_eq(out, "/a%20b/x%25y%3F%C3%A9%23/cbcs/1/");
+  memset(name, ' ', sizeof name - 1);
+  cr_assert_eq(uri_of_asset(out, name, "cbcs/1/"), ERR_LIMIT);
 }
 
 static const char master[] = "#EXTM3U\n#EXT-X-VERSION:6\r\n#EXT-X-STREAM-INF:BANDWIDTH=97000,CODECS=\"mp4a.40.2,x\",AUDIO=\"a\"\n1/a/media.m3u8\n"
@@ -45,6 +54,23 @@ Test(hls, reads_what_players_read) {
   cr_assert(l.start_s[3] > 4.999 && l.start_s[3] < 5.001);
   cr_assert(l.has_kid);
   cr_assert_eq(l.kid[15], 15);
+  alloc_heap_free(&mem);
+}
+
+Test(hls, has_room_for_uris_that_grow) {
+  enum { SEGMENTS = 50, NAME = 160 };
+  static char text[SEGMENTS * (NAME + 16) + 100], name[NAME + 1];
+  struct alloc_heap mem;
+  struct media_list l;
+  struct diag d = {0};
+  alloc_heap_init(&mem, 1 << 20);
+  memset(name, 0xe9, NAME);
+  int n = snprintf(text, sizeof text, "#EXTM3U\n#EXT-X-MAP:URI=\"i\"\n");
+  for (int i = 0; i < SEGMENTS; i++)
+    n += snprintf(text + n, sizeof text - (size_t)n, "#EXTINF:2,\n%s\n", name);
+  snprintf(text + n, sizeof text - (size_t)n, "#EXT-X-ENDLIST\n");
+  cr_assert_eq(hls_read_media(&l, &mem.base, bytes_str(text), "/a/b", &d), ERR_OK, "%s", d.what);
+  cr_assert_eq(strlen(l.uris + l.uri_off[SEGMENTS - 1]), 3 + 3 * NAME);
   alloc_heap_free(&mem);
 }
 
@@ -338,4 +364,27 @@ Test(listener, retries_back_off_and_then_give_the_track_up) {
   cr_assert_eq(l.errors, 4);
   cr_assert(l.startup_s < 0);
   alloc_heap_free(&mem);
+}
+
+Test(engine, keeps_as_many_playlists_as_there_are) {
+  enum { LISTS = 20000 };
+  struct engine e = {.num_slots = 16, .lists = calloc(16, sizeof *e.lists)};
+  struct scenario sc = {.scheme = "cbcs"};
+  struct body text = {.p = (uint8_t *)(uintptr_t)master, .n = sizeof master - 1};
+  struct session s = {.e = &e, .body = &text, .l.sc = &sc, .next.step = STEP_MASTER};
+  struct diag d = {0};
+  alloc_heap_init(&e.mem, (size_t)1 << 30);
+  for (int round = 0; round < 2; round++)
+    for (uint32_t i = 0; i < LISTS; i++) {
+      struct listener_got got = {0};
+      char path[64], want[64];
+      snprintf(path, sizeof path, "/%u/cbcs/master.m3u8", i);
+      snprintf(want, sizeof want, "/%u/cbcs/1/a/media.m3u8", i);
+      s.next.path = path;
+      cr_assert_eq(engine_parse(&e, &s, &got, &d), ERR_OK, "%u: %s", i, d.what);
+      cr_assert_str_eq(got.renditions[0], want);
+    }
+  cr_assert_eq(e.num_lists, LISTS);
+  free(e.lists);
+  alloc_heap_free(&e.mem);
 }

@@ -1,9 +1,9 @@
 // Statistics of threads and processes added together, against one that saw everything.
 #include "load/rng.h"
-#include "load/scenario.h"
-#include "load/stats.h"
+#include "load/session.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -92,4 +92,46 @@ Test(stats, verdicts_name_every_level) {
     hist_record(&s.lag, 25000);
   w = wr_of(text, sizeof text);
   cr_assert_not(stats_valid(&s, &sc, &w), "late");
+}
+
+Test(stats, a_server_that_answers_nothing_has_failed_everything) {
+  static struct load_stats s;
+  struct scenario sc = {.mode = LOAD_RATE, .level = {-1, -1, -1, -1, 0, 20}};
+  char text[2048];
+  struct writer w = wr_of(text, sizeof text - 1);
+  s.unanswered = s.errors = 100;
+  cr_assert_not(stats_verdict(&s, &sc, &w));
+  text[w.n] = 0;
+  cr_assert(strstr(text, "requests failed                     1.000 of all"), "%s", text);
+  w = wr_of(text, sizeof text);
+  cr_assert(stats_valid(&s, &sc, &w), "asked it was");
+  s.unopened = 1;
+  s.unopened_errno = EMFILE;
+  w = wr_of(text, sizeof text - 1);
+  cr_assert_not(stats_valid(&s, &sc, &w), "not the server's fault");
+  text[w.n] = 0;
+  cr_assert(strstr(text, "1 connections could not be begun on this machine: Too many open files: more --processes"), "%s", text);
+}
+
+Test(stats, a_comparison_of_nothing_is_none) {
+  static struct load_stats s;
+  struct scenario sc = {.verify_share = 0.01, .level = {-1, -1, -1, -1, 0, 20}};
+  char text[2048];
+  struct writer w = wr_of(text, sizeof text);
+  s.requests = 1000;
+  cr_assert_not(stats_verdict(&s, &sc, &w));
+  s.verified = 1;
+  cr_assert(stats_verdict(&s, &sc, &w));
+}
+
+Test(stats, what_comes_after_the_last_second_is_not_the_last_second) {
+  static struct load_stats st;
+  static struct engine e = {.st = &st};
+  engine_second(&e, 1.5)->requests++;
+  engine_second(&e, LOAD_MAX_SECONDS - 0.5)->requests++;
+  for (int i = 0; i < 10; i++)
+    engine_second(&e, LOAD_MAX_SECONDS + i)->requests++;
+  cr_assert_eq(st.num_seconds, LOAD_MAX_SECONDS);
+  cr_assert_eq(st.second[1].requests, 1);
+  cr_assert_eq(st.second[LOAD_MAX_SECONDS - 1].requests, 1);
 }

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Honest time: stalls of the server, of the generator, and servers that never answer: timing.py SLUICE"""
+import json
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -107,6 +109,49 @@ def never_answers(tap, load, server):
     tap.ok(r.code == 0 and r.json["totals"]["errors"] == 0, "and are served again afterwards", r.out.decode())
 
 
+def never_answered(tap, load, server):
+    """A server that hangs from the start: the service level is missed, not the generator at fault."""
+    paths = load.folder / "paths"
+    paths.write_text("/one/cenc/1/aac/1.m4s\n")
+    server.signal(signal.SIGSTOP)
+    r = load(SCENARIO.replace("drain: 5s", "drain: 300ms"), f"http://127.0.0.1:{server.port}", "--seconds", "0.5", "--paths", paths)
+    server.signal(signal.SIGCONT)
+    tap.ok(r.code == 1 and r.json["valid"] and re.search(r"MISSED  requests failed +1\.000 of all", r.out.decode()), "a server that never answers: all requests failed, status 1", r)
+
+
+def silence(tap, load, server):
+    """Who waits for a segment until giving up has waited, and the report says so."""
+    stopper = threading.Timer(1.2, lambda: server.signal(signal.SIGSTOP))
+    stopper.start()
+    r = load("""name: silence
+seed: 4
+arrivals: [{ for: 500ms, rate: 40 }]
+drain: 8s
+catalogue: { assets: [one] }
+scheme: cbcs
+player: { ahead: 1, tracks: 1, skip: 0, timeout: 4s, retries: 0 }
+level: { errors: 1, rebuffer: 1%, lag_p99_ms: 2000 }
+""", f"http://127.0.0.1:{server.port}")
+    server.signal(signal.SIGCONT)
+    t = r.json["totals"]
+    # The third segment is asked for 2 s after the first came, and needed 2 s later; it is given up 4 s after it was asked for.
+    tap.ok(t["errors"] == t["sessions"] > 5 and 1.5 < t["rebuffer_s"] / t["sessions"] < 2.6, "listeners who give up have waited", f"{t} {r.out.decode()}")
+    tap.ok(r.code == 1 and "MISSED  time spent waiting" in r.out.decode(), "and the level for that is missed", r.out.decode())
+
+
+def killed_process(tap, sluice, folder, server):
+    """A process of the generator that is killed takes its numbers with it."""
+    (folder / "killed.yaml").write_text(SCENARIO)
+    p = subprocess.Popen([sluice, "load", folder / "killed.yaml", "--target", f"http://127.0.0.1:{server.port}", "--seconds", "1.5", "--processes", "2",
+                          "--json", folder / "killed.json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(0.6)
+    kids = pathlib.Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text().split()
+    subprocess.run(["kill", "-KILL", kids[0]], check=True)
+    _, err = p.communicate(timeout=30)
+    result = json.loads((folder / "killed.json").read_text())
+    tap.ok(p.returncode == 1 and "ended by signal 9" in err and not result["valid"], "a process that is killed: said, and the result is not valid", (p.returncode, err, result["valid"]))
+
+
 def deadlines(tap, load, server):
     """Who plays while the server hangs from 1.5 s to 5.5 s. One segment is kept ahead, so who came at a (up to 0.5 s) asks for the
     third at a + 2 s, gets it at 5.5 s and needed it at a + 4 s."""
@@ -150,6 +195,9 @@ def main():
             late_generator(tap, sluice, folder, server)
             deadlines(tap, load, server)
             never_answers(tap, load, server)
+            never_answered(tap, load, server)
+            silence(tap, load, server)
+            killed_process(tap, sluice, folder, server)
     tap.end()
 
 

@@ -133,7 +133,7 @@ function checkMaster(out, name, playlist, segs) {
     ok(Math.abs(v.averageBandwidth - average) <= 2 + average * 1e-5, `${name}: ${t.name}: average from real sizes`,
       `${v.averageBandwidth} ${average}`);
     // RFC 8216bis: over contiguous segments lasting half to one and a half target durations.
-    const target = Math.ceil(Math.max(...segs[i].map((s) => s.seconds)));
+    const target = Math.max(1, Math.round(Math.max(...segs[i].map((s) => s.seconds))));
     let peak = 0;
     for (let a = 0; a < segs[i].length; a++) {
       let b = 0, d = 0;
@@ -221,6 +221,7 @@ for (const scheme of ['cenc', 'cbcs', 'clear']) {
   const { m3u8 } = checkMaster(out, 'master.m3u8', 'media.m3u8', segs);
   checkMaster(out, 'byterange.m3u8', 'byterange.m3u8', segs);
   const media = tracks.map((_, i) => checkMedia(out, i, scheme, segs[i]));
+  ok(new Set(media.map((l) => l.targetDuration)).size === 1, `${scheme}: one target duration (RFC 8216 6.2.4)`, media.map((l) => l.targetDuration));
   const formats = media[0].segments[0].key ? out.text('0.media.m3u8').match(/KEYFORMAT="[^"]*"/g) : null;
   const wv = 'KEYFORMAT="urn:uuid:edef8ba9-79d6-4ace-a3c8-27dcd51d21ed"';
   const pr = 'KEYFORMAT="com.microsoft.playready"';
@@ -252,5 +253,38 @@ for (const scheme of ['cenc', 'cbcs', 'clear']) {
   ok(keyid(flac) !== keyid(opus) && keyid(flac).toLowerCase() === kid('flac').replace(/-/g, ''), 'per-tier: key lines differ too');
   ok(/URI="key",IV=0x[0-9A-F]{32},.*KEYFORMAT="identity"/.test(flac), 'identity: line in the media playlist', flac);
   ok(!out.text('master.m3u8').includes('SESSION-KEY'), 'identity: no session keys beside it');
+}
+
+// Half a minute without samples before the third segment: what is written about it is read so by others.
+{
+  const file = fs.readFileSync(tracks[0].file);
+  const gap = 30n * 44100n;
+  for (let at = 0, number = 0; at < file.length; at += file.readUInt32BE(at)) {
+    if (boxType(file, at) !== 'moof') continue;
+    const tfdt = file.indexOf('tfdt', at) + 4;
+    if (number++ < 4) continue; // of one second each: two segments
+    if (file[tfdt]) file.writeBigUInt64BE(file.readBigUInt64BE(tfdt + 4) + gap, tfdt + 4);
+    else file.writeUInt32BE(file.readUInt32BE(tfdt + 4) + Number(gap), tfdt + 4);
+  }
+  const gapped = path.join(work, 'gap.mp4');
+  fs.writeFileSync(gapped, file);
+  const dir = fs.mkdtempSync(path.join(work, 'out-'));
+  execFileSync(dump, [dir, 'cbcs', 'all', `gap=${gapped}`]);
+  const text = fs.readFileSync(path.join(dir, '0.media.m3u8'), 'utf8');
+  const list = HLS.parse(text);
+  const at = list.segments.findIndex((s) => s.discontinuity);
+  equal(list.segments.filter((s) => s.discontinuity).length, 1, 'gap: one discontinuity');
+  ok(list.segments.every((s) => s.duration < 3) && list.targetDuration <= 3, 'gap: no segment lasts as long as the gap', text.slice(0, 800));
+  const m3u8 = new Parser();
+  m3u8.push(text);
+  m3u8.end();
+  equal(m3u8.manifest.discontinuityStarts, [at], 'gap: m3u8-parser sees it at the same place');
+  equal([list.segments[at].map?.uri, list.segments[at].key?.method], ['init.mp4', 'SAMPLE-AES'], 'gap: init segment and key go on');
+  const xml = fs.readFileSync(path.join(dir, 'manifest.mpd'), 'utf8');
+  const mpd = mpdParser.parse(xml, { manifestUri: 'https://h/manifest.mpd' });
+  const { segments } = Object.values(mpd.mediaGroups.AUDIO.audio)[0].playlists[0];
+  equal(segments.length, list.segments.length, 'gap: mpd-parser reads as many segments');
+  const jump = segments[at].presentationTime - segments[at - 1].presentationTime - segments[at - 1].duration;
+  ok(Math.abs(jump - 30) < 0.001, 'gap: mpd-parser finds it before the same segment', jump);
 }
 finish();

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "mp4/codec.h"
+
 // An index by hand: one fragment a segment, sizes and times as asked. Only what manifests read is filled.
 struct asset {
   struct ix_header h[12];
@@ -88,7 +90,7 @@ Test(hls, media_playlist_as_it_stands) {
   static const uint32_t ticks[8] = {88200, 88201, 44100};
   add(&s, "t", "mp4a.40.2", 44100, 3, ticks, sizes, 0);
   cr_assert_str_eq(hls(&s, 0, MAN_SEGMENTS),
-                   "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:3\n#EXT-X-PLAYLIST-TYPE:VOD\n"
+                   "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:2\n#EXT-X-PLAYLIST-TYPE:VOD\n"
                    "#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP:URI=\"init.mp4\"\n"
                    "#EXTINF:2.000000,\n1.m4s\n#EXTINF:2.000022,\n2.m4s\n#EXTINF:1.000000,\n3.m4s\n#EXT-X-ENDLIST\n");
   cr_assert(has(hls(&s, 0, MAN_RANGES), "#EXT-X-MAP:URI=\"../t.mp4\",BYTERANGE=\"700@0\"\n"
@@ -120,6 +122,25 @@ Test(hls, rounded_times_belong_to_the_segment_before) {
   drop(&s);
 }
 
+// RFC 8216bis 4.4.3.1: no EXTINF, rounded to the nearest integer, is more than the target; 6.2.4: one target for all renditions.
+Test(hls, target_duration_is_rounded_as_durations_are) {
+  static const struct {
+    uint32_t ticks, target;
+  } rows[] = {{96000, 2}, {96256, 2}, {98304, 2}, {119999, 2}, {120000, 3}, {144000, 3}, {23999, 1}, {480, 1}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct asset s = {0};
+    char want[40];
+    const uint32_t ticks[8] = {480, rows[i].ticks, rows[i].ticks, 480};
+    add(&s, "t", "mp4a.40.2", 48000, 4, ticks, sizes, 0);
+    snprintf(want, sizeof want, "#EXT-X-TARGETDURATION:%u\n", rows[i].target);
+    const char *p = hls(&s, 0, MAN_SEGMENTS);
+    cr_expect(has(p, want), "%u ticks: %s", rows[i].ticks, p);
+    for (; (p = strstr(p, "#EXTINF:")); p++)
+      cr_expect(strtod(p + 8, NULL) < rows[i].target + 0.5, "%u ticks: %.12s", rows[i].ticks, p);
+    drop(&s);
+  }
+}
+
 // An hour without samples behind the first of three segments. RFC 8216bis 4.4.4.1: EXTINF is what the segment lasts.
 static void add_with_gap(struct asset *s) {
   uint32_t t = s->a.num_tracks;
@@ -129,11 +150,13 @@ static void add_with_gap(struct asset *s) {
   s->frags[t][2].time_ticks += 3600ull * 48000;
 }
 
-Test(hls, a_gap_belongs_to_no_segment) {
+Test(hls, a_gap_is_a_discontinuity_and_belongs_to_no_segment) {
   struct asset s = {0};
   add_with_gap(&s);
-  const char *p = hls(&s, 0, MAN_SEGMENTS);
-  cr_assert(has(p, "#EXTINF:2.000000,\n1.m4s\n#EXTINF:2.000000,\n2.m4s\n#EXTINF:2.000000,\n3"), "%s", p);
+  const char *p = hls(&s, 0, MAN_RANGES);
+  cr_assert(has(p, "../a.mp4\n#EXT-X-DISCONTINUITY\n#EXTINF:2.000000,\n#EXT-X-BYTERANGE:"), "%s", p);
+  p = hls(&s, 0, MAN_SEGMENTS);
+  cr_assert(has(p, "#EXTINF:2.000000,\n1.m4s\n#EXT-X-DISCONTINUITY\n#EXTINF:2.000000,\n2.m4s\n#EXTINF:2.000000,\n3"), "%s", p);
   cr_assert(has(p, "#EXT-X-TARGETDURATION:2\n"), "%s", p);
   drop(&s);
 }
@@ -208,7 +231,7 @@ Test(groups, one_language_is_a_group_for_each_track) {
                    "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-INDEPENDENT-SEGMENTS\n"
                    "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"b\",NAME=\"eng\",LANGUAGE=\"eng\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\","
                    "SAMPLE-RATE=48000,URI=\"1/b/media.m3u8\"\n"
-                   "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",NAME=\"Audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\","
+                   "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",NAME=\"eng\",LANGUAGE=\"eng\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\","
                    "SAMPLE-RATE=48000,URI=\"1/a/media.m3u8\"\n"
                    "#EXT-X-STREAM-INF:BANDWIDTH=128000,AVERAGE-BANDWIDTH=128000,CODECS=\"mp4a.40.2\",AUDIO=\"b\"\n1/b/media.m3u8\n"
                    "#EXT-X-STREAM-INF:BANDWIDTH=64000,AVERAGE-BANDWIDTH=64000,CODECS=\"mp4a.40.2\",AUDIO=\"a\"\n1/a/media.m3u8\n");
@@ -347,7 +370,8 @@ Test(dash, channel_configuration_is_that_of_the_file) {
            {8, 12, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 12},
            {8, 14, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 14},
            {8, 0, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 12},
-           {24, 13, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 13}};
+           {24, 13, "urn:mpeg:mpegB:cicp:ChannelConfiguration", 13},
+           {4, CODEC_LAYOUT_NONE, NULL, 0}}; // a sound field: nothing is claimed
   for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
     struct asset s = {0};
     char want[160];
@@ -355,7 +379,8 @@ Test(dash, channel_configuration_is_that_of_the_file) {
     s.h[0].channels = v[i].channels;
     s.ix[0].layout = v[i].layout;
     snprintf(want, sizeof want, "<AudioChannelConfiguration schemeIdUri=\"%s\" value=\"%u\"/>", v[i].scheme, v[i].value);
-    cr_expect(has(mpd(&s, MAN_SEGMENTS), want), "%u channels, layout %u: %s", v[i].channels, v[i].layout, out);
+    cr_expect(v[i].scheme ? has(mpd(&s, MAN_SEGMENTS), want) : !has(mpd(&s, MAN_SEGMENTS), "AudioChannelConfiguration"),
+              "%u channels, layout %u: %s", v[i].channels, v[i].layout, out);
     drop(&s);
   }
 }

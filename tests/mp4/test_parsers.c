@@ -75,20 +75,43 @@ Test(codec, audio_specific_config) {
   cr_expect_eq(c.channels, 7);
 }
 
-// LC at 48 kHz without a channel configuration: one centre, one pair in front, one pair behind, one LFE.
+// LC at 24 kHz without a channel configuration, whose place a program_config_element takes. ISO/IEC 14496-3 4.4.1.1.
 Test(codec, program_config_element) {
-  // object 2 (5), rate 3 (4), config 0 (4), frame length, core, extension (3); element: tag (4), profile (2), rate (4),
-  // front 2 (4), side 0 (4), back 1 (4), lfe 1 (2), assoc 0 (3), cc 0 (4), three mixdown flags 0;
-  // front single (5), front pair (5), back pair (5), lfe (4)
-  static const char bits[] = "00010" "0011" "0000" "000" "0000" "01" "0011" "0010" "0000" "0001" "01" "000" "0000" "000"
-                             "00000" "10000" "10001" "0000";
-  uint8_t config[16] = {0};
-  for (size_t i = 0; i < sizeof bits - 1; i++)
-    config[i / 8] = (uint8_t)(config[i / 8] | (bits[i] - '0') << (7 - i % 8));
-  struct codec_info c = {.channels = 2};
-  cr_expect_eq(codec_aac(&c, bytes_of(config, sizeof config)), ERR_OK);
-  cr_expect_eq(c.channels, 6);
-  cr_expect_eq(c.layout, 0);
+  static const struct {
+    const char *counts;   // front, side, back (4 bits each), lfe (2), data (3), coupling (4)
+    const char *mixdown;  // three flags, each with its field
+    const char *elements; // five bits each: is it a pair, tag; LFE and data four, coupling five
+    uint32_t channels, layout;
+  } rows[] = {
+      {"0001" "0000" "0000" "00" "000" "0000", "000", "10000", 2, 2},
+      {"0010" "0000" "0001" "01" "000" "0000", "000", "00000" "10000" "10001" "0000", 6, 6},
+      {"0010" "0001" "0000" "01" "000" "0000", "000", "10000" "00000" "10001" "0000", 6, 6}, // at the sides, the pair first
+      {"0001" "0000" "0001" "00" "000" "0000", "10000100000", "10000" "10001", 4, 10},       // two and two, with mixdowns
+      {"0010" "0000" "0001" "00" "000" "0000", "000", "00000" "10000" "00001", 4, 4},
+      {"0010" "0001" "0001" "00" "000" "0000", "000", "10000" "00000" "00001" "10001", 6, 6},            // ffmpeg's 5.1(side)
+      {"0010" "0001" "0010" "00" "000" "0000", "000", "10000" "00000" "00001" "10001" "00010", 7, 11}, // and its 6.1
+      {"0010" "0001" "0001" "01" "000" "0000", "0011" "01", "00000" "10000" "10001" "00001" "0000", 7, 11},
+      {"0010" "0001" "0001" "01" "001" "0001", "000", "00000" "10000" "10001" "10010" "0000" "0001" "10010", 8, 12},
+      {"0011" "0000" "0001" "01" "000" "0000", "000", "00000" "10000" "10001" "10010" "0000", 8, 7},
+      {"0010" "0000" "0010" "00" "000" "0000", "000", "00000" "10000" "10001" "00001", 6, CODEC_LAYOUT_NONE}, // hexagonal: no LFE
+  };
+  for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+    char bits[400];
+    // object 2 (5), rate 6 (4), config 0 (4), frame length, core, extension (3); element: tag (4), profile (2), rate (4)
+    int n = snprintf(bits, sizeof bits, "00010" "0110" "0000" "000" "0000" "01" "0110" "%s%s%s", rows[k].counts, rows[k].mixdown,
+                     rows[k].elements);
+    while (n % 8)
+      bits[n++] = '0';
+    // A comment of two bytes; what follows it is found: SBR to 48 kHz, signalled so that old decoders pass over it.
+    n += snprintf(bits + n, sizeof bits - (size_t)n, "%s", "00000010" "11111111" "11111111" "01010110111" "00101" "1" "0011");
+    uint8_t config[50] = {0};
+    for (int i = 0; i < n; i++)
+      config[i / 8] = (uint8_t)(config[i / 8] | (bits[i] - '0') << (7 - i % 8));
+    struct codec_info c = {.channels = 2};
+    cr_expect_eq(codec_aac(&c, bytes_of(config, ((size_t)n + 7) / 8)), ERR_OK);
+    cr_expect(c.channels == rows[k].channels && c.layout == rows[k].layout, "row %zu: %u channels, layout %u", k, c.channels, c.layout);
+    cr_expect(!strcmp(c.codecs, "mp4a.40.5") && c.sample_rate == 48000, "row %zu: %s, %u Hz", k, c.codecs, c.sample_rate);
+  }
 }
 
 // A sample entry with one configuration box.
@@ -132,8 +155,9 @@ Test(codec, channel_layouts) {
       {"mp4a", NULL, BYTES_LIT("\xeb\x8a\x08\x00"), 2, 2}, // parametric stereo, core mono
       {"Opus", "dOps", BYTES_LIT("\0\2\1\x38\0\0\xac\x44\0\0\0"), 2, 2},
       {"Opus", "dOps", BYTES_LIT("\0\4\1\x38\0\0\xac\x44\0\0\1\2\2\0\1\2\3"), 4, 10},
-      {"Opus", "dOps", BYTES_LIT("\0\4\1\x38\0\0\xac\x44\0\0\2\4\0\0\1\2\3"), 4, 0}, // a sound field
+      {"Opus", "dOps", BYTES_LIT("\0\4\1\x38\0\0\xac\x44\0\0\2\4\0\0\1\2\3"), 4, CODEC_LAYOUT_NONE}, // a sound field
       {"Opus", "dOps", BYTES_LIT("\0\x08\1\x38\0\0\xac\x44\0\0\1\5\3\0\1\2\3\4\5\6\7"), 8, 12},
+      {"Opus", "dOps", BYTES_LIT("\0\2\1\x38\0\0\xac\x44\0\0\xff\2\0\0\1"), 2, CODEC_LAYOUT_NONE}, // two of anything
       {"fLaC", "dfLa", BYTES_LIT("\0\0\0\0\x80\0\0\x22\x10\0\x10\0\0\0\0\0\0\0\x17\x70\x07\x70\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), 4, 10},
       {"fLaC", "dfLa", BYTES_LIT("\0\0\0\0\x80\0\0\x22\x10\0\x10\0\0\0\0\0\0\0\x17\x70\x0f\x70\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), 8, 12},
       {"alac", "alac", BYTES_LIT("\0\0\0\0\0\0\x10\0\0\x18\x28\x0a\x0e\4\0\xff\0\0\0\0\0\0\0\0\0\0\xbb\x80"), 4, 4},
@@ -156,7 +180,8 @@ Test(codec, channel_layouts) {
 Test(codec, languages) {
   static const struct {
     const char *code, *want;
-  } rows[] = {{"eng", "en"}, {"deu", "de"}, {"und", "und"}, {"zxx", "zxx"}, {"aar", "aa"}, {"zul", "zu"}, {"mul", "mul"}};
+  } rows[] = {{"eng", "en"}, {"deu", "de"}, {"und", "und"}, {"zxx", "zxx"}, {"aar", "aa"}, {"zul", "zu"}, {"mul", "mul"},
+                {"ger", "de"}, {"fre", "fr"}, {"chi", "zh"}, {"alb", "sq"}, {"tib", "bo"}, {"slo", "sk"}, {"slv", "sl"}, {"may", "ms"}};
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     char out[4];
     const char *c = rows[i].code;
