@@ -105,7 +105,8 @@ bool keys_repeated(struct bytes *asset, const struct keyset *ks, struct bytes sc
 const struct drm_settings *keys_drm(const struct keyset *ks, struct bytes asset);
 
 // keys_changed says what a keyset that takes another's place changes for epochs that have begun: the names of the sections,
-// for a log line; "" where old URLs give what they gave. Records that are new, or gone, are no change of this kind.
+// for a log line; "" where old URLs give what they gave. Records that are new, or gone, are no change of this kind,
+// but for an asset whose last record is gone while keys are derived, or a key server has them.
 enum { KEYS_CHANGED_MAX = 32 };
 const char *keys_changed(char out[KEYS_CHANGED_MAX], const struct keyset *was, const struct keyset *now);
 
@@ -125,11 +126,11 @@ bool keys_equal_text(struct bytes a, struct bytes b); // of any lengths, which t
 // (HTTPS, authentication, retries, caching) belongs to the server.
 struct key_doc {
   const struct key_query *queries; // one document may ask for several labels of one asset, epoch and scheme
-  uint32_t num_queries;            // 1 to KEY_DOC_MAX
+  uint32_t num_queries;            // 1 at least
   const struct drm_settings *drm;  // which systems' data to ask for
 };
 
-enum { KEY_DOC_MAX = 16, KEY_DOC_MAX_ANSWER = 1 << 20 };
+enum { KEY_DOC_MAX_ANSWER = 1 << 20 };
 
 struct key_provider {
   const char *name;         // "speke2.0", "speke2.1", "json": as in the configuration

@@ -314,14 +314,19 @@ static bool same_rules(const struct keyset *a, const struct keyset *b) {
   return ok;
 }
 
+// A record that is gone leaves a 503. When it was the asset's last one, keys come from elsewhere, if there is an elsewhere.
+static bool same_record(const struct keyset *now, const struct key_record *a) {
+  uint32_t i = lower_bound(now, a);
+  const struct key_record *b = i < now->num_records && !record_cmp(&now->records[i], a) ? &now->records[i] : NULL;
+  if (b)
+    return !memcmp(a->kid, b->kid, 16) && keys_equal(a->key, b->key, 16) && a->has_iv == b->has_iv && (!a->has_iv || keys_equal(a->iv, b->iv, 16));
+  return has_asset(now, i, a->asset) || (i && has_asset(now, i - 1, a->asset)) || !(now->has_secret || keys_remote(now, a->asset));
+}
+
 static bool same_records(const struct keyset *was, const struct keyset *now) {
   bool ok = true;
-  for (uint32_t i = 0; ok && now->num_records && i < was->num_records; i++) {
-    const struct key_record *a = &was->records[i];
-    const struct key_record *b = bsearch(a, now->records, now->num_records, sizeof *now->records, record_cmp);
-    ok = !b || (!memcmp(a->kid, b->kid, 16) && keys_equal(a->key, b->key, 16) && a->has_iv == b->has_iv &&
-                (!a->has_iv || keys_equal(a->iv, b->iv, 16)));
-  }
+  for (uint32_t i = 0; ok && i < was->num_records; i++)
+    ok = same_record(now, &was->records[i]);
   return ok;
 }
 

@@ -7,8 +7,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <sys/sendfile.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { OP_ACCEPT = 1, OP_RECV, OP_POLL };
@@ -62,11 +60,6 @@ static void arm(struct io *io, struct io_op *op, int fd, uint8_t kind, bool out)
   update(e, fd);
 }
 
-static int ep_listen(struct io *io, const struct io_listen *l) {
-  (void)io;
-  return socket_listen(l);
-}
-
 static void ep_accept(struct io *io, struct io_op *op, int fd) { arm(io, op, fd, OP_ACCEPT, false); }
 static void ep_recv(struct io *io, struct io_op *op, int fd) { arm(io, op, fd, OP_RECV, false); }
 
@@ -78,23 +71,6 @@ static void ep_poll(struct io *io, struct io_op *op, int fd, unsigned events) {
 static void ep_recv_done(struct io *io, uint16_t buf) {
   struct epoll *e = self(io);
   e->free_bufs[e->num_free++] = buf;
-}
-
-static ssize_t ep_send(struct io *io, int fd, const void *p, size_t n, bool more) {
-  (void)io;
-  return socket_send(fd, p, n, more);
-}
-
-static ssize_t ep_sendfile(struct io *io, int fd, int in_fd, uint64_t off, size_t n) {
-  (void)io;
-  off_t at = (off_t)off;
-  ssize_t r = sendfile(fd, in_fd, &at, n);
-  return r < 0 ? -errno : r;
-}
-
-static int ep_shutdown(struct io *io, int fd, int how) {
-  (void)io;
-  return shutdown(fd, how) ? -errno : 0;
 }
 
 static void ep_close(struct io *io, int fd) {
@@ -240,26 +216,7 @@ static bool ep_run(struct io *io) {
   return !e->failed;
 }
 
-static void ep_wake(struct io *io) {
-  uint64_t one = 1;
-  ssize_t r = write(self(io)->wake_fd, &one, sizeof one);
-  (void)r; // full means that a wake is pending already
-}
-
-static uint64_t ep_now(struct io *io) {
-  (void)io;
-  return clock_ns(CLOCK_MONOTONIC);
-}
-
-static uint64_t ep_wall(struct io *io) {
-  (void)io;
-  return clock_ns(CLOCK_REALTIME);
-}
-
-static void ep_random(struct io *io, void *p, size_t n) {
-  (void)io;
-  random_fill(p, n);
-}
+static void ep_wake(struct io *io) { socket_wake(self(io)->wake_fd); }
 
 static void ep_free(struct io *io) {
   struct epoll *e = self(io);
@@ -274,10 +231,10 @@ static void ep_free(struct io *io) {
 }
 
 static const struct io_ops ops = {
-    .name = "epoll", .listen = ep_listen, .accept = ep_accept, .recv = ep_recv, .recv_done = ep_recv_done,
-    .send = ep_send, .sendfile = ep_sendfile, .poll = ep_poll, .shutdown = ep_shutdown, .close = ep_close,
-    .cancel = ep_cancel, .wait = ep_wait, .run = ep_run, .wake = ep_wake, .now_ns = ep_now, .wall_ns = ep_wall, .random = ep_random,
-    .free = ep_free,
+    .name = "epoll", .listen = socket_listen, .accept = ep_accept, .recv = ep_recv, .recv_done = ep_recv_done,
+    .send = socket_send, .sendfile = socket_sendfile, .poll = ep_poll, .shutdown = socket_shutdown, .close = ep_close,
+    .cancel = ep_cancel, .wait = ep_wait, .run = ep_run, .wake = ep_wake, .now_ns = clock_now, .wall_ns = clock_wall,
+    .random = random_fill, .free = ep_free,
 };
 
 static bool setup(struct epoll *e, const struct io_options *o) {

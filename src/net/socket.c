@@ -4,6 +4,7 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/sendfile.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,7 +26,8 @@ static int configure(int fd, const struct io_listen *l) {
   return 0;
 }
 
-int socket_listen(const struct io_listen *l) {
+int socket_listen(struct io *io, const struct io_listen *l) {
+  (void)io;
   int fd = socket(l->addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0)
     return -errno;
@@ -39,18 +41,48 @@ int socket_listen(const struct io_listen *l) {
   return fd;
 }
 
-ssize_t socket_send(int fd, const void *p, size_t n, bool more) {
+ssize_t socket_send(struct io *io, int fd, const void *p, size_t n, bool more) {
+  (void)io;
   ssize_t r = send(fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
   return r < 0 ? -errno : r;
 }
 
-uint64_t clock_ns(int clock_id) {
+ssize_t socket_sendfile(struct io *io, int fd, int in_fd, uint64_t off, size_t n) {
+  (void)io;
+  off_t at = (off_t)off;
+  ssize_t r = sendfile(fd, in_fd, &at, n);
+  return r < 0 ? -errno : r;
+}
+
+int socket_shutdown(struct io *io, int fd, int how) {
+  (void)io;
+  return shutdown(fd, how) ? -errno : 0;
+}
+
+void socket_wake(int event_fd) {
+  uint64_t one = 1;
+  ssize_t r = write(event_fd, &one, sizeof one);
+  (void)r; // full means that a wake is pending already
+}
+
+static uint64_t clock_ns(clockid_t id) {
   struct timespec ts;
-  clock_gettime(clock_id, &ts);
+  clock_gettime(id, &ts);
   return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-void random_fill(void *p, size_t n) {
+uint64_t clock_now(struct io *io) {
+  (void)io;
+  return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t clock_wall(struct io *io) {
+  (void)io;
+  return clock_ns(CLOCK_REALTIME);
+}
+
+void random_fill(struct io *io, void *p, size_t n) {
+  (void)io;
   uint8_t *at = p;
   while (n) {
     ssize_t r = getrandom(at, n, 0);

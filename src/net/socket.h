@@ -1,8 +1,12 @@
-// Socket calls that both backends make alike.
+// What both backends do alike: rows of their tables, but for socket_wake.
 #pragma once
 #include "net/io.h"
 
-int socket_listen(const struct io_listen *l); // a non-blocking listening descriptor or -errno
-ssize_t socket_send(int fd, const void *p, size_t n, bool more);
-uint64_t clock_ns(int clock_id);
-void random_fill(void *p, size_t n);
+int socket_listen(struct io *io, const struct io_listen *l); // a non-blocking descriptor
+ssize_t socket_send(struct io *io, int fd, const void *p, size_t n, bool more);
+ssize_t socket_sendfile(struct io *io, int fd, int in_fd, uint64_t off, size_t n);
+int socket_shutdown(struct io *io, int fd, int how);
+void socket_wake(int event_fd);
+uint64_t clock_now(struct io *io);
+uint64_t clock_wall(struct io *io);
+void random_fill(struct io *io, void *p, size_t n);

@@ -232,6 +232,20 @@ static bool bind_sessions(SSL_CTX *ctx, const char *file) {
   return ok && SSL_CTX_set_session_id_context(ctx, digest, sizeof digest);
 }
 
+// Nor the certificate: a session, however often its ticket is renewed, ends with every certificate that it began with.
+static int on_client_cert(int ok, X509_STORE_CTX *chain) {
+  SSL_SESSION *session = SSL_get_session(X509_STORE_CTX_get_ex_data(chain, SSL_get_ex_data_X509_STORE_CTX_idx()));
+  const X509 *cert = X509_STORE_CTX_get_current_cert(chain);
+  int64_t end, now = time(NULL);
+  if (!ok || !session || !cert)
+    return ok;
+  if (!ASN1_TIME_to_posix(X509_get0_notAfter(cert), &end))
+    return 0;
+  uint32_t left = SSL_SESSION_get_timeout(session);
+  SSL_SESSION_set_timeout(session, end <= now ? 0 : end - now < left ? (uint32_t)(end - now) : left);
+  return 1;
+}
+
 static bool load_client_ca(SSL_CTX *ctx, const char *file, char *why, size_t cap) {
   STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(file);
   if (!names || !SSL_CTX_load_verify_locations(ctx, file, NULL) || !bind_sessions(ctx, file)) {
@@ -239,7 +253,7 @@ static bool load_client_ca(SSL_CTX *ctx, const char *file, char *why, size_t cap
     return tls_fail(why, cap, "client authorities", file, TLS_WANT_AUTHORITIES);
   }
   SSL_CTX_set_client_CA_list(ctx, names);
-  SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+  SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, on_client_cert);
   return true;
 }
 

@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/sendfile.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { OP_ACCEPT = 1, OP_RECV, OP_POLL, OP_WAKE };
@@ -83,8 +81,7 @@ static void arm(struct io *io, struct io_op *op, int fd, uint8_t kind) {
 }
 
 static int ur_listen(struct io *io, const struct io_listen *l) {
-  (void)io;
-  int fd = socket_listen(l);
+  int fd = socket_listen(io, l);
   if (fd >= 0) // the ring waits by itself; a non-blocking descriptor would make it answer -EAGAIN
     (void)fcntl(fd, F_SETFL, 0);
   return fd;
@@ -106,23 +103,6 @@ static void give_buffer(struct uring *u, uint16_t buf) {
 }
 
 static void ur_recv_done(struct io *io, uint16_t buf) { give_buffer(self(io), buf); }
-
-static ssize_t ur_send(struct io *io, int fd, const void *p, size_t n, bool more) {
-  (void)io;
-  return socket_send(fd, p, n, more);
-}
-
-static ssize_t ur_sendfile(struct io *io, int fd, int in_fd, uint64_t off, size_t n) {
-  (void)io;
-  off_t at = (off_t)off;
-  ssize_t r = sendfile(fd, in_fd, &at, n);
-  return r < 0 ? -errno : r;
-}
-
-static int ur_shutdown(struct io *io, int fd, int how) {
-  (void)io;
-  return shutdown(fd, how) ? -errno : 0;
-}
 
 static void ur_close(struct io *io, int fd) {
   (void)io;
@@ -241,8 +221,8 @@ static void linger(struct uring *u, int64_t timeout_ns) {
   if (io_uring_submit(&u->ring) < 0)
     return; // the wait that follows says why
   uint64_t most = timeout_ns >= 0 && timeout_ns < u->linger_ns ? (uint64_t)timeout_ns : u->linger_ns;
-  uint64_t until = clock_ns(CLOCK_MONOTONIC) + most;
-  while (!io_uring_cq_ready(&u->ring) && !(IO_URING_READ_ONCE(*u->ring.sq.kflags) & IORING_SQ_TASKRUN) && clock_ns(CLOCK_MONOTONIC) < until)
+  uint64_t until = clock_now(&u->io) + most;
+  while (!io_uring_cq_ready(&u->ring) && !(IO_URING_READ_ONCE(*u->ring.sq.kflags) & IORING_SQ_TASKRUN) && clock_now(&u->io) < until)
     continue;
 }
 
@@ -282,26 +262,7 @@ static bool ur_run(struct io *io) {
   return !u->failed;
 }
 
-static void ur_wake(struct io *io) {
-  uint64_t one = 1;
-  ssize_t r = write(self(io)->wake_fd, &one, sizeof one);
-  (void)r; // full means that a wake is pending already
-}
-
-static uint64_t ur_now(struct io *io) {
-  (void)io;
-  return clock_ns(CLOCK_MONOTONIC);
-}
-
-static uint64_t ur_wall(struct io *io) {
-  (void)io;
-  return clock_ns(CLOCK_REALTIME);
-}
-
-static void ur_random(struct io *io, void *p, size_t n) {
-  (void)io;
-  random_fill(p, n);
-}
+static void ur_wake(struct io *io) { socket_wake(self(io)->wake_fd); }
 
 static void ur_free(struct io *io) {
   struct uring *u = self(io);
@@ -317,9 +278,9 @@ static void ur_free(struct io *io) {
 
 static const struct io_ops ops = {
     .name = "io_uring", .listen = ur_listen, .accept = ur_accept, .recv = ur_recv, .recv_done = ur_recv_done,
-    .send = ur_send, .sendfile = ur_sendfile, .poll = ur_poll, .shutdown = ur_shutdown, .close = ur_close,
-    .cancel = ur_cancel, .wait = ur_wait, .run = ur_run, .wake = ur_wake, .now_ns = ur_now, .wall_ns = ur_wall, .random = ur_random,
-    .free = ur_free,
+    .send = socket_send, .sendfile = socket_sendfile, .poll = ur_poll, .shutdown = socket_shutdown, .close = ur_close,
+    .cancel = ur_cancel, .wait = ur_wait, .run = ur_run, .wake = ur_wake, .now_ns = clock_now, .wall_ns = clock_wall,
+    .random = random_fill, .free = ur_free,
 };
 
 static int setup_ring(struct uring *u, uint32_t entries) {

@@ -17,21 +17,23 @@
 #include "obs/log.h"
 
 enum {
-  RING_RECORDS = 1024, // a power of two; 1 MB a ring
+  RING_BYTES = 1 << 20, // of records; some 8,000 of usual length
   LINE_MAX_BYTES = 8192,
   BATCH_BYTES = 1 << 16,
-  TURN_MS = 20,
+  TURN_MS = 10,         // between two looks; a ring holds what 500,000 requests a second leave in it
   LOOK_MS = 100,   // how often a write that has to wait looks whether it still should
   LAST_MS = 2000,  // and for how long one that is slow is waited for once the log is being closed
   PIECE_BYTES = PIPE_BUF, // what a pipe that takes anything takes whole
 };
 
+// Records follow each other at multiples of 8 bytes. Positions count bytes and only grow; a record that begins in the ring may
+// end behind it.
 struct access_ring {
   _Atomic uint64_t head __attribute__((aligned(64))); // written by the worker
   _Atomic uint64_t dropped;
   uint64_t tail_seen; // the worker's last look at `tail`
   _Atomic uint64_t tail __attribute__((aligned(64))); // written by the log's thread
-  struct access_record records[RING_RECORDS];
+  uint8_t records[RING_BYTES + sizeof(struct access_record)] __attribute__((aligned(64)));
 };
 
 struct access_log {
@@ -40,6 +42,7 @@ struct access_log {
   enum access_format format;
   int fd;
   bool told; // a failing write was reported
+  bool torn; // and it ended within a line, which the next batch ends
   bool file; // writing does not wait for a reader
   uint64_t end_ms; // of waiting for its reader; 0: the log is not being closed, or nothing waited
   unsigned num_rings;
@@ -49,24 +52,53 @@ struct access_log {
   uint8_t batch[BATCH_BYTES];
   size_t batch_len;
   uint64_t batch_lines;
+  uint64_t second; // as `when` says it
+  char when[32];
+  uint8_t ip[16];  // as `ip_text` says it
+  char ip_text[INET6_ADDRSTRLEN];
 };
+
+static const uint16_t text_max[ACCESS_TEXTS] = {[ACCESS_PATH] = 512, [ACCESS_RANGE] = 64, [ACCESS_REFERER] = 128, [ACCESS_AGENT] = 128};
 
 struct access_ring *access_ring(struct access_log *log, unsigned n) { return &log->rings[n]; }
 
+static size_t texts_len(const struct access_record *r) {
+  size_t n = 0;
+  for (int i = 0; i < ACCESS_TEXTS; i++)
+    n += r->len[i];
+  return n;
+}
+
+static size_t record_size(const struct access_record *r) {
+  return (offsetof(struct access_record, text) + texts_len(r) + 7) & ~(size_t)7;
+}
+
 struct access_record *access_slot(struct access_ring *r) {
+  const uint64_t room = RING_BYTES - sizeof(struct access_record);
   uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
-  if (head - r->tail_seen == RING_RECORDS) {
+  if (head - r->tail_seen > room) {
     r->tail_seen = atomic_load_explicit(&r->tail, memory_order_acquire);
-    if (head - r->tail_seen == RING_RECORDS) {
+    if (head - r->tail_seen > room) {
       atomic_store_explicit(&r->dropped, atomic_load_explicit(&r->dropped, memory_order_relaxed) + 1, memory_order_relaxed);
       return NULL;
     }
   }
-  return &r->records[head % RING_RECORDS];
+  struct access_record *slot = (void *)(r->records + head % RING_BYTES);
+  memset(slot->len, 0, sizeof slot->len);
+  return slot;
+}
+
+void access_add(struct access_record *r, enum access_text which, struct bytes text) {
+  size_t n = text.n < text_max[which] ? text.n : text_max[which];
+  if (n)
+    memcpy(r->text + texts_len(r), text.p, n);
+  r->len[which] = (uint16_t)n;
 }
 
 void access_push(struct access_ring *r) {
-  atomic_store_explicit(&r->head, atomic_load_explicit(&r->head, memory_order_relaxed) + 1, memory_order_release);
+  uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
+  const struct access_record *slot = (const void *)(r->records + head % RING_BYTES);
+  atomic_store_explicit(&r->head, head + record_size(slot), memory_order_release);
 }
 
 void access_counts(const struct access_log *log, uint64_t *written, uint64_t *dropped) {
@@ -80,12 +112,14 @@ void access_counts(const struct access_log *log, uint64_t *written, uint64_t *dr
 // a line is always one line and always parses.
 static void put_text(struct writer *w, const char *s, size_t n, bool json) {
   static const char digits[] = "0123456789abcdef";
-  for (size_t i = 0; i < n; i++) {
-    unsigned char c = (unsigned char)s[i];
-    if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
-      wr_u8(w, c);
+  for (size_t i = 0, plain = 0; i <= n; i++) {
+    unsigned char c = i < n ? (unsigned char)s[i] : '"';
+    if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\')
       continue;
-    }
+    wr_raw(w, s + plain, i - plain);
+    plain = i + 1;
+    if (i == n)
+      break;
     wr_str(w, json ? "\\u00" : "\\x");
     wr_u8(w, (uint8_t)digits[c >> 4]);
     wr_u8(w, (uint8_t)digits[c & 15]);
@@ -109,6 +143,39 @@ static const char *method_name(uint8_t m) {
   }
 }
 
+// The second and the client of a line are mostly those of the line before.
+static void put_when(struct access_log *log, struct writer *w, const struct access_record *r) {
+  uint64_t second = r->wall_ns / 1000000000u;
+  if (second != log->second || !log->when[0]) {
+    struct tm tm;
+    time_t t = (time_t)second;
+    gmtime_r(&t, &tm);
+    strftime(log->when, sizeof log->when, log->format == ACCESS_JSON ? "%Y-%m-%dT%H:%M:%S" : "%d/%b/%Y:%H:%M:%S +0000", &tm);
+    log->second = second;
+  }
+  wr_str(w, log->when);
+}
+
+static void put_ip(struct access_log *log, struct writer *w, const struct access_record *r) {
+  if (memcmp(log->ip, r->ip, sizeof log->ip) || !log->ip_text[0]) {
+    struct writer text = wr_of(log->ip_text, sizeof log->ip_text - 1);
+    access_write_ip(&text, r->ip);
+    log->ip_text[text.n] = 0;
+    memcpy(log->ip, r->ip, sizeof log->ip);
+  }
+  wr_str(w, log->ip_text);
+}
+
+// A number with that many digits behind the point.
+static void put_fraction(struct writer *w, uint64_t v, const int digits) {
+  uint8_t text[8];
+  for (int i = digits; i-- > 0; v /= 10)
+    text[i] = (uint8_t)('0' + v % 10);
+  wr_dec(w, v);
+  wr_u8(w, '.');
+  wr_raw(w, text, (size_t)digits);
+}
+
 static void put_quoted(struct writer *w, const char *s, size_t n) {
   wr_str(w, " \"");
   if (n)
@@ -118,55 +185,67 @@ static void put_quoted(struct writer *w, const char *s, size_t n) {
   wr_str(w, "\"");
 }
 
-static void put_combined(struct writer *w, const struct access_record *r) {
-  char when[40];
-  struct tm tm;
-  time_t t = (time_t)(r->wall_ns / 1000000000u);
-  gmtime_r(&t, &tm);
-  strftime(when, sizeof when, "%d/%b/%Y:%H:%M:%S +0000", &tm);
-  access_write_ip(w, r->ip);
-  wr_fmt(w, " - - [%s] \"%s ", when, method_name(r->method));
-  put_text(w, r->path, r->path_len, false);
-  wr_fmt(w, " HTTP/1.%c\" %u %llu", r->http10 ? '0' : '1', r->status, (unsigned long long)r->bytes);
-  put_quoted(w, r->referer, r->referer_len);
-  put_quoted(w, r->agent, r->agent_len);
-  wr_str(w, "\n");
+static void put_combined(struct access_log *log, struct writer *w, const struct access_record *r, const char *const text[]) {
+  put_ip(log, w, r);
+  wr_str(w, " - - [");
+  put_when(log, w, r);
+  wr_str(w, "] \"");
+  wr_str(w, method_name(r->method));
+  wr_u8(w, ' ');
+  put_text(w, text[ACCESS_PATH], r->len[ACCESS_PATH], false);
+  wr_str(w, r->http10 ? " HTTP/1.0\" " : " HTTP/1.1\" ");
+  wr_dec(w, r->status);
+  wr_u8(w, ' ');
+  wr_dec(w, r->bytes);
+  put_quoted(w, text[ACCESS_REFERER], r->len[ACCESS_REFERER]);
+  put_quoted(w, text[ACCESS_AGENT], r->len[ACCESS_AGENT]);
+  wr_u8(w, '\n');
 }
 
-static void put_json_text(struct writer *w, const char *name, const char *s, size_t n) {
-  wr_fmt(w, ",\"%s\":\"", name);
-  put_text(w, s, n, true);
-  wr_str(w, "\"");
+static void put_json(struct access_log *log, struct writer *w, const struct access_record *r, const char *const text[]) {
+  static const char *const names[ACCESS_TEXTS] = {NULL, ",\"range\":\"", "\",\"referer\":\"", "\",\"agent\":\""};
+  unsigned ms = (unsigned)(r->wall_ns / 1000000u % 1000u);
+  wr_str(w, "{\"time\":\"");
+  put_when(log, w, r);
+  wr_u8(w, '.');
+  wr_u8(w, (uint8_t)('0' + ms / 100));
+  wr_u8(w, (uint8_t)('0' + ms / 10 % 10));
+  wr_u8(w, (uint8_t)('0' + ms % 10));
+  wr_str(w, "Z\",\"ip\":\"");
+  put_ip(log, w, r);
+  wr_str(w, "\",\"method\":\"");
+  wr_str(w, method_name(r->method));
+  wr_str(w, "\",\"path\":\"");
+  put_text(w, text[ACCESS_PATH], r->len[ACCESS_PATH], true);
+  wr_str(w, "\",\"status\":");
+  wr_dec(w, r->status);
+  wr_str(w, ",\"bytes\":");
+  wr_dec(w, r->bytes);
+  wr_str(w, ",\"duration\":");
+  put_fraction(w, r->duration_us, 6);
+  wr_str(w, ",\"ttfb\":");
+  put_fraction(w, r->ttfb_us, 6);
+  wr_str(w, r->tls ? ",\"tls\":true" : ",\"tls\":false");
+  for (int i = ACCESS_RANGE; i < ACCESS_TEXTS; i++) {
+    wr_str(w, names[i]);
+    put_text(w, text[i], r->len[i], true);
+  }
+  wr_str(w, "\"}\n");
 }
 
-static void put_json(struct writer *w, const struct access_record *r) {
-  char when[40];
-  struct tm tm;
-  time_t t = (time_t)(r->wall_ns / 1000000000u);
-  gmtime_r(&t, &tm);
-  strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
-  wr_fmt(w, "{\"time\":\"%s.%03uZ\",\"ip\":\"", when, (unsigned)(r->wall_ns / 1000000u % 1000u));
-  access_write_ip(w, r->ip);
-  wr_fmt(w, "\",\"method\":\"%s\"", method_name(r->method));
-  put_json_text(w, "path", r->path, r->path_len);
-  wr_fmt(w, ",\"status\":%u,\"bytes\":%llu,\"duration\":%.6f,\"ttfb\":%.6f,\"tls\":%s", r->status,
-         (unsigned long long)r->bytes, r->duration_us / 1e6, r->ttfb_us / 1e6, r->tls ? "true" : "false");
-  put_json_text(w, "range", r->range, r->range_len);
-  put_json_text(w, "referer", r->referer, r->referer_len);
-  put_json_text(w, "agent", r->agent, r->agent_len);
-  wr_str(w, "}\n");
-}
-
-// `flags`: O_NONBLOCK, not to wait for a pipe's reader.
-static int open_file(const char *path, int flags) {
+// A pipe's reader is not waited for. One that nobody reads yet is held open at both ends, so that it takes what it has room for.
+static int open_file(const char *path) {
+  enum { FLAGS = O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK };
   if (!strcmp(path, "-"))
     return dup(STDOUT_FILENO);
-  return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | flags, 0640);
+  int fd = open(path, O_WRONLY | FLAGS, 0640);
+  return fd < 0 && errno == ENXIO ? open(path, O_RDWR | FLAGS, 0640) : fd;
 }
 
 static void use_file(struct access_log *log, int fd) {
   struct stat st;
   log->fd = fd;
+  log->torn = false;
   log->file = !fstat(fd, &st) && S_ISREG(st.st_mode);
 }
 
@@ -223,37 +302,48 @@ static void flush(struct access_log *log) {
   if (n < 0 && !log->told)
     log_line(LOG_ERROR, "access log %s: %s; lines are being dropped", log->path, errno == ETIMEDOUT ? "its reader has stopped" : strerror(errno));
   log->told = n < 0;
-  uint64_t lost = lines_in(log->batch + done, log->batch_len - done);
-  atomic_fetch_add(&log->lost, lost);
-  atomic_fetch_add(&log->written, log->batch_lines - lost);
+  uint64_t whole = lines_in(log->batch, done) - (log->torn && done);
+  atomic_fetch_add(&log->lost, log->batch_lines - whole);
+  atomic_fetch_add(&log->written, whole);
+  log->torn = done ? log->batch[done - 1] != '\n' : log->torn;
   log->batch_len = 0;
   log->batch_lines = 0;
 }
 
-static bool drain(struct access_log *log, struct access_ring *r) {
-  uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
-  uint64_t head = atomic_load_explicit(&r->head, memory_order_acquire);
-  bool any = tail != head;
-  for (; tail != head; tail++) {
-    if (BATCH_BYTES - log->batch_len < LINE_MAX_BYTES)
-      flush(log);
-    struct writer w = wr_of(log->batch + log->batch_len, LINE_MAX_BYTES);
-    (log->format == ACCESS_JSON ? put_json : put_combined)(&w, &r->records[tail % RING_RECORDS]);
-    log->batch_len += w.n; // a record's texts are bounded: the longest line fits
-    log->batch_lines++;
-    atomic_store_explicit(&r->tail, tail + 1, memory_order_release);
-  }
-  return any;
+static void put_line(struct access_log *log, const struct access_record *r) {
+  const char *text[ACCESS_TEXTS], *p = r->text;
+  for (int i = 0; i < ACCESS_TEXTS; p += r->len[i++])
+    text[i] = p;
+  struct writer w = wr_of(log->batch + log->batch_len, LINE_MAX_BYTES);
+  (log->format == ACCESS_JSON ? put_json : put_combined)(log, &w, r, text);
+  log->batch_len += w.n; // a record's texts are bounded: the longest line fits
+  log->batch_lines++;
 }
 
-_Static_assert((ACCESS_PATH_MAX + ACCESS_RANGE_MAX + 2 * ACCESS_TEXT_MAX) * 6 + 512 < LINE_MAX_BYTES, "a line fits");
+static void drain(struct access_log *log, struct access_ring *r) {
+  uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
+  uint64_t head = atomic_load_explicit(&r->head, memory_order_acquire);
+  while (tail != head) {
+    if (BATCH_BYTES - log->batch_len < LINE_MAX_BYTES)
+      flush(log);
+    if (log->torn && !log->batch_len)
+      log->batch[log->batch_len++] = '\n';
+    const struct access_record *record = (const void *)(r->records + tail % RING_BYTES);
+    put_line(log, record);
+    tail += record_size(record);
+    atomic_store_explicit(&r->tail, tail, memory_order_release);
+  }
+}
+
+_Static_assert(ACCESS_TEXT_MAX * 6 + 512 < LINE_MAX_BYTES, "a line fits");
+_Static_assert(sizeof(struct access_record) % 8 == 0, "records are aligned");
 
 static void *run(void *arg) {
   struct access_log *log = arg;
   for (;;) {
-    bool stop = atomic_load(&log->stop), any = false;
+    bool stop = atomic_load(&log->stop);
     if (atomic_exchange(&log->reopen, false)) {
-      int fd = open_file(log->path, O_NONBLOCK);
+      int fd = open_file(log->path);
       if (fd < 0) {
         log_line(LOG_ERROR, "access log %s: %s; going on with the old file", log->path, strerror(errno));
       } else {
@@ -262,18 +352,17 @@ static void *run(void *arg) {
       }
     }
     for (unsigned i = 0; i < log->num_rings; i++)
-      any |= drain(log, &log->rings[i]);
+      drain(log, &log->rings[i]);
     if (log->batch_len)
       flush(log);
     if (stop)
       return NULL;
-    if (!any)
-      nanosleep(&(struct timespec){.tv_nsec = TURN_MS * 1000000L}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = TURN_MS * 1000000L}, NULL);
   }
 }
 
 enum err access_open(struct access_log **out, const char *path, enum access_format format, unsigned num_rings) {
-  int fd = open_file(path, 0);
+  int fd = open_file(path);
   if (fd < 0)
     return ERR_IO;
   struct access_log *log = calloc(1, sizeof *log);
@@ -284,10 +373,12 @@ enum err access_open(struct access_log **out, const char *path, enum access_form
   memset((void *)rings, 0, num_rings * sizeof *rings);
   *log = (struct access_log){.path = copy, .format = format, .num_rings = num_rings, .rings = rings};
   use_file(log, fd);
-  if (pthread_create(&log->thread, NULL, run, log))
-    goto fail;
-  *out = log;
-  return ERR_OK;
+  int e = pthread_create(&log->thread, NULL, run, log);
+  if (!e) {
+    *out = log;
+    return ERR_OK;
+  }
+  errno = e;
 fail:
   close(fd);
   free(log);

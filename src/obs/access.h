@@ -3,13 +3,17 @@
 #pragma once
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
 
 enum access_format { ACCESS_COMBINED, ACCESS_JSON };
 
-enum { ACCESS_PATH_MAX = 512, ACCESS_TEXT_MAX = 128, ACCESS_RANGE_MAX = 64 };
+// Texts of a record, in the order in which they are added.
+enum access_text { ACCESS_PATH, ACCESS_RANGE, ACCESS_REFERER, ACCESS_AGENT, ACCESS_TEXTS };
 
-// What a worker records; texts are cut to their field, the writer escapes them.
+enum { ACCESS_TEXT_MAX = 512 + 64 + 128 + 128 }; // bytes of them together; each has its own bound
+
+// What a worker records; the log's thread escapes what came from a client.
 struct access_record {
   uint64_t wall_ns;     // CLOCK_REALTIME, when the response was done, or cut off
   uint64_t bytes;       // body bytes sent
@@ -18,12 +22,8 @@ struct access_record {
   uint16_t status;
   uint8_t method;       // 'G' GET, 'H' HEAD, 'P' POST, 'O' OPTIONS, else '-'
   uint8_t tls, http10;  // 0 or 1
-  uint16_t path_len;
-  uint8_t range_len, referer_len, agent_len;
-  char path[ACCESS_PATH_MAX];
-  char range[ACCESS_RANGE_MAX];
-  char referer[ACCESS_TEXT_MAX];
-  char agent[ACCESS_TEXT_MAX];
+  uint16_t len[ACCESS_TEXTS]; // of the texts, which follow each other
+  char text[ACCESS_TEXT_MAX];
 };
 
 struct access_log;
@@ -35,9 +35,11 @@ MUST_USE enum err access_open(struct access_log **out, const char *path, enum ac
 
 struct access_ring *access_ring(struct access_log *log, unsigned n);
 
-// access_slot gives the next free record to fill in place, or NULL: the line is lost and counted. access_push publishes
-// it. Both by the ring's one writer only; neither blocks nor calls the kernel.
+// access_slot gives the next free record to fill in place, or NULL: the line is lost and counted. access_add adds the next of its
+// texts, all of them in their order, cut to what the log keeps of it. access_push publishes it. All by the ring's one writer
+// only; nothing blocks or calls the kernel.
 struct access_record *access_slot(struct access_ring *ring);
+void access_add(struct access_record *r, enum access_text which, struct bytes text);
 void access_push(struct access_ring *ring);
 
 // access_counts gives lines written and dropped so far, over all rings.

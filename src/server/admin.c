@@ -134,29 +134,20 @@ static void status(struct server *s, struct admin_response *out) {
   wr_fmt(w, "],\"epochs_left_out\":%llu}\n", (unsigned long long)list.left_out);
 }
 
-// The value of a query parameter, percent-decoded into `buf`. False when it is not there or malformed.
-static bool parameter(struct bytes query, const char *name, char *buf, size_t cap, struct bytes *out) {
-  size_t name_len = strlen(name);
-  for (size_t at = 0; at < query.n;) {
-    const uint8_t *p = query.p + at, *amp = memchr(p, '&', query.n - at);
-    size_t n = amp ? (size_t)(amp - p) : query.n - at, len = 0;
-    at += n + 1;
-    if (n <= name_len || memcmp(p, name, name_len) != 0 || p[name_len] != '=')
-      continue;
-    for (size_t i = name_len + 1; i < n; i++) {
-      uint8_t byte = p[i] == '+' ? ' ' : p[i];
-      if (p[i] == '%' && (n - i < 3 || hex_read(&byte, 1, bytes_of(p + i + 1, 2))))
-        return false;
-      i += p[i] == '%' ? 2 : 0;
-      if (len + 1 >= cap)
-        return false;
-      buf[len++] = (char)byte;
-    }
-    buf[len] = 0;
-    *out = bytes_of(buf, len);
-    return true;
+// Percent-decodes a query parameter's value into `buf`. False: malformed, or too long.
+static bool decode(struct bytes *out, char *buf, size_t cap, struct bytes in) {
+  size_t len = 0;
+  for (size_t i = 0; i < in.n; i++) {
+    uint8_t byte = in.p[i] == '+' ? ' ' : in.p[i];
+    if (byte == '%' && (in.n - i < 3 || hex_read(&byte, 1, bytes_of(in.p + i + 1, 2))))
+      return false;
+    i += in.p[i] == '%' ? 2 : 0;
+    if (len == cap)
+      return false;
+    buf[len++] = (char)byte;
   }
-  return false;
+  *out = bytes_of(buf, len);
+  return true;
 }
 
 static void rotate_fail(struct admin_response *out, int http, const char *why) {
@@ -166,22 +157,35 @@ static void rotate_fail(struct admin_response *out, int http, const char *why) {
   wr_str(&out->body, "}\n");
 }
 
-// What an order says. False: answered with what is wrong.
-static bool read_order(struct rotation_order *o, struct admin_response *out, struct bytes query, char scope[EPOCH_MAX_SCOPE + 1]) {
-  char buf[32];
-  struct bytes text;
-  *o = (struct rotation_order){0};
-  o->revoke = parameter(query, "revoke", buf, sizeof buf, &text) && bytes_eq(text, of("1"));
-  if (!parameter(query, "scope", scope, EPOCH_MAX_SCOPE + 1, &o->scope)) {
-    rotate_fail(out, 400, "scope is missing: an asset, a prefix that ends in /, or empty for everything");
-    return false;
+// What an order says. False: answered with what is wrong. Nothing is passed over: who writes revoke=true wants keys revoked.
+static bool read_order(struct rotation_order *o, struct admin_response *out, struct bytes query, char scope[EPOCH_MAX_SCOPE]) {
+  static const struct bytes names[] = {BYTES_LIT("scope"), BYTES_LIT("grace_ms"), BYTES_LIT("revoke")};
+  enum { SCOPE, GRACE, REVOKE, NUM };
+  char text[NUM][32];
+  struct bytes value[NUM] = {0};
+  bool given[NUM] = {false}, bad = false;
+  for (size_t at = 0; at < query.n && !bad;) {
+    const uint8_t *p = query.p + at, *amp = memchr(p, '&', query.n - at);
+    size_t n = amp ? (size_t)(amp - p) : query.n - at;
+    const uint8_t *equals = n ? memchr(p, '=', n) : NULL;
+    size_t name = equals ? (size_t)(equals - p) : n, k = 0;
+    while (k < NUM && !bytes_eq(names[k], bytes_of(p, name)))
+      k++;
+    bad = k == NUM || given[k] || !equals ||
+          !decode(&value[k], k == SCOPE ? scope : text[k], k == SCOPE ? EPOCH_MAX_SCOPE : sizeof text[k], bytes_of(equals + 1, n - name - 1));
+    if (!bad)
+      given[k] = true;
+    at += n + 1;
   }
-  o->has_grace = parameter(query, "grace_ms", buf, sizeof buf, &text);
-  if (o->has_grace && parse_u64(&o->grace_ms, text)) {
-    rotate_fail(out, 400, "grace_ms is not a number");
-    return false;
-  }
-  return true;
+  *o = (struct rotation_order){.scope = value[SCOPE], .has_grace = given[GRACE], .revoke = bytes_eq(value[REVOKE], of("1"))};
+  const char *why = bad ? "a parameter is unknown, given twice or malformed: there are scope, grace_ms and revoke"
+                    : !given[SCOPE] ? "scope is missing: an asset, a prefix that ends in /, or empty for everything"
+                    : given[GRACE] && parse_u64(&o->grace_ms, value[GRACE]) ? "grace_ms is not a number"
+                    : given[REVOKE] && !o->revoke && !bytes_eq(value[REVOKE], of("0")) ? "revoke is 1 or 0"
+                                                                                      : NULL;
+  if (why)
+    rotate_fail(out, 400, why);
+  return !why;
 }
 
 // Whether a request carries the token. The digests are compared, so that not even a length can be told by timing.
@@ -204,7 +208,7 @@ static void log_rotation(const struct rotation_order *o, bool absent) {
 
 // POST /rotate?scope=album/track|prefix/|&grace_ms=N&revoke=1: everything when the scope is empty, which must be said.
 static void rotate(struct server *s, struct admin_response *out, const struct admin_request *in) {
-  char scope[EPOCH_MAX_SCOPE + 1], why[400];
+  char scope[EPOCH_MAX_SCOPE], why[400];
   struct rotation_order o;
   struct diag diag = {0};
   struct settings *st = settings_get(s->catalog); // this thread has no quiet points: a reference instead

@@ -51,9 +51,8 @@ enum {
   CAT_OK = 200,
   CAT_BAD_REQUEST = 400,
   CAT_FORBIDDEN = 403,  // scheme not allowed for this asset
-  CAT_NOT_FOUND = 404,
+  CAT_NOT_FOUND = 404,  // also media that cannot be served: manifests leave them out
   CAT_GONE = 410,       // epoch past its grace or revoked
-  CAT_FAILED = 500,     // between making and publishing only: media that cannot be served are answered as what is not there
   CAT_UNAVAILABLE = 503 // no key, storage that cannot be read, or too much work queued, now: Retry-After
 };
 

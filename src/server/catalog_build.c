@@ -17,8 +17,9 @@
 static const char *const track_suffixes[] = {".mp4", ".m4a", ".cmfa", ""}; // "": a folder
 enum { NUM_SUFFIXES = 4, PATH_BYTES = ROUTE_PATH_MAX + 16, KEY_LOG_MS = 10000 };
 
-static void log_source(const char *path, const struct diag *diag) {
+static void log_source(const char *path, enum err e, struct diag *diag) {
   char why[300];
+  (void)diag_say(diag, e, NULL); // where nobody said more
   diag_format(diag, why, sizeof why);
   log_line(LOG_ERROR, "%s: %s", path, why);
 }
@@ -78,7 +79,7 @@ static enum err open_track(struct catalog *c, struct source **out, const struct 
       continue;
     if (e) {
       metric_add_shared(&c->metrics->index_failed, 1);
-      log_source(path, &diag);
+      log_source(path, e, &diag);
     } else {
       count_source(c, from, started);
     }
@@ -168,7 +169,7 @@ static enum err protect(struct catalog *c, struct full_track *f, struct key_reco
   }
   e = plan_init(&t->plan, ix, &in->source->segs, &t->prot, &diag);
   if (e) {
-    log_source(in->source->path, &diag);
+    log_source(in->source->path, e, &diag);
     return e;
   }
   uint8_t tag[16];
@@ -190,12 +191,22 @@ static int status_of(enum err e) {
   case ERR_IO:
   case ERR_NO_MEMORY:
   case ERR_STALE: return CAT_UNAVAILABLE; // the next look may succeed
-  default: return CAT_FAILED;
+  default: return CAT_NOT_FOUND; // manifests leave such a track out, so from outside it is not there; the log says what it is
   }
 }
 
-// What a 503 is counted as, where it is the media's fault; 0: too much work or too little memory.
-static uint8_t fault_of(enum err e) { return e == ERR_IO ? OBS_err_source_io : e == ERR_STALE ? OBS_err_source_changed : 0; }
+// What an error is counted as, where it is the media's fault; 0: the status says it.
+static uint8_t fault_of(enum err e) {
+  switch ((int)e) {
+  case ERR_IO: return OBS_err_source_io;
+  case ERR_STALE: return OBS_err_source_changed;
+  case ERR_OK:
+  case ERR_NOT_FOUND:
+  case ERR_NO_KEY:
+  case ERR_NO_MEMORY: return 0;
+  default: return OBS_err_source_invalid;
+  }
+}
 
 static void use_end(struct made *out, struct key_use *use) {
   issued_drop(use->issued);
@@ -228,6 +239,7 @@ static void build_track(struct catalog *c, struct made *out, const struct settin
   key_record_wipe(&key);
   f->pub.source = source;
   out->status = status_of(e);
+  out->why = fault_of(e);
   if (!e && old && old->source == source && !strcmp(old->etag, f->pub.etag)) {
     track_hold(old);
     out->value = old;
@@ -329,7 +341,12 @@ static bool keep_name(struct names *l, const char *name) {
   return l->at[l->num] && ++l->num;
 }
 
-// The names in a folder, which it closes, that may be tracks.
+// What a track is called in URLs: files without their extension.
+static size_t track_name_len(const char *name) {
+  return media_is_track_name(name) ? (size_t)(strrchr(name, '.') - name) : strlen(name);
+}
+
+// The names in a folder, which it closes, that may be tracks and that a URL can have.
 static enum err list_names(struct names *l, int fd) {
   DIR *d = fdopendir(fd);
   if (!d) {
@@ -339,7 +356,8 @@ static enum err list_names(struct names *l, int fd) {
   enum err e = ERR_OK;
   errno = 0;
   for (struct dirent *ent; !e && l->num < MAX_FOLDER && (ent = readdir(d)); errno = 0)
-    if (ent->d_name[0] != '.' && (media_is_track_name(ent->d_name) || ent->d_type != DT_REG) && !keep_name(l, ent->d_name))
+    if (route_names(bytes_of(ent->d_name, track_name_len(ent->d_name))) && (media_is_track_name(ent->d_name) || ent->d_type != DT_REG) &&
+        !keep_name(l, ent->d_name))
       e = ERR_NO_MEMORY;
   if (!e && errno) // a listing that broke off is not the end of the folder
     e = ERR_IO;
@@ -365,11 +383,6 @@ static enum err list_asset(struct names *l, struct catalog *c, struct bytes asse
   return errno == ENOENT || errno == ENOTDIR || errno == EXDEV || errno == ELOOP || errno == ENAMETOOLONG ? ERR_NOT_FOUND
          : errno == EACCES || errno == EPERM                                                             ? ERR_DENIED
                                                                                                          : ERR_IO;
-}
-
-// What a track is called in URLs: files without their extension.
-static size_t track_name_len(const char *name) {
-  return media_is_track_name(name) ? (size_t)(strrchr(name, '.') - name) : strlen(name);
 }
 
 // What is not opened any more, because there are MAN_MAX_TRACKS, is counted where it would have been.
@@ -531,8 +544,10 @@ static void build_text(struct catalog *c, struct made *out, const struct setting
       e = add_all(k);
     out->status = e ? status_of(e) : k->broke;
     out->why = e ? fault_of(e) : k->why;
-    if (out->status == CAT_OK && k->num == 0)
-      out->status = k->invalid ? CAT_FAILED : CAT_NOT_FOUND;
+    if (out->status == CAT_OK && k->num == 0) {
+      out->status = CAT_NOT_FOUND;
+      out->why = k->invalid ? OBS_err_source_invalid : 0;
+    }
   }
   if (out->status == CAT_OK) {
     struct full_text *t = make_text(k);

@@ -152,8 +152,8 @@ static void region_given_up(void *ctx, unsigned region) {
     reader_forget_region(c->reader, region);
 }
 
-void catalog_start_reader(struct catalog *c) {
-  struct reader_options o = {.num_regions = cache_num_regions(c->cache), .open = open_aside, .ctx = c};
+void catalog_start_reader(struct catalog *c, unsigned num_files) {
+  struct reader_options o = {.num_regions = cache_num_regions(c->cache), .num_files = num_files, .open = open_aside, .ctx = c};
   c->fills = calloc(QUEUE_JOBS, sizeof *c->fills);
   if (!c->fills)
     return;

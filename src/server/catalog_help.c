@@ -47,11 +47,7 @@ static struct entry *entry_new(const struct job *j, uint64_t hash) {
 
 // What an error is counted as, where its status does not say it: a 503 for want of a key or of a file is nobody's load.
 static uint8_t reason(const struct made *made, const struct settings *st, struct bytes asset) {
-  if (made->status == CAT_FAILED)
-    return OBS_err_source_invalid;
-  if (made->status != CAT_UNAVAILABLE)
-    return 0;
-  if (!made->no_key)
+  if (made->status != CAT_UNAVAILABLE || !made->no_key)
     return made->why;
   return keys_remote(st->keyring->set, asset) ? OBS_err_upstream : OBS_err_no_key;
 }
@@ -121,9 +117,6 @@ static void make_entry(struct catalog *c, struct entry *e) {
     struct made made;
     build_entry(c, &made, st, &e->route, old);
     made.why = reason(&made, st, e->route.asset);
-    // Manifests leave such a track out, so from outside it is not there; the log and the counter of errors say what it is.
-    if (made.status == CAT_FAILED)
-      made.status = CAT_NOT_FOUND;
     settings_put(st);
     if (made.status == CAT_WAIT && e->key_waits++ < KEY_WAITS) {
       e->catalog = c;

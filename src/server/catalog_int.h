@@ -17,7 +17,6 @@ struct settings {
   _Atomic uint32_t refs;
 };
 
-struct settings *settings_new(struct config *config, struct keyring *keyring);
 struct settings *settings_get(struct catalog *c); // with a reference
 void settings_put(struct settings *st);
 struct rotation_rules settings_rotation(struct catalog *c, const struct settings *st);
@@ -134,7 +133,7 @@ struct made {
   uint64_t until_ms; // monotonic; UINT64_MAX: never
   struct key_slot *keys; // with CAT_WAIT: pinned, being fetched
   bool no_key;       // with CAT_UNAVAILABLE: for want of a key
-  uint8_t why;       // with CAT_UNAVAILABLE for the media's sake: enum obs_error; make_entry says the other reasons
+  uint8_t why;       // with an error for the media's sake: enum obs_error; make_entry knows about keys
   uint64_t retry_ms; // with CAT_UNAVAILABLE: how long until a key may be asked for again; 0: not known
 };
 
@@ -163,8 +162,7 @@ struct entry *entry_find(struct catalog *c, uint64_t hash, enum route_kind kind,
 uint64_t entry_retry(const struct entry *e, uint64_t now_ms); // ms from now, 0: not known
 enum freshness entry_freshness(struct catalog *c, struct entry *e, uint64_t now_ms);
 
-// An entry's hold on its value; later: after every worker was quiet, for a value that was reachable.
-void entry_value_drop(struct catalog *c, enum route_kind kind, void *value);
+// Drops an entry's hold on its value after every worker was quiet: it was reachable.
 void entry_value_drop_later(struct catalog *c, enum route_kind kind, void *value);
 
 // route_rebase copies a route with its names moved to a copy of its key.
@@ -181,7 +179,7 @@ bool catalog_fill(struct catalog *c, const struct job *j);
 void do_fill(struct catalog *c, const struct job *j);
 void do_bypass(struct catalog *c, const struct job *j);
 void do_open(struct catalog *c, const struct job *j);
-void catalog_start_reader(struct catalog *c);
+void catalog_start_reader(struct catalog *c, unsigned num_files);
 void catalog_wake_keeper(struct catalog *c);
 
 void *catalog_help(void *catalog); // a helper thread

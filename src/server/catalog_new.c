@@ -50,7 +50,7 @@ struct rotation_rules settings_rotation(struct catalog *c, const struct settings
 
 static void settings_quiet(struct quiet_item *item) { settings_put((struct settings *)item); }
 
-struct settings *settings_new(struct config *config, struct keyring *keyring) {
+static struct settings *settings_new(struct config *config, struct keyring *keyring) {
   struct settings *st = calloc(1, sizeof *st);
   if (!st)
     return NULL;
@@ -170,7 +170,7 @@ void text_drop(struct catalog *c, struct text_doc *d) {
     quiet_retire(c->quiet, &OUTER(d, full_text)->item, text_quiet);
 }
 
-void entry_value_drop(struct catalog *c, enum route_kind kind, void *value) {
+static void entry_value_drop(struct catalog *c, enum route_kind kind, void *value) {
   if (value && kind == ROUTE_INIT)
     track_drop(c, value);
   else if (value)
@@ -211,16 +211,19 @@ static bool open_folders(struct catalog *c, const struct config *config, struct 
   return c->cache_fd >= 0 || config_fail(error, "%s: cannot open the cache folder: %s", config->cache_dir, strerror(errno));
 }
 
-static bool start_threads(struct catalog *c, const struct config *config, struct config_error *error) {
+static bool start_threads(struct catalog *c, const struct catalog_options *o, struct config_error *error) {
+  const struct config *config = o->config;
   if (config->io != IO_EPOLL)
-    catalog_start_reader(c);
+    catalog_start_reader(c, o->num_files);
   for (unsigned i = 0; i < config->helper_threads; i++) {
-    if (pthread_create(&c->helpers[i], NULL, catalog_help, c))
-      return config_fail(error, "cannot start helper threads: %s", strerror(errno));
+    int e = pthread_create(&c->helpers[i], NULL, catalog_help, c);
+    if (e)
+      return config_fail(error, "cannot start helper threads: %s", strerror(e));
     c->num_helpers++;
   }
-  if (pthread_create(&c->keeper, NULL, catalog_keep, c))
-    return config_fail(error, "cannot start helper threads: %s", strerror(errno));
+  int e = pthread_create(&c->keeper, NULL, catalog_keep, c);
+  if (e)
+    return config_fail(error, "cannot start helper threads: %s", strerror(e));
   c->keeper_runs = true;
   return true;
 }
@@ -275,7 +278,7 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
     }
     ok = ok && ((c->cache && c->buckets && c->queue && c->sources && c->settings) || config_fail(error, "out of memory"));
   }
-  ok = ok && start_exchange(c, o->config, o->keyring, error) && start_threads(c, o->config, error);
+  ok = ok && start_exchange(c, o->config, o->keyring, error) && start_threads(c, o, error);
   if (ok) {
     c->epochs = o->epochs;
     c->first = c->settings;

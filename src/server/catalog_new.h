@@ -11,6 +11,7 @@ struct catalog_options {
   struct quiet *quiet;
   const struct aes_ops *ops;
   struct obs_worker *metrics;       // written with shared adds
+  unsigned num_files;               // media files that may be kept open
 };
 
 // catalog_new opens the media folder and starts helper threads. NULL and the error on failure; nothing is taken then.

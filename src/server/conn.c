@@ -44,7 +44,8 @@ static void free_if_quiet(struct conn *c) {
     conn_free(c);
 }
 
-void conn_close(struct conn *c) {
+// At once; the connection is free when nothing is armed any more.
+static void close_conn(struct conn *c) {
   struct worker *w = c->w;
   if (c->state == CONN_CLOSING)
     return;
@@ -77,7 +78,8 @@ static struct tls_io flight_io(struct worker *w, struct bytes in) {
   return (struct tls_io){.in = in.p, .in_len = in.n, .out = w->flight, .out_cap = TLS_FLIGHT};
 }
 
-void conn_say(struct conn *c, const char *text, size_t n) {
+// A few bytes outside of any response, sealed where needed.
+static void say(struct conn *c, const char *text, size_t n) {
   struct tls_io io = flight_io(c->w, (struct bytes){0});
   if (!conn_seals(c))
     (void)c->w->io->v->send(c->w->io, c->fd, text, n, false);
@@ -102,7 +104,7 @@ static void say_goodbye(struct conn *c) {
 static void linger(struct conn *c) {
   struct worker *w = c->w;
   if (c->peer_ended || w->io->v->shutdown(w->io, c->fd, SHUT_WR)) {
-    conn_close(c);
+    close_conn(c);
     return;
   }
   if (c->rq) {
@@ -120,7 +122,7 @@ static void linger(struct conn *c) {
 // leave closes between two requests. What the client has sent and nobody has read would reset the connection.
 static void leave(struct conn *c) {
   if (c->peer_ended || !(c->gap || c->recv_stopped)) {
-    conn_close(c);
+    close_conn(c);
     return;
   }
   say_goodbye(c);
@@ -183,7 +185,7 @@ static bool finished(struct conn *c, struct request *rq, size_t left) {
   if (left || rq->behind || c->gap || c->recv_stopped || rq->status >= 400)
     linger(c);
   else
-    conn_close(c);
+    close_conn(c);
   return false;
 }
 
@@ -208,7 +210,7 @@ static enum step answer(struct conn *c, struct request *rq, enum req_result read
     case PUMP_DONE:
       return finished(c, rq, n - rq->used) ? STEP_NEXT : STEP_CLOSED;
     case PUMP_FAILED:
-      conn_close(c);
+      close_conn(c);
       return STEP_CLOSED;
     case PUMP_BLOCKED:
     default:
@@ -245,7 +247,7 @@ static enum step body_follows(struct conn *c, struct request *rq, size_t n) {
   static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n", want[] = "100-continue";
   // Not to HTTP/1.0; who expects something else gets the answer alone. Source: RFC 9110 §10.1.1.
   if (n == p->fed && !p->http10 && expect.n == sizeof want - 1 && !strncasecmp((const char *)expect.p, want, expect.n))
-    conn_say(c, interim, sizeof interim - 1);
+    say(c, interim, sizeof interim - 1);
   return STEP_NEXT;
 }
 
@@ -354,7 +356,7 @@ static void answer_now(struct conn *c) {
 // No place for its request: those of clients that left are still with the catalogue.
 static void shed(struct conn *c) {
   obs_shed(c->w->m);
-  conn_say(c, busy, sizeof busy - 1);
+  say(c, busy, sizeof busy - 1);
   say_goodbye(c);
   linger(c);
 }
@@ -391,7 +393,7 @@ static void input(struct conn *c, struct bytes data) {
 
 static void drop_tls(struct conn *c) {
   obs_error(c->w->m, OBS_err_reset);
-  conn_close(c);
+  close_conn(c);
 }
 
 // The client's address, for logs.
@@ -434,7 +436,7 @@ static bool shake_hands(struct conn *c, struct tls_io *io) {
   if (r != TLS_OK || !sent) {
     metric_inc(&m->tls_failures);
     log_handshake(c, r);
-    conn_close(c);
+    close_conn(c);
     return false;
   }
   c->handshaken = true;
@@ -466,7 +468,7 @@ static void tls_input(struct conn *c, struct bytes data) {
       if (c->state == CONN_BUSY)
         c->peer_ended = true;
       else
-        conn_close(c);
+        close_conn(c);
       return;
     }
     input(c, bytes_of(w->opened, n));
@@ -501,7 +503,7 @@ static void on_recv(struct io *io, struct io_op *op, const struct io_event *ev) 
   }
   if (ev->res < 0 && c->state != CONN_IDLE && c->state != CONN_LINGER)
     obs_error(c->w->m, OBS_err_reset);
-  conn_close(c);
+  close_conn(c);
 }
 
 static void on_poll(struct io *io, struct io_op *op, const struct io_event *ev) {
@@ -560,7 +562,7 @@ static void on_busy_timeout(struct conn *c) {
     return;
   }
   obs_error(c->w->m, OBS_err_timeout);
-  conn_close(c);
+  close_conn(c);
 }
 
 static void on_timer(struct timer *t, void *ctx) {
@@ -577,7 +579,7 @@ static void on_timer(struct timer *t, void *ctx) {
   if (c->state == CONN_READING)
     obs_error(w->m, OBS_err_timeout);
   say_goodbye(c);
-  conn_close(c);
+  close_conn(c);
 }
 
 static void refuse_connection(struct worker *w, int fd, bool tls) {
@@ -618,7 +620,7 @@ void conn_drain(struct worker *w) {
     next = c->next;
     if (c->state == CONN_IDLE || c->state == CONN_LINGER) {
       say_goodbye(c);
-      conn_close(c);
+      close_conn(c);
     } else if (c->state == CONN_READING) // also: a reset right behind half a request raises no event in a multishot receive
       conn_deadline(c, DRAIN_HEAD_MS);
   }
@@ -626,5 +628,5 @@ void conn_drain(struct worker *w) {
 
 void conn_close_all(struct worker *w) {
   while (w->open_conns)
-    conn_close(w->open_conns);
+    close_conn(w->open_conns);
 }

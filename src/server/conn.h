@@ -190,7 +190,6 @@ struct worker {
 
 // conn.c
 void conn_accepted(struct worker *w, int fd, bool tls);
-void conn_close(struct conn *c);             // at once; the connection is free when nothing is armed any more
 void conn_drain(struct worker *w);           // closes the idle ones, hurries those that are sending a request
 void conn_close_all(struct worker *w);
 void conn_deadline(struct conn *c, uint64_t after_ms);
@@ -206,7 +205,6 @@ bool request_keep_ahead(struct request *rq, struct bytes data);
 // request_catch_up adds what is behind to the `n` bytes in `in`, as far as it fits, and says how many these are now.
 size_t request_catch_up(struct request *rq, size_t n);
 
-void conn_say(struct conn *c, const char *text, size_t n); // a few bytes outside of any response, sealed where needed
 
 // request.c
 // request_start answers the complete request at rq->base: a response stands in `rq`, ready for pump. REQ_WAIT: the

@@ -279,7 +279,10 @@ struct exchange *exchange_new(const struct exchange_options *o, struct config_er
     x->io->v->random(x->io, &x->seed, sizeof x->seed);
     x->seed |= 1;
     timers_init(&x->timers, exchange_now_ms(x));
-    x->runs = pthread_create(&x->thread, NULL, run, x) == 0;
+    int e = pthread_create(&x->thread, NULL, run, x);
+    x->runs = e == 0;
+    if (e)
+      snprintf(why, sizeof why, "%s", strerror(e));
   }
   if (x->runs)
     return x;

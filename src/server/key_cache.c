@@ -124,6 +124,11 @@ static bool make_room(struct key_cache *c, struct issued **was) {
   return true;
 }
 
+static struct issued *issued_hold(struct issued *i) {
+  atomic_fetch_add_explicit(&i->refs, 1, memory_order_relaxed);
+  return i;
+}
+
 static struct key_ask ask(struct key_slot *s, uint64_t now, bool may_fetch) {
   struct key_ask a = {.got = KEY_REFUSED, .slot = s};
   bool usable = s->issued && now < s->stale_until, may = may_fetch && now >= s->retry_at && !s->flying;
@@ -275,11 +280,6 @@ struct issued *issued_new(struct key_cache *c, struct key_record *records, uint3
     r->given = records[k].given ? i->given[k] : NULL;
     key_record_wipe(&records[k]);
   }
-  return i;
-}
-
-struct issued *issued_hold(struct issued *i) {
-  atomic_fetch_add_explicit(&i->refs, 1, memory_order_relaxed);
   return i;
 }
 

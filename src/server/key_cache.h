@@ -79,7 +79,6 @@ struct bytes key_slot_asset(const struct key_slot *s);
 
 // issued_new copies records, which are wiped, with what their slices point at. NULL: no memory.
 struct issued *issued_new(struct key_cache *c, struct key_record *records, uint32_t num);
-struct issued *issued_hold(struct issued *i);
 void issued_drop(struct issued *i); // NULL is a no-op
 
 uint32_t key_cache_count(struct key_cache *c);

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/text.h"
 #include "keys/epochs.h"
@@ -216,16 +217,18 @@ static bool add_addr(struct config *c, const struct option *o, struct bytes text
   if (!grow(&a->a, a->num, sizeof *a->a))
     return no(why, "out of memory");
   size_t host = bracketed ? 1 : 0;
-  a->a[a->num++] = (struct config_addr){strndup(s, text.n), strndup(s + host, (size_t)(colon - s) - 2 * host), (uint16_t)port};
-  return true;
+  struct config_addr *fresh = &a->a[a->num++];
+  *fresh = (struct config_addr){strndup(s, text.n), strndup(s + host, (size_t)(colon - s) - 2 * host), (uint16_t)port};
+  return (fresh->text && fresh->host) || no(why, "out of memory");
 }
 
 bool config_add_cert(struct config *c, const struct option *o, const char *cert, const char *key, const char *ocsp) {
   struct config_certs *a = field_of(c, o);
   if (!grow(&a->a, a->num, sizeof *a->a))
     return false;
-  a->a[a->num++] = (struct config_cert){strdup(cert), strdup(key), ocsp ? strdup(ocsp) : NULL};
-  return true;
+  struct config_cert *fresh = &a->a[a->num++];
+  *fresh = (struct config_cert){strdup(cert), strdup(key), ocsp ? strdup(ocsp) : NULL};
+  return fresh->cert && fresh->key && (fresh->ocsp || !ocsp);
 }
 
 bool config_add_rule(struct config *c, const struct option *o, const char *prefix, unsigned schemes, char why[CONFIG_WHY]) {
@@ -238,8 +241,9 @@ bool config_add_rule(struct config *c, const struct option *o, const char *prefi
       return no(why, "two rules for the prefix '%.80s': keep one", prefix);
   if (!grow(&a->a, a->num, sizeof *a->a))
     return no(why, "out of memory");
-  a->a[a->num++] = (struct config_rule){strdup(prefix), schemes};
-  return true;
+  struct config_rule *fresh = &a->a[a->num++];
+  *fresh = (struct config_rule){strdup(prefix), schemes};
+  return fresh->prefix || no(why, "out of memory");
 }
 
 // One element of a list, from a flag or a scalar: addresses and certificates may stand side by side, separated by blanks or
@@ -423,6 +427,8 @@ static bool apply_flags(struct config *c, const struct config_flags *flags, stru
 
 enum { MAX_FILE = 1 << 20 };
 
+const char config_empty_pipe[] = "the pipe has nothing, or nothing any more: one is good for the start, not for a reload";
+
 static bool read_file(struct config *c, const char *file, struct config_error *error) {
   FILE *f = fopen(file, "re");
   if (!f)
@@ -431,8 +437,11 @@ static bool read_file(struct config *c, const char *file, struct config_error *e
   size_t n = text ? fread(text, 1, MAX_FILE + 1, f) : 0;
   bool failed = !text || ferror(f);
   int why = errno;
+  struct stat st;
+  bool empty_pipe = !n && !fstat(fileno(f), &st) && S_ISFIFO(st.st_mode);
   fclose(f);
   bool ok = failed          ? config_fail(error, "%s: %s", file, strerror(why))
+            : empty_pipe    ? config_fail(error, "%s: %s", file, config_empty_pipe)
             : n > MAX_FILE ? config_fail(error, "%s: longer than 1 MiB", file)
                             : config_read_yaml(c, file, text, n, error);
   free(text);
@@ -496,13 +505,13 @@ static bool check(struct config *c, struct config_error *error) {
 struct config *config_load(const char *file, const struct config_flags *flags, struct config_error *error) {
   struct config *c = calloc(1, sizeof *c);
   char why[CONFIG_WHY];
-  bool ok = c != NULL;
+  bool ok = c && (!file || (c->file = strdup(file)));
   for (unsigned i = 0; ok && i < NUM_OPTIONS; i++)
     ok = config_set(c, &config_options[i], config_options[i].def, false, why);
   if (!ok)
     config_fail(error, "out of memory");
   if (ok && file)
-    ok = (c->file = strdup(file)) != NULL && read_file(c, file, error);
+    ok = read_file(c, file, error);
   if (ok && apply_flags(c, flags, error) && check(c, error))
     return c;
   config_free(c);

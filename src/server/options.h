@@ -209,6 +209,9 @@ bool config_fail(struct config_error *e, const char *fmt, ...) __attribute__((fo
 // config_read_yaml adds the options of a YAML document. `name` stands in errors.
 bool config_read_yaml(struct config *c, const char *name, const char *text, size_t len, struct config_error *error);
 
+// What is wrong with a pipe that was read before: taken for an empty file it would undo what was in force.
+extern const char config_empty_pipe[];
+
 // config_load makes a configuration from defaults, then the YAML `file` (NULL: none), then flags: `flags` are pairs as
 // config_flag collected them. Everything is validated, but no other file is looked at.
 // Returns NULL and the error. config_free(NULL) is a no-op.

@@ -12,7 +12,7 @@
 
 enum {
   DEPTH = 256, // reads under way
-  FILES = 512, // kept open
+  MAX_FILES = 512, // kept open
   WAYS = 8,    // places that one file may have among them
   IDLE_S = 5,  // a file that was not read for so long is closed
   MAX_REGIONS = 1 << 14, // of the kernel
@@ -40,7 +40,8 @@ struct reader {
   bool no_files, no_regions;
   time_t tidied_s;
   bool *registered; // regions
-  struct file files[FILES];
+  unsigned num_files; // sets of WAYS
+  struct file files[MAX_FILES];
 };
 
 static void push(struct reader *r, struct read_op *op) {
@@ -69,7 +70,7 @@ void reader_opened(struct reader *r, struct read_op *op, int fd) {
 
 static struct file *file_set(struct reader *r, const struct read_op *op) {
   uint64_t h = (op->source->id * 0x9e3779b97f4a7c15u ^ op->part) * 0xbf58476d1ce4e5b9u;
-  return &r->files[(h >> 32) % (FILES / WAYS) * WAYS];
+  return &r->files[(h >> 32) % (r->num_files / WAYS) * WAYS];
 }
 
 static int find_file(struct reader *r, const struct read_op *op) {
@@ -249,7 +250,7 @@ static void tidy_files(struct reader *r) {
   if (now.tv_sec - r->tidied_s < IDLE_S)
     return;
   r->tidied_s = now.tv_sec;
-  for (int i = 0; i < FILES; i++) {
+  for (unsigned i = 0; i < r->num_files; i++) {
     struct file *f = &r->files[i];
     if (f->fd >= 0 && !f->users && !f->used)
       close_file(r, f);
@@ -327,9 +328,10 @@ struct reader *reader_new(const struct reader_options *o) {
   }
   r->o = *o;
   r->in_tail = &r->in;
-  for (int i = 0; i < FILES; i++)
+  r->num_files = (o->num_files < WAYS ? WAYS : o->num_files < MAX_FILES ? o->num_files : MAX_FILES) / WAYS * WAYS;
+  for (unsigned i = 0; i < r->num_files; i++)
     r->files[i].fd = -1;
-  r->no_files = io_uring_register_files_sparse(&r->ring, FILES) < 0;
+  r->no_files = io_uring_register_files_sparse(&r->ring, r->num_files) < 0;
   r->no_regions = io_uring_register_buffers_sparse(&r->ring, regions) < 0;
   pthread_mutex_init(&r->lock, NULL);
   e = pthread_create(&r->thread, NULL, run, r);
@@ -356,7 +358,7 @@ void reader_stop(struct reader *r) {
 void reader_free(struct reader *r) {
   if (!r)
     return;
-  for (int i = 0; i < FILES; i++)
+  for (unsigned i = 0; i < r->num_files; i++)
     if (r->files[i].fd >= 0)
       close(r->files[i].fd);
   io_uring_queue_exit(&r->ring);

@@ -27,6 +27,7 @@ struct read_op {
 
 struct reader_options {
   unsigned num_regions;
+  unsigned num_files; // the most that are kept open, 512 at the most
   // Called on the reader's thread: part op->part of op->source is to be opened by a thread that may wait, which then calls
   // reader_opened. Returns false when nobody can.
   bool (*open)(void *ctx, struct read_op *op);

@@ -232,12 +232,6 @@ enum req_result request_start(struct request *rq) {
   }
 }
 
-static uint16_t copy_text(char *out, size_t cap, struct bytes in) {
-  size_t n = in.n < cap ? in.n : cap;
-  memcpy(out, in.p, n);
-  return (uint16_t)n;
-}
-
 static void log_access(struct request *rq, uint64_t now_ns) {
   struct access_record *r = access_slot(rq->w->access);
   if (!r)
@@ -253,10 +247,10 @@ static void log_access(struct request *rq, uint64_t now_ns) {
   r->method = (uint8_t)(rq->method < sizeof methods && p->url.len ? methods[rq->method] : '-');
   r->http10 = p->http10;
   r->tls = rq->conn->tls != NULL;
-  r->path_len = copy_text(r->path, sizeof r->path, http_text(rq->base, p->url));
-  r->range_len = (uint8_t)copy_text(r->range, sizeof r->range, http_text(rq->base, p->header[HTTP_H_RANGE]));
-  r->referer_len = (uint8_t)copy_text(r->referer, sizeof r->referer, http_text(rq->base, p->header[HTTP_H_REFERER]));
-  r->agent_len = (uint8_t)copy_text(r->agent, sizeof r->agent, http_text(rq->base, p->header[HTTP_H_USER_AGENT]));
+  access_add(r, ACCESS_PATH, http_text(rq->base, p->url));
+  access_add(r, ACCESS_RANGE, http_text(rq->base, p->header[HTTP_H_RANGE]));
+  access_add(r, ACCESS_REFERER, http_text(rq->base, p->header[HTTP_H_REFERER]));
+  access_add(r, ACCESS_AGENT, http_text(rq->base, p->header[HTTP_H_USER_AGENT]));
   access_push(rq->w->access);
 }
 

@@ -4,7 +4,7 @@
 
 enum { MAX_SEGMENTS = 64 };
 
-static bool name_ok(struct bytes s) {
+bool route_names(struct bytes s) {
   if (s.n == 0 || s.n > ROUTE_NAME_MAX || s.p[0] == '.')
     return false;
   for (size_t i = 0; i < s.n; i++)
@@ -99,7 +99,7 @@ void route_parse(struct route *out, struct bytes path) {
     if (i < path.n && path.p[i] != '/')
       continue;
     struct bytes s = bytes_of(path.p + start, i - start);
-    if (n == MAX_SEGMENTS || !name_ok(s))
+    if (n == MAX_SEGMENTS || !route_names(s))
       return;
     seg[n++] = s;
     start = i + 1;

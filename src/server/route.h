@@ -31,3 +31,6 @@ struct route {
 // route_parse reads an absolute path: percent-decoded, without query. Nothing but the forms above is accepted: empty
 // segments, ".", "..", names starting with '.', NUL and control bytes, numbers with leading zeros give ROUTE_NONE.
 void route_parse(struct route *out, struct bytes path);
+
+// route_names says whether a segment of a path can be this name, so that a URL can have it.
+bool route_names(struct bytes name);

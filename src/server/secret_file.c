@@ -10,33 +10,54 @@
 #include "base/text.h"
 #include "server/sandbox.h"
 
-enum { PIPE_FIRST = 4096 };
+enum { ROOM_MORE = 4096 };
+
+// Reads to the end, into `room` bytes and as many more as it takes: a pipe does not say its size.
+static bool read_all(struct secret_alloc *mem, struct bytes *out, int fd, size_t room, size_t cap) {
+  uint8_t *buf = mem->base.get(&mem->base, room + 1);
+  size_t n = 0;
+  for (ssize_t got; buf && (got = read(fd, buf + n, room + 1 - n)) != 0; n += (size_t)got) {
+    if (got < 0)
+      return false;
+    if (n + (size_t)got <= room)
+      continue;
+    if (room == cap) {
+      errno = EFBIG;
+      return false;
+    }
+    room = cap / 2 > room + ROOM_MORE ? 2 * (room + ROOM_MORE) : cap;
+    uint8_t *more = mem->base.get(&mem->base, room + 1);
+    if (more)
+      memcpy(more, buf, n + (size_t)got);
+    explicit_bzero(buf, n + (size_t)got);
+    buf = more;
+  }
+  *out = bytes_of(buf, n);
+  errno = ENOMEM;
+  return buf != NULL;
+}
 
 bool secret_read(struct secret_alloc *mem, struct bytes *out, const char *path, size_t cap) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   struct stat st;
   if (fd < 0)
     return false;
-  uint8_t *buf = NULL;
-  size_t n = 0, want = 0;
   bool ok = false;
+  *out = (struct bytes){0};
   if (fstat(fd, &st) || !(S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode))) {
     errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
   } else if ((uint64_t)st.st_size > cap) {
     errno = EFBIG;
-  } else if (want = S_ISREG(st.st_mode) ? (size_t)st.st_size : cap < PIPE_FIRST ? cap : PIPE_FIRST,
-             !(buf = mem->base.get(&mem->base, want + 1))) {
-    errno = ENOMEM;
   } else {
-    ssize_t got = 0;
-    while (n < want && (got = read(fd, buf + n, want - n)) > 0)
-      n += (size_t)got;
-    ok = got >= 0;
+    ok = read_all(mem, out, fd, (size_t)st.st_size, cap);
+    if (ok && !out->n && S_ISFIFO(st.st_mode)) { // else an empty keys file: every key another one
+      ok = false;
+      errno = ENODATA;
+    }
   }
   int why = errno;
   close(fd);
   errno = why;
-  *out = bytes_of(buf, n);
   return ok;
 }
 
@@ -102,5 +123,5 @@ const char *secret_why(int error) {
   if (error == EACCES && sandbox_confined())
     return "not reachable: it lies in none of the folders that were named when the server started, and the sandbox opens "
            "nothing else. Put it into one of those, or restart";
-  return strerror(error);
+  return error == ENODATA ? config_empty_pipe : strerror(error);
 }

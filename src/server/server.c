@@ -189,7 +189,8 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
   warn_flat_media(c->media);
   sandbox_enter(c, c->file, up->keyring); // before the first thread
   struct catalog_options o = {.config = up->config, .keyring = up->keyring, .epochs = up->epochs, .published = &s->config,
-                              .quiet = &s->quiet, .ops = s->ops, .metrics = &s->metrics[s->num_workers]};
+                              .quiet = &s->quiet, .ops = s->ops, .metrics = &s->metrics[s->num_workers],
+                              .num_files = s->kept_fds / 2};
   s->catalog = catalog_new(&o, error);
   if (!s->catalog)
     return false;

@@ -24,6 +24,7 @@ struct server {
   _Atomic int state;             // enum server_state
   uint64_t started_ns;           // CLOCK_MONOTONIC
   const char *io;                // what drives the sockets: "io_uring" or "epoll"
+  unsigned kept_fds;             // not for clients; workers_listen says how many
   struct steer_turns turns;      // for workers_listen; loaded before system calls are confined
   struct workers *workers;
   struct admin *admin;

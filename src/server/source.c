@@ -310,17 +310,7 @@ enum err sources_get(struct sources *ss, struct source **out, enum source_from *
   return e;
 }
 
-uint32_t source_part_of(const struct source *s, uint64_t off) {
-  uint32_t lo = 0, hi = s->num_parts - 1;
-  while (lo < hi) {
-    uint32_t mid = lo + (hi - lo) / 2;
-    if (s->part_ends[mid] <= off)
-      lo = mid + 1;
-    else
-      hi = mid;
-  }
-  return lo;
-}
+uint32_t source_part_of(const struct source *s, uint64_t off) { return media_part_at(s->part_ends, s->num_parts, off); }
 
 int source_part_open(const struct source *s, uint32_t part) {
   return media_open_at((struct media_path){s->root_fd, s->parts[part].path}, O_RDONLY | O_NONBLOCK);

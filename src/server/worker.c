@@ -18,7 +18,7 @@ enum {
   ACCEPT_RETRY_MS = 100,
   MAX_LISTENERS = 64,
   MAX_CERTIFICATES = 64,
-  KEPT_FDS = 768, // not for clients: 512 files that the reader keeps open, those of helpers, logs, key servers, threads
+  KEPT_FDS = 1024, // not for clients: half of them for files that the reader keeps open, half for helpers, logs, key servers, threads
 };
 
 struct workers {
@@ -253,8 +253,10 @@ static uint64_t raise_limit(void) {
 }
 
 // limit_connections says how many clients a worker may have: clients alone must not take the descriptors that media need.
-static void limit_connections(struct workers *ws, const struct config *cfg) {
+static void limit_connections(struct workers *ws, struct server *s) {
+  const struct config *cfg = s->first;
   uint64_t all = raise_limit(), kept = all / 2 < KEPT_FDS ? all / 2 : KEPT_FDS, each = (all - kept) / ws->num;
+  s->kept_fds = (unsigned)kept;
   each = each >= cfg->max_connections ? cfg->max_connections : each ? each : 1;
   for (unsigned n = 0; n < ws->num; n++)
     ws->w[n].num_conns = (uint32_t)each;
@@ -393,7 +395,7 @@ static bool prepare(struct workers *ws, struct server *s, struct config_error *e
   struct binding b;
   if (cfg->tls_listen.num && !load_certificates(ws, cfg, e))
     return false;
-  limit_connections(ws, cfg);
+  limit_connections(ws, s);
   bool ktls = cfg->tls_listen.num && use_ktls(cfg);
   unsigned plain = cfg->listen.num, all = plain + cfg->tls_listen.num;
   for (unsigned n = 0; n < ws->num; n++) {

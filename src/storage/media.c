@@ -290,12 +290,11 @@ void media_close(struct media_source *m) {
   *m = (struct media_source){.dir_fd = -1, .fd = -1};
 }
 
-// The part that holds source address `off`.
-static uint32_t part_at(const struct media_source *m, uint64_t off) {
-  uint32_t lo = 0, hi = m->num_parts - 1;
+uint32_t media_part_at(const uint64_t *part_ends, uint32_t num_parts, uint64_t off) {
+  uint32_t lo = 0, hi = num_parts - 1;
   while (lo < hi) {
     uint32_t mid = lo + (hi - lo) / 2;
-    if (m->part_ends[mid] <= off)
+    if (part_ends[mid] <= off)
       lo = mid + 1;
     else
       hi = mid;
@@ -321,7 +320,7 @@ enum err media_read(struct media_source *m, uint64_t off, void *buf, size_t n) {
   if (off > m->id.size || n > m->id.size - off)
     return ERR_TRUNCATED;
   while (n) {
-    uint32_t part = part_at(m, off);
+    uint32_t part = media_part_at(m->part_ends, m->num_parts, off);
     uint64_t start = part ? m->part_ends[part - 1] : 0, left = m->part_ends[part] - off;
     size_t want = n < left ? n : (size_t)left;
     enum err e = use_part(m, part);

@@ -114,6 +114,13 @@ def bad_starts(tap, sluice, work):
     (work / "keys.yaml").write_text(good)
     r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
     tap.ok(r.code == 0, "--check of a good configuration ends with status 0", r)
+    for more in ("", "nonsense: 1\n"):  # as from `--keys <(sops -d keys.yaml)`
+        text = good + "# one of many\n" * 3000 + more
+        r = run(sluice.path, "serve", "--check", "--media", media, "--keys", "/dev/stdin", "--state-dir", state, stdin=text.encode())
+        tap.ok((r.code != 0 and "nonsense" in r.err) if more else r.code == 0, f"a keys file of 45 KB from a pipe is read to its end{more and ', where it is wrong'}", r)
+    for flag in ("--keys", "-c"):
+        r = run(sluice.path, "serve", "--check", "--media", media, flag, "/dev/stdin", "--state-dir", state, stdin=b"")
+        tap.ok(r.code in (1, 2) and "good for the start" in r.err, f"{flag}: a pipe that was read before, as at a reload, is no empty file", r)
     flat = work / "flat"
     flat.mkdir()
     (flat / "lone.mp4").write_bytes((media / ASSET / "a.mp4").read_bytes())
@@ -327,7 +334,7 @@ def descriptors_kept(tap, sluice, work):
     few.write_text(f'#!/bin/bash\nulimit -n 120\nexec {sluice.path} "$@"\n')
     few.chmod(0o755)
     for io in ("auto", "epoll"):
-        with Server(str(few), media, "--io", io, "--workers", "2", keys=keys_file([ASSET])) as server:
+        with Server(str(few), media, "--io", io, "--workers", "2", "--clear", keys=keys_file([ASSET])) as server:
             said = server.wait_log(r"max_connections: 30 for each of 2 workers, not 20000: .*120 descriptors .*kept for media", 2)
             tap.ok(said is not None, f"{io}: the log says how many connections there can be", server.log())
             c = server.client()
@@ -338,6 +345,11 @@ def descriptors_kept(tap, sluice, work):
             tap.equal(got, [200, 200], f"{io}: beside 200 idle ones gets media that nobody had asked for")
             for s in idle:
                 s.close()
+            for n in range(200):
+                (media / f"a{n}").mkdir(exist_ok=True)
+                (media / f"a{n}" / "a.mp4").write_bytes((media / ASSET / "a.mp4").read_bytes())
+            got = {c.get(url(f"a{n}", "clear", 1, "a", "1.m4s")).status for n in range(200)}
+            tap.equal(got, {200}, f"{io}: nor do more tracks than there can be descriptors use them up")
 
 
 def rotation(tap, sluice, work):

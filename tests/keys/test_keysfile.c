@@ -377,6 +377,16 @@ Test(keysfile, what_changes_old_urls_is_named) {
   cr_assert_eq(keys_set_secret(b, BYTES_LIT("0123456789abcdeg"), &diag), ERR_OK);
   cr_assert_str_eq(keys_changed(out, a, a), "");
   cr_assert_str_eq(keys_changed(out, a, b), "derive");
+  static const struct {
+    const char *now, *want;
+  } gone[] = {{"", "keys"}, {"keys:\n" RECORD("b", "2", KID2, KEY2), ""}, {"keys:\n" RECORD("a", "1", KID2, KEY2), "keys"}};
+  cr_assert_eq(load(&a, &info, one), ERR_OK);
+  for (size_t i = 0; i < sizeof gone / sizeof gone[0]; i++) {
+    cr_assert_eq(load(&b, &info, gone[i].now), ERR_OK);
+    cr_expect_str_eq(keys_changed(out, a, b), "", "gone: a 503");
+    cr_assert_eq(keys_set_secret(b, BYTES_LIT("0123456789abcdef"), &diag), ERR_OK);
+    cr_expect_str_eq(keys_changed(out, a, b), gone[i].want, "with derivation, %s", gone[i].now);
+  }
 }
 
 Test(derive, vectors) {

@@ -220,7 +220,7 @@ int track_source(struct catalog *c, struct protected_track *t, struct bytes *out
   const struct fake_track *f = of(t);
   (void)c, (void)m;
   if (f->cut && off >= 3 * f->segment)
-    return CAT_FAILED;
+    return 500;
   if (f->waits && w->tries == 0) {
     w->tries = 1;
     if (off / f->segment % 2) { // odd pieces come as a block, even ones are to be asked for again

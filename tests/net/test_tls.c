@@ -13,6 +13,7 @@
 #include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -38,6 +39,18 @@ time_t __wrap_time(time_t *t) {
 int __wrap_clock_gettime(clockid_t id, struct timespec *t) {
   int r = __real_clock_gettime(id, t);
   t->tv_sec += id == CLOCK_BOOTTIME ? passed : 0;
+  return r;
+}
+
+// BoringSSL's for the age of sessions. It stands still unless a test is about that.
+static int64_t aged;
+
+int __real_gettimeofday(struct timeval *t, void *zone);
+int __wrap_gettimeofday(struct timeval *t, void *zone);
+
+int __wrap_gettimeofday(struct timeval *t, void *zone) {
+  int r = __real_gettimeofday(t, zone);
+  t->tv_sec += aged;
   return r;
 }
 
@@ -111,15 +124,17 @@ static void end(void) {
   OPENSSL_free((void *)(uintptr_t)w.issuer.p);
 }
 
-static const char *load(const char *ocsp) {
+static const char *load_for(const char *ocsp, const char *client_ca) {
   static char why[300];
   tls_set_free(w.set);
-  w.set = tls_set_new(&(struct tls_files){w.cert, w.key, ocsp}, 1, NULL, w.tickets, why, sizeof why);
+  w.set = tls_set_new(&(struct tls_files){w.cert, w.key, ocsp}, 1, client_ca, w.tickets, why, sizeof why);
   return w.set ? NULL : why;
 }
 
+static const char *load(const char *ocsp) { return load_for(ocsp, NULL); }
+
 struct meeting {
-  bool resumed, stapled;
+  bool resumed, stapled, refused;
 };
 
 static void to_client(SSL *c, struct tls_io *io) {
@@ -141,7 +156,7 @@ static struct meeting meet(int version, SSL_SESSION *session) {
   cr_assert(SSL_set_min_proto_version(c, (uint16_t)version) && SSL_set_max_proto_version(c, (uint16_t)version));
   if (session)
     cr_assert(SSL_set_session(c, session));
-  for (int turn = 0; turn < 8 && (r != TLS_OK || SSL_in_init(c)); turn++) {
+  for (int turn = 0; turn < 8 && r != TLS_FAILED && (r != TLS_OK || SSL_in_init(c)); turn++) {
     (void)SSL_connect(c);
     int n = BIO_read(SSL_get_wbio(c), in, sizeof in);
     io.in = in;
@@ -150,6 +165,11 @@ static struct meeting meet(int version, SSL_SESSION *session) {
       r = tls_handshake(s, &io);
     to_client(c, &io);
   }
+  if (r == TLS_FAILED) {
+    SSL_free(c);
+    tls_free(s);
+    return (struct meeting){.refused = true};
+  }
   cr_assert(r == TLS_OK && !SSL_in_init(c), "the handshake: %d", r);
   cr_assert_eq(tls_write(s, &io, (const uint8_t *)"x", 1), 1);
   to_client(c, &io);
@@ -157,7 +177,7 @@ static struct meeting meet(int version, SSL_SESSION *session) {
   const uint8_t *staple;
   size_t len;
   SSL_get0_ocsp_response(c, &staple, &len);
-  struct meeting m = {SSL_session_reused(c) == 1, len > 0};
+  struct meeting m = {.resumed = SSL_session_reused(c) == 1, .stapled = len > 0};
   cr_assert_eq(m.resumed, tls_resumed(s));
   SSL_free(c);
   tls_free(s);
@@ -226,6 +246,33 @@ Test(tls, no_key_outlives_two_periods_however_long_nobody_asked) {
       cr_expect_eq(meet(versions[v], s).resumed, cases[i].opens, "after %d and %d hours", cases[i].first, cases[i].then);
       SSL_SESSION_free(s);
     }
+}
+
+static void pass(int64_t seconds) {
+  passed += seconds;
+  aged += seconds;
+}
+
+Test(tls, a_ticket_is_no_longer_good_than_the_certificate_that_it_was_given_for) {
+  cr_assert_null(load_for(NULL, w.cert));
+  cr_assert(SSL_CTX_use_certificate_file(w.client, w.cert, SSL_FILETYPE_PEM) && SSL_CTX_use_PrivateKey_file(w.client, w.key, SSL_FILETYPE_PEM));
+  pass(99 * HOUR); // of 100
+  for (size_t v = 0; v < 2; v++) {
+    struct meeting first = meet(versions[v], NULL);
+    cr_assert(!first.resumed && !first.refused);
+    SSL_SESSION *session = take_session();
+    pass(HOUR / 2);
+    cr_expect(meet(versions[v], session).resumed, "within its time");
+    SSL_SESSION *renewed = w.session; // of TLS 1.3 alone: the ticket's key is still the same
+    w.session = NULL;
+    pass(HOUR / 2 + 2);
+    cr_expect(meet(versions[v], NULL).refused, "the certificate is out of date");
+    cr_expect(meet(versions[v], session).refused, "and so is the ticket");
+    cr_expect(!renewed || meet(versions[v], renewed).refused, "and what it was renewed to");
+    SSL_SESSION_free(session);
+    SSL_SESSION_free(renewed);
+    pass(-HOUR - 2);
+  }
 }
 
 // OCSP responses, made by hand. Source: RFC 6960 §4.2.1.

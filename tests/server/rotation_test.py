@@ -70,6 +70,18 @@ def tokens(tap, sluice, work, media):
         reload(server, tap, "a token that is too short", "reload refused.*16 to 512")
 
 
+def orders(tap, sluice, work, media):
+    """An order that cannot be understood whole is refused whole: nobody believes keys to be revoked that are not."""
+    with Server(sluice, media) as server:
+        for query in ("", "revoke=1", "scope", "scope=a&revoke=true", "scope=a&revoke=", "scope=a&revoke=2", "scope=a&grace_ms=1h", "scope=a&grace_ms=%3", "scope=a&grace=0",
+                      "scope=a&grace_ms=0&grace_ms=5000", "scope=a&scope=b", "scope=%zz", "scope=" + "a" * 1025, "scope=a&revoke=1;x", "Scope=a", f"scope=a&grace_ms={'9' * 40}"):
+            r = order(server, query)
+            tap.ok(r.status == 400 and b'"error"' in r.body, f"an order {query[:40]!r} is refused", r)
+        tap.equal(epoch(server, "a"), 1, "nothing was rotated")
+        r = order(server, "revoke=0&scope=%61&grace_ms=0")
+        tap.ok(r.status == 200 and b'"epoch":2' in r.body and b'"revoked":false' in r.body, "an order in another sequence, encoded, is carried out", r)
+
+
 def outside(tap, sluice, work, media):
     conf, far = work / "conf", work / "far"
     for d in (conf, far):
@@ -228,7 +240,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sluice-rotation-") as folder:
         work = pathlib.Path(folder)
         media = media_in(work, ["a", "live/b", "live/c"])
-        for part in (tokens, outside, systems, schedules, shared, killed, revoked):
+        for part in (tokens, orders, outside, systems, schedules, shared, killed, revoked):
             part(tap, sluice, work, media)
     tap.end()
 

@@ -312,9 +312,16 @@ Test(catalog, an_asset_is_found_where_its_manifest_would_be) {
   cr_assert_eq(mkdir(path, 0755), 0);
   snprintf(path, sizeof path, "%s/links/gone.mp4", media);
   cr_assert_eq(symlink("nowhere.mp4", path), 0);
+  write_track("album/song/no\nurl.mp4", &(struct synth_options){.num_frags = 2, .samples_per_trun = 5, .min_size = 5, .max_size = 9});
+  write_track("odd/no\x7furl.mp4", &(struct synth_options){.num_frags = 2, .samples_per_trun = 5, .min_size = 5, .max_size = 9});
   for (const char *const *name = (const char *const[]){"album/song", "only/sub", NULL}; *name; name++)
     cr_assert_eq(find_asset(*name), ERR_OK, "%s", *name);
-  for (const char *const *name = (const char *const[]){"album/song/parts", "album", ".hidden", "links", "none", "only", "album/song/low.mp4", NULL};
+  struct text_doc *song;
+  cr_assert_eq(text(&song, "/album/song/cbcs/master.m3u8"), CAT_OK);
+  cr_expect(memmem(song->body.p, song->body.n, "1/low/", 6) && !memmem(song->body.p, song->body.n, "url/", 4), "a manifest lists what URLs can name: %.*s",
+            (int)song->body.n, song->body.p);
+  text_drop(cat, song);
+  for (const char *const *name = (const char *const[]){"album/song/parts", "album", ".hidden", "odd", "links", "none", "only", "album/song/low.mp4", NULL};
        *name; name++) {
     struct text_doc *d = NULL;
     snprintf(path, sizeof path, "/%s/cbcs/master.m3u8", *name);
