@@ -26,11 +26,15 @@ struct file {
   bool used; // since the last tidying
 };
 
+struct queue {
+  struct read_op *first, **last;
+};
+
 struct reader {
   struct io_uring ring;
   pthread_t thread;
   pthread_mutex_t lock;
-  struct read_op *in, **in_tail; // under the lock
+  struct queue fresh, opened;    // under the lock; opened: those that come back with their file
   bool stop;                     // under the lock
   int wake_fd;
   uint64_t wake_value;
@@ -47,10 +51,11 @@ struct reader {
 static void push(struct reader *r, struct read_op *op) {
   uint64_t one = 1;
   op->next = NULL;
+  struct queue *q = op->fd == -1 ? &r->fresh : &r->opened;
   pthread_mutex_lock(&r->lock);
-  bool first = !r->in;
-  *r->in_tail = op;
-  r->in_tail = &op->next;
+  bool first = !q->first;
+  *q->last = op;
+  q->last = &op->next;
   pthread_mutex_unlock(&r->lock);
   ssize_t n = first ? write(r->wake_fd, &one, sizeof one) : 0;
   (void)n;
@@ -264,15 +269,17 @@ static void listen_for_wakes(struct reader *r) {
   io_uring_sqe_set_data(sqe, NULL);
 }
 
-// Takes what was pushed, as much as may be under way.
+// Takes what was pushed, as much as may be under way. Each read may have a file of its own open: half as many are begun at a time as
+// files are kept.
 static bool take(struct reader *r) {
   while (r->under_way < DEPTH) {
     pthread_mutex_lock(&r->lock);
-    struct read_op *op = r->in;
+    struct queue *q = r->opened.first || r->pending >= r->num_files / 2 ? &r->opened : &r->fresh;
+    struct read_op *op = q->first;
     if (op) {
-      r->in = op->next;
-      if (!r->in)
-        r->in_tail = &r->in;
+      q->first = op->next;
+      if (!q->first)
+        q->last = &q->first;
     }
     bool stop = r->stop;
     pthread_mutex_unlock(&r->lock);
@@ -327,7 +334,8 @@ struct reader *reader_new(const struct reader_options *o) {
     return NULL;
   }
   r->o = *o;
-  r->in_tail = &r->in;
+  r->fresh.last = &r->fresh.first;
+  r->opened.last = &r->opened.first;
   r->num_files = (o->num_files < WAYS ? WAYS : o->num_files < MAX_FILES ? o->num_files : MAX_FILES) / WAYS * WAYS;
   for (unsigned i = 0; i < r->num_files; i++)
     r->files[i].fd = -1;

@@ -44,11 +44,12 @@ bool secret_read(struct secret_alloc *mem, struct bytes *out, const char *path, 
     return false;
   bool ok = false;
   *out = (struct bytes){0};
-  if (fstat(fd, &st) || !(S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode))) {
+  bool known = !fstat(fd, &st); // else errno says why not
+  if (known && !(S_ISREG(st.st_mode) || S_ISFIFO(st.st_mode))) {
     errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
-  } else if ((uint64_t)st.st_size > cap) {
+  } else if (known && (uint64_t)st.st_size > cap) {
     errno = EFBIG;
-  } else {
+  } else if (known) {
     ok = read_all(mem, out, fd, (size_t)st.st_size, cap);
     if (ok && !out->n && S_ISFIFO(st.st_mode)) { // else an empty keys file: every key another one
       ok = false;

@@ -345,11 +345,19 @@ def descriptors_kept(tap, sluice, work):
             tap.equal(got, [200, 200], f"{io}: beside 200 idle ones gets media that nobody had asked for")
             for s in idle:
                 s.close()
-            for n in range(200):
-                (media / f"a{n}").mkdir(exist_ok=True)
-                (media / f"a{n}" / "a.mp4").write_bytes((media / ASSET / "a.mp4").read_bytes())
-            got = {c.get(url(f"a{n}", "clear", 1, "a", "1.m4s")).status for n in range(200)}
+            for name in (f"{io}{n}" for n in range(400)):
+                (media / name).mkdir()
+                (media / name / "a.mp4").write_bytes((media / ASSET / "a.mp4").read_bytes())
+            got = {c.get(url(f"{io}{n}", "clear", 1, "a", "1.m4s")).status for n in range(200)}
             tap.equal(got, {200}, f"{io}: nor do more tracks than there can be descriptors use them up")
+            clients, got = [server.client() for _ in range(50)], []
+            for first in range(200, 400, 50):
+                for n, one in enumerate(clients, first):
+                    one.send(url(f"{io}{n}", "clear", 1, "a", "1.m4s"))
+                got += [one.read().status for one in clients]
+            tap.equal(set(got), {200}, f"{io}: nor do many that are read at once")
+            for one in clients:
+                one.close()
 
 
 def rotation(tap, sluice, work):
