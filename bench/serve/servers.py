@@ -26,14 +26,18 @@ def process_cpu_s(pid):
 
 
 class Server:
-    def __init__(self, proc, pid, address, stop, admin=None):
-        self.proc, self.pid, self.address, self._stop, self.admin = proc, pid, address, stop, admin
+    def __init__(self, proc, pid, address, stop, admin=None, access_log=None):
+        self.proc, self.pid, self.address, self._stop, self.admin, self.access_log = proc, pid, address, stop, admin, access_log
 
     def cpu_s(self):
         return process_cpu_s(self.pid)
 
     def rss(self):
         return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.pid}/status").read_text()).group(1)) * 1024
+
+    def empty_log(self):
+        if self.access_log:
+            os.truncate(self.access_log, 0)
 
     def stop(self):
         self._stop()
@@ -278,11 +282,11 @@ class Farm:
 
     def start_sluice(self, cc, tls, hot, kernel):
         port, admin = free_port(), free_port()
-        conf = self.run / f"sluice-{port}.yaml"
+        conf, access_log = self.run / f"sluice-{port}.yaml", self.run / f"sluice-{port}-access.log"
         lines = [f"listen: 127.0.0.1:{port}", f"admin: 127.0.0.1:{admin}", f"media: {self.work / 'media'}", f"keys: {self.keys}",
                  "workers: 1", "cpu_affinity: [0]", f"congestion_control: {cc}", "clear: true", f"cache_encrypted: {'on' if hot else 'off'}",
                  f"state_dir: {self.run / f'state-{port}'}",  # a server each
-                 f"access_log: {self.run / f'sluice-{port}-access.log'}"]
+                 f"access_log: {access_log}"]
         if tls:
             lines = [x for x in lines if not x.startswith("listen")] + [f"tls_listen: 127.0.0.1:{port}", f"tls_certificate: {self.cert}", f"tls_key: {self.key}"]
         conf.write_text("\n".join(lines) + "\n")
@@ -294,7 +298,12 @@ class Farm:
         def stop():
             p.send_signal(signal.SIGTERM)
             p.wait(15)
-        return Server(p, p.pid, ("127.0.0.1", port), stop, ("127.0.0.1", admin))
+        return Server(p, p.pid, ("127.0.0.1", port), stop, ("127.0.0.1", admin), access_log)
+
+    def log_lines(self):
+        """(written, dropped) by the access logs of all sluices that are up."""
+        all_of_them = [metrics(s.admin) for s in self.up.values() if s.access_log]
+        return [int(sum(m[f'sluice_access_log_lines_total{{result="{what}"}}'] for m in all_of_them)) for what in ("written", "dropped")]
 
     def warm(self, row, srv):
         """Asks for all of a hot row until it is in the cache of encrypted segments, which takes some requests for each; once."""

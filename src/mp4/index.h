@@ -17,7 +17,7 @@
 #include "base/err.h"
 #include "simd/aes.h"
 
-enum { IX_VERSION = 1 };
+enum { IX_VERSION = 2 }; // another one whenever what is stored means something else: sidecars are then made again
 
 enum ix_edit_kind {
   IX_DELETE,   // emit nothing

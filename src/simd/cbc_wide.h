@@ -357,12 +357,12 @@ INLINE void scatter(const uint64_t *p, __m512i x) {
   _mm_storeu_si128((__m128i *)p[3], _mm256_extracti128_si256(high, 1));
 }
 
-INLINE void finish_group(const struct last *l, unsigned at, const struct keys *k, const int n) {
+INLINE void finish_group(const struct last *l, unsigned at, const struct keys *k, const unsigned n) {
   __m512i x[GROUP];
-  UNROLL for (int i = 0; i < n; i++)
+  UNROLL for (unsigned i = 0; i < n; i++)
     x[i] = _mm512_xor_si512(gather(l, at + 4 * i), k->k[0]);
-  rounds(x, n, k);
-  UNROLL for (int i = 0; i < n; i++)
+  rounds(x, (int)n, k);
+  UNROLL for (unsigned i = 0; i < n; i++)
     scatter(l->dst + at + 4 * i, _mm512_aesenclast_epi128(x[i], k->k[10]));
 }
 
