@@ -295,6 +295,8 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
     status = run_ready(&run, sc, a, &results, stats, sum);
     load_results_drop(&results);
   }
+  if (run.verifier && verify_ivs_left_out(run.verifier))
+    fprintf(stderr, "sluice load: more segments than IVs are kept of: those of some were not compared; ask for less in one run\n");
   if (run.log_fd >= 0 && close(run.log_fd) != 0)
     status = cli_error(a->log, "%s", strerror(errno));
   if (stats != MAP_FAILED)

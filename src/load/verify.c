@@ -66,6 +66,8 @@ void verify_counts(const struct verifier *v, uint64_t *compared, uint64_t *same)
   *same = v->same;
 }
 
+bool verify_ivs_left_out(const struct verifier *v) { return iv_table_full(v->ivs); }
+
 bool wrong(struct check *c, const char *fmt, ...) {
   int n = snprintf(c->what, c->cap, "%s: ", c->r->path);
   va_list ap;

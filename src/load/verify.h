@@ -50,3 +50,6 @@ bool verify_range(const char *path, struct bytes part, struct bytes whole, uint6
 
 // verify_counts: segments that were decrypted and compared, and those that had the bytes of one that was.
 void verify_counts(const struct verifier *v, uint64_t *compared, uint64_t *same);
+
+// verify_ivs_left_out says whether there were more segments than the verifier has room for: the IVs of some were not compared.
+bool verify_ivs_left_out(const struct verifier *v);

@@ -25,6 +25,7 @@ struct user {
 
 struct iv_table {
   pthread_mutex_t lock;
+  bool full; // something was not noted
   size_t len;
   uint32_t max_notes, num_notes, max_places, num_places;
   struct user *places;
@@ -93,8 +94,10 @@ static bool compare(const struct iv_table *t, const struct note *new, uint64_t b
 
 static void add(struct iv_table *t, const struct note *new, uint64_t block) {
   uint32_t slot = slot_of(t, new->kid, block);
-  if (t->num_notes >= t->max_notes / 2)
+  if (t->num_notes >= t->max_notes / 2) {
+    t->full = true;
     return;
+  }
   while (t->notes[slot].place)
     slot = (slot + 1) % t->max_notes;
   t->notes[slot] = *new;
@@ -108,8 +111,10 @@ static uint32_t place_of(struct iv_table *t, const char *name) {
   for (; t->places[slot].hash; slot = (slot + 1) % t->max_places)
     if (t->places[slot].hash == hash)
       return slot + 1;
-  if (t->num_places >= t->max_places / 2)
+  if (t->num_places >= t->max_places / 2) {
+    t->full = true;
     return 0;
+  }
   t->num_places++;
   t->places[slot].hash = hash;
   snprintf(t->places[slot].name, PLACE, "%s", n < PLACE ? name : name + n - (PLACE - 1));
@@ -118,13 +123,17 @@ static uint32_t place_of(struct iv_table *t, const char *name) {
 
 static uint64_t block_of(uint64_t first, uint64_t i) { return ((first >> BLOCK_BITS) + i) & (UINT64_MAX >> BLOCK_BITS); }
 
+static void lock(struct iv_table *t) {
+  if (pthread_mutex_lock(&t->lock) == EOWNERDEAD) // a process that was killed here: at worst one of its notes is missing
+    pthread_mutex_consistent(&t->lock);
+}
+
 bool iv_table_add(struct iv_table *t, const uint8_t kid[16], uint64_t first, uint64_t num, const char *name, uint64_t *at,
                   char other[160]) {
   struct note new = {.first = first, .num = num};
   uint32_t clash = 0;
   memcpy(new.kid, kid, 16);
-  if (pthread_mutex_lock(&t->lock) == EOWNERDEAD) // a process that was killed here: at worst one of its notes is missing
-    pthread_mutex_consistent(&t->lock);
+  lock(t);
   new.place = place_of(t, name);
   uint64_t blocks = ((first & ((1u << BLOCK_BITS) - 1)) + num + (1u << BLOCK_BITS) - 1) >> BLOCK_BITS;
   bool known = false;
@@ -136,4 +145,11 @@ bool iv_table_add(struct iv_table *t, const uint8_t kid[16], uint64_t first, uin
     memcpy(other, t->places[clash - 1].name, PLACE);
   pthread_mutex_unlock(&t->lock);
   return !clash;
+}
+
+bool iv_table_full(struct iv_table *t) {
+  lock(t);
+  bool full = t->full;
+  pthread_mutex_unlock(&t->lock);
+  return full;
 }

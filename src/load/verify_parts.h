@@ -75,3 +75,6 @@ void iv_table_free(struct iv_table *t);
 // *at is how far into them, *other the end of the place's path.
 bool iv_table_add(struct iv_table *t, const uint8_t kid[16], uint64_t first, uint64_t num, const char *name, uint64_t *at,
                   char other[160]);
+
+// iv_table_full says whether there was no room to note some.
+bool iv_table_full(struct iv_table *t);

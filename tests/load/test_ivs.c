@@ -62,6 +62,18 @@ Test(ivs, another_process_sees_them) {
   iv_table_free(t);
 }
 
+Test(ivs, a_full_table_says_so) {
+  struct iv_table *t = iv_table_new(4);
+  uint64_t at = 0;
+  char other[160] = "", name[16];
+  for (uint32_t i = 0; i < 20; i++) {
+    snprintf(name, sizeof name, "/a/%u.m4s", i);
+    cr_assert(iv_table_add(t, kid, 1000 * (uint64_t)i, 94, name, &at, other));
+    cr_assert_eq(iv_table_full(t), i >= 4, "after %u", i + 1);
+  }
+  iv_table_free(t);
+}
+
 Test(ivs, long_paths_are_told_apart) {
   struct iv_table *t = iv_table_new(16);
   char one[400], two[400], other[160] = "";
