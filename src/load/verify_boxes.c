@@ -100,8 +100,9 @@ static bool is_protection(uint32_t type) {
          type == FOURCC('s', 'i', 'n', 'f') || type == FOURCC('p', 's', 's', 'h');
 }
 
+// Indexes, and pssh of a protection that the source has no more.
 static bool is_dropped(uint32_t type) {
-  return type == FOURCC('s', 'i', 'd', 'x') || type == FOURCC('m', 'f', 'r', 'a') || type == FOURCC('s', 's', 'i', 'x');
+  return type == FOURCC('p', 's', 's', 'h') || type == FOURCC('s', 'i', 'd', 'x') || type == FOURCC('m', 'f', 'r', 'a') || type == FOURCC('s', 's', 'i', 'x');
 }
 
 static bool is_container(uint32_t type) {
