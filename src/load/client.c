@@ -88,6 +88,11 @@ static int on_body(llhttp_t *p, const char *at, size_t n) {
 
 static int on_complete(llhttp_t *p) {
   struct client *c = p->data;
+  if (p->status_code < 200 && p->status_code != 101) { // the answer is still to come (RFC 9110 §15.2)
+    c->response.status = 0;
+    c->response.content_length = UINT64_MAX;
+    return 0;
+  }
   c->response.whole = true;
   return HPE_PAUSED; // the rest, if any, is not ours: one request at a time
 }

@@ -113,6 +113,14 @@ def broken(tap, load, proxy):
     tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"]["status"] == t["sessions"] and f"failed: {t['errors']} with another status" in r.out.decode(),
            "redirections are not followed, and told as what they are", f"{t} {r.out.decode()}")
 
+    def hinted(path, response):
+        if path.endswith(".m4s"):
+            response.status, response.reason = 103, "Early Hints\r\nLink: </x>; rel=preload\r\n\r\nHTTP/1.1 200 OK"
+    proxy.change = hinted
+    r = load(scenario(), proxy.url)
+    t = r.json["totals"]
+    tap.ok(r.code == 0 and t["requests"] > 5 and not t["errors"] and not t["unasked_bytes"], "103 Early Hints are no answer", f"{t} {r.out.decode()}")
+
     def longer(path, response):
         if path.endswith("/2.m4s"):
             response.body += b"12345"  # Content-Length stays
