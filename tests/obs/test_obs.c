@@ -327,6 +327,38 @@ Test(access, a_line_that_was_cut_off_does_not_run_into_the_next, .timeout = 20) 
   unlink(path);
 }
 
+// Who frees a full disk starts the server again, or has it reopen the file, which then ends within a line.
+Test(access, a_line_that_was_cut_off_before_the_file_was_opened_is_ended, .timeout = 20) {
+  struct access_log *log;
+  uint64_t written = 0, dropped = 0;
+  char text[1000];
+  struct stat st;
+  snprintf(path, sizeof path, "/tmp/sluice-access-XXXXXX");
+  int fd = mkstemp(path);
+  cr_assert_eq(write(fd, "cut", 3), 3);
+  cr_assert_eq(access_open(&log, path, ACCESS_COMBINED, 1), ERR_OK);
+  push_all(log, 1);
+  for (int i = 0; i < 500 && !written; i++) {
+    usleep(10000);
+    access_counts(log, &written, &dropped);
+  }
+  cr_assert(!fstat(fd, &st) && pwrite(fd, "again", 5, st.st_size) == 5);
+  access_reopen(log);
+  usleep(300000);
+  push_all(log, 1);
+  access_close(log);
+  log = NULL;
+  cr_assert_eq(access_open(&log, path, ACCESS_COMBINED, 1), ERR_OK); // and a line that is whole is left alone
+  push_all(log, 1);
+  access_close(log);
+  const char *line = "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET /000000 HTTP/1.1\" 200 42 \"-\" \"-\"\n";
+  snprintf(text, sizeof text, "cut\n%sagain\n%s%s", line, line, line);
+  cr_expect_str_eq(read_back(), text);
+  cr_expect(written == 1 && !dropped, "%llu written, %llu dropped", (unsigned long long)written, (unsigned long long)dropped);
+  close(fd);
+  unlink(path);
+}
+
 Test(access, a_pipe_that_nobody_reads_yet_does_not_hold_the_start, .timeout = 20) {
   struct access_log *log;
   char text[1000] = "";
