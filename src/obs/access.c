@@ -42,7 +42,7 @@ struct access_log {
   enum access_format format;
   int fd;
   bool told; // a failing write was reported
-  bool torn; // and it ended within a line, which the next batch ends
+  bool torn; // what the file has ends within a line, which the next batch ends
   bool file; // writing does not wait for a reader
   uint64_t end_ms; // of waiting for its reader; 0: the log is not being closed, or nothing waited
   unsigned num_rings;
@@ -242,11 +242,22 @@ static int open_file(const char *path) {
   return fd < 0 && errno == ENXIO ? open(path, O_RDWR | FLAGS, 0640) : fd;
 }
 
+// Whether a file of that size ends within a line: its disk was full, and the server was started again or told to reopen it.
+static bool ends_within_line(const char *path, off_t size) {
+  char last = '\n';
+  int fd = size && strcmp(path, "-") ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+  if (fd < 0)
+    return false;
+  ssize_t n = pread(fd, &last, 1, size - 1);
+  close(fd);
+  return n == 1 && last != '\n';
+}
+
 static void use_file(struct access_log *log, int fd) {
   struct stat st;
   log->fd = fd;
-  log->torn = false;
   log->file = !fstat(fd, &st) && S_ISREG(st.st_mode);
+  log->torn = log->file && ends_within_line(log->path, st.st_size);
 }
 
 static uint64_t mono_ms(void) {

@@ -17,7 +17,7 @@ enum { ACCESS_TEXT_MAX = 512 + 64 + 128 + 128 }; // bytes of them together; each
 struct access_record {
   uint64_t wall_ns;     // CLOCK_REALTIME, when the response was done, or cut off
   uint64_t bytes;       // body bytes sent
-  uint32_t duration_us, ttfb_us;
+  uint64_t duration_us, ttfb_us; // a slow reader's can be hours
   uint8_t ip[16];       // IPv6, or IPv4 mapped (::ffff:a.b.c.d)
   uint16_t status;
   uint8_t method;       // 'G' GET, 'H' HEAD, 'P' POST, 'O' OPTIONS, else '-'

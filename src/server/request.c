@@ -240,8 +240,8 @@ static void log_access(struct request *rq, uint64_t now_ns) {
   static const char methods[] = {[HTTP_M_GET] = 'G', [HTTP_M_HEAD] = 'H', [HTTP_M_POST] = 'P', [HTTP_M_OPTIONS] = 'O'};
   r->wall_ns = rq->w->io->v->wall_ns(rq->w->io);
   r->bytes = rq->sent > rq->head_len ? rq->sent - rq->head_len : 0;
-  r->duration_us = (uint32_t)((now_ns - rq->start_ns) / 1000);
-  r->ttfb_us = (uint32_t)((rq->first_ns - rq->start_ns) / 1000);
+  r->duration_us = (now_ns - rq->start_ns) / 1000;
+  r->ttfb_us = (rq->first_ns - rq->start_ns) / 1000;
   memcpy(r->ip, rq->conn->ip, sizeof r->ip);
   r->status = rq->status;
   r->method = (uint8_t)(rq->method < sizeof methods && p->url.len ? methods[rq->method] : '-');

@@ -28,8 +28,8 @@
 // before there is ciphertext to spoil. Lanes that have no more work walk along on a scratch buffer. Once six registers can
 // hold what is left, the lanes are moved together and one group goes on alone.
 //
-// What the caller reads next (struct aes_ahead) is asked for into L2 between the rounds, a little more in a step than the
-// step itself reads.
+// What the caller reads next (struct aes_ahead) is asked for into L2 between the rounds, in a step no less than the step
+// itself reads.
 #define INLINE __attribute__((always_inline)) static inline
 #define FENCE() __asm__ volatile("" ::: "memory")
 

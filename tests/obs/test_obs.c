@@ -134,6 +134,20 @@ Test(access, json_lines) {
   unlink(path);
 }
 
+// A track that is read slowly takes hours: more microseconds than 32 bits hold.
+Test(access, hours_are_told_as_they_were) {
+  struct access_log *log = open_log(ACCESS_JSON, 1);
+  struct access_record *r = access_slot(access_ring(log, 0));
+  fill(r, "/");
+  r->duration_us = UINT64_C(7200000001);
+  r->ttfb_us = UINT64_C(5000000000);
+  access_push(access_ring(log, 0));
+  access_close(log);
+  const char *text = read_back();
+  cr_assert(strstr(text, "\"duration\":7200.000001,\"ttfb\":5000.000000,"), "%s", text);
+  unlink(path);
+}
+
 // Records of all lengths, several times around the ring.
 Test(access, lines_come_out_whole_and_in_order) {
   struct access_log *log = open_log(ACCESS_COMBINED, 1);
@@ -229,7 +243,7 @@ Test(access, a_reader_that_stopped_does_not_hold_the_end, .timeout = 20) {
   struct access_log *log;
   struct timespec a, b;
   int fd = open_fifo(&log);
-  push_all(log, 16000); // more than the pipe takes, and the ring is full
+  push_all(log, 14000); // more than the pipe takes: the ring is nearly full
   clock_gettime(CLOCK_MONOTONIC, &a);
   access_close(log);
   clock_gettime(CLOCK_MONOTONIC, &b);
@@ -310,6 +324,38 @@ Test(access, a_line_that_was_cut_off_does_not_run_into_the_next, .timeout = 20) 
     cr_assert(second, "%s", text);
   }
   cr_expect_eq(second[1], 0);
+  unlink(path);
+}
+
+// Who frees a full disk starts the server again, or has it reopen the file, which then ends within a line.
+Test(access, a_line_that_was_cut_off_before_the_file_was_opened_is_ended, .timeout = 20) {
+  struct access_log *log;
+  uint64_t written = 0, dropped = 0;
+  char text[1000];
+  struct stat st;
+  snprintf(path, sizeof path, "/tmp/sluice-access-XXXXXX");
+  int fd = mkstemp(path);
+  cr_assert_eq(write(fd, "cut", 3), 3);
+  cr_assert_eq(access_open(&log, path, ACCESS_COMBINED, 1), ERR_OK);
+  push_all(log, 1);
+  for (int i = 0; i < 500 && !written; i++) {
+    usleep(10000);
+    access_counts(log, &written, &dropped);
+  }
+  cr_assert(!fstat(fd, &st) && pwrite(fd, "again", 5, st.st_size) == 5);
+  access_reopen(log);
+  usleep(300000);
+  push_all(log, 1);
+  access_close(log);
+  log = NULL;
+  cr_assert_eq(access_open(&log, path, ACCESS_COMBINED, 1), ERR_OK); // and a line that is whole is left alone
+  push_all(log, 1);
+  access_close(log);
+  const char *line = "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET /000000 HTTP/1.1\" 200 42 \"-\" \"-\"\n";
+  snprintf(text, sizeof text, "cut\n%sagain\n%s%s", line, line, line);
+  cr_expect_str_eq(read_back(), text);
+  cr_expect(written == 1 && !dropped, "%llu written, %llu dropped", (unsigned long long)written, (unsigned long long)dropped);
+  close(fd);
   unlink(path);
 }
 
