@@ -282,6 +282,12 @@ RUN(4, 12)
 RUN(3, 4)
 RUN(1, 0)
 
+static uint32_t whole_blocks(const struct list *l, unsigned i) { return l->len[i] + (l->rest[i] & 16); }
+
+static unsigned list_stagger(const struct list *l) {
+  return aes_stagger(whole_blocks(l, 0), whole_blocks(l, l->num - 1), l->num, LANES);
+}
+
 static void run_list(struct list *list, const struct keys *k, __m512i iv, unsigned stagger, struct aes_ahead *ahead) {
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct state s;
@@ -454,7 +460,7 @@ static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const s
       list_fill(&it, &list, &last, iv);
     while (list.num < LIST && last.num < LIST && aes_jobs_seg(&it));
     if (list.num)
-      run_list(&list, &k, start, aes_stagger(list.len[0], list.len[list.num - 1], list.num, LANES), ahead);
+      run_list(&list, &k, start, list_stagger(&list), ahead);
     finish(&last, &k);
   }
 }
