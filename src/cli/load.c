@@ -134,6 +134,8 @@ static int parse_args(struct load_args *a, int argc, char **argv) {
         return usage_number(longs[o - O_TARGET].name, optarg);
       if ((o == O_THREADS || o == O_PROCESSES) && (v < 1 || v > LOAD_MAX_WORKERS))
         return cli_usage("load", "--%s takes 1 to %d", longs[o - O_TARGET].name, LOAD_MAX_WORKERS);
+      if (o == O_SEED && v > SCENARIO_MAX_SEED)
+        return cli_usage("load", "--seed takes 0 to %llu", (unsigned long long)SCENARIO_MAX_SEED);
       if (o == O_THREADS)
         a->threads = (unsigned)v;
       else if (o == O_PROCESSES)

@@ -16,7 +16,7 @@ static const struct field {
 } fields[] = {
 #define AT(member) offsetof(struct scenario, member), sizeof(((struct scenario *)0)->member)
     {"name", F_TEXT, AT(name), 0, 0},
-    {"seed", F_COUNT, AT(seed), 0, 9e15},
+    {"seed", F_COUNT, AT(seed), 0, (double)SCENARIO_MAX_SEED},
     {"mode", F_MODE, AT(mode), 0, 0},
     {"seconds", F_SECONDS, AT(seconds), 0.1, 86400},
     {"drain", F_SECONDS, AT(drain_s), 0, 3600},

@@ -6,6 +6,8 @@
 
 enum { SCENARIO_MAX_PIECES = 64, SCENARIO_MAX_ASSETS = 4096, SCENARIO_MAX_NAME = 256, SCENARIO_MAX_PATH = 1024 };
 
+#define SCENARIO_MAX_SEED UINT64_C(9000000000000000) // what JavaScript can read in a report
+
 enum load_mode {
   LOAD_LISTENERS, // partly open: sessions arrive, requests inside a session depend on each other
   LOAD_RATE,      // open: single requests at a constant rate, for saturation curves
@@ -21,7 +23,7 @@ enum load_protocol { LOAD_HLS, LOAD_DASH, LOAD_MIX };
 
 struct scenario {
   char name[64];
-  uint64_t seed;
+  uint64_t seed; // up to SCENARIO_MAX_SEED
   enum load_mode mode;
   double seconds;           // of a LOAD_RATE, LOAD_SATURATE or LOAD_IDLE run; listeners: sum of pieces, then drain
   double drain_s;           // listeners: sessions still running after the shape get this long

@@ -258,6 +258,7 @@ static void use_file(struct access_log *log, int fd) {
   log->fd = fd;
   log->file = !fstat(fd, &st) && S_ISREG(st.st_mode);
   log->torn = log->file && ends_within_line(log->path, st.st_size);
+  log->told = false;
 }
 
 static uint64_t mono_ms(void) {

@@ -132,7 +132,8 @@ def wrong_usage(tap, sluice, folder):
     known = set(re.findall(r'\{"([a-z-]+)", [01], 0', (ROOT / "src/cli/load.c").read_text()))
     tap.equal({o[2:] for o in options} | {"help"}, known, "load --help names every option")
     for name, argv in {"no scenario": target, "two scenarios": [good, good, *target], "no target": [good], "an unknown option": [good, *target, "--frob"],
-                       "no number": [good, *target, "--threads", "x"], "no thread": [good, *target, "--threads", "0"], "a negative rate": [good, *target, "--rate", "-1"],
+                       "no number": [good, *target, "--threads", "x"], "no thread": [good, *target, "--threads", "0"], "a seed that a report cannot hold": [good, *target, "--seed", "9000000000000001"],
+                       "a negative rate": [good, *target, "--rate", "-1"],
                        "an unknown mode": [good, *target, "--mode", "fast"], "an unknown io": [good, *target, "--io", "kqueue"], "too long": [good, *target, "--shorten", "2"],
                        "no connection": [good, *target, "--connections", "0"], "a share of zero": [good, *target, "--share", "0"],
                        "a share above one": [good, *target, "--share", "101%"], "a share of something": [good, *target, "--share", "half"], "nothing to compare": ["--report", folder / "o.html"]}.items():
