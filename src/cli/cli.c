@@ -37,10 +37,8 @@ int cli_error_source(const char *subject, const struct diag *d) {
 
 char *cli_fault_file(const char *path, const struct media_source *m, struct diag *d) {
   char *file = NULL;
-  uint32_t i = 0;
   if (m->num_parts > 1 && d->err && !d->nowhere) {
-    while (i + 1 < m->num_parts && m->part_ends[i] <= d->at)
-      i++;
+    uint32_t i = media_part_at(m->part_ends, m->num_parts, d->at);
     d->at -= i ? m->part_ends[i - 1] : 0;
     if (asprintf(&file, "%s%s%s", path, path[strlen(path) - 1] == '/' ? "" : "/", m->names[i]) < 0)
       abort();

@@ -58,7 +58,8 @@ struct access_log {
   char ip_text[INET6_ADDRSTRLEN];
 };
 
-static const uint16_t text_max[ACCESS_TEXTS] = {[ACCESS_PATH] = 512, [ACCESS_RANGE] = 64, [ACCESS_REFERER] = 128, [ACCESS_AGENT] = 128};
+static const uint16_t text_max[ACCESS_TEXTS] = {
+    [ACCESS_PATH] = ACCESS_PATH_MAX, [ACCESS_RANGE] = ACCESS_RANGE_MAX, [ACCESS_REFERER] = ACCESS_REFERER_MAX, [ACCESS_AGENT] = ACCESS_AGENT_MAX};
 
 struct access_ring *access_ring(struct access_log *log, unsigned n) { return &log->rings[n]; }
 
@@ -166,14 +167,18 @@ static void put_ip(struct access_log *log, struct writer *w, const struct access
   wr_str(w, log->ip_text);
 }
 
-// A number with that many digits behind the point.
+// The last digits of a number, so many, behind a point.
 static void put_fraction(struct writer *w, uint64_t v, const int digits) {
   uint8_t text[8];
   for (int i = digits; i-- > 0; v /= 10)
     text[i] = (uint8_t)('0' + v % 10);
-  wr_dec(w, v);
   wr_u8(w, '.');
   wr_raw(w, text, (size_t)digits);
+}
+
+static void put_seconds(struct writer *w, uint64_t us) {
+  wr_dec(w, us / 1000000);
+  put_fraction(w, us, 6);
 }
 
 static void put_quoted(struct writer *w, const char *s, size_t n) {
@@ -204,13 +209,9 @@ static void put_combined(struct access_log *log, struct writer *w, const struct 
 
 static void put_json(struct access_log *log, struct writer *w, const struct access_record *r, const char *const text[]) {
   static const char *const names[ACCESS_TEXTS] = {NULL, ",\"range\":\"", "\",\"referer\":\"", "\",\"agent\":\""};
-  unsigned ms = (unsigned)(r->wall_ns / 1000000u % 1000u);
   wr_str(w, "{\"time\":\"");
   put_when(log, w, r);
-  wr_u8(w, '.');
-  wr_u8(w, (uint8_t)('0' + ms / 100));
-  wr_u8(w, (uint8_t)('0' + ms / 10 % 10));
-  wr_u8(w, (uint8_t)('0' + ms % 10));
+  put_fraction(w, r->wall_ns / 1000000u, 3);
   wr_str(w, "Z\",\"ip\":\"");
   put_ip(log, w, r);
   wr_str(w, "\",\"method\":\"");
@@ -222,9 +223,9 @@ static void put_json(struct access_log *log, struct writer *w, const struct acce
   wr_str(w, ",\"bytes\":");
   wr_dec(w, r->bytes);
   wr_str(w, ",\"duration\":");
-  put_fraction(w, r->duration_us, 6);
+  put_seconds(w, r->duration_us);
   wr_str(w, ",\"ttfb\":");
-  put_fraction(w, r->ttfb_us, 6);
+  put_seconds(w, r->ttfb_us);
   wr_str(w, r->tls ? ",\"tls\":true" : ",\"tls\":false");
   for (int i = ACCESS_RANGE; i < ACCESS_TEXTS; i++) {
     wr_str(w, names[i]);
