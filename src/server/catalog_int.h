@@ -1,4 +1,4 @@
-// Inside the catalogue: shared by catalog.c (table, lookups, helper threads) and catalog_build.c (making things).
+// Inside the catalogue: shared by catalog.c (table, lookups), catalog_help.c (helper threads) and catalog_build.c (making things).
 #pragma once
 #include <pthread.h>
 

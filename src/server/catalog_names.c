@@ -1,0 +1,130 @@
+// The names in an asset's folder, and which of them are tracks, without opening any.
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "server/catalog_build.h"
+
+enum err is_track_itself(struct catalog *c, struct bytes asset, struct bytes track) {
+  char path[PATH_BYTES];
+  if (!bytes_eq(track, BYTES_LIT("init")))
+    return ERR_NOT_FOUND;
+  int n = snprintf(path, sizeof path, "%.*s", (int)asset.n, (const char *)asset.p);
+  return n < 0 || (size_t)n >= sizeof path ? ERR_NOT_FOUND : media_has_parts((struct media_path){c->root_fd, path});
+}
+
+enum { MAX_FOLDER = 1 << 16 };
+
+static bool keep_name(struct names *l, const char *name) {
+  if (l->num == l->cap) {
+    size_t cap = l->cap ? l->cap * 2 : 64;
+    char **more = realloc(l->at, cap * sizeof *l->at);
+    if (!more)
+      return false;
+    l->at = more;
+    l->cap = cap;
+  }
+  l->at[l->num] = strdup(name);
+  return l->at[l->num] && ++l->num;
+}
+
+size_t track_name_len(const char *name) {
+  return media_is_track_name(name) ? (size_t)(strrchr(name, '.') - name) : strlen(name);
+}
+
+// The names in a folder, which it closes, that may be tracks and that a URL can have.
+static enum err list_names(struct names *l, int fd) {
+  DIR *d = fdopendir(fd);
+  if (!d) {
+    close(fd);
+    return ERR_IO;
+  }
+  enum err e = ERR_OK;
+  errno = 0;
+  for (struct dirent *ent; !e && l->num < MAX_FOLDER && (ent = readdir(d)); errno = 0)
+    if (route_names(bytes_of(ent->d_name, track_name_len(ent->d_name))) && (media_is_track_name(ent->d_name) || ent->d_type != DT_REG) &&
+        !keep_name(l, ent->d_name))
+      e = ERR_NO_MEMORY;
+  if (!e && errno) // a listing that broke off is not the end of the folder
+    e = ERR_IO;
+  closedir(d);
+  return e;
+}
+
+void free_names(struct names *l) {
+  for (size_t i = 0; i < l->num; i++)
+    free(l->at[i]);
+  free(l->at);
+}
+
+enum err list_asset(struct names *l, struct catalog *c, struct bytes asset) {
+  char path[PATH_BYTES];
+  int n = snprintf(path, sizeof path, "%.*s", (int)asset.n, (const char *)asset.p);
+  if (n < 0 || (size_t)n >= sizeof path)
+    return ERR_NOT_FOUND;
+  int fd = media_open_at((struct media_path){c->root_fd, path}, O_RDONLY | O_DIRECTORY);
+  if (fd >= 0)
+    return list_names(l, fd);
+  return errno == ENOENT || errno == ENOTDIR || errno == EXDEV || errno == ELOOP || errno == ENAMETOOLONG ? ERR_NOT_FOUND
+         : errno == EACCES || errno == EPERM                                                             ? ERR_DENIED
+                                                                                                         : ERR_IO;
+}
+
+// Whether a name in an asset's folder is there, as a file or a folder that open_track would take.
+static enum err name_is_track(struct catalog *c, struct bytes asset, const char *name) {
+  char path[PATH_BYTES];
+  struct stat st;
+  enum err itself = is_track_itself(c, asset, bytes_of(name, track_name_len(name)));
+  if (itself != ERR_NOT_FOUND)
+    return itself == ERR_OK ? ERR_NOT_FOUND : itself;
+  int n = snprintf(path, sizeof path, "%.*s/%s", (int)asset.n, (const char *)asset.p, name);
+  if (n < 0 || (size_t)n >= sizeof path)
+    return ERR_NOT_FOUND;
+  struct media_path at = {c->root_fd, path};
+  int fd = media_is_track_name(name) ? media_open_at(at, O_PATH) : -1;
+  bool file = fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode);
+  if (fd >= 0)
+    close(fd);
+  return file ? ERR_OK : media_track_folder(at);
+}
+
+enum err catalog_find_asset(struct catalog *c, struct bytes asset) {
+  char path[ROUTE_PATH_MAX + 32];
+  struct names names = {0};
+  struct route r;
+  int n = snprintf(path, sizeof path, "/%.*s/cbcs/master.m3u8", (int)asset.n, (const char *)asset.p);
+  route_parse(&r, bytes_of(path, n > 0 && (size_t)n < sizeof path ? (size_t)n : 0));
+  if (r.kind != ROUTE_MASTER || !bytes_eq(r.asset, asset)) // no URL could name it
+    return ERR_NOT_FOUND;
+  enum err e = list_asset(&names, c, asset);
+  bool found = false;
+  for (size_t i = 0; i < names.num && !e && !found; i++) {
+    e = name_is_track(c, asset, names.at[i]);
+    found = e == ERR_OK;
+    e = e == ERR_NOT_FOUND ? ERR_OK : e;
+  }
+  free_names(&names);
+  return e ? e : found ? ERR_OK : ERR_NOT_FOUND;
+}
+
+enum err catalog_find_below(struct catalog *c, struct bytes prefix) {
+  struct names names = {0};
+  struct bytes folder = bytes_of(prefix.p, prefix.n - 1);
+  enum err e = list_asset(&names, c, folder);
+  bool found = false;
+  for (size_t i = 0; i < names.num && !e && !found; i++) {
+    char path[PATH_BYTES];
+    int n = snprintf(path, sizeof path, "%.*s/%s", (int)folder.n, (const char *)folder.p, names.at[i]);
+    struct media_path at = {c->root_fd, path};
+    int fd = n > 0 && (size_t)n < sizeof path ? media_open_at(at, O_PATH | O_DIRECTORY) : -1;
+    found = fd >= 0 && media_track_folder(at) == ERR_NOT_FOUND;
+    if (fd >= 0)
+      close(fd);
+  }
+  free_names(&names);
+  return e ? e : found ? ERR_OK : ERR_NOT_FOUND;
+}

@@ -1,0 +1,223 @@
+// Making manifests, playlists and keys.
+#include <stdio.h>
+#include <stdlib.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "manifest/manifest.h"
+#include "obs/log.h"
+#include "server/catalog_build.h"
+
+// The tracks of a manifest under construction.
+struct work {
+  struct catalog *c;
+  const struct settings *st;
+  const struct route *r;
+  uint32_t epoch;
+  unsigned num, invalid, too_many; // too_many: names behind the last that has room
+  int broke; // CAT_OK, or why there is no document: nothing half made
+  uint8_t why; // of that, as in `made`
+  struct key_use *use;
+  struct drm_settings drm;
+  char la_url[KEYRING_URL_MAX];
+  struct full_track *full[MAN_MAX_TRACKS];
+  struct key_record *keys; // MAN_MAX_TRACKS, in memory for secrets
+  struct man_track tracks[MAN_MAX_TRACKS];
+  char *names[MAN_MAX_TRACKS];
+};
+
+// Whether what failed is the file's fault, which stays until somebody replaces it. Everything else may pass, or is said of
+// this server, not of the media.
+static bool file_fault(enum err e) {
+  switch ((int)e) {
+  case ERR_NO_KEY:
+  case ERR_IO:
+  case ERR_NO_MEMORY:
+  case ERR_STALE: return false;
+  default: return true;
+  }
+}
+
+// Leaves a track out, or gives the document up: one that lacks tracks for a passing reason would be kept by players and CDNs.
+static void without_track(struct work *k, enum err e) {
+  if (!file_fault(e)) {
+    k->broke = status_of(e);
+    k->why = fault_of(e);
+  } else {
+    k->invalid += e != ERR_NOT_FOUND;
+  }
+}
+
+static void add_track(struct work *k, const char *name, size_t name_len) {
+  struct source *source;
+  if (k->broke != CAT_OK)
+    return;
+  for (unsigned i = 0; i < k->num; i++)
+    if (strlen(k->names[i]) == name_len && !memcmp(k->names[i], name, name_len))
+      return; // two forms of one track: the same rule as in open_track picks one
+  if (k->num == MAN_MAX_TRACKS) {
+    k->too_many++;
+    return;
+  }
+  struct bytes track = bytes_of(name, name_len);
+  enum err e = open_track(k->c, &source, k->st, k->r->asset, track);
+  if (e) {
+    without_track(k, e);
+    return;
+  }
+  struct full_track *f = track_alloc(k->c);
+  if (!f) {
+    source_put(k->c->sources, source);
+    without_track(k, ERR_NO_MEMORY);
+    return;
+  }
+  struct protect_in in = {k->st, k->use, k->r->asset, k->r->scheme, k->epoch, source};
+  struct key_record *key = &k->keys[k->num];
+  f->pub.source = source;
+  char *copy = strndup(name, name_len);
+  e = copy ? protect(k->c, f, key, &in) : ERR_NO_MEMORY;
+  if (e) {
+    free(copy);
+    track_retire_now(f);
+    without_track(k, e);
+    return;
+  }
+  k->names[k->num] = copy;
+  k->full[k->num] = f;
+  k->tracks[k->num] = (struct man_track){.name = bytes_of(copy, name_len), .ix = &source->index.ix, .segs = &source->segs,
+                                         .plan = &f->pub.plan, .key = k->r->scheme == SCHEME_CLEAR ? NULL : key};
+  k->num++;
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+// What is not opened any more, because there are MAN_MAX_TRACKS, is counted where it would have been.
+static bool looks_like_track(const struct work *k, const char *name) {
+  char path[PATH_BYTES];
+  int n = snprintf(path, sizeof path, "%.*s/%s", (int)k->r->asset.n, (const char *)k->r->asset.p, name);
+  return media_is_track_name(name) ||
+         (n > 0 && (size_t)n < sizeof path && media_is_track_folder((struct media_path){k->c->root_fd, path}));
+}
+
+// Adds every track of the asset's folder, in order of names, so that every node writes the same text.
+static enum err add_all(struct work *k) {
+  struct names names = {0};
+  enum err e = list_asset(&names, k->c, k->r->asset);
+  if (!e && names.num)
+    qsort(names.at, names.num, sizeof *names.at, by_name);
+  for (size_t i = 0; i < names.num && !e; i++)
+    if (k->num < MAN_MAX_TRACKS || looks_like_track(k, names.at[i]))
+      add_track(k, names.at[i], track_name_len(names.at[i]));
+  free_names(&names);
+  return e;
+}
+
+static void write_text(struct writer *w, const struct work *k) {
+  if (k->r->kind == ROUTE_KEY) {
+    wr_raw(w, k->keys[0].key, sizeof k->keys[0].key);
+    return;
+  }
+  struct man_asset a = {.name = k->r->asset, .scheme = k->r->scheme, .epoch = k->epoch, .tracks = k->tracks,
+                        .num_tracks = k->num, .drm = &k->drm};
+  switch ((int)k->r->kind) {
+  case ROUTE_MASTER: man_hls_master(w, &a, MAN_SEGMENTS); break;
+  case ROUTE_MASTER_RANGES: man_hls_master(w, &a, MAN_RANGES); break;
+  case ROUTE_MPD: man_dash(w, &a, MAN_SEGMENTS); break;
+  case ROUTE_MPD_RANGES: man_dash(w, &a, MAN_RANGES); break;
+  case ROUTE_MEDIA: man_hls_media(w, &a, 0, MAN_SEGMENTS); break;
+  default: man_hls_media(w, &a, 0, MAN_RANGES); break;
+  }
+}
+
+static void text_finish(struct full_text *t, const struct work *k) {
+  bool mpd = k->r->kind == ROUTE_MPD || k->r->kind == ROUTE_MPD_RANGES;
+  t->pub.no_store = k->r->kind == ROUTE_KEY;
+  t->pub.content_type = t->pub.no_store ? "application/octet-stream" : mpd ? "application/dash+xml" : "application/vnd.apple.mpegurl";
+  t->pub.immutable = k->r->epoch != 0 && !t->pub.no_store;
+  XXH128_hash_t h = XXH3_128bits(t->pub.body.p, t->pub.body.n);
+  snprintf(t->pub.etag, sizeof t->pub.etag, "%016llx", (unsigned long long)(h.low64 ^ h.high64));
+}
+
+static struct full_text *make_text(const struct work *k) {
+  struct writer w = wr_of(NULL, 0);
+  write_text(&w, k);
+  size_t n = w.n, sources = k->num * sizeof(struct source *);
+  struct full_text *t = calloc(1, sizeof *t + sources + n);
+  if (!t)
+    return NULL;
+  t->catalog = k->c;
+  t->sources = (struct source **)(void *)(t + 1);
+  t->num_sources = k->num;
+  t->bytes = sizeof *t + sources + n;
+  uint8_t *text = (uint8_t *)(t + 1) + sources;
+  w = wr_of(text, n);
+  write_text(&w, k);
+  t->pub.body = bytes_of(text, n);
+  atomic_store(&t->pub.holds, 1);
+  for (unsigned i = 0; i < k->num; i++) {
+    t->sources[i] = k->full[i]->pub.source;
+    source_ref(t->sources[i]);
+  }
+  text_finish(t, k);
+  pthread_mutex_lock(&k->c->lock);
+  k->c->text_bytes += t->bytes;
+  pthread_mutex_unlock(&k->c->lock);
+  return t;
+}
+
+static bool same_text(const struct text_doc *old, const struct full_text *fresh) {
+  const struct full_text *was = (const struct full_text *)(const void *)((const char *)old - offsetof(struct full_text, pub));
+  bool same = bytes_eq(old->body, fresh->pub.body) && was->num_sources == fresh->num_sources;
+  for (unsigned i = 0; same && i < fresh->num_sources; i++)
+    same = was->sources[i] == fresh->sources[i];
+  return same;
+}
+
+void build_text(struct catalog *c, struct made *out, const struct settings *st, const struct route *r, uint32_t epoch,
+                       struct text_doc *old, struct key_use *use) {
+  struct secret_alloc mem;
+  secret_alloc_init(&mem, 1 << 20);
+  struct work *k = calloc(1, sizeof *k);
+  out->status = CAT_UNAVAILABLE;
+  if (k && (k->keys = mem.base.get(&mem.base, MAN_MAX_TRACKS * sizeof *k->keys))) {
+    k->c = c;
+    k->st = st;
+    k->r = r;
+    k->epoch = epoch;
+    k->use = use;
+    k->broke = CAT_OK;
+    keyring_drm(&k->drm, k->la_url, st->keyring, atomic_load(&c->own_url), r->asset);
+    bool one = r->track.n != 0;
+    enum err e = ERR_OK;
+    if (one)
+      add_track(k, (const char *)r->track.p, r->track.n);
+    else
+      e = add_all(k);
+    out->status = e ? status_of(e) : k->broke;
+    out->why = e ? fault_of(e) : k->why;
+    if (out->status == CAT_OK && k->num == 0) {
+      out->status = CAT_NOT_FOUND;
+      out->why = k->invalid ? OBS_err_source_invalid : 0;
+    }
+  }
+  if (out->status == CAT_OK) {
+    struct full_text *t = make_text(k);
+    out->status = t ? CAT_OK : CAT_UNAVAILABLE;
+    out->value = t ? &t->pub : NULL;
+    if (t && old && same_text(old, t)) {
+      text_hold(old);
+      out->value = old;
+      text_drop(c, &t->pub);
+    } else if (t && k->too_many) { // once for each text, not for each look at storage
+      log_line(LOG_WARN, "%.*s: more than %d tracks: its manifests leave out the last %u by name", (int)r->asset.n,
+               (const char *)r->asset.p, MAN_MAX_TRACKS, k->too_many);
+    }
+  }
+  for (unsigned i = 0; k && i < k->num; i++) {
+    track_retire_now(k->full[i]);
+    free(k->names[i]);
+  }
+  free(k);
+  secret_alloc_free(&mem);
+}
