@@ -73,22 +73,22 @@ static bool start_exchange(struct catalog *c, const struct config *config, const
   return x != NULL;
 }
 
-void catalog_reload(struct catalog *c, struct config *config, struct keyring *keyring) {
-  struct config_error error;
-  if (!start_exchange(c, config, keyring, &error))
-    log_line(LOG_ERROR, "%s", error.text);
+struct settings *catalog_prepare(struct catalog *c, struct config *config, struct keyring *keyring, struct config_error *error) {
+  if (!start_exchange(c, config, keyring, error))
+    return NULL;
   struct settings *st = settings_new(config, keyring);
-  if (!st) {
-    config_free(config);
-    keyring_put(keyring);
-    return;
-  }
+  if (!st)
+    snprintf(error->text, sizeof error->text, "not enough memory");
+  return st;
+}
+
+void catalog_reload(struct catalog *c, struct settings *fresh) {
   pthread_mutex_lock(&c->lock);
   struct settings *old = c->settings;
-  c->settings = st;
+  c->settings = fresh;
   pthread_mutex_unlock(&c->lock);
-  atomic_store(&c->revalidate_ms, config->revalidate);
-  atomic_store(c->published, config);
+  atomic_store(&c->revalidate_ms, fresh->config->revalidate);
+  atomic_store(c->published, fresh->config);
   catalog_changed(c);
   quiet_retire(c->quiet, &old->item, settings_quiet);
 }

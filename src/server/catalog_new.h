@@ -20,8 +20,12 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
 // catalog_set_own_url says where this server can be reached, for licence URLs. Once; requests may be under way.
 void catalog_set_own_url(struct catalog *c, const char *url);
 
-// catalog_reload swaps configuration and keys in. catalog_changed makes every name be looked at anew (after a rotation).
-void catalog_reload(struct catalog *c, struct config *config, struct keyring *keyring);
+// A reload in two halves. catalog_prepare does all that can fail: it takes `config` and `keyring` over, or takes nothing and says
+// why; settings_put (catalog_int.h) gives up what is not to be in force after all. catalog_reload swaps it in and takes it over.
+struct settings *catalog_prepare(struct catalog *c, struct config *config, struct keyring *keyring, struct config_error *error);
+void catalog_reload(struct catalog *c, struct settings *fresh);
+
+// catalog_changed makes every name be looked at anew (after a rotation).
 void catalog_changed(struct catalog *c);
 struct epoch_store *catalog_epochs(struct catalog *c);
 

@@ -225,11 +225,16 @@ static void reload(struct server *s, const char *file, const struct config_flags
   struct config_error error;
   struct config *fresh = config_load(file, flags, &error);
   struct keyring *keyring = fresh ? keyring_load(fresh, true, &error) : NULL;
-  if (!keyring || !workers_reload(s, fresh, &error)) {
+  struct settings *st = keyring ? catalog_prepare(s->catalog, fresh, keyring, &error) : NULL;
+  if (!st || !workers_reload(s, fresh, &error)) {
     log_line(LOG_ERROR, "reload refused, the old configuration stays in force: %s", error.text);
     metric_add_shared(&m->reloads_failed, 1);
-    keyring_put(keyring);
-    config_free(fresh);
+    if (st) {
+      settings_put(st);
+    } else {
+      keyring_put(keyring);
+      config_free(fresh);
+    }
     return;
   }
   const char *restart = config_restart_needed(s->first, fresh);
@@ -242,7 +247,7 @@ static void reload(struct server *s, const char *file, const struct config_flags
   log_set_level((enum log_level)fresh->log_level);
   warn_insecure(fresh);
   warn_old_urls(s, fresh, keyring);
-  catalog_reload(s->catalog, fresh, keyring);
+  catalog_reload(s->catalog, st);
   if (s->access)
     access_reopen(s->access);
   metric_add_shared(&m->reloads_ok, 1);
@@ -366,6 +371,7 @@ int server_run(struct config *config, const char *file, const struct config_flag
   sigaddset(&signals, SIGUSR1);
   pthread_sigmask(SIG_BLOCK, &signals, NULL); // inherited by every thread
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN); // under `ulimit -f` what would grow too large is an error like a full disk
   bool ok = start(s, &up, &error);
   if (ok) {
     set_own_url(s);

@@ -127,19 +127,25 @@ static enum err cut_segments(struct source *s, uint64_t target_ms) {
   return ERR_OK;
 }
 
-// Every opening of such a track reads all of it; the operator may not know. Once is enough to say it.
+// Whether another folder would help.
+static bool of_the_folder(int why) {
+  return why == EACCES || why == EPERM || why == EROFS || why == ENAMETOOLONG || why == EISDIR || why == ENOTDIR;
+}
+
+// Every opening of such a track reads all of it; the operator may not know. Each reason is said once, until another comes.
 static void say_cost(const struct source *s) {
-  static _Atomic bool said;
+  static _Atomic int said;
   const struct index_file *f = &s->index;
   bool wanted = s->write_sidecar || f->sidecar_err == ERR_STALE;
-  if (f->origin == INDEX_SIDECAR || f->written || !wanted || atomic_exchange(&said, true))
+  int why = f->sidecar_err != ERR_UNSUPPORTED && s->write_sidecar ? f->write_errno : 0;
+  if (f->origin == INDEX_SIDECAR || f->written || !wanted || atomic_exchange(&said, why + 1) == why + 1)
     return;
-  log_line(LOG_WARN, "%s: %s. All of it was read for its digest; that will be done for every such track each time it is opened%s",
+  log_line(LOG_WARN, "%s: %s%s%s. All of it was read for its digest; while that is so, every such track is read whole each time it is opened",
            s->path,
            f->sidecar_err == ERR_UNSUPPORTED ? "its file system does not tell when files change, so no sidecar of it is used"
-           : s->write_sidecar                ? "its sidecar cannot be written"
+           : s->write_sidecar                ? "its sidecar cannot be written: "
                                              : "its sidecar is of another state of the file, and none may be written",
-           f->sidecar_err == ERR_IO ? " (cache_dir may name a folder for sidecars)" : "");
+           why ? strerror(why) : "", of_the_folder(why) ? " (cache_dir may name a folder for sidecars)" : "");
 }
 
 static enum err open_source(struct source *s, struct media_source *m, const struct source_options *o, struct diag *diag) {

@@ -327,6 +327,17 @@ def no_descriptors(tap, sluice, work):
             tap.equal(c.get(path).status, 200, f"{path}: with descriptors it is there")
 
 
+def full_disk(tap, sluice, work):
+    """A sidecar that the disk has no room for: the answer is the same, and the log names the reason, not another folder."""
+    media = media_with(work)
+    with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        tap.equal(server.get(url(ASSET, "cbcs", 1, "a", "init.mp4")).status, 200, "no room for a sidecar: the track is served")
+        tap.equal(sorted(p.name for p in (media / ASSET).iterdir()), ["a.mp4"], "and nothing half-written stays")
+        said = [l for l in server.log() if "digest" in l]
+        tap.ok(len(said) == 1 and "cannot be written: File too large" in said[0] and "cache_dir" not in said[0], "and the log says why", said)
+
+
 def descriptors_kept(tap, sluice, work):
     """Idle clients, however many, leave the descriptors that media need."""
     media = media_with(work)
@@ -580,7 +591,8 @@ def same_time(tap, sluice, work):
             tap.equal(server.get(whole)["etag"], two["etag"], f"no sidecar can be written, start {n}: the same response")
             server.get(url(ASSET, "cbcs", 1, "a.mp4"))
             said = [l for l in server.log() if "digest" in l]
-            tap.ok(len(said) == 1 and "cannot be written" in said[0], "and the log says once what that costs", said)
+            tap.ok(len(said) == 1 and "cannot be written: " in said[0] and "cache_dir" in said[0],
+                   "and the log says once why, what that costs and what helps", said)
     os.chmod(path.parent, 0o700)
 
 
@@ -794,7 +806,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, cut_off, reasons, no_descriptors, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
+    for part in (bad_starts, observability, cut_off, reasons, no_descriptors, full_disk, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
                  open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

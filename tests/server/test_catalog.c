@@ -456,7 +456,9 @@ Test(catalog, reload_swaps_keys_and_rules) {
   struct config *c = configure(yaml);
   struct keyring *k = keyring_load(c, true, &error);
   cr_assert(k, "%s", error.text);
-  catalog_reload(cat, c, k);
+  struct settings *fresh = catalog_prepare(cat, c, k, &error);
+  cr_assert(fresh, "%s", error.text);
+  catalog_reload(cat, fresh);
   cr_assert_eq(atomic_load(&published), c);
   cr_assert_eq(track(&other, "/album/song/cbcs/1/low.mp4"), CAT_OK);
   cr_assert_str_neq(t->etag, other->etag);
