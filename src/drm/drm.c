@@ -163,6 +163,30 @@ static bool given_hls_lines(struct writer *w, const struct drm_given *g, const c
   return g->hls_media.n || g->hls_master.n;
 }
 
+static void hls_system(struct writer *w, const char *tag, const struct drm_input *in, enum drm_system s) {
+  if (!given_hls_lines(w, given_of(in, s), tag) && drm_systems[s]->hls) {
+    hls_open(w, tag, in);
+    drm_systems[s]->hls(w, in);
+    wr_str(w, "\n");
+  }
+}
+
+// Whether an earlier key has the same lines: an skd template without {kid}, or what a key server gave for all keys at once.
+static bool said_before(const char *tag, const struct drm_input *in, enum drm_system s) {
+  enum { LINES_MAX = 2 * DRM_MAX_DATA };
+  uint8_t now[LINES_MAX], before[LINES_MAX];
+  struct writer a = wr_of(now, sizeof now);
+  if (in->num_earlier)
+    hls_system(&a, tag, in, s);
+  for (unsigned i = 0; i < in->num_earlier && wr_ok(&a); i++) {
+    struct writer b = wr_of(before, sizeof before);
+    hls_system(&b, tag, &(struct drm_input){.key = in->earlier[i], .set = in->set}, s);
+    if (wr_ok(&b) && bytes_eq(bytes_of(now, a.n), bytes_of(before, b.n)))
+      return true;
+  }
+  return false;
+}
+
 void drm_hls(struct writer *w, const char *tag, const struct drm_input *in) {
   if (in->key->scheme == SCHEME_CLEAR)
     return;
@@ -176,11 +200,8 @@ void drm_hls(struct writer *w, const char *tag, const struct drm_input *in) {
   }
   for (unsigned i = 0; i < DRM_SYSTEM_COUNT; i++) {
     enum drm_system s = (enum drm_system)i;
-    if (applies(in, s, in->set->systems) && !given_hls_lines(w, given_of(in, s), tag) && drm_systems[s]->hls) {
-      hls_open(w, tag, in);
-      drm_systems[s]->hls(w, in);
-      wr_str(w, "\n");
-    }
+    if (applies(in, s, in->set->systems) && !said_before(tag, in, s))
+      hls_system(w, tag, in, s);
   }
 }
 

@@ -69,6 +69,8 @@ struct drm_input {
   const struct key_record *key;
   const struct drm_settings *set;
   struct bytes identity_uri; // of the 16 raw key bytes, as the playlist at hand must name it; used with set->identity
+  const struct key_record *const *earlier; // drm_hls: keys whose lines stand above, num_earlier of them
+  unsigned num_earlier;
 };
 
 // A row for each system. The functions append and cannot fail but by the writer's space; NULL where the system has no
@@ -99,8 +101,8 @@ struct bytes drm_label(const struct drm_settings *set, uint32_t format);
 // drm_pssh appends the pssh boxes that the init segment carries (set->in_band), in table order.
 void drm_pssh(struct writer *w, const struct drm_input *in);
 
-// drm_hls appends one line for each signalled system: `tag` is "EXT-X-KEY" or "EXT-X-SESSION-KEY".
-// Nothing for SCHEME_CLEAR.
+// drm_hls appends one line for each signalled system: `tag` is "EXT-X-KEY" or "EXT-X-SESSION-KEY". What an earlier key has
+// already said is not said again (RFC 8216bis §4.4.6.5: no two session keys with the same attributes). Nothing for SCHEME_CLEAR.
 void drm_hls(struct writer *w, const char *tag, const struct drm_input *in);
 
 // drm_mpd appends the mp4protection descriptor with cenc:default_KID, then one for each signalled system.

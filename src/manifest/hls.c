@@ -113,15 +113,19 @@ static void write_variant(struct writer *w, const struct man_asset *a, const str
 // §4.4.6.5: EXT-X-SESSION-KEY mirrors the keys of the media playlists, each once. Left out where `identity` is signalled: that
 // line names no KID, so that a player which starts from session keys would start with the other systems only.
 static void write_session_keys(struct writer *w, const struct man_asset *a, const struct man_order *o) {
+  const struct key_record *keys[MAN_MAX_TRACKS];
+  unsigned num = 0;
   if (a->drm->identity && !a->drm->clearkey.no_identity)
     return;
   for (uint32_t i = 0; i < o->num; i++) {
     const struct key_record *key = a->tracks[o->at[i]].key;
     bool before = !key;
-    for (uint32_t k = 0; k < i && !before; k++)
-      before = memcmp(a->tracks[o->at[k]].key->kid, key->kid, 16) == 0;
-    if (!before)
-      drm_hls(w, "EXT-X-SESSION-KEY", &(struct drm_input){.key = key, .set = a->drm});
+    for (unsigned k = 0; k < num && !before; k++)
+      before = memcmp(keys[k]->kid, key->kid, 16) == 0;
+    if (before)
+      continue;
+    drm_hls(w, "EXT-X-SESSION-KEY", &(struct drm_input){.key = key, .set = a->drm, .earlier = keys, .num_earlier = num});
+    keys[num++] = key;
   }
 }
 

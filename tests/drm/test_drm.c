@@ -117,6 +117,22 @@ Test(hls, lines_of_each_system_and_scheme) {
   cr_assert_not(strstr(hls_text("EXT-X-KEY", &in), "identity"));
 }
 
+// RFC 8216bis section 4.4.6.5: no two session keys have the same METHOD, URI, KEYFORMAT and KEYFORMATVERSIONS.
+Test(hls, what_an_earlier_key_has_said_is_not_said_again) {
+  struct key_record first = golden, second = golden;
+  first.scheme = second.scheme = SCHEME_CBCS;
+  second.kid[0] ^= 1;
+  const struct key_record *earlier[] = {&first};
+  struct drm_settings set = {.systems = drm_bit(DRM_WIDEVINE) | drm_bit(DRM_FAIRPLAY), .fairplay = {.skd = BYTES_LIT("skd://one")}};
+  struct drm_input in = {.key = &second, .set = &set, .earlier = earlier};
+  cr_assert(strstr(hls_text("EXT-X-SESSION-KEY", &in), "URI=\"skd://one\""));
+  in.num_earlier = 1;
+  const char *lines = hls_text("EXT-X-SESSION-KEY", &in);
+  cr_assert(strstr(lines, "KEYID=0x30") && !strstr(lines, "skd:"), "%s", lines);
+  set.fairplay.skd = BYTES_LIT("skd://{kid}");
+  cr_assert(strstr(hls_text("EXT-X-SESSION-KEY", &in), "skd://30323334"));
+}
+
 // RFC 8216bis section 4.2: a hexadecimal-sequence has the digits 0-9 and A-F.
 Test(hls, hexadecimal_sequences_are_upper_case) {
   struct drm_settings set = {.systems = drm_bit(DRM_WIDEVINE) | drm_bit(DRM_CLEARKEY), .identity = true};
