@@ -18,6 +18,8 @@ enum {
   ACCEPT_RETRY_MS = 100,
   MAX_LISTENERS = 64,
   MAX_CERTIFICATES = 64,
+  WORKER_FDS = 2,  // beside its listeners: the ring, or epoll, and what wakes it
+  OWN_FDS = 32,    // media and state folders, logs, the admin listener and its clients
   KEPT_FDS = 1024, // not for clients: half of them for files that the reader keeps open, half for helpers, logs, key servers, threads
 };
 
@@ -253,13 +255,18 @@ static uint64_t raise_limit(void) {
 }
 
 // limit_connections says how many clients a worker may have: clients alone must not take the descriptors that media need.
-static void limit_connections(struct workers *ws, struct server *s) {
+static bool limit_connections(struct workers *ws, struct server *s, unsigned num_listeners, struct config_error *e) {
   const struct config *cfg = s->first;
-  uint64_t all = raise_limit(), kept = all / 2 < KEPT_FDS ? all / 2 : KEPT_FDS, each = (all - kept) / ws->num;
+  uint64_t all = raise_limit(), own = OWN_FDS + (uint64_t)ws->num * (WORKER_FDS + num_listeners);
+  if (all < own + 2 * ws->num)
+    return config_fail(e, "%u workers need %llu descriptors and this process may open %llu (ulimit -n): fewer workers, or a higher limit", ws->num,
+                       (unsigned long long)own + 2 * ws->num, (unsigned long long)all);
+  uint64_t free = all - own, kept = free / 2 < KEPT_FDS ? free / 2 : KEPT_FDS, each = (free - kept) / ws->num;
   s->kept_fds = (unsigned)kept;
-  each = each >= cfg->max_connections ? cfg->max_connections : each ? each : 1;
+  each = each >= cfg->max_connections ? cfg->max_connections : each;
   for (unsigned n = 0; n < ws->num; n++)
     ws->w[n].num_conns = (uint32_t)each;
+  return true;
 }
 
 static void say_limit(const struct workers *ws, const struct config *cfg) {
@@ -395,9 +402,10 @@ static bool prepare(struct workers *ws, struct server *s, struct config_error *e
   struct binding b;
   if (cfg->tls_listen.num && !load_certificates(ws, cfg, e))
     return false;
-  limit_connections(ws, s);
-  bool ktls = cfg->tls_listen.num && use_ktls(cfg);
   unsigned plain = cfg->listen.num, all = plain + cfg->tls_listen.num;
+  if (!limit_connections(ws, s, all, e))
+    return false;
+  bool ktls = cfg->tls_listen.num && use_ktls(cfg);
   for (unsigned n = 0; n < ws->num; n++) {
     ws->w[n].certificates = &ws->certificates;
     ws->w[n].ktls = ktls;
