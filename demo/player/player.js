@@ -30,7 +30,7 @@ function kindOf(path) {
 }
 
 // What a page may not know of another origin's resources: their sizes. requests.js counts them.
-const { sizes } = window.requests;
+const { sizes, givenUp } = window.requests;
 
 // Every request of this page is a line, also those that failed; the browser itself measures the time.
 function logRequest(entry) {
@@ -39,15 +39,16 @@ function logRequest(entry) {
   const kind = kindOf(url.pathname);
   const bytes = sizes.get(url.href) || 0;
   const status = entry.responseStatus || 0;
+  const failed = !status && !givenUp.delete(url.href);
   total = { count: total.count + 1, bytes: total.bytes + bytes };
   const bar = element('i', '');
   bar.style.width = `${Math.min(100, entry.duration * 2)}%`;
   const row = element('tr', [
-    element('td', kind), element('td', url.pathname, { title: url.href }),
-    element('td', status ? String(status) : '–', { className: 'n' }),
+    element('td', kind), element('td', element('bdi', url.pathname), { title: url.href }),
+    element('td', status ? String(status) : failed ? 'failed' : '–', { className: 'n' }),
     element('td', bytes ? size(bytes) : '–', { className: 'n' }),
     element('td', `${entry.duration.toFixed(1)} ms`, { className: 'n' }), element('td', bar),
-  ], { className: status >= 400 ? 'bad' : kind });
+  ], { className: failed || status >= 400 ? 'bad' : kind === 'key' ? 'key' : '' });
   $('log').prepend(row);
   while ($('log').rows.length > LOG_ROWS) $('log').lastElementChild.remove();
   $('totals').textContent = `${total.count} requests, ${size(total.bytes)}`;
@@ -58,6 +59,22 @@ function logRequest(entry) {
 function problem(text) {
   $('problem').textContent = text;
   $('problem').hidden = !text;
+}
+
+// shaka-player names its errors in capitals; of those with a URL and a status the status is said too.
+function explain(e) {
+  if (!e.code) return e.message;
+  const { Code } = shaka.util.Error;
+  const said = {
+    [Code.BAD_HTTP_STATUS]: `${e.data[0]} was answered with ${e.data[1]}`,
+    [Code.HTTP_ERROR]: `no answer from ${config.origin}. Is sluice still running?`,
+    [Code.TIMEOUT]: `no answer from ${config.origin} in time`,
+    [Code.LICENSE_REQUEST_FAILED]: 'the key was not handed out: does sluice run with --insecure-clearkey?',
+    [Code.REQUESTED_KEY_SYSTEM_CONFIG_UNAVAILABLE]: 'this browser has no ClearKey for this codec',
+    [Code.CONTENT_UNSUPPORTED_BY_BROWSER]: 'this browser cannot play this codec',
+  }[e.code];
+  const name = Object.keys(Code).find((k) => Code[k] === e.code) || 'unknown';
+  return `${said || name.toLowerCase().replaceAll('_', ' ')} (shaka-player error ${e.code})`;
 }
 
 function chosen(name) {
@@ -110,7 +127,7 @@ async function load(keepPlace) {
   } catch (e) {
     if (e.code === shaka.util.Error.Code.LOAD_INTERRUPTED || e.name === 'AbortError') return;
     // Without a gesture a browser may refuse to begin by itself; the button is there.
-    if (e.name !== 'NotAllowedError') problem(`This does not play: ${e.code ? `shaka-player error ${e.code}` : e.message}`);
+    if (e.name !== 'NotAllowedError') problem(`This does not play: ${explain(e)}`);
   }
 }
 
@@ -126,9 +143,8 @@ function choose(next) {
 // --- what is shown while it plays ----------------------------------------------------------------------
 
 function kids() {
-  const tracks = player.getVariantTracks().filter((t) => t.active);
   const known = Object.keys(player.getKeyStatuses());
-  return known.length ? known : tracks.map(() => '–');
+  return known.length ? known : ['–'];
 }
 
 function refresh() {
@@ -229,8 +245,11 @@ function wire() {
 }
 
 async function start() {
-  config = await (await fetch('config.json')).json();
+  const answer = await fetch('config.json').catch(() => null);
+  if (!answer?.ok) throw new Error('The page\'s server does not answer: tools/demo starts it.');
+  config = await answer.json();
   $('origin').textContent = config.origin;
+  if (!window.shaka) throw new Error('shaka-player is not there: tools/npm demo installs it.');
   shaka.polyfill.installAll();
   if (!shaka.Player.isBrowserSupported()) {
     problem('This browser lacks Media Source or Encrypted Media Extensions; the page must come from localhost or over HTTPS.');
@@ -239,7 +258,7 @@ async function start() {
   player = new shaka.Player();
   await player.attach(media);
   player.configure({ streaming: { bufferingGoal: 20 } });
-  player.addEventListener('error', (e) => problem(`shaka-player error ${e.detail.code}: see its list of error codes`));
+  player.addEventListener('error', (e) => problem(explain(e.detail)));
   performance.setResourceTimingBufferSize(10000);
   new PerformanceObserver((list) => list.getEntries().forEach(logRequest)).observe({ type: 'resource', buffered: true });
   $('songs').append(...config.catalogue.map((s) => {
