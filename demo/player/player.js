@@ -14,6 +14,7 @@ let total = { count: 0, bytes: 0 };
 
 const clock = (s) => (Number.isFinite(s) ? `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, '0')}` : '0:00');
 const size = (n) => (n < 1000 ? `${n} B` : n < 1e6 ? `${(n / 1000).toFixed(1)} kB` : `${(n / 1e6).toFixed(2)} MB`);
+const many = (n, one) => `${n} ${one}${n === 1 ? '' : 's'}`;
 const element = (name, content, properties = {}) => {
   const e = Object.assign(document.createElement(name), properties);
   e.append(...[content].flat());
@@ -51,7 +52,7 @@ function logRequest(entry) {
   ], { className: failed || status >= 400 ? 'bad' : kind === 'key' ? 'key' : '' });
   $('log').prepend(row);
   while ($('log').rows.length > LOG_ROWS) $('log').lastElementChild.remove();
-  $('totals').textContent = `${total.count} requests, ${size(total.bytes)}`;
+  $('totals').textContent = `${many(total.count, 'request')}, ${size(total.bytes)}`;
 }
 
 // --- playing -----------------------------------------------------------------------------------------
@@ -263,7 +264,7 @@ async function start() {
   new PerformanceObserver((list) => list.getEntries().forEach(logRequest)).observe({ type: 'resource', buffered: true });
   $('songs').append(...config.catalogue.map((s) => {
     const bars = element('span', [element('i', ''), element('i', ''), element('i', '')], { className: 'bars' });
-    const button = element('button', [element('b', s.title), element('small', `${s.mood} · ${s.tracks.length} renditions`), bars], { type: 'button' });
+    const button = element('button', [element('b', s.title), element('small', `${s.mood} · ${many(s.tracks.length, 'rendition')}`), bars], { type: 'button' });
     button.dataset.asset = s.asset;
     button.addEventListener('click', () => choose(s));
     return element('li', button);
@@ -271,6 +272,7 @@ async function start() {
   wire();
   setInterval(() => song && refresh(), 250);
   draw();
+  if (!config.catalogue.length) throw new Error('The catalogue is empty: demo/make-catalogue makes one.');
   choose(config.catalogue[0]);
 }
 
