@@ -14,6 +14,7 @@ let total = { count: 0, bytes: 0 };
 
 const clock = (s) => (Number.isFinite(s) ? `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, '0')}` : '0:00');
 const size = (n) => (n < 1000 ? `${n} B` : n < 1e6 ? `${(n / 1000).toFixed(1)} kB` : `${(n / 1e6).toFixed(2)} MB`);
+const many = (n, one) => `${n} ${one}${n === 1 ? '' : 's'}`;
 const element = (name, content, properties = {}) => {
   const e = Object.assign(document.createElement(name), properties);
   e.append(...[content].flat());
@@ -30,7 +31,7 @@ function kindOf(path) {
 }
 
 // What a page may not know of another origin's resources: their sizes. requests.js counts them.
-const { sizes } = window.requests;
+const { sizes, givenUp } = window.requests;
 
 // Every request of this page is a line, also those that failed; the browser itself measures the time.
 function logRequest(entry) {
@@ -39,18 +40,19 @@ function logRequest(entry) {
   const kind = kindOf(url.pathname);
   const bytes = sizes.get(url.href) || 0;
   const status = entry.responseStatus || 0;
+  const failed = !status && !givenUp.delete(url.href);
   total = { count: total.count + 1, bytes: total.bytes + bytes };
   const bar = element('i', '');
   bar.style.width = `${Math.min(100, entry.duration * 2)}%`;
   const row = element('tr', [
-    element('td', kind), element('td', url.pathname, { title: url.href }),
-    element('td', status ? String(status) : '–', { className: 'n' }),
+    element('td', kind), element('td', element('bdi', url.pathname), { title: url.href }),
+    element('td', status ? String(status) : failed ? 'failed' : '–', { className: 'n' }),
     element('td', bytes ? size(bytes) : '–', { className: 'n' }),
     element('td', `${entry.duration.toFixed(1)} ms`, { className: 'n' }), element('td', bar),
-  ], { className: status >= 400 ? 'bad' : kind });
+  ], { className: failed || status >= 400 ? 'bad' : kind === 'key' ? 'key' : '' });
   $('log').prepend(row);
   while ($('log').rows.length > LOG_ROWS) $('log').lastElementChild.remove();
-  $('totals').textContent = `${total.count} requests, ${size(total.bytes)}`;
+  $('totals').textContent = `${many(total.count, 'request')}, ${size(total.bytes)}`;
 }
 
 // --- playing -----------------------------------------------------------------------------------------
@@ -58,6 +60,22 @@ function logRequest(entry) {
 function problem(text) {
   $('problem').textContent = text;
   $('problem').hidden = !text;
+}
+
+// shaka-player names its errors in capitals; of those with a URL and a status the status is said too.
+function explain(e) {
+  if (!e.code) return e.message;
+  const { Code } = shaka.util.Error;
+  const said = {
+    [Code.BAD_HTTP_STATUS]: `${e.data[0]} was answered with ${e.data[1]}`,
+    [Code.HTTP_ERROR]: `no answer from ${config.origin}. Is sluice still running?`,
+    [Code.TIMEOUT]: `no answer from ${config.origin} in time`,
+    [Code.LICENSE_REQUEST_FAILED]: 'the key was not handed out: does sluice run with --insecure-clearkey?',
+    [Code.REQUESTED_KEY_SYSTEM_CONFIG_UNAVAILABLE]: 'this browser has no ClearKey for this codec',
+    [Code.CONTENT_UNSUPPORTED_BY_BROWSER]: 'this browser cannot play this codec',
+  }[e.code];
+  const name = Object.keys(Code).find((k) => Code[k] === e.code) || 'unknown';
+  return `${said || name.toLowerCase().replaceAll('_', ' ')} (shaka-player error ${e.code})`;
 }
 
 function chosen(name) {
@@ -110,7 +128,7 @@ async function load(keepPlace) {
   } catch (e) {
     if (e.code === shaka.util.Error.Code.LOAD_INTERRUPTED || e.name === 'AbortError') return;
     // Without a gesture a browser may refuse to begin by itself; the button is there.
-    if (e.name !== 'NotAllowedError') problem(`This does not play: ${e.code ? `shaka-player error ${e.code}` : e.message}`);
+    if (e.name !== 'NotAllowedError') problem(`This does not play: ${explain(e)}`);
   }
 }
 
@@ -126,9 +144,8 @@ function choose(next) {
 // --- what is shown while it plays ----------------------------------------------------------------------
 
 function kids() {
-  const tracks = player.getVariantTracks().filter((t) => t.active);
   const known = Object.keys(player.getKeyStatuses());
-  return known.length ? known : tracks.map(() => '–');
+  return known.length ? known : ['–'];
 }
 
 function refresh() {
@@ -229,8 +246,11 @@ function wire() {
 }
 
 async function start() {
-  config = await (await fetch('config.json')).json();
+  const answer = await fetch('config.json').catch(() => null);
+  if (!answer?.ok) throw new Error('The page\'s server does not answer: tools/demo starts it.');
+  config = await answer.json();
   $('origin').textContent = config.origin;
+  if (!window.shaka) throw new Error('shaka-player is not there: tools/npm demo installs it.');
   shaka.polyfill.installAll();
   if (!shaka.Player.isBrowserSupported()) {
     problem('This browser lacks Media Source or Encrypted Media Extensions; the page must come from localhost or over HTTPS.');
@@ -239,12 +259,12 @@ async function start() {
   player = new shaka.Player();
   await player.attach(media);
   player.configure({ streaming: { bufferingGoal: 20 } });
-  player.addEventListener('error', (e) => problem(`shaka-player error ${e.detail.code}: see its list of error codes`));
+  player.addEventListener('error', (e) => problem(explain(e.detail)));
   performance.setResourceTimingBufferSize(10000);
   new PerformanceObserver((list) => list.getEntries().forEach(logRequest)).observe({ type: 'resource', buffered: true });
   $('songs').append(...config.catalogue.map((s) => {
     const bars = element('span', [element('i', ''), element('i', ''), element('i', '')], { className: 'bars' });
-    const button = element('button', [element('b', s.title), element('small', `${s.mood} · ${s.tracks.length} renditions`), bars], { type: 'button' });
+    const button = element('button', [element('b', s.title), element('small', `${s.mood} · ${many(s.tracks.length, 'rendition')}`), bars], { type: 'button' });
     button.dataset.asset = s.asset;
     button.addEventListener('click', () => choose(s));
     return element('li', button);
@@ -252,6 +272,7 @@ async function start() {
   wire();
   setInterval(() => song && refresh(), 250);
   draw();
+  if (!config.catalogue.length) throw new Error('The catalogue is empty: demo/make-catalogue makes one.');
   choose(config.catalogue[0]);
 }
 

@@ -249,12 +249,7 @@ static void rotate(struct server *s, struct admin_response *out, const struct ad
   wr_str(&out->body, "}\n");
 }
 
-static const char page[] =
-    "<!doctype html><meta charset=utf-8><title>sluice</title><style>body{font:15px system-ui;margin:2rem}"
-    "pre{background:#8881;padding:1rem}</style><h1>sluice</h1><p><a href=/status>status</a> <a href=/metrics>metrics</a> "
-    "<a href=/ready>ready</a> <a href=/live>live</a></p><pre id=s></pre><script>const s=document.getElementById('s');"
-    "const f=async()=>{try{s.textContent=JSON.stringify(await(await fetch('/status')).json(),null,2)}"
-    "catch(e){s.textContent=e}};f();setInterval(f,1000)</script>\n";
+extern const char dashboard_page[]; // dashboard.html, as the build embeds it
 
 void admin_handle(struct server *s, struct admin_response *out, const struct admin_request *in) {
   bool get = bytes_eq(in->method, of("GET")) || bytes_eq(in->method, of("HEAD"));
@@ -276,7 +271,7 @@ void admin_handle(struct server *s, struct admin_response *out, const struct adm
     status(s, out);
   } else if (bytes_eq(in->path, of("/"))) {
     answer(out, 200, "text/html; charset=utf-8");
-    wr_str(&out->body, page);
+    wr_str(&out->body, dashboard_page);
   } else {
     plain(out, 404, "not found\n");
   }

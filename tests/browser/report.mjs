@@ -74,6 +74,11 @@ try {
     if (name === 'capacity') ok(/95 % interval\s+[\d.]+.* to [\d.]+/.test(seen.text) && /recovery after the spike/.test(seen.text) && seen.text.includes('limit found') && seen.text.includes('of the spike beyond'), `${name}: the interval and the recovery`, seen.text);
     await page.setViewportSize({ width: 420, height: 800 });
     ok(await page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth + 1), `${name}: fits a telephone`);
+    // The page draws anew for another width, a moment after it has it.
+    const read = () => page.waitForFunction(() => [...document.querySelectorAll('svg text')].every((t) => t.getBoundingClientRect().height >= 9), null, { timeout: 5000 });
+    ok(await read().then(() => true, () => false), `${name}: letters on the plots can be read there`);
+    const colours = await page.evaluate('new Set(C.map((c) => getComputedStyle(document.documentElement).getPropertyValue(c.slice(4, -1)))).size');
+    ok(colours === 8, `${name}: eight runs have a colour each`, colours);
     if (pictures) {
       await page.setViewportSize({ width: 1180, height: 900 });
       await page.screenshot({ path: path.join(pictures, `load-${name}.png`), fullPage: true });
