@@ -32,7 +32,8 @@ struct http_span {
   uint32_t off, len; // from the request's first byte; {0, 0}: absent
 };
 
-enum { HTTP_HEAD_MAX = 8192, HTTP_URL_MAX = 4096, HTTP_HEADERS_MAX = 100 };
+// A target as long as RFC 9112 §3 recommends (8000 bytes), and cookies of a shared domain besides.
+enum { HTTP_HEAD_MAX = 16384, HTTP_URL_MAX = 8192, HTTP_HEADERS_MAX = 100 };
 
 struct http_parser {
   llhttp_t ll;

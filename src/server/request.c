@@ -92,9 +92,9 @@ static int hex_digit(uint8_t c) {
   return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-// decode_path undoes percent-encoding into `out`. Returns the length, or -1: malformed or too long. An encoded slash is none
+// decode_path undoes percent-encoding into `out`. Returns the length, or -1: malformed. An encoded slash is none
 // that separates (RFC 3986 §2.2), and no name has one: the path of no resource, which is empty. Else a proxy in front, which
-// compares paths as they are written, could be led around its rules.
+// compares paths as they are written, could be led around its rules. Nor is there a resource with a longer path than fits.
 static int decode_path(char out[ROUTE_PATH_MAX], struct bytes in) {
   int n = 0;
   bool slash = false; // one that was encoded
@@ -112,7 +112,7 @@ static int decode_path(char out[ROUTE_PATH_MAX], struct bytes in) {
       i += 2;
     }
     if (n == ROUTE_PATH_MAX)
-      return -1;
+      return 0;
     slash |= in.p[i] != '/' && c == '/';
     out[n++] = (char)c;
   }
