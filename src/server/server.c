@@ -366,6 +366,7 @@ int server_run(struct config *config, const char *file, const struct config_flag
   sigaddset(&signals, SIGUSR1);
   pthread_sigmask(SIG_BLOCK, &signals, NULL); // inherited by every thread
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN); // a log at its limit (ulimit -f) fails as on a full disk
   bool ok = start(s, &up, &error);
   if (ok) {
     set_own_url(s);

@@ -154,6 +154,7 @@ struct binding {
   struct sockaddr_storage addr;
   socklen_t len;
   const char *name;
+  bool v6_only;
 };
 
 static bool resolve(struct binding *b, const struct config_addr *a, struct config_error *e) {
@@ -186,6 +187,7 @@ static int listen_on(struct worker *w, const struct binding *b, bool reuseport) 
                                      .recv_buffer = RECV_SOCKET,
                                      .unsent = UNSENT_SOCKET,
                                      .reuseport = reuseport,
+                                     .v6_only = b->v6_only,
                                  });
 }
 
@@ -404,9 +406,12 @@ static bool prepare(struct workers *ws, struct server *s, struct config_error *e
     if (!worker_init(&ws->w[n], s, n, all, e))
       return false;
   }
-  for (unsigned i = 0; i < all; i++)
-    if (!resolve(&b, i < plain ? &cfg->listen.a[i] : &cfg->tls_listen.a[i - plain], e) || !bind_listener(ws, i, &b, i >= plain, e))
+  for (unsigned i = 0; i < all; i++) {
+    const struct config_addr *a = i < plain ? &cfg->listen.a[i] : &cfg->tls_listen.a[i - plain];
+    b.v6_only = config_v6_only(cfg, a);
+    if (!resolve(&b, a, e) || !bind_listener(ws, i, &b, i >= plain, e))
       return false;
+  }
   assign_cpus(ws, cfg);
   steer(ws, s);
   say_limit(ws, cfg);

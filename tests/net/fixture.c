@@ -332,7 +332,7 @@ int catalog_licence(struct catalog *c, struct writer *out, const struct route *r
 int main(int argc, char **argv) {
   static struct server s;
   struct config_flags flags = {0};
-  struct config_error e = {{0}};
+  struct config_error e = {.text = ""};
   pthread_t thread;
   sigset_t signals;
   int sig;
