@@ -132,7 +132,7 @@ struct config_rules {
   X(stall_timeout, OPT_DURATION, "5s", 100, 3600000, true,                                                               \
     "Time without progress after which a slow reader's response buffer is taken back and refilled when it reads on.")    \
   X(write_timeout, OPT_DURATION, "60s", 100, 86400000, true, "Time without progress after which a connection is closed.") \
-  X(drain_timeout, OPT_DURATION, "30s", 0, 3600000, true, "Time that SIGTERM leaves to requests under way.")             \
+  X(drain_timeout, OPT_DURATION, "30s", 0, 3600000, true, "Time that SIGTERM leaves to requests under way. A second one ends them at once.")             \
   X(congestion_control, OPT_TEXT, "", 0, 0, false, "TCP congestion control of the listeners; empty: the system's.")      \
   X(state_dir, OPT_PATH, "/var/lib/sluice", 0, 0, false, "Folder for the derivation secret and the rotation journal, of one server alone: it is locked.")   \
   X(cache_dir, OPT_PATH, "", 0, 0, false,                                                                                \

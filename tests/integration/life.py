@@ -765,6 +765,21 @@ def drain(tap, sluice, work):
         except subprocess.TimeoutExpired:
             code = None
         tap.equal(code, 0, "SIGTERM: ends with status 0")
+    for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)):
+        with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+            busy = server.client()
+            busy.socket.sendall(busy.request_bytes(whole) * 40)
+            time.sleep(0.3)
+            server.signal(first)
+            time.sleep(1)
+            there = server.process.poll() is None
+            server.signal(second)
+            try:
+                code = server.process.wait(10)
+            except subprocess.TimeoutExpired:
+                code = None
+            tap.equal((there, code), (True, 0), f"a second {second.name} while clients are waited for: the end at once")
+            busy.close()
 
 
 def derived(tap, sluice, work):
