@@ -86,7 +86,7 @@ static void handle(struct admin *a, struct admin_response *r, const struct http_
   }
   admin_handle(a->s, r, &(struct admin_request){
                             .method = bytes_str(names[p->method]),
-                            .path = target,
+                            .path = http_target_path(target),
                             .query = query,
                             .body = bytes_of(a->in + p->body_off, (size_t)p->body_len),
                             .authorization = http_text(a->in, p->header[HTTP_H_AUTHORIZATION]),

@@ -225,6 +225,7 @@ def observability(tap, sluice, work):
         page = server.admin("/")
         tap.ok(page.status == 200, "the dashboard page", page)
         tap.equal(server.admin("/none").status, 404, "admin: 404 for the rest")
+        tap.equal(server.admin("http://here/live?x").status, 200, "admin: a target in absolute form")
         version = re.search(r"sluice (\S+)", sluice("version").out.decode()).group(1)
         tap.ok(any(f'version="{version}"' in k for k in after["sluice_info"]) and json.loads(status.body)["version"] == version, "what runs has its version",
                (version, after["sluice_info"], status.body))
