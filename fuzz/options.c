@@ -163,7 +163,7 @@ static void check_error(const struct config_error *e, size_t size) {
 static void check_again(const struct config *c) {
   static uint8_t first[MAX_TEXT], second[MAX_TEXT];
   struct writer w = wr_of(first, sizeof first), v = wr_of(second, sizeof second);
-  struct config_error e = {{0}};
+  struct config_error e = {.text = ""};
   struct config *again = defaults();
   if (write_config(&w, c)) {
     require(config_read_yaml(again, "f", (const char *)first, w.n, &e), e.text);
@@ -174,7 +174,7 @@ static void check_again(const struct config *c) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  struct config_error e = {{0}};
+  struct config_error e = {.text = ""};
   struct config *c = defaults();
   if (!config_read_yaml(c, "f", (const char *)data, size, &e)) {
     check_error(&e, size);

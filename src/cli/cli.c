@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "server/options.h"
 #include "simd/aes.h"
 #include "storage/sidecar.h"
 
@@ -58,6 +59,11 @@ int cli_usage(const char *name, const char *fmt, ...) {
   va_end(ap);
   fprintf(stderr, "sluice: %s: %s; `sluice %s --help` shows the usage\n", name, text, name);
   return EXIT_USAGE;
+}
+
+int cli_error_config(const struct config_error *e) {
+  fprintf(stderr, "sluice: %s\n", e->text);
+  return e->in_file ? EXIT_FAILED : EXIT_USAGE;
 }
 
 static uint64_t now_ns(void) {

@@ -44,6 +44,10 @@ bool cli_wants_help(const char *arg);
 // cli_usage prints "sluice NAME: text" and how to get help, and returns EXIT_USAGE.
 int cli_usage(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+// cli_error_config prints why config_load failed and returns EXIT_USAGE, or EXIT_FAILED where the file is at fault.
+struct config_error;
+int cli_error_config(const struct config_error *e);
+
 // cli_secret_line reads the one line of a file that holds a key as text, without its line end: what other users of the machine
 // must not see among the arguments. False: said why. Wipe it after use.
 enum { CLI_SECRET = 128 };

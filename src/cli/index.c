@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -157,9 +158,23 @@ static void index_one(struct job *j, struct item *it) {
   media_close(&m);
 }
 
+// Interrupted in the middle of a sidecar the process would leave a part of it under a temporary name. So those under way are
+// finished; a second signal ends it at once.
+static volatile sig_atomic_t stopped;
+
+static void on_stop(int sig) { stopped = sig; }
+
+static void stop_between_files(void) {
+  static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
+  struct sigaction old, now = {.sa_handler = on_stop, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+  for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+    if (!sigaction(ends[i], NULL, &old) && old.sa_handler == SIG_DFL)
+      sigaction(ends[i], &now, NULL);
+}
+
 static void *work(void *arg) {
   struct job *j = arg;
-  for (size_t i; (i = atomic_fetch_add(&j->next, 1)) < j->num; atomic_fetch_add(&j->finished, 1))
+  for (size_t i; !stopped && (i = atomic_fetch_add(&j->next, 1)) < j->num; atomic_fetch_add(&j->finished, 1))
     index_one(j, &j->items[i]);
   return NULL;
 }
@@ -180,6 +195,7 @@ static void run(struct job *j, long num_threads) {
   pthread_t threads[MAX_THREADS];
   long started = 0;
   struct progress bar;
+  stop_between_files();
   if (num_threads > (long)j->num)
     num_threads = (long)j->num;
   progress_start(&bar, "indexing", isatty(STDERR_FILENO) ? size_of_all(j) : 0);
@@ -187,7 +203,7 @@ static void run(struct job *j, long num_threads) {
     started++;
   if (!started)
     (void)work(j);
-  while (bar.on && atomic_load(&j->finished) < j->num) {
+  while (bar.on && !stopped && atomic_load(&j->finished) < j->num) {
     progress_set(&bar, atomic_load(&j->bytes));
     nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
   }
@@ -281,7 +297,7 @@ static int name_folders(struct job *j, struct wish *w) {
     return cli_usage("index", "--cache-dir needs --media: sidecars there go by a track's path below that folder");
   struct config *c = config_load(w->config, &w->flags, &error);
   if (!c)
-    return cli_error("index", "%s", error.text);
+    return cli_error_config(&error);
   int status = EXIT_DONE;
   j->media = realpath(c->media, NULL);
   j->media_fd = j->media ? open(j->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -317,6 +333,10 @@ int cmd_index(int argc, char **argv) {
       status |= add_argument(&j, w.paths[i]);
     if (j.num)
       run(&j, w.threads);
+    if (stopped) {
+      cli_error("index", "interrupted: %zu of %zu are done", atomic_load(&j.finished), j.num);
+      raise(stopped);
+    }
     if (j.num || status == EXIT_DONE)
       status |= report(&j);
   }

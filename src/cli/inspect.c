@@ -1,18 +1,17 @@
 // sluice inspect FILE [--json]: what is in a file, with exact offsets.
 #include <ctype.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "cli/cli.h"
+#include "cli/output.h"
 #include "base/text.h"
 #include "drm/markup.h"
 #include "mp4/describe.h"
 #include "mp4/samples.h"
 #include "mp4/tree.h"
-#include "storage/sidecar.h"
 
 enum { MAX_PAYLOAD = 1 << 26, TEXT_ENTRIES = 4, TEXT_HEX = 32, DEPTH = LIMIT_DEPTH + 1, NESTING = 4 };
 
@@ -454,27 +453,29 @@ static json_t *marks_json(const struct inspector *in) {
 }
 
 static int inspect(const char *path, bool json, bool all) {
-  struct media_source m;
+  struct input input;
   struct alloc_heap heap;
   struct inspector in = {.json = json, .all = all, .protection = json_array()};
   struct tree_visitor v = {&in, on_enter, on_leave};
   int status = EXIT_DONE;
-  if (media_open(&m, (struct media_path){AT_FDCWD, path}, &in.diag)) {
-    media_close(&m);
+  if (!input_open(&input, path)) {
+    input_close(&input);
     json_decref(in.protection);
-    return cli_error_diag(path, &in.diag);
+    return EXIT_FAILED;
   }
+  struct media_source *m = &input.media;
+  path = input.subject;
   alloc_heap_init(&heap, (size_t)1 << 30);
-  struct window win = {.src = &m.src, .mem = &heap.base};
+  struct window win = {.src = &m->src, .mem = &heap.base};
   in.win = &win;
-  in.media = &m;
-  in.samples.source_len = m.src.size;
+  in.media = m;
+  in.samples.source_len = m->src.size;
   json_t *boxes = json_array();
   in.lists[0] = boxes;
-  enum err e = m.src.size ? tree_walk(&win, &v, &in.diag) : diag_say(&in.diag, ERR_MISSING, "the file is empty");
-  json_t *track = track_json(&m);
+  enum err e = m->src.size ? tree_walk(&win, &v, &in.diag) : diag_say(&in.diag, ERR_MISSING, "the file is empty");
+  json_t *track = track_json(m);
   if (json) {
-    json_t *out = json_pack("{s:o, s:I, s:o, s:o, s:o, s:o}", "file", name_json(path), "size", (json_int_t)m.id.size, "track", track,
+    json_t *out = json_pack("{s:o, s:I, s:o, s:o, s:o, s:o}", "file", name_json(path), "size", (json_int_t)m->id.size, "track", track,
                             "protection", in.protection, "protected_by", marks_json(&in), "boxes", boxes);
     if (!out || !write_json(&in, out))
       status = cli_error(path, "cannot write JSON");
@@ -490,11 +491,11 @@ static int inspect(const char *path, bool json, bool all) {
     status = cli_error_diag(path, &in.diag);
   }
   alloc_heap_free(&heap);
-  media_close(&m);
+  input_close(&input);
   return status;
 }
 
-static const char options[] = "FILE is a file or a folder with init.mp4 and *.m4s (offsets count through its parts).\n"
+static const char options[] = "FILE is a file, a folder with init.mp4 and *.m4s (offsets count through its parts), or - for standard input.\n"
                               "Columns: offset, size, box and its fields. Offsets are exact bytes of the file.\n\n"
                               "  --json   everything as JSON: boxes, fragments with every sample (integers from 2^63 on are strings),\n"
                               "           protection (as moov has it), protected_by (which of senc, or PIFF's uuid, and saiz there are: all\n"

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -10,7 +11,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 
-enum { SPOOL_CHUNK = 1 << 18, NAME_TRIES = 100, MAX_GIVEN = 64 };
+enum { SPOOL_CHUNK = 1 << 18, NAME_TRIES = 100, MAX_GIVEN = 64, MAX_PASSING = 4 };
 
 static void folder_of(char out[PATH_MAX], const char *path) {
   struct bytes folder = path_folder(bytes_str(path));
@@ -27,6 +28,46 @@ static bool fail(const char *path, const char *what) {
   return false;
 }
 
+// Names that are to go with the process: where a file system has no nameless files (NFS, FUSE), an interrupt would leave a part
+// of the output behind. What handles a signal itself (load), or is told to ignore it (nohup), is left alone.
+static char *volatile passing[MAX_PASSING];
+
+static void on_end(int sig) {
+  for (int i = 0; i < MAX_PASSING; i++)
+    if (passing[i])
+      unlink(passing[i]);
+  raise(sig); // as it would have ended
+}
+
+static void forget(const struct output *o) {
+  for (int i = 0; i < MAX_PASSING; i++)
+    if (passing[i] == o->temp)
+      passing[i] = NULL;
+}
+
+static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGXFSZ};
+enum { NUM_ENDS = sizeof ends / sizeof ends[0] };
+
+// Between the making of a name and its being remembered.
+static void hold_signals(sigset_t *old) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (int i = 0; i < NUM_ENDS; i++)
+    sigaddset(&set, ends[i]);
+  pthread_sigmask(SIG_BLOCK, &set, old);
+}
+
+static void remember(struct output *o) {
+  struct sigaction old, now = {.sa_handler = on_end, .sa_flags = (int)(SA_RESETHAND | SA_NODEFER)};
+  int i = 0;
+  while (i < MAX_PASSING - 1 && passing[i])
+    i++;
+  passing[i] = o->temp;
+  for (int k = 0; k < NUM_ENDS; k++)
+    if (!sigaction(ends[k], NULL, &old) && old.sa_handler == SIG_DFL)
+      sigaction(ends[k], &now, NULL);
+}
+
 // A nameless file where the file system has them: nothing is left behind even by a kill.
 static bool open_temp(struct output *o, const char *folder) {
   o->fd = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
@@ -40,7 +81,12 @@ static bool open_temp(struct output *o, const char *folder) {
     errno = ENAMETOOLONG;
     return fail(o->path, "cannot create the file");
   }
+  sigset_t old;
+  hold_signals(&old);
   o->fd = mkostemp(o->temp, O_CLOEXEC);
+  if (o->fd >= 0)
+    remember(o);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
   if (o->fd < 0) {
     o->temp[0] = 0;
     return fail(o->path, "cannot create the file");
@@ -166,7 +212,13 @@ static bool give_name(struct output *o) {
       errno = ENAMETOOLONG;
       break;
     }
-    if (linkat(AT_FDCWD, fd_path, AT_FDCWD, o->temp, AT_SYMLINK_FOLLOW) == 0)
+    sigset_t old;
+    hold_signals(&old);
+    bool linked = linkat(AT_FDCWD, fd_path, AT_FDCWD, o->temp, AT_SYMLINK_FOLLOW) == 0;
+    if (linked)
+      remember(o);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (linked)
       return true;
     if (errno != EEXIST)
       break;
@@ -197,6 +249,7 @@ void output_drop(struct output *o) {
   if (o->temp[0])
     unlink(o->temp);
   o->temp[0] = 0;
+  forget(o);
   if (o->fd >= 0 && o->fd != STDOUT_FILENO)
     close(o->fd);
   o->fd = -1;

@@ -195,7 +195,7 @@ int cmd_rotate(int argc, char **argv) {
   }
   struct config *c = config_load(wish.file, &flags, &error);
   if (!c)
-    return cli_usage("rotate", "%s", error.text);
+    return cli_error_config(&error);
   int status;
   if (wish.grace && !config_set(c, &config_options[OPTION_rotation_grace], wish.grace, false, why))
     status = cli_usage("rotate", "--grace: %s", why);

@@ -61,6 +61,10 @@ int cmd_serve(int argc, char **argv) {
       i += 2;
       continue;
     }
+    if (strncmp(argv[i], "--config=", 9) == 0) {
+      file = argv[i++] + 9;
+      continue;
+    }
     int taken = config_flag(&flags, argc, argv, &i, &error);
     if (taken < 0)
       return cli_usage("serve", "%s", error.text);
@@ -71,10 +75,8 @@ int cmd_serve(int argc, char **argv) {
   if (!ops)
     return EXIT_FAILED;
   struct config *c = config_load(file, &flags, &error);
-  if (!c) {
-    fprintf(stderr, "sluice: %s\n", error.text);
-    return EXIT_USAGE;
-  }
+  if (!c)
+    return cli_error_config(&error);
   if (!only_check)
     return server_run(c, file, &flags, ops);
   int status = check(c);

@@ -117,6 +117,16 @@ static int on_value_complete(llhttp_t *ll) {
   return 0;
 }
 
+static uint8_t method_of(const llhttp_t *ll) {
+  switch (ll->method) {
+  case HTTP_GET: return HTTP_M_GET;
+  case HTTP_HEAD: return HTTP_M_HEAD;
+  case HTTP_POST: return HTTP_M_POST;
+  case HTTP_OPTIONS: return HTTP_M_OPTIONS;
+  default: return HTTP_M_KNOWN;
+  }
+}
+
 static int on_headers_complete(llhttp_t *ll) {
   struct http_parser *p = self(ll);
   if (p->state >= ST_BODY)
@@ -134,13 +144,7 @@ static int on_headers_complete(llhttp_t *ll) {
     return refuse(p, 400);
   if (ll->upgrade && (p->chunked || p->body_len)) // where its body would end is not defined here
     return refuse(p, 400);
-  switch (ll->method) {
-  case HTTP_GET: p->method = HTTP_M_GET; break;
-  case HTTP_HEAD: p->method = HTTP_M_HEAD; break;
-  case HTTP_POST: p->method = HTTP_M_POST; break;
-  case HTTP_OPTIONS: p->method = HTTP_M_OPTIONS; break;
-  default: p->method = HTTP_M_KNOWN;
-  }
+  p->method = method_of(ll);
   return HPE_PAUSED;
 }
 
@@ -187,8 +191,10 @@ static unsigned status_of(const struct http_parser *p, llhttp_errno_t e, const c
   return 501;
 }
 
+// The method is known before the head is: the answer to HEAD has no body, a refusal's neither.
 static enum http_parse bad(struct http_parser *p, unsigned status) {
   (void)refuse(p, status);
+  p->method = method_of(&p->ll);
   return HTTP_PARSE_BAD;
 }
 

@@ -32,7 +32,8 @@ struct http_span {
   uint32_t off, len; // from the request's first byte; {0, 0}: absent
 };
 
-enum { HTTP_HEAD_MAX = 8192, HTTP_URL_MAX = 4096, HTTP_HEADERS_MAX = 100 };
+// A target as long as RFC 9112 §3 recommends (8000 bytes), and cookies of a shared domain besides.
+enum { HTTP_HEAD_MAX = 16384, HTTP_URL_MAX = 8192, HTTP_HEADERS_MAX = 100 };
 
 struct http_parser {
   llhttp_t ll;
@@ -67,6 +68,10 @@ void http_begin(struct http_parser *p);
 enum http_parse http_feed(struct http_parser *p, const uint8_t *base, size_t n, size_t *used);
 
 static inline struct bytes http_text(const uint8_t *base, struct http_span s) { return bytes_of(base + s.off, s.len); }
+
+// http_target_path gives the path of a request target without query: origin form, or absolute form whose scheme and authority
+// are cut off. Source: RFC 9112 §3.2.
+struct bytes http_target_path(struct bytes target);
 
 // One byte range of a representation of `size` bytes. Source: RFC 9110 §14.
 enum http_range { HTTP_RANGE_NONE, HTTP_RANGE_OK, HTTP_RANGE_UNSATISFIABLE };

@@ -13,6 +13,24 @@ static struct bytes trim(struct bytes b) {
   return b;
 }
 
+struct bytes http_target_path(struct bytes t) {
+  const uint8_t *query = memchr(t.p, '?', t.n);
+  if (query)
+    t.n = (size_t)(query - t.p);
+  const uint8_t *fragment = memchr(t.p, '#', t.n);
+  if (fragment)
+    t.n = (size_t)(fragment - t.p);
+  if (t.n == 0 || t.p[0] == '/')
+    return t;
+  for (size_t i = 0; i + 2 < t.n; i++) {
+    if (t.p[i] != ':' || t.p[i + 1] != '/' || t.p[i + 2] != '/')
+      continue;
+    const uint8_t *slash = memchr(t.p + i + 3, '/', t.n - i - 3);
+    return slash ? bytes_of(slash, t.n - (size_t)(slash - t.p)) : BYTES_LIT("/");
+  }
+  return t;
+}
+
 // next_item cuts the text before the next comma off `rest`; false at the end.
 static bool next_item(struct bytes *item, struct bytes *rest) {
   if (!rest->p)

@@ -41,6 +41,7 @@ struct io_listen {
   int recv_buffer;        // SO_RCVBUF: what a client may send ahead of being read; 0: the system's
   int unsent;             // TCP_NOTSENT_LOWAT: bytes not yet sent at which a socket takes no more; 0: the system's
   bool reuseport;
+  bool v6_only;           // [::] leaves version 4 to another socket
 };
 
 enum { IO_POLL_OUT = 1, IO_POLL_IN = 2 };

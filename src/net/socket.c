@@ -15,6 +15,8 @@ static int configure(int fd, const struct io_listen *l) {
     return -errno;
   if (l->recv_buffer && set_int(fd, SOL_SOCKET, SO_RCVBUF, l->recv_buffer))
     return -errno;
+  if (l->v6_only && set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1))
+    return -errno;
   if (l->addr->sa_family == AF_UNIX)
     return 0;
   if (set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1))

@@ -77,8 +77,8 @@ static void metrics(struct server *s, struct admin_response *out) {
   answer(out, 200, "text/plain; version=0.0.4; charset=utf-8");
   wr_fmt(&out->body, "# HELP sluice_uptime_seconds Time since start\n# TYPE sluice_uptime_seconds gauge\nsluice_uptime_seconds %.3f\n",
          uptime(s));
-  wr_fmt(&out->body, "# HELP sluice_info What runs\n# TYPE sluice_info gauge\nsluice_info{kernel=\"%s\",io=\"%s\"} 1\n", s->ops->name,
-         s->io);
+  wr_fmt(&out->body, "# HELP sluice_info What runs\n# TYPE sluice_info gauge\nsluice_info{version=\"" SLUICE_VERSION "\",kernel=\"%s\",io=\"%s\"} 1\n",
+         s->ops->name, s->io);
   metrics_write(&out->body, sets, names, n);
 }
 
@@ -112,7 +112,7 @@ static void status(struct server *s, struct admin_response *out) {
   metrics_sum(&sum, sets, metric_sets(s, sets, names, text));
   catalog_usage(s->catalog, &u);
   answer(out, 200, "application/json");
-  wr_fmt(w, "{\"state\":\"%s\",\"uptime\":%.3f,\"workers\":%u,\"io\":\"%s\",\"kernel\":\"%s\"", state_name(s), uptime(s),
+  wr_fmt(w, "{\"version\":\"" SLUICE_VERSION "\",\"state\":\"%s\",\"uptime\":%.3f,\"workers\":%u,\"io\":\"%s\",\"kernel\":\"%s\"", state_name(s), uptime(s),
          s->num_workers, s->io, s->ops->name);
 #define N(x) ((unsigned long long)(x))
   wr_fmt(w, ",\"requests\":%llu,\"responses\":{\"2xx\":%llu,\"3xx\":%llu,\"4xx\":%llu,\"5xx\":%llu},\"sent_bytes\":%llu",
@@ -252,9 +252,10 @@ static void rotate(struct server *s, struct admin_response *out, const struct ad
 extern const char dashboard_page[]; // dashboard.html, as the build embeds it
 
 void admin_handle(struct server *s, struct admin_response *out, const struct admin_request *in) {
-  bool get = bytes_eq(in->method, of("GET")) || bytes_eq(in->method, of("HEAD"));
+  bool get = bytes_eq(in->method, of("GET")), order = bytes_eq(in->path, of("/rotate"));
   bool ready = atomic_load(&s->state) == SERVER_READY;
-  if (bytes_eq(in->path, of("/rotate"))) {
+  out->allow = order ? "POST" : "GET, HEAD";
+  if (order) {
     if (bytes_eq(in->method, of("POST")))
       rotate(s, out, in);
     else

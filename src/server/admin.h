@@ -6,7 +6,7 @@
 struct server;
 
 struct admin_request {
-  struct bytes method; // "GET", "POST"
+  struct bytes method; // "GET" (of HEAD too), "POST" or "": another
   struct bytes path;   // without query
   struct bytes query;  // after '?', may be empty
   struct bytes body;   // at most 64 KiB
@@ -16,6 +16,7 @@ struct admin_request {
 struct admin_response {
   int status;
   const char *content_type;
+  const char *allow;   // of a 405: the path's methods
   struct writer body;  // over the transport's buffer, at least 1 MiB
 };
 

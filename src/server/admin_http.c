@@ -5,6 +5,7 @@
 #include "server/crash.h"
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -51,29 +52,32 @@ static bool write_all(int fd, const void *p, size_t n, int flags) {
 }
 
 static bool respond(int fd, const struct http_parser *p, const struct admin_response *r) {
-  char head[512];
+  char head[512], date[29];
   struct writer w = wr_of(head, sizeof head);
   bool too_long = !wr_ok(&r->body);
   unsigned status = too_long ? 500 : (unsigned)r->status;
   size_t n = too_long ? 0 : r->body.n;
-  wr_fmt(&w, "HTTP/1.1 %u %s\r\nServer: sluice\r\nCache-Control: no-store\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s%s\r\n",
-         status, http_reason(status), r->content_type ? r->content_type : "text/plain", n,
-         status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : "", p->keep_alive && !p->fail ? "" : "Connection: close\r\n");
+  http_date(date, (uint64_t)time(NULL));
+  wr_fmt(&w, "HTTP/1.1 %u %s\r\nServer: sluice\r\nDate: %.29s\r\nCache-Control: no-store\r\nContent-Type: %s\r\nContent-Length: %zu\r\n",
+         status, http_reason(status), date, r->content_type ? r->content_type : "text/plain", n);
+  if (status == 405)
+    wr_fmt(&w, "Allow: %s\r\n", r->allow);
+  wr_fmt(&w, "%s%s\r\n", status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : "", p->keep_alive && !p->fail ? "" : "Connection: close\r\n");
   // One packet: a body on its own would wait for the head's acknowledgement, which clients delay.
   bool body = n && p->method != HTTP_M_HEAD;
   return write_all(fd, head, w.n, body ? MSG_MORE : 0) && (!body || write_all(fd, r->body.p, n, 0));
 }
 
 static void handle(struct admin *a, struct admin_response *r, const struct http_parser *p) {
-  static const char *const names[] = {[HTTP_M_GET] = "GET", [HTTP_M_HEAD] = "GET", [HTTP_M_POST] = "POST"};
+  static const char *const names[] = {[HTTP_M_GET] = "GET", [HTTP_M_HEAD] = "GET", [HTTP_M_POST] = "POST", [HTTP_M_OPTIONS] = "", [HTTP_M_KNOWN] = ""};
   struct bytes target = http_text(a->in, p->url), query = {0};
   const uint8_t *mark = memchr(target.p, '?', target.n);
   if (mark) {
     query = bytes_of(mark + 1, target.n - (size_t)(mark - target.p) - 1);
     target.n = (size_t)(mark - target.p);
   }
-  *r = (struct admin_response){.status = 405, .content_type = "text/plain", .body = wr_of(a->out, sizeof a->out)};
-  if (p->method > HTTP_M_POST || p->chunked)
+  *r = (struct admin_response){.status = 411, .content_type = "text/plain", .body = wr_of(a->out, sizeof a->out)};
+  if (p->chunked)
     return;
   // Browsers name the page a POST comes from: no page may rotate keys with an operator's browser.
   if (p->method == HTTP_M_POST && p->seen & 1u << HTTP_H_ORIGIN) {
@@ -82,7 +86,7 @@ static void handle(struct admin *a, struct admin_response *r, const struct http_
   }
   admin_handle(a->s, r, &(struct admin_request){
                             .method = bytes_str(names[p->method]),
-                            .path = target,
+                            .path = http_target_path(target),
                             .query = query,
                             .body = bytes_of(a->in + p->body_off, (size_t)p->body_len),
                             .authorization = http_text(a->in, p->header[HTTP_H_AUTHORIZATION]),
@@ -175,13 +179,14 @@ static bool fail(struct config_error *e, const char *name, const char *why) {
 static bool bind_one(struct admin *a, const struct config_addr *addr, struct config_error *e) {
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
   char port[8], bound[8] = "0";
-  int on = 1;
+  int on = 1, v6_only = config_v6_only(a->s->first, addr);
   snprintf(port, sizeof port, "%u", addr->port);
   int r = getaddrinfo(addr->host && addr->host[0] ? addr->host : NULL, port, &hints, &found);
   if (r)
     return fail(e, addr->text, gai_strerror(r));
   int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   bool ok = fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) &&
+            (!v6_only || !setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only)) &&
             !bind(fd, found->ai_addr, found->ai_addrlen) && !listen(fd, 64);
   int err = errno;
   freeaddrinfo(found);

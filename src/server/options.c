@@ -472,6 +472,14 @@ static const char *twice(const struct config *c) {
   return NULL;
 }
 
+bool config_v6_only(const struct config *c, const struct config_addr *a) {
+  const struct config_addr *b;
+  for (unsigned n = 0; !strcmp(a->host, "::") && (b = nth_addr(c, n)); n++)
+    if (b->port && b->port == a->port && !strcmp(b->host, "0.0.0.0"))
+      return true;
+  return false;
+}
+
 // What no single option can check.
 static bool check(struct config *c, struct config_error *error) {
   const char *in = c->file ? c->file : "configuration";
@@ -512,6 +520,7 @@ struct config *config_load(const char *file, const struct config_flags *flags, s
     config_fail(error, "out of memory");
   if (ok && file)
     ok = read_file(c, file, error);
+  error->in_file = !ok;
   if (ok && apply_flags(c, flags, error) && check(c, error))
     return c;
   config_free(c);

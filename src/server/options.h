@@ -56,7 +56,8 @@ struct config_rules {
 // reload: taken over by SIGHUP; the others need a restart.
 #define CONFIG_OPTIONS(X)                                                                                                \
   X(media, OPT_PATH, "", 0, 0, false, "Folder of the clear media. Required. One folder below it is one asset.")          \
-  X(listen, OPT_ADDRS, "0.0.0.0:8080", 0, 0, false, "Where players and CDNs connect (HTTP/1.1).")                        \
+  X(listen, OPT_ADDRS, "0.0.0.0:8080", 0, 0, false,                                                                      \
+    "Where players and CDNs connect (HTTP/1.1). `[::]:PORT` takes IPv4 too, unless `0.0.0.0:PORT` is there as well.")    \
   X(tls_listen, OPT_ADDRS, "", 0, 0, false, "Where they connect with TLS 1.3 or 1.2. Needs `tls_certificates`.")         \
   X(tls_certificates, OPT_CERTS, "", 0, 0, true,                                                                         \
     "Certificates with their keys, chosen by the server name that the client asks for; the first is the default. "       \
@@ -131,7 +132,7 @@ struct config_rules {
   X(stall_timeout, OPT_DURATION, "5s", 100, 3600000, true,                                                               \
     "Time without progress after which a slow reader's response buffer is taken back and refilled when it reads on.")    \
   X(write_timeout, OPT_DURATION, "60s", 100, 86400000, true, "Time without progress after which a connection is closed.") \
-  X(drain_timeout, OPT_DURATION, "30s", 0, 3600000, true, "Time that SIGTERM leaves to requests under way.")             \
+  X(drain_timeout, OPT_DURATION, "30s", 0, 3600000, true, "Time that SIGTERM leaves to requests under way. A second one ends them at once.")             \
   X(congestion_control, OPT_TEXT, "", 0, 0, false, "TCP congestion control of the listeners; empty: the system's.")      \
   X(state_dir, OPT_PATH, "/var/lib/sluice", 0, 0, false, "Folder for the derivation secret and the rotation journal, of one server alone: it is locked.")   \
   X(cache_dir, OPT_PATH, "", 0, 0, false,                                                                                \
@@ -140,7 +141,8 @@ struct config_rules {
   X(rotation_grace, OPT_DURATION, "24h", 0, 31536000000, true, "How long an old key epoch answers unless `rotate` says otherwise.") \
   X(access_log, OPT_PATH, "", 0, 0, false,                                                                               \
     "Access log file, `-` for standard output, empty or `off` for none. A response that was cut off has a line too: its " \
-    "status as sent, the bytes that were sent. A pipe whose reader stops costs lines, which are counted, and nothing else.") \
+    "status as sent, the bytes that were sent. SIGUSR1 opens it anew, for logrotate. A pipe whose reader stops costs lines, " \
+    "which are counted, and nothing else.")                                                                               \
   X(access_format, OPT_ENUM, "combined", 0, 0, false, "Form of access log lines.")                                       \
   X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error; `debug` adds why TLS handshakes failed.")                                             \
   X(sandbox, OPT_BOOL, "true", 0, 0, false,                                                                              \
@@ -201,6 +203,7 @@ bool config_scheme_bits(unsigned *out, const char *text, char why[CONFIG_WHY]);
 // A fault of configuration: one line: "sluice.yaml:12: workers: 9999 is more than 256".
 struct config_error {
   char text[600];
+  bool in_file; // of config_load: the file is at fault, not the flags
 };
 
 // config_fail writes the error and returns false.
@@ -224,6 +227,9 @@ struct config_flags {
 };
 struct config *config_load(const char *file, const struct config_flags *flags, struct config_error *error);
 void config_free(struct config *c);
+
+// config_v6_only says whether `a` is [::] beside 0.0.0.0 with the same port: each takes its version then. Alone it takes both.
+bool config_v6_only(const struct config *c, const struct config_addr *a);
 
 // config_flag takes argv[*i] when it is one of the table's flags (and its value, in the same word after '=' or the next
 // one), stepping *i over what it used. Returns 1 taken, 0 not a flag of the table, -1 with the error set.

@@ -65,26 +65,6 @@ static void begin(struct request *rq) {
                                         : &w->m->requests_other);
 }
 
-// target_path gives the path of the request target without query: origin form, or absolute form whose scheme and authority
-// are cut off. Source: RFC 9112 §3.2.
-static struct bytes target_path(struct bytes t) {
-  const uint8_t *query = memchr(t.p, '?', t.n);
-  if (query)
-    t.n = (size_t)(query - t.p);
-  const uint8_t *fragment = memchr(t.p, '#', t.n);
-  if (fragment)
-    t.n = (size_t)(fragment - t.p);
-  if (t.n == 0 || t.p[0] == '/')
-    return t;
-  for (size_t i = 0; i + 2 < t.n; i++) {
-    if (t.p[i] != ':' || t.p[i + 1] != '/' || t.p[i + 2] != '/')
-      continue;
-    const uint8_t *slash = memchr(t.p + i + 3, '/', t.n - i - 3);
-    return slash ? bytes_of(slash, t.n - (size_t)(slash - t.p)) : BYTES_LIT("/");
-  }
-  return t;
-}
-
 static int hex_digit(uint8_t c) {
   if (c >= '0' && c <= '9')
     return c - '0';
@@ -92,9 +72,9 @@ static int hex_digit(uint8_t c) {
   return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-// decode_path undoes percent-encoding into `out`. Returns the length, or -1: malformed or too long. An encoded slash is none
+// decode_path undoes percent-encoding into `out`. Returns the length, or -1: malformed. An encoded slash is none
 // that separates (RFC 3986 §2.2), and no name has one: the path of no resource, which is empty. Else a proxy in front, which
-// compares paths as they are written, could be led around its rules.
+// compares paths as they are written, could be led around its rules. Nor is there a resource with a longer path than fits.
 static int decode_path(char out[ROUTE_PATH_MAX], struct bytes in) {
   int n = 0;
   bool slash = false; // one that was encoded
@@ -112,7 +92,7 @@ static int decode_path(char out[ROUTE_PATH_MAX], struct bytes in) {
       i += 2;
     }
     if (n == ROUTE_PATH_MAX)
-      return -1;
+      return 0;
     slash |= in.p[i] != '/' && c == '/';
     out[n++] = (char)c;
   }
@@ -195,7 +175,7 @@ static enum req_result answer_licence(struct request *rq) {
 enum req_result request_start(struct request *rq) {
   begin(rq);
   struct bytes target = http_text(rq->base, rq->parser.url);
-  int n = decode_path(rq->path, target_path(target));
+  int n = decode_path(rq->path, http_target_path(target));
   if (rq->method == HTTP_M_OPTIONS) { // of "*" and of paths that are nothing, too
     route_parse(&rq->route, bytes_of(rq->path, n < 0 ? 0 : (size_t)n));
     respond_options(rq);

@@ -78,9 +78,11 @@ static void classify(struct route *r, struct bytes path, const struct bytes *seg
     r->asset = before(path, seg, n - 4);
     r->track = seg[n - 2];
     r->kind = track_leaf(r, leaf);
-    return;
+    if (r->kind != ROUTE_NONE)
+      return;
   }
-  r->epoch = 0;
+  r->epoch = 0; // that was part of a name, as in /artist/clear/7/cbcs/master.m3u8
+  r->track = (struct bytes){0};
   if (n >= 3 && !scheme_parse(&r->scheme, seg[n - 2])) {
     r->asset = before(path, seg, n - 2);
     for (size_t i = 0; i < COUNT(below_scheme); i++)

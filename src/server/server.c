@@ -309,7 +309,7 @@ static void serve(struct server *s, const sigset_t *signals, const char *file, c
   }
   atomic_store(&s->state, SERVER_DRAINING);
   log_line(LOG_INFO, "draining");
-  workers_drain(s, server_config(s)->drain_timeout);
+  workers_drain(s, server_config(s)->drain_timeout, signals);
 }
 
 // As others reach this server: the port may have been chosen by the system.
@@ -381,7 +381,7 @@ int server_run(struct config *config, const char *file, const struct config_flag
   } else {
     fprintf(stderr, "sluice: %s\n", error.text);
     if (s->workers)
-      workers_drain(s, 0);
+      workers_drain(s, 0, NULL);
   }
   admin_stop(s);
   access_close(s->access);

@@ -28,6 +28,7 @@ struct workers {
   struct tls_tickets *tickets;
   struct tls_set *_Atomic certificates;
   uint16_t ports[MAX_LISTENERS];
+  _Atomic bool hurry; // draining has lasted long enough for who waits
   struct worker w[];
 };
 
@@ -73,6 +74,8 @@ static void begin_drain(struct worker *w) {
 static bool drained(struct worker *w) {
   if (!w->draining)
     return false;
+  if (atomic_load_explicit(&w->s->workers->hurry, memory_order_relaxed))
+    w->drain_deadline_ms = 0;
   if (w->now_ms >= w->drain_deadline_ms)
     conn_close_all(w);
   for (unsigned i = 0; i < w->num_listeners; i++)
@@ -156,6 +159,7 @@ struct binding {
   struct sockaddr_storage addr;
   socklen_t len;
   const char *name;
+  bool v6_only;
 };
 
 static bool resolve(struct binding *b, const struct config_addr *a, struct config_error *e) {
@@ -188,6 +192,7 @@ static int listen_on(struct worker *w, const struct binding *b, bool reuseport) 
                                      .recv_buffer = RECV_SOCKET,
                                      .unsent = UNSENT_SOCKET,
                                      .reuseport = reuseport,
+                                     .v6_only = b->v6_only,
                                  });
 }
 
@@ -412,9 +417,12 @@ static bool prepare(struct workers *ws, struct server *s, struct config_error *e
     if (!worker_init(&ws->w[n], s, n, all, e))
       return false;
   }
-  for (unsigned i = 0; i < all; i++)
-    if (!resolve(&b, i < plain ? &cfg->listen.a[i] : &cfg->tls_listen.a[i - plain], e) || !bind_listener(ws, i, &b, i >= plain, e))
+  for (unsigned i = 0; i < all; i++) {
+    const struct config_addr *a = i < plain ? &cfg->listen.a[i] : &cfg->tls_listen.a[i - plain];
+    b.v6_only = config_v6_only(cfg, a);
+    if (!resolve(&b, a, e) || !bind_listener(ws, i, &b, i >= plain, e))
       return false;
+  }
   assign_cpus(ws, cfg);
   steer(ws, s);
   say_limit(ws, cfg);
@@ -431,14 +439,14 @@ bool workers_listen(struct server *s, struct config_error *e) {
   s->workers = ws;
   if (prepare(ws, s, e))
     return true;
-  workers_drain(s, 0);
+  workers_drain(s, 0, NULL);
   return false;
 }
 
 bool workers_start(struct server *s, struct config_error *e) {
   if (start_threads(s->workers, e))
     return true;
-  workers_drain(s, 0);
+  workers_drain(s, 0, NULL);
   return false;
 }
 
@@ -483,7 +491,28 @@ bool workers_reload(struct server *s, const struct config *fresh, struct config_
   return true;
 }
 
-void workers_drain(struct server *s, uint64_t timeout_ms) {
+// Whether a second signal asks not to wait for clients any longer; takes 10 ms.
+static bool hurried(const sigset_t *signals) {
+  int sig = sigtimedwait(signals, NULL, &(struct timespec){.tv_nsec = 10000000});
+  return sig == SIGTERM || sig == SIGINT;
+}
+
+static void join(struct workers *ws, pthread_t thread, const sigset_t *signals) {
+  while (signals && !atomic_load(&ws->hurry)) {
+    if (!pthread_tryjoin_np(thread, NULL))
+      return;
+    if (!hurried(signals))
+      continue;
+    log_line(LOG_INFO, "ending at once");
+    atomic_store(&ws->hurry, true);
+    for (unsigned n = 0; n < ws->num; n++)
+      if (ws->w[n].started)
+        ws->w[n].io->v->wake(ws->w[n].io);
+  }
+  pthread_join(thread, NULL);
+}
+
+void workers_drain(struct server *s, uint64_t timeout_ms, const sigset_t *signals) {
   struct workers *ws = s->workers;
   if (!ws)
     return;
@@ -497,7 +526,7 @@ void workers_drain(struct server *s, uint64_t timeout_ms) {
   }
   for (unsigned n = 0; n < ws->num; n++)
     if (ws->w[n].started)
-      pthread_join(ws->w[n].thread, NULL);
+      join(ws, ws->w[n].thread, signals);
   catalog_stop(s->catalog); // a helper may be in the middle of waking a worker
   workers_free(ws);
   s->workers = NULL;

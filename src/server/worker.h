@@ -2,6 +2,7 @@
 // connections. They share struct server, which is immutable or lock-free for them, and nothing else.
 #pragma once
 #include "server/server.h"
+#include <signal.h>
 
 // workers_listen binds and listens on every address for every worker in the caller's thread, so that an occupied port is
 // one error before any thread runs, and takes all memory. Clients may connect from then on. workers_start starts the
@@ -23,5 +24,5 @@ bool workers_check(const struct config *c, struct config_error *e);
 bool workers_reload(struct server *s, const struct config *fresh, struct config_error *e);
 
 // workers_drain stops accepting, closes idle connections, lets running responses end (Connection: close), cuts what is left
-// after timeout_ms, joins the threads and frees everything.
-void workers_drain(struct server *s, uint64_t timeout_ms);
+// after timeout_ms, or at a SIGTERM or SIGINT where `signals` (blocked; NULL: none) are waited for; joins the threads and frees everything.
+void workers_drain(struct server *s, uint64_t timeout_ms, const sigset_t *signals);

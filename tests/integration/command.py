@@ -2,10 +2,14 @@
 """The command line: exit statuses, messages, files left behind: command.py SLUICE"""
 import base64
 import json
+import errno
 import os
 import pathlib
+import platform
 import re
+import resource
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -14,9 +18,9 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from judge import boxes, synth  # noqa: E402
+from judge import boxes, no_uring, synth  # noqa: E402
 from judge.programs import VECTORS, Sluice, run  # noqa: E402
-from judge.server import Server, environment  # noqa: E402
+from judge.server import Client, Server, environment, free_port  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
 KID, KEY, IV = "00112233445566778899aabbccddeeff", "ffeeddccbbaa99887766554433221100", "0102030405060708"
@@ -111,6 +115,15 @@ def failures(tap, sluice, work):
     r = sluice("encrypt", work / "pipe", work / "o", *ENCRYPT)
     tap.ok(r.code == 1 and one_line(r) and "give -" in r.err, "a pipe as input: what to give instead", r)
     (work / "pipe").unlink()
+    (work / "nonsense.yaml").write_text("nonsense: 1\n")
+    for name, command in {"serve": ["serve"], "index": ["index"], "rotate": ["rotate", "--all"]}.items():
+        for file in ("none.yaml", "nonsense.yaml"):
+            r = sluice(*command, "-c", work / file)
+            tap.ok(r.code == 1 and one_line(r) and r.err.startswith(f"sluice: {work / file}:"),
+                   f"{name} -c {file}: status 1, one line that begins with the file", r)
+    r = sluice("serve", f"--config={work / 'none.yaml'}")
+    tap.ok(r.code == 1 and "none.yaml: No such file" in r.err, "serve --config=FILE", r)
+    (work / "nonsense.yaml").unlink()
     for form in ([], ["--json"]):
         r = sluice("inspect", work / "empty.mp4", *form)
         tap.equal((r.code, r.err), (1, f"sluice: {work}/empty.mp4: the file is empty\n"), f"inspect {form} of an empty file: status 1, and why")
@@ -324,6 +337,71 @@ def outputs(tap, sluice, work):
     tap.ok(not [p for p in files(work) if ".sluice-" in p], "no temporary file is left")
 
 
+def interrupted(tap, sluice, work):
+    """A signal ends it: nothing of what was being written stays, also where the file system has no nameless files (NFS, FUSE)."""
+    def start(*argv, limit=None, nameless=True):
+        def ready():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if limit:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            if not nameless:  # openat with O_TMPFILE among its flags, its third argument
+                no_uring.install((no_uring.LOAD_WORD, 0, 0, 0), (no_uring.JUMP_EQUAL, 0, 3, openat), (no_uring.LOAD_WORD, 0, 0, 32),
+                                 (no_uring.JUMP_SET, 0, 1, os.O_TMPFILE & ~os.O_DIRECTORY),
+                                 (no_uring.RETURN, 0, 0, no_uring.ERRNO | errno.EOPNOTSUPP), (no_uring.RETURN, 0, 0, no_uring.ALLOW))
+        return subprocess.Popen([sluice.path, *map(str, argv)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=ready)
+
+    def seen(folder, what, process):
+        while process.poll() is None:
+            if any(what in name for name in os.listdir(folder)):
+                return True
+        return False
+
+    openat = {"x86_64": 257, "aarch64": 56}.get(platform.machine())
+    out, clear, size = work / "out", work / "clear.mp4", 64 << 20
+    out.mkdir()
+    whole = synth.plain()[0]
+    clear.write_bytes(whole + struct.pack(">I4s", size, b"free"))
+    os.truncate(clear, len(whole) + size)
+    encrypt = ["encrypt", clear, out / "o.mp4", *ENCRYPT, "--iv", IV]
+    p = start(*encrypt)
+    tap.ok(p.wait() == 0 and os.path.getsize(out / "o.mp4") > size and os.listdir(out) == ["o.mp4"], "a long output", os.listdir(out))
+    (out / "o.mp4").unlink()
+    for nameless in (True, False) if openat else (True,):
+        p = start(*encrypt, limit=1 << 20, nameless=nameless)
+        said = p.communicate()[1]
+        tap.ok(p.returncode == -signal.SIGXFSZ and not os.listdir(out), f"a file that may not grow further (nameless files: {nameless}): nothing is left",
+               (p.returncode, said, os.listdir(out)))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if not openat:
+            tap.skip(f"{number.name} amid a named file", f"openat has no known number on {platform.machine()}")
+            continue
+        there = False
+        for _ in range(20):  # unless it is done before it is looked at
+            p = start(*encrypt, nameless=False)
+            there = seen(out, ".sluice-", p)
+            p.send_signal(number)
+            said = p.communicate()[1]
+            if there and p.returncode:
+                break
+            (out / "o.mp4").unlink(missing_ok=True)
+        tap.ok(there and p.returncode == -number and not os.listdir(out), f"{number.name} amid a named file: nothing is left, and it is what ended it",
+               (there, p.returncode, said, os.listdir(out)))
+    tree = work / "tree"
+    tree.mkdir()
+    for n in range(200):
+        (tree / f"{n}.mp4").write_bytes(whole)
+    for turn in range(3):
+        p = start("index", tree)
+        there = seen(tree, ".slx", p)
+        p.send_signal(signal.SIGINT)
+        said = p.communicate()[1]
+        done = [name for name in os.listdir(tree) if name.endswith(".mp4.slx")]
+        tap.ok(there and p.returncode == -signal.SIGINT and said == f"sluice: index: interrupted: {len(done)} of 200 are done\n" and
+               len(os.listdir(tree)) == 200 + len(done), "index: those under way are finished, no part of a sidecar is left", (p.returncode, said, len(done)))
+        for name in done:
+            (tree / name).unlink()
+
+
 def languages(tap, sluice, work):
     """elng goes into manifests: a language tag (RFC 5646, as xs:language) or nothing of it."""
     track = work / "spoken.mp4"
@@ -524,6 +602,7 @@ def inspect(tap, sluice, work):
         tap.equal((js["protected_by"], js["protection"]), (marks, []), f"inspect --json of a segment alone: {scheme}")
     r = sluice("inspect", track)
     tap.ok(r.out.decode().endswith("protection: none\n"), "inspect of a clear file: none", r.out.decode()[-200:])
+    tap.ok(r.out == sluice("inspect", "-", stdin=track.read_bytes()).out, "inspect of standard input")
     inspect_counts(tap, sluice, track)
     inspect_times(tap, sluice, track)
     inspect_marks(tap, sluice, track)
@@ -635,6 +714,16 @@ def ipv6(tap, sluice, work):
     rest = p.communicate(timeout=60)[1]
     for what in ("listening", "admin"):
         tap.ok(re.search(rf"{what} on http://\[::1\]:[1-9]\d*$", "".join(said), re.M), f"{what} on ::1: a URL", said + [rest])
+    for addresses in (["[::]"], ["0.0.0.0", "[::]"], ["[::]", "0.0.0.0"]):
+        port, admin = free_port(), free_port()
+        with Server(sluice.path, work / "media", *(f for a in addresses for f in ("--listen", f"{a}:{port}", "--admin", f"{a}:{admin}"))) as server:
+            for number in (port, admin):
+                got = []
+                for host in ("127.0.0.1", "::1"):
+                    c = Client(number, host)
+                    got.append(c.get("/none").status)
+                    c.close()
+                tap.equal(got, [404, 404], f"{' and '.join(addresses)}: both versions are answered")
 
 
 def modes(tap, sluice, work):
@@ -658,7 +747,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, offline, there_and_back, closed_descriptors, outputs, languages, folder_faults, sidecars, cached, messages,
+    for part in (usage, failures, streams, offline, there_and_back, closed_descriptors, outputs, interrupted, languages, folder_faults, sidecars, cached, messages,
                  inspect, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

@@ -225,6 +225,13 @@ def observability(tap, sluice, work):
         page = server.admin("/")
         tap.ok(page.status == 200, "the dashboard page", page)
         tap.equal(server.admin("/none").status, 404, "admin: 404 for the rest")
+        tap.equal(server.admin("http://here/live?x").status, 200, "admin: a target in absolute form")
+        version = re.search(r"sluice (\S+)", sluice("version").out.decode()).group(1)
+        tap.ok(any(f'version="{version}"' in k for k in after["sluice_info"]) and json.loads(status.body)["version"] == version, "what runs has its version",
+               (version, after["sluice_info"], status.body))
+        for method, path, allow in (("POST", "/live", "GET, HEAD"), ("PUT", "/metrics", "GET, HEAD"), ("OPTIONS", "/status", "GET, HEAD"), ("GET", "/rotate", "POST")):
+            r = server.admin(path, method)
+            tap.ok((r.status, r["allow"]) == (405, allow) and re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT", r["date"]), f"admin: {method} {path} is a 405 with Allow and Date", r)
         _, key, _ = record(ASSET, "cbcs")
         server.stop()
         lines = log.read_text(errors="replace").splitlines()
@@ -241,6 +248,20 @@ def observability(tap, sluice, work):
             tap.ok(len(rows) == 1, "JSON lines", rows)
         except ValueError as e:
             tap.ok(False, "JSON lines", repr(e))
+
+
+def limited(tap, sluice, work):
+    """An access log that may not grow further (ulimit -f) loses lines, as on a full disk, and nothing else."""
+    media, log = media_with(work), work / "access.log"
+    with Server(sluice.path, media, "--access-log", str(log), keys=keys_file([ASSET])) as server:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (8192, 8192))
+        c = server.client()
+        tap.equal([r.status for r in (c.get("/missing") for _ in range(300)) if r.status != 404], [], "beyond its limit everything is answered")
+        c.close()
+        time.sleep(0.5)
+        dropped = total(parse_metrics(server.admin("/metrics").body.decode()), "sluice_access_log_lines_total", 'result="dropped"')
+        tap.ok(log.stat().st_size <= 8192 and dropped > 0, "the log's lost lines are counted", (log.stat().st_size, dropped))
+        tap.equal(server.stop(), 0, "and it ends in good order")
 
 
 def cut_off(tap, sluice, work):
@@ -770,6 +791,21 @@ def drain(tap, sluice, work):
         except subprocess.TimeoutExpired:
             code = None
         tap.equal(code, 0, "SIGTERM: ends with status 0")
+    for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)):
+        with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+            busy = server.client()
+            busy.socket.sendall(busy.request_bytes(whole) * 40)
+            time.sleep(0.3)
+            server.signal(first)
+            time.sleep(1)
+            there = server.process.poll() is None
+            server.signal(second)
+            try:
+                code = server.process.wait(10)
+            except subprocess.TimeoutExpired:
+                code = None
+            tap.equal((there, code), (True, 0), f"a second {second.name} while clients are waited for: the end at once")
+            busy.close()
 
 
 def derived(tap, sluice, work):
@@ -819,7 +855,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, cut_off, reasons, no_descriptors, full_disk, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
+    for part in (bad_starts, observability, limited, cut_off, reasons, no_descriptors, full_disk, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
                  open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

@@ -6,20 +6,23 @@ import struct
 import sys
 
 IO_URING_SETUP = 425  # on every architecture
-LOAD_WORD, JUMP_EQUAL, RETURN = 0x20, 0x15, 0x06  # of BPF
+LOAD_WORD, JUMP_EQUAL, JUMP_SET, RETURN = 0x20, 0x15, 0x45, 0x06  # of BPF
 ERRNO, ALLOW = 0x00050000, 0x7fff0000             # seccomp(2)
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, MODE_FILTER = 38, 22, 2
 
 
-def forbid(errno):
-    code = b"".join(struct.pack("=HBBI", *c) for c in (
-        (LOAD_WORD, 0, 0, 0), (JUMP_EQUAL, 0, 1, IO_URING_SETUP), (RETURN, 0, 0, ERRNO | errno), (RETURN, 0, 0, ALLOW)))
+def install(*rules):
+    code = b"".join(struct.pack("=HBBI", *rule) for rule in rules)
     text = ctypes.create_string_buffer(code, len(code))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(text)))
     libc = ctypes.CDLL(None, use_errno=True)
     for call in ((PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), (PR_SET_SECCOMP, MODE_FILTER, ctypes.byref(program), 0, 0)):
         if libc.prctl(*call):
             raise OSError(ctypes.get_errno(), "no seccomp filter")
+
+
+def forbid(errno):
+    install((LOAD_WORD, 0, 0, 0), (JUMP_EQUAL, 0, 1, IO_URING_SETUP), (RETURN, 0, 0, ERRNO | errno), (RETURN, 0, 0, ALLOW))
 
 
 if __name__ == "__main__":

@@ -332,7 +332,7 @@ int catalog_licence(struct catalog *c, struct writer *out, const struct route *r
 int main(int argc, char **argv) {
   static struct server s;
   struct config_flags flags = {0};
-  struct config_error e = {{0}};
+  struct config_error e = {.text = ""};
   pthread_t thread;
   sigset_t signals;
   int sig;
@@ -368,7 +368,7 @@ int main(int argc, char **argv) {
   fflush(stdout);
   sigwait(&signals, &sig);
   guard_off = true; // draining is over with the path of requests
-  workers_drain(&s, c->drain_timeout);
+  workers_drain(&s, c->drain_timeout, NULL);
   int64_t buffers = 0, connections = 0, holds = doc.holds;
   for (unsigned i = 0; i < s.num_workers; i++) {
     buffers += s.metrics[i].buffers_used;

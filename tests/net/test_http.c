@@ -197,6 +197,7 @@ Test(http, limits) {
   check_long("GET /", HTTP_URL_MAX, " HTTP/1.1\r\nHost: h\r\n\r\n", "bad 414\n");
   check_long("GET / HTTP/1.1\r\nHost: h\r\nX: ", HTTP_HEAD_MAX, "\r\n\r\n", "bad 431\n");
   check_long("GET / HTTP/1.1\r\nHost: h\r\nX: ", HTTP_HEAD_MAX - 60, "\r\n\r\n", "m0 ka1 1.1 chunked0 body0 url=/ h=h\n");
+  cr_assert(HTTP_URL_MAX >= 8000, "a request line that RFC 9112 §3 recommends to take");
   char many[4096] = "GET / HTTP/1.1\r\nHost: h\r\n";
   for (int i = 0; i <= HTTP_HEADERS_MAX; i++)
     strcat(many, "A: b\r\n");

@@ -302,7 +302,8 @@ def refusals():
                              ("/..%2fnow/cbcs/1/s1x1/1.m4s", 404),
                              ("/now%2Fcbcs/1/s1x1/1.m4s", 404), ("/now/cbcs/1%2fs1x1/1.m4s", 404), ("/now/cbcs/1/s1x1%2F1.m4s", 404),
                              ("/%2Fnow/cbcs/1/s1x1/1.m4s", 404), ("/now/cbcs/1/s1x1/1.m4s?a=%2F", 200), ("/now/../now/cbcs/1/s1x1/1.m4s", 404),
-                             ("/now/cbcs/1/s1x1%00/1.m4s", 404), ("/" + "a" * 1100, 400)):
+                             ("/now/cbcs/1/s1x1%00/1.m4s", 404), ("/" + "a" * 1100, 404), ("/" + "%61" * 1100, 404),
+                             (segment_path("now", 5, 1) + "?" + "q" * 7900, 200)):
             r, body = ask(c, path)
             expect(r.status, status, path)
             expect(len(body) > 0, True)
@@ -315,8 +316,8 @@ def refusals():
         expect((r.status, r.getheader("Access-Control-Allow-Origin"), body), (204, "*", b""))
         for text, status in ((b"GET / HTTP/1.1\r\n\r\n", 400), (b"\x00\x01\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: h\r\nX: a\x0bb\r\n\r\n", 400),
                              (b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n", 501),
-                             (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414), (b"GET / HTTP/2.5\r\nHost: h\r\n\r\n", 505),
-                             (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
+                             (b"GET /" + b"a" * 8192 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414), (b"GET / HTTP/2.5\r\nHost: h\r\n\r\n", 505),
+                             (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 16384 + b"\r\n\r\n", 431),
                              (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400)):
             s = srv.dial()
             s.sendall(text + b"more that nobody reads")
@@ -325,6 +326,15 @@ def refusals():
             s.settimeout(5)
             while s.recv(1000):
                 pass
+        for text, status in ((b"/" + b"a" * 8192 + b" HTTP/1.1\r\nHost: h", 414), (b"now HTTP/1.1\r\nHost: h", 400),
+                             (b"/ HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 16384, 431), (b"/ HTTP/1.1", 400), (b"/ HTTP/2.5\r\nHost: h", 505)):
+            s = srv.dial()  # what is refused is HEAD all the same: no body
+            s.sendall(b"HEAD " + text + b"\r\n\r\n")
+            s.settimeout(5)
+            said = b""
+            while more := s.recv(1000):
+                said += more
+            expect((said.split(b" ")[1], said.partition(b"\r\n\r\n")[2]), (str(status).encode(), b""), text[:40])
 
 
 def bodies_of_requests():

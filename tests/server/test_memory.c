@@ -44,7 +44,7 @@ static bool put(const char *name, const char *text) {
 // Whether both could be loaded. Else the error says something.
 static bool load(const struct config *running, bool *said) {
   static const struct config_flags flags = {.num = 2, .a = {{OPTION_admin, "127.0.0.1:4"}, {OPTION_assets, "paid/=cbcs"}}};
-  struct config_error error = {"?"};
+  struct config_error error = {.text = "?"};
   struct config *c = config_load("sluice.yaml", &flags, &error);
   struct keyring *k = c ? keyring_load(c, false, &error) : NULL;
   if (k)
@@ -59,7 +59,7 @@ static bool load(const struct config *running, bool *said) {
 
 int main(void) {
   char dir[] = "/tmp/sluice-memory-XXXXXX";
-  struct config_error error = {""};
+  struct config_error error = {.text = ""};
   bool said, all_said = true, ended = false;
   umask(077); // keys that others may read would be said each time
   if (!mkdtemp(dir) || chdir(dir) || !put("sluice.yaml", options) || !put("keys.yaml", keys))

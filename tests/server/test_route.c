@@ -23,6 +23,9 @@ static const struct {
     {"/a/cenc/1/license", ROUTE_LICENCE, "a", "", SCHEME_CENC, 1, 0},
     {"/cenc/cenc/cenc/1/1/1.m4s", ROUTE_SEGMENT, "cenc/cenc", "1", SCHEME_CENC, 1, 1},
     {"/a/cbcs/1/cbcs/2/init.mp4", ROUTE_FILE, "a/cbcs/1", "init", SCHEME_CBCS, 2, 0},
+    {"/a/clear/7/cbcs/master.m3u8", ROUTE_MASTER, "a/clear/7", "", SCHEME_CBCS, 0, 0},
+    {"/a/cenc/1/cenc/ondemand.mpd", ROUTE_MPD_RANGES, "a/cenc/1", "", SCHEME_CENC, 0, 0},
+    {"/a/clear/7/cbcs/byterange.m3u8", ROUTE_MEDIA_RANGES, "a", "cbcs", SCHEME_CLEAR, 7, 0},
     {"/a b/\xc3\xa9/cbcs/1/t x.mp4", ROUTE_FILE, "a b/\xc3\xa9", "t x", SCHEME_CBCS, 1, 0},
 };
 
