@@ -1,3 +1,4 @@
+// The admin listener: HTTP for a few clients at once, on a thread of its own, which waits for none of them.
 #include "server/admin_http.h"
 #include "net/http.h"
 #include "obs/log.h"
@@ -12,11 +13,32 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { ADMIN_IN = 96 << 10, ADMIN_BODY = 64 << 10, ADMIN_OUT = 4 << 20, ADMIN_FDS = 16, ADMIN_TIMEOUT_S = 5, ADMIN_FIRST_MS = 300 };
+enum {
+  ADMIN_IN = 96 << 10,
+  ADMIN_BODY = 64 << 10,
+  ADMIN_HEAD = 512, // of a response
+  ADMIN_OUT = 4 << 20,
+  ADMIN_FDS = 16,
+  ADMIN_CLIENTS = 32,
+  IDLE_MS = 60000,    // between two requests
+  REQUEST_MS = 5000,  // for all of a request; for a response, without a byte taken
+  LINGER_MS = 1000,   // for the client to read what it was told last
+  UNTOUCHED_MS = 300, // before one of ADMIN_CLIENTS gives way to who waits to be accepted
+};
+
+struct client {
+  int fd; // -1: none
+  uint64_t since_ms; // when what it is at began: being idle, its request, the response's last progress, its end
+  bool last, ended;  // the response under way ends the connection; it has, and only the client's end is waited for
+  bool more;         // the bytes at hand may be another request: its turn comes after the others'
+  struct http_parser p;
+  uint8_t *in;  // ADMIN_IN bytes, n of them there
+  uint8_t *out; // what its socket has not taken yet; NULL: nothing
+  size_t n, out_n, out_at;
+};
 
 struct admin {
   struct server *s;
@@ -24,59 +46,30 @@ struct admin {
   bool started;
   int stop_fd;
   unsigned num;
-  struct pollfd fds[ADMIN_FDS + 1]; // the last one is stop_fd
+  int fds[ADMIN_FDS];
   uint16_t ports[ADMIN_FDS];
-  uint8_t in[ADMIN_IN];
-  uint8_t out[ADMIN_OUT];
+  struct client clients[ADMIN_CLIENTS];
+  uint8_t out[ADMIN_HEAD + ADMIN_OUT]; // of one response; its body comes first, the head in front of it
 };
 
-static time_t seconds(void) {
+static uint64_t milliseconds(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec;
+  return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-static bool write_all(int fd, const void *p, size_t n, int flags) {
-  const uint8_t *at = p;
-  time_t end = seconds() + ADMIN_TIMEOUT_S;
-  while (n && seconds() <= end) {
-    ssize_t r = send(fd, at, n, MSG_NOSIGNAL | flags);
-    if (r < 0 && errno == EINTR)
-      continue;
-    if (r <= 0)
-      return false;
-    at += r;
-    n -= (size_t)r;
-  }
-  return n == 0;
-}
+static struct writer body_of(struct admin *a) { return wr_of(a->out + ADMIN_HEAD, ADMIN_OUT); }
 
-static bool respond(int fd, const struct http_parser *p, const struct admin_response *r) {
-  char head[512], date[29];
-  struct writer w = wr_of(head, sizeof head);
-  bool too_long = !wr_ok(&r->body);
-  unsigned status = too_long ? 500 : (unsigned)r->status;
-  size_t n = too_long ? 0 : r->body.n;
-  http_date(date, (uint64_t)time(NULL));
-  wr_fmt(&w, "HTTP/1.1 %u %s\r\nServer: sluice\r\nDate: %.29s\r\nCache-Control: no-store\r\nContent-Type: %s\r\nContent-Length: %zu\r\n",
-         status, http_reason(status), date, r->content_type ? r->content_type : "text/plain", n);
-  if (status == 405)
-    wr_fmt(&w, "Allow: %s\r\n", r->allow);
-  wr_fmt(&w, "%s%s\r\n", status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : "", p->keep_alive && !p->fail ? "" : "Connection: close\r\n");
-  // One packet: a body on its own would wait for the head's acknowledgement, which clients delay.
-  bool body = n && p->method != HTTP_M_HEAD;
-  return write_all(fd, head, w.n, body ? MSG_MORE : 0) && (!body || write_all(fd, r->body.p, n, 0));
-}
-
-static void handle(struct admin *a, struct admin_response *r, const struct http_parser *p) {
+static void handle(struct admin *a, struct admin_response *r, const struct client *c) {
+  const struct http_parser *p = &c->p;
   static const char *const names[] = {[HTTP_M_GET] = "GET", [HTTP_M_HEAD] = "GET", [HTTP_M_POST] = "POST", [HTTP_M_OPTIONS] = "", [HTTP_M_KNOWN] = ""};
-  struct bytes target = http_text(a->in, p->url), query = {0};
+  struct bytes target = http_text(c->in, p->url), query = {0};
   const uint8_t *mark = memchr(target.p, '?', target.n);
   if (mark) {
     query = bytes_of(mark + 1, target.n - (size_t)(mark - target.p) - 1);
     target.n = (size_t)(mark - target.p);
   }
-  *r = (struct admin_response){.status = 411, .content_type = "text/plain", .body = wr_of(a->out, sizeof a->out)};
+  *r = (struct admin_response){.status = 411, .content_type = "text/plain", .body = body_of(a)};
   if (p->chunked)
     return;
   // Browsers name the page a POST comes from: no page may rotate keys with an operator's browser.
@@ -88,86 +81,202 @@ static void handle(struct admin *a, struct admin_response *r, const struct http_
                             .method = bytes_str(names[p->method]),
                             .path = http_target_path(target),
                             .query = query,
-                            .body = bytes_of(a->in + p->body_off, (size_t)p->body_len),
-                            .authorization = http_text(a->in, p->header[HTTP_H_AUTHORIZATION]),
+                            .body = bytes_of(c->in + p->body_off, (size_t)p->body_len),
+                            .authorization = http_text(c->in, p->header[HTTP_H_AUTHORIZATION]),
                         });
 }
 
-// One request, read to its end. false: the connection is over. `*n` bytes stand in a->in, of which `*used` were one request.
-static bool one_request(struct admin *a, int fd, size_t *n, size_t *used) {
-  struct http_parser p;
-  struct admin_response r;
-  enum http_parse what = HTTP_PARSE_MORE;
-  time_t end = seconds() + ADMIN_TIMEOUT_S; // of all of it: one that trickles must not keep others, or the end, waiting
-  http_begin(&p);
-  for (;;) {
-    if (*n > p.fed)
-      what = http_feed(&p, a->in, *n, used);
-    if (what == HTTP_PARSE_HEAD && p.body_len > ADMIN_BODY)
-      p.fail = 413;
-    if (what == HTTP_PARSE_COMPLETE || p.fail)
-      break;
-    if (what == HTTP_PARSE_HEAD && *n > p.fed) // some of the body came along
-      continue;
-    ssize_t got = *n < sizeof a->in && seconds() <= end ? recv(fd, a->in + *n, sizeof a->in - *n, 0) : 0;
-    if (got <= 0)
-      return false;
-    *n += (size_t)got;
+static void drop(struct client *c) {
+  close(c->fd);
+  explicit_bzero(c->in, ADMIN_IN); // a token may stand there
+  free(c->in);
+  free(c->out);
+  *c = (struct client){.fd = -1};
+}
+
+static void begin_request(struct client *c, uint64_t now) {
+  http_begin(&c->p);
+  c->since_ms = now;
+}
+
+// What was to be said is out. A connection that is to end is closed by the client, who would lose the answer otherwise.
+static void said(struct client *c, uint64_t now) {
+  free(c->out);
+  c->out = NULL;
+  c->since_ms = now;
+  if (!c->last)
+    return;
+  (void)shutdown(c->fd, SHUT_WR);
+  c->ended = true;
+  c->n = 0;
+}
+
+// How many bytes the socket took; -1: the client is gone.
+static ssize_t push(int fd, const uint8_t *p, size_t n) {
+  ssize_t r = send(fd, p, n, MSG_NOSIGNAL);
+  return r < 0 && (errno == EINTR || errno == EAGAIN) ? 0 : r;
+}
+
+static void go_on_sending(struct client *c, uint64_t now) {
+  ssize_t took = push(c->fd, c->out + c->out_at, c->out_n - c->out_at);
+  if (took < 0) {
+    drop(c);
+    return;
   }
-  if (p.fail) {
-    r = (struct admin_response){.status = p.fail, .body = wr_of(a->out, sizeof a->out)};
-    (void)respond(fd, &p, &r);
+  c->out_at += (size_t)took;
+  if (took)
+    c->since_ms = now;
+  if (c->out_at == c->out_n)
+    said(c, now);
+}
+
+// Sends what it can at once and keeps the rest. false: the client was dropped.
+static bool respond(struct admin *a, struct client *c, const struct admin_response *r, uint64_t now) {
+  char head[ADMIN_HEAD], date[29];
+  struct writer w = wr_of(head, sizeof head);
+  bool too_long = !wr_ok(&r->body);
+  unsigned status = too_long ? 500 : (unsigned)r->status;
+  size_t n = too_long ? 0 : r->body.n;
+  c->last = !c->p.keep_alive || c->p.fail;
+  http_date(date, (uint64_t)time(NULL));
+  wr_fmt(&w, "HTTP/1.1 %u %s\r\nServer: sluice\r\nDate: %.29s\r\nCache-Control: no-store\r\nContent-Type: %s\r\nContent-Length: %zu\r\n",
+         status, http_reason(status), date, r->content_type ? r->content_type : "text/plain", n);
+  if (status == 405)
+    wr_fmt(&w, "Allow: %s\r\n", r->allow);
+  wr_fmt(&w, "%s%s\r\n", status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : "", c->last ? "Connection: close\r\n" : "");
+  uint8_t *from = a->out + ADMIN_HEAD - w.n;
+  memcpy(from, head, w.n);
+  n = w.n + (c->p.method == HTTP_M_HEAD ? 0 : n);
+  ssize_t took = push(c->fd, from, n);
+  if (took == (ssize_t)n) {
+    said(c, now);
+    return true;
+  }
+  c->out_n = n - (size_t)(took < 0 ? 0 : took);
+  c->out_at = 0;
+  c->out = took < 0 ? NULL : malloc(c->out_n);
+  if (!c->out) {
+    drop(c);
     return false;
   }
-  handle(a, &r, &p);
-  return respond(fd, &p, &r) && p.keep_alive;
+  memcpy(c->out, from + took, c->out_n);
+  return true;
 }
 
-// Waits for a request. One that has just connected has a moment for its first byte; after that who is quiet gives way to who
-// waits to be accepted.
-static bool readable(const struct admin *a, int fd, bool fresh) {
-  struct pollfd fds[ADMIN_FDS + 2], *stop = &fds[a->num], *client = stop + 1;
-  memcpy(fds, a->fds, (a->num + 1) * sizeof fds[0]);
-  *client = (struct pollfd){.fd = fd, .events = POLLIN};
-  int r = fresh ? poll(stop, 2, ADMIN_FIRST_MS) : 0;
-  if (r == 0)
-    r = poll(fds, a->num + 2, ADMIN_TIMEOUT_S * 1000);
-  return r > 0 && !stop->revents && client->revents;
-}
-
-// Requests that came along in one read are answered in turn; an idle connection is closed as soon as another one waits.
-static void serve(struct admin *a, int fd) {
-  struct timeval t = {.tv_sec = ADMIN_TIMEOUT_S};
-  size_t n = 0, used = 0;
-  (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
-  (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
-  for (bool fresh = true; n || readable(a, fd, fresh); fresh = false) {
-    if (!one_request(a, fd, &n, &used))
-      return;
-    memmove(a->in, a->in + used, n - used);
-    n -= used;
-    if (n == 0 && poll(a->fds, a->num + 1, 0) > 0)
+// One request of the bytes at hand, where there is a whole one.
+static void one_request(struct admin *a, struct client *c, uint64_t now) {
+  enum http_parse what = HTTP_PARSE_MORE;
+  size_t used = 0;
+  struct admin_response r;
+  c->more = false;
+  for (;;) {
+    if (c->n > c->p.fed)
+      what = http_feed(&c->p, c->in, c->n, &used);
+    if (what == HTTP_PARSE_HEAD && c->p.body_len > ADMIN_BODY)
+      c->p.fail = 413;
+    if (what == HTTP_PARSE_COMPLETE || c->p.fail)
+      break;
+    if (what != HTTP_PARSE_HEAD || c->n <= c->p.fed) // else some of the body came along
       return;
   }
+  if (c->p.fail)
+    r = (struct admin_response){.status = c->p.fail, .body = body_of(a)};
+  else
+    handle(a, &r, c);
+  if (!respond(a, c, &r, now) || c->ended)
+    return;
+  explicit_bzero(c->in, used);
+  memmove(c->in, c->in + used, c->n - used);
+  c->n -= used;
+  c->more = c->n > 0;
+  begin_request(c, now);
+}
+
+static void receive(struct admin *a, struct client *c, uint64_t now) {
+  ssize_t got = recv(c->fd, c->in + c->n, ADMIN_IN - c->n, 0); // none of it free: as if the client had ended
+  if (got < 0 && (errno == EINTR || errno == EAGAIN))
+    return;
+  if (got <= 0) {
+    drop(c);
+    return;
+  }
+  if (c->ended)
+    return;
+  if (!c->n)
+    c->since_ms = now;
+  c->n += (size_t)got;
+  one_request(a, c, now);
+}
+
+static uint64_t deadline(const struct client *c) { return c->since_ms + (c->ended ? LINGER_MS : c->n || c->out ? REQUEST_MS : IDLE_MS); }
+
+// A place for one more: a free one, or that of the client which has been at the same thing for the longest, when that is long.
+static struct client *place(struct admin *a, uint64_t now) {
+  struct client *oldest = NULL;
+  for (struct client *c = a->clients; c < a->clients + ADMIN_CLIENTS; c++) {
+    if (c->fd < 0)
+      return c;
+    if (now - c->since_ms >= UNTOUCHED_MS && (!oldest || c->since_ms < oldest->since_ms))
+      oldest = c;
+  }
+  return oldest;
+}
+
+static void take(struct admin *a, int listener, uint64_t now) {
+  struct client *c = place(a, now);
+  int fd = c ? accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+  uint8_t *in = fd >= 0 ? malloc(ADMIN_IN) : NULL;
+  if (!in) {
+    if (fd >= 0)
+      close(fd);
+    return;
+  }
+  if (c->fd >= 0)
+    drop(c);
+  *c = (struct client){.fd = fd, .in = in};
+  begin_request(c, now);
+}
+
+// poll's entries: the end, the listeners (as long as there is a place for who comes), the clients. Returns how long to wait.
+static int watch(struct admin *a, struct pollfd *fds, uint64_t now) {
+  uint64_t until = now + IDLE_MS;
+  bool room = place(a, now) != NULL;
+  fds[0] = (struct pollfd){.fd = a->stop_fd, .events = POLLIN};
+  for (unsigned i = 0; i < a->num; i++)
+    fds[1 + i] = (struct pollfd){.fd = room ? a->fds[i] : -1, .events = POLLIN};
+  for (unsigned i = 0; i < ADMIN_CLIENTS; i++) {
+    const struct client *c = &a->clients[i];
+    fds[1 + a->num + i] = (struct pollfd){.fd = c->fd, .events = c->out ? POLLOUT : POLLIN};
+    uint64_t due = c->fd < 0 ? until : room ? deadline(c) : c->since_ms + UNTOUCHED_MS;
+    until = c->more && !c->out ? now : due < until ? due : until;
+  }
+  return until > now ? (int)(until - now) : 0;
 }
 
 static void *admin_main(void *arg) {
   struct admin *a = arg;
+  struct pollfd fds[1 + ADMIN_FDS + ADMIN_CLIENTS];
   crash_thread();
   for (;;) {
-    int r = poll(a->fds, a->num + 1, -1);
-    if (r < 0 && errno != EINTR)
+    int wait = watch(a, fds, milliseconds()), r = poll(fds, 1 + a->num + ADMIN_CLIENTS, wait);
+    if ((r < 0 && errno != EINTR) || (r > 0 && fds[0].revents))
       return NULL;
-    if (a->fds[a->num].revents)
-      return NULL;
-    for (unsigned i = 0; r > 0 && i < a->num; i++) {
-      int fd = a->fds[i].revents ? accept4(a->fds[i].fd, NULL, NULL, SOCK_CLOEXEC) : -1;
-      if (fd < 0)
-        continue;
-      serve(a, fd);
-      (void)shutdown(fd, SHUT_WR);
-      close(fd);
+    uint64_t now = milliseconds();
+    for (unsigned i = 0; i < ADMIN_CLIENTS; i++) {
+      struct client *c = &a->clients[i];
+      bool ready = r > 0 && fds[1 + a->num + i].revents;
+      if (ready && c->out)
+        go_on_sending(c, now);
+      else if (c->more && !c->out)
+        one_request(a, c, now);
+      else if (ready)
+        receive(a, c, now);
+      else if (c->fd >= 0 && now >= deadline(c))
+        drop(c);
     }
+    for (unsigned i = 0; r > 0 && i < a->num; i++)
+      if (fds[1 + i].revents)
+        take(a, a->fds[i], now);
   }
 }
 
@@ -191,7 +300,7 @@ static bool bind_one(struct admin *a, const struct config_addr *addr, struct con
   int err = errno;
   freeaddrinfo(found);
   if (fd >= 0)
-    a->fds[a->num] = (struct pollfd){.fd = fd, .events = POLLIN};
+    a->fds[a->num] = fd;
   a->num += fd >= 0;
   if (!ok)
     return fail(e, addr->text, strerror(err));
@@ -210,11 +319,12 @@ bool admin_listen(struct server *s, struct config_error *e) {
   if (!a)
     return fail(e, "admin", strerror(ENOMEM));
   a->s = s;
+  for (unsigned i = 0; i < ADMIN_CLIENTS; i++)
+    a->clients[i].fd = -1;
   a->stop_fd = eventfd(0, EFD_CLOEXEC);
   bool ok = addrs->num <= ADMIN_FDS || fail(e, "admin", "too many addresses");
   for (unsigned i = 0; ok && i < addrs->num; i++)
     ok = bind_one(a, &addrs->a[i], e);
-  a->fds[a->num] = (struct pollfd){.fd = a->stop_fd, .events = POLLIN};
   if (!ok)
     admin_stop(s);
   return ok;
@@ -236,8 +346,11 @@ void admin_stop(struct server *s) {
   uint64_t one = 1;
   if (a->started && write(a->stop_fd, &one, sizeof one) == (ssize_t)sizeof one)
     pthread_join(a->thread, NULL);
+  for (struct client *c = a->clients; c < a->clients + ADMIN_CLIENTS; c++)
+    if (c->fd >= 0)
+      drop(c);
   for (unsigned i = 0; i < a->num; i++)
-    close(a->fds[i].fd);
+    close(a->fds[i]);
   close(a->stop_fd);
   free(a);
   s->admin = NULL;

@@ -1,4 +1,4 @@
-// The admin listener's transport: a thread of its own with plain blocking sockets, one request at a time.
+// The admin listener's transport: HTTP for a few clients at once, on a thread of its own.
 #pragma once
 #include "server/server.h"
 

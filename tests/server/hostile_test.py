@@ -93,6 +93,45 @@ def quiet_operators(tap, server):
             s.close()
 
 
+def many_operators(tap, server):
+    """Crowds that begin requests and end none, or read no answer, keep an operator waiting for moments, not minutes."""
+    half, ask = b"GET /live HT", b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"
+    for what, num, first, limit in (("30 halves of a request", 30, half, 1), ("60 halves of a request", 60, half, 15), ("20 who read nothing", 20, ask * 200, 1)):
+        crowd = []
+        for _ in range(num):
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.connect(("127.0.0.1", server.admin_port))
+            s.setblocking(False)
+            try:
+                s.send(first)
+            except BlockingIOError:
+                pass
+            crowd.append(s)
+        time.sleep(0.1)
+        begin = time.monotonic()
+        tap.equal(server.admin("/ready").status, 200, f"an operator beside {what}")
+        took = time.monotonic() - begin
+        tap.ok(took < limit, f"{what}: is answered soon", f"{took:.1f} s")
+        for s in crowd:
+            s.close()
+    with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s, s.makefile("rb") as f:
+        for n in range(2):  # as Prometheus does between two scrapes
+            s.sendall(b"GET /live HTTP/1.1\r\nHost: h\r\n\r\n")
+            status, length = f.readline(), 0
+            while (line := f.readline()) not in (b"\r\n", b""):
+                length = int(line.split()[1]) if line.lower().startswith(b"content-length") else length
+            f.read(length)
+            tap.ok(b" 200 " in status, f"a connection that is used again after six seconds, request {n + 1}", status)
+            time.sleep(0 if n else 6)
+    with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+        s.sendall(b"GET /live HTTP/1.1\r\nHost: h\r\n\r\n" * 500 + b"GET /live HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" + b"x" * 70000)
+        got = b""
+        while more := s.recv(65536):
+            got += more
+        tap.equal(got.count(b"HTTP/1.1 200 "), 501, "500 requests ahead, the last one ends: each is answered, and no reset destroys an answer")
+
+
 def operators_bodies(tap, server):
     """An order with a body, in one piece with its head or in several; and orders are carried out once."""
     head = b"POST /rotate?scope=none/ HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
@@ -327,6 +366,7 @@ def main():
             rotation_by_a_page(tap, server)
             slow_operator(tap, server)
             quiet_operators(tap, server)
+            many_operators(tap, server)
             operators_bodies(tap, server)
         many_rotations(tap, sys.argv[1], media)
         sidecar_cut(tap, sys.argv[1], media)
