@@ -270,11 +270,13 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
     c->sources = sources_new(c->root_fd);
     c->settings = settings_new(o->config, o->keyring);
     if (o->config->cache_encrypted) {
+      errno = 0;
       c->hot = cache_open(&(struct cache_options){.size = o->config->cache_encrypted, .budget = &c->budget, .quiet = o->quiet,
                                                   .file = true, .huge_pages = o->config->huge_pages});
+      bool limited = !c->hot && errno == EFBIG; // it is a memory file
       c->heat = calloc(HEAT_SLOTS, sizeof *c->heat);
       if (!c->hot || !c->heat)
-        ok = config_fail(error, "cache_encrypted: out of memory, or too little in cache_size");
+        ok = config_fail(error, "cache_encrypted: %s", limited ? "the limit of file sizes (ulimit -f) is below it" : "out of memory, or too little in cache_size");
     }
     ok = ok && ((c->cache && c->buckets && c->queue && c->sources && c->settings) || config_fail(error, "out of memory"));
   }

@@ -15,7 +15,8 @@ struct work {
   const struct settings *st;
   const struct route *r;
   uint32_t epoch;
-  unsigned num, invalid, too_many; // too_many: names behind the last that has room
+  unsigned num, invalid;
+  unsigned too_many, twice; // left out: names behind the last that has room; other forms of a track that is there
   int broke; // CAT_OK, or why there is no document: nothing half made
   uint8_t why; // of that, as in `made`
   struct key_use *use;
@@ -54,8 +55,10 @@ static void add_track(struct work *k, const char *name, size_t name_len) {
   if (k->broke != CAT_OK)
     return;
   for (unsigned i = 0; i < k->num; i++)
-    if (strlen(k->names[i]) == name_len && !memcmp(k->names[i], name, name_len))
-      return; // two forms of one track: the same rule as in open_track picks one
+    if (strlen(k->names[i]) == name_len && !memcmp(k->names[i], name, name_len)) {
+      k->twice++; // the same rule as in open_track picks one
+      return;
+    }
   if (k->num == MAN_MAX_TRACKS) {
     k->too_many++;
     return;
@@ -174,6 +177,16 @@ static bool same_text(const struct text_doc *old, const struct full_text *fresh)
   return same;
 }
 
+static void say_left_out(const struct work *k) {
+  int n = (int)k->r->asset.n;
+  const char *name = (const char *)k->r->asset.p;
+  if (k->too_many)
+    log_line(LOG_WARN, "%.*s: more than %d tracks: its manifests leave out the last %u by name", n, name, MAN_MAX_TRACKS, k->too_many);
+  if (k->twice)
+    log_line(LOG_WARN, "%.*s: %u %s the name of another track but for the extension, and no URL: of .mp4, .m4a, .cmfa and a folder the first is served",
+             n, name, k->twice, k->twice == 1 ? "file or folder has" : "files or folders have");
+}
+
 void build_text(struct catalog *c, struct made *out, const struct settings *st, const struct route *r, uint32_t epoch,
                        struct text_doc *old, struct key_use *use) {
   struct secret_alloc mem;
@@ -209,9 +222,8 @@ void build_text(struct catalog *c, struct made *out, const struct settings *st, 
       text_hold(old);
       out->value = old;
       text_drop(c, &t->pub);
-    } else if (t && k->too_many) { // once for each text, not for each look at storage
-      log_line(LOG_WARN, "%.*s: more than %d tracks: its manifests leave out the last %u by name", (int)r->asset.n,
-               (const char *)r->asset.p, MAN_MAX_TRACKS, k->too_many);
+    } else if (t) {
+      say_left_out(k); // once for each text, not for each look at storage
     }
   }
   for (unsigned i = 0; k && i < k->num; i++) {

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "keys/cpix.h"
 #include "keys/wrap.h"
 #include "obs/log.h"
@@ -22,6 +23,14 @@ static void warn_readable(const char *path) {
   if (!stat(path, &st) && S_ISREG(st.st_mode) && st.st_mode & (S_IROTH | S_IWOTH))
     log_line(LOG_WARN, "%s: everybody on this machine can %s it (mode %04o): chmod 600", path, st.st_mode & S_IROTH ? "read" : "write",
              (unsigned)st.st_mode & 07777);
+  // Who may put another file there chooses what it says: a secret that somebody else knows.
+  if (!stat(path, &st) && S_ISREG(st.st_mode) && st.st_uid != 0 && st.st_uid != geteuid())
+    log_line(LOG_WARN, "%s: it belongs to another user (%u), who may change what it says", path, (unsigned)st.st_uid);
+  char *folder = path_folder_text(bytes_str(path));
+  if (folder && !stat(folder, &st) && st.st_mode & S_IWOTH && !(st.st_mode & S_ISVTX))
+    log_line(LOG_WARN, "%s: everybody on this machine can put files there, such as another %s (mode %04o): chmod o-w", folder, path,
+             (unsigned)st.st_mode & 07777);
+  free(folder);
 }
 
 // The secret is written beside its name, synced and then linked to it: it is there whole or not at all, and two
@@ -143,10 +152,22 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
   return true;
 }
 
+// Who reaches the admin listener may rotate and revoke, and without a token that is everybody.
+static void warn_open_admin(const struct config *c) {
+  for (unsigned i = 0; i < c->admin.num; i++) {
+    const char *host = c->admin.a[i].host ? c->admin.a[i].host : "";
+    if (strncmp(host, "127.", 4) != 0 && strcmp(host, "::1") != 0 && strcmp(host, "localhost") != 0)
+      log_line(LOG_WARN, "admin: %s can be reached from other machines, and without admin_token_file whoever reaches it may rotate and revoke keys",
+               c->admin.a[i].text);
+  }
+}
+
 // The admin listener's token: printable text of 16 bytes at least, without the line end.
 static bool give_token(struct keyring *k, const struct config *c, struct config_error *error) {
-  if (!*c->admin_token_file)
+  if (!*c->admin_token_file) {
+    warn_open_admin(c);
     return true;
+  }
   note_file(k, c->admin_token_file);
   if (!secret_read(&k->mem, &k->token, c->admin_token_file, TOKEN_MAX + 2))
     return config_fail(error, "admin_token_file: %s: %s", c->admin_token_file, secret_why(errno));

@@ -235,7 +235,9 @@ static enum err source_read(void *ctx, uint64_t off, void *buf, size_t n) {
 
 // What opening failed for. ENXIO: a socket, which is neither a file nor a folder.
 static enum err open_err(int why) {
-  return not_there(why) ? ERR_NOT_FOUND : denied(why) ? ERR_DENIED : why == ENXIO ? ERR_UNSUPPORTED : ERR_IO;
+  if (denied(why) || why == EXDEV) // a link out of the root: told, where a name that is not there is not
+    return ERR_DENIED;
+  return not_there(why) ? ERR_NOT_FOUND : why == ENXIO ? ERR_UNSUPPORTED : ERR_IO;
 }
 
 enum err media_open(struct media_source *m, struct media_path at, struct diag *diag) {
@@ -246,7 +248,7 @@ enum err media_open(struct media_source *m, struct media_path at, struct diag *d
   m->at.path = path;
   int fd = media_open_at(at, O_RDONLY | O_NONBLOCK);
   if (fd < 0)
-    return diag_say(diag, open_err(errno), "%s", strerror(errno));
+    return diag_say(diag, open_err(errno), "%s", errno == EXDEV ? "a symbolic link leads out of the media folder, or is absolute" : strerror(errno));
   struct stat st;
   enum err e = ERR_OK;
   if (fstat(fd, &st)) {

@@ -353,6 +353,36 @@ def no_descriptors(tap, sluice, work):
             tap.equal(c.get(path).status, 200, f"{path}: with descriptors it is there")
 
 
+def warned(tap, sluice, work):
+    """What an operator would not see until it is too late is said."""
+    media = media_with(work)
+    (media / ASSET / "a.m4a").write_bytes((media / ASSET / "a.mp4").read_bytes())
+    (media / ASSET / "l.mp4").symlink_to("/etc/hostname")
+    with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+        tap.equal(server.get(url(ASSET, "cbcs", "master.m3u8")).body.count(b"#EXT-X-STREAM-INF"), 1, "one track in two files, and a link to elsewhere: one variant")
+        said = [l for l in server.log() if f"{ASSET}: 1 file or folder has the name of another track" in l]
+        tap.equal(len(said), 1, "the log says that one file is left out")
+        tap.ok(any("l.mp4: " in l and "symbolic link" in l for l in server.log()), "and that a link leads out of the media folder", server.log())
+    state = work / "open"
+    state.mkdir()
+    check = ("serve", "--check", "--media", media, "--state-dir", state)
+    for admin, far in (("127.0.0.1:0", False), ("localhost:0", False), ("0.0.0.0:9090", True), ("[::]:9090", True)):
+        r = sluice(*check, "--admin", admin)
+        tap.equal("may rotate and revoke keys" in r.err, far, f"admin on {admin} without a token: {'a' if far else 'no'} warning")
+    secret = state / "derive.secret"
+    secret.write_text("0" * 64 + "\n")
+    for mode, text in ((0o700, None), (0o1777, None), (0o777, "everybody on this machine can put files there")):
+        state.chmod(mode)
+        secret.chmod(0o600)
+        r = sluice(*check)
+        tap.ok(r.code == 0 and ("put files there" in r.err) == bool(text), f"the secret in a folder of mode {mode:o}: {'a' if text else 'no'} warning", r)
+    if not os.getuid():
+        state.chmod(0o700)
+        os.chown(secret, 12345, -1)
+        r = sluice(*check)
+        tap.ok("it belongs to another user (12345)" in r.err, "another user's secret: a warning", r)
+
+
 def full_disk(tap, sluice, work):
     """A sidecar that the disk has no room for: the answer is the same, and the log names the reason, not another folder."""
     media = media_with(work)
@@ -855,7 +885,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, limited, cut_off, reasons, no_descriptors, full_disk, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
+    for part in (bad_starts, observability, limited, cut_off, reasons, no_descriptors, warned, full_disk, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
                  open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
