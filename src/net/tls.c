@@ -1,3 +1,4 @@
+#include "net/tls_memory.h"
 #include "net/tls_set.h"
 #include "obs/log.h"
 #include <errno.h>
@@ -209,7 +210,7 @@ static bool load_ocsp(SSL_CTX *ctx, struct tls_staple *staple, const char *file,
 static bool load_cert(SSL_CTX *ctx, const struct tls_files *f, struct tls_staple *staple, char *why, size_t cap) {
   if (!SSL_CTX_use_certificate_chain_file(ctx, f->cert))
     return tls_fail(why, cap, "certificate", f->cert, TLS_WANT_CHAIN);
-  if (!SSL_CTX_use_PrivateKey_file(ctx, f->key, SSL_FILETYPE_PEM) || !SSL_CTX_check_private_key(ctx))
+  if (!tls_use_key(ctx, f->key))
     return tls_fail_key(why, cap, "private key", f->key, f->cert);
   return !f->ocsp || !f->ocsp[0] || load_ocsp(ctx, staple, f->ocsp, why, cap);
 }

@@ -1,4 +1,5 @@
 // The client's side of TLS: whom to believe, and what to say when one cannot.
+#include "net/tls_memory.h"
 #include "net/tls_set.h"
 #include <arpa/inet.h>
 #include <openssl/err.h>
@@ -34,8 +35,7 @@ static bool identify(SSL_CTX *ctx, const struct tls_client_files *f, char *why, 
     return true;
   if (!SSL_CTX_use_certificate_chain_file(ctx, f->cert))
     return tls_fail(why, cap, "client certificate", f->cert, TLS_WANT_CHAIN);
-  return (SSL_CTX_use_PrivateKey_file(ctx, f->key, SSL_FILETYPE_PEM) && SSL_CTX_check_private_key(ctx)) ||
-         tls_fail_key(why, cap, "client key", f->key, f->cert);
+  return tls_use_key(ctx, f->key) || tls_fail_key(why, cap, "client key", f->key, f->cert);
 }
 
 struct tls_set *tls_set_client(const struct tls_client_files *f, char *why, size_t why_cap) {

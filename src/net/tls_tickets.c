@@ -1,5 +1,6 @@
 // The keys that session tickets are sealed with, and when they change. There is no thread for it: whoever asks for a key turns
 // them over first, by as many periods as have passed.
+#include "net/tls_memory.h"
 #include "net/tls_set.h"
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -36,7 +37,7 @@ static int64_t seconds(void) {
 }
 
 struct tls_tickets *tls_tickets_new(void) {
-  struct tls_tickets *t = calloc(1, sizeof *t);
+  struct tls_tickets *t = tls_secret_new(sizeof *t);
   if (!t)
     return NULL;
   pthread_mutex_init(&t->lock, NULL);
@@ -50,8 +51,7 @@ void tls_tickets_free(struct tls_tickets *t) {
   if (!t)
     return;
   pthread_mutex_destroy(&t->lock);
-  OPENSSL_cleanse(t, sizeof *t);
-  free(t);
+  tls_secret_free(t);
 }
 
 // Under the lock. After two periods in which nobody asked the last key used is older than the one before may be.

@@ -18,9 +18,9 @@ class Authority:
         _run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
              f"/CN={name}", "-keyout", str(self.key), "-out", str(self.ca), "-addext", "basicConstraints=critical,CA:TRUE")
 
-    def issue(self, name, alt="DNS:localhost,IP:127.0.0.1", days=2):
+    def issue(self, name, alt="DNS:localhost,IP:127.0.0.1", days=2, kind=("ec", "-pkeyopt", "ec_paramgen_curve:P-256")):
         cert, key, request, ext = (self.folder / f"{name}.{e}" for e in ("crt", "key", "csr", "ext"))
-        _run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+        _run("openssl", "req", "-newkey", *kind, "-nodes", "-subj", f"/CN={name}",
              "-keyout", str(key), "-out", str(request))
         ext.write_text(f"subjectAltName={alt}\nbasicConstraints=CA:FALSE\n")
         _run("openssl", "x509", "-req", "-in", str(request), "-CA", str(self.ca), "-CAkey", str(self.key), "-CAcreateserial",

@@ -3,7 +3,7 @@
 
 Two servers, one with a keys file of records, one that derives from a master secret, are loaded in every way and then
 made to dump core with requests under way. The core is searched for master secrets, content keys, and every round key of
-their AES schedules (any of which gives the key back), raw, in hex and in base64.
+their AES schedules (any of which gives the key back), raw, in hex and in base64; and for the numbers of private keys.
 """
 import base64
 import hashlib
@@ -13,7 +13,10 @@ import pathlib
 import random
 import resource
 import signal
+import socket
+import ssl
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -24,7 +27,7 @@ from judge import synth  # noqa: E402
 from judge.aes import Aes128  # noqa: E402
 from judge.certs import Authority  # noqa: E402
 from judge.keyserver import KeyServer, key_of  # noqa: E402
-from judge.server import Server  # noqa: E402
+from judge.server import Server, free_port  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
 SECONDS = 1
@@ -72,6 +75,51 @@ def key_servers(tap, sluice, work, media):
             judge(tap, sluice, name, work, secrets, keys,
                   Server(sluice, media, *SMALL, "--revalidate", "50ms", "--access-log", "access.log", keys=f"providers: [{{ {provider} }}]\n"))
             tap.ok(len(ks.requests()) > len(keys), f"{name}: keys were asked for again and again")
+
+
+def private_numbers(key, kind):
+    """What of a private key must stay secret, and a line of the file it is in."""
+    der = subprocess.run(["openssl", "pkey", "-in", key, "-traditional", "-outform", "DER"], check=True, capture_output=True).stdout
+    line = pathlib.Path(key).read_bytes().splitlines()[2 if kind == "RSA" else 1]
+    if kind == "EC":  # RFC 5915: SEQUENCE, INTEGER 1, OCTET STRING of 32 bytes
+        at = der.index(b"\x02\x01\x01\x04\x20") + 5
+        return {f"{kind} d": der[at:at + 32], f"{kind} file": line}
+    numbers, at = [], 4  # RFC 8017 A.1.2: version, n, e, d, p, q, exponents, coefficient
+    while at < len(der):
+        size, at = der[at + 1], at + 2
+        if size & 0x80:
+            size, at = int.from_bytes(der[at:at + (size & 0x7f)], "big"), at + (size & 0x7f)
+        numbers.append(der[at:at + size].lstrip(b"\0"))
+        at += size
+    return {f"{kind} file": line} | {f"{kind} {n}": v for n, v in zip(("d", "p", "q", "dp", "dq", "qinv"), numbers[3:])}
+
+
+def tls_keys(tap, sluice, work, media):
+    """Certificates' private keys, read at start and at each reload, and used."""
+    authority, secrets, certs, stop = Authority(work / "certificates"), {}, [], threading.Event()
+    for kind, name, how in (("EC", "localhost", ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")), ("RSA", "rsa.test", ("rsa:2048",))):
+        cert, key = authority.issue(name, f"DNS:{name}", kind=how)
+        certs.append(f"  - {{ cert: {cert}, key: {key} }}\n")
+        secrets |= private_numbers(key, kind)
+    port, done = free_port(), {"localhost": 0, "rsa.test": 0}
+
+    def shake_hands():
+        context = ssl.create_default_context(cafile=str(authority.ca))
+        while not stop.is_set():
+            for name in done:
+                try:
+                    with context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=2), server_hostname=name) as s:
+                        s.sendall(f"GET /{ASSETS[0]}/cbcs/1/t/1.m4s HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+                        done[name] += s.recv(100).startswith(b"HTTP/1.1 ")
+                except OSError:
+                    time.sleep(0.01)  # not there yet, or gone
+    thread = threading.Thread(target=shake_hands)
+    thread.start()
+    judge(tap, sluice, "TLS", work, secrets, {}, Server(sluice, media, *SMALL, "--tls-listen", f"127.0.0.1:{port}", "--access-log", "access.log",
+                                                        config="tls_certificates:\n" + "".join(certs), keys=f"derive: {{ secret_file: {work}/master.key }}\n"))
+    stop.set()
+    thread.join()
+    tap.ok(min(done.values()) > 5, "TLS: hands were shaken with both", done)
 
 
 def forms(secret):
@@ -250,6 +298,7 @@ def main():
         judge(tap, sluice, "derivation", work, {"secret": secret, "PRK": prk, **keys}, keys,
               Server(sluice, media, *SMALL, "--access-log", "access.log", keys=f"derive: {{ secret_file: {work}/master.key }}\n"))
         key_servers(tap, sluice, work, media)
+        tls_keys(tap, sluice, work, media)
     tap.end()
 
 
