@@ -268,6 +268,10 @@ def playlists(tap, load, server):
         if path.endswith("manifest.mpd") and later(path):
             response.body = re.sub(rb'(default_KID="......)..', rb"\1ee", response.body)
 
+    def first_kid(path, response):
+        if path.endswith("media.m3u8") and later(path):
+            response.body = re.sub(rb"(KEYID=0x......)..", rb"\1ee", response.body, count=1)
+
     def other_scheme(path, response):
         if path.endswith("init.mp4"):
             response.body = response.body.replace(b"schm\0\0\0\0cbcs", b"schm\0\0\0\0cenc")
@@ -279,6 +283,7 @@ def playlists(tap, load, server):
                                   (cut, "hls", r"init\.mp4: its playlist ends after \d+\.\d+ s, and its source goes on"),
                                   (swapped, "hls", r"/[23]\.m4s: is not segment [23] of its playlist"),
                                   (other_kid, "dash", r"init\.mp4: byte \d+: its KID is not the playlist's"),
+                                  (first_kid, "hls", r"init\.mp4: byte \d+: its KID is not the playlist's"),
                                   (other_scheme, "hls", r"init\.mp4: byte \d+: its sinf is not that of the scheme"),
                                   (pattern, "hls", r"init\.mp4: byte \d+: its sinf is not that of the scheme")):
         with Proxy(server.port, lambda path, response: fit(fault, path, response)) as proxy:
@@ -357,7 +362,8 @@ def main():
         media(folder / "media", ASSETS)
         (folder / "keys.yaml").write_text(keys_text(ASSETS))
         load = Load(sluice, folder)
-        with Server(sluice, folder / "media", keys=keys_text(ASSETS), config="clear: true\n") as server:
+        systems = "drm: { systems: [widevine, playready, clearkey] }\n"  # a key line each
+        with Server(sluice, folder / "media", keys=keys_text(ASSETS) + systems, config="clear: true\n") as server:
             playlists(tap, load, server)
             no_way_to_ivs(tap, load, server)
             no_faults(tap, load, server)
