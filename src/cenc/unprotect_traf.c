@@ -254,8 +254,7 @@ static enum err key_find(struct traf_crypt *c, const struct tenc *t) {
   return fail(c, ERR_NO_KEY, CC('t', 'r', 'a', 'f'), what);
 }
 
-static enum err next_sample(struct traf_crypt *c, const struct entry *entry, uint8_t *dst, const uint8_t *src,
-                            uint32_t len) {
+static enum err next_sample(struct traf_crypt *c, const struct entry *entry, uint8_t *at, uint32_t len) {
   struct sample_crypt s = {.scheme = entry->scheme};
   enum err e = groups_next(c, &s.tenc, entry);
   if (e)
@@ -267,7 +266,7 @@ static enum err next_sample(struct traf_crypt *c, const struct entry *entry, uin
   if ((e = key_find(c, s.tenc)) != ERR_OK)
     return e;
   s.key = c->key;
-  e = sample_decrypt(&c->batch, c->u->in->ops, dst, src, len, &s);
+  e = sample_decrypt(&c->batch, c->u->in->ops, at, len, &s);
   return e ? fail(c, e, CC('s', 'e', 'n', 'c'), "subsamples do not add up to the sample") : ERR_OK;
 }
 
@@ -282,14 +281,12 @@ static enum err trun_decrypt(struct traf_crypt *c, const struct entry *entry, co
   u->samples += n.num;
   if (u->sample_bytes > u->in->file.n || u->samples > u->in->file.n)
     return unp_fail(u, ERR_MALFORMED, b->body.p, b->type, "there are more samples than bytes");
-  uint8_t *dst = u->out + unp_map(u, n.pos);
-  const uint8_t *src = u->in->file.p + n.pos;
+  uint8_t *at = u->data + n.pos;
   for (uint32_t i = 0; i < n.num; i++) {
     uint32_t len = trun_size(&n, &c->t, i);
-    if ((e = next_sample(c, entry, dst, src, len)) != ERR_OK)
+    if ((e = next_sample(c, entry, at, len)) != ERR_OK)
       return e;
-    dst += len;
-    src += len;
+    at += len;
   }
   return ERR_OK;
 }
