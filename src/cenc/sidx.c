@@ -85,5 +85,5 @@ void sidx_ref_write(uint8_t out[SIDX_REF_LEN], const struct plan *p, uint32_t re
   struct span s = ref_span(p, ref);
   store_be32(out, (uint32_t)span_bytes(p, s)); // reference_type 0: media
   store_be32(out + 4, (uint32_t)span_ticks(p, s));
-  store_be32(out + 8, 0x90000000); // starts with SAP, type 1, delta 0
+  store_be32(out + 8, ix_starts_sync(p->ix, s.first, s.end) ? 0x90000000 : 0); // starts with SAP, type 1, delta 0
 }

@@ -208,7 +208,7 @@ static void write_joc(struct writer *w, const struct ix_header *h, bool complexi
 
 // What all Representations of a set have in common.
 struct set_has {
-  bool timeline, boundaries, complexity;
+  bool timeline, boundaries, complexity, sync;
 };
 
 // Source: ISO/IEC 23009-1 §5.3.5.
@@ -256,11 +256,12 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
   const struct man_track *lead = &a->tracks[o->at[first]];
   const struct ix_header *h = lead->ix->h;
   struct bytes lang = man_text(h->language, sizeof h->language);
-  struct set_has has = {.timeline = form == MAN_SEGMENTS, .boundaries = true, .complexity = true};
+  struct set_has has = {.timeline = form == MAN_SEGMENTS, .boundaries = true, .complexity = true, .sync = man_starts_sync(lead)};
   for (uint32_t i = first + 1; i < end; i++) {
     const struct man_track *t = &a->tracks[o->at[i]];
     has.timeline = has.timeline && same_timeline(lead, t);
     has.boundaries = has.boundaries && aligned(lead, t);
+    has.sync = has.sync && man_starts_sync(t);
     has.complexity = has.complexity && t->ix->h->joc_complexity == h->joc_complexity;
   }
   wr_str(w, "<AdaptationSet");
@@ -271,7 +272,9 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
     attr_text(w, "lang", lang);
   if (has.boundaries)
     wr_str(w, form == MAN_SEGMENTS ? " segmentAlignment=\"true\"" : " subsegmentAlignment=\"true\"");
-  wr_str(w, form == MAN_SEGMENTS ? " startWithSAP=\"1\">\n" : " subsegmentStartsWithSAP=\"1\">\n");
+  if (has.sync)
+    wr_str(w, form == MAN_SEGMENTS ? " startWithSAP=\"1\"" : " subsegmentStartsWithSAP=\"1\"");
+  wr_str(w, ">\n");
   // The order of the schema: RepresentationBase first (channels, protection, properties), then Role, then segments.
   write_channels(w, lead->ix);
   if (lead->key)

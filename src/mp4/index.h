@@ -17,7 +17,7 @@
 #include "base/err.h"
 #include "simd/aes.h"
 
-enum { IX_VERSION = 2 }; // another one whenever what is stored means something else: sidecars are then made again
+enum { IX_VERSION = 3 }; // another one whenever what is stored means something else: sidecars are then made again
 
 enum ix_edit_kind {
   IX_DELETE,   // emit nothing
@@ -75,6 +75,7 @@ struct ix_frag {
 
 enum {
   IX_FRAG_SUBSEGMENT = 1, // a subsegment of the source's sidx, or a part of a folder, starts here
+  IX_FRAG_NOT_SYNC = 2,   // its first sample is not a sync sample: no decoder may begin here
 };
 
 // A traf with samples. Trafs without any are not listed, get no protection boxes and do not grow.
@@ -218,6 +219,9 @@ void ix_segment_fill(const struct track_index *ix, uint64_t target_ticks, uint32
 // ix_skipped gives what the edit list skips (encoder priming), 0 where that is all of the first segment: manifests and sidx have
 // to name it. O(fragments of the first segment). Source: ISO/IEC 14496-12 8.6.6.
 uint64_t ix_skipped(const struct track_index *ix, const struct ix_segments *segs);
+
+// ix_starts_sync says whether the first sample of fragments [first, end) is a sync sample, as in nearly all audio. True without samples.
+bool ix_starts_sync(const struct track_index *ix, uint32_t first, uint32_t end);
 
 // ix_presented says when a sample of this decode time is presented; 0 where it is skipped.
 static inline uint64_t ix_presented(uint64_t ticks, uint64_t skipped) { return ticks > skipped ? ticks - skipped : 0; }

@@ -201,13 +201,14 @@ static enum err parse_mvex(struct init_parser *p, struct reader r) {
     struct reader x = box_reader(&r, &b);
     rd_skip(&x, 4);
     uint32_t track = rd_u32(&x);
-    uint32_t index = rd_u32(&x), duration = rd_u32(&x), size = rd_u32(&x);
+    uint32_t index = rd_u32(&x), duration = rd_u32(&x), size = rd_u32(&x), flags = rd_u32(&x);
     if (x.err)
       return trail_fail(&p->t, x.err, b.pos, "trex");
     if (track == p->trak.track_id) {
       p->info.description_index = index;
       p->info.sample_duration = duration;
       p->info.sample_size = size;
+      p->info.sample_flags = flags;
       p->has_trex = true;
     }
   }

@@ -9,7 +9,7 @@ struct init_info {
   char language[16];
   int64_t edit_media_time;
   // trex: what a traf's header does not say. ISO/IEC 14496-12 8.8.3.
-  uint32_t description_index, sample_duration, sample_size;
+  uint32_t description_index, sample_duration, sample_size, sample_flags;
 };
 
 // init_parse reads a whole moov box (head included) that stands at `pos` of the source and appends the edits that

@@ -151,7 +151,7 @@ static enum err check_frag_head(const struct opener *o, uint32_t i) {
     return bad(o, f, "a fragment is too long");
   if (n->time_ticks < f->time_ticks || __builtin_add_overflow(f->time_ticks, f->duration_ticks, &end_ticks))
     return bad(o, f, "times of a fragment");
-  return f->flags & ~(unsigned)IX_FRAG_SUBSEGMENT ? bad(o, f, "flags of a fragment") : ERR_OK;
+  return f->flags & ~(unsigned)(IX_FRAG_SUBSEGMENT | IX_FRAG_NOT_SYNC) ? bad(o, f, "flags of a fragment") : ERR_OK;
 }
 
 static enum err check_trafs(const struct opener *o, const struct ix_frag *f) {

@@ -182,6 +182,36 @@ def with_run_offsets(layout, runs, subsamples=False, wide=False, fault=None):
     return head + synth.moof_of(1, trafs) + box(b"mdat", mdat), [s for run in runs for s in run]
 
 
+def sync_samples(tap, sluice, work):
+    """ISO/IEC 14496-12 8.8.3.1, 8.8.8: whether a fragment's first sample is a sync sample may be said in four places. sidx says of no
+    other segment that it starts with a SAP."""
+    full, not_sync, sync = synth.full, 0x1010000, 0x2000000
+    part = synth.payloads([70, 71], 5)
+
+    def fragment(number, default=None, first=None, each=None, empty=False):
+        tfhd = full(b"tfhd", 0, 0x20000 | (0x20 if default is not None else 0), struct.pack(">I", 1),
+                    b"" if default is None else struct.pack(">I", default))
+        flags = 0x301 | (4 if first is not None else 0) | (0x400 if each else 0)
+
+        def trun(n):
+            fields = b"".join(struct.pack(">II", synth.TIMESCALE, len(s)) + (struct.pack(">I", each[i]) if each else b"") for i, s in enumerate(part))
+            return full(b"trun", 0, flags, struct.pack(">Ii", 2, n + 8), b"" if first is None else struct.pack(">I", first), fields)
+        head = [full(b"trun", 0, 4, struct.pack(">II", 0, not_sync))] if empty else []  # of no sample
+        moof = synth.moof_of(number + 1, lambda n: [synth.box(b"traf", tfhd, synth.tfdt(2 * number * synth.TIMESCALE), *head, trun(n))])
+        return moof + synth.box(b"mdat", *part)
+    says = [({}, None), ({"default": sync}, True), ({"default": not_sync}, False), ({"default": not_sync, "first": sync}, True), ({"first": not_sync}, False),
+            ({"each": (not_sync, sync)}, False), ({"default": not_sync, "each": (sync, not_sync)}, True), ({"first": sync, "empty": True}, True)]
+    for trex in (sync, not_sync):
+        data = synth.FTYP + synth.moov(trex=(1, synth.FRAME, 0, trex)) + b"".join(fragment(n, **how) for n, (how, _) in enumerate(says))
+        (work / "sync.mp4").write_bytes(data)
+        r = sluice.encrypt(work / "sync.mp4", work / "sync.enc.mp4", "cenc", KID, KEY)
+        out = (work / "sync.enc.mp4").read_bytes() if r.code == 0 else b""
+        sidx = boxes.find(out, b"sidx")
+        got = [struct.unpack_from(">I", out, sidx[0].end - 12 * (len(says) - i) + 8)[0] for i in range(len(says))] if sidx else r
+        want = [0x90000000 if (trex == sync if is_sync is None else is_sync) else 0 for _, is_sync in says]
+        tap.equal(got, want, f"trex's flags {trex:#x}: sidx says a SAP of segments that start with a sync sample, and of no other")
+
+
 def run_offsets(tap, sluice, work):
     """ISO/IEC 14496-12 8.7.9: saio has one offset, or one for each run. No packager writes the latter for audio."""
     source, back = work / "runs.mp4", work / "back.mp4"
@@ -265,6 +295,7 @@ def main():
         wrap.__name__ = "IV that wraps"
         judge(tap, sluice, work, wrap, "cenc", "ffffffffffffff9c")
         run_offsets(tap, sluice, work)
+        sync_samples(tap, sluice, work)
         judge_day(tap, sluice, work)
     tap.end()
 

@@ -98,6 +98,30 @@ Test(hls, media_playlist_as_it_stands) {
   drop(&s);
 }
 
+// One segment of one track starts with a sample that is no sync sample.
+Test(manifest, says_nothing_of_access_points_that_are_none) {
+  struct asset s = {0};
+  add(&s, "a", "mp4a.40.42", 48000, 3, even, sizes, 0);
+  add(&s, "b", "mp4a.40.42", 48000, 3, even, sizes, 0);
+  s.h[1].channels = 1; // a set of its own
+  cr_assert(has(master(&s), "INDEPENDENT") && has(hls(&s, 0, MAN_SEGMENTS), "INDEPENDENT"));
+  s.frags[1][1].flags = IX_FRAG_NOT_SYNC;
+  cr_assert(!has(master(&s), "INDEPENDENT") && has(hls(&s, 0, MAN_SEGMENTS), "INDEPENDENT") && !has(hls(&s, 1, MAN_SEGMENTS), "INDEPENDENT"));
+  const char *sap = strstr(mpd(&s, MAN_SEGMENTS), " startWithSAP=\"1\">");
+  cr_assert(sap && !has(strchr(sap, '>'), "startWithSAP"), "of one set only: %s", out);
+  sap = strstr(mpd(&s, MAN_RANGES), " subsegmentStartsWithSAP=\"1\">");
+  cr_assert(sap && !has(strchr(sap, '>'), "StartsWithSAP"), "of one set only: %s", out);
+  s.h[1].channels = 2;
+  cr_assert(!has(mpd(&s, MAN_SEGMENTS), "WithSAP"), "one of the set: %s", out);
+  // A fragment without samples before it says nothing.
+  s.frags[1][1].flags = 0;
+  s.frags[1][0].flags = IX_FRAG_NOT_SYNC;
+  cr_assert(!has(mpd(&s, MAN_SEGMENTS), "WithSAP"));
+  s.frags[1][1].first_sample = 0;
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), "WithSAP"));
+  drop(&s);
+}
+
 Test(hls, durations_never_drift) {
   struct asset s = {0};
   static const uint32_t third[8] = {1, 1, 1, 1, 1, 1, 1, 1};
