@@ -136,7 +136,7 @@ struct ix_header {
   // the track
   uint32_t track_id, timescale;       // timescale: ticks per second
   uint32_t format;                    // original sample entry type, e.g. FOURCC('m','p','4','a')
-  uint32_t sample_rate, channels;     // as a decoder outputs them
+  uint32_t sample_rate, channels;     // as a decoder outputs them; channels are 0 for IAMF, whose renderer decides
   uint32_t channel_mask;              // AC-3 family: the value for the manifest's channel configuration; else 0
   uint32_t avg_bitrate, max_bitrate;  // bits per second of fragments as in the source, boxes included; max over
                                       // the shortest groups of whole fragments that last >= 1 s

@@ -35,7 +35,8 @@ static enum err check_head(const struct opener *o) {
     return bad(o, &h->flags, "unknown flags");
   if (memchr(h->codecs, 0, sizeof h->codecs) == NULL || memchr(h->language, 0, sizeof h->language) == NULL)
     return bad(o, h->codecs, "text without an end");
-  if (!h->timescale || !h->track_id || !h->channels || !h->sample_rate || !h->codecs[0])
+  bool rendered = h->format == FOURCC('i', 'a', 'm', 'f');
+  if (!h->timescale || !h->track_id || !h->channels != rendered || !h->sample_rate || !h->codecs[0])
     return bad(o, &h->track_id, "the track");
   if (!h->num_sinf || h->num_sinf > IX_MAX_SINF || !h->num_frags || h->num_frags > IX_MAX_FRAGS || !h->num_parts)
     return bad(o, &h->num_parts, "counts");

@@ -98,6 +98,16 @@ Test(hls, media_playlist_as_it_stands) {
   drop(&s);
 }
 
+Test(manifest, says_no_channels_where_a_renderer_decides) {
+  struct asset s = {0};
+  add(&s, "a", "iamf.001.001.Opus", 48000, 3, even, sizes, 0);
+  s.h[0].format = FOURCC('i', 'a', 'm', 'f');
+  s.h[0].channels = 0;
+  cr_assert(has(master(&s), "CODECS=\"iamf.001.001.Opus\"") && !has(out, "CHANNELS"), "%s", out);
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), "codecs=\"iamf.001.001.Opus\"") && !has(out, "AudioChannelConfiguration"), "%s", out);
+  drop(&s);
+}
+
 // One segment of one track starts with a sample that is no sync sample.
 Test(manifest, says_nothing_of_access_points_that_are_none) {
   struct asset s = {0};
