@@ -31,14 +31,16 @@ static void attr_duration(struct writer *w, const char *name, uint64_t us) {
 }
 
 // Timelines are in presentation time, decode time less what the edit list skips. A decoder presents the first sample at
-// start - skip, which a timeline of unsigned numbers can only say for starts that are late enough: clipped at 0.
+// start - skip, which a timeline of unsigned numbers can only say for starts that are late enough: clipped at 0. Empty edits delay all
+// of it: the Period starts where the track would without them. Source: ISO/IEC 14496-12 8.6.6.
 struct media_time {
   uint64_t start, skip; // decode time of the first sample; what is taken off
-  uint64_t origin;      // what the presentation starts at
+  uint64_t origin;      // what the Period starts at
+  uint64_t delay;       // from there to the first sample
 };
 
 static struct media_time media_time(const struct man_track *t) {
-  struct media_time m = {t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0, ix_skipped(t->ix, t->segs), 0};
+  struct media_time m = {t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0, ix_skipped(t->ix, t->segs), 0, t->ix->delay};
   m.origin = ix_presented(m.start, m.skip);
   return m;
 }
@@ -49,7 +51,7 @@ static uint64_t presented_us(const struct man_track *t) {
   for (uint32_t i = 0; i < t->segs->num; i++)
     ticks += man_seg_ticks(t, i) + man_gap_ticks(t, i);
   struct media_time m = media_time(t);
-  return man_us(ix_presented(m.start + ticks, m.skip) - m.origin, t->ix->h->timescale);
+  return man_us(ix_presented(m.start + ticks, m.skip) - m.origin + m.delay, t->ix->h->timescale);
 }
 
 // One S element for each run of equal durations. The first and those behind gaps say when they begin.
@@ -65,7 +67,7 @@ static void write_timeline(struct writer *w, const struct man_track *t) {
     if (run && (i == t->segs->num || d != run_d || gap)) {
       wr_str(w, "<S");
       if (say_at)
-        attr_num(w, "t", run_at);
+        attr_num(w, "t", run_at + m.delay);
       attr_num(w, "d", run_d);
       if (run > 1)
         attr_num(w, "r", run - 1);
@@ -84,7 +86,8 @@ static void write_timeline(struct writer *w, const struct man_track *t) {
 
 static bool same_timeline(const struct man_track *a, const struct man_track *b) {
   struct media_time ma = media_time(a), mb = media_time(b);
-  if (a->segs->num != b->segs->num || a->ix->h->timescale != b->ix->h->timescale || ma.skip != mb.skip || ma.origin != mb.origin)
+  if (a->segs->num != b->segs->num || a->ix->h->timescale != b->ix->h->timescale || ma.skip != mb.skip || ma.origin != mb.origin ||
+      ma.delay != mb.delay)
     return false;
   for (uint32_t i = 0; i < a->segs->num; i++)
     if (man_seg_ticks(a, i) != man_seg_ticks(b, i) || man_gap_ticks(a, i) != man_gap_ticks(b, i))
@@ -100,7 +103,7 @@ static bool aligned(const struct man_track *a, const struct man_track *b) {
   struct media_time ma = media_time(a), mb = media_time(b);
   uint64_t ta = ma.start, tb = mb.start;
   for (uint32_t i = 0; i < a->segs->num; i++) {
-    uint64_t pa = ix_presented(ta, ma.skip) - ma.origin, pb = ix_presented(tb, mb.skip) - mb.origin;
+    uint64_t pa = ix_presented(ta, ma.skip) - ma.origin + ma.delay, pb = ix_presented(tb, mb.skip) - mb.origin + mb.delay;
     if ((unsigned __int128)pa * b->ix->h->timescale != (unsigned __int128)pb * a->ix->h->timescale)
       return false;
     ta += man_seg_ticks(a, i) + man_gap_ticks(a, i);

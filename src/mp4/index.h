@@ -167,7 +167,9 @@ struct track_index {
   const uint16_t *sizes16; // exactly one of these is not NULL
   const uint32_t *sizes32;
   const struct aes_lane *lanes;
-  uint32_t layout; // of the channels, codec_info.layout: read from init, which the blob has anyway
+  // Read from init, which the blob has anyway:
+  uint32_t layout; // of the channels, codec_info.layout
+  uint64_t delay;  // ticks: empty edits before the first that has media, by which everything is presented later
 };
 
 static inline uint32_t ix_sample_size(const struct track_index *ix, uint64_t n) {

@@ -313,6 +313,12 @@ enum err ix_open(struct track_index *out, struct bytes blob, struct diag *diag) 
   if (e)
     return e;
   o.ix.layout = init_layout(o.ix.init);
+  o.ix.delay = init_delay(o.ix.init, o.ix.h->timescale);
+  const struct ix_frag *last = &o.ix.frags[o.ix.h->num_frags - 1];
+  uint64_t end;
+  if (__builtin_add_overflow(last->time_ticks + last->duration_ticks, o.ix.delay, &end) ||
+      __builtin_add_overflow(o.ix.h->start_ticks + o.ix.h->duration_ticks, o.ix.delay, &end))
+    return bad(&o, last, "empty edits that end behind all time");
   *out = o.ix;
   return ERR_OK;
 }

@@ -212,6 +212,29 @@ def sync_samples(tap, sluice, work):
         tap.equal(got, want, f"trex's flags {trex:#x}: sidx says a SAP of segments that start with a sync sample, and of no other")
 
 
+def empty_edits(tap, sluice, work):
+    """ISO/IEC 14496-12 8.6.6: empty edits, in the movie's timescale, delay what sidx says; behind the first media edit they do not."""
+    def edits(version, *entries):
+        form = ">QqHH" if version else ">IiHH"
+        return synth.box(b"edts", synth.full(b"elst", version, 0, struct.pack(">I", len(entries)), *(struct.pack(form, d, t, 1, 0) for d, t in entries)))
+    movie, scale = 1000, synth.TIMESCALE  # synth's mvhd, mdhd
+    fragment = synth.plain_fragment(1, synth.payloads([70] * 9, 1), 0)
+    for name, elst, want in (("none", b"", 0), ("one", edits(0, (250, -1), (0, 64)), 250 * scale // movie), ("of 64 bits", edits(1, (250, -1), (0, 64)), 12000),
+                             ("two", edits(0, (250, -1), (50, -1), (0, 64)), 14400), ("later", edits(0, (100, 64), (250, -1), (0, 64)), 0), ("nothing else", edits(0, (250, -1)), 0),
+                             ("beyond 32 bits", edits(1, (90000000, -1), (0, 64)), 4320000000)):
+        data = synth.FTYP + synth.moov(edits=elst) + fragment
+        (work / "empty.mp4").write_bytes(data)
+        r = sluice.encrypt(work / "empty.mp4", work / "empty.enc.mp4", "cenc", KID, KEY)
+        out = (work / "empty.enc.mp4").read_bytes() if r.code == 0 else b""
+        sidx = boxes.find(out, b"sidx")
+        time, at, references, _ = boxes.sidx_references(out, sidx[0]) if sidx else (r, 0, [], 0)
+        skip = 0 if name in ("none", "nothing else") else 64
+        tap.equal((time, references and references[0][1]), (want, 9 * synth.FRAME - skip), f"empty edits, {name}: earliest_presentation_time, duration")
+    (work / "empty.mp4").write_bytes(synth.FTYP + synth.moov(edits=edits(1, (2**64 - 1, -1), (0, 64))) + fragment)
+    r = sluice.encrypt(work / "empty.mp4", work / "empty.enc.mp4", "cenc", KID, KEY)
+    tap.ok(r.code == 1 and "empty edits that end behind all time" in r.err, "empty edits beyond all time: refused", r)
+
+
 def run_offsets(tap, sluice, work):
     """ISO/IEC 14496-12 8.7.9: saio has one offset, or one for each run. No packager writes the latter for audio."""
     source, back = work / "runs.mp4", work / "back.mp4"
@@ -295,6 +318,7 @@ def main():
         wrap.__name__ = "IV that wraps"
         judge(tap, sluice, work, wrap, "cenc", "ffffffffffffff9c")
         run_offsets(tap, sluice, work)
+        empty_edits(tap, sluice, work)
         sync_samples(tap, sluice, work)
         judge_day(tap, sluice, work)
     tap.end()

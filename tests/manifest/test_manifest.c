@@ -373,6 +373,24 @@ Test(dash, a_late_start_is_an_offset_not_a_gap) {
   drop(&s);
 }
 
+// ISO/IEC 14496-12 8.6.6: an empty edit presents nothing for so long, whatever the tracks beside do meanwhile.
+Test(dash, an_empty_edit_delays_its_track) {
+  struct asset s = {0};
+  add(&s, "t", "mp4a.40.2", 48000, 2, even, sizes, 4800000);
+  add(&s, "u", "mp4a.40.2", 48000, 2, even, sizes, 4800000);
+  s.h[0].edit_media_time = s.h[1].edit_media_time = 1024;
+  s.ix[0].delay = 12000;
+  const char *x = mpd(&s, MAN_SEGMENTS);
+  cr_assert_eq(count(x, "presentationTimeOffset=\"4798976\""), 2, "%s", x);
+  cr_assert(has(x, "<S t=\"4810976\" d=\"96000\" r=\"1\"/>") && has(x, "<S t=\"4798976\" d=\"96000\" r=\"1\"/>"), "%s", x);
+  cr_assert(has(x, "mediaPresentationDuration=\"PT4.250000S\"") && !has(x, "segmentAlignment"), "%s", x);
+  cr_assert(has(mpd(&s, MAN_RANGES), "presentationTimeOffset=\"4798976\"") && has(out, "PT4.250000S"), "%s", out);
+  s.ix[1].delay = 12000;
+  x = mpd(&s, MAN_SEGMENTS);
+  cr_assert(count(x, "<S ") == 1 && has(x, "segmentAlignment"), "one timeline: %s", x);
+  drop(&s);
+}
+
 Test(dash, a_set_shares_one_timeline_or_none) {
   struct asset s = {0};
   add(&s, "a", "mp4a.40.2", 48000, 4, even, sizes, 0);
