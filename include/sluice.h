@@ -109,8 +109,9 @@ struct sluice_key {
   uint8_t kid[16], key[16];
 };
 
-/* sluice_decrypt: an encrypted fragmented file (cenc, cens, cbc1, cbcs) to the clear one. `out` has room for len bytes and does not
- * overlap `file`; *out_len says how many it got. At most 64 keys. A wrong key is not noticed: what comes out is noise. */
+/* sluice_decrypt: an encrypted fragmented file (cenc, cens, cbc1, cbcs) to the clear one. `out` has room for len bytes. It is `file`
+ * or does not overlap it; after a failure it holds nothing of use. *out_len says how many it got. At most 64 keys. A wrong key is not
+ * noticed: what comes out is noise. */
 SLUICE_API int sluice_decrypt(void *out, size_t *out_len, const void *file, size_t len, const struct sluice_key *keys,
                               size_t num_keys, struct sluice_memory memory, struct sluice_error *error);
 

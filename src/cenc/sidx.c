@@ -6,12 +6,13 @@
 
 enum { MAX_REFS = 65535, HEAD_V0 = 32, HEAD_V1 = 40 };
 
-// earliest is when the first subsegment is presented: by media that an edit list does not omit (8.16.3.3).
+// earliest is when the first subsegment is presented: by media that an edit list does not omit (8.16.3.3), empty edits before it
+// not counted.
 static uint64_t earliest(const struct plan *p) {
   return p->ix->h->num_frags ? ix_presented(p->ix->frags[0].time_ticks, ix_skipped(p->ix, p->segs)) : 0;
 }
 
-static bool is_wide(const struct plan *p) { return earliest(p) > UINT32_MAX; }
+static bool is_wide(const struct plan *p) { return earliest(p) + p->ix->delay > UINT32_MAX; }
 
 static uint32_t num_refs(const struct plan *p) {
   return p->segs->num ? (p->segs->num - 1) / p->sidx_group + 1 : 0;
@@ -62,7 +63,7 @@ enum err sidx_check(const struct plan *p, struct diag *diag) {
 }
 
 uint32_t sidx_head_write(uint8_t out[SIDX_HEAD_MAX], const struct plan *p) {
-  uint64_t time = earliest(p);
+  uint64_t time = earliest(p) + p->ix->delay;
   struct writer w = wr_of(out, SIDX_HEAD_MAX);
   wr_u32(&w, p->sidx_len);
   wr_u32(&w, FOURCC('s', 'i', 'd', 'x'));
@@ -85,5 +86,5 @@ void sidx_ref_write(uint8_t out[SIDX_REF_LEN], const struct plan *p, uint32_t re
   struct span s = ref_span(p, ref);
   store_be32(out, (uint32_t)span_bytes(p, s)); // reference_type 0: media
   store_be32(out + 4, (uint32_t)span_ticks(p, s));
-  store_be32(out + 8, 0x90000000); // starts with SAP, type 1, delta 0
+  store_be32(out + 8, ix_starts_sync(p->ix, s.first, s.end) ? 0x90000000 : 0); // starts with SAP, type 1, delta 0
 }

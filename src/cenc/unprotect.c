@@ -1,5 +1,6 @@
 #include "cenc/unprotect.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -101,7 +102,8 @@ uint64_t unp_part_start(const struct unp *u, uint64_t pos) {
 
 bool unp_in_data(const struct unp *u, uint64_t pos, uint64_t len) {
   size_t i = part_of(u, pos);
-  return i < u->num_parts && u->parts[i].verbatim && len <= u->parts[i + 1].in_off - pos;
+  const struct part *p = &u->parts[i];
+  return i < u->num_parts && p->verbatim && pos - p->in_off >= p->head_len && len <= p[1].in_off - pos;
 }
 
 // Whether a top-level box (or the end of the file) is at `pos`.
@@ -257,7 +259,7 @@ static enum err find_parts(struct unp *u) {
   u->num_parts = n;
   pos = 0;
   for (size_t i = 0; i < n && top_next(u, &b, &pos, &e); i++) {
-    u->parts[i] = (struct part){.in_off = b.pos, .type = b.type, .verbatim = is_verbatim(b.type)};
+    u->parts[i] = (struct part){.in_off = b.pos, .head_len = b.head_len, .verbatim = is_verbatim(b.type)};
     moof |= b.type == CC('m', 'o', 'o', 'f');
     moov |= b.type == CC('m', 'o', 'o', 'v');
     if (b.type == CC('m', 'o', 'o', 'v') && (e = moov_read(u, &b)) != ERR_OK)
@@ -273,41 +275,79 @@ static enum err find_parts(struct unp *u) {
   return ERR_OK;
 }
 
-enum err unprotect(uint8_t *out, size_t *out_len, const struct unprotect_input *in, struct diag *diag) {
-  struct unp u = {.in = in, .diag = diag, .out = out};
-  enum err e = find_parts(&u);
-  if (e)
-    return e;
-  struct box b;
-  // Lengths first: offsets may point forward.
+// measure finds where each box goes and how long the longest rewritten one is: offsets may point forward.
+static enum err measure(struct unp *u, size_t *longest) {
   struct writer count = wr_of(NULL, 0);
+  struct box b;
+  enum err e = ERR_OK;
   uint64_t pos = 0;
-  for (size_t i = 0; top_next(&u, &b, &pos, &e); i++) {
-    u.parts[i].out_off = count.n;
-    if ((e = part_copy(&count, &u, &b)) != ERR_OK)
+  *longest = 0;
+  for (size_t i = 0; top_next(u, &b, &pos, &e); i++) {
+    u->parts[i].out_off = count.n;
+    if ((e = part_copy(&count, u, &b)) != ERR_OK)
       return e;
+    size_t len = count.n - u->parts[i].out_off;
+    *longest = !u->parts[i].verbatim && len > *longest ? len : *longest;
+    if (count.n > pos) // it is to find its place in what lies behind us
+      return unp_fail(u, ERR_OVERFLOW, NULL, 0, NULL);
   }
-  u.parts[u.num_parts].out_off = count.n;
-  if (count.n > in->file.n)
-    return unp_fail(&u, ERR_OVERFLOW, NULL, 0, NULL);
+  u->parts[u->num_parts].out_off = count.n;
+  return ERR_OK;
+}
 
-  struct writer w = wr_of(out, in->file.n);
-  u.num_tracks = 0;
-  for (pos = 0; top_next(&u, &b, &pos, &e);)
-    if ((b.type == CC('m', 'o', 'o', 'v') && (e = moov_read(&u, &b)) != ERR_OK) ||
-        (e = part_copy(&w, &u, &b)) != ERR_OK)
+// put_parts moves every box to its place in the output, over the input, the rewritten ones by way of `spare`. With `check` nothing
+// moves: it only says whether the boxes can be rewritten.
+static enum err put_parts(struct unp *u, uint8_t *spare, size_t longest, bool check) {
+  struct box b;
+  enum err e = ERR_OK;
+  uint64_t pos = 0;
+  u->num_tracks = 0;
+  for (const struct part *p = u->parts; top_next(u, &b, &pos, &e); p++) {
+    struct writer w = wr_of(spare, longest);
+    bool moov = b.type == CC('m', 'o', 'o', 'v');
+    if ((moov && (e = moov_read(u, &b)) != ERR_OK) || (!p->verbatim && (e = part_copy(&w, u, &b)) != ERR_OK))
       return e;
-  u.num_tracks = 0;
-  for (pos = 0; top_next(&u, &b, &pos, &e);) {
+    assert(p->verbatim || w.n == p[1].out_off - p->out_off);
+    if (!check)
+      memmove(u->data + p->out_off, p->verbatim ? u->data + p->in_off : spare, (size_t)(p[1].out_off - p->out_off));
+  }
+  return ERR_OK;
+}
+
+static enum err decrypt_parts(struct unp *u) {
+  struct box b;
+  enum err e = ERR_OK;
+  u->num_tracks = 0;
+  for (uint64_t pos = 0; top_next(u, &b, &pos, &e);) {
     if (b.type == CC('m', 'o', 'o', 'v'))
-      e = moov_read(&u, &b);
+      e = moov_read(u, &b);
     else if (b.type == CC('m', 'o', 'o', 'f'))
-      e = moof_decrypt(&u, &b);
+      e = moof_decrypt(u, &b);
     if (e)
       return e;
-    if (in->step)
-      in->step(in->step_ctx, pos);
+    if (u->in->step)
+      u->in->step(u->in->step_ctx, pos);
   }
-  *out_len = w.n;
+  return ERR_OK;
+}
+
+enum err unprotect(uint8_t *out, size_t *out_len, const struct unprotect_input *in, struct diag *diag) {
+  struct unprotect_input own = *in;
+  struct unp u = {.in = &own, .diag = diag, .data = out};
+  if (out != in->file.p && in->file.n)
+    memcpy(out, in->file.p, in->file.n);
+  own.file.p = out;
+  size_t longest;
+  enum err e = find_parts(&u);
+  if (e || (e = measure(&u, &longest)) != ERR_OK)
+    return e;
+  uint8_t *spare = (uint8_t *)in->mem->get(in->mem, longest);
+  if (!spare)
+    return unp_fail(&u, ERR_NO_MEMORY, NULL, 0, NULL);
+  // Boxes stay where they are until nothing can fail any more: faults are told by them.
+  if ((e = put_parts(&u, spare, longest, true)) != ERR_OK || (e = decrypt_parts(&u)) != ERR_OK ||
+      (e = put_parts(&u, spare, longest, false)) != ERR_OK)
+    return e;
+  *out_len = u.parts[u.num_parts].out_off;
   return ERR_OK;
 }

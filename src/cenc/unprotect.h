@@ -18,20 +18,21 @@ struct content_key {
 };
 
 struct unprotect_input {
-  struct bytes file;              // all of it: one file, or an init segment with media segments behind it
+  struct bytes file;              // all of it: one file, or an init segment with media segments behind it; `out` may be its memory
   const uint64_t *part_ends;      // where these end, ascending (num_parts of them; 0: one file): absolute offsets count from
                                   // the start of their own. The output is one file
   uint32_t num_parts;
   const struct content_key *keys;
   size_t num_keys;
   const struct aes_ops *ops;
-  struct alloc *mem;              // for a table of the top-level boxes (24 bytes each) and two of 2 KiB a track,
-                                  // and where samples have groups, two of 16 KiB
+  struct alloc *mem;              // for a table of the top-level boxes (24 bytes each) and two of 2 KiB a track, the longest
+                                  // moov or moof, and where samples have groups, two of 16 KiB
   void (*step)(void *ctx, uint64_t done); // input bytes behind us, now and then; may be NULL
   void *step_ctx;
 };
 
-// unprotect writes the clear file to `out`, which holds in->file.n bytes, and its length to *out_len.
+// unprotect writes the clear file to `out`, which holds in->file.n bytes, and its length to *out_len. `out` is in->file.p, so that
+// the file is in memory once, or does not overlap it. Samples do not overlap; where they do, what comes out is noise.
 // Samples that are marked as clear stay as they are. On failure the contents of `out` mean nothing.
 // Errors: ERR_NOT_PROTECTED (no protected sample entry), ERR_NO_KEY (what: the KID), ERR_PROGRESSIVE,
 // ERR_UNSUPPORTED (scheme), ERR_TRUNCATED, ERR_MALFORMED, ERR_OVERFLOW, ERR_LIMIT, ERR_MISSING, ERR_NO_MEMORY.

@@ -33,14 +33,14 @@ struct track {
 // A top-level box and where it goes.
 struct part {
   uint64_t in_off, out_off;
-  uint32_t type;
+  uint32_t head_len;
   bool verbatim; // copied as it is: what samples may lie in
 };
 
 struct unp {
-  const struct unprotect_input *in;
+  const struct unprotect_input *in; // its file is `data`
   struct diag *diag;
-  uint8_t *out;
+  uint8_t *data;
   struct part *parts; // num_parts + 1
   size_t num_parts;
   struct track *tracks;
@@ -67,7 +67,7 @@ uint64_t unp_map(const struct unp *u, uint64_t pos);
 // unp_part_start gives where the file (of a folder) that holds input offset `pos` begins.
 uint64_t unp_part_start(const struct unp *u, uint64_t pos);
 
-// unp_in_data says whether input bytes [pos, pos + len) lie in one box that is copied as it is.
+// unp_in_data says whether input bytes [pos, pos + len) lie in one box that is copied as it is, behind its head.
 bool unp_in_data(const struct unp *u, uint64_t pos, uint64_t len);
 
 // Copying a box while its children change: unp_open copies head and `skip` bytes of payload, unp_close writes the
@@ -130,9 +130,8 @@ struct batch {
   uint32_t num;
   bool cbc;
   const struct aes_key *key;
-  const uint8_t *src; // of the first sample
-  uint8_t *dst;
-  size_t len;         // bytes from src to the end of the newest
+  uint8_t *at;        // the first sample
+  size_t len;         // bytes from there to the end of the newest
   uint8_t cbc_iv[16];
   struct aes_lane lanes[BATCH_SAMPLES];
   uint32_t sizes[BATCH_SAMPLES];
@@ -140,9 +139,8 @@ struct batch {
 };
 
 // sample_decrypt decrypts one sample or adds it to the batch; its subsamples must add up to len (ERR_MALFORMED).
-MUST_USE enum err sample_decrypt(struct batch *b, const struct aes_ops *ops, uint8_t *dst, const uint8_t *src, uint32_t len,
-                                 const struct sample_crypt *c);
+MUST_USE enum err sample_decrypt(struct batch *b, const struct aes_ops *ops, uint8_t *at, uint32_t len, const struct sample_crypt *c);
 void batch_flush(struct batch *b, const struct aes_ops *ops);
 
-// moof_decrypt decrypts the samples of a moof from the input to the output.
+// moof_decrypt decrypts the samples of a moof, where they stand in the input.
 MUST_USE enum err moof_decrypt(struct unp *u, const struct box *moof);

@@ -12,11 +12,11 @@ void batch_flush(struct batch *b, const struct aes_ops *ops) {
   if (b->cbc)
     ops->cbc_decrypt(
         b->key, b->cbc_iv,
-        &(struct aes_cbc_seg){.src = b->src, .dst = b->dst, .lanes = b->lanes, .num_lanes = b->num}, 1);
+        &(struct aes_cbc_seg){.src = b->at, .dst = b->at, .lanes = b->lanes, .num_lanes = b->num}, 1);
   else
     ops->ctr(b->key,
-             &(struct aes_ctr_seg){.src = b->src,
-                                   .dst = b->dst,
+             &(struct aes_ctr_seg){.src = b->at,
+                                   .dst = b->at,
                                    .sizes32 = b->sizes,
                                    .num = b->num,
                                    .ivs = (const uint8_t(*)[16])b->ivs},
@@ -24,17 +24,15 @@ void batch_flush(struct batch *b, const struct aes_ops *ops) {
   b->num = 0;
 }
 
-// batch_add takes samples that lie back to back, in the input as in the output.
-static void batch_add(struct batch *b, const struct aes_ops *ops, bool cbc, uint8_t *dst, const uint8_t *src, uint32_t len,
-                      const struct sample_crypt *c) {
-  bool same = b->num && b->num < BATCH_SAMPLES && b->cbc == cbc && b->key == c->key && b->src + b->len == src &&
-              b->dst + b->len == dst && b->len + len <= UINT32_MAX && (!cbc || memcmp(b->cbc_iv, c->iv, 16) == 0);
+// batch_add takes samples that lie back to back.
+static void batch_add(struct batch *b, const struct aes_ops *ops, bool cbc, uint8_t *at, uint32_t len, const struct sample_crypt *c) {
+  bool same = b->num && b->num < BATCH_SAMPLES && b->cbc == cbc && b->key == c->key && b->at + b->len == at &&
+              b->len + len <= UINT32_MAX && (!cbc || memcmp(b->cbc_iv, c->iv, 16) == 0);
   if (!same) {
     batch_flush(b, ops);
     b->cbc = cbc;
     b->key = c->key;
-    b->src = src;
-    b->dst = dst;
+    b->at = at;
     b->len = 0;
     memcpy(b->cbc_iv, c->iv, 16);
   }
@@ -53,7 +51,7 @@ struct stream {
   uint64_t at; // bytes done
 };
 
-static void stream_xor(struct stream *s, uint8_t *dst, const uint8_t *src, uint64_t len) {
+static void stream_xor(struct stream *s, uint8_t *at, uint64_t len) {
   uint8_t ks[STREAM_BLOCKS * 16];
   while (len) {
     uint64_t block = s->at / 16, skip = s->at % 16;
@@ -64,8 +62,8 @@ static void stream_xor(struct stream *s, uint8_t *dst, const uint8_t *src, uint6
     s->ops->ecb_encrypt(s->c->key, ks, ks, STREAM_BLOCKS);
     uint64_t n = sizeof ks - skip < len ? sizeof ks - skip : len;
     for (uint64_t i = 0; i < n; i++)
-      dst[i] = src[i] ^ ks[skip + i];
-    dst += n, src += n, len -= n, s->at += n;
+      at[i] ^= ks[skip + i];
+    at += n, len -= n, s->at += n;
   }
 }
 
@@ -73,15 +71,15 @@ static bool has_pattern(struct aes_pattern p) { return p.skip != 0; }
 
 // decrypt_range does one protected range: a whole sample, or what one subsample protects. `iv` and `s` carry the
 // chain and the counter over to the next range where the scheme says so.
-static void decrypt_range(const struct sample_crypt *c, const struct aes_ops *ops, uint8_t *dst, const uint8_t *src,
-                          uint32_t len, uint8_t iv[16], struct stream *s) {
+static void decrypt_range(const struct sample_crypt *c, const struct aes_ops *ops, uint8_t *at, uint32_t len, uint8_t iv[16],
+                          struct stream *s) {
   struct aes_pattern pattern = c->tenc->pattern;
   struct aes_lane lane = {0, len};
-  struct aes_cbc_seg seg = {.src = src, .dst = dst, .lanes = &lane, .num_lanes = 1};
+  struct aes_cbc_seg seg = {.src = at, .dst = at, .lanes = &lane, .num_lanes = 1};
   uint32_t blocks = len / 16;
   switch (c->scheme) {
   case CC('c', 'e', 'n', 'c'):
-    stream_xor(s, dst, src, len);
+    stream_xor(s, at, len);
     break;
   case CC('c', 'e', 'n', 's'):
     if (has_pattern(pattern)) {
@@ -90,12 +88,12 @@ static void decrypt_range(const struct sample_crypt *c, const struct aes_ops *op
       store_be64(iv + 8, load_be64(iv + 8) + (uint64_t)(blocks / cycle) * pattern.crypt +
                              (rest < pattern.crypt ? rest : pattern.crypt));
     } else { // whole blocks only, unlike cenc
-      stream_xor(s, dst, src, len & ~15u);
+      stream_xor(s, at, len & ~15u);
     }
     break;
   case CC('c', 'b', 'c', '1'):
     if (blocks)
-      ops->cbc_chain(c->key, false, iv, dst, src, blocks);
+      ops->cbc_chain(c->key, false, iv, at, at, blocks);
     break;
   default: // cbcs: every range begins anew
     if (has_pattern(pattern))
@@ -106,16 +104,15 @@ static void decrypt_range(const struct sample_crypt *c, const struct aes_ops *op
   }
 }
 
-enum err sample_decrypt(struct batch *b, const struct aes_ops *ops, uint8_t *dst, const uint8_t *src, uint32_t len,
-                        const struct sample_crypt *c) {
+enum err sample_decrypt(struct batch *b, const struct aes_ops *ops, uint8_t *at, uint32_t len, const struct sample_crypt *c) {
   if (c->num_subs == 0) {
     bool no_carry = load_be64(c->iv + 8) <= UINT64_MAX - len / 16 - 1; // the kernels count over 128 bits
     if (c->scheme == CC('c', 'e', 'n', 'c') && no_carry) {
-      batch_add(b, ops, false, dst, src, len, c);
+      batch_add(b, ops, false, at, len, c);
       return ERR_OK;
     }
     if (c->scheme == CC('c', 'b', 'c', 's') && !has_pattern(c->tenc->pattern)) {
-      batch_add(b, ops, true, dst, src, len, c);
+      batch_add(b, ops, true, at, len, c);
       return ERR_OK;
     }
   }
@@ -123,7 +120,7 @@ enum err sample_decrypt(struct batch *b, const struct aes_ops *ops, uint8_t *dst
   memcpy(iv, c->iv, 16);
   struct stream s = {.c = c, .ops = ops};
   if (c->num_subs == 0) {
-    decrypt_range(c, ops, dst, src, len, iv, &s);
+    decrypt_range(c, ops, at, len, iv, &s);
     return ERR_OK;
   }
   uint64_t sum = 0;
@@ -131,13 +128,15 @@ enum err sample_decrypt(struct batch *b, const struct aes_ops *ops, uint8_t *dst
     sum += (uint64_t)load_be16(c->subs + 6 * (size_t)i) + load_be32(c->subs + 6 * (size_t)i + 2);
   if (sum != len)
     return ERR_MALFORMED;
-  size_t at = 0;
   for (uint32_t i = 0; i < c->num_subs; i++) {
-    at += load_be16(c->subs + 6 * (size_t)i);
-    uint32_t n = load_be32(c->subs + 6 * (size_t)i + 2);
+    uint32_t clear = load_be16(c->subs + 6 * (size_t)i), n = load_be32(c->subs + 6 * (size_t)i + 2);
+    if (clear > len || n > len - clear) // the sample lay over its own subsamples
+      return ERR_MALFORMED;
+    at += clear;
     if (n)
-      decrypt_range(c, ops, dst + at, src + at, n, iv, &s);
+      decrypt_range(c, ops, at, n, iv, &s);
     at += n;
+    len -= clear + n;
   }
   return ERR_OK;
 }

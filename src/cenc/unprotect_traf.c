@@ -16,6 +16,8 @@ struct aux {
   uint32_t left;          // entries
   uint8_t size;           // saiz: of every entry, 0: see sizes
   const uint8_t *sizes;
+  const uint8_t *offsets; // saio: of the runs that are to come; NULL: all entries lie back to back
+  bool wide;              // 64 bits each
 };
 
 // Where the descriptions of one sgpd stand, as far as they were asked for: an sbgp may name them in any order, and where
@@ -69,9 +71,31 @@ static enum err senc_open(struct aux *a, const struct unp *u, struct bytes body,
   return r.err;
 }
 
-// Auxiliary information anywhere in the file. One chunk only: several (one a trun) are not in use for audio.
+// aux_at puts the reader on the next `num` entries, which lie back to back from where an offset says.
+static enum err aux_at(struct aux *a, const struct traf_crypt *c, uint64_t off, uint32_t num) {
+  const struct unp *u = c->u;
+  uint64_t len = (uint64_t)a->size * num, room = u->in->file.n - c->t.base;
+  for (uint32_t i = 0; !a->size && i < num; i++)
+    len += a->sizes[i];
+  if (off > room || len > room - off)
+    return ERR_TRUNCATED;
+  a->r = unp_reader(u, bytes_of(u->in->file.p + c->t.base + off, (size_t)len));
+  return ERR_OK;
+}
+
+// aux_run goes on to the entries of the next run, of `num` samples.
+static enum err aux_run(struct aux *a, const struct traf_crypt *c, uint32_t num) {
+  if (!a->offsets)
+    return ERR_OK;
+  uint64_t off = a->wide ? load_be64(a->offsets) : load_be32(a->offsets);
+  a->offsets += a->wide ? 8 : 4;
+  return aux_at(a, c, off, num < a->left ? num : a->left);
+}
+
+// Auxiliary information anywhere in the file, behind one offset or behind one for each of the traf's runs.
 // Source: ISO/IEC 14496-12 §8.7.8, §8.7.9.
-static enum err saiz_open(struct aux *a, const struct traf_crypt *c, struct bytes saiz, struct bytes saio) {
+static enum err saiz_open(struct aux *a, const struct traf_crypt *c, struct bytes saiz, struct bytes saio, uint32_t num_runs,
+                          const char **what) {
   const struct unp *u = c->u;
   struct reader z = unp_reader(u, saiz), o = unp_reader(u, saio);
   if (rd_u32(&z) & 1)
@@ -83,18 +107,18 @@ static enum err saiz_open(struct aux *a, const struct traf_crypt *c, struct byte
   if (head & 1)
     rd_skip(&o, 8);
   uint32_t num_offsets = rd_u32(&o);
-  uint64_t off = head >> 24 ? rd_u64(&o) : rd_u32(&o);
+  bool wide = head >> 24 != 0;
+  if (!z.err && !o.err && num_offsets != 1 && num_offsets != num_runs) {
+    *what = "saio has neither one offset nor one for each trun";
+    return ERR_MALFORMED;
+  }
+  const uint8_t *offsets = rd_take(&o, (size_t)num_offsets * (wide ? 8 : 4));
   if (z.err || o.err)
     return z.err ? z.err : o.err;
-  if (num_offsets != 1)
-    return ERR_UNSUPPORTED;
-  uint64_t len = (uint64_t)size * num;
-  for (uint32_t i = 0; sizes && i < num; i++)
-    len += sizes[i];
-  if (off > u->in->file.n - c->t.base || len > u->in->file.n - c->t.base - off)
-    return ERR_TRUNCATED;
-  *a = (struct aux){.kind = AUX_SAIZ, .left = num, .size = size, .sizes = sizes};
-  a->r = unp_reader(u, bytes_of(u->in->file.p + c->t.base + off, (size_t)len));
+  *a = (struct aux){.kind = AUX_SAIZ, .left = num, .size = size, .sizes = sizes, .wide = wide};
+  if (num_offsets == 1)
+    return aux_at(a, c, wide ? load_be64(offsets) : load_be32(offsets), num);
+  a->offsets = offsets;
   return ERR_OK;
 }
 
@@ -254,8 +278,7 @@ static enum err key_find(struct traf_crypt *c, const struct tenc *t) {
   return fail(c, ERR_NO_KEY, CC('t', 'r', 'a', 'f'), what);
 }
 
-static enum err next_sample(struct traf_crypt *c, const struct entry *entry, uint8_t *dst, const uint8_t *src,
-                            uint32_t len) {
+static enum err next_sample(struct traf_crypt *c, const struct entry *entry, uint8_t *at, uint32_t len) {
   struct sample_crypt s = {.scheme = entry->scheme};
   enum err e = groups_next(c, &s.tenc, entry);
   if (e)
@@ -267,7 +290,7 @@ static enum err next_sample(struct traf_crypt *c, const struct entry *entry, uin
   if ((e = key_find(c, s.tenc)) != ERR_OK)
     return e;
   s.key = c->key;
-  e = sample_decrypt(&c->batch, c->u->in->ops, dst, src, len, &s);
+  e = sample_decrypt(&c->batch, c->u->in->ops, at, len, &s);
   return e ? fail(c, e, CC('s', 'e', 'n', 'c'), "subsamples do not add up to the sample") : ERR_OK;
 }
 
@@ -282,14 +305,14 @@ static enum err trun_decrypt(struct traf_crypt *c, const struct entry *entry, co
   u->samples += n.num;
   if (u->sample_bytes > u->in->file.n || u->samples > u->in->file.n)
     return unp_fail(u, ERR_MALFORMED, b->body.p, b->type, "there are more samples than bytes");
-  uint8_t *dst = u->out + unp_map(u, n.pos);
-  const uint8_t *src = u->in->file.p + n.pos;
+  if ((e = aux_run(&c->aux, c, n.num)) != ERR_OK)
+    return fail(c, e, CC('s', 'a', 'i', 'o'), NULL);
+  uint8_t *at = u->data + n.pos;
   for (uint32_t i = 0; i < n.num; i++) {
     uint32_t len = trun_size(&n, &c->t, i);
-    if ((e = next_sample(c, entry, dst, src, len)) != ERR_OK)
+    if ((e = next_sample(c, entry, at, len)) != ERR_OK)
       return e;
-    dst += len;
-    src += len;
+    at += len;
   }
   return ERR_OK;
 }
@@ -301,7 +324,10 @@ static enum err find_aux(struct traf_crypt *c) {
   struct reader r = unp_reader(u, c->t.box.body);
   struct box b;
   enum err e, bad = ERR_OK;
+  const char *what = NULL;
+  uint32_t num_runs = 0;
   while (unp_next(u, &b, &r, &e)) {
+    num_runs += b.type == CC('t', 'r', 'u', 'n');
     if (b.type == CC('s', 'e', 'n', 'c'))
       bad = senc_open(&c->aux, u, b.body, false);
     else if (box_is_piff_senc(&b))
@@ -320,8 +346,8 @@ static enum err find_aux(struct traf_crypt *c) {
   // The fragment's own default goes before the track's; in its box, indices count from 1 or as in sbgp.
   uint32_t own = sgpd_default(u, c->groups.local);
   c->groups.fallback = own ? own | GROUP_LOCAL : sgpd_default(u, c->t.track->seig);
-  if (!e && c->aux.kind == AUX_NONE && saiz.n && saio.n && (e = saiz_open(&c->aux, c, saiz, saio)) != ERR_OK)
-    return unp_fail(u, e, saio.p, CC('s', 'a', 'i', 'o'), NULL);
+  if (!e && c->aux.kind == AUX_NONE && saiz.n && saio.n && (e = saiz_open(&c->aux, c, saiz, saio, num_runs, &what)) != ERR_OK)
+    return unp_fail(u, e, saio.p, CC('s', 'a', 'i', 'o'), what);
   return e;
 }
 

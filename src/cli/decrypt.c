@@ -62,7 +62,7 @@ struct job {
   const char *in, *out;
   const struct aes_ops *ops;
   struct input input;
-  uint8_t *src, *dst; // anonymous mappings of media.src.size bytes
+  uint8_t *file; // an anonymous mapping of media.src.size bytes
   struct output output;
   struct progress progress;
 };
@@ -77,13 +77,12 @@ static bool read_input(struct job *j) {
   if (!input_open(&j->input, j->in))
     return false;
   size_t n = (size_t)m->src.size;
-  j->src = get_pages(n);
-  j->dst = get_pages(n);
-  if (!j->src || !j->dst) {
+  j->file = get_pages(n);
+  if (!j->file) {
     cli_error(j->input.subject, "out of memory");
     return false;
   }
-  enum err e = n ? media_read(m, 0, j->src, n) : ERR_OK;
+  enum err e = n ? media_read(m, 0, j->file, n) : ERR_OK;
   if (e)
     cli_error(j->input.subject, "%s", err_text(e));
   else if (!media_unchanged(m))
@@ -102,7 +101,7 @@ static bool run(struct job *j, const struct keys *keys) {
   struct diag d = {0};
   struct alloc_heap heap;
   alloc_heap_init(&heap, (size_t)j->input.media.src.size * 4 + (1 << 20));
-  struct unprotect_input in = {.file = bytes_of(j->src, (size_t)j->input.media.src.size),
+  struct unprotect_input in = {.file = bytes_of(j->file, (size_t)j->input.media.src.size),
                                .part_ends = j->input.media.src.part_ends,
                                .num_parts = j->input.media.src.num_parts,
                                .keys = keys->key,
@@ -113,7 +112,7 @@ static bool run(struct job *j, const struct keys *keys) {
                                .step_ctx = j};
   size_t len = 0;
   progress_start(&j->progress, "decrypting", in.file.n);
-  enum err e = unprotect(j->dst, &len, &in, &d);
+  enum err e = unprotect(j->file, &len, &in, &d); // over the encrypted one
   progress_end(&j->progress);
   alloc_heap_free(&heap);
   if (e) {
@@ -126,7 +125,7 @@ static bool run(struct job *j, const struct keys *keys) {
     return false;
   bool ok = true;
   for (size_t at = 0; ok && at < len; at += WRITE_CHUNK)
-    ok = output_write(&j->output, j->dst + at, len - at < WRITE_CHUNK ? len - at : WRITE_CHUNK);
+    ok = output_write(&j->output, j->file + at, len - at < WRITE_CHUNK ? len - at : WRITE_CHUNK);
   if (ok)
     return output_commit(&j->output);
   output_drop(&j->output);
@@ -171,10 +170,8 @@ int cmd_decrypt(int argc, char **argv) {
   if (status == EXIT_DONE && !done) {
     status = run(&j, &keys) ? EXIT_DONE : EXIT_FAILED;
     size_t n = (size_t)j.input.media.src.size;
-    if (j.src)
-      munmap(j.src, n ? n : 1);
-    if (j.dst)
-      munmap(j.dst, n ? n : 1);
+    if (j.file)
+      munmap(j.file, n ? n : 1);
     input_close(&j.input);
   }
   for (size_t i = 0; i < keys.num; i++)

@@ -413,10 +413,13 @@ static void print_summary(const struct inspector *in, json_t *track) {
   printf("\n");
   if (json_is_true(json_object_get(track, "usable"))) {
     double scale = (double)json_integer_value(json_object_get(track, "timescale"));
-    printf("track: %s, %" JSON_INTEGER_FORMAT " Hz, %" JSON_INTEGER_FORMAT " channels, language %s, %.3f s, %" JSON_INTEGER_FORMAT
+    char channels[40] = "channels by the renderer";
+    if (json_integer_value(json_object_get(track, "channels")))
+      snprintf(channels, sizeof channels, "%" JSON_INTEGER_FORMAT " channels", json_integer_value(json_object_get(track, "channels")));
+    printf("track: %s, %" JSON_INTEGER_FORMAT " Hz, %s, language %s, %.3f s, %" JSON_INTEGER_FORMAT
            " b/s (at most %" JSON_INTEGER_FORMAT ")\n",
            json_string_value(json_object_get(track, "codecs")), json_integer_value(json_object_get(track, "sample_rate")),
-           json_integer_value(json_object_get(track, "channels")), json_string_value(json_object_get(track, "language")),
+           channels, json_string_value(json_object_get(track, "language")),
            (double)json_integer_value(json_object_get(track, "duration")) / scale,
            json_integer_value(json_object_get(track, "avg_bitrate")), json_integer_value(json_object_get(track, "max_bitrate")));
   } else {

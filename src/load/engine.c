@@ -70,6 +70,18 @@ void engine_unanswered(struct engine *e, double due_s, double sent_s, double now
   count_window(e, due_s, us, false);
 }
 
+void engine_sweep(struct engine *e, uint32_t num, void (*late)(struct session *s, double now_s), double now_s) {
+  if (now_s < e->sweep_s + 0.01 || !num)
+    return;
+  double share = (now_s - e->sweep_s) / 0.5;
+  e->sweep_s = now_s;
+  for (uint32_t n = share < 1 ? (uint32_t)(num * share) + 1 : num; n; n--) {
+    struct session *s = &e->sessions[e->swept++ % num];
+    if (s->waiting && !s->l.slow && now_s - s->sent_s > e->run->sc->timeout_s)
+      late(s, now_s);
+  }
+}
+
 // ---- a thread's life
 
 static void free_bodies(struct engine *e) {

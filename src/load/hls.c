@@ -207,6 +207,18 @@ static enum err read_map(struct media_list *out, const char *base, struct bytes 
   return ERR_OK;
 }
 
+// One line for each DRM system; not every one says the KID.
+static enum err read_key(struct media_list *out, struct bytes attrs, uint64_t line, struct diag *diag) {
+  struct bytes text = attribute(attrs, "KEYID");
+  uint8_t kid[16];
+  if (!text.n)
+    return ERR_OK;
+  if (text.n != 34 || text.p[0] != '0' || (text.p[1] | 0x20) != 'x' || hex_read(kid, 16, bytes_of(text.p + 2, 32)))
+    return diag_set(diag, ERR_SYNTAX, line, "KEYID is not 0x and 32 hex digits");
+  playlist_kids_add(&out->kids, kid);
+  return ERR_OK;
+}
+
 enum err hls_read_media(struct media_list *out, struct alloc *mem, struct bytes text, const char *base, struct diag *diag) {
   size_t uri_bytes, used = 0;
   uint32_t num = count_segments(text, &uri_bytes, strlen(base));
@@ -232,9 +244,7 @@ enum err hls_read_media(struct media_list *out, struct alloc *mem, struct bytes 
     } else if (after(line, "#EXT-X-MAP:", &rest)) {
       e = read_map(out, base, rest, l.line, diag);
     } else if (after(line, "#EXT-X-KEY:", &rest)) {
-      struct bytes kid = attribute(rest, "KEYID");
-      if (kid.n > 2 && kid.p[1] == 'x' && !hex_read(out->kid, 16, bytes_of(kid.p + 2, kid.n - 2)))
-        out->has_kid = true;
+      e = read_key(out, rest, l.line, diag);
     } else if (after(line, "#EXT-X-ENDLIST", &rest)) {
       ended = true;
     } else if (line.n && line.p[0] != '#') {

@@ -313,19 +313,6 @@ static void time_out(struct session *s, double now_s) {
   schedule(s);
 }
 
-// Looks at a part of the sessions each time, all of them within about half a second.
-static void sweep(struct engine *e, double now_s) {
-  if (now_s < e->sweep_s + 0.01 || !e->num_used)
-    return;
-  double share = (now_s - e->sweep_s) / 0.5;
-  e->sweep_s = now_s;
-  for (uint32_t n = share < 1 ? (uint32_t)(e->num_used * share) + 1 : e->num_used; n; n--) {
-    struct session *s = &e->sessions[e->swept++ % e->num_used];
-    if (s->in_use && s->waiting && !s->l.slow && now_s - s->sent_s > e->run->sc->timeout_s)
-      time_out(s, now_s);
-  }
-}
-
 // Everybody's connection breaks at once, and everybody comes back at once.
 static void storm(struct engine *e) {
   const struct scenario *sc = e->run->sc;
@@ -361,7 +348,7 @@ static void run_once(struct engine *e, double now_s, double *sampled) {
     slow_readers_read(e, now_s);
   if (!e->stormed && sc->storm_at_s >= 0 && now_s >= sc->storm_at_s)
     storm(e);
-  sweep(e, now_s);
+  engine_sweep(e, e->num_used, time_out, now_s);
 }
 
 enum err engine_run_listeners(struct engine *e, struct diag *diag) {

@@ -28,9 +28,8 @@ struct mpd {
   uint32_t choose;
   struct template chosen;
   char chosen_id[PLAYLIST_MAX_URI];
-  bool has_chosen, has_kid;
-  uint8_t kid[16], chosen_kid[16];
-  bool chosen_has_kid;
+  bool has_chosen;
+  struct playlist_kids set_kids, kids, chosen_kids; // of the AdaptationSet; with the Representation's own
   char codecs[32];
   struct s_element *timeline;
   uint32_t num_timeline;
@@ -76,17 +75,20 @@ static void XMLCALL on_start(void *ctx, const char *name, const char **atts) {
   struct template *t = m->in_rep ? &m->rep : &m->set;
   if (strcmp(name, "AdaptationSet") == 0) {
     m->set = (struct template){.timescale = 1, .start_number = 1};
-    m->has_kid = false;
+    m->set_kids = (struct playlist_kids){0};
     m->codecs[0] = 0;
     copy_attr(m, m->codecs, sizeof m->codecs, atts, "codecs");
   } else if (strcmp(name, "ContentProtection") == 0) {
-    const char *kid = attr(atts, "cenc:default_KID");
-    if (kid && hex_read(m->kid, 16, bytes_str(kid)))
+    const char *text = attr(atts, "cenc:default_KID");
+    uint8_t kid[16];
+    if (text && hex_read(kid, 16, bytes_str(text)))
       fail(m, ERR_SYNTAX, "cenc:default_KID is not a UUID");
-    m->has_kid |= kid != NULL;
+    else if (text)
+      playlist_kids_add(m->in_rep ? &m->kids : &m->set_kids, kid);
   } else if (strcmp(name, "Representation") == 0) {
     m->in_rep = true;
     m->rep = m->set;
+    m->kids = m->set_kids;
     m->rep_id[0] = 0;
     copy_attr(m, m->rep_id, sizeof m->rep_id, atts, "id");
     copy_attr(m, m->codecs, sizeof m->codecs, atts, "codecs");
@@ -160,8 +162,7 @@ static void XMLCALL on_end(void *ctx, const char *name) {
   if (m->out->num == m->choose) {
     m->chosen = m->rep;
     memcpy(m->chosen_id, m->rep_id, sizeof m->rep_id);
-    memcpy(m->chosen_kid, m->kid, 16);
-    m->chosen_has_kid = m->has_kid;
+    m->chosen_kids = m->kids;
     m->has_chosen = true;
   }
   struct rendition *r = &m->out->r[m->out->num++];
@@ -183,8 +184,7 @@ static enum err expand_list(struct mpd *m, struct media_list *list, struct alloc
       return diag_say(m->diag, ERR_LIMIT, "more than %d segments", PLAYLIST_MAX_SEGMENTS);
     num += r + 1;
   }
-  *list = (struct media_list){.has_kid = m->chosen_has_kid, .has_gaps = true};
-  memcpy(list->kid, m->chosen_kid, 16);
+  *list = (struct media_list){.kids = m->chosen_kids, .has_gaps = true};
   list->start_s = mem->get(mem, (num + 1) * sizeof *list->start_s);
   list->uri_off = mem->get(mem, (num + 1) * sizeof *list->uri_off);
   size_t cap = num * (strlen(base) + 3 * (strlen(t->media) + strlen(m->chosen_id)) + 40) + 1, used = 0; // every byte may have to be encoded

@@ -18,17 +18,27 @@ struct renditions {
   struct rendition r[PLAYLIST_MAX_RENDITIONS];
 };
 
+// The KIDs that a playlist says for one track. There is one, whoever it is said to; a second one that differs is enough to see that.
+struct playlist_kids {
+  uint32_t num;
+  uint8_t kid[2][16];
+};
+
 // A media playlist: paths and durations of its segments. `uris` holds the paths NUL-terminated, back to back.
 struct media_list {
   char init[PLAYLIST_MAX_URI];
-  bool has_kid;
-  uint8_t kid[16];
+  struct playlist_kids kids;
   uint32_t num;
   bool has_gaps;   // it can say that nothing plays for a time (MPD); else its segments follow each other, whatever their decode times
   double *start_s; // num + 1: when each segment starts; the last is the end
   uint32_t *uri_off;
   char *uris;
 };
+
+static inline void playlist_kids_add(struct playlist_kids *k, const uint8_t kid[16]) {
+  if (k->num < 2 && (!k->num || memcmp(k->kid[0], kid, 16) != 0))
+    memcpy(k->kid[k->num++], kid, 16);
+}
 
 // hls_read_multivariant and hls_read_media parse a playlist fetched from the absolute path `base`.
 // Errors: ERR_SYNTAX, ERR_LIMIT, ERR_NO_MEMORY; diag->at is the line.

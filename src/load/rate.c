@@ -82,6 +82,29 @@ static void ask_what_is_due(struct plain *p, double now_s) {
   }
 }
 
+// The request of `s` has ended, in whatever way: its connection is free.
+static void settle(struct plain *p, struct session *s, double now_s) {
+  const struct load_run *run = p->e->run;
+  s->waiting = false;
+  s->free_s = now_s;
+  p->done++;
+  if (run->sc->mode == LOAD_SATURATE && now_s < run->sc->seconds && !*run->stop) {
+    ask(p, s, now_s, now_s);
+    return;
+  }
+  s->next_free = p->idle;
+  p->idle = s;
+  if (p->queueing) // it was due before a connection was free: no waiting for the rest of the turn
+    ask_what_is_due(p, now_s);
+}
+
+// Nobody waits for ever: the connection goes, and the next request has a new one.
+static void time_out(struct session *s, double now_s) {
+  client_close(&s->c);
+  engine_count(s->e, 0, LOAD_ERR_TIMEOUT, s->next.at_s, s->sent_s, now_s);
+  settle(s->plain, s, now_s);
+}
+
 static void on_done(struct client *c, const struct client_response *r) {
   struct session *s = c->owner;
   struct plain *p = s->plain;
@@ -92,18 +115,8 @@ static void on_done(struct client *c, const struct client_response *r) {
     hand_over(p, s);
     return;
   }
-  s->waiting = false;
-  s->free_s = now;
   engine_count(e, r->body_len, r->whole && r->status == 200 ? LOAD_ERR_NONE : engine_failure(r), s->next.at_s, s->sent_s, now);
-  p->done++;
-  if (e->run->sc->mode == LOAD_SATURATE && now < e->run->sc->seconds && !*e->run->stop) {
-    ask(p, s, now, now);
-    return;
-  }
-  s->next_free = p->idle;
-  p->idle = s;
-  if (p->queueing) // it was due before a connection was free: no waiting for the rest of the turn
-    ask_what_is_due(p, now);
+  settle(p, s, now);
 }
 
 static void init_sessions(struct plain *p) {
@@ -143,6 +156,7 @@ enum err engine_run_plain(struct engine *e, struct diag *diag) {
   // A rate run ends when all that was due has been answered, so that a slow server cannot shorten it; bounded by the drain.
   while (!*e->run->stop) {
     now = engine_now(e);
+    engine_sweep(e, e->num_sessions, time_out, now);
     if (now >= 0)
       ask_what_is_due(&p, now);
     bool all = sc->mode != LOAD_RATE || (due_of(&p, p.next) >= sc->seconds && p.done == p.next);

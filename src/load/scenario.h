@@ -57,7 +57,7 @@ struct scenario {
   double pause_s;           // mean
   uint32_t retries;         // of one request, with backoff doubling from retry_s
   double retry_s;
-  double timeout_s;         // a request without its whole answer by then has failed; slow readers have no limit
+  double timeout_s;         // every mode: a request without its whole answer by then has failed; slow readers have no limit
   double token_ttl_s;       // 0: no token parameter
   // clients that misbehave: probability per session
   double slow_reader, abort_body, half_close, range, conditional, head;

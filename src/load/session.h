@@ -100,5 +100,9 @@ enum load_error engine_failure(const struct client_response *r);
 // engine_count notes one response, or LOAD_ERR_TIMEOUT for one that never came: time from `due_s`, from `sent_s`, and what it was.
 void engine_count(struct engine *e, uint64_t body_len, enum load_error failed, double due_s, double sent_s, double now_s);
 
+// engine_sweep calls `late` for sessions that have waited for longer than a request may take, slow readers aside. It looks at a
+// part of the first `num` each time, at all of them within about half a second.
+void engine_sweep(struct engine *e, uint32_t num, void (*late)(struct session *s, double now_s), double now_s);
+
 // engine_unanswered counts a request that is still open when the run ends: it is at least this late.
 void engine_unanswered(struct engine *e, double due_s, double sent_s, double now_s);

@@ -200,8 +200,9 @@ static size_t kid_at(struct bytes init) { return (size_t)((const uint8_t *)memme
 static bool check_list(struct check *c, const struct verify_init *init) {
   const struct track_index *ix = init->track->ix;
   const struct media_list *list = c->r->list;
-  if (!init->clear && list->has_kid && memcmp(list->kid, init->tenc.kid, 16) != 0)
-    return wrong(c, "byte %zu: its KID is not the playlist's", kid_at(c->r->body));
+  for (uint32_t i = 0; i < list->kids.num && !init->clear; i++)
+    if (memcmp(list->kids.kid[i], init->tenc.kid, 16) != 0)
+      return wrong(c, "byte %zu: its KID is not the playlist's", kid_at(c->r->body));
   uint64_t played = 0;
   double last_s = -1;
   for (uint32_t i = 0; i < ix->h->num_frags; i++)

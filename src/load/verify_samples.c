@@ -93,7 +93,7 @@ static bool compare_sample(struct check *c, struct bytes cipher, const uint8_t (
   return true;
 }
 
-static bool next_iv(struct check *c, struct reader *senc, uint8_t iv[16]) {
+static bool next_iv(struct check *c, const struct fragment *f, struct reader *senc, uint8_t iv[16]) {
   const struct vtenc *tenc = &c->init->tenc;
   memset(iv, 0, 16);
   if (c->init->clear)
@@ -102,6 +102,10 @@ static bool next_iv(struct check *c, struct reader *senc, uint8_t iv[16]) {
     memcpy(iv, tenc->const_iv, 16);
     return true;
   }
+  // Players find IVs by senc, or by saiz and saio; all three are to be there. ISO/IEC 23001-7 7.1, 7.2.
+  const char *missing = !f->senc.body.p ? "senc" : !f->saiz.body.p ? "saiz" : !f->saio.body.p ? "saio" : NULL;
+  if (missing)
+    return wrong(c, "byte %zu: its fragment lacks %s, by which players find the IVs of its samples", f->moof_at, missing);
   struct bytes b = rd_bytes(senc, tenc->iv_size);
   if (senc->err)
     return wrong(c, "senc ends before sample %lu", c->sample);
@@ -130,7 +134,7 @@ static bool check_run(struct check *c, const struct fragment *f, const struct vb
     rd_skip(&trun, (flags & 0x400 ? 4u : 0) + (flags & 0x800 ? 4u : 0));
     if (trun.err || *data_at > c->r->body.n || size > c->r->body.n - *data_at)
       return wrong(c, "byte %zu: sample %lu lies outside of the response", *data_at, c->sample);
-    if (!next_iv(c, senc, iv) || !compare_sample(c, bytes_of(c->r->body.p + *data_at, size), (const uint8_t(*)[16])&iv))
+    if (!next_iv(c, f, senc, iv) || !compare_sample(c, bytes_of(c->r->body.p + *data_at, size), (const uint8_t(*)[16])&iv))
       return false;
     *data_at += size;
   }
@@ -144,7 +148,7 @@ static bool check_aux(struct check *c, const struct fragment *f, uint64_t sample
   uint32_t senc_flags = rd_u32(&senc), senc_num = rd_u32(&senc);
   if (f->senc.body.p && (senc_flags || senc_num != samples || rd_left(&senc) != samples * iv_size))
     return wrong(c, "byte %zu: senc is not that of its %lu samples", f->senc.at, samples);
-  if (c->init->clear ? f->senc.body.p || f->saiz.body.p || f->saio.body.p : iv_size && samples && !f->senc.body.p)
+  if (c->init->clear && (f->senc.body.p || f->saiz.body.p || f->saio.body.p))
     return wrong(c, "byte %zu: a fragment with the protection boxes of another scheme", f->moof_at);
   if (f->saiz.body.p) {
     rd_skip(&saiz, rd_u32(&saiz) & 1 ? 8 : 0);
@@ -177,8 +181,6 @@ static bool check_moof(struct check *c, const struct vbox *moof) {
     struct reader senc = f.senc.body;
     if (f.senc.body.p)
       rd_skip(&senc, 8);
-    else
-      senc.err = ERR_MISSING;
     size_t data_at = moof->at;
     for (struct vbox run; vbox_next(&b.body, &run);)
       if (run.type == FOURCC('t', 'r', 'u', 'n') && !check_run(c, &f, &run, &senc, &data_at))

@@ -31,14 +31,16 @@ static void attr_duration(struct writer *w, const char *name, uint64_t us) {
 }
 
 // Timelines are in presentation time, decode time less what the edit list skips. A decoder presents the first sample at
-// start - skip, which a timeline of unsigned numbers can only say for starts that are late enough: clipped at 0.
+// start - skip, which a timeline of unsigned numbers can only say for starts that are late enough: clipped at 0. Empty edits delay all
+// of it: the Period starts where the track would without them. Source: ISO/IEC 14496-12 8.6.6.
 struct media_time {
   uint64_t start, skip; // decode time of the first sample; what is taken off
-  uint64_t origin;      // what the presentation starts at
+  uint64_t origin;      // what the Period starts at
+  uint64_t delay;       // from there to the first sample
 };
 
 static struct media_time media_time(const struct man_track *t) {
-  struct media_time m = {t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0, ix_skipped(t->ix, t->segs), 0};
+  struct media_time m = {t->ix->h->num_frags ? t->ix->frags[0].time_ticks : 0, ix_skipped(t->ix, t->segs), 0, t->ix->delay};
   m.origin = ix_presented(m.start, m.skip);
   return m;
 }
@@ -49,7 +51,7 @@ static uint64_t presented_us(const struct man_track *t) {
   for (uint32_t i = 0; i < t->segs->num; i++)
     ticks += man_seg_ticks(t, i) + man_gap_ticks(t, i);
   struct media_time m = media_time(t);
-  return man_us(ix_presented(m.start + ticks, m.skip) - m.origin, t->ix->h->timescale);
+  return man_us(ix_presented(m.start + ticks, m.skip) - m.origin + m.delay, t->ix->h->timescale);
 }
 
 // One S element for each run of equal durations. The first and those behind gaps say when they begin.
@@ -65,7 +67,7 @@ static void write_timeline(struct writer *w, const struct man_track *t) {
     if (run && (i == t->segs->num || d != run_d || gap)) {
       wr_str(w, "<S");
       if (say_at)
-        attr_num(w, "t", run_at);
+        attr_num(w, "t", run_at + m.delay);
       attr_num(w, "d", run_d);
       if (run > 1)
         attr_num(w, "r", run - 1);
@@ -84,7 +86,8 @@ static void write_timeline(struct writer *w, const struct man_track *t) {
 
 static bool same_timeline(const struct man_track *a, const struct man_track *b) {
   struct media_time ma = media_time(a), mb = media_time(b);
-  if (a->segs->num != b->segs->num || a->ix->h->timescale != b->ix->h->timescale || ma.skip != mb.skip || ma.origin != mb.origin)
+  if (a->segs->num != b->segs->num || a->ix->h->timescale != b->ix->h->timescale || ma.skip != mb.skip || ma.origin != mb.origin ||
+      ma.delay != mb.delay)
     return false;
   for (uint32_t i = 0; i < a->segs->num; i++)
     if (man_seg_ticks(a, i) != man_seg_ticks(b, i) || man_gap_ticks(a, i) != man_gap_ticks(b, i))
@@ -100,7 +103,7 @@ static bool aligned(const struct man_track *a, const struct man_track *b) {
   struct media_time ma = media_time(a), mb = media_time(b);
   uint64_t ta = ma.start, tb = mb.start;
   for (uint32_t i = 0; i < a->segs->num; i++) {
-    uint64_t pa = ix_presented(ta, ma.skip) - ma.origin, pb = ix_presented(tb, mb.skip) - mb.origin;
+    uint64_t pa = ix_presented(ta, ma.skip) - ma.origin + ma.delay, pb = ix_presented(tb, mb.skip) - mb.origin + mb.delay;
     if ((unsigned __int128)pa * b->ix->h->timescale != (unsigned __int128)pb * a->ix->h->timescale)
       return false;
     ta += man_seg_ticks(a, i) + man_gap_ticks(a, i);
@@ -208,7 +211,7 @@ static void write_joc(struct writer *w, const struct ix_header *h, bool complexi
 
 // What all Representations of a set have in common.
 struct set_has {
-  bool timeline, boundaries, complexity;
+  bool timeline, boundaries, complexity, sync;
 };
 
 // Source: ISO/IEC 23009-1 §5.3.5.
@@ -256,11 +259,12 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
   const struct man_track *lead = &a->tracks[o->at[first]];
   const struct ix_header *h = lead->ix->h;
   struct bytes lang = man_text(h->language, sizeof h->language);
-  struct set_has has = {.timeline = form == MAN_SEGMENTS, .boundaries = true, .complexity = true};
+  struct set_has has = {.timeline = form == MAN_SEGMENTS, .boundaries = true, .complexity = true, .sync = man_starts_sync(lead)};
   for (uint32_t i = first + 1; i < end; i++) {
     const struct man_track *t = &a->tracks[o->at[i]];
     has.timeline = has.timeline && same_timeline(lead, t);
     has.boundaries = has.boundaries && aligned(lead, t);
+    has.sync = has.sync && man_starts_sync(t);
     has.complexity = has.complexity && t->ix->h->joc_complexity == h->joc_complexity;
   }
   wr_str(w, "<AdaptationSet");
@@ -271,7 +275,9 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
     attr_text(w, "lang", lang);
   if (has.boundaries)
     wr_str(w, form == MAN_SEGMENTS ? " segmentAlignment=\"true\"" : " subsegmentAlignment=\"true\"");
-  wr_str(w, form == MAN_SEGMENTS ? " startWithSAP=\"1\">\n" : " subsegmentStartsWithSAP=\"1\">\n");
+  if (has.sync)
+    wr_str(w, form == MAN_SEGMENTS ? " startWithSAP=\"1\"" : " subsegmentStartsWithSAP=\"1\"");
+  wr_str(w, ">\n");
   // The order of the schema: RepresentationBase first (channels, protection, properties), then Role, then segments.
   write_channels(w, lead->ix);
   if (lead->key)

@@ -129,12 +129,17 @@ static void write_session_keys(struct writer *w, const struct man_asset *a, cons
   }
 }
 
-// Version 6 (§4.4.1.2; RFC 8216 §7): EXT-X-MAP in playlists that are not of I-frames only; KEYFORMAT and BYTERANGE need less. §4.4.2.1: any audio
-// segment can be decoded alone.
+// Version 6 (§4.4.1.2; RFC 8216 §7): EXT-X-MAP in playlists that are not of I-frames only; KEYFORMAT and BYTERANGE need less. §4.4.2.1:
+// segments can be decoded alone where each starts with a sync sample.
 void man_hls_master(struct writer *w, const struct man_asset *a, enum man_form form) {
   struct man_order o;
   man_order(&o, a);
-  wr_str(w, "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-INDEPENDENT-SEGMENTS\n");
+  bool sync = true;
+  for (uint32_t i = 0; i < o.num; i++)
+    sync = sync && man_starts_sync(&a->tracks[o.at[i]]);
+  wr_str(w, "#EXTM3U\n#EXT-X-VERSION:6\n");
+  if (sync)
+    wr_str(w, "#EXT-X-INDEPENDENT-SEGMENTS\n");
   if (a->scheme != SCHEME_CLEAR)
     write_session_keys(w, a, &o);
   struct man_groups groups;
@@ -185,7 +190,9 @@ void man_hls_media(struct writer *w, const struct man_asset *a, uint32_t track, 
   const struct man_track *t = &a->tracks[track];
   wr_str(w, "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:");
   wr_dec(w, man_target_s(t));
-  wr_str(w, "\n#EXT-X-PLAYLIST-TYPE:VOD\n#EXT-X-INDEPENDENT-SEGMENTS\n");
+  wr_str(w, "\n#EXT-X-PLAYLIST-TYPE:VOD\n");
+  if (man_starts_sync(t))
+    wr_str(w, "#EXT-X-INDEPENDENT-SEGMENTS\n");
   write_map(w, t, form);
   if (t->key)
     drm_hls(w, "EXT-X-KEY", &(struct drm_input){.key = t->key, .set = a->drm, .identity_uri = BYTES_LIT("key")});

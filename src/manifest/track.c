@@ -204,3 +204,10 @@ void man_uri_track(struct writer *w, const struct man_asset *a, const struct man
   wr_u8(w, '/');
   percent_write(w, t->name, false);
 }
+
+bool man_starts_sync(const struct man_track *t) {
+  for (uint32_t i = 0; i < t->segs->num; i++)
+    if (!ix_starts_sync(t->ix, t->segs->first_frag[i], t->segs->first_frag[i + 1]))
+      return false;
+  return true;
+}

@@ -20,6 +20,9 @@ struct man_rate man_rate(const struct man_track *t);
 uint64_t man_longest_us(const struct man_track *t);
 uint64_t man_target_s(const struct man_track *t);
 
+// man_starts_sync says whether every segment starts with a sync sample, so that players may begin with any (SAP type 1).
+bool man_starts_sync(const struct man_track *t);
+
 // man_us gives the time of `ticks` in microseconds, rounded down; sums of differences never drift.
 uint64_t man_us(uint64_t ticks, uint32_t timescale);
 

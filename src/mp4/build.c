@@ -214,7 +214,8 @@ static enum err handle_init(struct builder *b, const struct box *box) {
                                          .num_entries = b->init.num_sinf,
                                          .description_index = b->init.description_index,
                                          .sample_duration = b->init.sample_duration,
-                                         .sample_size = b->init.sample_size};
+                                         .sample_size = b->init.sample_size,
+                                         .sample_flags = b->init.sample_flags};
   }
   if (is_moov || b->init_len)
     b->init_len = box->pos + box->len;

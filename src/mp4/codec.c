@@ -377,8 +377,7 @@ static enum err parse_iacb(struct codec_info *io, struct bytes body) {
         return ERR_UNSUPPORTED;
       snprintf(io->codecs, sizeof io->codecs, "iamf.%03u.%03u.%.4s%s", profile[0], profile[1], (const char *)id,
                aac ? ".40.2" : "");
-      if (!io->channels)
-        io->channels = 2; // the entry says 0 (IAMF 6.2.3): what is heard depends on the renderer, stereo always works
+      io->channels = 0; // as the entry is to say (IAMF 6.2.3): the renderer decides how many are heard
     }
   }
   return ERR_OK;
@@ -506,7 +505,7 @@ enum err codec_parse(struct codec_info *out, struct box_trail *t, const struct b
       return trail_fail(t, e, entry->pos + entry->head_len + b.pos, "the codec configuration cannot be read");
     trail_out(t);
   }
-  if (!c.channels)
+  if (!c.channels && entry->type != FOURCC('i', 'a', 'm', 'f'))
     return trail_fail(t, ERR_MALFORMED, entry->pos, "the sample entry has no channels");
   *out = c;
   return ERR_OK;

@@ -5,7 +5,7 @@
 enum { CODEC_LAYOUT_NONE = 255 }; // a layout that ISO/IEC 23091-3 has no number for, or a sound field: not to be guessed
 
 struct codec_info {
-  uint32_t sample_rate, channels; // as a decoder outputs them; the rate is 0 where neither entry nor config says
+  uint32_t sample_rate, channels; // as a decoder outputs them; the rate is 0 where neither entry nor config says, channels for IAMF
   uint32_t layout;                // ChannelConfiguration of ISO/IEC 23091-3, 0 where the file does not say; AC-3 family: 0
   uint32_t channel_mask;          // AC-3 family: ETSI TS 102 366 E.1.3.1.8 order, bit 15 = left
   uint32_t joc_complexity;        // E-AC-3 with joint object coding, else 0

@@ -15,6 +15,8 @@ enum {
   TRUN_FLAGS = 0x400,
   TRUN_OFFSET = 0x800,
 
+  NOT_SYNC = 0x10000, // of a sample's flags: 8.8.3.1
+
   TFDT_LEN = 20, // version 1
 };
 
@@ -35,7 +37,7 @@ struct traf {
   struct box box, tfhd;
   bool has_tfhd, has_tfdt;
   uint64_t base, next; // where data offsets count from; where a trun without one starts
-  uint32_t duration, size;
+  uint32_t duration, size, flags; // of samples whose trun does not say
   uint64_t first_sample, num_samples;
   uint64_t time_ticks, duration_ticks;
   int64_t delta;
@@ -80,8 +82,7 @@ static enum err parse_tfhd(struct frag_parser *p, struct traf *k) {
   uint32_t index = flags & TFHD_DESCRIPTION_INDEX ? rd_u32(&r) : p->defaults->description_index;
   k->duration = flags & TFHD_DURATION ? rd_u32(&r) : p->defaults->sample_duration;
   k->size = flags & TFHD_SIZE ? rd_u32(&r) : p->defaults->sample_size;
-  if (flags & TFHD_FLAGS)
-    (void)rd_u32(&r);
+  k->flags = flags & TFHD_FLAGS ? rd_u32(&r) : p->defaults->sample_flags;
   if (r.err || rd_left(&r))
     return trail_fail(&p->t, r.err ? r.err : ERR_MALFORMED, b->pos, "tfhd's fields do not fill it");
   if (track != p->defaults->track_id)
@@ -132,7 +133,7 @@ static enum err insert_tfdt(struct frag_parser *p, struct traf *k) {
 
 // A trun's fields, as far as its samples go.
 struct trun {
-  uint32_t flags, num;
+  uint32_t flags, num, first_flags;
   int32_t data_offset;
   const uint8_t *entries;
   size_t entry_len;
@@ -144,8 +145,7 @@ static enum err read_trun(struct frag_parser *p, struct trun *u, const struct bo
   u->flags = head & 0xffffff;
   u->num = rd_u32(&r);
   u->data_offset = u->flags & TRUN_DATA_OFFSET ? (int32_t)rd_u32(&r) : 0;
-  if (u->flags & TRUN_FIRST_FLAGS)
-    (void)rd_u32(&r);
+  u->first_flags = u->flags & TRUN_FIRST_FLAGS ? rd_u32(&r) : 0;
   u->entry_len = 4u * (unsigned)__builtin_popcount(u->flags & (TRUN_DURATION | TRUN_SIZE | TRUN_FLAGS | TRUN_OFFSET));
   u->entries = r.p;
   if (r.err || head >> 24 > 1)
@@ -154,6 +154,14 @@ static enum err read_trun(struct frag_parser *p, struct trun *u, const struct bo
     return trail_fail(&p->t, (uint64_t)u->num * u->entry_len > rd_left(&r) ? ERR_TRUNCATED : ERR_MALFORMED, b->pos,
                       "%u samples do not fill the trun", u->num);
   return ERR_OK;
+}
+
+// The flags of a trun's first sample; it has one.
+static uint32_t first_flags(const struct traf *k, const struct trun *u) {
+  if (u->flags & TRUN_FIRST_FLAGS)
+    return u->first_flags;
+  size_t at = (u->flags & TRUN_DURATION ? 4 : 0) + (u->flags & TRUN_SIZE ? 4 : 0);
+  return u->flags & TRUN_FLAGS ? load_be32(u->entries + at) : k->flags;
 }
 
 static void vote_duration(struct frag_samples *s, uint32_t duration, uint64_t weight) {
@@ -289,6 +297,8 @@ static enum err parse_trun(struct frag_parser *p, struct traf *k, const struct b
     e = add_span(p, k, len, u.num, b->pos);
   if (e)
     return e;
+  if (!o->num_samples)
+    o->not_sync = (first_flags(k, &u) & NOT_SYNC) != 0;
   if (!(u.flags & TRUN_SIZE))
     store_default_sizes(p->samples, p->samples->num, u.num, k->size);
   p->samples->num += u.num;
@@ -409,7 +419,7 @@ static void reset(struct frag_moof *o, uint64_t end) {
   o->num_samples = o->duration_ticks = o->time_ticks = 0;
   o->data_start = o->data_end = end;
   o->delta = 0;
-  o->has_time = false;
+  o->has_time = o->not_sync = false;
 }
 
 enum err frag_parse(struct frag_moof *out, struct frag_samples *samples, struct alloc *mem,

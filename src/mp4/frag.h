@@ -6,7 +6,7 @@
 // What fragments of a file share.
 struct frag_defaults {
   uint32_t track_id, num_entries;
-  uint32_t description_index, sample_duration, sample_size; // trex
+  uint32_t description_index, sample_duration, sample_size, sample_flags; // trex
 };
 
 // Where samples go. While measuring (both arrays NULL) they are only counted; while filling they are stored.
@@ -42,6 +42,7 @@ struct frag_moof {
   uint64_t data_start, data_end; // of all spans; both the moof's end when there are none
   int64_t delta;                 // bytes that normalisation adds to the moof
   uint64_t end_ticks;            // decode time behind the last traf, never before that of the samples
+  bool not_sync;                 // the first sample is not a sync sample
   bool has_time;                 // time_ticks is known: that of the first traf with samples
 };
 

@@ -17,7 +17,7 @@
 #include "base/err.h"
 #include "simd/aes.h"
 
-enum { IX_VERSION = 2 }; // another one whenever what is stored means something else: sidecars are then made again
+enum { IX_VERSION = 3 }; // another one whenever what is stored means something else: sidecars are then made again
 
 enum ix_edit_kind {
   IX_DELETE,   // emit nothing
@@ -75,6 +75,7 @@ struct ix_frag {
 
 enum {
   IX_FRAG_SUBSEGMENT = 1, // a subsegment of the source's sidx, or a part of a folder, starts here
+  IX_FRAG_NOT_SYNC = 2,   // its first sample is not a sync sample: no decoder may begin here
 };
 
 // A traf with samples. Trafs without any are not listed, get no protection boxes and do not grow.
@@ -135,7 +136,7 @@ struct ix_header {
   // the track
   uint32_t track_id, timescale;       // timescale: ticks per second
   uint32_t format;                    // original sample entry type, e.g. FOURCC('m','p','4','a')
-  uint32_t sample_rate, channels;     // as a decoder outputs them
+  uint32_t sample_rate, channels;     // as a decoder outputs them; channels are 0 for IAMF, whose renderer decides
   uint32_t channel_mask;              // AC-3 family: the value for the manifest's channel configuration; else 0
   uint32_t avg_bitrate, max_bitrate;  // bits per second of fragments as in the source, boxes included; max over
                                       // the shortest groups of whole fragments that last >= 1 s
@@ -166,7 +167,9 @@ struct track_index {
   const uint16_t *sizes16; // exactly one of these is not NULL
   const uint32_t *sizes32;
   const struct aes_lane *lanes;
-  uint32_t layout; // of the channels, codec_info.layout: read from init, which the blob has anyway
+  // Read from init, which the blob has anyway:
+  uint32_t layout; // of the channels, codec_info.layout
+  uint64_t delay;  // ticks: empty edits before the first that has media, by which everything is presented later
 };
 
 static inline uint32_t ix_sample_size(const struct track_index *ix, uint64_t n) {
@@ -218,6 +221,9 @@ void ix_segment_fill(const struct track_index *ix, uint64_t target_ticks, uint32
 // ix_skipped gives what the edit list skips (encoder priming), 0 where that is all of the first segment: manifests and sidx have
 // to name it. O(fragments of the first segment). Source: ISO/IEC 14496-12 8.6.6.
 uint64_t ix_skipped(const struct track_index *ix, const struct ix_segments *segs);
+
+// ix_starts_sync says whether the first sample of fragments [first, end) is a sync sample, as in nearly all audio. True without samples.
+bool ix_starts_sync(const struct track_index *ix, uint32_t first, uint32_t end);
 
 // ix_presented says when a sample of this decode time is presented; 0 where it is skipped.
 static inline uint64_t ix_presented(uint64_t ticks, uint64_t skipped) { return ticks > skipped ? ticks - skipped : 0; }

@@ -201,13 +201,14 @@ static enum err parse_mvex(struct init_parser *p, struct reader r) {
     struct reader x = box_reader(&r, &b);
     rd_skip(&x, 4);
     uint32_t track = rd_u32(&x);
-    uint32_t index = rd_u32(&x), duration = rd_u32(&x), size = rd_u32(&x);
+    uint32_t index = rd_u32(&x), duration = rd_u32(&x), size = rd_u32(&x), flags = rd_u32(&x);
     if (x.err)
       return trail_fail(&p->t, x.err, b.pos, "trex");
     if (track == p->trak.track_id) {
       p->info.description_index = index;
       p->info.sample_duration = duration;
       p->info.sample_size = size;
+      p->info.sample_flags = flags;
       p->has_trex = true;
     }
   }
@@ -414,23 +415,58 @@ enum err init_parse(struct init_info *out, struct list *edits, struct alloc *mem
   return ERR_OK;
 }
 
+// Opens the first box at a path below `r`: its payload. False: there is none.
+static bool descend(struct reader *r, const uint32_t *path, size_t num) {
+  struct box b;
+  for (size_t i = 0; i < num; i++) {
+    do {
+      if (box_next(&b, r) || !b.len)
+        return false;
+    } while (b.type != path[i]);
+    *r = box_reader(r, &b);
+  }
+  return true;
+}
+
 // Source: ISO/IEC 14496-12 8.5.2, and the boxes around stsd.
 uint32_t init_layout(struct bytes init) {
   static const uint32_t path[] = {FOURCC('m', 'o', 'o', 'v'), FOURCC('t', 'r', 'a', 'k'), FOURCC('m', 'd', 'i', 'a'),
                                   FOURCC('m', 'i', 'n', 'f'), FOURCC('s', 't', 'b', 'l'), FOURCC('s', 't', 's', 'd')};
   struct reader r = rd_of(init);
   struct box b;
-  for (size_t i = 0; i < sizeof path / sizeof *path; i++) {
-    do {
-      if (box_next(&b, &r) || !b.len)
-        return 0;
-    } while (b.type != path[i]);
-    r = box_reader(&r, &b);
-  }
+  if (!descend(&r, path, sizeof path / sizeof *path))
+    return 0;
   unsigned version = full_head(&r) >> 24;
   rd_skip(&r, 4);
   struct diag diag = {0};
   struct box_trail t = {.diag = &diag};
   struct codec_info c;
   return r.err || box_next(&b, &r) || !b.len || codec_parse(&c, &t, &b, version) ? 0 : c.layout;
+}
+
+// Source: ISO/IEC 14496-12 8.2.2 (the timescale of an edit's duration), 8.6.6.
+uint64_t init_delay(struct bytes init, uint32_t timescale) {
+  static const uint32_t to_mvhd[] = {FOURCC('m', 'o', 'o', 'v'), FOURCC('m', 'v', 'h', 'd')},
+                        to_elst[] = {FOURCC('m', 'o', 'o', 'v'), FOURCC('t', 'r', 'a', 'k'), FOURCC('e', 'd', 't', 's'), FOURCC('e', 'l', 's', 't')};
+  struct reader mvhd = rd_of(init), elst = rd_of(init);
+  if (!descend(&mvhd, to_mvhd, 2) || !descend(&elst, to_elst, 4))
+    return 0;
+  rd_skip(&mvhd, full_head(&mvhd) >> 24 == 1 ? 16 : 8);
+  uint32_t movie = rd_u32(&mvhd), num;
+  bool wide = full_head(&elst) >> 24 == 1;
+  unsigned __int128 empty = 0;
+  for (num = rd_u32(&elst); num && !elst.err && movie && !mvhd.err; num--) {
+    uint64_t duration = wide ? rd_u64(&elst) : rd_u32(&elst);
+    int64_t time = wide ? (int64_t)rd_u64(&elst) : (int32_t)rd_u32(&elst);
+    rd_skip(&elst, 4);
+    if (time < 0) {
+      empty += duration;
+      continue;
+    }
+    if (empty > UINT64_MAX) // in ticks of any timescale: none that could be told
+      return UINT64_MAX;
+    empty = (empty * timescale + movie / 2) / movie;
+    return elst.err ? 0 : empty > UINT64_MAX ? UINT64_MAX : (uint64_t)empty;
+  }
+  return 0; // nothing but empty edits: nothing is presented
 }

@@ -9,7 +9,7 @@ struct init_info {
   char language[16];
   int64_t edit_media_time;
   // trex: what a traf's header does not say. ISO/IEC 14496-12 8.8.3.
-  uint32_t description_index, sample_duration, sample_size;
+  uint32_t description_index, sample_duration, sample_size, sample_flags;
 };
 
 // init_parse reads a whole moov box (head included) that stands at `pos` of the source and appends the edits that
@@ -22,3 +22,7 @@ MUST_USE enum err init_parse(struct init_info *out, struct list *edits, struct a
 // init_layout gives codec_info.layout of the first sample entry in an init segment that init_parse has accepted once; 0 as well
 // where something is not as it was then.
 uint32_t init_layout(struct bytes init);
+
+// init_delay gives for how long the edit list presents nothing before it presents media, in ticks of `timescale`; as many as there
+// are where it is more.
+uint64_t init_delay(struct bytes init, uint32_t timescale);

@@ -205,7 +205,7 @@ enum err layout_add(struct layout *l, struct frag_moof *m, const struct layout_f
                          .duration_ticks = m->duration_ticks, .moof_pos = (uint32_t)(f->moof_pos - f->start),
                          .moof_out_pos = (uint32_t)(f->moof_pos - moof->dropped - (f->start - f->tops[0].dropped)),
                          .first_edit = l->num.edits, .first_run = l->num.runs, .first_traf = l->num.trafs,
-                         .flags = f->flags};
+                         .flags = f->flags | (m->not_sync ? IX_FRAG_NOT_SYNC : 0)};
   enum err e = sort_spans(l, &m->spans, f->moof_pos);
   e = e ? e : check_spans(l, &m->spans, f);
   e = e ? e : put_runs(l, &m->spans, &frag);

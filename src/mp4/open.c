@@ -35,7 +35,8 @@ static enum err check_head(const struct opener *o) {
     return bad(o, &h->flags, "unknown flags");
   if (memchr(h->codecs, 0, sizeof h->codecs) == NULL || memchr(h->language, 0, sizeof h->language) == NULL)
     return bad(o, h->codecs, "text without an end");
-  if (!h->timescale || !h->track_id || !h->channels || !h->sample_rate || !h->codecs[0])
+  bool rendered = h->format == FOURCC('i', 'a', 'm', 'f');
+  if (!h->timescale || !h->track_id || !h->channels != rendered || !h->sample_rate || !h->codecs[0])
     return bad(o, &h->track_id, "the track");
   if (!h->num_sinf || h->num_sinf > IX_MAX_SINF || !h->num_frags || h->num_frags > IX_MAX_FRAGS || !h->num_parts)
     return bad(o, &h->num_parts, "counts");
@@ -151,7 +152,7 @@ static enum err check_frag_head(const struct opener *o, uint32_t i) {
     return bad(o, f, "a fragment is too long");
   if (n->time_ticks < f->time_ticks || __builtin_add_overflow(f->time_ticks, f->duration_ticks, &end_ticks))
     return bad(o, f, "times of a fragment");
-  return f->flags & ~(unsigned)IX_FRAG_SUBSEGMENT ? bad(o, f, "flags of a fragment") : ERR_OK;
+  return f->flags & ~(unsigned)(IX_FRAG_SUBSEGMENT | IX_FRAG_NOT_SYNC) ? bad(o, f, "flags of a fragment") : ERR_OK;
 }
 
 static enum err check_trafs(const struct opener *o, const struct ix_frag *f) {
@@ -312,6 +313,12 @@ enum err ix_open(struct track_index *out, struct bytes blob, struct diag *diag) 
   if (e)
     return e;
   o.ix.layout = init_layout(o.ix.init);
+  o.ix.delay = init_delay(o.ix.init, o.ix.h->timescale);
+  const struct ix_frag *last = &o.ix.frags[o.ix.h->num_frags - 1];
+  uint64_t end;
+  if (__builtin_add_overflow(last->time_ticks + last->duration_ticks, o.ix.delay, &end) ||
+      __builtin_add_overflow(o.ix.h->start_ticks + o.ix.h->duration_ticks, o.ix.delay, &end))
+    return bad(&o, last, "empty edits that end behind all time");
   *out = o.ix;
   return ERR_OK;
 }

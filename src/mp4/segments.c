@@ -35,3 +35,10 @@ uint64_t ix_skipped(const struct track_index *ix, const struct ix_segments *segs
     first += ix->frags[f].duration_ticks;
   return skip < first ? skip : 0;
 }
+
+bool ix_starts_sync(const struct track_index *ix, uint32_t first, uint32_t end) {
+  const struct ix_frag *f = ix->frags + first, *stop = ix->frags + end;
+  while (f < stop && f[1].first_sample == f->first_sample)
+    f++;
+  return f == stop || !(f->flags & IX_FRAG_NOT_SYNC);
+}

@@ -103,6 +103,9 @@ Test(unprotect, every_structure_comes_back) {
       cr_assert_eq(out_len, clear_len, "%s", o->name);
       cr_assert_eq(memcmp(out, clear, out_len), 0, "%s %s", o->name, scheme_name((enum scheme)s));
       cr_assert(!memmem(enc, len, "abcd", 4), "%s: offsets that did not follow", o->name);
+      out_len = 0;
+      cr_assert_eq(decrypt(enc, &out_len, bytes_of(enc, len), 1, &d), ERR_OK, "%s: %s", o->name, d.what);
+      cr_assert(out_len == clear_len && memcmp(enc, clear, out_len) == 0, "%s %s: over its input", o->name, scheme_name((enum scheme)s));
       free(enc), free(out);
     }
     free(clear);

@@ -145,6 +145,121 @@ def by_packager(tap, label, source, target, theirs, samples):
         tap.ok(got == samples, f"{label}: shaka-packager decrypts every sample", differ(got, samples) if isinstance(got, list) else got)
 
 
+def with_run_offsets(layout, runs, subsamples=False, wide=False, fault=None):
+    """A cenc file without senc whose traf has `runs`, lists of samples, and a saio with an offset for each. `layout`: where in mdat
+    the auxiliary information of each run lies."""
+    full, box = synth.full, synth.box
+    tenc = full(b"tenc", 0, 0, bytes(2), b"\1\x08", bytes.fromhex(KID))
+    sinf = box(b"sinf", box(b"frma", b"mp4a"), full(b"schm", 0, 0, b"cenc", struct.pack(">I", 0x10000)), box(b"schi", tenc))
+    head = synth.FTYP + synth.moov(entries=[synth.entry(b"enca", synth.esds() + sinf)])
+    number, locked, aux = 0, [], []
+    for run in runs:
+        locked.append([])
+        aux.append([])
+        for s in run:
+            number += 1
+            iv, has_subs = (0x123456789 * number).to_bytes(8, "big"), subsamples and number % 3 > 0
+            clear = min(number % 7, len(s)) if has_subs else 0
+            locked[-1].append(s[:clear] + aes.cenc(aes.Aes128(bytes.fromhex(KEY)), iv, s[clear:]))
+            aux[-1].append(iv + (struct.pack(">HHI", 1, clear, len(s) - clear) if has_subs else b""))
+    blocks = [(b"".join(a), b"".join(d)) for a, d in zip(aux, locked)]
+    order = {"before each run": [x for i in range(len(runs)) for x in ((0, i), (1, i))],
+             "behind all, back to front": [(1, i) for i in range(len(runs))] + [(0, i) for i in reversed(range(len(runs)))]}[layout]
+    at, mdat = {}, b""
+    for kind, i in order:
+        at[kind, i] = len(mdat)
+        mdat += blocks[i][kind] + b"unused"
+    entries = [len(x) for run in aux for x in run]
+    saiz = full(b"saiz", 0, 0, b"\0", struct.pack(">I", len(entries)), bytes(entries))
+
+    def trafs(n):
+        offsets = [n + 8 + at[0, i] for i in range(len(runs))]
+        if fault:
+            offsets = fault(offsets)
+        saio = full(b"saio", int(wide), 0, struct.pack(">I", len(offsets)), struct.pack(f">{len(offsets)}{'Q' if wide else 'I'}", *offsets))
+        truns = [synth.trun(run, n + 8 + at[1, i]) for i, run in enumerate(runs)]
+        return [box(b"traf", synth.tfhd(), synth.tfdt(0), *truns, saiz, saio)]
+    return head + synth.moof_of(1, trafs) + box(b"mdat", mdat), [s for run in runs for s in run]
+
+
+def sync_samples(tap, sluice, work):
+    """ISO/IEC 14496-12 8.8.3.1, 8.8.8: whether a fragment's first sample is a sync sample may be said in four places. sidx says of no
+    other segment that it starts with a SAP."""
+    full, not_sync, sync = synth.full, 0x1010000, 0x2000000
+    part = synth.payloads([70, 71], 5)
+
+    def fragment(number, default=None, first=None, each=None, empty=False):
+        tfhd = full(b"tfhd", 0, 0x20000 | (0x20 if default is not None else 0), struct.pack(">I", 1),
+                    b"" if default is None else struct.pack(">I", default))
+        flags = 0x301 | (4 if first is not None else 0) | (0x400 if each else 0)
+
+        def trun(n):
+            fields = b"".join(struct.pack(">II", synth.TIMESCALE, len(s)) + (struct.pack(">I", each[i]) if each else b"") for i, s in enumerate(part))
+            return full(b"trun", 0, flags, struct.pack(">Ii", 2, n + 8), b"" if first is None else struct.pack(">I", first), fields)
+        head = [full(b"trun", 0, 4, struct.pack(">II", 0, not_sync))] if empty else []  # of no sample
+        moof = synth.moof_of(number + 1, lambda n: [synth.box(b"traf", tfhd, synth.tfdt(2 * number * synth.TIMESCALE), *head, trun(n))])
+        return moof + synth.box(b"mdat", *part)
+    says = [({}, None), ({"default": sync}, True), ({"default": not_sync}, False), ({"default": not_sync, "first": sync}, True), ({"first": not_sync}, False),
+            ({"each": (not_sync, sync)}, False), ({"default": not_sync, "each": (sync, not_sync)}, True), ({"first": sync, "empty": True}, True)]
+    for trex in (sync, not_sync):
+        data = synth.FTYP + synth.moov(trex=(1, synth.FRAME, 0, trex)) + b"".join(fragment(n, **how) for n, (how, _) in enumerate(says))
+        (work / "sync.mp4").write_bytes(data)
+        r = sluice.encrypt(work / "sync.mp4", work / "sync.enc.mp4", "cenc", KID, KEY)
+        out = (work / "sync.enc.mp4").read_bytes() if r.code == 0 else b""
+        sidx = boxes.find(out, b"sidx")
+        got = [struct.unpack_from(">I", out, sidx[0].end - 12 * (len(says) - i) + 8)[0] for i in range(len(says))] if sidx else r
+        want = [0x90000000 if (trex == sync if is_sync is None else is_sync) else 0 for _, is_sync in says]
+        tap.equal(got, want, f"trex's flags {trex:#x}: sidx says a SAP of segments that start with a sync sample, and of no other")
+
+
+def empty_edits(tap, sluice, work):
+    """ISO/IEC 14496-12 8.6.6: empty edits, in the movie's timescale, delay what sidx says; behind the first media edit they do not."""
+    def edits(version, *entries):
+        form = ">QqHH" if version else ">IiHH"
+        return synth.box(b"edts", synth.full(b"elst", version, 0, struct.pack(">I", len(entries)), *(struct.pack(form, d, t, 1, 0) for d, t in entries)))
+    movie, scale = 1000, synth.TIMESCALE  # synth's mvhd, mdhd
+    fragment = synth.plain_fragment(1, synth.payloads([70] * 9, 1), 0)
+    for name, elst, want in (("none", b"", 0), ("one", edits(0, (250, -1), (0, 64)), 250 * scale // movie), ("of 64 bits", edits(1, (250, -1), (0, 64)), 12000),
+                             ("two", edits(0, (250, -1), (50, -1), (0, 64)), 14400), ("later", edits(0, (100, 64), (250, -1), (0, 64)), 0), ("nothing else", edits(0, (250, -1)), 0),
+                             ("beyond 32 bits", edits(1, (90000000, -1), (0, 64)), 4320000000)):
+        data = synth.FTYP + synth.moov(edits=elst) + fragment
+        (work / "empty.mp4").write_bytes(data)
+        r = sluice.encrypt(work / "empty.mp4", work / "empty.enc.mp4", "cenc", KID, KEY)
+        out = (work / "empty.enc.mp4").read_bytes() if r.code == 0 else b""
+        sidx = boxes.find(out, b"sidx")
+        time, at, references, _ = boxes.sidx_references(out, sidx[0]) if sidx else (r, 0, [], 0)
+        skip = 0 if name in ("none", "nothing else") else 64
+        tap.equal((time, references and references[0][1]), (want, 9 * synth.FRAME - skip), f"empty edits, {name}: earliest_presentation_time, duration")
+    (work / "empty.mp4").write_bytes(synth.FTYP + synth.moov(edits=edits(1, (2**64 - 1, -1), (0, 64))) + fragment)
+    r = sluice.encrypt(work / "empty.mp4", work / "empty.enc.mp4", "cenc", KID, KEY)
+    tap.ok(r.code == 1 and "empty edits that end behind all time" in r.err, "empty edits beyond all time: refused", r)
+
+
+def run_offsets(tap, sluice, work):
+    """ISO/IEC 14496-12 8.7.9: saio has one offset, or one for each run. No packager writes the latter for audio."""
+    source, back = work / "runs.mp4", work / "back.mp4"
+    runs = [synth.payloads(sizes, n) for n, sizes in enumerate(([40, 17, 100], [], [3, 0, 64], [333], [16] * 40))]
+
+    def decrypt(data):
+        source.write_bytes(data)
+        back.unlink(missing_ok=True)
+        return sluice.decrypt(source, back, {KID: KEY})
+    for layout in ("before each run", "behind all, back to front"):
+        for subsamples in (False, True):
+            for wide in (False, True):
+                data, samples = with_run_offsets(layout, runs, subsamples, wide)
+                r = decrypt(data)
+                text = r if r.code else differ([s.data for s in boxes.audio(back.read_bytes()).samples], samples)
+                tap.ok(not text and b"saio" not in back.read_bytes(), f"saio with an offset for each trun, {layout}, subsamples {subsamples}, version {int(wide)}", text)
+    number = "saio has neither one offset nor one for each trun (at byte {at}, box moof/traf/saio)"
+    outside = "the data ends before the structure does (at byte {at}, box moof/traf/saio)"
+    for name, fault, want in (("too few", lambda o: o[:2], number), ("too many", lambda o: o + [0], number), ("none", lambda o: [], number),
+                              ("outside the file", lambda o: o[:4] + [1 << 30], outside), ("the last beyond its end", lambda o: o[:4] + [5000], outside)):
+        data, _ = with_run_offsets("before each run", runs, fault=fault)
+        r = decrypt(data)
+        tap.ok(r.code == 1 and r.err == f"sluice: {source}: {want.format(at=data.index(b'saio') + 4)}\n" and not back.exists(), f"saio, {name}: refused", r)
+
+
 def judge_day(tap, sluice, work):
     """24 hours: 4 billion ticks and more, 2 million samples, 43,000 fragments."""
     source, target, back = work / "day.mp4", work / "day.enc.mp4", work / "day.back.mp4"
@@ -202,6 +317,9 @@ def main():
         wrap = lambda: synth.many_truns(300)  # noqa: E731
         wrap.__name__ = "IV that wraps"
         judge(tap, sluice, work, wrap, "cenc", "ffffffffffffff9c")
+        run_offsets(tap, sluice, work)
+        empty_edits(tap, sluice, work)
+        sync_samples(tap, sluice, work)
         judge_day(tap, sluice, work)
     tap.end()
 

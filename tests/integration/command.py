@@ -254,6 +254,20 @@ def there_and_back(tap, sluice, work):
         tap.equal(sidx[0].end + total, len(back), f"{scheme} and back: the sidx covers the file")
 
 
+def memory(tap, sluice, work):
+    """decrypt holds the file once."""
+    part = [bytes([n]) * 65536 for n in range(64)]
+    with open(work / "c.mp4", "wb") as f:
+        f.write(synth.FTYP + synth.moov())
+        for n in range(30):
+            f.write(synth.plain_fragment(n + 1, part, n * 64 * synth.FRAME))
+    sluice.encrypt(work / "c.mp4", work / "e.mp4", "cenc", KID, KEY)
+    p = subprocess.Popen([sluice.path, "decrypt", work / "e.mp4", work / "d.mp4", "--key", f"{KID}:{KEY}"], env=environment())
+    _, status, usage = os.wait4(p.pid, 0)
+    size, peak = (work / "e.mp4").stat().st_size, usage.ru_maxrss * 1024
+    tap.ok(status == 0 and size < peak < 1.5 * size, "decrypt: a large file is in memory once", f"status {status}, {size} bytes, peak {peak}")
+
+
 def without(closed, *argv, stdin=b""):
     """Runs a program without some of its standard descriptors."""
     return run("bash", "-c", f'exec "$@" {closed}', "bash", *argv, stdin=stdin)
@@ -747,7 +761,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, offline, there_and_back, closed_descriptors, outputs, interrupted, languages, folder_faults, sidecars, cached, messages,
+    for part in (usage, failures, streams, offline, there_and_back, memory, closed_descriptors, outputs, interrupted, languages, folder_faults, sidecars, cached, messages,
                  inspect, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

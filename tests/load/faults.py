@@ -204,6 +204,45 @@ def stale_epochs(tap, load, sluice, folder):
                 tap.ok(r.code == 1 and re.match(r"/\S+/1/aac/init\.mp4: a stale epoch: ", wrong), f"{scheme}, {protocol}: manifests that lead to a stale epoch", wrong)
 
 
+def without(segment, kind):
+    """The segment without that box in each of its trafs; sizes and offsets follow, so that nothing else is wrong."""
+    out = bytearray()
+    for top in boxes.walk(segment):
+        if top.type == b"moof":
+            cut = boxes.find(segment, b"traf/" + kind, top.body, top.end)
+            moof, less = bytearray(segment[top.start:top.end]), sum(b.end - b.start for b in cut)
+
+            def shrink(at, by):
+                moof[at:at + 4] = (int.from_bytes(moof[at:at + 4], "big") - by).to_bytes(4, "big")
+            shrink(0, less)
+            for traf in boxes.find(segment, b"traf", top.body, top.end):
+                shrink(traf.start - top.start, sum(b.end - b.start for b in cut if traf.start < b.start < traf.end))
+                for run in boxes.find(segment, b"trun", traf.body, traf.end):
+                    shrink(run.body + 8 - top.start, less)
+                for saio in boxes.find(segment, b"saio", traf.body, traf.end):
+                    at = saio.end - 4 - top.start
+                    points_to = top.start + int.from_bytes(moof[at:at + 4], "big")
+                    shrink(at, sum(b.end - b.start for b in cut if b.end <= points_to))
+            for b in reversed(cut):
+                del moof[b.start - top.start:b.end - top.start]
+            out += moof
+        else:
+            out += segment[top.start:top.end]
+    return bytes(out)
+
+
+def no_way_to_ivs(tap, load, server):
+    """Right samples in right boxes, but for one of those by which players find the IVs."""
+    for kind in (b"senc", b"saiz", b"saio"):
+        def fault(path, response):
+            if path.endswith(".m4s"):
+                response.body = without(response.body, kind)
+        with Proxy(server.port, lambda path, response: fit(fault, path, response)) as proxy:
+            r = load(scenario("cenc", 2), proxy.url)
+        t, want = r.json["totals"], f"byte 0: its fragment lacks {kind.decode()}, by which players find the IVs of its samples"
+        tap.ok(r.code == 1 and t["wrong"] == t["verified"] > 5 and t["first_wrong"].endswith(want), f"cenc: fragments without {kind.decode()}", f"{t}\n{r.err}")
+
+
 def playlists(tap, load, server):
     """Right segments behind playlists and init segments that are wrong."""
     first = {}
@@ -229,6 +268,10 @@ def playlists(tap, load, server):
         if path.endswith("manifest.mpd") and later(path):
             response.body = re.sub(rb'(default_KID="......)..', rb"\1ee", response.body)
 
+    def first_kid(path, response):
+        if path.endswith("media.m3u8") and later(path):
+            response.body = re.sub(rb"(KEYID=0x......)..", rb"\1ee", response.body, count=1)
+
     def other_scheme(path, response):
         if path.endswith("init.mp4"):
             response.body = response.body.replace(b"schm\0\0\0\0cbcs", b"schm\0\0\0\0cenc")
@@ -240,6 +283,7 @@ def playlists(tap, load, server):
                                   (cut, "hls", r"init\.mp4: its playlist ends after \d+\.\d+ s, and its source goes on"),
                                   (swapped, "hls", r"/[23]\.m4s: is not segment [23] of its playlist"),
                                   (other_kid, "dash", r"init\.mp4: byte \d+: its KID is not the playlist's"),
+                                  (first_kid, "hls", r"init\.mp4: byte \d+: its KID is not the playlist's"),
                                   (other_scheme, "hls", r"init\.mp4: byte \d+: its sinf is not that of the scheme"),
                                   (pattern, "hls", r"init\.mp4: byte \d+: its sinf is not that of the scheme")):
         with Proxy(server.port, lambda path, response: fit(fault, path, response)) as proxy:
@@ -318,8 +362,10 @@ def main():
         media(folder / "media", ASSETS)
         (folder / "keys.yaml").write_text(keys_text(ASSETS))
         load = Load(sluice, folder)
-        with Server(sluice, folder / "media", keys=keys_text(ASSETS), config="clear: true\n") as server:
+        systems = "drm: { systems: [widevine, playready, clearkey] }\n"  # a key line each
+        with Server(sluice, folder / "media", keys=keys_text(ASSETS) + systems, config="clear: true\n") as server:
             playlists(tap, load, server)
+            no_way_to_ivs(tap, load, server)
             no_faults(tap, load, server)
             structures(tap, load, sluice, folder)
             for scheme in ("cenc", "cbcs"):

@@ -52,8 +52,38 @@ Test(hls, reads_what_players_read) {
   cr_assert_str_eq(l.init, "/t/cbcs/1/a/init.mp4");
   cr_assert_str_eq(l.uris + l.uri_off[2], "/t/cbcs/1/a/3.m4s");
   cr_assert(l.start_s[3] > 4.999 && l.start_s[3] < 5.001);
-  cr_assert(l.has_kid);
-  cr_assert_eq(l.kid[15], 15);
+  cr_assert_eq(l.kids.num, 1);
+  cr_assert_eq(l.kids.kid[0][15], 15);
+  alloc_heap_free(&mem);
+}
+
+// One line for each DRM system: some without a KID, some in capitals, and the first of three that differs from the others.
+Test(hls, reads_the_kid_of_every_key_line) {
+#define KEY(kid) "#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"k\",KEYFORMAT=\"x\"" kid "\n"
+#define KID ",KEYID=0x000102030405060708090a0b0c0d0e0f"
+  static const struct {
+    const char *lines;
+    uint32_t num;
+    uint8_t first;
+  } v[] = {{KEY(), 0, 0}, {KEY(KID) KEY() KEY(",KEYID=0X000102030405060708090A0B0C0D0E0F"), 1, 15},
+           {KEY(",KEYID=0x000102030405060708090a0b0c0d0eff") KEY(KID) KEY(KID), 2, 0xff}, {KEY(KID) KEY(",KEYID=0x000102030405060708090a0b0c0d0eff") KEY(KID), 2, 15}};
+  static const char *const bad[] = {KEY(KID "00"), KEY(",KEYID=000102030405060708090a0b0c0d0e0f00"), KEY(KID) KEY(",KEYID=0x0001")};
+  char text[1024];
+  struct alloc_heap mem;
+  struct media_list l;
+  struct diag d = {0};
+  alloc_heap_init(&mem, 1 << 20);
+  for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
+    snprintf(text, sizeof text, "#EXTM3U\n#EXT-X-MAP:URI=\"i\"\n%s#EXTINF:2,\n1.m4s\n#EXT-X-ENDLIST\n", v[i].lines);
+    cr_assert_eq(hls_read_media(&l, &mem.base, bytes_str(text), "/a/b", &d), ERR_OK, "%s", d.what);
+    cr_assert(l.kids.num == v[i].num && (!l.kids.num || l.kids.kid[0][15] == v[i].first), "%zu: %u", i, l.kids.num);
+  }
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    d = (struct diag){0};
+    snprintf(text, sizeof text, "#EXTM3U\n#EXT-X-MAP:URI=\"i\"\n%s#EXTINF:2,\n1.m4s\n#EXT-X-ENDLIST\n", bad[i]);
+    cr_assert_eq(hls_read_media(&l, &mem.base, bytes_str(text), "/a/b", &d), ERR_SYNTAX, "%s", bad[i]);
+    cr_assert_eq(d.at, i == 2 ? 4 : 3);
+  }
   alloc_heap_free(&mem);
 }
 
@@ -108,7 +138,31 @@ Test(mpd, expands_the_timeline_of_the_chosen_representation) {
   cr_assert_str_eq(l.uris + l.uri_off[3], "/t/cbcs/1/h&i/4.m4s");
   cr_assert_str_eq(l.init, "/t/cbcs/1/h&i/init.mp4");
   cr_assert(l.start_s[0] == 0 && l.start_s[3] == 6 && l.start_s[4] == 7);
-  cr_assert(l.has_kid);
+  cr_assert_eq(l.kids.num, 1);
+  alloc_heap_free(&mem);
+}
+
+// Of the AdaptationSet or of one Representation; another one's are its own.
+Test(mpd, reads_the_kid_of_every_descriptor) {
+#define PROTECTION(last) "<ContentProtection cenc:default_KID=\"00010203-0405-0607-0809-0a0b0c0d0e" last "\"/><ContentProtection schemeIdUri=\"x\"/>"
+#define REPRESENTATION(id, protection)                                                                                                \
+  "<Representation id=\"" id "\">" protection "<SegmentTemplate initialization=\"i\" media=\"$Number$\"><SegmentTimeline><S d=\"1\"/></SegmentTimeline>" \
+  "</SegmentTemplate></Representation>"
+  static const char text[] = "<MPD><Period><AdaptationSet>" REPRESENTATION("a", PROTECTION("01")) REPRESENTATION("b", PROTECTION("02") PROTECTION("02"))
+      REPRESENTATION("c", "") "</AdaptationSet><AdaptationSet>" PROTECTION("04") PROTECTION("05") PROTECTION("04") REPRESENTATION("d", "") "</AdaptationSet></Period></MPD>";
+  static const struct {
+    uint32_t num;
+    uint8_t first;
+  } want[] = {{1, 1}, {1, 2}, {0, 0}, {2, 4}};
+  static struct renditions r;
+  struct alloc_heap mem;
+  struct diag d = {0};
+  alloc_heap_init(&mem, 1 << 24);
+  for (uint32_t i = 0; i < 4; i++) {
+    struct media_list l;
+    cr_assert_eq(mpd_read(&r, &l, i, &mem.base, bytes_str(text), "/a/b", &d), ERR_OK, "%s", d.what);
+    cr_assert(l.kids.num == want[i].num && (!l.kids.num || l.kids.kid[0][15] == want[i].first), "%u: %u", i, l.kids.num);
+  }
   alloc_heap_free(&mem);
 }
 

@@ -11,6 +11,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge.listening import Listening  # noqa: E402
 from judge.load import Load, hdr_log, keys_text, media  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
@@ -119,6 +120,51 @@ def never_answered(tap, load, server):
     tap.ok(r.code == 1 and r.json["valid"] and re.search(r"MISSED  requests failed +1\.000 of all", r.out.decode()), "a server that never answers: all requests failed, status 1", r)
 
 
+class Swallowing(Listening):
+    """Takes every request and answers all but each nth."""
+
+    def __init__(self, nth):
+        self.nth, self.asked, self.lock = nth, 0, threading.Lock()
+        super().__init__()
+
+    def handle(self, s):
+        buffer = b""
+        try:
+            while more := s.recv(65536):
+                buffer += more
+                while b"\r\n\r\n" in buffer:
+                    _, _, buffer = buffer.partition(b"\r\n\r\n")
+                    with self.lock:
+                        self.asked += 1
+                        swallow = self.asked % self.nth == 0
+                    if not swallow:
+                        s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        except OSError:
+            pass
+        finally:
+            s.close()
+
+
+def swallowed(tap, load):
+    """Requests that are taken and never answered fail after player.timeout, and their connections are replaced: the others go on."""
+    paths = load.folder / "paths"
+    paths.write_text("/one/cenc/1/aac/1.m4s\n")
+    text = SCENARIO.replace("rate: 400", "rate: 100").replace("seconds: 4s", "seconds: 2s") + "player: { timeout: 300ms }\n"
+    for mode, nth in (("rate", 10), ("rate", 1), ("idle", 10), ("saturate", 10)):
+        connections = 400 if nth == 1 else 50
+        with Swallowing(nth) as server:
+            r = load(text.replace("mode: rate", f"mode: {mode}").replace("connections: 16", f"connections: {connections}"), server.url, "--paths", paths)
+        t, late = r.json["totals"], above(r.hdr["latency"], 0.29)
+        name = f"mode {mode}, each {nth}. request is swallowed"
+        tap.ok(r.code == 1 and 0 < t["errors_by_kind"]["timeout"] == t["errors"] == late and t["unanswered"] == 0 and t["elapsed_s"] < 3.5,
+               f"{name}: those time out, and are as late as they have waited", f"{t} {r.hdr['latency']}\n{r.out.decode()}{r.err}")
+        if mode == "saturate":  # closed: it ends with requests under way
+            tap.ok(t["errors"] > 20 and t["requests"] > 9 * t["errors"], f"{name}: connections are replaced", t)
+        else:
+            asked = 200 if mode == "rate" else connections
+            tap.ok(t["requests"] == server.asked == asked and t["errors"] == asked // nth, f"{name}: every other one is answered", f"{server.asked} {t}")
+
+
 def silence(tap, load, server):
     """Who waits for a segment until giving up has waited, and the report says so."""
     stopper = threading.Timer(1.2, lambda: server.signal(signal.SIGSTOP))
@@ -196,6 +242,7 @@ def main():
             deadlines(tap, load, server)
             never_answers(tap, load, server)
             never_answered(tap, load, server)
+            swallowed(tap, load)
             silence(tap, load, server)
             killed_process(tap, sluice, folder, server)
     tap.end()

@@ -98,6 +98,40 @@ Test(hls, media_playlist_as_it_stands) {
   drop(&s);
 }
 
+Test(manifest, says_no_channels_where_a_renderer_decides) {
+  struct asset s = {0};
+  add(&s, "a", "iamf.001.001.Opus", 48000, 3, even, sizes, 0);
+  s.h[0].format = FOURCC('i', 'a', 'm', 'f');
+  s.h[0].channels = 0;
+  cr_assert(has(master(&s), "CODECS=\"iamf.001.001.Opus\"") && !has(out, "CHANNELS"), "%s", out);
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), "codecs=\"iamf.001.001.Opus\"") && !has(out, "AudioChannelConfiguration"), "%s", out);
+  drop(&s);
+}
+
+// One segment of one track starts with a sample that is no sync sample.
+Test(manifest, says_nothing_of_access_points_that_are_none) {
+  struct asset s = {0};
+  add(&s, "a", "mp4a.40.42", 48000, 3, even, sizes, 0);
+  add(&s, "b", "mp4a.40.42", 48000, 3, even, sizes, 0);
+  s.h[1].channels = 1; // a set of its own
+  cr_assert(has(master(&s), "INDEPENDENT") && has(hls(&s, 0, MAN_SEGMENTS), "INDEPENDENT"));
+  s.frags[1][1].flags = IX_FRAG_NOT_SYNC;
+  cr_assert(!has(master(&s), "INDEPENDENT") && has(hls(&s, 0, MAN_SEGMENTS), "INDEPENDENT") && !has(hls(&s, 1, MAN_SEGMENTS), "INDEPENDENT"));
+  const char *sap = strstr(mpd(&s, MAN_SEGMENTS), " startWithSAP=\"1\">");
+  cr_assert(sap && !has(strchr(sap, '>'), "startWithSAP"), "of one set only: %s", out);
+  sap = strstr(mpd(&s, MAN_RANGES), " subsegmentStartsWithSAP=\"1\">");
+  cr_assert(sap && !has(strchr(sap, '>'), "StartsWithSAP"), "of one set only: %s", out);
+  s.h[1].channels = 2;
+  cr_assert(!has(mpd(&s, MAN_SEGMENTS), "WithSAP"), "one of the set: %s", out);
+  // A fragment without samples before it says nothing.
+  s.frags[1][1].flags = 0;
+  s.frags[1][0].flags = IX_FRAG_NOT_SYNC;
+  cr_assert(!has(mpd(&s, MAN_SEGMENTS), "WithSAP"));
+  s.frags[1][1].first_sample = 0;
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), "WithSAP"));
+  drop(&s);
+}
+
 Test(hls, durations_never_drift) {
   struct asset s = {0};
   static const uint32_t third[8] = {1, 1, 1, 1, 1, 1, 1, 1};
@@ -336,6 +370,24 @@ Test(dash, a_late_start_is_an_offset_not_a_gap) {
   cr_assert(has(x, "<S t=\"4798976\" d=\"96000\" r=\"1\"/>"), "%s", x);
   cr_assert(has(x, "mediaPresentationDuration=\"PT4.000000S\""), "%s", x);
   cr_assert(has(mpd(&s, MAN_RANGES), "<SegmentBase timescale=\"48000\" presentationTimeOffset=\"4798976\" indexRange=\"700-743\">"));
+  drop(&s);
+}
+
+// ISO/IEC 14496-12 8.6.6: an empty edit presents nothing for so long, whatever the tracks beside do meanwhile.
+Test(dash, an_empty_edit_delays_its_track) {
+  struct asset s = {0};
+  add(&s, "t", "mp4a.40.2", 48000, 2, even, sizes, 4800000);
+  add(&s, "u", "mp4a.40.2", 48000, 2, even, sizes, 4800000);
+  s.h[0].edit_media_time = s.h[1].edit_media_time = 1024;
+  s.ix[0].delay = 12000;
+  const char *x = mpd(&s, MAN_SEGMENTS);
+  cr_assert_eq(count(x, "presentationTimeOffset=\"4798976\""), 2, "%s", x);
+  cr_assert(has(x, "<S t=\"4810976\" d=\"96000\" r=\"1\"/>") && has(x, "<S t=\"4798976\" d=\"96000\" r=\"1\"/>"), "%s", x);
+  cr_assert(has(x, "mediaPresentationDuration=\"PT4.250000S\"") && !has(x, "segmentAlignment"), "%s", x);
+  cr_assert(has(mpd(&s, MAN_RANGES), "presentationTimeOffset=\"4798976\"") && has(out, "PT4.250000S"), "%s", out);
+  s.ix[1].delay = 12000;
+  x = mpd(&s, MAN_SEGMENTS);
+  cr_assert(count(x, "<S ") == 1 && has(x, "segmentAlignment"), "one timeline: %s", x);
   drop(&s);
 }
 

@@ -215,7 +215,7 @@ Test(codec, configurations) {
       {"mhm1", "mhaC", BYTES_LIT("\1\x0d\6\0\0"), "mhm1.0x0D", 44100, 6, 0, 0, 0},
       {"mhm1", NULL, BYTES_LIT(""), "mhm1", 44100, 2, 0, 0, 0},
       {"dtse", "ddts", BYTES_LIT("\0\0\0\0"), "dtse", 44100, 2, 0, 0, 0},
-      {"iamf", "iacb", BYTES_LIT("\1\x14\xf8\6iamf\1\1\0\5\0mp4a"), "iamf.001.001.mp4a.40.2", 44100, 2, 0, 0, 0},
+      {"iamf", "iacb", BYTES_LIT("\1\x14\xf8\6iamf\1\1\0\5\0mp4a"), "iamf.001.001.mp4a.40.2", 44100, 0, 0, 0, 0},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     struct codec_info c = {0};
