@@ -737,3 +737,51 @@ Test(edges, priming) {
     cr_expect_eq(ix_skipped(&ix, &segs), rows[i].want, "row %zu", i);
   }
 }
+
+// What the builder notes of a file, at the bounds of its fields.
+Test(edges, header) {
+  static struct text t;
+  struct alloc_heap heap;
+  struct bytes blob;
+  struct track_index ix;
+  struct diag d = {0};
+  for (uint32_t size = UINT16_MAX; size <= UINT16_MAX + 1; size++) {
+    make(&t, &(struct synth_options){.num_frags = 1, .samples_per_trun = 2, .min_size = size, .max_size = size});
+    struct bytes file = bytes_of(t.p, t.n);
+    struct mp4_source src = memory_source(&file, NULL, 0);
+    alloc_heap_init(&heap, 1 << 26);
+    cr_assert_eq(ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, &d), ERR_OK, "%s", d.what);
+    cr_assert_eq(ix_open(&ix, blob, &d), ERR_OK);
+    cr_expect_eq(ix.h->flags, (size > UINT16_MAX ? IX_WIDE_SIZES : 0u) | IX_NO_DIGEST);
+    ix_set_digest(blob, (const uint8_t *)"thirty-two bytes of a digest ...");
+    cr_assert_eq(ix_open(&ix, blob, &d), ERR_OK);
+    cr_expect_eq(ix.h->flags & IX_NO_DIGEST, 0);
+    cr_expect_arr_eq(ix.h->identity.digest, "thirty-two bytes of a digest ...", 32);
+    cr_expect_eq(ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size + 1}, &d), ERR_STALE);
+    alloc_heap_free(&heap);
+  }
+  // Fragments of one second each, every one longer than the one before: the last is the peak.
+  make(&t, &(struct synth_options){.num_frags = 3, .samples_per_trun = 4, .min_size = 10, .max_size = 1000, .timescale = 1000, .frame_ticks = 250});
+  struct bytes file = bytes_of(t.p, t.n);
+  struct mp4_source src = memory_source(&file, NULL, 0);
+  alloc_heap_init(&heap, 1 << 26);
+  cr_assert_eq(ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, &d), ERR_OK);
+  cr_assert_eq(ix_open(&ix, blob, &d), ERR_OK);
+  cr_expect_eq(ix.h->max_bitrate, ix.frags[2].src_len * 8);
+  cr_expect_eq(ix.h->avg_bitrate, (uint32_t)((ix.frags[0].src_len + ix.frags[1].src_len + ix.frags[2].src_len) * 8 / 3));
+  alloc_heap_free(&heap);
+}
+
+Test(edges, identities) {
+  struct ix_header h = {.identity = {.size = 1, .mtime_ns = 2, .stamp = 3}};
+  struct track_index ix = {.h = &h};
+  struct ix_identity now = h.identity;
+  now.digest[0] = 9; // not looked at
+  cr_expect(ix_identity_is(&ix, &now));
+  uint64_t *fields[] = {&now.size, &now.mtime_ns, &now.stamp};
+  for (size_t i = 0; i < 3; i++) {
+    (*fields[i])++;
+    cr_expect(!ix_identity_is(&ix, &now), "field %zu", i);
+    (*fields[i])--;
+  }
+}
