@@ -28,8 +28,7 @@ struct frag_parser {
   struct frag_moof *out;
   struct frag_samples *samples;
   uint64_t moof_len;
-  uint64_t last_data; // end of the data of the traf before: base of a traf that names none
-  bool any_traf;
+  uint64_t last_data; // end of the data of the traf before, at first the moof's start: base of a traf that names none
 };
 
 // One traf while its children are read.
@@ -76,7 +75,7 @@ static enum err parse_tfhd(struct frag_parser *p, struct traf *k) {
   struct reader r = rd_of(b->body);
   uint32_t flags = rd_u32(&r) & 0xffffff, track = rd_u32(&r);
   bool absolute = (flags & TFHD_BASE_DATA_OFFSET) != 0, by_moof = (flags & TFHD_BASE_IS_MOOF) != 0;
-  k->base = absolute ? rd_u64(&r) : by_moof || !p->any_traf ? p->place.pos : p->last_data;
+  k->base = absolute ? rd_u64(&r) : by_moof ? p->place.pos : p->last_data;
   if (absolute && __builtin_add_overflow(k->base, p->place.file_start, &k->base))
     return trail_fail(&p->t, ERR_OVERFLOW, b->pos, "base_data_offset");
   uint32_t index = flags & TFHD_DESCRIPTION_INDEX ? rd_u32(&r) : p->defaults->description_index;
@@ -269,8 +268,7 @@ static enum err add_span(struct frag_parser *p, struct traf *k, uint64_t len, ui
     return trail_fail(&p->t, ERR_NO_MEMORY, pos, NULL);
   *s = (struct frag_span){k->next, len, (uint32_t)o->num_samples, num};
   if (o->spans.num == 1)
-    o->data_start = k->next, o->data_end = end;
-  o->data_start = k->next < o->data_start ? k->next : o->data_start;
+    o->data_end = end;
   o->data_end = end > o->data_end ? end : o->data_end;
   k->next = end;
   return ERR_OK;
@@ -398,7 +396,6 @@ static enum err parse_traf(struct frag_parser *p, const struct box *b, struct re
   }
   o->delta += k.delta;
   p->last_data = k.next;
-  p->any_traf = true;
   if (!k.num_samples) {
     set_size(p, edit, k.delta, IX_SCOPE_NONE, 0);
     return ERR_OK;
@@ -417,7 +414,7 @@ static enum err parse_traf(struct frag_parser *p, const struct box *b, struct re
 static void reset(struct frag_moof *o, uint64_t end) {
   o->edits.num = o->spans.num = o->fixes.num = o->trafs.num = 0;
   o->num_samples = o->duration_ticks = o->time_ticks = 0;
-  o->data_start = o->data_end = end;
+  o->data_end = end;
   o->delta = 0;
   o->has_time = o->not_sync = false;
 }

@@ -39,7 +39,7 @@ struct frag_moof {
   struct list fixes;  // struct frag_fix
   struct list trafs;  // struct ix_traf
   uint64_t num_samples, duration_ticks, time_ticks;
-  uint64_t data_start, data_end; // of all spans; both the moof's end when there are none
+  uint64_t data_end; // of all spans; the moof's end when there are none
   int64_t delta;                 // bytes that normalisation adds to the moof
   uint64_t end_ticks;            // decode time behind the last traf, never before that of the samples
   bool not_sync;                 // the first sample is not a sync sample

@@ -210,8 +210,6 @@ static enum err check_lanes(const struct opener *o, const struct ix_run *r, uint
   for (uint32_t i = 0; i < r->num_samples; i++) {
     uint32_t len = ix_sample_size(&o->ix, first + i);
     const struct aes_lane *l = &o->ix.lanes[first + i];
-    if (sum > UINT32_MAX)
-      return bad(o, r, "sizes of a run");
     if (len > IX_MAX_SAMPLE)
       return bad(o, r, "a sample is too long");
     samples += mix((uint32_t)sum, len);

@@ -13,7 +13,6 @@ static enum err grow(struct window *w, size_t n) {
     return ERR_NO_MEMORY;
   w->buf = buf;
   w->cap = cap;
-  w->len = 0;
   return ERR_OK;
 }
 

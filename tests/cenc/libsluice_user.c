@@ -77,9 +77,34 @@ static void round_trip(const sluice_track *t, const struct synth *s, enum sluice
   ok(sluice_plan_render(enc, p, (struct sluice_range){0, sluice_plan_len(p)}, s->file, 0, s->len - 1) != 0,
      "a source that does not cover the range is refused");
   ok(sluice_plan_render(enc, p, (struct sluice_range){1, UINT64_MAX}, s->file, 0, s->len) != 0, "so is a range outside");
+  ok(sluice_plan_render(enc, p, (struct sluice_range){sluice_plan_len(p) + 1, 1}, s->file, 0, s->len) != 0, "and one behind the end");
+  struct sluice_range last = sluice_plan_segment(p, sluice_plan_segments(p) - 1), need = {0};
+  ok(!sluice_plan_source(&need, p, last) && need.off > 8 &&
+         sluice_plan_render(enc, p, last, s->file + need.off + 1, need.off + 1, s->len - need.off - 1) != 0,
+     "so is a source that begins too late");
+  ok(sluice_plan_render(enc, p, last, s->file, 0, need.off - 8) != 0, "so is one that ends before it begins");
   ok(sluice_plan_segment(p, sluice_plan_segments(p)).len == 0, "there is no segment behind the last");
   sluice_plan_wipe(p);
+  static struct sluice_key many[65];
+  e = sluice_decrypt(dec, &len, enc, sluice_plan_len(p), many, 65, memory, &error);
+  ok(strcmp(sluice_error_name(e), "ERR_LIMIT") == 0, "more keys than it takes are refused");
   free(enc), free(dec);
+}
+
+// An IV of cenc has 8 bytes; what stands behind them counts for nothing.
+static void given_ivs(const sluice_track *t) {
+  struct sluice_protection prot = {.scheme = SLUICE_CENC, .kid = {1}, .key = {2}, .iv = {3}, .has_iv = 1};
+  uint8_t tags[3][16];
+  for (int i = 0; i < 3; i++) {
+    sluice_plan *p;
+    prot.iv[i == 2 ? 7 : 8] = (uint8_t)i;
+    ok(sluice_plan_new(&p, t, &prot, 2000, memory, NULL) == 0, "a plan with an IV");
+    sluice_plan_tag(p, tags[i]);
+  }
+  ok(!memcmp(tags[0], tags[1], 16) && memcmp(tags[0], tags[2], 16), "eight bytes of it count");
+  sluice_plan *p;
+  prot.scheme = (enum sluice_scheme)3;
+  ok(sluice_plan_new(&p, t, &prot, 2000, memory, NULL) != 0, "a scheme that there is not is refused");
 }
 
 int main(void) {
@@ -104,6 +129,7 @@ int main(void) {
   uint8_t *want = render(clear, &s);
   round_trip(t, &s, SLUICE_CENC, want, sluice_plan_len(clear));
   round_trip(t, &s, SLUICE_CBCS, want, sluice_plan_len(clear));
+  given_ivs(t);
 
   struct sluice_source shorter = {read_at, &s, s.init_len / 2};
   ok(sluice_index_build(&blob, &blob_len, &shorter, digest, memory, &error) != 0 && error.text[0], "a torn file is refused");

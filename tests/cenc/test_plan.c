@@ -144,9 +144,9 @@ Test(plan, every_kernel_renders_the_same) {
   }
 }
 
-// A day of 1-second fragments: more segments than sidx can reference one by one.
+// A day of 1-second fragments and one more: more segments than sidx can reference one by one, and the last group is not full.
 Test(plan, sidx_groups_references) {
-  enum { FRAGS = 86400, GROUP = 2 };
+  enum { FRAGS = 86401, GROUP = 2, REFS = (FRAGS + 1) / GROUP };
   struct ix_frag *frags = (struct ix_frag *)calloc(FRAGS + 1, sizeof *frags);
   uint32_t *first = (uint32_t *)calloc(FRAGS + 1, sizeof *first);
   for (uint32_t f = 0; f <= FRAGS; f++) {
@@ -155,6 +155,7 @@ Test(plan, sidx_groups_references) {
     frags[f].duration_ticks = 48000;
     first[f] = f;
   }
+  frags[FRAGS].time_ticks += 7; // there is no next one: durations say how long the last one is
   struct ix_header h = {.track_id = 1, .timescale = 48000, .num_frags = FRAGS};
   struct track_index ix = {.h = &h, .frags = frags};
   struct ix_segments segs = {FRAGS, first};
@@ -166,13 +167,119 @@ Test(plan, sidx_groups_references) {
   plan_render(&p, ops(), plan_sidx_range(&p), bytes_of(NULL, 0), 0, s);
   cr_assert_eq(load_be32(s + 8), 0x01000000);
   cr_assert_eq(load_be64(s + 20), 0x100000000ull);
-  cr_assert_eq(load_be16(s + 38), FRAGS / GROUP);
-  cr_assert_eq(p.sidx_len, 40 + 12 * FRAGS / GROUP);
-  for (uint32_t i = 0; i < FRAGS / GROUP; i++) {
-    cr_assert_eq(load_be32(s + 40 + 12 * i), 200);
-    cr_assert_eq(load_be32(s + 44 + 12 * i), 96000);
+  cr_assert_eq(load_be16(s + 38), REFS);
+  cr_assert_eq(p.sidx_len, 40 + 12 * REFS);
+  for (uint32_t i = 0; i < REFS; i++) {
+    cr_assert_eq(load_be32(s + 40 + 12 * i), i + 1 < REFS ? 200 : 100);
+    cr_assert_eq(load_be32(s + 44 + 12 * i), i + 1 < REFS ? 96000 : 48000);
   }
   free(s), free(frags), free(first);
+}
+
+// Two segments of one fragment each: when the first is presented, and how long they last. ISO/IEC 14496-12 8.16.3.
+Test(plan, sidx_times) {
+  static const struct {
+    uint64_t times[3], earliest;
+    int64_t edit;
+    uint32_t ticks[2];
+    enum err want;
+  } rows[] = {
+      {{0, 1000, 2000}, 0, 0, {1000, 1000}, ERR_OK},
+      {{0, 1500, 2500}, 0, 0, {1500, 1000}, ERR_OK},         // a gap
+      {{70, 70, 1070}, 70, 0, {1000, 1000}, ERR_OK},         // times that do not ascend
+      {{0, 1000, 2000}, 0, 300, {700, 1000}, ERR_OK},        // priming
+      {{200, 1200, 2200}, 0, 300, {900, 1000}, ERR_OK},
+      {{5000, 6000, 7000}, 4700, 300, {1000, 1000}, ERR_OK},
+      {{0, UINT32_MAX, 0}, 0, 0, {UINT32_MAX, 1000}, ERR_OK},
+      {{0, 1ull << 32, 0}, 0, 0, {0, 0}, ERR_LIMIT},
+      {{UINT32_MAX, UINT32_MAX + 1000ull, 0}, UINT32_MAX, 0, {1000, 1000}, ERR_OK},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct ix_frag frags[3];
+    for (uint32_t f = 0; f < 3; f++)
+      frags[f] = (struct ix_frag){.src_off = f * 10, .src_len = 10, .out_len = 10, .out_off = f * 10, .time_ticks = rows[i].times[f], .duration_ticks = 1000};
+    struct ix_header h = {.track_id = 1, .timescale = 1000, .num_frags = 2, .edit_media_time = rows[i].edit};
+    struct track_index ix = {.h = &h, .frags = frags};
+    uint32_t first[] = {0, 1, 2};
+    struct ix_segments segs = {2, first};
+    struct protection prot = {.scheme = SCHEME_CLEAR};
+    struct plan p;
+    uint8_t b[64];
+    cr_assert_eq(plan_init(&p, &ix, &segs, &prot, NULL), rows[i].want, "row %zu", i);
+    if (rows[i].want)
+      continue;
+    cr_assert_eq(p.sidx_len, 56, "row %zu", i); // version 0
+    plan_render(&p, ops(), plan_sidx_range(&p), bytes_of(NULL, 0), 0, b);
+    cr_expect_eq(load_be32(b + 20), rows[i].earliest, "row %zu", i);
+    cr_expect(load_be32(b + 36) == rows[i].ticks[0] && load_be32(b + 48) == rows[i].ticks[1], "row %zu: %u %u", i, load_be32(b + 36), load_be32(b + 48));
+  }
+}
+
+// Fields of 32 bits hold what is written there, or the plan is refused and says of what.
+Test(plan, sizes_up_to_their_limits) {
+  static const uint8_t pssh[20];
+  for (uint32_t more = 0; more < 2; more++)
+    for (int with = 0; with < 2; with++) {
+      struct handmade m;
+      struct plan p;
+      struct diag d = {0};
+      handmade_init(&m, 3, SCHEME_CENC, false, ops());
+      m.prot.pssh = bytes_of(pssh, with ? sizeof pssh : 0);
+      struct ix_edit *moov = (struct ix_edit *)(uintptr_t)m.ix.init_edits;
+      cr_assert(moov->kind == IX_SIZE32 && moov->scope == IX_SCOPE_MOOV);
+      moov->value = UINT32_MAX - 2 * SINF_LEN_CENC - (uint32_t)m.prot.pssh.n + more;
+      cr_expect_eq(plan_init(&p, &m.ix, &m.segs, &m.prot, &d), more ? ERR_OVERFLOW : ERR_OK, "%s", d.what);
+      moov->value = 900;
+      m.prot.pssh.n = INT32_MAX; // nothing of it is read
+      d = (struct diag){0};
+      cr_expect_eq(plan_init(&p, &m.ix, &m.segs, &m.prot, &d), ERR_OVERFLOW);
+      cr_expect_not_null(strstr(d.what, "init segment"), "%s", d.what);
+      handmade_free(&m);
+    }
+  static const struct {
+    uint64_t ends[2];
+    enum err want;
+    const char *what;
+  } rows[] = {
+      {{INT32_MAX, INT32_MAX}, ERR_OK, ""},
+      {{INT32_MAX + 1ull, INT32_MAX + 1ull}, ERR_LIMIT, "fragment 0"},
+      {{100, INT32_MAX + 101ull}, ERR_LIMIT, "fragment 1"},
+      {{INT32_MAX, INT32_MAX + 1ull}, ERR_LIMIT, "segment 1"},
+      {{100, 1ull << 63}, ERR_OVERFLOW, "2^63"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct ix_frag frags[3] = {{.duration_ticks = 1}, {.out_off = rows[i].ends[0], .duration_ticks = 1}, {.out_off = rows[i].ends[1]}};
+    struct ix_header h = {.track_id = 1, .timescale = 1000, .num_frags = 2};
+    struct track_index ix = {.h = &h, .frags = frags};
+    uint32_t first[] = {0, 2};
+    struct ix_segments segs = {1, first};
+    struct protection prot = {.scheme = SCHEME_CLEAR};
+    struct plan p;
+    struct diag d = {0};
+    cr_expect_eq(plan_init(&p, &ix, &segs, &prot, &d), rows[i].want, "row %zu: %s", i, d.what);
+    cr_expect_not_null(strstr(d.what, rows[i].what), "row %zu: %s", i, d.what);
+  }
+}
+
+// A byte of a CBC sample needs its sample from the start to the end of the byte's block, and nothing else.
+Test(plan, no_more_of_the_source_than_is_needed) {
+  struct ix_frag frags[2] = {{.src_len = 300, .out_len = 300}, {.src_off = 300, .out_off = 300, .first_sample = 3, .first_run = 1}};
+  struct ix_run run = {0, 300, 0, 3};
+  static const uint16_t sizes[] = {100, 100, 100};
+  struct ix_header h = {.track_id = 1, .timescale = 1000, .num_frags = 1, .num_samples = 3};
+  struct track_index ix = {.h = &h, .frags = frags, .runs = &run, .sizes16 = sizes};
+  uint32_t first[] = {0, 1};
+  struct ix_segments segs = {1, first};
+  struct protection prot = {.scheme = SCHEME_CBCS};
+  struct plan p;
+  cr_assert_eq(plan_init(&p, &ix, &segs, &prot, NULL), ERR_OK);
+  uint64_t at = plan_frag_range(&p, 0).off;
+  for (uint64_t i = 0; i < 300; i++) {
+    uint64_t start = i / 100 * 100, in = i - start;
+    struct plan_range got = plan_source(&p, (struct plan_range){at + i, 1});
+    cr_expect_eq(got.off, start, "byte %zu: from %zu", (size_t)i, (size_t)got.off);
+    cr_expect_eq(got.off + got.len, start + (in < 96 ? in / 16 * 16 + 16 : in + 1), "byte %zu: to %zu", (size_t)i, (size_t)(got.off + got.len));
+  }
 }
 
 Test(plan, refuses_what_does_not_fit) {
@@ -237,4 +344,49 @@ Test(plan, tag_follows_the_bytes) {
   m.prot.pssh = bytes_of("x", 1);
   plan_tag(&p, tag);
   cr_assert_arr_neq(base, tag, 16);
+  m.prot.pssh.n = 0;
+  p.total_len++;
+  plan_tag(&p, tag);
+  cr_assert_arr_neq(base, tag, 16);
+  p.total_len--;
+  m.prot.scheme = SCHEME_CENC;
+  plan_tag(&p, tag);
+  cr_assert_arr_neq(base, tag, 16);
+  m.prot.scheme = SCHEME_CBCS;
+  plan_tag(&p, tag);
+  cr_assert_arr_eq(base, tag, 16);
+  // Where segments begin, each of them; and system data that would read on into them.
+  uint32_t bounds[] = {0, 2, 3, 5};
+  struct ix_segments segs = {3, bounds}, rest = {2, bounds + 1};
+  p.segs = &segs;
+  plan_tag(&p, base);
+  for (int i = 1; i < 3; i++) {
+    bounds[i]--;
+    plan_tag(&p, tag);
+    cr_assert_arr_neq(base, tag, 16, "boundary %d", i);
+    bounds[i]++;
+  }
+  m.prot.pssh = bytes_of(bounds, sizeof *bounds);
+  p.segs = &rest;
+  plan_tag(&p, tag);
+  cr_assert_arr_neq(base, tag, 16);
+}
+
+// Without a digest the file's own state stands for it.
+Test(plan, tag_without_a_digest) {
+  struct handmade m;
+  struct plan p;
+  uint8_t base[16], tag[16];
+  handmade_init(&m, 9, SCHEME_CBCS, false, ops());
+  cr_assert_eq(plan_init(&p, &m.ix, &m.segs, &m.prot, NULL), ERR_OK);
+  m.h.flags |= IX_NO_DIGEST;
+  plan_tag(&p, base);
+  uint64_t *fields[] = {&m.h.identity.size, &m.h.identity.mtime_ns, &m.h.identity.stamp};
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    *fields[i] ^= 1;
+    plan_tag(&p, tag);
+    cr_assert_arr_neq(base, tag, 16, "%zu", i);
+    *fields[i] ^= 1;
+  }
+  handmade_free(&m);
 }

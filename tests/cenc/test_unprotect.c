@@ -468,3 +468,199 @@ Test(unprotect, groups_that_alternate, .timeout = 20) {
   cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s", d.what);
   free(b.p), free(groups.p), free(out);
 }
+
+// A subsegment index follows what is taken out between it and its segments, and is dropped where it is wrong.
+Test(unprotect, index_before_its_segments) {
+  static const struct {
+    uint32_t first, type; // what is added to first_offset, and to the first reference
+    bool kept;
+  } rows[] = {{0, 0, true}, {4, 0, false}, {0, 1, false}, {0, 1u << 31, true}};
+  struct made m;
+  uint64_t len, clear_len;
+  make(&m, &small, 0);
+  uint8_t *enc = render(&m, SCHEME_CENC, &len), *clear = render(&m, SCHEME_CLEAR, &clear_len), *in = malloc(len + 100), *out = malloc(len + 100);
+  const uint8_t *sidx = memmem(enc, len, "sidx", 4);
+  size_t at = (size_t)(sidx - enc) - 4, end = at + load_be32(sidx - 4), clear_at = (size_t)((uint8_t *)memmem(clear, clear_len, "sidx", 4) - clear) - 4;
+  for (int wide = 0; wide < 2; wide++)
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+      struct made_box b = {.p = in};
+      size_t out_len = 0;
+      struct diag d = {0};
+      put(&b, enc, at);
+      size_t box = open_box(&b, "sidx");
+      put32(&b, wide ? 1 << 24 : 0);
+      put(&b, enc + at + 12, 8);
+      if (wide)
+        put32(&b, 0);
+      put(&b, enc + at + 20, 4);
+      if (wide)
+        put32(&b, 0);
+      put32(&b, 32 + rows[i].first);
+      size_t refs = put(&b, enc + at + 28, end - at - 28) + 4;
+      close_box(&b, box);
+      store_be32(in + refs, load_be32(in + refs) + rows[i].type);
+      put(&b, "\0\0\0\x20pssh\0\0\0\0ssssssssssssssss\0\0\0", 32);
+      put(&b, enc + end, len - end);
+      cr_assert_eq(decrypt(out, &out_len, bytes_of(in, b.n), 1, &d), ERR_OK, "%s", d.what);
+      const uint8_t *got = memmem(out, out_len, "sidx", 4);
+      cr_expect_eq(got != NULL, rows[i].kept, "row %zu", i);
+      if (got) { // as the clear plan has it, behind the times
+        got += wide ? 32 : 24;
+        cr_expect_eq(load_be32(got - 4) | (wide ? load_be32(got - 8) : 0), 0, "row %zu: first_offset", i);
+        store_be32((uint8_t *)(uintptr_t)got + 4, load_be32(got + 4) - (rows[i].type & 1u << 31));
+        cr_expect_eq(memcmp(got, clear + clear_at + 28, end - at - 28), 0, "row %zu", i);
+      }
+      cr_expect(!memmem(out, out_len, "pssh", 4));
+    }
+  free(enc), free(clear), free(in), free(out);
+  unmake(&m);
+}
+
+// The second traf's data offsets count from where the first one's data ends. ISO/IEC 14496-12 8.8.7.
+Test(unprotect, offsets_that_count_from_the_traf_before) {
+  struct synth_options o = small;
+  struct made m;
+  uint8_t *files[2];
+  uint64_t lens[2];
+  o.trafs_per_frag = 2;
+  make(&m, &o, 0);
+  for (int i = 0; i < 2; i++) {
+    files[i] = render(&m, i ? SCHEME_CBCS : SCHEME_CLEAR, &lens[i]);
+    uint8_t *p = files[i], *end = p + lens[i];
+    for (uint32_t f = 0; f < m.s.num_frags; f++) {
+      p = (uint8_t *)memmem(p, (size_t)(end - p), "moof", 4);
+      p = (uint8_t *)memmem(p, (size_t)(end - p), "tfhd", 4) + 4;
+      p = (uint8_t *)memmem(p, (size_t)(end - p), "tfhd", 4);
+      p[5] = 0; // default-base-is-moof
+      p = (uint8_t *)memmem(p, (size_t)(end - p), "trun", 4);
+      store_be32(p + 12, 0);
+    }
+  }
+  uint8_t *out = (uint8_t *)malloc(lens[1]);
+  size_t len = 0;
+  struct diag d = {0};
+  cr_assert_eq(decrypt(out, &len, bytes_of(files[1], lens[1]), 1, &d), ERR_OK, "%s", d.what);
+  cr_assert_eq(len, lens[0]);
+  cr_assert_eq(memcmp(out, files[0], len), 0);
+  free(files[0]), free(files[1]), free(out);
+  unmake(&m);
+}
+
+// A second KID, of which there is no key.
+#define SEIG_OTHER "\0\0\1\x8\x9\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define FOUR_IVS "\0\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\1" "\0\0\0\0\0\0\0\2" "\0\0\0\0\0\0\0\3"
+#define PIFF "\xa2\x39\x4f\x52\x5a\x9b\x4f\x14\xa2\x44\x6c\x42\x7c\x64\x8d\xf4"
+
+Test(unprotect, protection_data_of_every_form) {
+  static const struct {
+    const char *name;
+    struct bytes boxes;
+    size_t saio, saio_at;
+    enum err want;
+  } rows[] = {
+      {"none", {0}, 0, 0, ERR_MISSING},
+      {"senc", BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK},
+      {"senc of three", BYTES_LIT("\0\0\0\x28senc\0\0\0\0\0\0\0\3" "\0\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\1" "\0\0\0\0\0\0\0\2"), 0, 0, ERR_MISSING},
+      {"PIFF", BYTES_LIT("\0\0\0\x40uuid" PIFF "\0\0\0\0\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK},
+      {"PIFF with its own parameters", BYTES_LIT("\0\0\0\x54uuid" PIFF "\0\0\0\1\0\0\1\x8" "kkkkkkkkkkkkkkkk" "\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK},
+      {"one size each", BYTES_LIT("\0\0\0\x15saiz\0\0\0\0\0\0\0\0\4\x8\x8\x8\x8" "\0\0\0\x14saio\0\0\0\0\0\0\0\1\0\0\0\0" IVS), 37, 49, ERR_OK},
+      {"two chunks", BYTES_LIT("\0\0\0\x11saiz\0\0\0\0\x8\0\0\0\4" "\0\0\0\x18saio\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\0" IVS), 33, 49, ERR_UNSUPPORTED},
+      {"behind the end", BYTES_LIT(PAIR_PLAIN IVS), 33, 1 << 20, ERR_TRUNCATED},
+      {"up to the end and a byte more", BYTES_LIT(PAIR_PLAIN), 33, PLAIN_LEN + 8 + HAND_SAMPLES * HAND_SIZE - 31, ERR_TRUNCATED},
+      {"a group that is not there",
+       BYTES_LIT("\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_CLEAR "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\1\0\2"), 0, 0, ERR_MALFORMED},
+      {"a group with another key",
+       BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" FOUR_IVS "\0\0\0\x3csgpd\0\0\0\0seig\0\0\0\2" SEIG_SENC SEIG_OTHER
+                 "\0\0\0\x24sbgp\0\0\0\0seig\0\0\0\2\0\0\0\1\0\1\0\1\0\0\0\1\0\1\0\2"), 0, 0, ERR_NO_KEY},
+      {"groups of the same key, sbgp version 1",
+       BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" FOUR_IVS "\0\0\0\x3csgpd\0\0\0\0seig\0\0\0\2" SEIG_OTHER SEIG_SENC
+                 "\0\0\0\x20sbgp\1\0\0\0seig\0\0\0\0\0\0\0\1\0\0\0\4\0\1\0\2"), 0, 0, ERR_OK},
+  };
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, SCHEME_CENC);
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = rows[i].boxes, .saio = rows[i].saio, .saio_at = rows[i].saio_at});
+    enum err e = decrypt(out, &len, bytes_of(b.p, b.n), 1, &d);
+    cr_expect_eq(e, rows[i].want, "%s: %s %s", rows[i].name, err_name(e), d.what);
+    if (!e)
+      check_hand_data((const uint8_t *)memmem(out, len, "mdat", 4) + 4, rows[i].name);
+  }
+  free(in), free(out);
+}
+
+// Subsamples say the same in senc and in auxiliary information; groups of one fragment are not those of the next.
+Test(unprotect, subsamples_in_both_places) {
+#define SUB "\0\1\0\x10\0\0\0\x20"
+  static const struct bytes boxes[] = {
+      BYTES_LIT("\0\0\0\x50senc\0\0\0\2\0\0\0\4" "\0\0\0\0\0\0\0\0" SUB "\0\0\0\0\0\0\0\1" SUB "\0\0\0\0\0\0\0\2" SUB "\0\0\0\0\0\0\0\3" SUB),
+      BYTES_LIT(PAIR_PLAIN "\0\0\0\x48uuid" "\0\0\0\0\0\0\0\0" SUB "\0\0\0\0\0\0\0\1" SUB "\0\0\0\0\0\0\0\2" SUB "\0\0\0\0\0\0\0\3" SUB)};
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX), first[HAND_SAMPLES * HAND_SIZE];
+  for (size_t i = 0; i < 2; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, SCHEME_CENC);
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = boxes[i], .saio = i ? 33 : 0, .saio_at = PLAIN_LEN + 8});
+    uint8_t *saiz = (uint8_t *)memmem(in, b.n, "saiz", 4);
+    if (saiz)
+      saiz[8] = 16;
+    cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%zu: %s", i, d.what);
+    const uint8_t *data = (const uint8_t *)memmem(out, len, "mdat", 4) + 4;
+    for (uint8_t n = 0; n < HAND_SAMPLES; n++)
+      cr_expect(data[n * HAND_SIZE] == n && data[n * HAND_SIZE + 15] == n && (data[n * HAND_SIZE + 16] != n || data[n * HAND_SIZE + 17] != n));
+    if (i)
+      cr_expect_arr_eq(data, first, sizeof first);
+    memcpy(first, data, sizeof first);
+  }
+  free(in), free(out);
+}
+
+Test(unprotect, groups_of_two_fragments) {
+  static const struct bytes boxes[] = {
+      BYTES_LIT("\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_CLEAR "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\4\0\1\0\1"),
+      BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" FOUR_IVS "\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_SENC "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\4\0\1\0\1")};
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
+  uint8_t *out = (uint8_t *)malloc(HAND_MAX);
+  size_t len = 0;
+  struct diag d = {0};
+  put_init(&b, SCHEME_CENC);
+  for (int i = 0; i < 2; i++)
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = boxes[i]});
+  cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s", d.what);
+  const uint8_t *data = (const uint8_t *)memmem(out, len, "mdat", 4) + 4;
+  for (uint8_t n = 0; n < HAND_SAMPLES; n++)
+    cr_expect_eq(data[n * HAND_SIZE], n);
+  check_hand_data((const uint8_t *)memmem(data, len - (size_t)(data - out), "mdat", 4) + 4, "the second");
+  free(b.p), free(out);
+}
+
+// Sample entries by trex; places that are no media data.
+Test(unprotect, entries_and_places_that_are_not_there) {
+  static const struct {
+    const char *box; // the first one of this type
+    size_t at;
+    struct bytes put;
+    const char *what;
+  } rows[] = {{"trex", 16, BYTES_LIT("\0\0\0\2"), "no such sample entry"},
+              {"trex", 16, BYTES_LIT("\0\0\0\0"), "no such sample entry"},
+              {"trun", 16, BYTES_LIT("\0\0\0\x10"), "outside the media data"}, // in the moof
+              {"trun", 16, BYTES_LIT("\xff\xff\xff\0"), "outside the media data"},
+              {"tfhd", 16, BYTES_LIT("\0\0\0\x31"), "outside the media data"}}; // four bytes into the next box
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, SCHEME_CENC);
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = HAND_SENC});
+    put_box(&b, "free", "\0\0\0\0", 4);
+    uint8_t *p = (uint8_t *)memmem(in, b.n, rows[i].box, 4);
+    memcpy(p - 4 + rows[i].at, rows[i].put.p, 4);
+    cr_expect_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_MALFORMED, "row %zu", i);
+    cr_expect_not_null(strstr(d.what, rows[i].what), "row %zu: %s", i, d.what);
+  }
+  free(in), free(out);
+}

@@ -1,4 +1,8 @@
+#include "base/text.h"
 #include "keys/epochs.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -233,4 +237,135 @@ Test(epochs, many_rules_are_found_and_walked) {
   uint64_t n = 0;
   epochs_walk(e, sum, &n);
   cr_assert_eq(n, 50000);
+}
+
+static enum err apply(struct epochs *e, struct bytes scope, uint64_t seq) {
+  struct epoch_event ev = {seq, 1, 1, scope, false, 0};
+  diag = (struct diag){0};
+  return epochs_apply(e, &ev, &diag);
+}
+
+Test(epochs, names_up_to_their_limits) {
+  struct epochs *e = epochs_new(&heap.base, 1);
+  uint8_t name[EPOCH_MAX_SCOPE + 1];
+  memset(name, 'a', sizeof name);
+  cr_assert_eq(apply(e, bytes_of(name, EPOCH_MAX_SCOPE), 1), ERR_OK);
+  cr_assert_eq(apply(e, bytes_of(name, EPOCH_MAX_SCOPE + 1), 2), ERR_LIMIT);
+  cr_assert_eq(apply(e, BYTES_LIT("a\0b"), 2), ERR_ARGUMENT);
+  for (size_t i = 1; i < 2 * EPOCH_MAX_DEPTH + 2; i += 2)
+    name[i] = '/';
+  cr_assert_eq(apply(e, bytes_of(name, 2 * EPOCH_MAX_DEPTH + 2), 2), ERR_LIMIT);
+  // The deepest name: each prefix of it and it itself rotate it.
+  for (size_t depth = 1; depth <= EPOCH_MAX_DEPTH; depth++)
+    cr_assert_eq(apply(e, bytes_of(name, 2 * depth), depth + 1), ERR_OK, "%s", diag.what);
+  struct bytes deepest = bytes_of(name, 2 * EPOCH_MAX_DEPTH + 1);
+  cr_assert_eq(apply(e, deepest, EPOCH_MAX_DEPTH + 2), ERR_OK);
+  cr_assert_eq(apply(e, (struct bytes){0}, EPOCH_MAX_DEPTH + 3), ERR_OK);
+  cr_assert_eq(epochs_current(e, deepest), EPOCH_MAX_DEPTH + 3);
+}
+
+Test(epochs, numbers_up_to_their_limits) {
+  struct epochs *e = epochs_new(&heap.base, 5);
+  cr_assert_eq(status(e, "a", 4, 0), EPOCH_UNKNOWN);
+  cr_assert_eq(apply(e, BYTES_LIT("a"), (uint64_t)INT32_MAX + 1), ERR_ARGUMENT);
+  rotate(e, "a", UINT64_MAX - 5, 10, false); // in grace for ever
+  uint64_t until;
+  cr_assert_eq(epochs_status(e, bytes_str("a"), 5, UINT64_MAX - 1, &until), EPOCH_GRACE);
+  cr_assert_eq(until, UINT64_MAX);
+  cr_assert_eq(status(e, "a", 4, 0), EPOCH_UNKNOWN);
+}
+
+// A clock that is set back is no reason to forget a rotation; one that reaches the end of the grace is.
+Test(epochs, what_compaction_folds) {
+  static const struct {
+    uint64_t now;
+    enum epoch_status want;
+    const char *line;
+  } rows[] = {{900, EPOCH_GRACE, "rotate 1 "}, {1000, EPOCH_GRACE, "rotate 1 "}, {1499, EPOCH_GRACE, "rotate 1 "}, {1500, EPOCH_EXPIRED, "base 1 1 0 a "}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct epochs *e = epochs_new(&heap.base, 1);
+    rotate(e, "a", 1000, 500, false);
+    struct bytes text = lines_of(e, rows[i].now);
+    cr_assert(memmem(text.p, text.n, rows[i].line, strlen(rows[i].line)), "row %zu: %.*s", i, (int)text.n, text.p);
+    cr_assert_eq(status(replay(text, 1), "a", 1, rows[i].now), rows[i].want, "row %zu", i);
+  }
+  // The rotations of one scope are folded, the revocation behind them is not.
+  struct epochs *e = epochs_new(&heap.base, 1);
+  rotate(e, "a", 1000, 0, true);
+  rotate(e, "a", 1001, 10000, true);
+  e = replay(lines_of(e, 2000), 1);
+  cr_assert_eq(status(e, "a", 1, 2000), EPOCH_EXPIRED);
+  cr_assert_eq(status(e, "a", 2, 2000), EPOCH_REVOKED);
+  cr_assert_eq(status(e, "a", 3, 2000), EPOCH_CURRENT);
+}
+
+// Ends a line with its checksum, as a journal's writer would.
+static enum err read_words(struct epochs *e, const char *words) {
+  uint8_t line[EPOCH_MAX_LINE + 100], sum[8];
+  struct writer w = wr_of(line, sizeof line);
+  wr_str(&w, words);
+  wr_str(&w, " ");
+  store_be64(sum, XXH3_64bits(line, w.n));
+  hex_write(&w, bytes_of(sum, 8));
+  diag = (struct diag){0};
+  return epochs_read_line(e, bytes_of(line, w.n), &diag);
+}
+
+// Lines whose checksum is right and whose numbers are not.
+Test(epochs, lines_that_contradict_themselves) {
+  static const struct {
+    const char *first, *words;
+    enum err want;
+  } rows[] = {
+      {NULL, "sluice1 base 5 5 5 a", ERR_OK},
+      {NULL, "sluice1 base 5 6 0 a", ERR_SYNTAX},
+      {NULL, "sluice1 base 5 1 6 a", ERR_SYNTAX},
+      {NULL, "sluice1 base 2147483647 1 0 a", ERR_SYNTAX},
+      {NULL, "sluice1 base 5 1 0 a b", ERR_SYNTAX},
+      {"sluice1 base 5 1 0 a", "sluice1 base 5 1 0 b", ERR_OK},
+      {"sluice1 base 5 1 0 a", "sluice1 base 5 1 0 a", ERR_ARGUMENT},
+      {"sluice1 base 5 1 0 a", "sluice1 base 6 1 0 b", ERR_ARGUMENT},
+      {"sluice1 rotate 1 1 1 0 a", "sluice1 base 5 1 0 b", ERR_ARGUMENT},
+      {"sluice1 base 5 1 0 a", "sluice1 rotate 5 1 1 0 a", ERR_ARGUMENT},
+      {"sluice1 base 5 1 0 a", "sluice1 rotate 6 1 1 0 a", ERR_OK},
+      {NULL, "sluice1 rotate 1 1 1 2 a", ERR_SYNTAX},
+      {NULL, "sluice1 rotate 1 1 1 0 a%4", ERR_SYNTAX},
+      {NULL, "sluice1 rotate 1 1 1 0 a%41", ERR_OK},
+      {NULL, "sluice1 scheduled 1 1 1 3600000 a", ERR_OK},
+      {NULL, "sluice1 slot 1 a b", ERR_SYNTAX},
+      {NULL, "sluice1 turn 1 1 1 0 a", ERR_SYNTAX},
+      {NULL, "sluice2 rotate 1 1 1 0 a", ERR_SYNTAX},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct epochs *e = epochs_new(&heap.base, 1);
+    cr_assert(!rows[i].first || read_words(e, rows[i].first) == ERR_OK, "row %zu: %s", i, diag.what);
+    enum err got = read_words(e, rows[i].words);
+    cr_expect_eq(got, rows[i].want, "row %zu: %s %s", i, err_name(got), diag.what);
+  }
+  // A scheduled rotation revokes nothing, whatever the number of its slot.
+  struct epochs *e = epochs_new(&heap.base, 1);
+  cr_assert_eq(read_words(e, "sluice1 scheduled 1 1000 500 1 a"), ERR_OK);
+  cr_assert_eq(status(e, "a", 1, 1100), EPOCH_GRACE);
+  char words[EPOCH_MAX_LINE + 1];
+  snprintf(words, sizeof words, "sluice1 rotate 2 1 1 0 %0*d", EPOCH_MAX_SCOPE, 0);
+  cr_assert_eq(read_words(e, words), ERR_OK, "%s", diag.what);
+  snprintf(words, sizeof words, "sluice1 rotate 3 1 1 0 %0*d", EPOCH_MAX_SCOPE + 1, 0);
+  cr_assert_neq(read_words(e, words), ERR_OK);
+  snprintf(words, sizeof words, "sluice1 rotate 3 1 1 0 a%0*d", EPOCH_MAX_LINE - 24, 0);
+  cr_assert_eq(read_words(e, words), ERR_LIMIT);
+  cr_assert(strstr(diag.what, "line of the journal"), "%s", diag.what);
+}
+
+static void count(void *ctx, struct bytes scope, uint64_t n) {
+  (void)scope, (void)n;
+  ++*(uint64_t *)ctx;
+}
+
+Test(epochs, scopes_that_only_have_a_slot_are_not_walked) {
+  struct epochs *e = epochs_new(&heap.base, 1);
+  uint64_t n = 0;
+  cr_assert_eq(epochs_set_slot(e, BYTES_LIT("idle/"), 7, &diag), ERR_OK);
+  rotate(e, "a", 1, 1, false);
+  epochs_walk(e, count, &n);
+  cr_assert_eq(n, 1);
 }
