@@ -149,3 +149,35 @@ Test(samples, subsamples_that_do_not_add_up) {
     cr_expect_eq(sample_decrypt(&batch, ops(), data, 48, &c), covered == 32 ? ERR_OK : ERR_MALFORMED, "%u", covered);
   }
 }
+
+// tenc in its versions, and what it may not say. Source: ISO/IEC 23001-7 §8.2.
+Test(samples, tenc) {
+#define KID "kkkkkkkkkkkkkkkk"
+#define IV "iiiiiiiiiiiiiiii"
+  static const struct {
+    struct bytes body;
+    enum err want;
+    uint8_t iv_len, const_iv_len, crypt, skip;
+    bool protected;
+  } rows[] = {
+      {BYTES_LIT("\0\0\0\0\0\x19\1\x8" KID), ERR_OK, 8, 0, 0, 0, true}, // version 0 has no pattern
+      {BYTES_LIT("\1\0\0\0\0\x19\1\x10" KID), ERR_OK, 16, 0, 1, 9, true},
+      {BYTES_LIT("\1\0\0\0\0\0\1\0" KID "\x10" IV), ERR_OK, 0, 16, 0, 0, true},
+      {BYTES_LIT("\1\0\0\0\0\0\1\0" KID "\x8iiiiiiii"), ERR_OK, 0, 8, 0, 0, true},
+      {BYTES_LIT("\0\0\0\0\0\0\0\0" KID), ERR_OK, 0, 0, 0, 0, false},
+      {BYTES_LIT("\0\0\0\0\0\0\2\x8" KID), ERR_MALFORMED, 0, 0, 0, 0, false},
+      {BYTES_LIT("\0\0\0\0\0\0\1\x9" KID), ERR_MALFORMED, 0, 0, 0, 0, false},
+      {BYTES_LIT("\1\0\0\0\0\0\1\0" KID "\0"), ERR_MALFORMED, 0, 0, 0, 0, false},
+      {BYTES_LIT("\1\0\0\0\0\0\1\0" KID "\x9" IV), ERR_MALFORMED, 0, 0, 0, 0, false},
+      {BYTES_LIT("\1\0\0\0\0\0\1\0" KID "\x18" IV IV), ERR_MALFORMED, 0, 0, 0, 0, false},
+      {BYTES_LIT("\1\0\0\0\0\0\1\0" KID "\x10iii"), ERR_TRUNCATED, 0, 0, 0, 0, false},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct tenc t = {0};
+    struct reader r = rd_of(rows[i].body);
+    cr_expect_eq(tenc_read(&t, &r, false), rows[i].want, "row %zu", i);
+    cr_expect(t.iv_len == rows[i].iv_len && t.const_iv_len == rows[i].const_iv_len && t.pattern.crypt == rows[i].crypt &&
+                  t.pattern.skip == rows[i].skip && t.protected == rows[i].protected,
+              "row %zu", i);
+  }
+}

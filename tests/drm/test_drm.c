@@ -1,6 +1,7 @@
 #include "base/text.h"
 #include "drm/drm.h"
 #include "drm/markup.h"
+#include "drm/systems.h"
 
 #include <criterion/criterion.h>
 
@@ -267,4 +268,81 @@ Test(protection, ivs_by_scheme) {
   cbcs_iv(iv, k.key);
   cr_assert_arr_eq(p.iv, iv, 16);
   cr_assert_arr_eq(p.kid, k.kid, 16);
+}
+
+Test(protection, a_wiped_record_holds_neither_key_nor_iv) {
+  static const uint8_t zeros[16];
+  struct key_record k = golden;
+  memset(k.key, 1, 16), memset(k.iv, 2, 16);
+  key_record_wipe(&k);
+  cr_assert_arr_eq(k.key, zeros, 16);
+  cr_assert_arr_eq(k.iv, zeros, 16);
+  cr_assert_arr_eq(k.kid, golden.kid, 16);
+}
+
+// Source: ISO/IEC 23001-7 8.1.
+Test(pssh, data_of_whole_boxes_only) {
+#define ID "ssssssssssssssss"
+  static const struct {
+    struct bytes box;
+    const char *want;
+  } rows[] = {
+      {BYTES_LIT("\0\0\0\x24pssh\0\0\0\0" ID "\0\0\0\4data"), "data"},
+      {BYTES_LIT("\0\0\0\x48pssh\1\0\0\0" ID "\0\0\0\2kkkkkkkkkkkkkkkkllllllllllllllll\0\0\0\4data"), "data"},
+      {BYTES_LIT("\0\0\0\x25pssh\0\0\0\0" ID "\0\0\0\4data"), ""},      // its size is another one
+      {BYTES_LIT("\0\0\0\x25pssh\0\0\0\0" ID "\0\0\0\4data!"), ""},     // a byte behind the data
+      {BYTES_LIT("\0\0\0\x24pssh\0\0\0\0" ID "\0\0\0\5data"), ""},
+      {BYTES_LIT("\0\0\0\x24psst\0\0\0\0" ID "\0\0\0\4data"), ""},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+    cr_expect(bytes_eq(drm_pssh_data(rows[i].box), bytes_str(rows[i].want)), "row %zu", i);
+}
+
+// Sequences of UTF-8 at the bounds of each length, and what is none: RFC 3629 §3, §10.
+Test(markup, utf8_at_its_bounds) {
+  static const struct {
+    struct bytes text;
+    uint32_t want;
+    size_t len;
+  } rows[] = {
+      {BYTES_LIT("\x7f"), 0x7f, 1},           {BYTES_LIT("\xc2\x80"), 0x80, 2},           {BYTES_LIT("\xdf\xbf"), 0x7ff, 2},
+      {BYTES_LIT("\xe0\xa0\x80"), 0x800, 3},  {BYTES_LIT("\xed\x9f\xbf"), 0xd7ff, 3},     {BYTES_LIT("\xee\x80\x80"), 0xe000, 3},
+      {BYTES_LIT("\xef\xbf\xbf"), 0xffff, 3}, {BYTES_LIT("\xf0\x90\x80\x80"), 0x10000, 4}, {BYTES_LIT("\xf4\x8f\xbf\xbf"), 0x10ffff, 4},
+      {BYTES_LIT("\xc1\xbf"), 0xfffd, 1},     {BYTES_LIT("\xe0\x9f\xbf"), 0xfffd, 1},     {BYTES_LIT("\xf0\x8f\xbf\xbf"), 0xfffd, 1},
+      {BYTES_LIT("\xed\xa0\x80"), 0xfffd, 1}, {BYTES_LIT("\xed\xbf\xbf"), 0xfffd, 1},     {BYTES_LIT("\xf4\x90\x80\x80"), 0xfffd, 1},
+      {BYTES_LIT("\x80"), 0xfffd, 1},         {BYTES_LIT("\xe2\x82"), 0xfffd, 1},         {BYTES_LIT("\xe2\x82\x2e"), 0xfffd, 1},
+      {BYTES_LIT("\xf5\x80\x80\x80"), 0xfffd, 1},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    uint8_t exact[4]; // what stands behind the text must not count
+    memset(exact, 0x80, sizeof exact);
+    memcpy(exact, rows[i].text.p, rows[i].text.n);
+    struct bytes text = bytes_of(exact, rows[i].text.n);
+    uint32_t got = utf8_next(&text);
+    cr_expect(got == rows[i].want && rows[i].text.n - text.n == rows[i].len, "row %zu: U+%04X", i, got);
+  }
+}
+
+// The limit is of the whole object, its head included; and the first code point that takes two units of UTF-16.
+Test(playready, objects_up_to_their_limit) {
+  enum { MAX = 15 * 1024, HEAD = 10 };
+  static char custom[1 << 13];
+  static uint8_t box[1 << 15];
+  memset(custom, 'u', sizeof custom);
+  struct drm_settings set = {.in_band = drm_bit(DRM_PLAYREADY), .playready = {.custom = bytes_of(custom, 1)}};
+  struct drm_input in = {.key = &golden, .set = &set};
+  struct writer w = wr_of(box, sizeof box);
+  drm_pssh(&w, &in);
+  size_t chars = (MAX - (w.n - 32)) / 2; // that more may stand there: the object has w.n - 32 bytes
+  for (size_t more = 0; more < 2; more++) {
+    set.playready.custom.n = 1 + chars + more;
+    w = wr_of(box, sizeof box);
+    drm_pssh(&w, &in);
+    cr_expect_eq(w.n != 0, more == 0, "%zu bytes", w.n);
+    cr_expect(more || w.n == 32 + MAX);
+  }
+  set.playready.custom = BYTES_LIT("\xf0\x90\x80\x80");
+  w = wr_of(box, sizeof box);
+  drm_pssh(&w, &in);
+  cr_expect_not_null(memmem(box, w.n, "\x00\xd8\x00\xdc", 4));
 }

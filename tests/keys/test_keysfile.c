@@ -436,6 +436,14 @@ Test(derive, every_part_of_the_query_counts) {
     cr_assert_neq(memcmp(ka, kb, 16), 0, "%zu", i);
   }
   cr_assert_eq(keys_derive(&b, BYTES_LIT("0123456789abcde"), &base), ERR_ARGUMENT);
+  static uint8_t most[KEYS_MAX_SECRET + 1], label[KEYS_MAX_LABEL + 1];
+  cr_assert_eq(keys_derive(&b, bytes_of(most, KEYS_MAX_SECRET), &base), ERR_OK);
+  cr_assert_eq(keys_derive(&b, bytes_of(most, KEYS_MAX_SECRET + 1), &base), ERR_ARGUMENT);
+  base.label = bytes_of(label, KEYS_MAX_LABEL);
+  cr_assert_eq(keys_derive(&b, secret, &base), ERR_OK);
+  base.label.n++;
+  cr_assert_eq(keys_derive(&b, secret, &base), ERR_ARGUMENT);
+  base.label.n = 1;
   base.epoch = 0;
   cr_assert_eq(keys_derive(&b, secret, &base), ERR_ARGUMENT);
 }
