@@ -291,11 +291,15 @@ Test(plan, refuses_what_does_not_fit) {
   memcpy(frags, m.ix.frags, sizeof *frags * (m.h.num_frags + 1));
   for (uint32_t f = 1; f <= m.h.num_frags; f++)
     frags[f].out_off += INT32_MAX;
+  const struct ix_frag *made = m.ix.frags;
   m.ix.frags = frags;
   cr_assert_eq(plan_init(&p, &m.ix, &m.segs, &m.prot, &d), ERR_LIMIT);
   cr_assert_null(p.ix);
   frags[m.h.num_frags].out_off = UINT64_MAX - 4;
   cr_assert_eq(plan_init(&p, &m.ix, &m.segs, &m.prot, &d), ERR_OVERFLOW);
+  m.ix.frags = made;
+  free(frags);
+  handmade_free(&m);
 }
 
 Test(plan, touch_changes_nothing) {
@@ -370,6 +374,7 @@ Test(plan, tag_follows_the_bytes) {
   p.segs = &rest;
   plan_tag(&p, tag);
   cr_assert_arr_neq(base, tag, 16);
+  handmade_free(&m);
 }
 
 // Without a digest the file's own state stands for it.

@@ -213,7 +213,7 @@ Test(open, fragments) {
   BAD(&plain, counts, f, f[1].first_sample = IX_MAX_FRAG_SAMPLES + 1);
   BAD(&plain, times, &f[1], f[1].time_ticks = f[2].time_ticks + 1);
   BAD(&plain, times, &f[1], f[1].duration_ticks = UINT64_MAX);
-  BAD(&plain, "flags of a fragment", &f[1], f[1].flags = 2);
+  BAD(&plain, "flags of a fragment", &f[1], f[1].flags = 4);
   BAD(&folder, "a fragment across two parts", f, b->parts[1]--);
   BAD(&plain, too_long, f, stretch(b, MOST - f->src_len + 1, MOST - f->src_len + 1));
   BAD(&plain, too_long, f, stretch(b, 0, MOST - f->out_len + 1));
