@@ -5,7 +5,7 @@
 #include "cenc/unprotect_parts.h"
 #include "handmade.h"
 
-enum { KEYS = 2, MAX_SUBS = 5, MAX_LEN = 3000, SAMPLES = 400, ROUNDS = 20 };
+enum { KEYS = 2, MAX_SUBS = 5, MAX_LEN = 3000, SAMPLES = 400, ROUNDS = 5 };
 
 struct made_sample {
   struct sample_crypt c;
@@ -26,16 +26,13 @@ static void block(const struct aes_key *key, uint8_t b[16]) { ops()->ecb_encrypt
 struct state {
   uint64_t bytes, counter; // cenc: protected bytes so far; cens: blocks
   uint8_t chain[16];       // cbc1
-  uint8_t stream[16];      // of the counter's block at hand
+  uint8_t stream[16];      // of the newest block
 };
 
-static void ctr_byte(const struct sample_crypt *c, struct state *s, uint64_t counter, uint32_t at, uint8_t *p) {
-  if (at == 0) {
-    memcpy(s->stream, c->iv, 8);
-    store_be64(s->stream + 8, load_be64(c->iv + 8) + counter);
-    block(c->key, s->stream);
-  }
-  *p ^= s->stream[at];
+static void ctr_block(const struct sample_crypt *c, uint8_t b[16], uint64_t counter) {
+  memcpy(b, c->iv, 8);
+  store_be64(b + 8, load_be64(c->iv + 8) + counter);
+  block(c->key, b);
 }
 
 static void cbc_block(const struct sample_crypt *c, uint8_t chain[16], uint8_t *p) {
@@ -51,8 +48,11 @@ static void encrypt_range(const struct sample_crypt *c, struct state *s, uint8_t
   uint8_t chain[16];
   memcpy(chain, c->iv, 16);
   if (c->scheme == FOURCC('c', 'e', 'n', 'c')) {
-    for (uint32_t i = 0; i < len; i++, s->bytes++)
-      ctr_byte(c, s, s->bytes / 16, (uint32_t)(s->bytes % 16), p + i);
+    for (uint32_t i = 0; i < len; i++, s->bytes++) {
+      if (s->bytes % 16 == 0)
+        ctr_block(c, s->stream, s->bytes / 16);
+      p[i] ^= s->stream[s->bytes % 16];
+    }
     return;
   }
   for (uint32_t n = 0; n < len / 16; n++, p += 16) {
@@ -62,9 +62,9 @@ static void encrypt_range(const struct sample_crypt *c, struct state *s, uint8_t
     } else if (crypt && c->scheme == FOURCC('c', 'b', 'c', 's')) {
       cbc_block(c, chain, p);
     } else if (crypt) {
+      ctr_block(c, s->stream, s->counter++);
       for (uint32_t i = 0; i < 16; i++)
-        ctr_byte(c, s, s->counter, i, p + i);
-      s->counter++;
+        p[i] ^= s->stream[i];
     }
   }
 }
