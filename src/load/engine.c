@@ -1,7 +1,9 @@
 #include "load/engine.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -15,6 +17,10 @@ double engine_now(const struct engine *e) {
 bool engine_wait(struct engine *e, int64_t timeout_ns) {
   struct io *io = e->clients.io;
   return io->v->wait(io, timeout_ns) && io->v->run(io);
+}
+
+enum err engine_failed(const struct engine *e, struct diag *diag) {
+  return diag_say(diag, ERR_IO, "%s failed: %s", e->clients.io->v->name, strerror(errno));
 }
 
 struct load_second *engine_second(struct engine *e, double now_s) {

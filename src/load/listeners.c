@@ -378,7 +378,7 @@ enum err engine_run_listeners(struct engine *e, struct diag *diag) {
     wake = e->num_due && e->heap[0].at_s < wake ? e->heap[0].at_s : wake;
     int64_t wait_ns = (int64_t)((wake - engine_now(e)) * 1e9);
     if (!engine_wait(e, wait_ns > 0 ? wait_ns : 0))
-      return diag_say(diag, ERR_IO, "the I/O backend failed");
+      return engine_failed(e, diag);
   }
   double now = engine_now(e);
   e->st->elapsed_s = now;

@@ -36,7 +36,7 @@ static enum err get(struct engine *e, struct fetch *f, const char *path, struct 
   double end_s = engine_now(e) + ANSWER_S;
   while (!f->done && engine_now(e) < end_s && !*e->run->stop)
     if (!engine_wait(e, 10000000))
-      return diag_say(diag, ERR_IO, "the I/O backend failed");
+      return engine_failed(e, diag);
   if (f->done && f->status == 200 && !f->ok)
     return diag_say(diag, ERR_IO, "the target's answer for %.100s is not whole, or longer than 64 MB", path);
   if (!f->done || !f->status)

@@ -167,7 +167,7 @@ enum err engine_run_plain(struct engine *e, struct diag *diag) {
       wake = due_of(&p, p.next);
     int64_t wait_ns = (int64_t)((wake - engine_now(e)) * 1e9);
     if (!engine_wait(e, wait_ns > 0 ? wait_ns : 0))
-      return diag_say(diag, ERR_IO, "the I/O backend failed");
+      return engine_failed(e, diag);
   }
   count_the_rest(&p, now);
   e->st->peak_active = e->num_sessions;

@@ -75,7 +75,8 @@ struct engine {
 enum { ENGINE_LISTS = 16384, ENGINE_LOG = 65536 }; // places for playlists: to begin with
 
 double engine_now(const struct engine *e);
-bool engine_wait(struct engine *e, int64_t timeout_ns); // false: the backend failed
+bool engine_wait(struct engine *e, int64_t timeout_ns); // false: the backend failed; engine_failed says why
+enum err engine_failed(const struct engine *e, struct diag *diag);
 struct load_second *engine_second(struct engine *e, double now_s);
 
 struct body *body_take(struct engine *e);

@@ -26,7 +26,7 @@ struct epoll {
   uint16_t *free_bufs;
   uint32_t num_free, recv_buffers, recv_size;
   struct io_op *starved, *cancelled;
-  bool failed;
+  int failed; // errno, or 0
   int num_events;
   struct epoll_event events[EVENTS_PER_TURN];
 };
@@ -41,7 +41,7 @@ static void update(struct epoll *e, int fd) {
   struct epoll_event ev = {.events = want, .data.fd = fd};
   int how = s->interest == 0 ? EPOLL_CTL_ADD : want == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
   if (epoll_ctl(e->ep, how, fd, &ev))
-    e->failed = true;
+    e->failed = errno;
   s->interest = want;
 }
 
@@ -195,6 +195,8 @@ static bool ep_wait(struct io *io, int64_t timeout_ns) {
     timeout_ns = 0;
   int timeout_ms = timeout_ns < 0 ? -1 : timeout_ns > 3600000000000 ? 3600000 : (int)((timeout_ns + 999999) / 1000000);
   e->num_events = epoll_wait(e->ep, e->events, EVENTS_PER_TURN, timeout_ms);
+  if (e->failed)
+    errno = e->failed;
   return !e->failed && (e->num_events >= 0 || errno == EINTR);
 }
 
@@ -213,6 +215,8 @@ static bool ep_run(struct io *io) {
   }
   e->num_events = 0;
   feed_starved(e);
+  if (e->failed)
+    errno = e->failed;
   return !e->failed;
 }
 

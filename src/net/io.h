@@ -62,7 +62,7 @@ struct io_ops {
   // cancel makes an armed operation complete for the last time soon: -ECANCELED unless it ended otherwise first.
   void (*cancel)(struct io *io, struct io_op *op);
   // wait hands over what was started and sleeps until something completes, the timeout passed (0: no sleep, negative:
-  // no end) or wake was called; run then runs the completions. Both return false when the backend failed for good.
+  // no end) or wake was called; run then runs the completions. Both return false, with errno, when the backend failed for good.
   bool (*wait)(struct io *io, int64_t timeout_ns);
   bool (*run)(struct io *io);
   void (*wake)(struct io *io); // any thread, any time; several calls may give one return of wait

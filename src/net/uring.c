@@ -10,10 +10,13 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { OP_ACCEPT = 1, OP_RECV, OP_POLL, OP_WAKE };
 enum { BUFFER_GROUP = 1 };
+enum { STARVED = 1, PUT_OFF_START, PUT_OFF_CANCEL, CANCELLED }; // op->queued: which list it is in
+enum { RETRY_NS = 1000000 };
 
 struct uring {
   struct io io;
@@ -25,32 +28,38 @@ struct uring {
   uint32_t linger_ns;
   uint32_t recv_free;                     // buffers that the kernel has
   struct io_op *starved, **starved_tail;  // receives that found no buffer, in order
-  struct io_op *cancelled;                // starved ones that were cancelled: to complete in the next run
+  struct io_op *put_off, **put_off_tail;  // what the kernel did not take, in order
+  struct io_op *cancelled;                // of both, what was cancelled: to complete in the next run
   struct io_op wake_op;
   uint64_t wake_value;
   int wake_fd;
-  bool enabled, failed, have_ring;
+  bool enabled, have_ring;
 };
 
 static struct uring *self(struct io *io) { return (struct uring *)(void *)io; }
 
+// NULL: the queue is full and the kernel takes nothing of it now, for want of memory or because completions have to be taken first.
 static struct io_uring_sqe *get_sqe(struct uring *u) {
   struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
-  for (int tries = 0; !sqe && tries < 64; tries++) { // full: hand over what is there
-    int r = io_uring_submit(&u->ring);
-    if (r < 0 && r != -EBUSY && r != -EAGAIN && r != -EINTR)
-      break;
+  if (!sqe && io_uring_submit(&u->ring) >= 0)
     sqe = io_uring_get_sqe(&u->ring);
-  }
-  if (!sqe)
-    u->failed = true;
   return sqe;
+}
+
+// What could not be handed over is handed over before the next wait: an operation to start, or the cancellation of one under way.
+static void put_off(struct uring *u, struct io_op *op, uint8_t what) {
+  op->queued = what;
+  op->next = NULL;
+  *u->put_off_tail = op;
+  u->put_off_tail = &op->next;
 }
 
 static void start(struct uring *u, struct io_op *op) {
   struct io_uring_sqe *sqe = get_sqe(u);
-  if (!sqe)
+  if (!sqe) {
+    put_off(u, op, PUT_OFF_START);
     return;
+  }
   switch (op->kind) {
   case OP_ACCEPT:
     // non-blocking for sendfile, which has no flag of its own
@@ -110,16 +119,36 @@ static void ur_close(struct io *io, int fd) {
 }
 
 static void starve(struct uring *u, struct io_op *op) {
-  op->queued = 1;
+  op->queued = STARVED;
   op->next = NULL;
   *u->starved_tail = op;
   u->starved_tail = &op->next;
 }
 
+static void unlink_op(struct io_op **at, struct io_op ***tail, struct io_op *op) {
+  while (*at != op)
+    at = &(*at)->next;
+  *at = op->next;
+  if (!op->next)
+    *tail = at;
+  op->next = NULL;
+  op->queued = 0;
+}
+
+static void complete_soon(struct uring *u, struct io_op *op) {
+  op->queued = CANCELLED;
+  op->next = u->cancelled;
+  u->cancelled = op;
+}
+
 static void cancel_in_kernel(struct uring *u, struct io_op *op) {
-  struct io_uring_sqe *sqe = get_sqe(u);
-  if (!sqe)
+  if (op->queued) // put off: `cancelling` is seen there
     return;
+  struct io_uring_sqe *sqe = get_sqe(u);
+  if (!sqe) {
+    put_off(u, op, PUT_OFF_CANCEL);
+    return;
+  }
   io_uring_prep_cancel(sqe, op, 0);
   io_uring_sqe_set_data(sqe, NULL);
 }
@@ -128,19 +157,16 @@ static void ur_cancel(struct io *io, struct io_op *op) {
   struct uring *u = self(io);
   if (!op->armed)
     return;
-  if (op->queued) {
-    for (struct io_op **at = &u->starved; *at; at = &(*at)->next) {
-      if (*at != op)
-        continue;
-      *at = op->next;
-      if (!op->next)
-        u->starved_tail = at;
-      op->next = u->cancelled;
-      u->cancelled = op;
-      return;
-    }
-    return; // cancelled already
+  if (op->queued == STARVED || op->queued == PUT_OFF_START) {
+    if (op->queued == STARVED)
+      unlink_op(&u->starved, &u->starved_tail, op);
+    else
+      unlink_op(&u->put_off, &u->put_off_tail, op);
+    complete_soon(u, op);
+    return;
   }
+  if (op->queued) // cancelled already
+    return;
   op->cancelling = 1;
   cancel_in_kernel(u, op);
 }
@@ -153,6 +179,8 @@ static void on_cqe(struct uring *u, struct io_op *op, int32_t res, uint32_t flag
     start(u, op);
     return;
   }
+  if (op->queued == PUT_OFF_CANCEL && !ev.more)
+    unlink_op(&u->put_off, &u->put_off_tail, op);
   if (flags & IORING_CQE_F_BUFFER) {
     ev.buf = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
     u->recv_free--;
@@ -204,6 +232,25 @@ static void feed_starved(struct uring *u) {
   }
 }
 
+static void hand_over_put_off(struct uring *u) {
+  struct io_op *op = u->put_off;
+  u->put_off = NULL;
+  u->put_off_tail = &u->put_off;
+  while (op) {
+    struct io_op *next = op->next;
+    bool cancel = op->queued == PUT_OFF_CANCEL;
+    op->next = NULL;
+    op->queued = 0;
+    if (cancel)
+      cancel_in_kernel(u, op);
+    else if (op->cancelling)
+      complete_soon(u, op);
+    else
+      start(u, op);
+    op = next;
+  }
+}
+
 static bool enable(struct uring *u) {
   // liburing 2.3 declares io_uring_enable_rings but does not export it.
   if (io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
@@ -230,17 +277,24 @@ static bool ur_wait(struct io *io, int64_t timeout_ns) {
   struct uring *u = self(io);
   if (!u->enabled && !enable(u))
     return false;
+  hand_over_put_off(u);
   if (u->cancelled)
     timeout_ns = 0;
+  if (u->put_off && (timeout_ns < 0 || timeout_ns > RETRY_NS))
+    timeout_ns = RETRY_NS;
   if (u->linger_ns && timeout_ns)
     linger(u, timeout_ns);
   struct io_uring_cqe *cqe = NULL;
   struct __kernel_timespec ts = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
   int r = timeout_ns < 0 ? io_uring_submit_and_wait(&u->ring, 1)
                          : io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL);
-  if (r < 0 && r != -ETIME && r != -EINTR && r != -EAGAIN && r != -EBUSY)
+  if (r == -EAGAIN || r == -ENOMEM) // the kernel has no memory for what was started; it stays in the queue
+    nanosleep(&(struct timespec){.tv_nsec = RETRY_NS}, NULL);
+  else if (r < 0 && r != -ETIME && r != -EINTR && r != -EBUSY) {
+    errno = -r;
     return false;
-  return !u->failed;
+  }
+  return true;
 }
 
 static bool ur_run(struct io *io) {
@@ -259,7 +313,7 @@ static bool ur_run(struct io *io) {
       on_cqe(u, op, res, flags);
   }
   feed_starved(u);
-  return !u->failed;
+  return true;
 }
 
 static void ur_wake(struct io *io) { socket_wake(self(io)->wake_fd); }
@@ -320,6 +374,7 @@ struct io *io_uring_new(const struct io_options *o, char *why, size_t why_cap) {
   u->recv_size = o->recv_size ? o->recv_size : 4096;
   u->linger_ns = o->linger_ns;
   u->starved_tail = &u->starved;
+  u->put_off_tail = &u->put_off;
   u->wake_fd = eventfd(0, EFD_CLOEXEC);
   u->recv_mem = aligned_alloc(4096, ((size_t)u->recv_buffers * u->recv_size + 4095) & ~(size_t)4095);
   if (u->wake_fd < 0 || !u->recv_mem)

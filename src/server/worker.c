@@ -132,7 +132,7 @@ static void *worker_main(void *arg) {
     w->io->v->accept(w->io, &w->listeners[i].accept, w->listeners[i].fd);
   while (!drained(w)) {
     if (!w->io->v->wait(w->io, sleep_ns(w))) {
-      log_line(LOG_ERROR, "worker %u: %s failed", w->n, w->io->v->name);
+      log_line(LOG_ERROR, "worker %u: %s failed: %s", w->n, w->io->v->name, strerror(errno));
       abort();
     }
     quiet_enter(q, w->n);

@@ -189,13 +189,75 @@ static int32_t instead_of_cancelled;
 
 int __real_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe, unsigned n, struct __kernel_timespec *ts, sigset_t *mask);
 int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe, unsigned n, struct __kernel_timespec *ts, sigset_t *mask);
+int __real_io_uring_submit(struct io_uring *ring);
+int __wrap_io_uring_submit(struct io_uring *ring);
+
+// A kernel that takes nothing, for want of memory.
+static bool takes_nothing;
+int __wrap_io_uring_submit(struct io_uring *ring) { return takes_nothing ? -EAGAIN : __real_io_uring_submit(ring); }
+
 int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe, unsigned n, struct __kernel_timespec *ts, sigset_t *mask) {
+  if (takes_nothing)
+    return -EAGAIN;
   int r = __real_io_uring_submit_and_wait_timeout(ring, cqe, n, ts, mask);
   unsigned head;
   struct io_uring_cqe *done;
   io_uring_for_each_cqe(ring, head, done) if (instead_of_cancelled && done->user_data && done->res == -ECANCELED)
     done->res = instead_of_cancelled;
   return r;
+}
+
+enum { MANY = 40 };
+
+struct many {
+  struct io_op op[MANY];
+  int fd[MANY][2];
+  int32_t res[MANY];
+  unsigned done;
+};
+
+static struct many many;
+
+static void on_one_of_many(struct io *io, struct io_op *op, const struct io_event *ev) {
+  (void)io;
+  many.res[op - many.op] = ev->res;
+  many.done += !ev->more;
+}
+
+// More is started, and some of it cancelled, than the queue has room for, while the kernel takes nothing: nothing of it is lost.
+Test(io, what_the_kernel_does_not_take_is_put_off) {
+  struct world w;
+  open_world(&w, "io_uring", &(struct io_options){.entries = 4});
+  connect_pair(&w);
+  struct io *io = w.io;
+  many = (struct many){.done = 0};
+  for (int i = 0; i < MANY; i++) {
+    cr_assert_eq(pipe(many.fd[i]), 0);
+    many.op[i].done = on_one_of_many;
+  }
+  for (int i = 0; i < MANY / 2; i++) // in the kernel
+    io->v->poll(io, &many.op[i], many.fd[i][0], IO_POLL_IN);
+  cr_assert(turn(&w, 0));
+  takes_nothing = true;
+  for (int i = MANY / 2; i < MANY; i++)
+    io->v->poll(io, &many.op[i], many.fd[i][0], IO_POLL_IN);
+  for (int i = 0; i < MANY; i += 3) // of both kinds
+    io->v->cancel(io, &many.op[i]);
+  io->v->cancel(io, &many.op[0]); // again
+  for (int i = 0; i < 5; i++)
+    cr_assert(turn(&w, 5000000));
+  takes_nothing = false;
+  for (int i = 0; i < MANY; i++)
+    if (i % 3)
+      cr_assert_eq(write(many.fd[i][1], "", 1), 1);
+  RUN_UNTIL(&w, many.done == MANY);
+  for (int i = 0; i < MANY; i++) {
+    cr_expect_eq(many.res[i] == -ECANCELED, i % 3 == 0, "operation %d: %d", i, many.res[i]);
+    cr_expect_not(io_armed(&many.op[i]));
+    close(many.fd[i][0]);
+    close(many.fd[i][1]);
+  }
+  close_world(&w);
 }
 
 Test(io, a_cancelled_receive_ends_so_whatever_the_ring_says) {
