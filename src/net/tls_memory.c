@@ -99,7 +99,8 @@ static void give(void *at) {
   pthread_mutex_unlock(&lock);
 }
 
-void *OPENSSL_memory_alloc(size_t n) { return secret ? take(n) : malloc(n); }
+// At least a byte: what is read of an empty piece while it grows is what malloc_usable_size says, and sanitizers take it at its word.
+void *OPENSSL_memory_alloc(size_t n) { return secret ? take(n) : malloc(n ? n : 1); }
 
 size_t OPENSSL_memory_get_size(void *p) { return is_ours(p) ? ((struct piece *)p - 1)->len : malloc_usable_size(p); }
 
