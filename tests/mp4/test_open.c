@@ -121,15 +121,15 @@ static void delay_by(struct blob *b, uint64_t movie_ticks) {
 }
 
 Test(open, a_delay) {
-  struct blob blob = {0};
+  struct blob late = {0};
   struct track_index ix;
   struct diag d = {0};
-  take(&blob, &plain);
-  delay_by(&blob, 250);
-  seal(&blob);
-  cr_assert_eq(ix_open(&ix, blob.bytes, &d), ERR_OK, "%s", d.what);
+  take(&late, &plain);
+  delay_by(&late, 250);
+  seal(&late);
+  cr_assert_eq(ix_open(&ix, late.bytes, &d), ERR_OK, "%s", d.what);
   cr_expect_eq(ix.delay, 12000);
-  alloc_heap_free(&blob.heap);
+  alloc_heap_free(&late.heap);
   BAD(&plain, "behind all time", &f[2], delay_by(b, UINT64_MAX));
 }
 
