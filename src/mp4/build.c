@@ -270,7 +270,12 @@ static enum err scan(struct builder *b) {
     if (b->part == 0 && !b->init_len)
       return fail(b, ERR_MISSING, b->part_end, 0, b->part_end ? "no moov" : "the file is empty");
   }
-  return b->layout.num.frags ? ERR_OK : fail(b, ERR_MISSING, b->init_len, 0, "no fragments");
+  if (!b->layout.num.frags)
+    return fail(b, ERR_MISSING, b->init_len, 0, "no fragments");
+  uint64_t end;
+  if (__builtin_add_overflow(b->next_time, b->init.delay, &end))
+    return fail(b, ERR_OVERFLOW, b->init.elst_pos, FOURCC('e', 'l', 's', 't'), "empty edits that end behind all time");
+  return ERR_OK;
 }
 
 // Lengths of the sections of a blob, from what was measured.

@@ -140,6 +140,43 @@ Test(edges, moov) {
   }
 }
 
+// ISO/IEC 14496-12 8.6.6, and 8.2.2 for the timescale that edits last in: empty edits delay the track, but not beyond all time.
+Test(edges, empty_edits) {
+#define MVHD_1(timescale) "\0\0\0\x78" "mvhd" "\1\0\0\0" "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" timescale
+  static const struct {
+    struct bytes mvhd; // in place of one of version 0 with 1000 ticks a second
+    struct bytes edits;
+    uint64_t delay;
+    enum err want;
+  } rows[] = {
+      {{0}, BYTES_LIT(EDTS_1 EDIT("\0\0\4\0")), 0, ERR_OK},
+      {{0}, BYTES_LIT(EDTS_1 EDIT(EMPTY)), 0, ERR_OK}, // presents nothing
+      {{0}, BYTES_LIT(EDTS_2 EDIT(EMPTY) EDIT("\0\0\4\0")), 336, ERR_OK},
+      {{0}, BYTES_LIT(EDTS_2 EDIT("\0\0\4\0") EDIT(EMPTY)), 0, ERR_OK},
+      {{0}, BYTES_LIT(EDTS_2_V1 EDIT_V1(EMPTY EMPTY) EDIT_V1("\0\0\0\0\0\0\0\0")), 336, ERR_OK},
+      {BYTES_LIT(MVHD_1("\0\1\x5f\x90")), BYTES_LIT(EDTS_2 EDIT(EMPTY) EDIT("\0\0\4\0")), 4, ERR_OK}, // 3.73
+      {{0}, BYTES_LIT(EDTS_2_V1 "\xff\xff\xff\xff\xff\xff\xff\xff" EMPTY EMPTY "\0\1\0\0" EDIT_V1("\0\0\0\0\0\0\0\0")), 0, ERR_OVERFLOW},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    static struct text t;
+    struct diag d;
+    make(&t, &small);
+    splice(&t, find(&t, "mdia", 0), 0, rows[i].edits, "moov trak");
+    if (rows[i].mvhd.n) {
+      uint8_t rest[120] = {0};
+      size_t mvhd = find(&t, "mvhd", 0);
+      memcpy(rest, rows[i].mvhd.p, rows[i].mvhd.n);
+      splice(&t, mvhd, load_be32(t.p + mvhd), bytes_of(rest, sizeof rest), "moov");
+    }
+    enum err e = index_of(&t, &d);
+    cr_expect_eq(e, rows[i].want, "row %zu: %s %s", i, err_name(e), d.what);
+    if (e)
+      cr_expect(d.at == find(&t, "elst", 0) && strstr(d.what, "empty edits"), "row %zu: at %zu", i, (size_t)d.at);
+    else
+      cr_expect_eq(init_delay(bytes_of(t.p, t.n), 48000), rows[i].delay, "row %zu", i);
+  }
+}
+
 static enum err parse_moov(struct init_info *info, struct list *edits, struct alloc_heap *heap, const struct text *t, uint64_t pos, struct diag *d) {
   size_t moov = find(t, "moov", 0);
   *edits = (struct list){0};
