@@ -81,8 +81,8 @@ uint64_t unp_map(const struct unp *u, uint64_t pos) {
   size_t i = part_of(u, pos);
   const struct part *p = &u->parts[i];
   uint64_t in = pos - p->in_off;
-  if (i == u->num_parts) // behind the end: as far behind
-    return p->out_off + in;
+  if (i == u->num_parts) // the end
+    return p->out_off;
   uint64_t out_len = p[1].out_off - p->out_off;
   return p->out_off + (in < out_len ? in : out_len);
 }

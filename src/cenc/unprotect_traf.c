@@ -238,18 +238,17 @@ static enum err aux_next(struct aux *a, struct sample_crypt *s) {
   if (a->kind == AUX_NONE || a->left == 0)
     return t->protected && t->iv_len ? ERR_MISSING : ERR_OK;
   a->left--;
-  uint8_t iv_len = t->protected || a->kind == AUX_SENC ? t->iv_len : 0;
   struct reader *r = &a->r, one;
   bool subs = a->subs;
   if (a->kind == AUX_SAIZ) {
     uint8_t size = a->size ? a->size : *a->sizes++;
     one = rd_sub(r, size);
     r = &one;
-    if (size == 0 && !t->protected)
+    if (!t->protected) // whatever it is
       return a->r.err;
-    subs = size > iv_len;
+    subs = size > t->iv_len;
   }
-  struct bytes iv = rd_bytes(r, iv_len);
+  struct bytes iv = rd_bytes(r, t->iv_len);
   if (iv.n) {
     memset(s->iv, 0, 16);
     memcpy(s->iv, iv.p, iv.n);
