@@ -33,8 +33,7 @@ static enum err tfhd_read(struct traf *t, const struct unp *u, const struct box 
   return r.err ? unp_fail(u, r.err, b->body.p, b->type, NULL) : ERR_OK;
 }
 
-enum err traf_open(struct traf *t, const struct unp *u, const struct box *moof, const struct box *b, uint64_t prev_end,
-                   bool first) {
+enum err traf_open(struct traf *t, const struct unp *u, const struct box *moof, const struct box *b, uint64_t prev_end) {
   struct reader r = unp_reader(u, b->body);
   struct box c;
   enum err e;
@@ -58,7 +57,7 @@ enum err traf_open(struct traf *t, const struct unp *u, const struct box *moof, 
   t->base = moof->pos;
   if (t->base_field && __builtin_add_overflow(unp_part_start(u, moof->pos), load_be64(t->base_field), &t->base))
     return unp_fail(u, ERR_OVERFLOW, b->body.p, b->type, "the base data offset");
-  if (!t->base_field && !(t->tfhd_flags & TFHD_BASE_IS_MOOF) && !first)
+  if (!t->base_field && !(t->tfhd_flags & TFHD_BASE_IS_MOOF))
     t->base = prev_end;
   if (t->base > u->in->file.n)
     return unp_fail(u, ERR_MALFORMED, b->body.p, b->type, "the base data offset is outside the file");
@@ -115,9 +114,9 @@ static bool is_dropped(const struct box *b) {
 }
 
 static enum err traf_copy(struct writer *w, const struct unp *u, const struct box *moof, const struct box *traf,
-                          uint64_t *data_end, bool first) {
+                          uint64_t *data_end) {
   struct traf t;
-  enum err e = traf_open(&t, u, moof, traf, *data_end, first);
+  enum err e = traf_open(&t, u, moof, traf, *data_end);
   if (e)
     return e;
   size_t open_at = unp_open(w, u, traf, 0);
@@ -158,12 +157,10 @@ enum err moof_copy(struct writer *w, const struct unp *u, const struct box *moof
   struct box b;
   enum err e;
   uint64_t data_end = moof->pos;
-  bool first = true;
   while (unp_next(u, &b, &r, &e)) {
     if (b.type == CC('t', 'r', 'a', 'f')) {
-      if ((e = traf_copy(w, u, moof, &b, &data_end, first)) != ERR_OK)
+      if ((e = traf_copy(w, u, moof, &b, &data_end)) != ERR_OK)
         return e;
-      first = false;
     } else if (b.type != CC('p', 's', 's', 'h')) {
       unp_copy(w, u, &b);
     }

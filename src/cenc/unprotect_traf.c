@@ -378,7 +378,6 @@ enum err moof_decrypt(struct unp *u, const struct box *moof) {
   struct box b;
   enum err e;
   uint64_t data_end = moof->pos;
-  bool first = true;
   while (unp_next(u, &b, &r, &e)) {
     if (b.type != CC('t', 'r', 'a', 'f'))
       continue;
@@ -389,10 +388,9 @@ enum err moof_decrypt(struct unp *u, const struct box *moof) {
     c.key = NULL;
     c.key_tenc = NULL;
     c.batch.num = 0;
-    if ((e = traf_open(&c.t, u, moof, &b, data_end, first)) != ERR_OK || (e = traf_decrypt(&c)) != ERR_OK)
+    if ((e = traf_open(&c.t, u, moof, &b, data_end)) != ERR_OK || (e = traf_decrypt(&c)) != ERR_OK)
       return e;
     data_end = c.t.data_end;
-    first = false;
   }
   return e;
 }

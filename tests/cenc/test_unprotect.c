@@ -500,9 +500,10 @@ Test(unprotect, groups_that_alternate, .timeout = 20) {
 // A subsegment index follows what is taken out between it and its segments, and is dropped where it is wrong.
 Test(unprotect, index_before_its_segments) {
   static const struct {
-    uint32_t first, type; // what is added to first_offset, and to the first reference
+    uint32_t first, type, second; // what is added to first_offset, and to the first references
     bool kept;
-  } rows[] = {{0, 0, true}, {4, 0, false}, {0, 1, false}, {0, 1u << 31, true}};
+  } rows[] = {{0, 0, 0, true}, {4, 0, 0, false}, {4, -4u, 0, false}, {0, 1, 0, false}, {0, 1, -1u, false}, {0, 1u << 31, 0, true},
+              {INT32_MAX, 0, 0, false}};
   struct made m;
   uint64_t len, clear_len;
   make(&m, &small, 0);
@@ -527,6 +528,7 @@ Test(unprotect, index_before_its_segments) {
       size_t refs = put(&b, enc + at + 28, end - at - 28) + 4;
       close_box(&b, box);
       store_be32(in + refs, load_be32(in + refs) + rows[i].type);
+      store_be32(in + refs + 12, load_be32(in + refs + 12) + rows[i].second);
       put(&b, "\0\0\0\x20pssh\0\0\0\0ssssssssssssssss\0\0\0", 32);
       put(&b, enc + end, len - end);
       cr_assert_eq(decrypt(out, &out_len, bytes_of(in, b.n), 1, &d), ERR_OK, "%s", d.what);
