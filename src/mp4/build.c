@@ -168,11 +168,8 @@ static enum err handle_media(struct builder *b, const struct box *box) {
   if (!t)
     return fail(b, ERR_NO_MEMORY, box->pos, box->type, NULL);
   *t = (struct top){.pos = box->pos, .len = box->len, .dropped = b->dropped, .type = box->type, .head_len = box->head_len};
-  if (top_is_dropped(box->type)) {
-    if (box->len > UINT32_MAX)
-      return fail(b, ERR_LIMIT, box->pos, box->type, "the box is too long");
+  if (top_is_dropped(box->type))
     b->dropped += box->len;
-  }
   if (b->has_moof && b->boundary == UINT32_MAX && box->pos >= b->moof.data_end && is_starter(box))
     b->boundary = b->tops.num - 1;
   switch (box->type) {
