@@ -194,20 +194,20 @@ Test(segments, follow_every_shape_of_sidx) {
     uint32_t want; // with a target that no fragments reach
     struct sidx_row rows[4];
   } cases[] = {
-      {"flat", 10, {{0, 0, 10, 0, false}}},
-      {"daisy chain", 10, {{0, 0, 5, child + rest, false}, {5, 5, 10, 0, false}}},
-      {"a child first, then fragments", 10, {{0, 5, 10, child + half, true}, {0, 0, 5, 0, false}}},
-      {"children that cover all", 10, {{0, 0, 0, child + half, false}, {0, 0, 5, 0, false}, {5, 5, 10, 0, false}}},
-      {"one for each half, none above", 10, {{0, 0, 5, 0, false}, {5, 5, 10, 0, false}}},
-      {"the first three only", 1, {{0, 0, 3, 0, false}}},
-      {"a child that is not there", 1, {{0, 0, 5, child + rest, false}}},
-      {"a hole", 1, {{0, 0, 3, 0, false}, {5, 5, 10, 0, false}}},
+      {"flat", 10, {{0, 0, 10, 0, false, 0}}},
+      {"daisy chain", 10, {{0, 0, 5, child + rest, false, 0}, {5, 5, 10, 0, false, 0}}},
+      {"a child first, then fragments", 10, {{0, 5, 10, child + half, true, 0}, {0, 0, 5, 0, false, 0}}},
+      {"children that cover all", 10, {{0, 0, 0, child + half, false, 0}, {0, 0, 5, 0, false, 0}, {5, 5, 10, 0, false, 0}}},
+      {"one for each half, none above", 10, {{0, 0, 5, 0, false, 0}, {5, 5, 10, 0, false, 0}}},
+      {"the first three only", 1, {{0, 0, 3, 0, false, 0}}},
+      {"a child that is not there", 1, {{0, 0, 5, child + rest, false, 0}}},
+      {"a hole", 1, {{0, 0, 3, 0, false, 0}, {5, 5, 10, 0, false, 0}}},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     uint32_t num = segments_with(cases[i].rows, UINT64_MAX);
     cr_expect_eq(num, cases[i].want, "%s: %u segments", cases[i].name, num);
   }
-  const struct sidx_row partial[] = {{0, 0, 3, 0, false}, {0}};
+  const struct sidx_row partial[] = {{0, 0, 3, 0, false, 0}, {0}};
   cr_expect_eq(segments_with(partial, 40 * 1024), 5, "a sidx of a part: groups of the target's duration");
   for (uint32_t skew = 20; skew < 2000; skew += 980) { // in the moof, in the mdat
     const struct sidx_row inside[] = {{0, 0, 10, 0, false, skew}, {0}};
