@@ -48,7 +48,7 @@ Test(iv, plan_tag_is_of_all_that_the_bytes_depend_on) {
   SHA256(inner, sizeof inner, digest);
   struct writer w = wr_of(text, sizeof text);
   wr_str(&w, "sluice plan tag v1");
-  wr_u32(&w, 2); // PLAN_VERSION
+  wr_u32(&w, 3); // PLAN_VERSION
   wr_u32(&w, IX_VERSION);
   wr_raw(&w, h.identity.digest, 32);
   wr_u32(&w, 7);
