@@ -28,7 +28,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     return 0;
   struct frag_defaults defaults = {.track_id = 1, .num_entries = 1u + data[0] % 2, .description_index = 1,
                                    .sample_duration = load_be16(data + 1),
-                                   .sample_size = data[3]};
+                                   .sample_size = data[3],
+                                   .sample_flags = (uint32_t)data[0] << 15};
   struct bytes moof = bytes_of(data + 8, size - 8);
   struct frag_place place = {.pos = data[4] * 16u, .file_start = data[5], .next_time = load_be16(data + 6)};
   struct alloc_heap heap;

@@ -20,6 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       abort();
     end = edit[i].pos + edit[i].del;
   }
+  if (!e && init_delay(bytes_of(data, size), info.timescale) != info.delay)
+    abort();
   if (!e && (!info.timescale || !info.num_sinf || !memchr(info.codec.codecs, 0, sizeof info.codec.codecs)))
     abort();
   alloc_heap_free(&heap);

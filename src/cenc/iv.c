@@ -6,7 +6,7 @@
 #include "cenc/plan.h"
 
 // Changes whenever the same index and protection render to other bytes.
-enum { PLAN_VERSION = 2 };
+enum { PLAN_VERSION = 3 };
 
 static void hmac(uint8_t out[32], const uint8_t key[16], const void *data, size_t n) {
   unsigned len = 32;

@@ -33,8 +33,7 @@ static enum err tfhd_read(struct traf *t, const struct unp *u, const struct box 
   return r.err ? unp_fail(u, r.err, b->body.p, b->type, NULL) : ERR_OK;
 }
 
-enum err traf_open(struct traf *t, const struct unp *u, const struct box *moof, const struct box *b, uint64_t prev_end,
-                   bool first) {
+enum err traf_open(struct traf *t, const struct unp *u, const struct box *moof, const struct box *b, uint64_t prev_end) {
   struct reader r = unp_reader(u, b->body);
   struct box c;
   enum err e;
@@ -58,7 +57,7 @@ enum err traf_open(struct traf *t, const struct unp *u, const struct box *moof, 
   t->base = moof->pos;
   if (t->base_field && __builtin_add_overflow(unp_part_start(u, moof->pos), load_be64(t->base_field), &t->base))
     return unp_fail(u, ERR_OVERFLOW, b->body.p, b->type, "the base data offset");
-  if (!t->base_field && !(t->tfhd_flags & TFHD_BASE_IS_MOOF) && !first)
+  if (!t->base_field && !(t->tfhd_flags & TFHD_BASE_IS_MOOF))
     t->base = prev_end;
   if (t->base > u->in->file.n)
     return unp_fail(u, ERR_MALFORMED, b->body.p, b->type, "the base data offset is outside the file");
@@ -114,22 +113,14 @@ static bool is_dropped(const struct box *b) {
   }
 }
 
-// patch rewrites a 32-bit data offset that stands at `field` in the input, in the box copied to `at`.
-static enum err patch_offset(struct writer *w, const struct unp *u, const struct box *b, size_t at, const uint8_t *field,
-                             int64_t value) {
-  if (value < INT32_MIN || value > INT32_MAX)
-    return unp_fail(u, ERR_OVERFLOW, field, b->type, "a data offset passes 2 GiB");
-  store_be32(w->p + at + (size_t)(field - (u->in->file.p + b->pos)), (uint32_t)(int32_t)value);
-  return ERR_OK;
-}
-
 static enum err traf_copy(struct writer *w, const struct unp *u, const struct box *moof, const struct box *traf,
-                          uint64_t *data_end, bool first) {
+                          uint64_t *data_end) {
   struct traf t;
-  enum err e = traf_open(&t, u, moof, traf, *data_end, first);
+  enum err e = traf_open(&t, u, moof, traf, *data_end);
   if (e)
     return e;
   size_t open_at = unp_open(w, u, traf, 0);
+  size_t offset_at = 0; // of the next data's offset, in the output: an empty run may have it, or one that points nowhere
   struct reader r = unp_reader(u, traf->body);
   struct box b;
   while (unp_next(u, &b, &r, &e)) {
@@ -145,10 +136,12 @@ static enum err traf_copy(struct writer *w, const struct unp *u, const struct bo
       struct trun n;
       if ((e = trun_open(&n, &t, u, &b)) != ERR_OK)
         return e;
-      if (n.offset_field && n.len) // an empty run points nowhere
-        e = patch_offset(w, u, &b, at, n.offset_field, (int64_t)unp_map(u, n.pos) - (int64_t)unp_map(u, t.base));
-      if (e)
-        return e;
+      if (n.offset_field)
+        offset_at = at + (size_t)(n.offset_field - (u->in->file.p + b.pos));
+      if (n.len && offset_at) { // what fitted in 32 bits still does: nothing moves apart
+        store_be32(w->p + offset_at, (uint32_t)(unp_map(u, n.pos) - unp_map(u, t.base)));
+        offset_at = 0;
+      }
     }
   }
   if (e)
@@ -164,12 +157,10 @@ enum err moof_copy(struct writer *w, const struct unp *u, const struct box *moof
   struct box b;
   enum err e;
   uint64_t data_end = moof->pos;
-  bool first = true;
   while (unp_next(u, &b, &r, &e)) {
     if (b.type == CC('t', 'r', 'a', 'f')) {
-      if ((e = traf_copy(w, u, moof, &b, &data_end, first)) != ERR_OK)
+      if ((e = traf_copy(w, u, moof, &b, &data_end)) != ERR_OK)
         return e;
-      first = false;
     } else if (b.type != CC('p', 's', 's', 'h')) {
       unp_copy(w, u, &b);
     }

@@ -98,7 +98,7 @@ struct trun {
 
 // traf_open reads tfhd. `prev_end`: where the data of the traf before ended, or the moof's start.
 MUST_USE enum err traf_open(struct traf *t, const struct unp *u, const struct box *moof, const struct box *b,
-                            uint64_t prev_end, bool first);
+                            uint64_t prev_end);
 // trun_open reads one trun and moves t->data_end behind its data.
 MUST_USE enum err trun_open(struct trun *out, struct traf *t, const struct unp *u, const struct box *b);
 

@@ -238,18 +238,17 @@ static enum err aux_next(struct aux *a, struct sample_crypt *s) {
   if (a->kind == AUX_NONE || a->left == 0)
     return t->protected && t->iv_len ? ERR_MISSING : ERR_OK;
   a->left--;
-  uint8_t iv_len = t->protected || a->kind == AUX_SENC ? t->iv_len : 0;
   struct reader *r = &a->r, one;
   bool subs = a->subs;
   if (a->kind == AUX_SAIZ) {
     uint8_t size = a->size ? a->size : *a->sizes++;
     one = rd_sub(r, size);
     r = &one;
-    if (size == 0 && !t->protected)
+    if (!t->protected) // whatever it is
       return a->r.err;
-    subs = size > iv_len;
+    subs = size > t->iv_len;
   }
-  struct bytes iv = rd_bytes(r, iv_len);
+  struct bytes iv = rd_bytes(r, t->iv_len);
   if (iv.n) {
     memset(s->iv, 0, 16);
     memcpy(s->iv, iv.p, iv.n);
@@ -379,7 +378,6 @@ enum err moof_decrypt(struct unp *u, const struct box *moof) {
   struct box b;
   enum err e;
   uint64_t data_end = moof->pos;
-  bool first = true;
   while (unp_next(u, &b, &r, &e)) {
     if (b.type != CC('t', 'r', 'a', 'f'))
       continue;
@@ -390,10 +388,9 @@ enum err moof_decrypt(struct unp *u, const struct box *moof) {
     c.key = NULL;
     c.key_tenc = NULL;
     c.batch.num = 0;
-    if ((e = traf_open(&c.t, u, moof, &b, data_end, first)) != ERR_OK || (e = traf_decrypt(&c)) != ERR_OK)
+    if ((e = traf_open(&c.t, u, moof, &b, data_end)) != ERR_OK || (e = traf_decrypt(&c)) != ERR_OK)
       return e;
     data_end = c.t.data_end;
-    first = false;
   }
   return e;
 }

@@ -173,7 +173,7 @@ static int import_into(struct secret_alloc *mem, const struct wish *w, const str
   struct diag diag = {0};
   bool there = secret_read(mem, &old, w->keys, KEYS_MAX_FILE);
   if (!there && errno != ENOENT)
-    return cli_error(w->keys, "%s", strerror(errno));
+    return cli_error(w->keys, "%s", secret_why(errno));
   struct writer text = wr_of(NULL, 0);
   if (keysfile_add(&text, old, records, num, &diag))
     return fail_diag(w->keys, &diag);
@@ -204,7 +204,7 @@ static int import_keys(struct wish *w) {
   if (!records) {
     cli_error(w->file, "out of memory");
   } else if (!secret_read(&mem, &doc, w->file, CPIX_MAX_DOC)) {
-    cli_error(w->file, "%s", strerror(errno));
+    cli_error(w->file, "%s", secret_why(errno));
   } else if (cpix_import(&mem.base, records, &num, doc, w->epoch, w->has_scheme ? w->scheme : SCHEME_CLEAR, &diag)) {
     char why[WHY];
     diag_format(&diag, why, sizeof why);
@@ -226,7 +226,7 @@ static bool read_kek(struct secret_alloc *mem, uint8_t **kek, const char *path) 
   struct diag diag = {0};
   *kek = mem->base.get(&mem->base, KEK_BYTES);
   if (!*kek || !secret_read(mem, &text, path, KEK_MAX_FILE)) {
-    cli_error(path, "cannot read the key encryption key: %s", strerror(errno));
+    cli_error(path, "cannot read the key encryption key: %s", secret_why(errno));
     return false;
   }
   if (!kek_read(*kek, text, &diag))
@@ -242,7 +242,7 @@ static bool read_plain(struct secret_alloc *mem, const struct wish *w, struct by
   uint8_t *kek, *out = mem->base.get(&mem->base, KEYS_MAX_SECRET);
   size_t n = 0;
   if (!out || !secret_read(mem, &file, w->file, WRAPPED_MAX_FILE)) {
-    cli_error(w->file, "cannot read the secret: %s", strerror(errno));
+    cli_error(w->file, "cannot read the secret: %s", secret_why(errno));
     return false;
   }
   *secret = file;

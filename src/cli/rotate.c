@@ -95,7 +95,7 @@ static bool add_token(struct writer *w, const char *path) {
   secret_alloc_init(&mem, 1 << 16);
   bool ok = secret_read(&mem, &token, path, 1024);
   if (!ok)
-    cli_error(path, "cannot read the token: %s", strerror(errno));
+    cli_error(path, "cannot read the token: %s", secret_why(errno));
   while (ok && token.n && (token.p[token.n - 1] == '\n' || token.p[token.n - 1] == '\r'))
     token.n--;
   for (size_t i = 0; ok && i < token.n; i++)

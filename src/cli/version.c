@@ -4,7 +4,9 @@
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <sys/utsname.h>
+#include <xxhash.h>
 #include <yaml.h>
+#include <zlib.h>
 
 #include "base/writer.h"
 #include "cli/cli.h"
@@ -37,8 +39,9 @@ int cmd_version(int argc, char **argv) {
   struct utsname u;
   if (uname(&u) == 0)
     printf("system: %s %s %s\n", u.sysname, u.release, u.machine);
-  printf("libraries: liburing %s, libcrypto %s, llhttp %d.%d.%d, libyaml %s, jansson %s, %s\n", LIBURING_VERSION,
+  XML_Expat_Version expat = XML_ExpatVersionInfo();
+  printf("libraries: liburing %s, libcrypto %s, llhttp %d.%d.%d, libyaml %s, jansson %s, expat %d.%d.%d, xxHash %d.%d.%d, zlib %s\n", LIBURING_VERSION,
          OpenSSL_version(OPENSSL_VERSION), LLHTTP_VERSION_MAJOR, LLHTTP_VERSION_MINOR, LLHTTP_VERSION_PATCH, yaml_get_version_string(),
-         jansson_version_str(), XML_ExpatVersion());
+         jansson_version_str(), expat.major, expat.minor, expat.micro, XXH_VERSION_MAJOR, XXH_VERSION_MINOR, XXH_VERSION_RELEASE, zlibVersion());
   return EXIT_DONE;
 }

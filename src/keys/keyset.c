@@ -274,7 +274,7 @@ bool keys_repeated(struct bytes *asset, const struct keyset *ks, struct bytes sc
     uint32_t epoch = in ? current(ctx, a) : 0;
     for (; has_asset(ks, i, a); i++) {
       const struct key_record *now = &ks->records[i], *next = in && now->epoch == epoch ? next_of(ks, i) : NULL;
-      if (next && (!memcmp(now->kid, next->kid, sizeof now->kid) || keys_equal(now->key, next->key, sizeof now->key))) {
+      if (next && keys_equal(now->key, next->key, sizeof now->key)) { // as is the key of a repeated KID: check_kids
         *asset = a;
         return true;
       }

@@ -170,8 +170,16 @@ static void remember(struct verifier *v, const struct seen *now) {
 // ---- init segments
 
 // A decode time as an MPD has it: less what the edit list skips, and not below 0.
-static double presented(const struct track_index *ix, uint64_t ticks) {
-  return fmax(0, (double)ticks - fmax(0, (double)ix->h->edit_media_time));
+static double presented(uint64_t ticks, double skip) { return fmax(0, (double)ticks - skip); }
+
+// What the edit list skips, in ticks: nothing where that were all of the first segment. How long it is only the MPD knows, by whose
+// length one can tell.
+static double skipped(const struct media_list *list, const struct track_index *ix) {
+  const struct ix_frag *first = ix->frags, *last = first + ix->h->num_frags - 1;
+  double skip = fmax(0, (double)ix->h->edit_media_time), said = list->start_s[list->num] * ix->h->timescale;
+  uint64_t end = last->time_ticks + last->duration_ticks;
+  double whole = (double)(end - first->time_ticks), rest = presented(end, skip) - presented(first->time_ticks, skip);
+  return fabs(said - rest) <= fabs(said - whole) ? skip : 0;
 }
 
 // The middle of a fragment of the source, in seconds of the playlist: that rounds, and a middle is on the right side all the same.
@@ -180,8 +188,10 @@ static double middle_s(const struct check *c, const struct track_index *ix, uint
   const struct ix_frag *f = &ix->frags[frag];
   double at = (double)*played_ticks + (double)f->duration_ticks / 2;
   *played_ticks += f->duration_ticks;
-  if (c->r->list->has_gaps)
-    at = (presented(ix, f->time_ticks) + presented(ix, f->time_ticks + f->duration_ticks)) / 2 - presented(ix, ix->frags[0].time_ticks);
+  if (c->r->list->has_gaps) {
+    double skip = skipped(c->r->list, ix);
+    at = (presented(f->time_ticks, skip) + presented(f->time_ticks + f->duration_ticks, skip)) / 2 - presented(ix->frags[0].time_ticks, skip);
+  }
   return at / ix->h->timescale;
 }
 

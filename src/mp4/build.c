@@ -168,11 +168,8 @@ static enum err handle_media(struct builder *b, const struct box *box) {
   if (!t)
     return fail(b, ERR_NO_MEMORY, box->pos, box->type, NULL);
   *t = (struct top){.pos = box->pos, .len = box->len, .dropped = b->dropped, .type = box->type, .head_len = box->head_len};
-  if (top_is_dropped(box->type)) {
-    if (box->len > UINT32_MAX)
-      return fail(b, ERR_LIMIT, box->pos, box->type, "the box is too long");
+  if (top_is_dropped(box->type))
     b->dropped += box->len;
-  }
   if (b->has_moof && b->boundary == UINT32_MAX && box->pos >= b->moof.data_end && is_starter(box))
     b->boundary = b->tops.num - 1;
   switch (box->type) {
@@ -270,7 +267,12 @@ static enum err scan(struct builder *b) {
     if (b->part == 0 && !b->init_len)
       return fail(b, ERR_MISSING, b->part_end, 0, b->part_end ? "no moov" : "the file is empty");
   }
-  return b->layout.num.frags ? ERR_OK : fail(b, ERR_MISSING, b->init_len, 0, "no fragments");
+  if (!b->layout.num.frags)
+    return fail(b, ERR_MISSING, b->init_len, 0, "no fragments");
+  uint64_t end;
+  if (__builtin_add_overflow(b->next_time, b->init.delay, &end))
+    return fail(b, ERR_OVERFLOW, b->init.elst_pos, FOURCC('e', 'l', 's', 't'), "empty edits that end behind all time");
+  return ERR_OK;
 }
 
 // Lengths of the sections of a blob, from what was measured.

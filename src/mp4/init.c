@@ -9,6 +9,7 @@ struct trak {
   uint16_t language;
   struct bytes extended_language;
   int64_t edit_media_time;
+  uint64_t elst_pos;
   struct box entries[IX_MAX_SINF];
   uint32_t children_len[IX_MAX_SINF]; // of each entry's payload, up to the end of the last child
   bool has_samples, has_stsd;
@@ -133,7 +134,10 @@ static enum err parse_leaf(struct init_parser *p, struct trak *k, const struct b
     return ERR_OK;
   switch (b->type) {
   case FOURCC('t', 'k', 'h', 'd'): e = parse_tkhd(k, r); break;
-  case FOURCC('e', 'l', 's', 't'): e = parse_elst(k, r); break;
+  case FOURCC('e', 'l', 's', 't'):
+    k->elst_pos = p->t.base + b->pos;
+    e = parse_elst(k, r);
+    break;
   case FOURCC('m', 'd', 'h', 'd'): e = parse_mdhd(k, r); break;
   case FOURCC('e', 'l', 'n', 'g'):
     rd_skip(&r, 4);
@@ -410,6 +414,8 @@ enum err init_parse(struct init_info *out, struct list *edits, struct alloc *mem
   p.info.format = k->entries[0].type;
   p.info.num_sinf = k->num_entries;
   p.info.edit_media_time = k->edit_media_time;
+  p.info.delay = init_delay(moov, k->timescale);
+  p.info.elst_pos = k->elst_pos;
   set_language(&p.info, k);
   *out = p.info;
   return ERR_OK;

@@ -8,6 +8,7 @@ struct init_info {
   uint32_t track_id, timescale, format, num_sinf;
   char language[16];
   int64_t edit_media_time;
+  uint64_t delay, elst_pos; // init_delay; where elst stands in the source
   // trex: what a traf's header does not say. ISO/IEC 14496-12 8.8.3.
   uint32_t description_index, sample_duration, sample_size, sample_flags;
 };

@@ -41,8 +41,9 @@ static struct samples_track *find_track(struct samples_file *f, uint32_t id) {
   return &f->tracks[i];
 }
 
-// Where data offsets count from: a base of its own, the moof, or where the data of the traf before ended. ISO/IEC 14496-12 8.8.7.
-static enum err tfhd(struct run_state *k, struct bytes body, bool first, uint64_t last_data) {
+// Where data offsets count from: a base of its own, the moof, or where the data of the traf before ended (at first the moof, too).
+// ISO/IEC 14496-12 8.8.7.
+static enum err tfhd(struct run_state *k, struct bytes body, uint64_t last_data) {
   struct reader r = rd_of(body);
   uint32_t flags = rd_u32(&r);
   k->s.track_id = rd_u32(&r);
@@ -51,7 +52,7 @@ static enum err tfhd(struct run_state *k, struct bytes body, bool first, uint64_
   k->default_duration = k->track->duration;
   if (!k->has_tfdt)
     k->s.time = k->track->end_ticks;
-  k->base = flags & 1 ? rd_u64(&r) + k->file_start : flags & 0x020000 || first ? k->moof : last_data;
+  k->base = flags & 1 ? rd_u64(&r) + k->file_start : flags & 0x020000 ? k->moof : last_data;
   if (flags & 2)
     rd_skip(&r, 4);
   if (flags & 8)
@@ -102,7 +103,7 @@ static enum err trun(struct run_state *k, struct bytes body, const char **what) 
 }
 
 // ISO/IEC 14496-12 8.8.6; tfdt: 8.8.12.
-static enum err traf(struct run_state *k, const struct box_trail *t, struct reader r, bool first) {
+static enum err traf(struct run_state *k, const struct box_trail *t, struct reader r) {
   uint64_t last_data = k->s.offset;
   k->has_tfdt = false;
   while (rd_left(&r)) {
@@ -111,7 +112,7 @@ static enum err traf(struct run_state *k, const struct box_trail *t, struct read
     enum err e = trail_next(t, &b, &r);
     struct reader f = rd_of(b.body);
     if (!e && b.type == FOURCC('t', 'f', 'h', 'd')) {
-      e = tfhd(k, b.body, first, last_data);
+      e = tfhd(k, b.body, last_data);
     } else if (!e && b.type == FOURCC('t', 'f', 'd', 't')) {
       k->s.time = rd_u32(&f) >> 24 ? rd_u64(&f) : rd_u32(&f);
       k->has_tfdt = true;
@@ -132,7 +133,6 @@ enum err samples_of_moof(const struct samples_visitor *v, struct samples_file *f
                         .s.offset = pos};
   struct reader r = rd_of(moof);
   struct box b, c;
-  bool first = true;
   enum err e = trail_next(&t, &b, &r);
   if (e || !b.len)
     return e ? e : trail_fail(&t, ERR_TRUNCATED, 0, NULL);
@@ -142,8 +142,7 @@ enum err samples_of_moof(const struct samples_visitor *v, struct samples_file *f
     if (e || c.type != FOURCC('t', 'r', 'a', 'f'))
       continue;
     trail_in(&t, c.type);
-    e = traf(&k, &t, box_reader(&in, &c), first);
-    first = false;
+    e = traf(&k, &t, box_reader(&in, &c));
     if (!e)
       trail_out(&t);
   }

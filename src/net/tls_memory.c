@@ -53,7 +53,7 @@ static unsigned class_of(size_t *n) {
   return c;
 }
 
-static bool more_pages(size_t upto) {
+static bool more_pages(size_t end) {
   if (!area) {
     void *p = mmap(NULL, AREA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
@@ -62,7 +62,7 @@ static bool more_pages(size_t upto) {
     madvise(p, AREA, MADV_WIPEONFORK);
     area = p;
   }
-  while (locked < upto) {
+  while (locked < end) {
     if (mlock(area + locked, CHUNK) && !told) {
       told = true;
       log_line(LOG_WARN, "private keys of certificates cannot be locked in memory: %s: they may reach a swap partition (ulimit -l)", strerror(errno));

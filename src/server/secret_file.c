@@ -124,5 +124,7 @@ const char *secret_why(int error) {
   if (error == EACCES && sandbox_confined())
     return "not reachable: it lies in none of the folders that were named when the server started, and the sandbox opens "
            "nothing else. Put it into one of those, or restart";
+  if (error == EFBIG)
+    return "it is longer than any such file that is read";
   return error == ENODATA ? config_empty_pipe : strerror(error);
 }

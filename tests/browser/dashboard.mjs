@@ -1,4 +1,5 @@
-// Looks at the admin listener's page in Chromium: node dashboard.mjs URL. Says "ready" on a line when the server may go away.
+// Looks at the admin listener's page in Chromium: node dashboard.mjs URL [PICTURE]. Says "ready" on a line when the server may go away.
+// With PICTURE it looks on for a while instead, leaves a picture there and tests nothing.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -22,6 +23,22 @@ try {
   page.on('console', (m) => said.push(`${m.type()}: ${m.text()}`));
   page.on('pageerror', (e) => said.push(String(e)));
   await page.goto(process.argv[2]);
+  if (process.argv[3]) {
+    await page.setViewportSize({ width: 1060, height: 640 });
+    await page.waitForTimeout(100000);
+    await page.screenshot({ path: process.argv[3] });
+    ok(true, `${process.argv[3]} is written`);
+  } else await look(page, said);
+} catch (e) {
+  ok(false, 'the page', String(e));
+} finally {
+  await context.close();
+  await rm(profile, { recursive: true, force: true });
+}
+console.log(`1..${count}`);
+process.exit(failed || !count ? 1 : 0);
+
+async function look(page, said) {
   await page.waitForFunction(() => document.querySelector('#requests').points.length > 1, null, { timeout: 20000 });
   const seen = await page.evaluate(() => ({ state: document.getElementById('state').textContent, text: document.body.innerText,
     rows: [...document.querySelectorAll('#epochs tr')].map((r) => r.innerText), markup: document.querySelectorAll('#epochs i').length }));
@@ -39,11 +56,4 @@ try {
   await page.waitForFunction(() => document.getElementById('state').textContent === 'no answer', null, { timeout: 30000 })
     .then(() => ok(true, 'a server that went away'), (e) => ok(false, 'a server that went away', e.message));
   ok(/from then/.test(await page.evaluate(() => document.getElementById('what').textContent)), 'says how old the figures are');
-} catch (e) {
-  ok(false, 'the page', String(e));
-} finally {
-  await context.close();
-  await rm(profile, { recursive: true, force: true });
 }
-console.log(`1..${count}`);
-process.exit(failed || !count ? 1 : 0);

@@ -310,10 +310,10 @@ static void put_hand_frag(struct made_box *b, const struct hand_frag *f) {
 }
 
 // What the samples say after decryption under constant IVs of 0 to 3, one a sample.
-static void check_hand_data(const uint8_t *data, const char *name) {
+static void check_hand_data_from(uint8_t first, const uint8_t *data, const char *name) {
   struct content_key k = {.kid = {1, 2, 3}};
   ops()->key_init(&k.key, key);
-  for (uint8_t i = 0; i < HAND_SAMPLES; i++) {
+  for (uint8_t i = first; i < HAND_SAMPLES; i++) {
     uint8_t stream[HAND_SIZE] = {0};
     for (uint8_t n = 0; n < HAND_SIZE / 16; n++) {
       stream[16 * n + 7] = i;
@@ -325,9 +325,12 @@ static void check_hand_data(const uint8_t *data, const char *name) {
   }
 }
 
+static void check_hand_data(const uint8_t *data, const char *name) { check_hand_data_from(0, data, name); }
+
 // senc with the 8-byte IVs 0, 1, 2, 3.
-#define HAND_SENC \
-  BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" "\0\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\1" "\0\0\0\0\0\0\0\2" "\0\0\0\0\0\0\0\3")
+#define SENC_OF_FOUR \
+  "\0\0\0\x30senc\0\0\0\0\0\0\0\4" "\0\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\1" "\0\0\0\0\0\0\0\2" "\0\0\0\0\0\0\0\3"
+#define HAND_SENC BYTES_LIT(SENC_OF_FOUR)
 
 Test(unprotect, absolute_offsets_count_from_their_file) {
   struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
@@ -417,6 +420,8 @@ Test(unprotect, groups_of_every_version) {
       {"version 1, each its length", "1000",
        BYTES_LIT("\0\0\0\x48sgpd\1\0\0\0seig\0\0\0\0\0\0\0\2\0\0\0\x14" SEIG_SENC "\0\0\0\x14" SEIG_CLEAR
                  "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\1\0\1\0\2")},
+      {"version 0, sbgp version 1", "1110",
+       BYTES_LIT("\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_CLEAR "\0\0\0\x20sbgp\1\0\0\0seig\0\0\0\0\0\0\0\1\0\0\0\3\0\1\0\1")},
       {"version 2, no sbgp, no default", "0000",
        BYTES_LIT("\0\0\0\x30sgpd\2\0\0\0seig\0\0\0\x14\0\0\0\0\0\0\0\1" SEIG_CLEAR)},
       {"version 2, a default", "1111",
@@ -443,24 +448,47 @@ Test(unprotect, groups_of_every_version) {
   free(in), free(out);
 }
 
+enum { MOST_DESCRIPTIONS = 4096 };
+
+static void put_descriptions(struct made_box *b, uint32_t num) {
+  size_t at = open_box(b, "sgpd");
+  put(b, "\0\0\0\0seig", 8);
+  put32(b, num);
+  for (uint32_t i = 0; i < num; i++)
+    put(b, SEIG_CLEAR, 20);
+  close_box(b, at);
+}
+
+Test(unprotect, groups_up_to_their_limit) {
+  uint8_t *in = (uint8_t *)malloc(HAND_MANY_MAX), *out = (uint8_t *)malloc(HAND_MANY_MAX), *boxes = (uint8_t *)malloc(HAND_MANY_MAX);
+  for (uint32_t i = 0; i < 2; i++) {
+    struct made_box b = {.p = in}, groups = {.p = boxes};
+    size_t len = 0;
+    struct diag d = {0};
+    put_descriptions(&groups, MOST_DESCRIPTIONS + 1);
+    put(&groups, "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\4", 24);
+    put32(&groups, 0x10000 + MOST_DESCRIPTIONS + i);
+    put_init(&b, SCHEME_CBCS);
+    put_hand_frag(&b, &(struct hand_frag){.before_trun = bytes_of(groups.p, groups.n)});
+    enum err e = decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), want = i ? ERR_LIMIT : ERR_OK;
+    cr_expect_eq(e, want, "%u: %s %s", i, err_name(e), d.what);
+  }
+  free(in), free(out), free(boxes);
+}
+
 // Descriptions without lengths that samples name in turn, the last ones: found once, not once for each sample.
 Test(unprotect, groups_that_alternate, .timeout = 20) {
-  enum { DESCRIPTIONS = 4096, SAMPLES = 100000 };
+  enum { SAMPLES = 100000 };
   struct made_box b = {.p = (uint8_t *)malloc(HAND_MANY_MAX)}, groups = {.p = (uint8_t *)malloc(HAND_MANY_MAX)};
   uint8_t *out = (uint8_t *)malloc(HAND_MANY_MAX);
-  size_t at = open_box(&groups, "sgpd"), len = 0;
   struct diag d = {0};
-  put(&groups, "\0\0\0\0seig", 8);
-  put32(&groups, DESCRIPTIONS);
-  for (int i = 0; i < DESCRIPTIONS; i++)
-    put(&groups, SEIG_CLEAR, 20);
-  close_box(&groups, at);
-  at = open_box(&groups, "sbgp");
+  put_descriptions(&groups, MOST_DESCRIPTIONS);
+  size_t len = 0, at = open_box(&groups, "sbgp");
   put(&groups, "\0\0\0\0seig", 8);
   put32(&groups, SAMPLES);
   for (uint32_t i = 0; i < SAMPLES; i++) {
     put32(&groups, 1);
-    put32(&groups, 0x10000 + DESCRIPTIONS - i % 2);
+    put32(&groups, 0x10000 + MOST_DESCRIPTIONS - i % 2);
   }
   close_box(&groups, at);
   put_init(&b, SCHEME_CBCS);
@@ -472,9 +500,10 @@ Test(unprotect, groups_that_alternate, .timeout = 20) {
 // A subsegment index follows what is taken out between it and its segments, and is dropped where it is wrong.
 Test(unprotect, index_before_its_segments) {
   static const struct {
-    uint32_t first, type; // what is added to first_offset, and to the first reference
+    uint32_t first, type, second; // what is added to first_offset, and to the first references
     bool kept;
-  } rows[] = {{0, 0, true}, {4, 0, false}, {0, 1, false}, {0, 1u << 31, true}};
+  } rows[] = {{0, 0, 0, true}, {4, 0, 0, false}, {4, -4u, 0, false}, {0, 1, 0, false}, {0, 1, -1u, false}, {0, 1u << 31, 0, true},
+              {INT32_MAX, 0, 0, false}};
   struct made m;
   uint64_t len, clear_len;
   make(&m, &small, 0);
@@ -499,6 +528,7 @@ Test(unprotect, index_before_its_segments) {
       size_t refs = put(&b, enc + at + 28, end - at - 28) + 4;
       close_box(&b, box);
       store_be32(in + refs, load_be32(in + refs) + rows[i].type);
+      store_be32(in + refs + 12, load_be32(in + refs + 12) + rows[i].second);
       put(&b, "\0\0\0\x20pssh\0\0\0\0ssssssssssssssss\0\0\0", 32);
       put(&b, enc + end, len - end);
       cr_assert_eq(decrypt(out, &out_len, bytes_of(in, b.n), 1, &d), ERR_OK, "%s", d.what);
@@ -621,7 +651,7 @@ Test(unprotect, subsamples_in_both_places) {
 Test(unprotect, groups_of_two_fragments) {
   static const struct bytes boxes[] = {
       BYTES_LIT("\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_CLEAR "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\4\0\1\0\1"),
-      BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" FOUR_IVS "\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_SENC "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\4\0\1\0\1")};
+      BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" FOUR_IVS "\0\0\0\x2csgpd\1\0\0\0seig\0\0\0\x14\0\0\0\1" SEIG_SENC "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\4\0\1\0\1")};
   struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
   uint8_t *out = (uint8_t *)malloc(HAND_MAX);
   size_t len = 0;
@@ -642,13 +672,14 @@ Test(unprotect, entries_and_places_that_are_not_there) {
   static const struct {
     const char *box; // the first one of this type
     size_t at;
-    struct bytes put;
+    struct bytes put; // empty: one more than there
     const char *what;
   } rows[] = {{"trex", 16, BYTES_LIT("\0\0\0\2"), "no such sample entry"},
               {"trex", 16, BYTES_LIT("\0\0\0\0"), "no such sample entry"},
               {"trun", 16, BYTES_LIT("\0\0\0\x10"), "outside the media data"}, // in the moof
               {"trun", 16, BYTES_LIT("\xff\xff\xff\0"), "outside the media data"},
-              {"tfhd", 16, BYTES_LIT("\0\0\0\x31"), "outside the media data"}}; // four bytes into the next box
+              {"trun", 16, {0}, "outside the media data"}, // a byte of the next box
+              {"tfhd", 16, BYTES_LIT("\0\0\0\x31"), "outside the media data"}}; // four of them
   uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     struct made_box b = {.p = in};
@@ -658,9 +689,202 @@ Test(unprotect, entries_and_places_that_are_not_there) {
     put_hand_frag(&b, &(struct hand_frag){.after_trun = HAND_SENC});
     put_box(&b, "free", "\0\0\0\0", 4);
     uint8_t *p = (uint8_t *)memmem(in, b.n, rows[i].box, 4);
-    memcpy(p - 4 + rows[i].at, rows[i].put.p, 4);
+    if (rows[i].put.n)
+      memcpy(p - 4 + rows[i].at, rows[i].put.p, 4);
+    else
+      store_be32(p - 4 + rows[i].at, load_be32(p - 4 + rows[i].at) + 1);
     cr_expect_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_MALFORMED, "row %zu", i);
     cr_expect_not_null(strstr(d.what, rows[i].what), "row %zu: %s", i, d.what);
+  }
+  free(in), free(out);
+}
+
+static size_t find_box(const struct made_box *b, const char *type) { return (size_t)((uint8_t *)memmem(b->p, b->n, type, 4) - b->p) - 4; }
+
+// Puts bytes in; the boxes around them, the first ones of the types that `up` lists, get their new sizes.
+static void put_in(struct made_box *b, size_t at, struct bytes put, const char *up) {
+  for (; *up; up += up[4] ? 5 : 4) {
+    size_t box = find_box(b, (char[5]){up[0], up[1], up[2], up[3]});
+    store_be32(b->p + box, load_be32(b->p + box) + (uint32_t)put.n);
+  }
+  memmove(b->p + at + put.n, b->p + at, b->n - at);
+  memcpy(b->p + at, put.p, put.n);
+  b->n += put.n;
+}
+
+// A sinf of a scheme that nobody knows, of an entry that was wxyz.
+#define SINF_OTHER "\0\0\0\x28sinf" "\0\0\0\x0c" "frmawxyz" "\0\0\0\x14schm\0\0\0\0sve1\0\0\0\0"
+#define UP_STBL "moov trak mdia minf stbl"
+
+// An init segment with something in it that no preset has.
+Test(unprotect, moov) {
+  static const struct {
+    const char *name, *box; // the first one of this type
+    size_t at;              // of it, where bytes are put in; 0: its end
+    struct bytes put;
+    const char *up;
+    uint8_t stsd_version;
+    enum err want;
+  } rows[] = {
+      {"a terminator", "enca", 0, BYTES_LIT("\0\0\0\0"), UP_STBL " stsd enca", 0, ERR_OK},
+      {"no terminator", "enca", 0, BYTES_LIT("\0\0\0\1"), UP_STBL " stsd enca", 0, ERR_TRUNCATED},
+      {"a terminator where there is none", "enca", 0, BYTES_LIT("\0\0\0\0"), UP_STBL " stsd enca", 1, ERR_TRUNCATED},
+      {"a second sinf", "enca", 0, BYTES_LIT(SINF_OTHER), UP_STBL " stsd enca", 0, ERR_OK},
+      {"an unknown sinf first", "sinf", 1, BYTES_LIT(SINF_OTHER), UP_STBL " stsd enca", 0, ERR_UNSUPPORTED},
+      {"tkhd of version 1", "tkhd", 12, BYTES_LIT("\0\0\0\0\0\0\0\0"), "moov trak tkhd", 0, ERR_OK},
+      {"auxiliary information", "stsd", 1, BYTES_LIT(PAIR_PLAIN), UP_STBL, 0, ERR_OK},
+  };
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, SCHEME_CENC);
+    in[find_box(&b, "stsd") + 8] = rows[i].stsd_version;
+    in[find_box(&b, "tkhd") + 8] = strcmp(rows[i].box, "tkhd") == 0;
+    size_t box = find_box(&b, rows[i].box);
+    // 1 is the box itself: bytes before it
+    put_in(&b, box + (rows[i].at == 0 ? load_be32(in + box) : rows[i].at == 1 ? 0 : rows[i].at), rows[i].put, rows[i].up);
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = HAND_SENC});
+    enum err e = decrypt(out, &len, bytes_of(b.p, b.n), 1, &d);
+    cr_expect_eq(e, rows[i].want, "%s: %s %s", rows[i].name, err_name(e), d.what);
+    if (e)
+      continue;
+    check_hand_data((const uint8_t *)memmem(out, len, "mdat", 4) + 4, rows[i].name);
+    cr_expect(memmem(out, len, "mp4a", 4) && !memmem(out, len, "wxyz", 4) && !memmem(out, len, "saio", 4), "%s", rows[i].name);
+  }
+  free(in), free(out);
+}
+
+Test(unprotect, a_sinf_without_tenc) {
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
+  uint8_t *out = (uint8_t *)malloc(HAND_MAX);
+  size_t len = 0;
+  struct diag d = {0};
+  put_init(&b, SCHEME_CENC);
+  memcpy(b.p + find_box(&b, "tenc") + 4, "free", 4);
+  put_hand_frag(&b, &(struct hand_frag){.after_trun = HAND_SENC});
+  cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_MISSING, "%s", d.what);
+  cr_assert_not_null(strstr(d.what, "tenc"), "%s", d.what);
+  free(b.p), free(out);
+}
+
+// 16 sample entries of a track and 32 tracks are read, and no more.
+Test(unprotect, entries_and_tracks_up_to_their_limits) {
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX), entry[500];
+  for (uint32_t more = 0; more < 2; more++)
+    for (int tracks = 0; tracks < 2; tracks++) {
+      struct made_box b = {.p = in};
+      size_t len = 0;
+      struct diag d = {0};
+      put_init(&b, SCHEME_CENC);
+      size_t enca = find_box(&b, "enca"), n = load_be32(in + enca);
+      cr_assert_leq(n, sizeof entry);
+      memcpy(entry, in + enca, n);
+      for (uint32_t i = 1; i < (tracks ? 32 : 16) + more; i++) {
+        if (tracks)
+          put_in(&b, find_box(&b, "trak"), BYTES_LIT("\0\0\0\x08trak"), "moov");
+        else
+          put_in(&b, enca, bytes_of(entry, n), UP_STBL " stsd");
+      }
+      put_hand_frag(&b, &(struct hand_frag){.after_trun = HAND_SENC});
+      enum err e = decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), want = more ? ERR_LIMIT : ERR_OK;
+      cr_expect_eq(e, want, "%s: %s %s", tracks ? "tracks" : "entries", err_name(e), d.what);
+    }
+  free(in), free(out);
+}
+
+// Where data offsets count from may be anything up to the end of the file, also in what goes; then it moves to where that was.
+Test(unprotect, bases_up_to_the_end) {
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  for (int i = -1; i < 2; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, SCHEME_CENC);
+    put_hand_frag(&b, &(struct hand_frag){.absolute = true, .after_trun = HAND_SENC});
+    put_box(&b, "mfra", "\0\0\0\x08" "free", 8);
+    uint8_t *base = in + find_box(&b, "tfhd") + 16, *offset = in + find_box(&b, "trun") + 16;
+    store_be32(offset, (uint32_t)(load_be64(base) - b.n - (uint64_t)(int64_t)i));
+    store_be64(base, b.n + (uint64_t)(int64_t)i);
+    enum err e = decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), want = i > 0 ? ERR_MALFORMED : ERR_OK;
+    cr_expect_eq(e, want, "%d: %s %s", i, err_name(e), d.what);
+    if (e)
+      continue;
+    struct made_box o = {.p = out, .n = len};
+    uint64_t from = load_be64(out + find_box(&o, "tfhd") + 16);
+    cr_expect_eq(from, len, "%d: %zu", i, (size_t)from);
+    check_hand_data(out + from + (int32_t)load_be32(out + find_box(&o, "trun") + 16), "base");
+  }
+  free(in), free(out);
+}
+
+// A run without samples that says where the next one's data is, which says nothing, as the one behind it does.
+Test(unprotect, an_empty_run_that_names_a_place) {
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
+  uint8_t *out = (uint8_t *)malloc(HAND_MAX);
+  size_t len = 0;
+  struct diag d = {0};
+  put_init(&b, SCHEME_CENC);
+  put_hand_frag(&b, &(struct hand_frag){.before_trun = BYTES_LIT("\0\0\0\x14trun\0\0\0\1\0\0\0\0\0\0\0\0"),
+                                        .after_trun = BYTES_LIT("\0\0\0\x10trun\0\0\0\0\0\0\0\3" SENC_OF_FOUR)});
+  uint8_t *trun = b.p + find_box(&b, "trun");
+  memcpy(trun + 16, trun + 20 + 16, 4);
+  store_be32(trun + 20 + 8, 0);
+  store_be32(trun + 20 + 12, 1);
+  store_be32(trun + 20 + 16, 0);
+  cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s", d.what);
+  struct made_box o = {.p = out, .n = len};
+  check_hand_data(out + find_box(&o, "moof") + load_be32(out + find_box(&o, "trun") + 16), "empty run");
+  free(b.p), free(out);
+}
+
+// Runs may not make more of a file than it has: of the same bytes again and again, or of samples without any.
+Test(unprotect, more_samples_than_bytes) {
+#define RUN "\0\0\0\x14trun\0\0\0\1\0\0\0\4\0\0\0\0"
+  static const struct bytes runs[] = {BYTES_LIT(RUN), BYTES_LIT(RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN), {0}};
+  static const enum err want[] = {ERR_OK, ERR_MALFORMED, ERR_MALFORMED};
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  for (int i = 0; i < 3; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, SCHEME_CBCS);
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = runs[i]});
+    uint8_t *trun = in + find_box(&b, "trun");
+    for (size_t at = 0; at < runs[i].n; at += 20)
+      memcpy(trun + 20 + at + 16, trun + 16, 4);
+    if (i == 2) {
+      store_be32(trun + 12, HAND_MAX);
+      store_be32(in + find_box(&b, "tfhd") + 16, 0);
+    }
+    enum err e = decrypt(out, &len, bytes_of(b.p, b.n), 1, &d);
+    cr_expect_eq(e, want[i], "%d: %s %s", i, err_name(e), d.what);
+  }
+  free(in), free(out);
+}
+
+// Samples that are clear have an IV in senc where their description says how long it is. In auxiliary information they may have anything.
+Test(unprotect, clear_samples_with_protection_data) {
+#define SEIG_CLEAR_8 "\0\0\0\x8\1\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define TWO_CLEAR(seig) "\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" seig "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\1\0\1"
+#define ODD_IVS "\x12\x34\x56\x78\x9a\xbc\xde\xf0" "\xff\xff\0\0\0\0\0\0" "\0\0\0\0\0\0\0\2" "\0\0\0\0\0\0\0\3"
+  static const struct bytes boxes[] = {BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" ODD_IVS TWO_CLEAR(SEIG_CLEAR_8)),
+                                       BYTES_LIT(PAIR_PLAIN "\0\0\0\x28uuid" ODD_IVS TWO_CLEAR(SEIG_CLEAR))};
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  for (int i = 0; i < 2; i++) {
+    uint8_t first[2][HAND_SIZE];
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, SCHEME_CENC);
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = boxes[i], .saio = i ? 33 : 0, .saio_at = PLAIN_LEN + 8});
+    cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%d: %s", i, d.what);
+    uint8_t *data = (uint8_t *)memmem(out, len, "mdat", 4) + 4;
+    for (uint8_t n = 0; n < 2; n++)
+      memset(first[n], n, HAND_SIZE);
+    cr_expect_arr_eq(data, first, sizeof first, "%d: the clear ones", i);
+    check_hand_data_from(2, data, i ? "saiz" : "senc");
   }
   free(in), free(out);
 }

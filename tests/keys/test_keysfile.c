@@ -164,6 +164,8 @@ Test(keysfile, an_asset_with_records_is_never_derived) {
   struct key_record r;
   struct key_query q = {.asset = BYTES_LIT("album/track"), .epoch = 9, .scheme = SCHEME_CBCS};
   cr_assert_eq(keys_lookup(&r, ks, &q), ERR_NO_KEY);
+  q.epoch = 1, q.scheme = SCHEME_CENC;
+  cr_assert_eq(keys_lookup(&r, ks, &q), ERR_NO_KEY, "also where all its records come after what is asked for");
   q.asset = BYTES_LIT("album/tracks");
   cr_assert_eq(keys_lookup(&r, ks, &q), ERR_OK);
   q.asset = BYTES_LIT("album/");
@@ -173,9 +175,22 @@ Test(keysfile, an_asset_with_records_is_never_derived) {
   cr_assert(keys_missing(&who, ks, BYTES_LIT("album/"), epoch_of, &epoch));
   cr_assert(bytes_eq(who, BYTES_LIT("album/track")));
   cr_assert_not(keys_missing(&who, ks, BYTES_LIT("other/"), epoch_of, &epoch));
+  epoch = 7;
+  cr_assert(keys_missing(&who, ks, BYTES_LIT("album/"), epoch_of, &epoch), "records of neither epoch");
   keyset_wipe(ks);
   q.asset = BYTES_LIT("album/tracks");
   cr_assert_eq(keys_lookup(&r, ks, &q), ERR_NO_KEY);
+}
+
+Test(keysfile, a_secret_up_to_its_limits) {
+  static uint8_t most[KEYS_MAX_SECRET + 1];
+  struct keyset *ks;
+  struct keys_info info;
+  cr_assert_eq(load(&ks, &info, ""), ERR_OK);
+  cr_assert_eq(keys_set_secret(ks, bytes_of(most, KEYS_MIN_SECRET - 1), &diag), ERR_ARGUMENT);
+  cr_assert_eq(keys_set_secret(ks, bytes_of(most, KEYS_MAX_SECRET + 1), &diag), ERR_ARGUMENT);
+  cr_assert_eq(keys_set_secret(ks, bytes_of(most, KEYS_MIN_SECRET), &diag), ERR_OK);
+  cr_assert_eq(keys_set_secret(ks, bytes_of(most, KEYS_MAX_SECRET), &diag), ERR_OK);
 }
 
 Test(keysfile, empty_means_derivation) {
@@ -206,6 +221,10 @@ Test(keysfile, a_kid_has_one_key_and_one_iv) {
           "one KID two keys");
   refused(ERR_SYNTAX,
           "keys:\n- { asset: a, scheme: cbcs, " KID1 ", " KEY1 ", " IV1 " }\n- { asset: b, scheme: cbcs, " KID1 ", " KEY1 " }",
+          "one KID two IVs");
+  refused(ERR_SYNTAX,
+          "keys:\n- { asset: a, scheme: cbcs, " KID1 ", " KEY1 ", iv: 00000000000000000000000000000000 }\n"
+          "- { asset: b, scheme: cbcs, " KID1 ", " KEY1 " }",
           "one KID two IVs");
   refused(ERR_SYNTAX,
           "keys:\n- { asset: a, scheme: cenc, " KID1 ", " KEY1 " }\n- { asset: a, scheme: cenc, " KID2 ", " KEY2 " }",
@@ -289,6 +308,17 @@ Test(keysfile, drm_section_with_rules) {
   cr_assert_eq(keys_drm(ks, BYTES_LIT("label")), keys_drm(ks, BYTES_LIT("")));
 }
 
+// A rule for one asset is for no other that begins with its name.
+Test(keysfile, a_rule_without_slash_is_no_prefix) {
+  struct keyset *ks;
+  struct keys_info info;
+  cr_assert_eq(load(&ks, &info, "drm: { rules: [ { match: a, per_tier: true }, { match: ab, per_tier: true } ] }"), ERR_OK, "%s", shown);
+  cr_assert(keys_drm(ks, BYTES_LIT("a"))->per_tier && keys_drm(ks, BYTES_LIT("ab"))->per_tier);
+  cr_assert_not(keys_drm(ks, BYTES_LIT("ac"))->per_tier);
+  cr_assert_not(keys_drm(ks, BYTES_LIT("abc"))->per_tier);
+  cr_assert_not(keys_drm(ks, BYTES_LIT("a/b"))->per_tier);
+}
+
 // docs/keys.md, test vectors. Computed independently with Python's hmac module (tests/keys/vectors.py).
 Test(keysfile, providers) {
   struct keyset *ks;
@@ -314,6 +344,7 @@ Test(keysfile, providers) {
   cr_assert_eq(r->connections, 9);
   cr_assert_eq(r->refresh_ms, 1000, "a quarter, when nothing is said and the default does not fit");
   cr_assert(bytes_eq(keys_remote(ks, BYTES_LIT("live/one"))->url, BYTES_LIT("http://in.house/one")), "the longest match");
+  cr_assert_eq(keys_remote(ks, BYTES_LIT("live/one2"))->connections, 9, "not of another asset that begins so");
   cr_assert_null(keys_remote(ks, BYTES_LIT("live/own")), "an asset with records is not asked for");
   cr_assert_not_null(keys_remote(ks, BYTES_LIT("live/ow")));
   cr_assert_str_eq(keys_remote(ks, BYTES_LIT("live"))->provider->name, "speke2.1");
@@ -346,6 +377,17 @@ Test(keysfile, cpix_documents_join_the_records) {
   cr_assert_eq(keys_add_cpix(ks, &heap.base, bytes_str(text), 5, SCHEME_CLEAR, &diag), ERR_KEY_REUSE);
 }
 
+Test(keysfile, cpix_documents_name_their_asset) {
+  static const char doc[] = "<CPIX xmlns=\"urn:dashif:org:cpix\" xmlns:p=\"urn:ietf:params:xml:ns:keyprov:pskc\" contentId=\"\"><ContentKeyList>"
+                            "<ContentKey kid=\"00112233-4455-6677-8899-aabbccddee02\" commonEncryptionScheme=\"cbcs\"><Data><p:Secret>"
+                            "<p:PlainValue>ASNFZ4mrze8BI0VniavNAQ==</p:PlainValue></p:Secret></Data></ContentKey></ContentKeyList></CPIX>";
+  struct keyset *ks;
+  struct keys_info info;
+  cr_assert_eq(load(&ks, &info, ""), ERR_OK);
+  cr_assert_eq(keys_add_cpix(ks, &heap.base, bytes_str(doc), 1, SCHEME_CLEAR, &diag), ERR_MALFORMED);
+  cr_assert(strstr(diag.what, "contentId names no asset"), "%s", diag.what);
+}
+
 static void changed(const char *was, const char *now, const char *want) {
   struct keyset *a, *b;
   struct keys_info info;
@@ -365,6 +407,13 @@ Test(keysfile, what_changes_old_urls_is_named) {
   changed(one, "keys:\n" RECORD("b", "1", KID2, KEY1), "keys");
   changed(one, "keys:\n" RECORD("b", "1", KID1, KEY2), "keys");
   changed("", "drm: { systems: [widevine] }\n", "drm");
+  changed("", "drm: { per_tier: true }\n", "drm");
+  changed("drm: { clearkey: { la_url: x } }\n", "drm: { clearkey: { la_url: x, no_identity: true } }\n", "drm");
+  changed("keys:\n" RECORD("b", "1", KID1, KEY1 ", " IV1), one, "keys");
+  changed(one, "keys:\n" RECORD("b", "1", KID1, KEY1 ", " IV1), "keys");
+  changed("keys:\n" RECORD("b", "1", KID1, KEY1 ", " IV1),
+          "keys:\n" RECORD("b", "1", KID1, KEY1 ", iv: f0000000000000000000000000000002"), "keys");
+  changed("keys:\n" RECORD("b", "1", KID1, KEY1 ", " IV1), "keys:\n" RECORD("b", "1", KID1, KEY1 ", " IV1), "");
   changed("drm: { playready: { la_url: x } }\n", "drm: { playready: { la_url: y } }\n", "drm");
   changed("", "drm:\n  rules:\n    - { match: a/, in_band: all }\n", "drm");
   changed(one, "drm: { fairplay: { skd: x } }\nkeys:\n" RECORD("b", "1", KID1, KEY2), "drm, keys");

@@ -2,6 +2,7 @@
 """Servers that serve wrong bytes, and the run that must notice: faults.py SLUICE"""
 import pathlib
 import re
+import struct
 import sys
 import tempfile
 
@@ -310,6 +311,10 @@ def structures(tap, load, sluice, folder):
     made = {s.__name__: s()[0] for s in synth.STRUCTURES}
     made["gap"] = synth.FTYP + synth.moov() + b"".join(
         synth.plain_fragment(n + 1, synth.payloads([300] * 94, n), (n + (n > 1) * 1000) * 94 * synth.FRAME) for n in range(5))
+    for name, edit in (("priming", (0, 2112)), ("skips the first segment and more", (0, 100000)), ("begins later", (250, -1, 0, 64))):
+        elst = synth.full(b"elst", 0, 0, struct.pack(">I", len(edit) // 2), *(struct.pack(">IiHH", d, t, 1, 0) for d, t in zip(edit[::2], edit[1::2])))
+        made[name] = synth.FTYP + synth.moov(edits=synth.box(b"edts", elst)) + b"".join(
+            synth.plain_fragment(n + 1, synth.payloads([300] * 94, n), n * 94 * synth.FRAME) for n in range(5))
     made["caf\u00e9 100%/x?"] = made["gap"]
     for name, data in made.items():
         path = folder / "odd" / name / "aac.mp4"

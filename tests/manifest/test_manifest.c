@@ -85,6 +85,15 @@ static const uint32_t sizes[8] = {1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000
 
 static bool has(const char *text, const char *part) { return strstr(text, part) != NULL; }
 
+static unsigned count(const char *text, const char *part) {
+  unsigned n = 0;
+  for (; (text = strstr(text, part)); text++)
+    n++;
+  return n;
+}
+
+static unsigned sets(const char *x) { return count(x, "<AdaptationSet "); }
+
 Test(hls, media_playlist_as_it_stands) {
   struct asset s = {0};
   static const uint32_t ticks[8] = {88200, 88201, 44100};
@@ -153,6 +162,16 @@ Test(hls, rounded_times_belong_to_the_segment_before) {
   s.frags[0][1].time_ticks += 480;
   s.frags[0][2].time_ticks += 480;
   cr_assert(has(hls(&s, 0, MAN_SEGMENTS), "#EXTINF:2.010000,\n1.m4s\n#EXTINF:2.000000,\n2.m4s\n#EXTINF:2.000000,\n3"));
+  s.h[0].frame_samples = 480; // a whole sample is missing
+  cr_assert(has(hls(&s, 0, MAN_SEGMENTS), "#EXTINF:2.000000,\n1.m4s\n#EXT-X-DISCONTINUITY\n#EXTINF:2.000000,\n2.m4s\n#EXTINF:2.000000,\n3"));
+  drop(&s);
+}
+
+Test(hls, times_that_do_not_ascend_are_not_believed) {
+  struct asset s = {0};
+  add(&s, "t", "mp4a.40.2", 48000, 3, even, sizes, 0);
+  s.frags[0][1].time_ticks = 0;
+  cr_assert(has(hls(&s, 0, MAN_SEGMENTS), "#EXTINF:2.000000,\n1.m4s\n"), "%s", out);
   drop(&s);
 }
 
@@ -195,6 +214,21 @@ Test(hls, a_gap_is_a_discontinuity_and_belongs_to_no_segment) {
   drop(&s);
 }
 
+// A player that starts from session keys would miss the `identity` line, which has none; without that line it misses nothing.
+Test(hls, session_keys_where_no_identity_line_is) {
+  struct asset s = {0};
+  add(&s, "a", "mp4a.40.2", 48000, 2, even, sizes, 0);
+  s.a.scheme = s.key[0].scheme = SCHEME_CBCS;
+  s.tracks[0].key = &s.key[0];
+  s.set.systems = drm_bit(DRM_FAIRPLAY);
+  s.set.fairplay.skd = BYTES_LIT("skd://x");
+  s.set.identity = true;
+  cr_assert(!has(master(&s), "SESSION-KEY") && has(hls(&s, 0, MAN_SEGMENTS), "\"identity\""), "%s", out);
+  s.set.clearkey.no_identity = true;
+  cr_assert(has(master(&s), "#EXT-X-SESSION-KEY:") && !has(hls(&s, 0, MAN_SEGMENTS), "\"identity\""), "%s", out);
+  drop(&s);
+}
+
 Test(dash, a_gap_is_between_two_times) {
   struct asset s = {0};
   add_with_gap(&s);
@@ -210,6 +244,15 @@ Test(dash, a_gap_is_between_two_times) {
   s.frags[1][1].time_ticks -= 96000;
   s.frags[1][2].time_ticks -= 96000;
   cr_assert_not(has(mpd(&s, MAN_SEGMENTS), "$RepresentationID$"));
+  drop(&s);
+}
+
+Test(dash, a_gap_in_one_track_is_no_alignment) {
+  struct asset s = {0};
+  add_with_gap(&s);
+  add(&s, "b", "mp4a.40.2", 48000, 3, even, sizes, 0);
+  cr_assert_eq(sets(mpd(&s, MAN_SEGMENTS)), 1, "%s", out);
+  cr_assert_not(has(out, "segmentAlignment"), "%s", out);
   drop(&s);
 }
 
@@ -249,13 +292,6 @@ static const char *group(const char *text, const char *id) {
   return made;
 }
 
-static unsigned count(const char *text, const char *part) {
-  unsigned n = 0;
-  for (; (text = strstr(text, part)); text++)
-    n++;
-  return n;
-}
-
 Test(groups, one_language_is_a_group_for_each_track) {
   struct asset s = {0};
   add_spoken(&s, "b", "mp4a.40.2", "eng", 128);
@@ -269,6 +305,17 @@ Test(groups, one_language_is_a_group_for_each_track) {
                    "SAMPLE-RATE=48000,URI=\"1/a/media.m3u8\"\n"
                    "#EXT-X-STREAM-INF:BANDWIDTH=128000,AVERAGE-BANDWIDTH=128000,CODECS=\"mp4a.40.2\",AUDIO=\"b\"\n1/b/media.m3u8\n"
                    "#EXT-X-STREAM-INF:BANDWIDTH=64000,AVERAGE-BANDWIDTH=64000,CODECS=\"mp4a.40.2\",AUDIO=\"a\"\n1/a/media.m3u8\n");
+  drop(&s);
+}
+
+// The one language goes before "und" also where most tracks do not name it.
+Test(groups, one_track_speaks_for_all) {
+  struct asset s = {0};
+  add_spoken(&s, "a", "mp4a.40.2", "und", 64);
+  add_spoken(&s, "b", "mp4a.40.2", "eng", 128);
+  add_spoken(&s, "c", "mp4a.40.2", "und", 256);
+  const char *m = master(&s);
+  cr_assert_eq(count(m, "NAME=\"eng\",LANGUAGE=\"eng\""), 3, "%s", m);
   drop(&s);
 }
 
@@ -303,6 +350,34 @@ Test(groups, the_nearest_rung_where_there_are_fewer) {
   drop(&s);
 }
 
+// Of two that are as near, the lower.
+Test(groups, the_lower_rung_of_two_as_near) {
+  struct asset s = {0};
+  add_spoken(&s, "e64", "mp4a.40.2", "eng", 64);
+  add_spoken(&s, "e128", "mp4a.40.2", "eng", 128);
+  add_spoken(&s, "e256", "mp4a.40.2", "eng", 256);
+  add_spoken(&s, "f64", "mp4a.40.2", "fra", 64);
+  add_spoken(&s, "f192", "mp4a.40.2", "fra", 192);
+  cr_assert_str_eq(group(master(&s), "e128"), "*eng=e128 fra=f64 | 128000 mp4a.40.2 e128", "%s", out);
+  drop(&s);
+}
+
+// As many rungs as groups: each is in one, however near.
+Test(groups, no_rung_is_left_out) {
+  struct asset s = {0};
+  add_spoken(&s, "e64", "mp4a.40.2", "eng", 64);
+  add_spoken(&s, "e128", "mp4a.40.2", "eng", 128);
+  add_spoken(&s, "e256", "mp4a.40.2", "eng", 256);
+  add_spoken(&s, "f200", "mp4a.40.2", "fra", 200);
+  add_spoken(&s, "f300", "mp4a.40.2", "fra", 300);
+  add_spoken(&s, "f400", "mp4a.40.2", "fra", 400);
+  const char *m = master(&s);
+  cr_assert_str_eq(group(m, "e64"), "*eng=e64 fra=f200 | 200000 mp4a.40.2 e64", "%s", m);
+  cr_assert_str_eq(group(m, "e128"), "*eng=e128 fra=f300 | 300000 mp4a.40.2 e128", "%s", m);
+  cr_assert_str_eq(group(m, "e256"), "*eng=e256 fra=f400 | 400000 mp4a.40.2 e256", "%s", m);
+  drop(&s);
+}
+
 // A codec that lacks a language borrows it from AAC, which everybody plays; AAC borrows from none.
 Test(groups, a_codec_without_a_language_borrows_it) {
   struct asset s = {0};
@@ -320,6 +395,19 @@ Test(groups, a_codec_without_a_language_borrows_it) {
   drop(&s);
 }
 
+// The same number of channels before a rate that is nearer.
+Test(groups, a_layout_that_fits_is_borrowed_first) {
+  struct asset s = {0};
+  add_spoken(&s, "e", "flac", "eng", 900);
+  add_spoken(&s, "f2", "mp4a.40.2", "fra", 800);
+  add_spoken(&s, "f6", "mp4a.40.2", "fra", 300);
+  s.h[0].channels = s.h[2].channels = 6;
+  cr_assert_str_eq(group(master(&s), "e"), "*fra=f6 eng=e | 900000 mp4a.40.2,fLaC f6", "%s", out);
+  s.h[0].channels = 2;
+  cr_assert_str_eq(group(master(&s), "e"), "*fra=f2 eng=e | 900000 mp4a.40.2,fLaC f2", "%s", out);
+  drop(&s);
+}
+
 Test(rates, peak_is_over_windows_not_over_a_short_last_segment) {
   struct asset s = {0};
   static const uint32_t ticks[8] = {96000, 96000, 96000, 4800}, bytes[8] = {1000, 3000, 1000, 900};
@@ -330,6 +418,19 @@ Test(rates, peak_is_over_windows_not_over_a_short_last_segment) {
   // 3000 bytes in 2 s; the last, 900 bytes in 0.1 s, counts with the one before it only: 1900 in 2.1 s.
   cr_assert(has(out, "BANDWIDTH=12000,AVERAGE-BANDWIDTH=7738,"), "%s", out);
   drop(&s);
+}
+
+// Half to one and a half times the target of 2 s: a burst of 0.6 s counts with 2.4 s behind it, with 2.41 s in the average only,
+// which the peak is never below.
+Test(rates, peak_is_over_one_and_a_half_targets_at_most) {
+  static const uint32_t ticks[2][8] = {{28800, 115200, 115200}, {28800, 115680, 115680}}, bytes[8] = {6000, 1000, 1000};
+  static const char *const want[] = {"BANDWIDTH=18667,AVERAGE-BANDWIDTH=11852,", "BANDWIDTH=11809,AVERAGE-BANDWIDTH=11809,"};
+  for (int i = 0; i < 2; i++) {
+    struct asset s = {0};
+    add(&s, "t", "mp4a.40.2", 48000, 3, ticks[i], bytes, 0);
+    cr_expect(has(master(&s), want[i]), "%s", out);
+    drop(&s);
+  }
 }
 
 // Hundreds of tiny segments in one window: the burst in the middle is found, and nothing is above it.
@@ -405,7 +506,30 @@ Test(dash, a_set_shares_one_timeline_or_none) {
   drop(&s);
 }
 
-static unsigned sets(const char *x) { return count(x, "<AdaptationSet "); }
+// Priming that is skipped, and where the Period starts, are of the timeline.
+Test(dash, one_timeline_skips_and_starts_the_same) {
+  struct asset s = {0};
+  add(&s, "a", "mp4a.40.2", 48000, 2, even, sizes, 0);
+  add(&s, "b", "mp4a.40.2", 48000, 2, even, sizes, 0);
+  s.h[1].edit_media_time = 1024;
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), "<S t=\"0\" d=\"96000\" r=\"1\"/>") && has(out, "<S t=\"0\" d=\"94976\"/>"), "%s", out);
+  s.h[1].edit_media_time = 0;
+  s.frags[1][0].time_ticks += 4800;
+  s.frags[1][1].time_ticks += 4800;
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), "<S t=\"0\" d=\"96000\" r=\"1\"/>") && has(out, "<S t=\"4800\" d=\"96000\" r=\"1\"/>"), "%s", out);
+  drop(&s);
+}
+
+// ISO/IEC 23009-1 5.3.1.2: a player begins with the longest segment, and a second at least.
+Test(dash, a_buffer_holds_a_segment) {
+  struct asset s = {0};
+  static const uint32_t half[8] = {24000, 24000};
+  add(&s, "a", "mp4a.40.2", 48000, 2, half, sizes, 0);
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), " minBufferTime=\"PT1.000000S\""), "%s", out);
+  add(&s, "b", "mp4a.40.2", 48000, 2, even, sizes, 0);
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), " minBufferTime=\"PT2.000000S\""), "%s", out);
+  drop(&s);
+}
 
 // What the file says of its channels; without that the usual layout of so many.
 Test(dash, channel_configuration_is_that_of_the_file) {
@@ -449,6 +573,22 @@ Test(dash, layouts_are_sets_of_their_own) {
   cr_assert_eq(sets(mpd(&s, MAN_SEGMENTS)), 2, "%s", out);
   s.ix[1].layout = 12;
   cr_assert_eq(sets(mpd(&s, MAN_SEGMENTS)), 1, "%s", out);
+  drop(&s);
+}
+
+Test(dash, speakers_and_keys_are_sets_of_their_own) {
+  struct asset s = {0};
+  add_spoken(&s, "a", "ec-3", "und", 384);
+  add_spoken(&s, "b", "ec-3", "und", 384);
+  s.h[0].channel_mask = s.h[1].channel_mask = 0xf801;
+  s.tracks[0].key = s.tracks[1].key = &s.key[0];
+  cr_assert_eq(sets(mpd(&s, MAN_SEGMENTS)), 1, "%s", out);
+  s.h[1].channel_mask = 0xfa01;
+  cr_assert_eq(sets(mpd(&s, MAN_SEGMENTS)), 2, "%s", out);
+  s.h[1].channel_mask = 0xf801;
+  s.tracks[1].key = &s.key[1];
+  s.key[1].kid[15] = 1;
+  cr_assert_eq(sets(mpd(&s, MAN_SEGMENTS)), 2, "%s", out);
   drop(&s);
 }
 

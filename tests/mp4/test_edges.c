@@ -5,6 +5,7 @@
 
 #include "mp4/frag.h"
 #include "mp4/init.h"
+#include "mp4/limits.h"
 #include "mp4/samples.h"
 #include "mp4/tree.h"
 #include "mp4/window.h"
@@ -137,6 +138,43 @@ Test(edges, moov) {
     cr_expect(info.timescale == rows[i].timescale && !strcmp(info.language, rows[i].language), "row %zu: %u, %s", i, info.timescale,
               info.language);
     alloc_heap_free(&heap);
+  }
+}
+
+// ISO/IEC 14496-12 8.6.6, and 8.2.2 for the timescale that edits last in: empty edits delay the track, but not beyond all time.
+Test(edges, empty_edits) {
+#define MVHD_1(timescale) "\0\0\0\x78" "mvhd" "\1\0\0\0" "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" timescale
+  static const struct {
+    struct bytes mvhd; // in place of one of version 0 with 1000 ticks a second
+    struct bytes edits;
+    uint64_t delay;
+    enum err want;
+  } rows[] = {
+      {{0}, BYTES_LIT(EDTS_1 EDIT("\0\0\4\0")), 0, ERR_OK},
+      {{0}, BYTES_LIT(EDTS_1 EDIT(EMPTY)), 0, ERR_OK}, // presents nothing
+      {{0}, BYTES_LIT(EDTS_2 EDIT(EMPTY) EDIT("\0\0\4\0")), 336, ERR_OK},
+      {{0}, BYTES_LIT(EDTS_2 EDIT("\0\0\4\0") EDIT(EMPTY)), 0, ERR_OK},
+      {{0}, BYTES_LIT(EDTS_2_V1 EDIT_V1(EMPTY EMPTY) EDIT_V1("\0\0\0\0\0\0\0\0")), 336, ERR_OK},
+      {BYTES_LIT(MVHD_1("\0\1\x5f\x90")), BYTES_LIT(EDTS_2 EDIT(EMPTY) EDIT("\0\0\4\0")), 4, ERR_OK}, // 3.73
+      {{0}, BYTES_LIT(EDTS_2_V1 "\xff\xff\xff\xff\xff\xff\xff\xff" EMPTY EMPTY "\0\1\0\0" EDIT_V1("\0\0\0\0\0\0\0\0")), 0, ERR_OVERFLOW},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    static struct text t;
+    struct diag d;
+    make(&t, &small);
+    splice(&t, find(&t, "mdia", 0), 0, rows[i].edits, "moov trak");
+    if (rows[i].mvhd.n) {
+      uint8_t rest[120] = {0};
+      size_t mvhd = find(&t, "mvhd", 0);
+      memcpy(rest, rows[i].mvhd.p, rows[i].mvhd.n);
+      splice(&t, mvhd, load_be32(t.p + mvhd), bytes_of(rest, sizeof rest), "moov");
+    }
+    enum err e = index_of(&t, &d);
+    cr_expect_eq(e, rows[i].want, "row %zu: %s %s", i, err_name(e), d.what);
+    if (e)
+      cr_expect(d.at == find(&t, "elst", 0) && strstr(d.what, "empty edits"), "row %zu: at %zu", i, (size_t)d.at);
+    else
+      cr_expect_eq(init_delay(bytes_of(t.p, t.n), 48000), rows[i].delay, "row %zu", i);
   }
 }
 
@@ -453,8 +491,9 @@ static enum err sparse_read(void *ctx, uint64_t off, void *buf, size_t n) {
   return ERR_OK;
 }
 
-static enum err index_sparse(struct sparse s, struct diag *d) {
-  struct mp4_source src = {.ctx = &s, .read = sparse_read, .size = s.t->n + s.len};
+// In parts where part_ends is not NULL.
+static enum err index_sparse_parts(struct sparse s, const uint64_t *part_ends, uint32_t num_parts, struct diag *d) {
+  struct mp4_source src = {.ctx = &s, .read = sparse_read, .size = s.t->n + s.len, .part_ends = part_ends, .num_parts = num_parts};
   struct alloc_heap heap;
   struct bytes blob;
   *d = (struct diag){0};
@@ -463,6 +502,8 @@ static enum err index_sparse(struct sparse s, struct diag *d) {
   alloc_heap_free(&heap);
   return e;
 }
+
+static enum err index_sparse(struct sparse s, struct diag *d) { return index_sparse_parts(s, NULL, 0, d); }
 
 static const struct synth_options single = {.num_frags = 1, .samples_per_trun = 1, .min_size = 64, .max_size = 64};
 enum { ROOM = IX_MAX_TRAF_GROWTH + IX_MAX_SAMPLE_GROWTH }; // for the protection of one sample
@@ -518,6 +559,65 @@ Test(edges, a_sample_of_16_mib) {
     add32(&t, find(&t, "mdat", 0), IX_MAX_SAMPLE);
     enum err want = more ? ERR_LIMIT : ERR_OK;
     cr_expect_eq(index_sparse((struct sparse){&t, t.n, IX_MAX_SAMPLE}, &d), want, "%u: %s", more, d.what);
+  }
+}
+
+Test(edges, a_moof_of_256_mib) {
+  static struct text t;
+  struct diag d;
+  make(&t, &single);
+  size_t moof = find(&t, "moof", 0), end = moof + load_be32(t.p + moof);
+  uint32_t by = LIMIT_MOOF + 1 - (uint32_t)(end - moof);
+  add32(&t, moof, (int32_t)by);
+  cr_expect_eq(index_sparse((struct sparse){&t, end, by}, &d), ERR_LIMIT);
+  cr_expect_not_null(strstr(d.what, "moof is too long"), "%s", d.what);
+}
+
+// Boxes that are dropped belong to a fragment, and are no longer than that may be.
+Test(edges, a_sidx_of_4_gib) {
+  static struct text t;
+  struct diag d;
+  make(&t, &single);
+  size_t moof = find(&t, "moof", 0);
+  splice(&t, moof, 0, BYTES_LIT("\0\0\0\1sidx\0\0\0\1\0\0\0\0"), "");
+  cr_expect_eq(index_sparse((struct sparse){&t, moof + 16, (1ull << 32) - 16}, &d), ERR_LIMIT);
+}
+
+// All of a folder's init.mp4 is kept, what stands behind moov too.
+Test(edges, an_init_segment_of_16_mib) {
+  static struct text t;
+  struct diag d;
+  for (uint32_t more = 0; more < 2; more++) {
+    make(&t, &single);
+    size_t moof = find(&t, "moof", 0);
+    uint32_t len = (uint32_t)IX_MAX_INIT - (uint32_t)moof + more;
+    uint8_t head[8] = "\0\0\0\0free";
+    store_be32(head, len);
+    splice(&t, moof, 0, bytes_of(head, 8), "");
+    const uint64_t ends[] = {moof + len, t.n + len - 8};
+    enum err want = more ? ERR_LIMIT : ERR_OK;
+    cr_expect_eq(index_sparse_parts((struct sparse){&t, moof + 8, len - 8}, ends, 2, &d), want, "%u: %s", more, d.what);
+  }
+}
+
+// An mdat without data belongs to the fragment that it stands behind, one with data that nobody names to the next.
+Test(edges, an_mdat_between_fragments) {
+  for (int data = 0; data < 2; data++) {
+    static struct text t;
+    struct alloc_heap heap;
+    struct track_index ix;
+    struct bytes blob, put = data ? BYTES_LIT("\0\0\0\x09mdat\0") : BYTES_LIT("\0\0\0\x08mdat");
+    struct diag d = {0};
+    make(&t, &small);
+    size_t moof = find(&t, "moof", find(&t, "mdat", 0));
+    splice(&t, moof, 0, put, "");
+    struct bytes file = bytes_of(t.p, t.n);
+    struct mp4_source src = memory_source(&file, NULL, 0);
+    alloc_heap_init(&heap, 1 << 26);
+    cr_assert_eq(ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, &d), ERR_OK, "%s", d.what);
+    cr_assert_eq(ix_open(&ix, blob, &d), ERR_OK);
+    cr_expect_eq(ix.frags[1].src_off, data ? moof : moof + put.n);
+    alloc_heap_free(&heap);
   }
 }
 
@@ -649,6 +749,24 @@ Test(edges, samples_for_inspection) {
     }
     cr_expect_eq(seen.num, s.num_samples, "%s", o->name);
     synth_free(&s);
+  }
+}
+
+static void take(void *ctx, const struct sample_info *i) { *(struct sample_info *)ctx = *i; }
+
+Test(edges, samples_have_the_defaults_of_their_track) {
+  static struct text t;
+  static const uint32_t sizes[] = {4, 5, 0}, durations[] = {10, 20, 0};
+  make(&t, &(struct synth_options){.num_frags = 1, .samples_per_trun = 1, .min_size = 10, .max_size = 10, .sizes = SYNTH_SIZES_TREX});
+  size_t moof = find(&t, "moof", 0);
+  for (uint32_t i = 0; i < 3; i++) {
+    struct samples_file f = {.source_len = 1000, .num_tracks = 2, .tracks = {{1, 10, 4, 0}, {2, 20, 5, 0}}};
+    struct sample_info got = {0};
+    struct samples_visitor v = {&got, take};
+    struct diag d = {0};
+    store_be32(t.p + find(&t, "tfhd", 0) + 12, i + 1);
+    cr_assert_eq(samples_of_moof(&v, &f, bytes_of(t.p + moof, load_be32(t.p + moof)), 0, 0, &d), ERR_OK, "%s", d.what);
+    cr_expect(got.size == sizes[i] && got.duration == durations[i], "track %u: %u bytes, %u ticks", i + 1, got.size, got.duration);
   }
 }
 

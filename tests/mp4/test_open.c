@@ -110,6 +110,29 @@ Test(open, the_blob_itself) {
   refused(b, ERR_UNSUPPORTED, "version", NULL, "version");
 }
 
+// Puts an edit list in the place of the init segment's tkhd, which nobody reads: an empty edit before one with media.
+static void delay_by(struct blob *b, uint64_t movie_ticks) {
+  static const uint8_t elst[] = "edts\0\0\0\x54" "elst\1\0\0\0" "\0\0\0\2" "\0\0\0\0\0\0\0\0" "\xff\xff\xff\xff\xff\xff\xff\xff";
+  uint8_t *init = section(b, IX_SEC_INIT), *tkhd = memmem(init, b->h->sec[IX_SEC_INIT].len, "tkhd", 4);
+  cr_assert_eq(load_be32(tkhd - 4), 92);
+  memset(tkhd, 0, 88);
+  memcpy(tkhd, elst, sizeof elst - 1);
+  store_be64(tkhd + 20, movie_ticks);
+}
+
+Test(open, a_delay) {
+  struct blob late = {0};
+  struct track_index ix;
+  struct diag d = {0};
+  take(&late, &plain);
+  delay_by(&late, 250);
+  seal(&late);
+  cr_assert_eq(ix_open(&ix, late.bytes, &d), ERR_OK, "%s", d.what);
+  cr_expect_eq(ix.delay, 12000);
+  alloc_heap_free(&late.heap);
+  BAD(&plain, "behind all time", &f[2], delay_by(b, UINT64_MAX));
+}
+
 Test(open, fields_of_the_head) {
   BAD(&plain, "this is no index", NULL, h->magic[7]++);
   BAD(&plain, "unknown flags", &h->flags, h->flags |= 16);
@@ -118,6 +141,7 @@ Test(open, fields_of_the_head) {
   BAD(&plain, "the track", &h->track_id, h->timescale = 0);
   BAD(&plain, "the track", &h->track_id, h->track_id = 0);
   BAD(&plain, "the track", &h->track_id, h->channels = 0);
+  BAD(&plain, "the track", &h->track_id, h->format = FOURCC('i', 'a', 'm', 'f')); // has none
   BAD(&plain, "the track", &h->track_id, h->sample_rate = 0);
   BAD(&plain, "the track", &h->track_id, h->codecs[0] = 0);
   BAD(&plain, "counts", &h->num_parts, h->num_sinf = 0);

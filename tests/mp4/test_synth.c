@@ -48,6 +48,8 @@ static void check(const struct synth_options *o) {
       cr_assert_eq(pos[n], b.s.samples[n].pos, "%s: place of sample %u", o->name, n);
   }
   free(pos);
+  for (uint32_t f = 1; f < b.s.num_frags; f++) // the first begins where moov ends
+    cr_expect_eq(b.ix.frags[f].src_off, b.s.frag_starts[f], "%s: start of fragment %u", o->name, f);
   uint64_t ticks = o->frame_ticks ? o->frame_ticks : 1024;
   cr_assert_eq(h->duration_ticks, ticks * b.s.num_samples);
   cr_assert_eq(h->frame_samples, ticks);
@@ -122,10 +124,11 @@ Test(segments, follow_sidx_or_target_or_parts) {
 }
 
 // A sidx before fragment `before` of ten: references to fragments [first, end), and to `next` bytes that begin with
-// another sidx (0: none), which stand first or last.
+// another sidx (0: none), which stand first or last. The first reference is longer by `skew`, the last one shorter.
 struct sidx_row {
   uint32_t before, first, end, next;
   bool next_first;
+  uint32_t skew;
 };
 
 enum { SIDX_FRAGS = 10, SIDX_HEAD = 32, SIDX_REF = 12 };
@@ -151,7 +154,7 @@ static uint8_t *put_sidx(uint8_t *p, const struct synth *s, const struct sidx_ro
   if (r->next_first)
     p = put_ref(p, 1u << 31 | r->next);
   for (uint32_t f = r->first; f < r->end; f++)
-    p = put_ref(p, (uint32_t)(frag_end(s, f) - s->frag_starts[f]));
+    p = put_ref(p, (uint32_t)(frag_end(s, f) - s->frag_starts[f]) + (f == r->first ? r->skew : 0) - (f + 1 == r->end ? r->skew : 0));
   return r->next && !r->next_first ? put_ref(p, 1u << 31 | r->next) : p;
 }
 
@@ -206,6 +209,22 @@ Test(segments, follow_every_shape_of_sidx) {
   }
   const struct sidx_row partial[] = {{0, 0, 3, 0, false}, {0}};
   cr_expect_eq(segments_with(partial, 40 * 1024), 5, "a sidx of a part: groups of the target's duration");
+  for (uint32_t skew = 20; skew < 2000; skew += 980) { // in the moof, in the mdat
+    const struct sidx_row inside[] = {{0, 0, 10, 0, false, skew}, {0}};
+    cr_expect_eq(segments_with(inside, 40 * 1024), 5, "subsegments that begin %u bytes inside of fragments", skew);
+  }
+}
+
+// A part of a folder is a segment, however many fragments it has.
+Test(segments, follow_parts_of_several_fragments) {
+  struct built b;
+  synth_make(&b.s, preset("folder"));
+  b.s.num_parts--;
+  memmove(b.s.part_ends + 1, b.s.part_ends + 2, (b.s.num_parts - 1) * sizeof *b.s.part_ends);
+  index_it(&b, preset("folder"));
+  cr_expect_eq(b.ix.h->num_frags, 3);
+  cr_expect_eq(ix_segment_count(&b.ix, 0), 2);
+  drop(&b);
 }
 
 Test(index, bytes_per_sample_and_memory_stay_small) {
