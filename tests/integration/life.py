@@ -841,6 +841,8 @@ def drain(tap, sluice, work):
             busy.socket.sendall(busy.request_bytes(whole) * 40)
             time.sleep(0.3)
             server.signal(first)
+            server.wait_log("draining")
+            server.signal(second)  # as timeout(1) sends it, to the process and to its group
             time.sleep(1)
             there = server.process.poll() is None
             server.signal(second)
