@@ -268,9 +268,7 @@ static void *admin_main(void *arg) {
     for (unsigned i = 0; i < ADMIN_CLIENTS; i++) {
       struct client *c = &a->clients[i];
       bool ready = r > 0 && fds[1 + a->num + i].revents;
-      if (c->ended && now >= deadline(c)) // however much it still sends
-        drop(c);
-      else if (ready && c->out)
+      if (ready && c->out)
         go_on_sending(c, now);
       else if (c->more && !c->out)
         one_request(a, c, now);
