@@ -159,8 +159,8 @@ static void index_one(struct job *j, struct item *it) {
 }
 
 // Interrupted in the middle of a sidecar the process would leave a part of it under a temporary name. So those under way are
-// finished; a second signal ends it at once.
-static volatile sig_atomic_t stopped;
+// finished; a second signal ends it at once. Under `ulimit -f` a sidecar that would grow too large is an error like a full disk.
+static atomic_int stopped;
 
 static void on_stop(int sig) { stopped = sig; }
 
@@ -170,6 +170,7 @@ static void stop_between_files(void) {
   for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
     if (!sigaction(ends[i], NULL, &old) && old.sa_handler == SIG_DFL)
       sigaction(ends[i], &now, NULL);
+  signal(SIGXFSZ, SIG_IGN);
 }
 
 static void *work(void *arg) {

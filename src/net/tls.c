@@ -114,6 +114,8 @@ bool tls_fail(char *why, size_t cap, const char *what, const char *file, const c
   const char *reason = e ? ERR_reason_error_string(e) : NULL;
   if (e && ERR_GET_LIB(e) == ERR_LIB_SYS)
     snprintf(why, cap, "%s %s: %s", what, file, strerror(ERR_GET_REASON(e)));
+  else if (e && ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE) // of keys' memory too, which old connections' certificates hold
+    snprintf(why, cap, "%s %s: out of memory", what, file);
   else
     snprintf(why, cap, "%s %s: cannot be used: %s%s%s%s", what, file, want, reason ? " [" : "", reason ? reason : "", reason ? "]" : "");
   ERR_clear_error();

@@ -22,7 +22,8 @@ void *OPENSSL_memory_alloc(size_t n);
 void OPENSSL_memory_free(void *p);
 size_t OPENSSL_memory_get_size(void *p);
 
-enum { AREA = 16 << 20, CHUNK = 64 << 10, GRAIN = 64, SMALL = 4096, CLASSES = SMALL / GRAIN + 9, LARGEST = 1 << 20, KEY_FILE_MAX = 256 << 10 };
+// AREA holds more than a hundred reloads of 64 certificates with RSA keys of 4,096 bits, each kept by an old connection.
+enum { AREA = 64 << 20, CHUNK = 64 << 10, GRAIN = 64, SMALL = 4096, CLASSES = SMALL / GRAIN + 9, LARGEST = 1 << 20, KEY_FILE = 16 << 10, KEY_FILE_MAX = 256 << 10 };
 
 // In front of each piece. Free ones of one class are a list.
 struct piece {
@@ -35,6 +36,7 @@ _Static_assert(sizeof(struct piece) == 32, "pieces are aligned as malloc's");
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint8_t *_Atomic area; // AREA bytes of addresses
 static size_t used, locked; // of it; under the lock
+static bool told;
 static struct piece *free_pieces[CLASSES];
 static _Thread_local bool secret;
 
@@ -61,8 +63,10 @@ static bool more_pages(size_t end) {
     area = p;
   }
   while (locked < end) {
-    if (mlock(area + locked, CHUNK) && locked == 0)
+    if (mlock(area + locked, CHUNK) && !told) {
+      told = true;
       log_line(LOG_WARN, "private keys of certificates cannot be locked in memory: %s: they may reach a swap partition (ulimit -l)", strerror(errno));
+    }
     locked += CHUNK;
   }
   return true;
@@ -137,10 +141,17 @@ static bool read_file(uint8_t **out, size_t *len, const char *file) {
   if (fd < 0)
     return fail_read(errno);
   int why = fstat(fd, &st) ? errno : S_ISDIR(st.st_mode) ? EISDIR : 0;
-  uint8_t *text = why ? NULL : OPENSSL_malloc(KEY_FILE_MAX);
-  size_t n = 0;
+  size_t n = 0, cap = KEY_FILE; // more only where it is needed: locked memory is scarce
+  uint8_t *text = why ? NULL : OPENSSL_malloc(cap);
   while (text && n < KEY_FILE_MAX) {
-    ssize_t got = read(fd, text + n, KEY_FILE_MAX - n);
+    if (n == cap) {
+      uint8_t *more = OPENSSL_realloc(text, cap *= 4);
+      if (!more)
+        OPENSSL_free(text);
+      text = more;
+      continue;
+    }
+    ssize_t got = read(fd, text + n, cap - n);
     if (got < 0 && errno == EINTR)
       continue;
     why = got < 0 ? errno : 0;
@@ -162,7 +173,7 @@ static bool read_file(uint8_t **out, size_t *len, const char *file) {
 // Signing once is a test of the key too: one that does not fit itself is found here and not in a handshake.
 static bool sign_once(EVP_PKEY *key) {
   static const uint8_t text[1];
-  uint8_t sig[1024]; // RSA of 8,192 bits
+  uint8_t sig[2048]; // RSA of 16,384 bits, BoringSSL's most
   size_t n = sizeof sig;
   EVP_MD_CTX *m = EVP_MD_CTX_new();
   bool ok = m && EVP_DigestSignInit(m, NULL, EVP_PKEY_id(key) == EVP_PKEY_ED25519 ? NULL : EVP_sha256(), NULL, key) &&

@@ -27,6 +27,7 @@ enum {
   REQUEST_MS = 5000,  // for all of a request; for a response, without a byte taken
   LINGER_MS = 1000,   // for the client to read what it was told last
   UNTOUCHED_MS = 300, // before one of ADMIN_CLIENTS gives way to who waits to be accepted
+  RETRY_MS = 100,     // after the system could not: accept, for want of descriptors, or poll
 };
 
 struct client {
@@ -48,6 +49,7 @@ struct admin {
   unsigned num;
   int fds[ADMIN_FDS];
   uint16_t ports[ADMIN_FDS];
+  uint64_t retry_ms; // when to look at the listeners again; they stay readable while nobody can be accepted
   struct client clients[ADMIN_CLIENTS];
   uint8_t out[ADMIN_HEAD + ADMIN_OUT]; // of one response; its body comes first, the head in front of it
 };
@@ -69,14 +71,10 @@ static void handle(struct admin *a, struct admin_response *r, const struct clien
     query = bytes_of(mark + 1, target.n - (size_t)(mark - target.p) - 1);
     target.n = (size_t)(mark - target.p);
   }
-  *r = (struct admin_response){.status = 411, .content_type = "text/plain", .body = body_of(a)};
-  if (p->chunked)
-    return;
+  *r = (struct admin_response){.status = 403, .content_type = "text/plain", .body = body_of(a)};
   // Browsers name the page a POST comes from: no page may rotate keys with an operator's browser.
-  if (p->method == HTTP_M_POST && p->seen & 1u << HTTP_H_ORIGIN) {
-    r->status = 403;
+  if (p->method == HTTP_M_POST && p->seen & 1u << HTTP_H_ORIGIN)
     return;
-  }
   admin_handle(a->s, r, &(struct admin_request){
                             .method = bytes_str(names[p->method]),
                             .path = http_target_path(target),
@@ -172,8 +170,8 @@ static void one_request(struct admin *a, struct client *c, uint64_t now) {
   for (;;) {
     if (c->n > c->p.fed)
       what = http_feed(&c->p, c->in, c->n, &used);
-    if (what == HTTP_PARSE_HEAD && c->p.body_len > ADMIN_BODY)
-      c->p.fail = 413;
+    if (what == HTTP_PARSE_HEAD)
+      c->p.fail = c->p.chunked ? 411 : c->p.body_len > ADMIN_BODY ? 413 : 0;
     if (what == HTTP_PARSE_COMPLETE || c->p.fail)
       break;
     if (what != HTTP_PARSE_HEAD || c->n <= c->p.fed) // else some of the body came along
@@ -224,9 +222,12 @@ static struct client *place(struct admin *a, uint64_t now) {
 
 static void take(struct admin *a, int listener, uint64_t now) {
   struct client *c = place(a, now);
-  int fd = c ? accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+  if (!c)
+    return;
+  int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
   uint8_t *in = fd >= 0 ? malloc(ADMIN_IN) : NULL;
   if (!in) {
+    a->retry_ms = now + RETRY_MS;
     if (fd >= 0)
       close(fd);
     return;
@@ -239,11 +240,11 @@ static void take(struct admin *a, int listener, uint64_t now) {
 
 // poll's entries: the end, the listeners (as long as there is a place for who comes), the clients. Returns how long to wait.
 static int watch(struct admin *a, struct pollfd *fds, uint64_t now) {
-  uint64_t until = now + IDLE_MS;
-  bool room = place(a, now) != NULL;
+  bool room = place(a, now) != NULL, rest = now < a->retry_ms;
+  uint64_t until = rest ? a->retry_ms : now + IDLE_MS;
   fds[0] = (struct pollfd){.fd = a->stop_fd, .events = POLLIN};
   for (unsigned i = 0; i < a->num; i++)
-    fds[1 + i] = (struct pollfd){.fd = room ? a->fds[i] : -1, .events = POLLIN};
+    fds[1 + i] = (struct pollfd){.fd = room && !rest ? a->fds[i] : -1, .events = POLLIN};
   for (unsigned i = 0; i < ADMIN_CLIENTS; i++) {
     const struct client *c = &a->clients[i];
     fds[1 + a->num + i] = (struct pollfd){.fd = c->fd, .events = c->out ? POLLOUT : POLLIN};
@@ -259,7 +260,9 @@ static void *admin_main(void *arg) {
   crash_thread();
   for (;;) {
     int wait = watch(a, fds, milliseconds()), r = poll(fds, 1 + a->num + ADMIN_CLIENTS, wait);
-    if ((r < 0 && errno != EINTR) || (r > 0 && fds[0].revents))
+    if (r < 0 && errno != EINTR) // no memory, or a limit of descriptors below what is polled: that may pass
+      r = poll(fds, 1, RETRY_MS);
+    if (r > 0 && fds[0].revents)
       return NULL;
     uint64_t now = milliseconds();
     for (unsigned i = 0; i < ADMIN_CLIENTS; i++) {

@@ -188,7 +188,7 @@ static void say_left_out(const struct work *k) {
 }
 
 void build_text(struct catalog *c, struct made *out, const struct settings *st, const struct route *r, uint32_t epoch,
-                       struct text_doc *old, struct key_use *use) {
+                struct text_doc *old, struct key_use *use) {
   struct secret_alloc mem;
   secret_alloc_init(&mem, 1 << 20);
   struct work *k = calloc(1, sizeof *k);

@@ -132,20 +132,23 @@ static bool of_the_folder(int why) {
   return why == EACCES || why == EPERM || why == EROFS || why == ENAMETOOLONG || why == EISDIR || why == ENOTDIR;
 }
 
-// Every opening of such a track reads all of it; the operator may not know. Each reason is said once, until another comes.
+// Every opening of such a track reads all of it; the operator may not know. Each reason is said once, however reasons take turns.
 static void say_cost(const struct source *s) {
-  static _Atomic int said;
+  enum { NO_MARKS, STALE, UNWRITTEN, REASONS = UNWRITTEN + 256 };
+  static atomic_bool said[REASONS]; // UNWRITTEN and errno
   const struct index_file *f = &s->index;
-  bool wanted = s->write_sidecar || f->sidecar_err == ERR_STALE;
-  int why = f->sidecar_err != ERR_UNSUPPORTED && s->write_sidecar ? f->write_errno : 0;
-  if (f->origin == INDEX_SIDECAR || f->written || !wanted || atomic_exchange(&said, why + 1) == why + 1)
+  if (f->origin == INDEX_SIDECAR || f->written || !(s->write_sidecar || f->sidecar_err == ERR_STALE))
+    return;
+  unsigned reason = f->sidecar_err == ERR_UNSUPPORTED ? NO_MARKS : s->write_sidecar ? UNWRITTEN + ((unsigned)f->write_errno & 255) : STALE;
+  if (atomic_exchange(&said[reason], true))
     return;
   log_line(LOG_WARN, "%s: %s%s%s. All of it was read for its digest; while that is so, every such track is read whole each time it is opened",
            s->path,
-           f->sidecar_err == ERR_UNSUPPORTED ? "its file system does not tell when files change, so no sidecar of it is used"
-           : s->write_sidecar                ? "its sidecar cannot be written: "
-                                             : "its sidecar is of another state of the file, and none may be written",
-           why ? strerror(why) : "", of_the_folder(why) ? " (cache_dir may name a folder for sidecars)" : "");
+           reason == NO_MARKS ? "its file system does not tell when files change, so no sidecar of it is used"
+           : reason == STALE  ? "its sidecar is of another state of the file, and none may be written"
+                              : "its sidecar cannot be written: ",
+           reason > UNWRITTEN ? strerror(f->write_errno) : "",
+           reason > UNWRITTEN && of_the_folder(f->write_errno) ? " (cache_dir may name a folder for sidecars)" : "");
 }
 
 static enum err open_source(struct source *s, struct media_source *m, const struct source_options *o, struct diag *diag) {

@@ -16,6 +16,7 @@
 
 enum {
   ACCEPT_RETRY_MS = 100,
+  TOGETHER_MS = 200, // within which two signals are one
   MAX_LISTENERS = 64,
   MAX_CERTIFICATES = 64,
   WORKER_FDS = 2,  // beside its listeners: the ring, or epoll, and what wakes it
@@ -491,17 +492,20 @@ bool workers_reload(struct server *s, const struct config *fresh, struct config_
   return true;
 }
 
-// Whether a second signal asks not to wait for clients any longer; takes 10 ms.
-static bool hurried(const sigset_t *signals) {
+static uint64_t now_ms(const struct workers *ws) { return ws->w[0].io->v->now_ns(ws->w[0].io) / 1000000; }
+
+// Whether a second signal asks not to wait for clients any longer; takes 10 ms. One that comes with the first does not: timeout(1),
+// and who ends a group of processes, may send it twice.
+static bool hurried(const struct workers *ws, const sigset_t *signals, uint64_t since_ms) {
   int sig = sigtimedwait(signals, NULL, &(struct timespec){.tv_nsec = 10000000});
-  return sig == SIGTERM || sig == SIGINT;
+  return (sig == SIGTERM || sig == SIGINT) && now_ms(ws) - since_ms >= TOGETHER_MS;
 }
 
-static void join(struct workers *ws, pthread_t thread, const sigset_t *signals) {
+static void join(struct workers *ws, pthread_t thread, const sigset_t *signals, uint64_t since_ms) {
   while (signals && !atomic_load(&ws->hurry)) {
     if (!pthread_tryjoin_np(thread, NULL))
       return;
-    if (!hurried(signals))
+    if (!hurried(ws, signals, since_ms))
       continue;
     log_line(LOG_INFO, "ending at once");
     atomic_store(&ws->hurry, true);
@@ -516,6 +520,7 @@ void workers_drain(struct server *s, uint64_t timeout_ms, const sigset_t *signal
   struct workers *ws = s->workers;
   if (!ws)
     return;
+  uint64_t since_ms = signals ? now_ms(ws) : 0;
   for (unsigned n = 0; n < ws->num; n++) {
     struct worker *w = &ws->w[n];
     if (!w->started)
@@ -526,7 +531,7 @@ void workers_drain(struct server *s, uint64_t timeout_ms, const sigset_t *signal
   }
   for (unsigned n = 0; n < ws->num; n++)
     if (ws->w[n].started)
-      join(ws, ws->w[n].thread, signals);
+      join(ws, ws->w[n].thread, signals, since_ms);
   catalog_stop(s->catalog); // a helper may be in the middle of waking a worker
   workers_free(ws);
   s->workers = NULL;

@@ -414,6 +414,10 @@ def interrupted(tap, sluice, work):
                len(os.listdir(tree)) == 200 + len(done), "index: those under way are finished, no part of a sidecar is left", (p.returncode, said, len(done)))
         for name in done:
             (tree / name).unlink()
+    p = start("index", tree / "0.mp4", limit=100)
+    said = p.communicate()[1]
+    tap.ok(p.returncode == 1 and "the sidecar cannot be written: File too large" in said and len(os.listdir(tree)) == 200,
+           "index: a sidecar that may not grow further is an error, and nothing of it is left", (p.returncode, said, sorted(os.listdir(tree))[:3]))
 
 
 def languages(tap, sluice, work):

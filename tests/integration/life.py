@@ -394,6 +394,20 @@ def full_disk(tap, sluice, work):
         tap.ok(len(said) == 1 and "cannot be written: File too large" in said[0] and "cache_dir" not in said[0], "and the log says why", said)
 
 
+def sidecars_in_turn(tap, sluice, work):
+    """Tracks that cannot have a sidecar for one reason or another, in turn: each reason is said once."""
+    media = media_with(work)
+    names = ("1", "2" * 248, "3", "4" * 248)  # .mp4.slx behind it is too long for a name
+    for name in names:
+        (media / ASSET / f"{name}.mp4").write_bytes((media / ASSET / "a.mp4").read_bytes())
+        if len(name) == 1:
+            (media / ASSET / f"{name}.mp4.slx").mkdir()
+    with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+        tap.equal([server.get(url(ASSET, "cbcs", 1, name, "init.mp4")).status for name in names], [200] * 4, "no sidecar, for reasons in turn: each track is served")
+        said = [re.search("cannot be written: ([^.(]*)", l).group(1).strip() for l in server.log() if "digest" in l]
+        tap.equal(said, ["Is a directory", "File name too long"], "and each reason is said once")
+
+
 def descriptors_kept(tap, sluice, work):
     """Idle clients, however many, leave the descriptors that media need."""
     media = media_with(work)
@@ -827,6 +841,8 @@ def drain(tap, sluice, work):
             busy.socket.sendall(busy.request_bytes(whole) * 40)
             time.sleep(0.3)
             server.signal(first)
+            server.wait_log("draining")
+            server.signal(second)  # as timeout(1) sends it, to the process and to its group
             time.sleep(1)
             there = server.process.poll() is None
             server.signal(second)
@@ -885,7 +901,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, limited, cut_off, reasons, no_descriptors, warned, full_disk, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
+    for part in (bad_starts, observability, limited, cut_off, reasons, no_descriptors, warned, full_disk, sidecars_in_turn, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
                  open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

@@ -1,7 +1,7 @@
 // A server's side of TLS at times of our choosing (--wrap of the clocks): which tickets open, which OCSP responses are stapled.
 // The client is BoringSSL itself, over memory.
-#include "net/tls.h"
-#include "net/tls_ocsp.h"
+#include "net/tls_memory.h"
+#include "net/tls_set.h"
 #include <criterion/criterion.h>
 #include <openssl/bytestring.h>
 #include <openssl/ec_key.h>
@@ -509,4 +509,28 @@ Test(tls, files_that_are_no_responses) {
   cr_expect(why && strstr(why, "not an OCSP response"), "%s", why ? why : "loaded");
   why = load("no/such/file");
   cr_expect(why && strstr(why, "no/such/file: No such file"), "%s", why ? why : "loaded");
+}
+
+// A set of certificates lives as long as a connection that began with it: many reloads hold many of them at once.
+Test(tls, keys_of_many_reloads_have_room_and_none_is_said) {
+  static const size_t sizes[] = {1 << 20, 1 << 16, 1 << 12, 64};
+  void **held = NULL, **piece;
+  size_t most = 0;
+  cr_assert_null(load(NULL));
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    for (; (piece = tls_secret_new(sizes[i])); most += sizes[i]) {
+      *piece = (void *)held;
+      held = piece;
+    }
+  cr_expect_gt(most, (size_t)60 << 20);
+  struct tls_set *before = w.set;
+  w.set = NULL;
+  const char *why = load(NULL);
+  cr_assert(why && strstr(why, w.key) && strstr(why, ": out of memory"), "%s", why ? why : "loaded");
+  while ((piece = held)) {
+    held = *piece;
+    tls_secret_free((void *)piece);
+  }
+  tls_set_free(before);
+  cr_assert_null(load(NULL));
 }

@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -130,6 +131,46 @@ def many_operators(tap, server):
         while more := s.recv(65536):
             got += more
         tap.equal(got.count(b"HTTP/1.1 200 "), 501, "500 requests ahead, the last one ends: each is answered, and no reset destroys an answer")
+
+
+def ticks(server):
+    """The processor time that a server has used, in hundredths of a second."""
+    fields = pathlib.Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def no_place_for_operators(tap, server):
+    """Without a descriptor for them, operators wait and nothing spins; an order in chunks is refused, however long."""
+    limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    for what, limit, idle in (("clients have them all", 64, 64), ("there are fewer than the listener polls", 20, 0)):
+        crowd = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(idle)]
+        time.sleep(0.2)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, limits[1]))
+        crowd += [socket.create_connection(("127.0.0.1", server.port)) for _ in range(idle)]
+        with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+            s.sendall(b"GET /live HTTP/1.1\r\nHost: h\r\n\r\n")
+            before, end = ticks(server), time.monotonic() + 3
+            while time.monotonic() < end and ticks(server) - before < 50:
+                time.sleep(0.1)
+            used = ticks(server) - before
+            tap.ok(used < 50, f"no descriptor for an operator, {what}: that costs no time", f"{used / 100} s of 3")
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+            try:
+                got = s.recv(100)
+            except OSError as e:
+                got = repr(e).encode()
+            tap.ok(got.startswith(b"HTTP/1.1 200 "), "and who came is answered when there is one again", got)
+        for one in crowd:
+            one.close()
+    for size in (10, 200000):
+        with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+            s.sendall(b"POST /rotate?scope=none/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+            try:
+                s.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (size, b"x" * size))
+                got = s.recv(100)
+            except ConnectionError as e:
+                got = repr(e).encode()
+            tap.ok(got.startswith(b"HTTP/1.1 411 "), f"an order of {size} bytes in chunks: 411", got)
 
 
 def operators_bodies(tap, server):
@@ -367,6 +408,7 @@ def main():
             slow_operator(tap, server)
             quiet_operators(tap, server)
             many_operators(tap, server)
+            no_place_for_operators(tap, server)
             operators_bodies(tap, server)
         many_rotations(tap, sys.argv[1], media)
         sidecar_cut(tap, sys.argv[1], media)

@@ -122,6 +122,28 @@ def tls_keys(tap, sluice, work, media):
     tap.ok(min(done.values()) > 5, "TLS: hands were shaken with both", done)
 
 
+def locked_kib(server):
+    return int(next(line.split()[1] for line in pathlib.Path(f"/proc/{server.process.pid}/status").read_text().splitlines() if line.startswith("VmLck:")))
+
+
+def little_to_lock(tap, sluice, work, media):
+    """Private keys beyond RLIMIT_MEMLOCK: a warning, wherever the limit ends. One key takes little of it."""
+    cert, key = Authority(work / "locking").issue("rsa.test", "DNS:rsa.test", kind=("rsa:2048",))
+    few = work / "few"
+    root = "setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock" if not os.getuid() else ""  # whom the limit would not bind
+    few.write_text(f'#!/bin/bash\nulimit -l 64\nexec {root} {sluice} "$@"\n')
+    few.chmod(0o755)
+    for num, warned in ((1, False), (20, True)):
+        flags = {"config": f"tls_listen: 127.0.0.1:{free_port()}\ntls_certificates:\n" + f"  - {{ cert: {cert}, key: {key} }}\n" * num}
+        with Server(sluice, media, **flags) as server:
+            if not locked_kib(server):
+                tap.skip(f"TLS: {num} private keys and 64 KiB to lock", "nothing is locked here: a sanitizer")
+                continue
+        with Server(str(few), media, **flags) as server:
+            said = [line for line in server.log() if "private keys of certificates cannot be locked" in line]
+            tap.equal(len(said), int(warned), f"TLS: {num} private keys and 64 KiB to lock: {'one' if warned else 'no'} warning")
+
+
 def forms(secret):
     """Every way in which a secret could stand in memory or text."""
     b64 = base64.b64encode(secret)
@@ -299,6 +321,7 @@ def main():
               Server(sluice, media, *SMALL, "--access-log", "access.log", keys=f"derive: {{ secret_file: {work}/master.key }}\n"))
         key_servers(tap, sluice, work, media)
         tls_keys(tap, sluice, work, media)
+        little_to_lock(tap, sluice, work, media)
     tap.end()
 
 
