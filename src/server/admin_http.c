@@ -3,6 +3,7 @@
 #include "net/http.h"
 #include "obs/log.h"
 #include "server/admin.h"
+#include "server/catalog_int.h"
 #include "server/crash.h"
 #include <errno.h>
 #include <netdb.h>
@@ -53,12 +54,6 @@ struct admin {
   struct client clients[ADMIN_CLIENTS];
   uint8_t out[ADMIN_HEAD + ADMIN_OUT]; // of one response; its body comes first, the head in front of it
 };
-
-static uint64_t milliseconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static struct writer body_of(struct admin *a) { return wr_of(a->out + ADMIN_HEAD, ADMIN_OUT); }
 
@@ -259,12 +254,12 @@ static void *admin_main(void *arg) {
   struct pollfd fds[1 + ADMIN_FDS + ADMIN_CLIENTS];
   crash_thread();
   for (;;) {
-    int wait = watch(a, fds, milliseconds()), r = poll(fds, 1 + a->num + ADMIN_CLIENTS, wait);
+    int wait = watch(a, fds, clock_mono_ms()), r = poll(fds, 1 + a->num + ADMIN_CLIENTS, wait);
     if (r < 0 && errno != EINTR) // no memory, or a limit of descriptors below what is polled: that may pass
       r = poll(fds, 1, RETRY_MS);
     if (r > 0 && fds[0].revents)
       return NULL;
-    uint64_t now = milliseconds();
+    uint64_t now = clock_mono_ms();
     for (unsigned i = 0; i < ADMIN_CLIENTS; i++) {
       struct client *c = &a->clients[i];
       bool ready = r > 0 && fds[1 + a->num + i].revents;
