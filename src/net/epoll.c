@@ -15,6 +15,8 @@ enum { EVENTS_PER_TURN = 256, ACCEPTS_PER_TURN = 64, MAX_FDS = 1 << 20 };
 struct fd_slot {
   struct io_op *in, *out; // what waits for readable, for writable
   uint32_t interest;      // what the kernel was told; 0: nothing
+  uint32_t next_put_off;  // a descriptor + 1; 0: none
+  bool put_off;
 };
 
 struct epoll {
@@ -26,12 +28,22 @@ struct epoll {
   uint16_t *free_bufs;
   uint32_t num_free, recv_buffers, recv_size;
   struct io_op *starved, *cancelled;
-  int failed; // errno, or 0
+  uint32_t put_off; // descriptor + 1 of the first whose interest the kernel had no memory for; 0: none
+  int failed;       // errno, or 0
   int num_events;
   struct epoll_event events[EVENTS_PER_TURN];
 };
 
 static struct epoll *self(struct io *io) { return (struct epoll *)(void *)io; }
+
+static void put_off(struct epoll *e, int fd) {
+  struct fd_slot *s = &e->fds[fd];
+  if (s->put_off)
+    return;
+  s->put_off = true;
+  s->next_put_off = e->put_off;
+  e->put_off = (uint32_t)fd + 1;
+}
 
 static void update(struct epoll *e, int fd) {
   struct fd_slot *s = &e->fds[fd];
@@ -40,9 +52,24 @@ static void update(struct epoll *e, int fd) {
     return;
   struct epoll_event ev = {.events = want, .data.fd = fd};
   int how = s->interest == 0 ? EPOLL_CTL_ADD : want == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
-  if (epoll_ctl(e->ep, how, fd, &ev))
+  if (epoll_ctl(e->ep, how, fd, &ev) == 0)
+    s->interest = want;
+  else if (errno == ENOMEM || errno == ENOSPC) // as long as memory or max_user_watches are used up
+    put_off(e, fd);
+  else
     e->failed = errno;
-  s->interest = want;
+}
+
+static void tell_kernel_again(struct epoll *e) {
+  uint32_t at = e->put_off;
+  e->put_off = 0;
+  while (at) {
+    struct fd_slot *s = &e->fds[at - 1];
+    int fd = (int)at - 1;
+    at = s->next_put_off;
+    s->put_off = false;
+    update(e, fd);
+  }
 }
 
 static void arm(struct io *io, struct io_op *op, int fd, uint8_t kind, bool out) {
@@ -75,7 +102,9 @@ static void ep_recv_done(struct io *io, uint16_t buf) {
 
 static void ep_close(struct io *io, int fd) {
   struct epoll *e = self(io);
-  e->fds[fd] = (struct fd_slot){0}; // closing takes it out of the kernel's set
+  struct fd_slot *s = &e->fds[fd];
+  s->in = s->out = NULL;
+  s->interest = 0; // closing takes it out of the kernel's set
   close(fd);
 }
 
@@ -191,6 +220,9 @@ static void feed_starved(struct epoll *e) {
 
 static bool ep_wait(struct io *io, int64_t timeout_ns) {
   struct epoll *e = self(io);
+  tell_kernel_again(e);
+  if (e->put_off && (timeout_ns < 0 || timeout_ns > IO_RETRY_NS))
+    timeout_ns = IO_RETRY_NS;
   if (e->cancelled)
     timeout_ns = 0;
   int timeout_ms = timeout_ns < 0 ? -1 : timeout_ns > 3600000000000 ? 3600000 : (int)((timeout_ns + 999999) / 1000000);

@@ -16,7 +16,6 @@
 enum { OP_ACCEPT = 1, OP_RECV, OP_POLL, OP_WAKE };
 enum { BUFFER_GROUP = 1 };
 enum { STARVED = 1, PUT_OFF_START, PUT_OFF_CANCEL, CANCELLED }; // op->queued: which list it is in
-enum { RETRY_NS = 1000000 };
 
 struct uring {
   struct io io;
@@ -280,8 +279,8 @@ static bool ur_wait(struct io *io, int64_t timeout_ns) {
   hand_over_put_off(u);
   if (u->cancelled)
     timeout_ns = 0;
-  if (u->put_off && (timeout_ns < 0 || timeout_ns > RETRY_NS))
-    timeout_ns = RETRY_NS;
+  if (u->put_off && (timeout_ns < 0 || timeout_ns > IO_RETRY_NS))
+    timeout_ns = IO_RETRY_NS;
   if (u->linger_ns && timeout_ns)
     linger(u, timeout_ns);
   struct io_uring_cqe *cqe = NULL;
@@ -289,7 +288,7 @@ static bool ur_wait(struct io *io, int64_t timeout_ns) {
   int r = timeout_ns < 0 ? io_uring_submit_and_wait(&u->ring, 1)
                          : io_uring_submit_and_wait_timeout(&u->ring, &cqe, 1, &ts, NULL);
   if (r == -EAGAIN || r == -ENOMEM) // the kernel has no memory for what was started; it stays in the queue
-    nanosleep(&(struct timespec){.tv_nsec = RETRY_NS}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = IO_RETRY_NS}, NULL);
   else if (r < 0 && r != -ETIME && r != -EINTR && r != -EBUSY) {
     errno = -r;
     return false;

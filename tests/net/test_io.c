@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 struct world {
@@ -222,6 +223,58 @@ static void on_one_of_many(struct io *io, struct io_op *op, const struct io_even
   (void)io;
   many.res[op - many.op] = ev->res;
   many.done += !ev->more;
+}
+
+int __real_epoll_ctl(int ep, int how, int fd, struct epoll_event *ev);
+int __wrap_epoll_ctl(int ep, int how, int fd, struct epoll_event *ev);
+
+static int refused; // errno of a kernel that takes no interest more
+int __wrap_epoll_ctl(int ep, int how, int fd, struct epoll_event *ev) {
+  if (refused && how != EPOLL_CTL_DEL) {
+    errno = refused;
+    return -1;
+  }
+  return __real_epoll_ctl(ep, how, fd, ev);
+}
+
+// epoll has no memory, or no watches, for a while: what was started waits for it; what was cancelled or closed meanwhile does not.
+Test(io, interest_that_the_kernel_refuses_is_told_again) {
+  static const int why[] = {ENOSPC, ENOMEM};
+  for (size_t k = 0; k < 2; k++) {
+    struct world w;
+    open_world(&w, "epoll", &(struct io_options){0});
+    connect_pair(&w);
+    struct io *io = w.io;
+    many = (struct many){.done = 0};
+    for (int i = 0; i < MANY; i++) {
+      cr_assert_eq(pipe(many.fd[i]), 0);
+      many.op[i].done = on_one_of_many;
+    }
+    refused = why[k];
+    for (int i = 0; i < MANY; i++)
+      io->v->poll(io, &many.op[i], many.fd[i][0], IO_POLL_IN);
+    for (int i = 0; i < MANY; i += 3)
+      io->v->cancel(io, &many.op[i]);
+    for (int i = 0; i < 5; i++)
+      cr_assert(turn(&w, 5000000), "ended by %d", why[k]);
+    for (int i = 0; i < MANY; i += 6) { // closed, and its number used again, while it is still to be told of
+      cr_assert_not(io_armed(&many.op[i]));
+      io->v->close(io, many.fd[i][0]);
+      many.fd[i][0] = dup(many.fd[i + 1][0]);
+    }
+    refused = 0;
+    for (int i = 0; i < MANY; i++)
+      if (i % 3)
+        cr_assert_eq(write(many.fd[i][1], "", 1), 1);
+    RUN_UNTIL(&w, many.done == MANY);
+    for (int i = 0; i < MANY; i++) {
+      cr_expect_eq(many.res[i] == -ECANCELED, i % 3 == 0, "operation %d: %d", i, many.res[i]);
+      cr_expect_not(io_armed(&many.op[i]));
+      close(many.fd[i][0]);
+      close(many.fd[i][1]);
+    }
+    close_world(&w);
+  }
 }
 
 // More is started, and some of it cancelled, than the queue has room for, while the kernel takes nothing: nothing of it is lost.
