@@ -14,7 +14,8 @@
 enum { JOURNAL_MAX = 256 << 20, COMPACT_LINES = 1024, RULES_MEMORY = 1 << 30 };
 
 struct epoch_store {
-  pthread_rwlock_t lock;
+  pthread_mutex_t journal; // held by who changes the file, and the rules: over every wait for the disk
+  pthread_rwlock_t lock;   // of the rules, within it: never held over one, since workers read them
   struct alloc_heap mem;
   struct epochs *rules;
   uint32_t base;
@@ -128,6 +129,7 @@ struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, uint6
     return NULL;
   }
   s->fd = s->dir_fd = -1;
+  pthread_mutex_init(&s->journal, NULL);
   pthread_rwlock_init(&s->lock, NULL);
   alloc_heap_init(&s->mem, RULES_MEMORY);
   s->rules = epochs_new(&s->mem.base, base);
@@ -150,6 +152,7 @@ void epoch_store_close(struct epoch_store *s) {
   if (s->dir_fd >= 0)
     close(s->dir_fd);
   pthread_rwlock_destroy(&s->lock);
+  pthread_mutex_destroy(&s->journal);
   alloc_heap_free(&s->mem);
   free(s->path);
   free(s->dir);
@@ -250,7 +253,7 @@ static void compact(struct epoch_store *s, uint64_t now_ms) {
 
 static enum err rotate(struct epoch_store *s, struct epoch_event ev, struct diag *diag) {
   uint8_t line[EPOCH_MAX_LINE];
-  pthread_rwlock_wrlock(&s->lock);
+  pthread_mutex_lock(&s->journal);
   ev.seq = epochs_next_seq(s->rules);
   enum err e = epochs_check(s->rules, &ev, diag);
   struct writer w = wr_of(line, sizeof line);
@@ -258,11 +261,14 @@ static enum err rotate(struct epoch_store *s, struct epoch_event ev, struct diag
     epochs_write_event(&w, &ev);
     e = wr_ok(&w) ? append(s, bytes_of(line, w.n), diag) : diag_say(diag, ERR_LIMIT, "the scope is too long");
   }
-  if (!e)
+  if (!e) {
+    pthread_rwlock_wrlock(&s->lock);
     e = epochs_apply(s->rules, &ev, diag); // only memory can fail here: the line is replayed at the next start
+    pthread_rwlock_unlock(&s->lock);
+  }
   if (!e && s->lines >= COMPACT_LINES)
     compact(s, ev.time_ms);
-  pthread_rwlock_unlock(&s->lock);
+  pthread_mutex_unlock(&s->journal);
   return e;
 }
 
@@ -282,11 +288,14 @@ enum err epoch_store_set_slot(struct epoch_store *s, struct bytes scope, uint64_
   epochs_write_slot(&w, scope, slot_ms);
   if (!wr_ok(&w))
     return diag_say(diag, ERR_LIMIT, "the scope is too long");
-  pthread_rwlock_wrlock(&s->lock);
+  pthread_mutex_lock(&s->journal);
   enum err e = append(s, bytes_of(line, w.n), diag);
-  if (!e)
+  if (!e) {
+    pthread_rwlock_wrlock(&s->lock);
     e = epochs_set_slot(s->rules, scope, slot_ms, diag);
-  pthread_rwlock_unlock(&s->lock);
+    pthread_rwlock_unlock(&s->lock);
+  }
+  pthread_mutex_unlock(&s->journal);
   return e;
 }
 

@@ -3,9 +3,12 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static char dir[64];
@@ -147,5 +150,97 @@ Test(epoch_store, a_long_history_is_compacted) {
   cr_assert_lt(st.st_size, 1100 * 20, "%ld bytes", (long)st.st_size);
   s = open_store();
   cr_assert_eq(epoch_store_current(s, bytes_str("a")), 1101);
+  epoch_store_close(s);
+}
+
+// A disk that takes its time: each sync tells that it was reached, and waits to be let go.
+static bool slow;
+static sem_t at_disk, go_on;
+
+static void disk(void) {
+  if (!slow)
+    return;
+  sem_post(&at_disk);
+  sem_wait(&go_on);
+}
+
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+int __wrap_fsync(int fd) { return disk(), __real_fsync(fd); }
+int __wrap_fdatasync(int fd) { return disk(), __real_fdatasync(fd); }
+
+static void *rotate_apart(void *s) {
+  rotate(s, "a/", 5000);
+  return NULL;
+}
+
+static void *set_slot_apart(void *s) {
+  struct diag diag = {0};
+  cr_assert_eq(epoch_store_set_slot(s, bytes_str("b/"), 7000, &diag), ERR_OK);
+  return NULL;
+}
+
+struct reading {
+  struct epoch_store *s;
+  sem_t done;
+  uint32_t a;
+  uint64_t slot;
+};
+
+static void count(void *n, struct bytes scope, uint64_t rotations) {
+  (void)scope;
+  *(uint64_t *)n += rotations;
+}
+
+static void *read_apart(void *arg) {
+  struct reading *r = arg;
+  uint64_t n = 0, until;
+  r->a = epoch_store_current(r->s, bytes_str("a/b"));
+  (void)epoch_store_status(r->s, bytes_str("a/b"), 1, 5000, &until);
+  r->slot = epoch_store_slot(r->s, bytes_str("b/"));
+  epoch_store_walk(r->s, count, &n);
+  sem_post(&r->done);
+  return NULL;
+}
+
+// What a store says while a rotation waits for its disk, within ten seconds.
+static struct reading read_meanwhile(struct epoch_store *s) {
+  static struct reading r;
+  struct timespec until;
+  pthread_t reader;
+  r = (struct reading){.s = s};
+  sem_init(&r.done, 0, 0);
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec += 10;
+  pthread_create(&reader, NULL, read_apart, &r);
+  cr_assert_eq(sem_timedwait(&r.done, &until), 0, "readers wait for the disk of a rotation");
+  pthread_join(reader, NULL);
+  return r;
+}
+
+Test(epoch_store, nobody_waits_for_the_disk_of_a_rotation, .timeout = 60) {
+  static void *(*const writes[])(void *) = {rotate_apart, set_slot_apart, rotate_apart};
+  struct epoch_store *s = open_store();
+  sem_init(&at_disk, 0, 0);
+  sem_init(&go_on, 0, 0);
+  for (unsigned k = 0; k < 3; k++) {
+    for (unsigned i = 0; k == 2 && i < 1021; i++) // with two lines there, the next is the 1024th and compacts: three syncs
+      rotate(s, "c/", 3000);
+    pthread_t writer;
+    slow = true;
+    pthread_create(&writer, NULL, writes[k], s);
+    unsigned syncs = k == 2 ? 3 : k == 0 ? 2 : 1; // at first the folder's as well
+    for (unsigned i = 0; i < syncs; i++) {
+      sem_wait(&at_disk);
+      struct reading r = read_meanwhile(s);
+      cr_expect_eq(r.a, k == 0 ? 1 : k == 1 ? 2 : i ? 3 : 2, "a rotation is in force once it is on disk: %u, sync %u: %u", k, i, r.a);
+      cr_expect_eq(r.slot, k < 2 ? 0 : 7000);
+      sem_post(&go_on);
+    }
+    pthread_join(writer, NULL);
+    slow = false;
+  }
   epoch_store_close(s);
 }
