@@ -251,12 +251,16 @@ static void rotate(struct server *s, struct admin_response *out, const struct ad
 
 extern const char dashboard_page[]; // dashboard.html, as the build embeds it
 
+static bool is_rotate(const struct admin_request *in) { return bytes_eq(in->path, of("/rotate")); }
+
+bool admin_is_order(const struct admin_request *in) { return is_rotate(in) && bytes_eq(in->method, of("POST")); }
+
 void admin_handle(struct server *s, struct admin_response *out, const struct admin_request *in) {
-  bool get = bytes_eq(in->method, of("GET")), order = bytes_eq(in->path, of("/rotate"));
+  bool get = bytes_eq(in->method, of("GET")), order = is_rotate(in);
   bool ready = atomic_load(&s->state) == SERVER_READY;
   out->allow = order ? "POST" : "GET, HEAD";
   if (order) {
-    if (bytes_eq(in->method, of("POST")))
+    if (admin_is_order(in))
       rotate(s, out, in);
     else
       plain(out, 405, "POST only\n");

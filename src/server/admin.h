@@ -1,5 +1,5 @@
-// What the admin listener answers. The transport (admin_http.c) runs on a thread of its own, one request at a time, so a
-// handler may take a lock, write the journal and build text.
+// What the admin listener answers. The transport (admin_http.c) has two threads: of one, one request at a time, so a
+// handler may take a lock and build text; and one for orders, which may wait for a disk.
 #pragma once
 #include "base/writer.h"
 
@@ -22,3 +22,4 @@ struct admin_response {
 
 // admin_handle checks the token where one is configured (rotations only) and answers /live, /ready, /metrics, /status, /rotate (POST), / and 404.
 void admin_handle(struct server *s, struct admin_response *out, const struct admin_request *in);
+bool admin_is_order(const struct admin_request *in); // a rotation; may be handled beside another request

@@ -1,13 +1,14 @@
-// The admin listener: HTTP for a few clients at once, on a thread of its own, which waits for none of them.
+// The admin listener: HTTP for a few clients at once, on a thread of its own, which waits for none of them, nor for a disk:
+// orders, which are written to one, have a thread for themselves.
 #include "server/admin_http.h"
 #include "net/http.h"
+#include "net/socket.h"
 #include "obs/log.h"
 #include "server/admin.h"
 #include "server/catalog_int.h"
 #include "server/crash.h"
 #include <errno.h>
 #include <netdb.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -24,6 +25,9 @@ enum {
   ADMIN_OUT = 4 << 20,
   ADMIN_FDS = 16,
   ADMIN_CLIENTS = 32,
+  ADMIN_ORDERS = 8, // that may wait for one another
+  ORDER_OUT = 64 << 10,
+  FIRST_FDS = 2,      // of what is polled, before the listeners
   IDLE_MS = 60000,    // between two requests
   REQUEST_MS = 5000,  // for all of a request; for a response, without a byte taken
   LINGER_MS = 1000,   // for the client to read what it was told last
@@ -31,8 +35,12 @@ enum {
   RETRY_MS = 100,     // after the system could not: accept, for want of descriptors, or poll
 };
 
+enum order { NO_ORDER, ORDER_WAITS, ORDER_UNDER_WAY }; // a client with one is left alone until it is answered
+
 struct client {
   int fd; // -1: none
+  enum order order;
+  uint64_t turn; // its order's place among them
   uint64_t since_ms; // when what it is at began: being idle, its request, the response's last progress, its end
   bool last, ended;  // the response under way ends the connection; it has, and only the client's end is waited for
   bool more;         // the bytes at hand may be another request: its turn comes after the others'
@@ -40,6 +48,21 @@ struct client {
   uint8_t *in;  // ADMIN_IN bytes, n of them there
   uint8_t *out; // what its socket has not taken yet; NULL: nothing
   size_t n, out_n, out_at;
+  size_t used; // bytes of `in` that its order takes
+};
+
+// The thread for orders takes one at a time.
+struct orders {
+  struct server *s;
+  pthread_t thread;
+  bool started;
+  pthread_mutex_t lock;
+  pthread_cond_t given; // or at an end
+  enum { ORDERS_IDLE, ORDERS_GIVEN, ORDERS_DONE, ORDERS_END } state; // under the lock
+  int done_fd;          // an eventfd: ORDERS_DONE
+  struct admin_request in;
+  struct admin_response out;
+  uint8_t body[ORDER_OUT];
 };
 
 struct admin {
@@ -52,12 +75,14 @@ struct admin {
   uint16_t ports[ADMIN_FDS];
   uint64_t retry_ms; // when to look at the listeners again; they stay readable while nobody can be accepted
   struct client clients[ADMIN_CLIENTS];
+  uint64_t turns;
+  struct orders orders;
   uint8_t out[ADMIN_HEAD + ADMIN_OUT]; // of one response; its body comes first, the head in front of it
 };
 
 static struct writer body_of(struct admin *a) { return wr_of(a->out + ADMIN_HEAD, ADMIN_OUT); }
 
-static void handle(struct admin *a, struct admin_response *r, const struct client *c) {
+static struct admin_request request_of(const struct client *c) {
   const struct http_parser *p = &c->p;
   static const char *const names[] = {[HTTP_M_GET] = "GET", [HTTP_M_HEAD] = "GET", [HTTP_M_POST] = "POST", [HTTP_M_OPTIONS] = "", [HTTP_M_KNOWN] = ""};
   struct bytes target = http_text(c->in, p->url), query = {0};
@@ -66,17 +91,41 @@ static void handle(struct admin *a, struct admin_response *r, const struct clien
     query = bytes_of(mark + 1, target.n - (size_t)(mark - target.p) - 1);
     target.n = (size_t)(mark - target.p);
   }
+  return (struct admin_request){
+      .method = bytes_str(names[p->method]),
+      .path = http_target_path(target),
+      .query = query,
+      .body = bytes_of(c->in + p->body_off, (size_t)p->body_len),
+      .authorization = http_text(c->in, p->header[HTTP_H_AUTHORIZATION]),
+  };
+}
+
+static unsigned orders_waiting(const struct admin *a) {
+  unsigned n = 0;
+  for (const struct client *c = a->clients; c < a->clients + ADMIN_CLIENTS; c++)
+    n += c->order != NO_ORDER;
+  return n;
+}
+
+// Answers a whole request, or leaves it to the thread for orders (false).
+static bool handle(struct admin *a, struct admin_response *r, struct client *c) {
+  struct admin_request in = request_of(c);
   *r = (struct admin_response){.status = 403, .content_type = "text/plain", .body = body_of(a)};
   // Browsers name the page a POST comes from: no page may rotate keys with an operator's browser.
-  if (p->method == HTTP_M_POST && p->seen & 1u << HTTP_H_ORIGIN)
-    return;
-  admin_handle(a->s, r, &(struct admin_request){
-                            .method = bytes_str(names[p->method]),
-                            .path = http_target_path(target),
-                            .query = query,
-                            .body = bytes_of(c->in + p->body_off, (size_t)p->body_len),
-                            .authorization = http_text(c->in, p->header[HTTP_H_AUTHORIZATION]),
-                        });
+  if (c->p.method == HTTP_M_POST && c->p.seen & 1u << HTTP_H_ORIGIN)
+    return true;
+  if (!admin_is_order(&in)) {
+    admin_handle(a->s, r, &in);
+    return true;
+  }
+  if (orders_waiting(a) == ADMIN_ORDERS) {
+    r->status = 503;
+    wr_str(&r->body, "too many orders wait for the disk of state_dir\n");
+    return true;
+  }
+  c->order = ORDER_WAITS;
+  c->turn = a->turns++;
+  return false;
 }
 
 static void drop(struct client *c) {
@@ -156,6 +205,17 @@ static bool respond(struct admin *a, struct client *c, const struct admin_respon
   return true;
 }
 
+// Answers the request in the first `used` bytes and goes on to the next.
+static void answer(struct admin *a, struct client *c, const struct admin_response *r, size_t used, uint64_t now) {
+  if (!respond(a, c, r, now) || c->ended)
+    return;
+  explicit_bzero(c->in, used);
+  memmove(c->in, c->in + used, c->n - used);
+  c->n -= used;
+  c->more = c->n > 0;
+  begin_request(c, now);
+}
+
 // One request of the bytes at hand, where there is a whole one.
 static void one_request(struct admin *a, struct client *c, uint64_t now) {
   enum http_parse what = HTTP_PARSE_MORE;
@@ -174,15 +234,90 @@ static void one_request(struct admin *a, struct client *c, uint64_t now) {
   }
   if (c->p.fail)
     r = (struct admin_response){.status = c->p.fail, .body = body_of(a)};
-  else
-    handle(a, &r, c);
-  if (!respond(a, c, &r, now) || c->ended)
+  else if (!handle(a, &r, c)) {
+    c->used = used;
     return;
-  explicit_bzero(c->in, used);
-  memmove(c->in, c->in + used, c->n - used);
-  c->n -= used;
-  c->more = c->n > 0;
-  begin_request(c, now);
+  }
+  answer(a, c, &r, used, now);
+}
+
+static void *orders_main(void *arg) {
+  struct orders *o = arg;
+  crash_thread();
+  pthread_mutex_lock(&o->lock);
+  for (;;) {
+    while (o->state != ORDERS_GIVEN && o->state != ORDERS_END)
+      pthread_cond_wait(&o->given, &o->lock);
+    if (o->state == ORDERS_END)
+      break;
+    pthread_mutex_unlock(&o->lock);
+    o->out = (struct admin_response){.status = 500, .content_type = "text/plain", .body = wr_of(o->body, sizeof o->body)};
+    admin_handle(o->s, &o->out, &o->in);
+    pthread_mutex_lock(&o->lock);
+    if (o->state == ORDERS_GIVEN)
+      o->state = ORDERS_DONE;
+    socket_wake(o->done_fd);
+  }
+  pthread_mutex_unlock(&o->lock);
+  return NULL;
+}
+
+static struct client *next_order(struct admin *a) {
+  struct client *first = NULL;
+  for (struct client *c = a->clients; c < a->clients + ADMIN_CLIENTS; c++)
+    if (c->order == ORDER_WAITS && (!first || c->turn < first->turn))
+      first = c;
+  return first;
+}
+
+// Answers the order that is done, if one is, and gives the next.
+static void turn_of_orders(struct admin *a, uint64_t now) {
+  struct orders *o = &a->orders;
+  pthread_mutex_lock(&o->lock);
+  int state = o->state;
+  pthread_mutex_unlock(&o->lock);
+  if (state == ORDERS_GIVEN)
+    return;
+  if (state == ORDERS_DONE) {
+    struct client *c = a->clients;
+    while (c->order != ORDER_UNDER_WAY)
+      c++;
+    c->order = NO_ORDER;
+    struct admin_response r = o->out;
+    if (wr_ok(&o->out.body)) { // else it is answered as what is too long
+      r.body = body_of(a);
+      wr_raw(&r.body, o->body, o->out.body.n);
+    }
+    answer(a, c, &r, c->used, now);
+  }
+  struct client *next = next_order(a);
+  if (next) {
+    next->order = ORDER_UNDER_WAY;
+    o->in = request_of(next);
+  }
+  pthread_mutex_lock(&o->lock);
+  o->state = next ? ORDERS_GIVEN : ORDERS_IDLE;
+  pthread_cond_signal(&o->given);
+  pthread_mutex_unlock(&o->lock);
+}
+
+static int orders_start(struct admin *a) {
+  struct orders *o = &a->orders;
+  o->s = a->s;
+  int r = pthread_create(&o->thread, NULL, orders_main, o);
+  o->started = r == 0;
+  return r;
+}
+
+// One that is under way is waited for.
+static void orders_stop(struct orders *o) {
+  if (!o->started)
+    return;
+  pthread_mutex_lock(&o->lock);
+  o->state = ORDERS_END;
+  pthread_cond_signal(&o->given);
+  pthread_mutex_unlock(&o->lock);
+  pthread_join(o->thread, NULL);
 }
 
 static void receive(struct admin *a, struct client *c, uint64_t now) {
@@ -209,7 +344,7 @@ static struct client *place(struct admin *a, uint64_t now) {
   for (struct client *c = a->clients; c < a->clients + ADMIN_CLIENTS; c++) {
     if (c->fd < 0)
       return c;
-    if (now - c->since_ms >= UNTOUCHED_MS && (!oldest || c->since_ms < oldest->since_ms))
+    if (c->order == NO_ORDER && now - c->since_ms >= UNTOUCHED_MS && (!oldest || c->since_ms < oldest->since_ms))
       oldest = c;
   }
   return oldest;
@@ -233,17 +368,18 @@ static void take(struct admin *a, int listener, uint64_t now) {
   begin_request(c, now);
 }
 
-// poll's entries: the end, the listeners (as long as there is a place for who comes), the clients. Returns how long to wait.
+// poll's entries: the end, the order that is done, the listeners (as long as there is a place for who comes), the clients. Returns how long to wait.
 static int watch(struct admin *a, struct pollfd *fds, uint64_t now) {
   bool room = place(a, now) != NULL, rest = now < a->retry_ms;
   uint64_t until = rest ? a->retry_ms : now + IDLE_MS;
   fds[0] = (struct pollfd){.fd = a->stop_fd, .events = POLLIN};
+  fds[1] = (struct pollfd){.fd = a->orders.done_fd, .events = POLLIN};
   for (unsigned i = 0; i < a->num; i++)
-    fds[1 + i] = (struct pollfd){.fd = room && !rest ? a->fds[i] : -1, .events = POLLIN};
+    fds[FIRST_FDS + i] = (struct pollfd){.fd = room && !rest ? a->fds[i] : -1, .events = POLLIN};
   for (unsigned i = 0; i < ADMIN_CLIENTS; i++) {
     const struct client *c = &a->clients[i];
-    fds[1 + a->num + i] = (struct pollfd){.fd = c->fd, .events = c->out ? POLLOUT : POLLIN};
-    uint64_t due = c->fd < 0 ? until : room ? deadline(c) : c->since_ms + UNTOUCHED_MS;
+    fds[FIRST_FDS + a->num + i] = (struct pollfd){.fd = c->order ? -1 : c->fd, .events = c->out ? POLLOUT : POLLIN};
+    uint64_t due = c->fd < 0 || c->order ? until : room ? deadline(c) : c->since_ms + UNTOUCHED_MS;
     until = c->more && !c->out ? now : due < until ? due : until;
   }
   return until > now ? (int)(until - now) : 0;
@@ -251,10 +387,10 @@ static int watch(struct admin *a, struct pollfd *fds, uint64_t now) {
 
 static void *admin_main(void *arg) {
   struct admin *a = arg;
-  struct pollfd fds[1 + ADMIN_FDS + ADMIN_CLIENTS];
+  struct pollfd fds[FIRST_FDS + ADMIN_FDS + ADMIN_CLIENTS];
   crash_thread();
   for (;;) {
-    int wait = watch(a, fds, clock_mono_ms()), r = poll(fds, 1 + a->num + ADMIN_CLIENTS, wait);
+    int wait = watch(a, fds, clock_mono_ms()), r = poll(fds, FIRST_FDS + a->num + ADMIN_CLIENTS, wait);
     if (r < 0 && errno != EINTR) // no memory, or a limit of descriptors below what is polled: that may pass
       r = poll(fds, 1, RETRY_MS);
     if (r > 0 && fds[0].revents)
@@ -262,18 +398,22 @@ static void *admin_main(void *arg) {
     uint64_t now = clock_mono_ms();
     for (unsigned i = 0; i < ADMIN_CLIENTS; i++) {
       struct client *c = &a->clients[i];
-      bool ready = r > 0 && fds[1 + a->num + i].revents;
+      bool ready = r > 0 && fds[FIRST_FDS + a->num + i].revents;
       if (ready && c->out)
         go_on_sending(c, now);
       else if (c->more && !c->out)
         one_request(a, c, now);
       else if (ready)
         receive(a, c, now);
-      else if (c->fd >= 0 && now >= deadline(c))
+      else if (c->fd >= 0 && !c->order && now >= deadline(c))
         drop(c);
     }
+    uint64_t done;
+    if (r > 0 && fds[1].revents && read(a->orders.done_fd, &done, sizeof done) < 0)
+      continue;
+    turn_of_orders(a, now);
     for (unsigned i = 0; r > 0 && i < a->num; i++)
-      if (fds[1 + i].revents)
+      if (fds[FIRST_FDS + i].revents)
         take(a, a->fds[i], now);
   }
 }
@@ -286,22 +426,16 @@ static bool fail(struct config_error *e, const char *name, const char *why) {
 static bool bind_one(struct admin *a, const struct config_addr *addr, struct config_error *e) {
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found = NULL;
   char port[8], bound[8] = "0";
-  int on = 1, v6_only = config_v6_only(a->s->first, addr);
   snprintf(port, sizeof port, "%u", addr->port);
   int r = getaddrinfo(addr->host && addr->host[0] ? addr->host : NULL, port, &hints, &found);
   if (r)
     return fail(e, addr->text, gai_strerror(r));
-  int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  bool ok = fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) &&
-            (!v6_only || !setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6_only, sizeof v6_only)) &&
-            !bind(fd, found->ai_addr, found->ai_addrlen) && !listen(fd, 64);
-  int err = errno;
+  int fd = socket_listen(NULL, &(struct io_listen){.addr = found->ai_addr, .addr_len = found->ai_addrlen, .backlog = 64,
+                                                   .v6_only = config_v6_only(a->s->first, addr)});
   freeaddrinfo(found);
-  if (fd >= 0)
-    a->fds[a->num] = fd;
-  a->num += fd >= 0;
-  if (!ok)
-    return fail(e, addr->text, strerror(err));
+  if (fd < 0)
+    return fail(e, addr->text, strerror(-fd));
+  a->fds[a->num++] = fd;
   struct sockaddr_storage sa;
   socklen_t len = sizeof sa;
   if (!getsockname(fd, (struct sockaddr *)&sa, &len))
@@ -320,6 +454,9 @@ bool admin_listen(struct server *s, struct config_error *e) {
   for (unsigned i = 0; i < ADMIN_CLIENTS; i++)
     a->clients[i].fd = -1;
   a->stop_fd = eventfd(0, EFD_CLOEXEC);
+  a->orders.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  pthread_mutex_init(&a->orders.lock, NULL);
+  pthread_cond_init(&a->orders.given, NULL);
   bool ok = addrs->num <= ADMIN_FDS || fail(e, "admin", "too many addresses");
   for (unsigned i = 0; ok && i < addrs->num; i++)
     ok = bind_one(a, &addrs->a[i], e);
@@ -330,7 +467,9 @@ bool admin_listen(struct server *s, struct config_error *e) {
 
 bool admin_start(struct server *s, struct config_error *e) {
   struct admin *a = s->admin;
-  int r = pthread_create(&a->thread, NULL, admin_main, a);
+  int r = orders_start(a);
+  if (!r)
+    r = pthread_create(&a->thread, NULL, admin_main, a);
   a->started = r == 0;
   return a->started || fail(e, "admin", strerror(r));
 }
@@ -344,12 +483,16 @@ void admin_stop(struct server *s) {
   uint64_t one = 1;
   if (a->started && write(a->stop_fd, &one, sizeof one) == (ssize_t)sizeof one)
     pthread_join(a->thread, NULL);
+  orders_stop(&a->orders);
   for (struct client *c = a->clients; c < a->clients + ADMIN_CLIENTS; c++)
     if (c->fd >= 0)
       drop(c);
   for (unsigned i = 0; i < a->num; i++)
     close(a->fds[i]);
   close(a->stop_fd);
+  close(a->orders.done_fd);
+  pthread_mutex_destroy(&a->orders.lock);
+  pthread_cond_destroy(&a->orders.given);
   free(a);
   s->admin = NULL;
 }

@@ -348,6 +348,36 @@ static bool start(struct server *s, struct startup *up, struct config_error *err
   return make_catalog(s, up, error) && open_access(s, c, error) && start_workers(s, error) && admin_start(s, error);
 }
 
+enum { HURRY_S = 2 };
+
+static void hurry(int sig) {
+  static volatile sig_atomic_t asked;
+  (void)sig;
+  if (!asked)
+    alarm(HURRY_S);
+  asked = 1;
+}
+
+static void give_up(int sig) {
+  static const char why[] = "sluice: asked to end again: storage that does not answer is not waited for\n";
+  (void)sig;
+  (void)!write(STDERR_FILENO, why, sizeof why - 1);
+  _exit(1);
+}
+
+// When all is drained, only storage can hold the end up: who asks for it again gives it two seconds more.
+static void hurry_when_asked(void) {
+  static const int asks[] = {SIGTERM, SIGINT};
+  sigset_t open;
+  sigemptyset(&open);
+  signal(SIGALRM, give_up);
+  for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
+    signal(asks[i], hurry);
+    sigaddset(&open, asks[i]);
+  }
+  pthread_sigmask(SIG_UNBLOCK, &open, NULL);
+}
+
 int server_run(struct config *config, const char *file, const struct config_flags *flags, const struct aes_ops *ops) {
   struct startup up = {.config = config};
   struct server *s = aligned_alloc(128, (sizeof *s + 127) & ~(size_t)127);
@@ -378,6 +408,7 @@ int server_run(struct config *config, const char *file, const struct config_flag
     log_listening(s);
     atomic_store(&s->state, SERVER_READY);
     serve(s, &signals, file, flags);
+    hurry_when_asked();
   } else {
     fprintf(stderr, "sluice: %s\n", error.text);
     if (s->workers)

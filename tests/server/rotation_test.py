@@ -234,13 +234,68 @@ def revoked(tap, sluice, work, media):
         tap.equal([ranged, cond], [410, 410], "ranges and conditional requests too")
 
 
+def slow(tap, sluice, work, media):
+    """While the disk of the journal stands still, whoever gave no order notices nothing."""
+    shim, still = work / "slow_disk.so", work / "still"
+    p = run("gcc", "-shared", "-fPIC", "-O1", "-o", shim, pathlib.Path(__file__).with_name("slow_disk.c"))
+    if not tap.equal(p.code, 0, "a disk that stands still on demand is built"):
+        return
+    asan = ":".join(x for x in (os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0") if x)
+    env = {**os.environ, "LD_PRELOAD": str(shim), "SLOW_DISK": str(still), "ASAN_OPTIONS": asan}
+    with Server(sluice, media, env=env) as server:
+        tap.equal(order(server, "scope=a").status, 200, "a rotation on a disk that does not stand still")
+        still.touch()
+        clients = [Client(server.admin_port, timeout=30) for _ in range(9)]
+        for c in clients[:8]:
+            c.send("/rotate?scope=a&grace_ms=600000", "POST")
+        start = time.monotonic()
+        refused = clients[8].get("/rotate?scope=a", "POST")
+        tap.ok(refused.status == 503 and b"state_dir" in refused.body, "eight orders wait, the ninth is refused", refused)
+        clients[8].send("/live")
+        tap.equal(clients[8].read().status, 200, "on a connection that goes on")
+        tap.equal([server.admin(x).status for x in ("/live", "/ready", "/status", "/metrics", "/")], [200] * 5, "the admin listener answers")
+        tap.equal([server.get(x).status for x in ("/a/cbcs/2/t/1.m4s", "/live/c/cenc/manifest.mpd", "/live/b/cbcs/1/t/init.mp4")], [200] * 3, "media and manifests are made")
+        tap.equal(epoch(server, "a"), 2, "nothing is in force before it is on disk")
+        for _ in range(40):
+            server.admin("/live")
+        tap.ok(time.monotonic() - start < 20, "without waiting", f"{time.monotonic() - start:.1f} s")
+        clients[3].close()
+        still.unlink()
+        got = [c.read() for i, c in enumerate(clients[:8]) if i != 3]
+        tap.equal([int(re.search(rb'"epoch":(\d+)', r.body).group(1)) for r in got], [3, 4, 5, 7, 8, 9, 10], "then they are carried out in turn")
+        clients[0].send("/live")
+        tap.equal(clients[0].read().status, 200, "their connections go on")
+        still.touch()
+        clients[0].send("/rotate?scope=a&grace_ms=600000", "POST")
+        tap.equal(server.admin("/live").status, 200, "another waits")
+        server.signal(signal.SIGTERM)
+        tap.ok(server.wait_log("draining"), "the end is asked for meanwhile")
+        still.unlink()
+        tap.equal(server.process.wait(20), 0, "and waits for it")
+        for c in clients:
+            c.close()
+    with Server(sluice, media, env=env) as server:
+        still.touch()
+        c = Client(server.admin_port)
+        c.send("/rotate?scope=a", "POST")
+        tap.equal(server.admin("/live").status, 200, "another order waits")
+        end = time.monotonic() + 20
+        while server.process.poll() is None and time.monotonic() < end:
+            server.signal(signal.SIGTERM)
+            time.sleep(0.2)
+        tap.equal(server.process.poll(), 1, "who does not want to wait asks for the end again")
+        tap.ok(server.wait_log("not waited for"), "which is said")
+        c.close()
+        still.unlink()
+
+
 def main():
     tap = Tap()
     sluice = os.path.abspath(sys.argv[1])
     with tempfile.TemporaryDirectory(prefix="sluice-rotation-") as folder:
         work = pathlib.Path(folder)
         media = media_in(work, ["a", "live/b", "live/c"])
-        for part in (tokens, orders, outside, systems, schedules, shared, killed, revoked):
+        for part in (tokens, orders, outside, systems, schedules, shared, killed, revoked, slow):
             part(tap, sluice, work, media)
     tap.end()
 
