@@ -51,15 +51,17 @@ struct client {
   size_t used; // bytes of `in` that its order takes
 };
 
+enum orders_state { ORDERS_IDLE, ORDERS_GIVEN, ORDERS_DONE, ORDERS_END };
+
 // The thread for orders takes one at a time.
 struct orders {
   struct server *s;
   pthread_t thread;
   bool started;
   pthread_mutex_t lock;
-  pthread_cond_t given; // or at an end
-  enum { ORDERS_IDLE, ORDERS_GIVEN, ORDERS_DONE, ORDERS_END } state; // under the lock
-  int done_fd;          // an eventfd: ORDERS_DONE
+  pthread_cond_t given;    // or at an end
+  enum orders_state state; // under the lock
+  int done_fd;             // an eventfd: ORDERS_DONE
   struct admin_request in;
   struct admin_response out;
   uint8_t body[ORDER_OUT];
@@ -274,7 +276,7 @@ static struct client *next_order(struct admin *a) {
 static void turn_of_orders(struct admin *a, uint64_t now) {
   struct orders *o = &a->orders;
   pthread_mutex_lock(&o->lock);
-  int state = o->state;
+  enum orders_state state = o->state;
   pthread_mutex_unlock(&o->lock);
   if (state == ORDERS_GIVEN)
     return;

@@ -20,7 +20,7 @@ enum {
   MAX_LISTENERS = 64,
   MAX_CERTIFICATES = 64,
   WORKER_FDS = 2,  // beside its listeners: the ring, or epoll, and what wakes it
-  OWN_FDS = 96,    // media and state folders, logs, the admin listener and its clients (admin_http.c: 50 at most)
+  OWN_FDS = 32,    // media and state folders, logs, the admin listener and most of its clients
   KEPT_FDS = 1024, // not for clients: half of them for files that the reader keeps open, half for helpers, logs, key servers, threads
 };
 
