@@ -1,6 +1,8 @@
 #include "obs/log.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -8,7 +10,12 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { STALL_MS = 1000 }; // that lines wait for a reader, once; then they are lost until there is one again
+
 static _Atomic int current_level = LOG_INFO;
+static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic bool stalled;
+static _Atomic unsigned long long lost;
 
 void log_set_level(enum log_level level) { atomic_store_explicit(&current_level, (int)level, memory_order_relaxed); }
 
@@ -16,16 +23,56 @@ bool log_enabled(enum log_level level) {
   return (int)level <= atomic_load_explicit(&current_level, memory_order_relaxed);
 }
 
-void log_line(enum log_level level, const char *fmt, ...) {
+static bool takes_more(int wait_ms) {
+  struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+  int r;
+  while ((r = poll(&p, 1, wait_ms)) < 0 && errno == EINTR)
+    continue;
+  return r != 0; // an error is the write's to find
+}
+
+static void put(const char *line, size_t len) {
+  while (write(STDERR_FILENO, line, len) < 0 && errno == EINTR) {
+  }
+}
+
+static size_t stamp(char *line, size_t cap, enum log_level level) {
   static const char *const names[LOG_LEVEL_COUNT] = {"error", "warn", "info", "debug"};
-  if (!log_enabled(level))
-    return;
-  char line[1024];
   struct tm tm;
   time_t now = time(NULL);
   gmtime_r(&now, &tm);
-  size_t head = strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%SZ ", &tm);
-  head += (size_t)snprintf(line + head, sizeof line - head, "%s ", names[level]);
+  size_t n = strftime(line, cap, "%Y-%m-%dT%H:%M:%SZ ", &tm);
+  return n + (size_t)snprintf(line + n, cap - n, "%s ", names[level]);
+}
+
+// A pipe that says it takes more takes a page: a line does not wait then, unless another process fills it in between.
+static void write_line(const char *line, size_t len) {
+  if (atomic_load(&stalled) && !takes_more(0)) {
+    atomic_fetch_add(&lost, 1);
+    return;
+  }
+  pthread_mutex_lock(&writing);
+  if (takes_more(atomic_load(&stalled) ? 0 : STALL_MS)) {
+    unsigned long long n = atomic_exchange(&lost, 0);
+    if (atomic_exchange(&stalled, false) && n) {
+      char note[128];
+      size_t at = stamp(note, sizeof note, LOG_WARN);
+      at += (size_t)snprintf(note + at, sizeof note - at, "standard error was not read: %llu lines before this one are lost\n", n);
+      put(note, at);
+    }
+    put(line, len);
+  } else {
+    atomic_store(&stalled, true);
+    atomic_fetch_add(&lost, 1);
+  }
+  pthread_mutex_unlock(&writing);
+}
+
+void log_line(enum log_level level, const char *fmt, ...) {
+  if (!log_enabled(level))
+    return;
+  char line[1024];
+  size_t head = stamp(line, sizeof line, level);
   va_list ap;
   va_start(ap, fmt);
   int n = vsnprintf(line + head, sizeof line - head, fmt, ap);
@@ -37,6 +84,5 @@ void log_line(enum log_level level, const char *fmt, ...) {
     if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
       line[i] = '?';
   line[len++] = '\n';
-  while (write(STDERR_FILENO, line, len) < 0 && errno == EINTR) {
-  }
+  write_line(line, len);
 }

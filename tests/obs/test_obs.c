@@ -390,3 +390,40 @@ Test(access, reopen_follows_a_renamed_file) {
   unlink(path);
   unlink(moved);
 }
+
+// Standard error is a pipe that nobody reads: lines are lost instead of everything waiting, and that is said afterwards.
+Test(log, a_log_that_nobody_reads_holds_up_nobody, .timeout = 30) {
+  enum { LINES = 500 };
+  int p[2], before = dup(STDERR_FILENO);
+  static char text[1 << 17];
+  size_t n = 0;
+  unsigned long long lost = 0, there = 0;
+  cr_assert_eq(pipe(p), 0);
+  cr_assert_gt(fcntl(p[1], F_SETPIPE_SZ, 16384), 0);
+  dup2(p[1], STDERR_FILENO);
+  for (int i = 0; i < LINES; i++)
+    log_line(LOG_INFO, "a line of a hundred bytes or so, of which a pipe of four pages holds a hundred: this is number %d", i);
+  fcntl(p[0], F_SETFL, O_NONBLOCK);
+  for (ssize_t r; (r = read(p[0], text + n, sizeof text - 1 - n)) > 0;)
+    n += (size_t)r;
+  log_line(LOG_INFO, "there is a reader again");
+  log_line(LOG_INFO, "and it goes on");
+  for (ssize_t r; (r = read(p[0], text + n, sizeof text - 1 - n)) > 0;)
+    n += (size_t)r;
+  dup2(before, STDERR_FILENO);
+  for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+    const char *said = strstr(line, "not read: ");
+    there += strstr(line, "this is number") != NULL;
+    if (said) {
+      cr_expect_eq(lost, 0, "said twice: %s", line);
+      cr_expect(strstr(line, "Z warn standard error was not read: "), "%s", line);
+      lost = strtoull(said + 10, NULL, 10);
+    }
+  }
+  cr_expect_geq(there, 10);
+  cr_expect_eq(there + lost, LINES, "%llu lines are there, %llu are said to be lost", there, lost);
+  cr_expect(memmem(text, n, "a reader again", 14) && memmem(text, n, "it goes on", 10));
+  close(p[0]);
+  close(p[1]);
+  close(before);
+}

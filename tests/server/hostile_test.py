@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """What an operator's accident or a hostile client must not do: hostile_test.py SLUICE"""
+import fcntl
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import synth  # noqa: E402
-from judge.server import Server, free_port  # noqa: E402
+from judge.server import Client, Server, free_port  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
 FILE = "/a/cenc/1/t.mp4"
@@ -396,6 +397,51 @@ def renames_elsewhere(tap, binary, work):
     tap.equal(got.count(200), links, "linked assets are found while files are renamed elsewhere")
 
 
+def log_unread(tap, binary, work):
+    """Standard error is a pipe that nobody reads, as behind a log driver that hangs."""
+    media = work / "unread"
+    for n in range(300):
+        (media / f"broken{n}").mkdir(parents=True)
+        (media / f"broken{n}" / "t.mp4").write_bytes(b"\0\0\0\x08free" * 8)  # each is worth a warning
+    (media / "a").mkdir()
+    (media / "a" / "t.mp4").write_bytes(synth.plain(20)[0])
+    out, pipe = os.pipe()
+    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 16384)
+    port, admin = free_port(), free_port()
+    p = subprocess.Popen([binary, "serve", "--media", media, "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}", "--state-dir", work / "unread-state",
+                          "--workers", "1"], stdin=subprocess.DEVNULL, stderr=pipe)
+    os.close(pipe)
+
+    def get(path, at=port):
+        c = Client(at, timeout=20)
+        try:
+            return c.get(path).status
+        finally:
+            c.close()
+
+    try:
+        for _ in range(200):
+            try:
+                if get("/ready", admin) == 200:
+                    break
+            except OSError:
+                time.sleep(0.05)
+        start = time.monotonic()
+        broken = [get(f"/broken{n}/cbcs/1/t/init.mp4") for n in range(300)]
+        p.send_signal(signal.SIGHUP)
+        tap.equal([get("/a/cbcs/1/t/init.mp4"), get("/live", admin)], [200, 200], "with a log that nobody reads, media are served")
+        p.send_signal(signal.SIGTERM)
+        tap.equal(p.wait(60), 0, "and the end comes in good order")
+        tap.ok(time.monotonic() - start < 40, "without waiting for the log", f"{time.monotonic() - start:.1f} s")
+        tap.ok(all(s != 200 for s in broken), "files that are no media are refused", broken)
+        held = len(os.read(out, 1 << 20))
+        tap.ok(held > 10000, "the log had filled its pipe", held)
+    finally:
+        p.kill()
+        p.wait()
+        os.close(out)
+
+
 def main():
     tap = Tap()
     with tempfile.TemporaryDirectory(prefix="sluice-hostile-") as work:
@@ -413,6 +459,7 @@ def main():
         many_rotations(tap, sys.argv[1], media)
         sidecar_cut(tap, sys.argv[1], media)
         renames_elsewhere(tap, sys.argv[1], pathlib.Path(work))
+        log_unread(tap, sys.argv[1], pathlib.Path(work))
         for io in ("auto", "epoll"):
             media_under_fire(tap, sys.argv[1], pathlib.Path(work), io)
             stalled_and_steady(tap, sys.argv[1], pathlib.Path(work), io)
