@@ -56,6 +56,8 @@
   X(index_built, "sluice_index_total", "from=\"media\"", "Track indexes opened, by where they came from")                \
   X(index_sidecar, "sluice_index_total", "from=\"sidecar\"", "")                                                         \
   X(index_failed, "sluice_index_total", "from=\"failed\"", "")                                                           \
+  X(looks_failed, "sluice_storage_looks_total", "result=\"failed\"", "Looks at storage that failed while what is in memory was served as it was") \
+  X(looks_silent, "sluice_storage_looks_total", "result=\"silent\"", "")                                                 \
   X(keys_derived, "sluice_keys_total", "result=\"ok\"", "Content keys asked of the provider")                            \
   X(keys_missing, "sluice_keys_total", "result=\"missing\"", "")                                                         \
   X(key_hits, "sluice_key_lookups_total", "result=\"hit\"", "Questions for keys of key servers")                          \

@@ -41,16 +41,37 @@ struct entry *entry_find(struct catalog *c, uint64_t hash, enum route_kind kind,
   return NULL;
 }
 
+// Whether what an entry says holds under the rules and settings of now, whatever storage may say.
+static bool holds(const struct catalog *c, const struct entry *e, uint64_t now_ms) {
+  return atomic_load_explicit(&e->status, memory_order_acquire) != 0 &&
+         atomic_load_explicit(&e->generation, memory_order_relaxed) == atomic_load_explicit(&c->generation, memory_order_relaxed) &&
+         now_ms < atomic_load_explicit(&e->until_ms, memory_order_relaxed);
+}
+
+static uint64_t ms_since(const _Atomic uint64_t *then, uint64_t now_ms) {
+  uint64_t at = atomic_load_explicit(then, memory_order_relaxed);
+  return now_ms > at ? now_ms - at : 0; // another thread's clock may have been read later
+}
+
+bool entry_outlives(const struct catalog *c, const struct entry *e, uint64_t now_ms) {
+  uint64_t limit = atomic_load_explicit(&c->revalidate_ms, memory_order_relaxed) * SOFT_FACTOR;
+  return holds(c, e, now_ms) && atomic_load_explicit(&e->status, memory_order_relaxed) == CAT_OK &&
+         ms_since(&e->checked_ms, now_ms) <= limit + atomic_load_explicit(&c->stale_ms, memory_order_relaxed);
+}
+
+bool entry_failed_lately(const struct catalog *c, const struct entry *e, uint64_t now_ms) {
+  return atomic_load_explicit(&e->failed_ms, memory_order_relaxed) &&
+         ms_since(&e->failed_ms, now_ms) <= atomic_load_explicit(&c->revalidate_ms, memory_order_relaxed);
+}
+
 enum freshness entry_freshness(struct catalog *c, struct entry *e, uint64_t now_ms) {
-  if (atomic_load_explicit(&e->status, memory_order_acquire) == 0 ||
-      atomic_load_explicit(&e->generation, memory_order_relaxed) != atomic_load_explicit(&c->generation, memory_order_relaxed) ||
-      now_ms >= atomic_load_explicit(&e->until_ms, memory_order_relaxed))
+  if (!holds(c, e, now_ms))
     return STALE;
-  uint64_t checked = atomic_load_explicit(&e->checked_ms, memory_order_relaxed);
-  uint64_t age = now_ms > checked ? now_ms - checked : 0, limit = atomic_load_explicit(&c->revalidate_ms, memory_order_relaxed);
+  uint64_t age = ms_since(&e->checked_ms, now_ms), limit = atomic_load_explicit(&c->revalidate_ms, memory_order_relaxed);
   if (age <= limit)
     return FRESH;
-  return age <= limit * SOFT_FACTOR ? AGING : STALE;
+  bool failed = atomic_load_explicit(&e->failed_ms, memory_order_relaxed) && ms_since(&e->failed_ms, now_ms) <= limit * SOFT_FACTOR;
+  return age <= limit * SOFT_FACTOR || (failed && entry_outlives(c, e, now_ms)) ? AGING : STALE;
 }
 
 // Copies a route with its names moved to a copy of its key.
@@ -73,6 +94,7 @@ bool catalog_push(struct catalog *c, enum job_kind kind, const struct route *r, 
     struct job *j = &c->queue[(c->queue_head + c->queue_len++) % QUEUE_JOBS];
     j->kind = kind;
     j->wait = rest->wait;
+    j->since_ms = clock_mono_ms();
     j->track = rest->track;
     j->entry = rest->entry;
     j->op = rest->op;
@@ -104,7 +126,7 @@ static int lookup(struct catalog *c, void **out, const struct route *r, uint64_t
   metric_inc(hits);
   if (!atomic_load_explicit(&e->used, memory_order_relaxed))
     atomic_store_explicit(&e->used, true, memory_order_relaxed);
-  if (f == AGING && !atomic_exchange_explicit(&e->refreshing, true, memory_order_relaxed) &&
+  if (f == AGING && !entry_failed_lately(c, e, now_ms) && !atomic_exchange_explicit(&e->refreshing, true, memory_order_relaxed) &&
       !catalog_push(c, JOB_ENTRY, &canon, key, &(struct job){0}))
     atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
   int status = atomic_load_explicit(&e->status, memory_order_acquire);

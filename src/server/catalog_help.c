@@ -14,6 +14,9 @@ enum {
   EVICT_STEPS = 4096, // buckets the clock's hand moves in one turn
   KEY_WAITS = 4,      // fetches that one making waits for: an epoch or a configuration may change in between
   KEY_PAUSE_MS = 1000,
+  LOOK_MS = 1000,         // for storage to answer, before what is in memory is given to who waits
+  OLD_LOG_MS = 60000,
+  OLD_WAITS = 64,         // in the queue, to whom that is given in one turn of the keeper
 };
 
 // Under the lock: hands an entry's result to one who waits.
@@ -63,6 +66,7 @@ static void publish(struct catalog *c, struct entry *e, const struct made *made,
   atomic_store_explicit(&e->why, made->why, memory_order_relaxed);
   atomic_store_explicit(&e->retry_ms, made->retry_ms ? now_ms + made->retry_ms : 0, memory_order_relaxed);
   atomic_store_explicit(&e->checked_ms, now_ms, memory_order_relaxed);
+  atomic_store_explicit(&e->failed_ms, 0, memory_order_relaxed);
   atomic_store_explicit(&e->generation, generation, memory_order_relaxed);
   atomic_store_explicit(&e->status, made->status, memory_order_release);
   atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
@@ -82,16 +86,99 @@ static bool source_is_changed(const struct entry *e) {
   return e->route.kind == ROUTE_INIT && t && atomic_load_explicit(&t->source->changed, memory_order_relaxed);
 }
 
-static void finish_entry(struct catalog *c, struct entry *e, const struct made *made, uint64_t generation, uint64_t negative_ms) {
-  pthread_mutex_lock(&c->lock);
-  publish(c, e, made, generation, clock_mono_ms(), negative_ms);
-  e->making = false;
+// Under the lock: storage cannot be looked at now, and the entry goes on as it was.
+static void look_failed(struct catalog *c, struct entry *e, uint64_t now_ms, bool silent) {
+  uint64_t due = atomic_load(&c->old_log_due_ms);
+  if (!atomic_load_explicit(&e->failed_ms, memory_order_relaxed) || !silent) // a silence is counted once
+    metric_add_shared(silent ? &c->metrics->looks_silent : &c->metrics->looks_failed, 1);
+  atomic_store_explicit(&e->failed_ms, now_ms, memory_order_relaxed);
+  if (now_ms < due || !atomic_compare_exchange_strong(&c->old_log_due_ms, &due, now_ms + OLD_LOG_MS))
+    return;
+  log_line(LOG_ERROR, "%.*s: storage %s: what is in memory is served as it was, for at most %llu s (stale_if_error)", (int)e->route.asset.n,
+           (const char *)e->route.asset.p, silent ? "does not answer" : "fails", (unsigned long long)atomic_load(&c->stale_ms) / 1000);
+}
+
+// Under the lock: all who wait, with what there is.
+static struct cat_wait *take_waiters(struct entry *e) {
   struct cat_wait *w = e->waiters;
   e->waiters = NULL;
   for (struct cat_wait *i = w; i; i = i->next)
     hand_over(e, i);
+  return w;
+}
+
+static void look_begins(struct catalog *c, struct entry *e) {
+  struct look *l = c->looks;
+  while (l->entry) // as many as there are helpers
+    l++;
+  *l = (struct look){e, clock_mono_ms()};
+}
+
+static void look_ends(struct catalog *c, const struct entry *e) {
+  for (struct look *l = c->looks; l < c->looks + MAX_HELPERS; l++)
+    if (l->entry == e)
+      l->entry = NULL;
+}
+
+static void finish_entry(struct catalog *c, struct entry *e, const struct made *made, uint64_t generation, uint64_t negative_ms) {
+  uint64_t now = clock_mono_ms();
+  pthread_mutex_lock(&c->lock);
+  if (made->status == CAT_UNAVAILABLE && made->why == OBS_err_source_io && entry_outlives(c, e, now) && !source_is_changed(e)) {
+    look_failed(c, e, now, false);
+    atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
+  } else {
+    publish(c, e, made, generation, now, negative_ms);
+  }
+  look_ends(c, e);
+  e->making = false;
+  struct cat_wait *w = take_waiters(e);
   pthread_mutex_unlock(&c->lock);
   wake_all(w);
+}
+
+// The keeper's: who has waited for storage for LOOK_MS gets what is in memory, where that may be. Looks go on meanwhile.
+static void give_old(struct catalog *c) {
+  struct {
+    struct entry *e;
+    struct cat_wait *w;
+  } queued[OLD_WAITS];
+  struct cat_wait *ready[MAX_HELPERS];
+  unsigned num_queued = 0, num_ready = 0;
+  uint64_t now = clock_mono_ms();
+  pthread_mutex_lock(&c->queue_lock);
+  for (unsigned i = 0; i < c->queue_len && num_queued < OLD_WAITS; i++) {
+    struct job *j = &c->queue[(c->queue_head + i) % QUEUE_JOBS];
+    if (now < j->since_ms + LOOK_MS) // none behind it has waited longer
+      break;
+    if (j->kind != JOB_ENTRY)
+      continue;
+    struct bytes key = bytes_of(j->key, j->key_len);
+    struct entry *e = entry_find(c, entry_hash(c, key, j->route.kind), j->route.kind, key); // stays: this thread evicts
+    if (!e || !entry_outlives(c, e, now) || source_is_changed(e))
+      continue;
+    queued[num_queued].e = e;
+    queued[num_queued++].w = j->wait;
+    j->wait = NULL;
+  }
+  pthread_mutex_unlock(&c->queue_lock);
+  pthread_mutex_lock(&c->lock);
+  for (unsigned i = 0; i < num_queued; i++) {
+    look_failed(c, queued[i].e, now, true);
+    if (queued[i].w)
+      hand_over(queued[i].e, queued[i].w);
+  }
+  for (struct look *l = c->looks; l < c->looks + MAX_HELPERS; l++) {
+    if (!l->entry || now < l->since_ms + LOOK_MS || !entry_outlives(c, l->entry, now) || source_is_changed(l->entry))
+      continue;
+    look_failed(c, l->entry, now, true);
+    ready[num_ready++] = take_waiters(l->entry);
+  }
+  pthread_mutex_unlock(&c->lock);
+  for (unsigned i = 0; i < num_queued; i++)
+    if (queued[i].w)
+      queued[i].w->wake(queued[i].w);
+  for (unsigned i = 0; i < num_ready; i++)
+    wake_all(ready[i]);
 }
 
 // On the exchange's thread: the keys that an entry waits for are there, or will not come.
@@ -106,10 +193,11 @@ static void keys_ready(struct key_wait *w) {
 
 // Makes an entry that is `making` for this thread. Leaves it so when keys have to be fetched: keys_ready goes on.
 static void make_entry(struct catalog *c, struct entry *e) {
-  pthread_mutex_lock(&c->lock);
-  void *old = atomic_load_explicit(&e->value, memory_order_relaxed);
-  pthread_mutex_unlock(&c->lock);
   for (;;) {
+    pthread_mutex_lock(&c->lock);
+    void *old = atomic_load_explicit(&e->value, memory_order_relaxed);
+    look_begins(c, e);
+    pthread_mutex_unlock(&c->lock);
     // The generation first: what is made under settings that a reload replaces meanwhile must count as stale.
     uint64_t generation = atomic_load(&c->generation);
     struct settings *st = settings_get(c);
@@ -121,6 +209,9 @@ static void make_entry(struct catalog *c, struct entry *e) {
     if (made.status == CAT_WAIT && e->key_waits++ < KEY_WAITS) {
       e->catalog = c;
       e->keys.ready = keys_ready;
+      pthread_mutex_lock(&c->lock);
+      look_ends(c, e);
+      pthread_mutex_unlock(&c->lock);
       if (exchange_park(atomic_load(&c->exchange), made.keys, &e->keys))
         return;
       continue; // they have come meanwhile
@@ -150,7 +241,9 @@ static void do_entry(struct catalog *c, const struct job *j) {
     c->num_entries++;
     c->entry_bytes += sizeof *e + e->key_len;
   }
-  bool done = !e || (!e->making && entry_freshness(c, e, clock_mono_ms()) == FRESH && !source_is_changed(e));
+  uint64_t now = clock_mono_ms();
+  bool lately = e && entry_failed_lately(c, e, now) && entry_outlives(c, e, now);
+  bool done = !e || (!e->making && (lately || entry_freshness(c, e, now) == FRESH) && !source_is_changed(e));
   if (done && e)
     atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
   if (done && w) {
@@ -308,6 +401,7 @@ static bool keep_house(struct catalog *c) {
     busy |= cache_tend(c->hot);
     hot_keep(c);
   }
+  give_old(c);
   catalog_usage(c, &u);
   set_gauges(c, &u);
   bool over = evict(c, &u);

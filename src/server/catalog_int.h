@@ -51,6 +51,7 @@ struct entry {
   _Atomic uint8_t why;         // with an error: enum obs_error, 0: the status says it
   _Atomic uint64_t retry_ms;   // monotonic: with CAT_UNAVAILABLE, when its key may be asked for again; 0: not known
   _Atomic uint64_t checked_ms; // when storage was looked at
+  _Atomic uint64_t failed_ms;  // when a look failed, or had not been answered for a while; 0: not since checked_ms
   _Atomic bool used, refreshing;
   bool making;                 // under the lock
   struct cat_wait *waiters;    // under the lock
@@ -66,6 +67,7 @@ enum job_kind { JOB_ENTRY, JOB_KEYS, JOB_FILL, JOB_BYPASS, JOB_OPEN };
 struct job {
   enum job_kind kind;
   struct cat_wait *wait; // NULL: a refresh that nobody waits for
+  uint64_t since_ms;     // when it was put into the queue
   struct protected_track *track;
   struct entry *entry; // JOB_KEYS: its keys have come, or will not
   struct read_op *op;  // JOB_OPEN
@@ -85,7 +87,7 @@ struct catalog {
   struct settings *settings, *first; // first: of the start, which server->first points into
   struct config *_Atomic *published; // server->config
   _Atomic uint64_t generation;
-  _Atomic uint64_t revalidate_ms;
+  _Atomic uint64_t revalidate_ms, stale_ms; // stale_if_error
   struct sources *sources;
   struct epoch_store *epochs;
   struct exchange *_Atomic exchange; // NULL until a key server is configured; then it stays
@@ -108,6 +110,11 @@ struct catalog {
   struct secret_alloc track_memory;
   bool warned_unlocked;
   _Atomic uint64_t key_log_due_ms; // when the next line about a key that is not there may be written
+  _Atomic uint64_t old_log_due_ms; // the same, about storage that fails while what is in memory is served
+  struct look {
+    struct entry *entry; // NULL: none
+    uint64_t since_ms;
+  } looks[MAX_HELPERS]; // at storage, under way; under the lock
   struct full_track *free_tracks;
   _Atomic uint64_t bypass_bytes;
   struct reader *reader; // NULL: helper threads read
@@ -161,6 +168,10 @@ uint64_t entry_hash(const struct catalog *c, struct bytes key, enum route_kind k
 struct entry *entry_find(struct catalog *c, uint64_t hash, enum route_kind kind, struct bytes key);
 uint64_t entry_retry(const struct entry *e, uint64_t now_ms); // ms from now, 0: not known
 enum freshness entry_freshness(struct catalog *c, struct entry *e, uint64_t now_ms);
+// entry_outlives: whether an entry may be handed out as it was although it cannot be looked at, because storage fails or does
+// not answer. Never across a rotation, a reload or the end of an epoch. entry_failed_lately: a look has just failed; the next may wait.
+bool entry_outlives(const struct catalog *c, const struct entry *e, uint64_t now_ms);
+bool entry_failed_lately(const struct catalog *c, const struct entry *e, uint64_t now_ms);
 
 // Drops an entry's hold on its value after every worker was quiet: it was reachable.
 void entry_value_drop_later(struct catalog *c, enum route_kind kind, void *value);

@@ -88,6 +88,7 @@ void catalog_reload(struct catalog *c, struct settings *fresh) {
   c->settings = fresh;
   pthread_mutex_unlock(&c->lock);
   atomic_store(&c->revalidate_ms, fresh->config->revalidate);
+  atomic_store(&c->stale_ms, fresh->config->stale_if_error);
   atomic_store(c->published, fresh->config);
   catalog_changed(c);
   quiet_retire(c->quiet, &old->item, settings_quiet);
@@ -258,6 +259,7 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
   secret_alloc_init(&c->track_memory, TRACK_MEMORY);
   atomic_store(&c->generation, 1);
   atomic_store(&c->revalidate_ms, o->config->revalidate);
+  atomic_store(&c->stale_ms, o->config->stale_if_error);
   bool ok = open_folders(c, o->config, error);
   if (ok) {
     c->budget.limit = o->config->cache_size;

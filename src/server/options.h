@@ -107,6 +107,9 @@ struct config_rules {
   X(cors_origin, OPT_TEXT, "*", 0, 512, true, "Value of Access-Control-Allow-Origin; empty sends no CORS headers.")        \
   X(revalidate, OPT_DURATION, "2s", 0, 3600000, true,                                                                    \
     "How long a file in use is believed unchanged before its size and time are looked at again.")                        \
+  X(stale_if_error, OPT_DURATION, "1h", 0, 604800000, true,                                                              \
+    "How long what is in memory is served as it was, eight times `revalidate` after it was last looked at, while storage " \
+    "fails or does not answer. A rotation or a reload ends that.")                                                       \
   X(negative_ttl, OPT_DURATION, "1s", 0, 60000, true,                                                                    \
     "How long it is remembered that something is not there; in whole seconds, rounded up, also what caches are told of "  \
     "a 404 or 403.")                                                                                                     \

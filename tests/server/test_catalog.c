@@ -2,6 +2,7 @@
 #include "server/catalog.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <pthread.h>
@@ -631,4 +632,199 @@ Test(catalog, many_askers_one_opening) {
   cr_assert_gt(waits, 0u);
   cr_assert_eq(metrics[1].keys_derived, 1, "%llu", (unsigned long long)metrics[1].keys_derived);
   cr_assert_eq(metrics[1].index_built + metrics[1].index_sidecar, 1);
+}
+
+// Storage under the catalogue: as it is, failing at every look, or not answering at all until it is let go.
+static struct {
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  enum { STORAGE_WORKS, STORAGE_FAILS, STORAGE_HANGS } state;
+  unsigned hung, looks;
+} storage = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, STORAGE_WORKS, 0, 0};
+
+static bool storage_fails(void) {
+  pthread_mutex_lock(&storage.lock);
+  storage.looks++;
+  storage.hung++;
+  while (storage.state == STORAGE_HANGS)
+    pthread_cond_wait(&storage.changed, &storage.lock);
+  storage.hung--;
+  bool fails = storage.state == STORAGE_FAILS;
+  pthread_mutex_unlock(&storage.lock);
+  return fails;
+}
+
+static void set_storage(int to) {
+  pthread_mutex_lock(&storage.lock);
+  storage.state = to;
+  pthread_cond_broadcast(&storage.changed);
+  pthread_mutex_unlock(&storage.lock);
+}
+
+static unsigned storage_count(const unsigned *what) {
+  pthread_mutex_lock(&storage.lock);
+  unsigned n = *what;
+  pthread_mutex_unlock(&storage.lock);
+  return n;
+}
+
+enum err __real_media_open(struct media_source *m, struct media_path at, struct diag *diag);
+enum err __wrap_media_open(struct media_source *m, struct media_path at, struct diag *diag);
+int __real_media_open_at(struct media_path at, int flags);
+int __wrap_media_open_at(struct media_path at, int flags);
+
+enum err __wrap_media_open(struct media_source *m, struct media_path at, struct diag *diag) {
+  if (!storage_fails())
+    return __real_media_open(m, at, diag);
+  *m = (struct media_source){.dir_fd = -1, .fd = -1};
+  return diag_say(diag, ERR_IO, "the test's disk fails");
+}
+
+int __wrap_media_open_at(struct media_path at, int flags) {
+  errno = EIO;
+  return storage_fails() ? -1 : __real_media_open_at(at, flags);
+}
+
+static const char low[] = "/album/song/cbcs/1/low.mp4", master[] = "/album/song/cbcs/master.m3u8";
+
+// A track and a manifest, asked for again and again for `ms`: both must be what they were.
+static void asked_for(uint64_t ms, const struct protected_track *t, const struct text_doc *d) {
+  for (uint64_t end = clock_mono_ms() + ms; clock_mono_ms() < end; usleep(20000)) {
+    struct protected_track *t2;
+    struct text_doc *d2;
+    cr_assert_eq(track(&t2, low), CAT_OK);
+    cr_assert_eq(t2, t);
+    cr_assert_eq(text(&d2, master), CAT_OK);
+    cr_assert_eq(d2, d);
+    track_drop(cat, t2);
+    text_drop(cat, d2);
+    quiet_point(&quiet, 0);
+  }
+}
+
+Test(catalog, what_is_in_memory_outlives_storage_that_fails) {
+  struct protected_track *t, *other;
+  struct text_doc *d;
+  start("stale_if_error: 3s\n"); // and revalidate 50 ms: unseen for at most 400 ms
+  cr_assert_eq(track(&t, low), CAT_OK);
+  free(whole(t)); // and its segments are in RAM
+  cr_assert_eq(text(&d, master), CAT_OK);
+  set_storage(STORAGE_FAILS);
+  uint64_t since = clock_mono_ms();
+  unsigned looks = storage_count(&storage.looks);
+  asked_for(1200, t, d);
+  free(whole(t));
+  cr_expect_leq(storage_count(&storage.looks) - looks, 120, "two entries are looked at about every 50 ms: %u", storage.looks - looks);
+  usleep(700000); // nobody asks meanwhile
+  cr_assert_lt(clock_mono_ms() - since, 3000u, "the machine is too slow for this test");
+  asked_for(100, t, d);
+  cr_expect_eq(track(&other, "/album/song/cbcs/1/high.mp4"), CAT_UNAVAILABLE, "what is not in memory cannot be had");
+  cr_expect_gt(metrics[1].looks_failed, 2u);
+  while (clock_mono_ms() - since < 3600)
+    usleep(10000);
+  cr_expect_eq(track(&other, low), CAT_UNAVAILABLE, "not for ever");
+  cr_expect_eq(text(&d, master), CAT_UNAVAILABLE);
+  set_storage(STORAGE_WORKS);
+  cr_assert_eq(track(&other, low), CAT_OK);
+  track_drop(cat, other);
+  track_drop(cat, t);
+}
+
+Test(catalog, a_change_during_an_outage_is_seen_after_it) {
+  struct protected_track *t, *now;
+  start("");
+  cr_assert_eq(track(&t, low), CAT_OK);
+  set_storage(STORAGE_FAILS);
+  write_track("album/song/low.mp4", &(struct synth_options){.num_frags = 20, .samples_per_trun = 30, .min_size = 3, .max_size = 400});
+  usleep(600000);
+  cr_assert_eq(track(&now, low), CAT_OK);
+  cr_assert_eq(now, t);
+  track_drop(cat, now);
+  set_storage(STORAGE_WORKS);
+  bool noticed = false;
+  for (uint64_t end = clock_mono_ms() + 5000; !noticed && clock_mono_ms() < end; usleep(10000)) {
+    cr_assert_eq(track(&now, low), CAT_OK);
+    noticed = strcmp(now->etag, t->etag) != 0;
+    track_drop(cat, now);
+    quiet_point(&quiet, 0);
+  }
+  cr_assert(noticed);
+  track_drop(cat, t);
+}
+
+static struct waiting strangers[3];
+
+// As many names that nobody had asked for as there are helpers: all of these hang.
+static void hang(void) {
+  struct protected_track *t;
+  struct route r;
+  set_storage(STORAGE_HANGS);
+  for (int i = 0; i < 3; i++) {
+    char path[64];
+    snprintf(path, sizeof path, "/nobody/%d/cbcs/1/t.mp4", i);
+    route_parse(&r, bytes_str(path));
+    strangers[i] = (struct waiting){.w.wake = wake};
+    cr_assert_eq(catalog_track(cat, &t, &r, clock_mono_ms(), &metrics[0], &strangers[i].w), CAT_WAIT);
+  }
+  for (int i = 0; i < 1000 && storage_count(&storage.hung) < 3; i++)
+    usleep(5000);
+  cr_assert_eq(storage_count(&storage.hung), 3);
+}
+
+static void let_go(void) {
+  set_storage(STORAGE_WORKS);
+  for (int i = 0; i < 3; i++) {
+    await(&strangers[i]);
+    cr_expect_eq(strangers[i].w.status, CAT_NOT_FOUND);
+  }
+}
+
+Test(catalog, what_is_in_memory_outlives_storage_that_does_not_answer) {
+  struct protected_track *t, *again;
+  struct text_doc *d;
+  start("stale_if_error: 30s\n");
+  cr_assert_eq(track(&t, low), CAT_OK);
+  free(whole(t));
+  cr_assert_eq(text(&d, master), CAT_OK);
+  set_storage(STORAGE_HANGS);
+  asked_for(1500, t, d); // the looks themselves hang
+  set_storage(STORAGE_WORKS);
+  asked_for(200, t, d);
+  hang();
+  asked_for(1500, t, d); // looks wait behind others
+  usleep(600000);
+  asked_for(100, t, d);
+  free(whole(t));
+  cr_expect_gt(metrics[1].looks_silent, 1u);
+  cr_expect_lt(metrics[1].looks_silent, 20u, "counted once each");
+  let_go();
+  usleep(600000);
+  cr_assert_eq(track(&again, low), CAT_OK);
+  cr_assert_eq(again, t);
+  track_drop(cat, again);
+  track_drop(cat, t);
+  text_drop(cat, d);
+}
+
+// Rules come before storage: nobody gets a track of an epoch that was revoked because storage does not answer.
+Test(catalog, storage_that_does_not_answer_keeps_nothing_revoked) {
+  struct protected_track *t, *old;
+  struct diag diag = {0};
+  struct route r;
+  start("stale_if_error: 30s\n");
+  cr_assert_eq(track(&t, low), CAT_OK);
+  hang();
+  cr_assert_eq(epoch_store_rotate(cat->epochs, bytes_str("album/song"), 0, true, clock_unix_ms(), &diag), ERR_OK);
+  catalog_changed(cat);
+  struct waiting w = {.w.wake = wake};
+  route_parse(&r, bytes_str(low));
+  cr_assert_eq(catalog_track(cat, &old, &r, clock_mono_ms(), &metrics[0], &w.w), CAT_WAIT);
+  usleep(1500000);
+  pthread_mutex_lock(&lock);
+  cr_expect_not(w.woken);
+  pthread_mutex_unlock(&lock);
+  let_go();
+  await(&w);
+  cr_expect_eq(w.w.status, CAT_GONE);
+  track_drop(cat, t);
 }
