@@ -110,6 +110,8 @@ struct catalog {
   struct secret_alloc track_memory;
   bool warned_unlocked;
   _Atomic uint64_t key_log_due_ms; // when the next line about a key that is not there may be written
+  _Atomic uint64_t storage_log_due_ms; // the same, about looks at storage that failed
+  _Atomic unsigned storage_log_more;   // not told since
   _Atomic uint64_t old_log_due_ms; // the same, about storage that fails while what is in memory is served
   struct look {
     struct entry *entry; // NULL: none

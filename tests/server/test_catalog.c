@@ -705,10 +705,13 @@ static void asked_for(uint64_t ms, const struct protected_track *t, const struct
 Test(catalog, what_is_in_memory_outlives_storage_that_fails) {
   struct protected_track *t, *other;
   struct text_doc *d;
+  FILE *log = tmpfile();
+  int before = dup(STDERR_FILENO);
   start("stale_if_error: 3s\n"); // and revalidate 50 ms: unseen for at most 400 ms
   cr_assert_eq(track(&t, low), CAT_OK);
   free(whole(t)); // and its segments are in RAM
   cr_assert_eq(text(&d, master), CAT_OK);
+  dup2(fileno(log), STDERR_FILENO);
   set_storage(STORAGE_FAILS);
   uint64_t since = clock_mono_ms();
   unsigned looks = storage_count(&storage.looks);
@@ -724,6 +727,17 @@ Test(catalog, what_is_in_memory_outlives_storage_that_fails) {
     usleep(10000);
   cr_expect_eq(track(&other, low), CAT_UNAVAILABLE, "not for ever");
   cr_expect_eq(text(&d, master), CAT_UNAVAILABLE);
+  dup2(before, STDERR_FILENO);
+  unsigned said = 0, more = 0, served = 0;
+  rewind(log);
+  for (char line[1024]; fgets(line, sizeof line, log);) {
+    said += strstr(line, "the test's disk fails") != NULL;
+    more += strstr(line, "more looks at storage that failed)") != NULL;
+    served += strstr(line, "storage fails: what is in memory is served as it was, for at most 3 s") != NULL;
+  }
+  cr_expect(said >= 2 && said <= 6 && more >= 1 && served == 1, "lines: %u of the disk, %u with a number, %u of what is served", said, more, served);
+  fclose(log);
+  close(before);
   set_storage(STORAGE_WORKS);
   cr_assert_eq(track(&other, low), CAT_OK);
   track_drop(cat, other);
