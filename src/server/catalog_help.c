@@ -14,6 +14,7 @@ enum {
   EVICT_STEPS = 4096, // buckets the clock's hand moves in one turn
   KEY_WAITS = 4,      // fetches that one making waits for: an epoch or a configuration may change in between
   KEY_PAUSE_MS = 1000,
+  AGAIN_MAX = 8, // rotations in a row during each of which a making was under way; then it is 503
 };
 
 // Under the lock: hands an entry's result to one who waits.
@@ -82,9 +83,21 @@ static bool source_is_changed(const struct entry *e) {
   return e->route.kind == ROUTE_INIT && t && atomic_load_explicit(&t->source->changed, memory_order_relaxed);
 }
 
-static void finish_entry(struct catalog *c, struct entry *e, const struct made *made, uint64_t generation, uint64_t negative_ms) {
+// Whether a rotation, a reload or the end of a grace window has come since the making began. That something passing is in the
+// way is true of either state.
+static bool is_outdated(struct catalog *c, const struct made *made, uint64_t generation, uint64_t now_ms) {
+  return made->status != CAT_UNAVAILABLE && (generation != atomic_load(&c->generation) || now_ms >= made->until_ms);
+}
+
+// False, and nothing done: it is outdated, and among those who wait may be some who have asked since.
+static bool finish_entry(struct catalog *c, struct entry *e, const struct made *made, uint64_t generation, uint64_t negative_ms) {
+  uint64_t now = clock_mono_ms();
   pthread_mutex_lock(&c->lock);
-  publish(c, e, made, generation, clock_mono_ms(), negative_ms);
+  if (e->waiters && is_outdated(c, made, generation, now)) {
+    pthread_mutex_unlock(&c->lock);
+    return false;
+  }
+  publish(c, e, made, generation, now, negative_ms);
   e->making = false;
   struct cat_wait *w = e->waiters;
   e->waiters = NULL;
@@ -92,6 +105,7 @@ static void finish_entry(struct catalog *c, struct entry *e, const struct made *
     hand_over(e, i);
   pthread_mutex_unlock(&c->lock);
   wake_all(w);
+  return true;
 }
 
 // On the exchange's thread: the keys that an entry waits for are there, or will not come.
@@ -101,7 +115,7 @@ static void keys_ready(struct key_wait *w) {
   if (catalog_push(c, JOB_KEYS, NULL, (struct bytes){0}, &(struct job){.entry = e}))
     return;
   e->key_waits = 0; // the next making counts its own
-  finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, atomic_load(&c->generation), KEY_PAUSE_MS);
+  (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, atomic_load(&c->generation), KEY_PAUSE_MS);
 }
 
 // Makes an entry that is `making` for this thread. Leaves it so when keys have to be fetched: keys_ready goes on.
@@ -109,7 +123,7 @@ static void make_entry(struct catalog *c, struct entry *e) {
   pthread_mutex_lock(&c->lock);
   void *old = atomic_load_explicit(&e->value, memory_order_relaxed);
   pthread_mutex_unlock(&c->lock);
-  for (;;) {
+  for (unsigned again = 0;; again++) {
     // The generation first: what is made under settings that a reload replaces meanwhile must count as stale.
     uint64_t generation = atomic_load(&c->generation);
     struct settings *st = settings_get(c);
@@ -131,8 +145,13 @@ static void make_entry(struct catalog *c, struct entry *e) {
       made.why = OBS_err_upstream;
     }
     e->key_waits = 0;
-    finish_entry(c, e, &made, generation, negative_ms);
-    return;
+    if (finish_entry(c, e, &made, generation, negative_ms))
+      return;
+    entry_value_drop_later(c, e->route.kind, made.value);
+    if (again == AGAIN_MAX) {
+      (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, generation, negative_ms);
+      return;
+    }
   }
 }
 
