@@ -142,13 +142,15 @@ class Clients:
         return self._conditions(rng, Ask(asset, scheme, epoch, track, kind, n, "HEAD" if rng.random() < 0.06 else "GET"))
 
     def _conditions(self, rng, ask):
+        if rng.random() < 0.01:
+            ask.headers["Connection"] = "close"
         if ask.kind not in ("seg", "file", "init") or rng.random() < 0.5:
             return ask
         size = 450000 if ask.kind == "file" else 30000 if ask.kind == "seg" else 900
         a, b = sorted((rng.randrange(size), rng.randrange(size)))
         tag = rng.choice(list(self.judges.recent)) if self.judges.recent and rng.random() < 0.4 else None
         if tag and rng.random() < 0.7:  # the same thing once more, with its tag
-            ask = Ask(tag.asset, tag.scheme, tag.epoch, tag.track, tag.kind, tag.n, ask.method)
+            ask = Ask(tag.asset, tag.scheme, tag.epoch, tag.track, tag.kind, tag.n, ask.method, ask.headers)
         tag = tag.response["etag"] if tag and tag.path == ask.path else '"none"'
         what = rng.randrange(9)
         if what < 5:
@@ -177,7 +179,8 @@ class Clients:
             self.next_id += 1
             ask.id = f"soak-{self.next_id}"
         ask.sent = time.monotonic()
-        return Client.request_bytes(ask.path, ask.method, {"User-Agent": ask.id, **ask.headers})
+        query = f"?{ask.id}" if len(ask.path) % 7 == 0 else ""  # changes nothing
+        return Client.request_bytes(ask.path + query, ask.method, {"User-Agent": ask.id, **ask.headers})
 
     def _given_up(self, asks):
         with self.lock:
@@ -217,7 +220,7 @@ class Clients:
             if ask.response["connection"] == "close":
                 self._given_up(asks[n + 1:])
                 keep = {k.keepalive for k in self.world.config.during(ask.sent - 60, ask.got)}
-                if ask.response.status < 400 and not any(keep):
+                if ask.response.status < 400 and not any(keep) and "Connection" not in ask.headers:
                     self.fail(f"{ask}: the connection is to be closed without a reason")
                 return False
         return True
@@ -315,6 +318,16 @@ class Clients:
                 self.wire_bytes += c.consumed() - before
         return False
 
+    def _noise(self, rng):
+        """No TLS, or half of it, on the port of TLS."""
+        c = Wire(self.tls_port)
+        try:
+            c.socket.sendall(rng.choice([rng.randbytes(rng.randrange(1, 600)), bytes.fromhex("16030100c8010000c40303") + rng.randbytes(rng.randrange(300)), b""]))
+            time.sleep(rng.random() * 0.05)
+        except OSError:
+            pass
+        c.reset() if rng.random() < 0.5 else c.close()
+
     def _slow(self, rng):
         """A reader with little room that pauses: shorter than write_timeout it gets everything; longer, or it is cut off."""
         c = self._connect(rng, room=4096)
@@ -339,6 +352,8 @@ class Clients:
         ways = [(self._one, 50), (self._pipeline, 14), (self._again, 14), (self._half, 6), (self._leave, 6), (self._storm, 1), (self._malformed, 2)]
         while not self.stop.is_set():
             try:
+                if rng.random() < 0.01:
+                    self._noise(rng)
                 if rng.random() < slow:
                     self._slow(rng)
                     continue

@@ -26,7 +26,7 @@ class Events:
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.ways = [(self.rotate, 30), (self.replace, 18), (self.replace_part, 6), (self.overwrite, 5), (self.truncate, 4), (self.touch, 3),
                      (self.sidecar, 7), (self.reload_good, 6), (self.reload_bad, 6), (self.remove, 6), (self.add, 6), (self.reopen_log, 5),
-                     (self.certificate, 4), (self.flood, 2), (self.replace_and_revoke, 8)]
+                     (self.certificate, 4), (self.flood, 2), (self.replace_and_revoke, 8), (self.rotations, 2)]
 
     def _run(self):
         while not self.stop.is_set():
@@ -89,7 +89,11 @@ class Events:
         path = self.path(*name, fresh)
         part, data = fresh.parts[at]
         (path / f".new-{part}").write_bytes(data)
-        self.note(f"replace {name} {part}: {fresh}")
+        same = self.rng.random() < 0.5  # as of `cp -p` and `rsync -t`: of the same size and time
+        if same:
+            st = (path / part).stat()
+            os.utime(path / f".new-{part}", ns=(st.st_atime_ns, st.st_mtime_ns))
+        self.note(f"replace {name} {part}{', its time kept' if same else ''}: {fresh}")
         line.begin(fresh)
         (path / f".new-{part}").rename(path / part)
         line.end()
@@ -248,6 +252,11 @@ class Events:
         self.world.epochs.rotations.pop()
         if self.world.epochs.current(RECORDS, now, now)[0] < limit:
             self.fail(f"rotation of {scope!r} fails: {said}")
+
+    def rotations(self):
+        scope = self.rng.choice(["", "album/", "live/codecs"])
+        for _ in range(self.rng.randrange(3, 12)):
+            self.rotate(scope, False, 10)
 
     def replace_and_revoke(self):
         """Revoked while somebody asks for what was just put there, and is therefore being opened. Who asks after the answer to the

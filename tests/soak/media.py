@@ -50,6 +50,14 @@ def folder(rng):
     return Version([("init.mp4", synth.FTYP + synth.moov()), *((f"{n}.m4s", data) for n, data in numbered)], "folder")
 
 
+def big(rng):
+    """A segment that is too long for the caches, and a short one."""
+    out = synth.FTYP + synth.moov()
+    for number, count in enumerate((46, 5)):
+        out += synth.plain_fragment(number + 1, [rng.randbytes(100000 + rng.randrange(100)) for _ in range(count)], number * 46 * synth.FRAME)
+    return Version([("", out)], "big")
+
+
 def other_part(rng, version):
     """The folder with other samples in one segment."""
     parts = list(version.parts)
@@ -92,6 +100,6 @@ def makers(work):
         ("live/codecs", "aac"): real.get("aac", structure), ("live/codecs", "opus"): real.get("opus", structure),
         ("live/codecs", "flac"): real.get("flac", structure),
         ("live/odd ä & 'ö' 100%", "t-1.x"): structure, ("live/odd ä & 'ö' 100%", "s"): structure,
-        ("records/r", "a"): plain,
+        ("live/big", "a"): big, ("records/r", "a"): plain,
         ("temp/0", "a"): plain, ("temp/1", "a"): plain, ("temp/1", "parts"): folder, ("temp/2", "s"): structure,
     }

@@ -24,7 +24,7 @@ STALE_S = 8 * REVALIDATE_S + 2.5
 GRACE_SLACK_S = 0.6  # the end of a grace window: clocks of a turn, rounding
 SECRETS = [bytes(range(100, 132)), bytes(range(7, 47))]
 KEEP_S = 300
-RECORD_EPOCHS = 400
+RECORD_EPOCHS = 2000
 RECORDS = "records/r"  # this asset has records, all others have derived keys
 
 
