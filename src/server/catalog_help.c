@@ -14,9 +14,10 @@ enum {
   EVICT_STEPS = 4096, // buckets the clock's hand moves in one turn
   KEY_WAITS = 4,      // fetches that one making waits for: an epoch or a configuration may change in between
   KEY_PAUSE_MS = 1000,
-  LOOK_MS = 1000,         // for storage to answer, before what is in memory is given to who waits
+  LOOK_MS = 1000,     // for storage to answer, before what is in memory is given to who waits
   OLD_LOG_MS = 60000,
-  OLD_WAITS = 64,         // in the queue, to whom that is given in one turn of the keeper
+  OLD_WAITS = 64,     // in the queue, to whom that is given in one turn of the keeper
+  AGAIN_MAX = 8,      // rotations in a row during each of which a making was under way; then it is 503
 };
 
 // Under the lock: hands an entry's result to one who waits.
@@ -86,6 +87,12 @@ static bool source_is_changed(const struct entry *e) {
   return e->route.kind == ROUTE_INIT && t && atomic_load_explicit(&t->source->changed, memory_order_relaxed);
 }
 
+// Whether a rotation, a reload or the end of a grace window has come since the making began. That something passing is in the
+// way is true of either state.
+static bool is_outdated(struct catalog *c, const struct made *made, uint64_t generation, uint64_t now_ms) {
+  return made->status != CAT_UNAVAILABLE && (generation != atomic_load(&c->generation) || now_ms >= made->until_ms);
+}
+
 // Under the lock: storage cannot be looked at now, and the entry goes on as it was.
 static void look_failed(struct catalog *c, struct entry *e, uint64_t now_ms, bool silent) {
   uint64_t due = atomic_load(&c->old_log_due_ms);
@@ -120,20 +127,26 @@ static void look_ends(struct catalog *c, const struct entry *e) {
       l->entry = NULL;
 }
 
-static void finish_entry(struct catalog *c, struct entry *e, const struct made *made, uint64_t generation, uint64_t negative_ms) {
+// False, and nothing done: it is outdated, and among those who wait may be some who have asked since.
+static bool finish_entry(struct catalog *c, struct entry *e, const struct made *made, uint64_t generation, uint64_t negative_ms) {
   uint64_t now = clock_mono_ms();
   pthread_mutex_lock(&c->lock);
+  look_ends(c, e);
+  if (e->waiters && is_outdated(c, made, generation, now)) {
+    pthread_mutex_unlock(&c->lock);
+    return false;
+  }
   if (made->status == CAT_UNAVAILABLE && made->why == OBS_err_source_io && entry_outlives(c, e, now) && !source_is_changed(e)) {
     look_failed(c, e, now, false);
     atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
   } else {
     publish(c, e, made, generation, now, negative_ms);
   }
-  look_ends(c, e);
   e->making = false;
   struct cat_wait *w = take_waiters(e);
   pthread_mutex_unlock(&c->lock);
   wake_all(w);
+  return true;
 }
 
 // The keeper's: who has waited for storage for LOOK_MS gets what is in memory, where that may be. Looks go on meanwhile.
@@ -188,12 +201,12 @@ static void keys_ready(struct key_wait *w) {
   if (catalog_push(c, JOB_KEYS, NULL, (struct bytes){0}, &(struct job){.entry = e}))
     return;
   e->key_waits = 0; // the next making counts its own
-  finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, atomic_load(&c->generation), KEY_PAUSE_MS);
+  (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, atomic_load(&c->generation), KEY_PAUSE_MS);
 }
 
 // Makes an entry that is `making` for this thread. Leaves it so when keys have to be fetched: keys_ready goes on.
 static void make_entry(struct catalog *c, struct entry *e) {
-  for (;;) {
+  for (unsigned again = 0;; again++) {
     pthread_mutex_lock(&c->lock);
     void *old = atomic_load_explicit(&e->value, memory_order_relaxed);
     look_begins(c, e);
@@ -222,8 +235,13 @@ static void make_entry(struct catalog *c, struct entry *e) {
       made.why = OBS_err_upstream;
     }
     e->key_waits = 0;
-    finish_entry(c, e, &made, generation, negative_ms);
-    return;
+    if (finish_entry(c, e, &made, generation, negative_ms))
+      return;
+    entry_value_drop_later(c, e->route.kind, made.value);
+    if (again == AGAIN_MAX) {
+      (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, generation, negative_ms);
+      return;
+    }
   }
 }
 

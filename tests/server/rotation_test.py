@@ -289,13 +289,42 @@ def slow(tap, sluice, work, media):
         still.unlink()
 
 
+def revoked_while_opening(tap, sluice, work, media):
+    """Who asks after the answer to a revocation does not get what somebody's question before it is still being answered with: a file that
+    was changed a moment ago takes its time to open."""
+    late = {"init.mp4": [], "media.m3u8": [], "master.m3u8": []}
+    file, tries = media / "a" / "t.mp4", 25
+    with Server(sluice, media) as server:
+        for n in range(tries):
+            old = 2 * n + 2
+            fresh = file.with_name(".new")
+            fresh.write_bytes(synth.plain(100 + n)[0])
+            fresh.rename(file)
+            order(server, "scope=a&grace_ms=60000")
+            paths = [f"/a/cbcs/{old}/t/init.mp4", f"/a/cbcs/{old}/t/media.m3u8", "/a/cbcs/master.m3u8"]
+            clients = [server.client() for _ in range(2 * len(paths))]
+            for c, p in zip(clients, paths):
+                c.send(p)
+            time.sleep(0.001 * n)
+            order(server, "scope=a&revoke=1")
+            for c, p in zip(clients[len(paths):], paths):
+                c.send(p)
+            for c, p in zip(clients[len(paths):], paths):
+                r = c.read()
+                late[p.rpartition("/")[2]].append(r.status if f"/{old}/" in p else (r.status, f"\n{old + 1}/t/media.m3u8".encode() in r.body))
+            for c in clients:
+                c.close()
+    for name, want in (("init.mp4", 410), ("media.m3u8", 410), ("master.m3u8", (200, True))):
+        tap.equal(late[name], [want] * tries, f"revoked while the file is being opened for another: {name}")
+
+
 def main():
     tap = Tap()
     sluice = os.path.abspath(sys.argv[1])
     with tempfile.TemporaryDirectory(prefix="sluice-rotation-") as folder:
         work = pathlib.Path(folder)
         media = media_in(work, ["a", "live/b", "live/c"])
-        for part in (tokens, orders, outside, systems, schedules, shared, killed, revoked, slow):
+        for part in (tokens, orders, outside, systems, schedules, shared, killed, revoked, revoked_while_opening, slow):
             part(tap, sluice, work, media)
     tap.end()
 
