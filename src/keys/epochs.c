@@ -187,6 +187,11 @@ enum err epochs_scope_ok(struct bytes scope, struct diag *diag) {
   return ERR_OK;
 }
 
+bool epochs_covers(struct bytes scope, struct bytes asset) {
+  bool prefix = !scope.n || scope.p[scope.n - 1] == '/';
+  return prefix ? asset.n > scope.n && bytes_eq(bytes_of(asset.p, scope.n), scope) : bytes_eq(asset, scope);
+}
+
 enum err epochs_check(const struct epochs *e, const struct epoch_event *ev, struct diag *diag) {
   if (ev->seq < e->next_seq || ev->seq > MAX_SEQ)
     return diag_say(diag, ERR_ARGUMENT, "rotation number %llu is out of order: %llu is next",

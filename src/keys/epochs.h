@@ -47,6 +47,9 @@ uint64_t epochs_next_seq(const struct epochs *e);
 // epochs_scope_ok checks a scope's form. Errors: ERR_ARGUMENT, ERR_LIMIT.
 MUST_USE enum err epochs_scope_ok(struct bytes scope, struct diag *diag);
 
+// epochs_covers says whether a scope is of an asset.
+bool epochs_covers(struct bytes scope, struct bytes asset);
+
 // epochs_check says whether an event may be applied: seq, scope (length, depth, no empty or dot segments), grace.
 // Errors: ERR_ARGUMENT, ERR_LIMIT.
 MUST_USE enum err epochs_check(const struct epochs *e, const struct epoch_event *ev, struct diag *diag);

@@ -229,7 +229,7 @@ static void rotate(struct server *s, struct admin_response *out, const struct ad
     diag_format(&diag, why, sizeof why);
     return rotate_fail(out, e == ERR_IO || e == ERR_NO_MEMORY ? 500 : e == ERR_NO_KEY ? 409 : 400, why);
   }
-  catalog_changed(s->catalog);
+  catalog_rotated(s->catalog, o.scope);
   metric_add_shared(&s->metrics[s->num_workers].rotations, 1);
   // Scopes are independent of media, for fleets whose nodes hold different ones: an unknown name is done, and said.
   bool asset = o.scope.n && o.scope.p[o.scope.n - 1] != '/';

@@ -11,7 +11,6 @@ enum {
   HEAT_ADMIT = 4, // requests, halved every second, that make a piece worth keeping encrypted: about two a second
   COOL_MS = 1000,
   SWEEP_MS = 5000,      // grace windows end without anybody saying so
-  SWEEP_BUCKETS = 4096, // under the lock at once
 };
 
 static bool is_hot(struct catalog *c, uint64_t id, uint32_t segment) {
@@ -88,9 +87,9 @@ void hot_keep(struct catalog *c) {
   c->swept_generation = generation;
   c->swept_ms = now;
   uint64_t now_unix = clock_unix_ms();
-  for (unsigned first = 0; first < ENTRY_BUCKETS; first += SWEEP_BUCKETS) {
+  for (unsigned first = 0; first < ENTRY_BUCKETS; first += BUCKETS_AT_ONCE) {
     pthread_mutex_lock(&c->lock);
-    for (unsigned i = 0; i < SWEEP_BUCKETS; i++)
+    for (unsigned i = 0; i < BUCKETS_AT_ONCE; i++)
       sweep_bucket(c, first + i, now_unix);
     pthread_mutex_unlock(&c->lock);
   }

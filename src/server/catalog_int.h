@@ -80,7 +80,7 @@ struct job {
 };
 
 enum { QUEUE_JOBS = 4096, MAX_HELPERS = 64, ENTRY_BUCKETS = 1 << 17, ENTRIES_MAX = 1 << 18, BYPASS_BYTES = 128 << 20,
-       HEAT_SLOTS = 1 << 16 };
+       HEAT_SLOTS = 1 << 16, BUCKETS_AT_ONCE = 4096 /* under the lock */ };
 
 struct catalog {
   pthread_mutex_t lock; // entries, settings, free tracks

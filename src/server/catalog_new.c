@@ -62,6 +62,20 @@ static struct settings *settings_new(struct config *config, struct keyring *keyr
 
 void catalog_changed(struct catalog *c) { atomic_fetch_add(&c->generation, 1); }
 
+// Everything is of the generation before for a moment. Then what was, and is not of the scope, is taken into the new one. What
+// is being made meanwhile, and what another change finds here, stays behind and is made anew: that is never wrong.
+void catalog_rotated(struct catalog *c, struct bytes scope) {
+  uint64_t now = atomic_fetch_add(&c->generation, 1) + 1;
+  for (unsigned first = 0; scope.n && first < ENTRY_BUCKETS; first += BUCKETS_AT_ONCE) {
+    pthread_mutex_lock(&c->lock);
+    for (unsigned i = first; i < first + BUCKETS_AT_ONCE; i++)
+      for (struct entry *e = atomic_load_explicit(&c->buckets[i], memory_order_relaxed); e; e = atomic_load_explicit(&e->next, memory_order_relaxed))
+        if (atomic_load_explicit(&e->generation, memory_order_relaxed) == now - 1 && !epochs_covers(scope, e->route.asset))
+          atomic_store_explicit(&e->generation, now, memory_order_relaxed);
+    pthread_mutex_unlock(&c->lock);
+  }
+}
+
 // The exchange begins with the first configuration that names a key server.
 static bool start_exchange(struct catalog *c, const struct config *config, const struct keyring *keyring, struct config_error *error) {
   if (atomic_load(&c->exchange) || !keyring_remote(keyring))

@@ -25,8 +25,9 @@ void catalog_set_own_url(struct catalog *c, const char *url);
 struct settings *catalog_prepare(struct catalog *c, struct config *config, struct keyring *keyring, struct config_error *error);
 void catalog_reload(struct catalog *c, struct settings *fresh);
 
-// catalog_changed makes every name be looked at anew (after a rotation).
+// catalog_changed makes every name be looked at anew; catalog_rotated, after a rotation, those of its scope.
 void catalog_changed(struct catalog *c);
+void catalog_rotated(struct catalog *c, struct bytes scope);
 struct epoch_store *catalog_epochs(struct catalog *c);
 
 // catalog_gauges brings the gauges of the metrics up to date.

@@ -44,9 +44,8 @@ static enum err act(const struct rotation_rules *r, const struct key_schedule *s
   return e ? e : epoch_store_rotate_slot(r->epochs, s->scope, rotation_grace(r, &o), step->slot_ms, now_ms, diag);
 }
 
-uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t now_ms, unsigned *rotated) {
+uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t now_ms, void (*rotated)(void *ctx, struct bytes scope), void *ctx) {
   uint64_t next = UINT64_MAX;
-  *rotated = 0;
   for (uint32_t i = 0; i < r->info->num_schedules; i++) {
     const struct key_schedule *s = &r->info->schedules[i];
     struct schedule_step step = schedule_step(epoch_store_slot(r->epochs, s->scope), s->every_ms, now_ms);
@@ -60,7 +59,7 @@ uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t now_ms, unsi
       step.next_ms = now_ms + RETRY_MS;
     } else if (step.act == SCHEDULE_ROTATE) {
       log_line(LOG_INFO, "rotated %.*s, by schedule", len, name);
-      ++*rotated;
+      rotated(ctx, s->scope);
     }
     next = step.next_ms < next ? step.next_ms : next;
   }

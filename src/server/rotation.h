@@ -24,5 +24,5 @@ MUST_USE enum err rotation_order(const struct rotation_rules *r, const struct ro
                                  struct diag *diag);
 
 // rotation_schedule does what the schedules of the keys file demand at now_ms (Unix). What fails is said in the log, once a
-// minute, and tried again. Returns when to be called again, UINT64_MAX when there is no schedule; *rotated counts.
-uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t now_ms, unsigned *rotated);
+// minute, and tried again. Returns when to be called again, UINT64_MAX when there is no schedule; `rotated` is called for each scope.
+uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t now_ms, void (*rotated)(void *ctx, struct bytes scope), void *ctx);

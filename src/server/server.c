@@ -271,18 +271,19 @@ static void log_listening(const struct server *s) {
   log_line(LOG_INFO, "ready: %u workers, %s, kernel %s, media %s", s->num_workers, workers_io(s), s->ops->name, c->media);
 }
 
+static void rotated_by_schedule(void *ctx, struct bytes scope) {
+  struct server *s = ctx;
+  catalog_rotated(s->catalog, scope);
+  metric_add_shared(&s->metrics[s->num_workers].rotations, 1);
+}
+
 // Rotates what is due. Returns how long the main thread may sleep: not past the next moment of a schedule, and not for
 // long, for the wall clock may be set meanwhile. UINT64_MAX: no schedule.
 static uint64_t keep_schedule(struct server *s) {
   struct settings *st = settings_get(s->catalog);
   struct rotation_rules rules = settings_rotation(s->catalog, st);
-  unsigned rotated;
-  uint64_t next = rotation_schedule(&rules, clock_unix_ms(), &rotated), now = clock_unix_ms();
+  uint64_t next = rotation_schedule(&rules, clock_unix_ms(), rotated_by_schedule, s), now = clock_unix_ms();
   settings_put(st);
-  if (rotated) {
-    catalog_changed(s->catalog);
-    metric_add_shared(&s->metrics[s->num_workers].rotations, rotated);
-  }
   return next == UINT64_MAX ? next : next <= now ? 0 : next - now < SCHEDULE_LOOK_MS ? next - now : SCHEDULE_LOOK_MS;
 }
 

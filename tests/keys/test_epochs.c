@@ -77,6 +77,17 @@ Test(epochs, revoke_stops_everything_before_it_at_once) {
   cr_assert_eq(status(e, "b", 1, 1300), EPOCH_GRACE);
 }
 
+Test(epochs, a_scope_covers_what_its_rotation_changes) {
+  static const char *const scopes[] = {"", "a", "a/", "a/b", "a/b/", "ab", "b/", "a/b/c"}, *const assets[] = {"a", "a/b", "a/b/c", "ab", "b", "b/a", "a/bc", "c"};
+  struct epochs *e = epochs_new(&heap.base, 1);
+  for (size_t s = 0; s < sizeof scopes / sizeof *scopes; s++)
+    for (size_t i = 0; i < sizeof assets / sizeof *assets; i++) {
+      uint32_t before = current(e, assets[i]);
+      rotate(e, scopes[s], 100, 10, false);
+      cr_expect_eq(epochs_covers(bytes_str(scopes[s]), bytes_str(assets[i])), current(e, assets[i]) != before, "\"%s\", %s", scopes[s], assets[i]);
+    }
+}
+
 Test(epochs, bad_scopes_and_order_change_nothing) {
   struct epochs *e = epochs_new(&heap.base, 1);
   rotate(e, "a", 1, 1, false);

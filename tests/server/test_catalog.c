@@ -418,7 +418,7 @@ Test(catalog, rotation_takes_effect_at_once_and_old_urls_answer) {
   cr_assert(memmem(d->body.p, d->body.n, "1/low/media.m3u8", 16));
   text_drop(cat, d);
   cr_assert_eq(epoch_store_rotate(catalog_epochs(cat), bytes_str("album/"), 3600000, false, clock_unix_ms(), &diag), ERR_OK);
-  catalog_changed(cat);
+  catalog_rotated(cat, bytes_str("album/"));
   cr_assert_eq(text(&d, "/album/song/cenc/master.m3u8"), CAT_OK);
   cr_assert(memmem(d->body.p, d->body.n, "2/low/media.m3u8", 16), "%.*s", (int)d->body.n, d->body.p);
   text_drop(cat, d);
@@ -432,13 +432,56 @@ Test(catalog, rotation_takes_effect_at_once_and_old_urls_answer) {
   cr_assert_str_eq(t->etag, one->etag, "the old epoch's bytes are what they were");
   track_drop(cat, t);
   cr_assert_eq(epoch_store_rotate(catalog_epochs(cat), bytes_str(""), 0, true, clock_unix_ms(), &diag), ERR_OK);
-  catalog_changed(cat);
+  catalog_rotated(cat, bytes_str(""));
   cr_assert_eq(track(&t, "/album/song/cenc/1/low.mp4"), CAT_GONE);
   cr_assert_eq(track(&t, "/album/song/cenc/2/low.mp4"), CAT_GONE);
   cr_assert_eq(track(&t, "/album/song/cenc/3/low.mp4"), CAT_OK);
   track_drop(cat, t);
   track_drop(cat, one);
   track_drop(cat, two);
+}
+
+// Who rotates one asset does not make everybody else's wait for a look at storage.
+Test(catalog, a_rotation_is_of_its_scope_alone) {
+  static const struct {
+    const char *scope, *again; // the asset's path that is made anew; others are not
+  } cases[] = {{"album/song", "/album/song/"}, {"album/", "/album/"}, {"x/", "/x/"}, {"album/son", ""}, {"x/y", "/x/y/"}, {"x", ""}, {"", "/"}};
+  static const char *const paths[] = {"/album/song/cbcs/1/low.mp4", "/album/other/cbcs/1/t.mp4", "/x/y/cenc/1/t.mp4", "/album/song/cbcs/master.m3u8"};
+  const struct synth_options small = {.num_frags = 2, .samples_per_trun = 5, .min_size = 9, .max_size = 90};
+  write_track("album/other/t.mp4", &small);
+  write_track("x/y/t.mp4", &small);
+  start("revalidate: 1m\n");
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct diag diag = {0};
+    struct protected_track *t;
+    struct text_doc *d;
+    for (int k = 0; k < 3; k++) {
+      cr_assert_eq(track(&t, paths[k]), CAT_OK);
+      track_drop(cat, t);
+    }
+    cr_assert_eq(text(&d, paths[3]), CAT_OK);
+    text_drop(cat, d);
+    cr_assert_eq(epoch_store_rotate(cat->epochs, bytes_str(cases[i].scope), 60000, false, clock_unix_ms(), &diag), ERR_OK);
+    catalog_rotated(cat, bytes_str(cases[i].scope));
+    for (int k = 0; k < 4; k++) {
+      struct route r;
+      struct waiting w = {.w.wake = wake};
+      void *out;
+      route_parse(&r, bytes_str(paths[k]));
+      int status = k < 3 ? catalog_track(cat, (struct protected_track **)&out, &r, clock_mono_ms(), &metrics[0], &w.w)
+                         : catalog_text(cat, (struct text_doc **)&out, &r, clock_mono_ms(), &metrics[0], &w.w);
+      bool again = *cases[i].again && !strncmp(paths[k], cases[i].again, strlen(cases[i].again));
+      cr_expect_eq(status, again ? CAT_WAIT : CAT_OK, "%s after a rotation of \"%s\": %d", paths[k], cases[i].scope, status);
+      if (status != CAT_WAIT)
+        continue;
+      await(&w);
+      cr_expect_eq(w.w.status, CAT_OK);
+      if (k < 3)
+        track_drop(cat, w.w.track);
+      else
+        text_drop(cat, w.w.text);
+    }
+  }
 }
 
 Test(catalog, reload_swaps_keys_and_rules) {
@@ -822,14 +865,16 @@ Test(catalog, what_is_in_memory_outlives_storage_that_does_not_answer) {
 
 // Rules come before storage: nobody gets a track of an epoch that was revoked because storage does not answer.
 Test(catalog, storage_that_does_not_answer_keeps_nothing_revoked) {
-  struct protected_track *t, *old;
+  struct protected_track *t, *old, *other;
   struct diag diag = {0};
   struct route r;
+  write_track("album/other/t.mp4", &(struct synth_options){.num_frags = 2, .samples_per_trun = 5, .min_size = 9, .max_size = 90});
   start("stale_if_error: 30s\n");
   cr_assert_eq(track(&t, low), CAT_OK);
+  cr_assert_eq(track(&other, "/album/other/cbcs/1/t.mp4"), CAT_OK);
   hang();
   cr_assert_eq(epoch_store_rotate(cat->epochs, bytes_str("album/song"), 0, true, clock_unix_ms(), &diag), ERR_OK);
-  catalog_changed(cat);
+  catalog_rotated(cat, bytes_str("album/song"));
   struct waiting w = {.w.wake = wake};
   route_parse(&r, bytes_str(low));
   cr_assert_eq(catalog_track(cat, &old, &r, clock_mono_ms(), &metrics[0], &w.w), CAT_WAIT);
@@ -837,6 +882,9 @@ Test(catalog, storage_that_does_not_answer_keeps_nothing_revoked) {
   pthread_mutex_lock(&lock);
   cr_expect_not(w.woken);
   pthread_mutex_unlock(&lock);
+  track_drop(cat, other);
+  cr_expect_eq(track(&other, "/album/other/cbcs/1/t.mp4"), CAT_OK, "whose keys were not touched");
+  track_drop(cat, other);
   let_go();
   await(&w);
   cr_expect_eq(w.w.status, CAT_GONE);
