@@ -142,7 +142,7 @@ struct ahead {
   struct aes_ahead left;
 };
 
-enum { HEAD_COMMON = 768 };
+enum { HEAD_COMMON = 768, RESPOND_BUSY = HEAD_COMMON + 160 };
 
 // Everything of a head that is the same for one second: built once, copied whole.
 struct head_cache {
@@ -218,6 +218,7 @@ void request_done(struct request *rq);       // counts and logs, once: when all 
 
 // respond.c: sets status, head (rq->lit) and ranges.
 void respond_status(struct request *rq, unsigned status);
+size_t respond_busy(struct worker *w, char out[RESPOND_BUSY]); // 503 where there is no request to answer; its length
 void respond_count(struct request *rq, unsigned status); // counts an error that no head says
 void respond_text(struct request *rq, struct text_doc *d);
 void respond_track(struct request *rq, struct protected_track *t, struct plan_range resource);

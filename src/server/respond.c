@@ -123,6 +123,14 @@ void respond_status(struct request *rq, unsigned status) {
   short_body(rq, &out, bytes_of(text, body.n));
 }
 
+size_t respond_busy(struct worker *w, char out[RESPOND_BUSY]) {
+  struct writer to = wr_of(out, RESPOND_BUSY);
+  wr_str(&to, "HTTP/1.1 503 Service Unavailable\r\n");
+  wr_bytes(&to, head_common(w));
+  wr_str(&to, "Retry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  return to.n;
+}
+
 void respond_bytes(struct request *rq, const char *content_type, struct bytes body) {
   struct writer out = head_begin(rq, 200);
   wr_str(&out, "Cache-Control: no-store\r\nContent-Type: ");
