@@ -93,6 +93,7 @@ struct request {
   bool ask_again;       // the catalogue has put the source bytes in its cache: ask for them with the same wait
   uint8_t why;          // of an error: enum obs_error, 0: its status says it
   uint64_t retry_ms;      // of a 503: how long until asking may help, 0: not known
+  uint16_t path_len;      // of `path`; 0: that of no resource
   uint16_t source_status; // what the last wait for source bytes ended with, 0: well
   struct protected_track *track;
   struct text_doc *text;

@@ -125,6 +125,16 @@ def crowds(tap, shield, way, origin):
     tap.equal(wrong, [], f"{way}: 20 clients ask for 60 segments at once")
 
 
+def spellings(tap, shield):
+    """The shield names its answers by the path that it makes of what was written, and asks for what was written: nobody may put an error in
+    the place of what others ask for."""
+    asset = "/album/a%20song"
+    for n, odd in enumerate(("/{a}/cbcs/1/t/{n}.m4s", "{a}//cbcs/1/t/{n}.m4s", "/.{a}/cbcs/1/t/{n}.m4s", "/x/..{a}/cbcs/1/t/{n}.m4s", "{a}/%2e/cbcs/1/t/{n}.m4s",
+                             "{a}%2Fcbcs/1/t/{n}.m4s", "{a}/cbcs/1/t%2f{n}.m4s", "{a}/cbcs/1/y/%2e%2e/t/{n}.m4s", "/" + "/" * 1100 + "{a}/cbcs/1/t/{n}.m4s"), 200):
+        first = shield.get("HTTP/1.1", odd.format(a=asset, n=n)).status
+        tap.equal((first, shield.get("HTTP/1.1", f"{asset}/cbcs/1/t/{n}.m4s").status), (404, 200), f"{odd[-40:]} stands in nobody's way")
+
+
 def connections_made(node):
     return sum(float(x) for x in re.findall(rb"^sluice_connections_total(?:\{[^}]*\})? (\S+)$", node.admin("/metrics").body, re.M))
 
@@ -201,6 +211,7 @@ def main():
                 for way in WAYS:
                     bytes_arrive(tap, shield, way, one)
                     crowds(tap, shield, way, two)
+                spellings(tap, shield)
                 clients_do_not_end_upstream_connections(tap, shield, (one, two))
                 master = what_changes(tap, sluice, shield, (one, two), media)
                 tap.equal(shield.faults(), "", "the shield finds no fault with its origin")
