@@ -85,6 +85,17 @@ static bool host_ok(struct bytes v) {
   return true;
 }
 
+// llhttp takes Proxy-Connection for Connection. It is no field of the standard, so proxies pass it on: a client of theirs could end
+// their connections. Source: RFC 9112 §C.2.2.
+static void only_connection(struct http_parser *p, struct bytes name) {
+  static const struct bytes other = BYTES_LIT("proxy-connection");
+  enum { SAID = F_CONNECTION_KEEP_ALIVE | F_CONNECTION_CLOSE | F_CONNECTION_UPGRADE };
+  if (name.n == other.n && strncasecmp((const char *)name.p, (const char *)other.p, name.n) == 0)
+    p->ll.flags = (uint16_t)((p->ll.flags & ~SAID) | p->connection);
+  else
+    p->connection = p->ll.flags & SAID;
+}
+
 static int on_value_complete(llhttp_t *ll) {
   struct http_parser *p = self(ll);
   if (p->field.len == 0) // a name is a token. Source: RFC 9110 §5.1
@@ -96,7 +107,9 @@ static int on_value_complete(llhttp_t *ll) {
   if (++p->num_headers > HTTP_HEADERS_MAX)
     return refuse(p, 431);
   struct http_span value = p->value;
-  int h = find_header(bytes_of(p->base + p->field.off, p->field.len));
+  struct bytes name = bytes_of(p->base + p->field.off, p->field.len);
+  int h = find_header(name);
+  only_connection(p, name);
   p->field = p->value = (struct http_span){0, 0};
   if (h == HTTP_H_COUNT)
     return 0;
@@ -127,21 +140,47 @@ static uint8_t method_of(const llhttp_t *ll) {
   }
 }
 
+// llhttp takes a line feed alone behind the version, and protocols other than HTTP. Its version is one digit, a dot, one digit.
+static bool line_ok(const struct http_parser *p) {
+  static const char http[] = "HTTP/1.1\r\n";
+  enum { MAJOR = 5, MINOR = 7 };
+  const char *at = p->base + p->url.off + p->url.len;
+  while (*at == ' ')
+    at++;
+  for (size_t i = 0; i < sizeof http - 1; i++) // no further than the first byte that is wrong: the line has ended by then
+    if (at[i] != http[i] && i != MAJOR && i != MINOR)
+      return false;
+  return true;
+}
+
+// One coding, and no other before it: where a proxy knows less of them, the body would end elsewhere for it.
+static bool coding_ok(const struct http_parser *p) {
+  static const struct bytes chunked = BYTES_LIT("chunked");
+  struct bytes v = http_text((const uint8_t *)p->base, p->header[HTTP_H_TRANSFER_ENCODING]);
+  return !(p->repeated & 1u << HTTP_H_TRANSFER_ENCODING) && v.n == chunked.n &&
+         strncasecmp((const char *)v.p, (const char *)chunked.p, v.n) == 0;
+}
+
 static int on_headers_complete(llhttp_t *ll) {
   struct http_parser *p = self(ll);
   if (p->state >= ST_BODY)
     return 0;
   p->state = ST_BODY;
-  p->keep_alive = llhttp_should_keep_alive(ll) != 0;
+  p->keep_alive = llhttp_should_keep_alive(ll) && !(ll->flags & F_CONNECTION_CLOSE); // close goes before keep-alive: RFC 9112 §9.3
   p->http10 = ll->http_major == 1 && ll->http_minor == 0;
   p->chunked = (ll->flags & F_CHUNKED) != 0;
   p->body_len = ll->flags & F_CONTENT_LENGTH ? ll->content_length : 0;
+  if (!line_ok(p))
+    return refuse(p, 400);
   if (ll->http_major != 1)
     return refuse(p, 505);
   if (!p->http10 && !(p->seen & 1u << HTTP_H_HOST))
     return refuse(p, 400);
-  if (p->http10 && p->chunked) // framing that is faulty, RFC 9112 §6.1
+  bool coded = p->seen & 1u << HTTP_H_TRANSFER_ENCODING;
+  if (coded && p->http10) // framing that is faulty, RFC 9112 §6.1
     return refuse(p, 400);
+  if (coded && !coding_ok(p))
+    return refuse(p, 501);
   if (ll->upgrade && (p->chunked || p->body_len)) // where its body would end is not defined here
     return refuse(p, 400);
   p->method = method_of(ll);

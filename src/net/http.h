@@ -10,6 +10,7 @@ enum http_method { HTTP_M_GET, HTTP_M_HEAD, HTTP_M_POST, HTTP_M_OPTIONS, HTTP_M_
 // Headers that sluice reads; others are skipped.
 #define HTTP_HEADERS(X)                                                                                          \
   X(HTTP_H_HOST, "host")                                                                                         \
+  X(HTTP_H_TRANSFER_ENCODING, "transfer-encoding")                                                               \
   X(HTTP_H_RANGE, "range")                                                                                       \
   X(HTTP_H_IF_RANGE, "if-range")                                                                                 \
   X(HTTP_H_IF_NONE_MATCH, "if-none-match")                                                                       \
@@ -47,6 +48,7 @@ struct http_parser {
   uint32_t seen, repeated; // bit per enum http_header: came, came more than once
   uint16_t num_headers;
   uint16_t fail;          // status to refuse with, 0: none
+  uint16_t connection;    // private: what Connection has said so far, of llhttp's flags
   uint8_t method;         // enum http_method
   uint8_t state;          // private
   bool keep_alive, http10, chunked;

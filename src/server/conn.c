@@ -9,8 +9,6 @@
 
 #define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
 
-static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-
 static void serve(struct conn *c, const uint8_t *base, size_t n);
 
 static const struct config *config_of(const struct conn *c) { return server_config(c->w->s); }
@@ -121,12 +119,11 @@ static void linger(struct conn *c) {
 
 // leave closes between two requests. What the client has sent and nobody has read would reset the connection.
 static void leave(struct conn *c) {
-  if (c->peer_ended || !(c->gap || c->recv_stopped)) {
-    close_conn(c);
-    return;
-  }
   say_goodbye(c);
-  linger(c);
+  if (c->peer_ended || !(c->gap || c->recv_stopped))
+    close_conn(c);
+  else
+    linger(c);
 }
 
 // A cancellation finds nothing while a multishot receive is between two turns: who still hears something asks again.
@@ -355,8 +352,9 @@ static void answer_now(struct conn *c) {
 
 // No place for its request: those of clients that left are still with the catalogue.
 static void shed(struct conn *c) {
+  char busy[RESPOND_BUSY];
   obs_shed(c->w->m);
-  say(c, busy, sizeof busy - 1);
+  say(c, busy, respond_busy(c->w, busy));
   say_goodbye(c);
   linger(c);
 }
@@ -465,10 +463,12 @@ static void tls_input(struct conn *c, struct bytes data) {
       return;
     }
     if (r == TLS_ENDED) {
-      if (c->state == CONN_BUSY)
+      if (c->state == CONN_BUSY) {
         c->peer_ended = true;
-      else
+      } else {
+        say_goodbye(c);
         close_conn(c);
+      }
       return;
     }
     input(c, bytes_of(w->opened, n));
@@ -583,9 +583,10 @@ static void on_timer(struct timer *t, void *ctx) {
 }
 
 static void refuse_connection(struct worker *w, int fd, bool tls) {
+  char busy[RESPOND_BUSY];
   obs_conn_refused(w->m);
   if (!tls)
-    (void)w->io->v->send(w->io, fd, busy, sizeof busy - 1, false);
+    (void)w->io->v->send(w->io, fd, busy, respond_busy(w, busy), false);
   w->io->v->close(w->io, fd);
 }
 

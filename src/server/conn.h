@@ -93,6 +93,7 @@ struct request {
   bool ask_again;       // the catalogue has put the source bytes in its cache: ask for them with the same wait
   uint8_t why;          // of an error: enum obs_error, 0: its status says it
   uint64_t retry_ms;      // of a 503: how long until asking may help, 0: not known
+  uint16_t path_len;      // of `path`; 0: that of no resource
   uint16_t source_status; // what the last wait for source bytes ended with, 0: well
   struct protected_track *track;
   struct text_doc *text;
@@ -142,7 +143,7 @@ struct ahead {
   struct aes_ahead left;
 };
 
-enum { HEAD_COMMON = 768 };
+enum { HEAD_COMMON = 768, RESPOND_BUSY = HEAD_COMMON + 160 };
 
 // Everything of a head that is the same for one second: built once, copied whole.
 struct head_cache {
@@ -218,6 +219,7 @@ void request_done(struct request *rq);       // counts and logs, once: when all 
 
 // respond.c: sets status, head (rq->lit) and ranges.
 void respond_status(struct request *rq, unsigned status);
+size_t respond_busy(struct worker *w, char out[RESPOND_BUSY]); // 503 where there is no request to answer; its length
 void respond_count(struct request *rq, unsigned status); // counts an error that no head says
 void respond_text(struct request *rq, struct text_doc *d);
 void respond_track(struct request *rq, struct protected_track *t, struct plan_range resource);

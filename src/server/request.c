@@ -176,6 +176,7 @@ enum req_result request_start(struct request *rq) {
   begin(rq);
   struct bytes target = http_text(rq->base, rq->parser.url);
   int n = decode_path(rq->path, http_target_path(target));
+  rq->path_len = (uint16_t)(n < 0 ? 0 : n);
   if (rq->method == HTTP_M_OPTIONS) { // of "*" and of paths that are nothing, too
     route_parse(&rq->route, bytes_of(rq->path, n < 0 ? 0 : (size_t)n));
     respond_options(rq);

@@ -82,11 +82,30 @@ void respond_count(struct request *rq, unsigned status) {
       obs_error(rq->w->m, (enum obs_error)(rq->why ? rq->why : table[i].error));
 }
 
+// Whether a path is what proxies make of it that merge slashes, resolve dots, turn backslashes or decode. Where they name an answer
+// by what they made and ask for what was written, an error for the one would be kept for the other.
+static bool plainly_spelled(struct bytes path) {
+  if (path.n == 0) // an encoded slash, or longer than any
+    return false;
+  for (size_t i = 0, start = 0; i <= path.n; i++) {
+    if (i < path.n && path.p[i] != '/') {
+      if (path.p[i] == '\\' || path.p[i] == '?')
+        return false;
+      continue;
+    }
+    struct bytes s = bytes_of(path.p + start, i - start);
+    if ((s.n == 0 && i && i < path.n) || bytes_eq(s, BYTES_LIT(".")) || bytes_eq(s, BYTES_LIT("..")))
+      return false;
+    start = i + 1;
+  }
+  return true;
+}
+
 // How long caches may keep an error. Without a word they would choose (RFC 9110 §15.1: 404, 405, 410, 414 and 501 are
 // heuristically cacheable), minutes for what may be there in a second: a node that has not rotated yet, an upload.
 static void error_age(struct request *rq, struct writer *out, unsigned status) {
   const struct config *cfg = server_config(rq->w->s);
-  bool absent = status == 403 || status == 404;
+  bool absent = (status == 403 || status == 404) && plainly_spelled(bytes_of(rq->path, rq->path_len));
   if (rq->method > HTTP_M_HEAD || (!absent && status != 410)) {
     wr_str(out, "Cache-Control: no-store\r\n");
     return;
@@ -121,6 +140,14 @@ void respond_status(struct request *rq, unsigned status) {
   head_length(&out, body.n);
   head_end(rq, &out);
   short_body(rq, &out, bytes_of(text, body.n));
+}
+
+size_t respond_busy(struct worker *w, char out[RESPOND_BUSY]) {
+  struct writer to = wr_of(out, RESPOND_BUSY);
+  wr_str(&to, "HTTP/1.1 503 Service Unavailable\r\n");
+  wr_bytes(&to, head_common(w));
+  wr_str(&to, "Retry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+  return to.n;
 }
 
 void respond_bytes(struct request *rq, const char *content_type, struct bytes body) {

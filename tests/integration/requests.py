@@ -124,13 +124,19 @@ def status_codes(tap, server):
                url(a, "cbcs", "1x", "a.mp4"), url(a, "cbcs", 99999999999999999999, "a.mp4"), url(a, "cbcs", 1, "a", "0.m4s"),
                url(a, "cbcs", 1, "a", "01.m4s"), url(a, "cbcs", 1, "a", "4.m4s"), url(a, "cbcs", 1, "a", "4294967297.m4s"),
                url(a, "cbcs", 1, "a", "-1.m4s"), url(a, "cbcs", 1, "a", "2.m4s") + "/", url(a, "cbcs", 1, "a", "2.m4sx"),
-               url(a, "xxxx", "master.m3u8"), url(a, "CBCS", "master.m3u8"), url(a, "cbcs", "other.m3u8"), "/", "/x", "//",
+               url(a, "xxxx", "master.m3u8"), url(a, "CBCS", "master.m3u8"), url(a, "cbcs", "other.m3u8"), "/", "/x",
                url("album", "cbcs", "master.m3u8"), url(OTHER, "cbcs", 1, ".hidden.mp4"), url(OTHER, "cbcs", 1, "notes.txt"),
                url(OTHER, "cbcs", 1, "link.mp4"), url("escape", "cbcs", 1, "a.mp4"), url("relative", "cbcs", 1, "a.mp4"),
                "/" + "x" * 900 + "/cbcs/1/a.mp4"]
     for path in want404:
         r = c.get(path)
         tap.ok(r.status == 404 and r["cache-control"] == "public, max-age=1" and r["etag"] == "", f"404, for a second: {path[:70]}", r)
+    for path in ("//", "//x", url(a, "cbcs") + "//1/a.mp4", "/.", "/./x", "/x/..", "/%2e%2e/x", "/x%2fy", "/x%5Cy/cbcs/1/a.mp4", "/x\\y", url(a, "cbcs", 1, "a.mp4") + "%3fx",
+                 "/" + "x" * 1100):
+        r = c.get(path)
+        tap.equal((r.status, r["cache-control"]), (404, "no-store"), f"404 of an odd spelling, not to be kept: {path[:70]}")
+    for path in ("/...", "/.x/y", "/x/"):
+        tap.equal(c.get(path)["cache-control"], "public, max-age=1", f"not odd: {path}")
     r = c.get(url(a, "clear", 1, "a.mp4"))
     tap.equal((r.status, r["cache-control"]), (403, "public, max-age=1"), "403: a scheme that is not allowed")
     r = c.get(WHOLE, headers={"If-Match": '"other"'})

@@ -97,7 +97,7 @@ Test(http, pipelined_requests_split_at_every_byte) {
                "m1 ka0 1.1 chunked0 body0 url=/2 h=h h=\"x\"\n"
                "m2 ka1 1.1 chunked0 body5 url=/3 h=h body=hello\n"
                "m0 ka0 1.0 chunked0 body0 url=/4\n"
-               "m2 ka1 1.1 chunked1 body3 url=/5 h=h\n"
+               "m2 ka1 1.1 chunked1 body3 url=/5 h=h h=chunked\n"
                "m0 ka1 1.1 chunked0 body0 url=/6 h=h\n");
 }
 
@@ -136,6 +136,50 @@ Test(http, hosts) {
     int n = snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: a%cb\r\n\r\n", c);
     parse_split(&r, text, (size_t)n, 3);
     cr_assert_eq(strcmp(r.text, "bad 400\n") != 0, good, "character %d: %s", c, r.text);
+  }
+}
+
+Test(http, request_lines) {
+  check_splits("GET / HTTP/1.1\nHost: a\r\n\r\n", "bad 400\n");
+  check_splits("GET / HTTP/1.0\n\r\n", "bad 400\n");
+  check_splits("GET / RTSP/1.0\r\nHost: a\r\n\r\n", "bad 400\n");
+  check_splits("\r\n\nGET  /  HTTP/1.0\r\n\r\n", "m0 ka0 1.0 chunked0 body0 url=/\n");
+}
+
+Test(http, one_coding_alone) {
+  static const char *const bad[] = {"gzip, chunked", ",chunked", "", "x\r\nTransfer-Encoding: chunked",
+                                    "chunked\r\nTransfer-Encoding: chunked", "chunked\r\nTransfer-Encoding:"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    char text[160];
+    snprintf(text, sizeof text, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: %s\r\n\r\n0\r\n\r\n", bad[i]);
+    check_splits(text, "bad 501\n");
+  }
+  check_splits("POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding:\tChunked \r\n\r\n0\r\n\r\n",
+               "m2 ka1 1.1 chunked1 body0 url=/ h=a h=Chunked\n");
+  check_splits("POST / HTTP/1.0\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "bad 400\n");
+}
+
+Test(http, who_says_that_a_connection_ends) {
+  static const struct {
+    const char *lines;
+    bool stays[2]; // with 1.1, with 1.0
+  } cases[] = {
+      {"", {true, false}},
+      {"Connection: close\r\n", {false, false}},
+      {"Connection: Keep-Alive\r\n", {true, true}},
+      {"Connection: keep-alive, close\r\n", {false, false}},
+      {"Connection: close\r\nConnection: keep-alive\r\n", {false, false}},
+      {"Proxy-Connection: close\r\n", {true, false}},
+      {"proxy-connection: keep-alive\r\n", {true, false}},
+      {"Connection: keep-alive\r\nProxy-Connection: close\r\nX: y\r\n", {true, true}},
+      {"Proxy-Connection: x, keep-alive\r\nConnection: close\r\n", {false, false}},
+  };
+  for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+    char text[200], expected[80];
+    bool old = i % 2;
+    snprintf(text, sizeof text, "GET / HTTP/1.%d\r\nHost: a\r\n%s\r\n", !old, cases[i / 2].lines);
+    snprintf(expected, sizeof expected, "m0 ka%d 1.%d chunked0 body0 url=/ h=a\n", cases[i / 2].stays[old], !old);
+    check_splits(text, expected);
   }
 }
 

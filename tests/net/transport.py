@@ -547,6 +547,8 @@ def more_clients_than_allowed():
                 s.sendall(get_bytes(segment_path("now", 5, 1)))
                 status, headers, _ = Reader(s).response()
                 refused += status == 503 and headers["retry-after"] == "1"
+                if status == 503:  # as every other answer
+                    expect([headers.get(h) for h in ("cache-control", "server", "access-control-allow-origin")], ["no-store", "sluice", "*"])
             except (ConnectionError, EOFError):
                 refused += 1
         expect(refused, 60)
@@ -733,6 +735,56 @@ def tls_versions_names_and_tickets():
                 pass
         except ConnectionError:
             pass
+
+
+def tls_ends_are_answered():
+    """Who says that it sends no more gets what it asked for, and then the same said to it: else it cannot tell an end from a cut."""
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        with Server() as srv:
+            c = client_context()
+            c.maximum_version = c.minimum_version = version
+            for paths in ([], ["/now/cbcs/master.m3u8"], [segment_path("now", 500000, 2)], [segment_path("later", 50, 2)] * 3, ["/410/cbcs/1/t/1.m4s"]):
+                for when in ("with the request", "behind the answer"):
+                    what = f"{version.name} {paths} {when}"
+                    sock, into, out = srv.dial(raw=True), ssl.MemoryBIO(), ssl.MemoryBIO()
+                    tls = c.wrap_bio(into, out, server_hostname="one.test")
+
+                    def flow(step, end):
+                        """Repeats `step` over the socket until it is through; `end`: what stands for the end of the stream."""
+                        while True:
+                            try:
+                                got = step()
+                                sock.sendall(out.read())
+                                return got
+                            except ssl.SSLWantReadError:
+                                sock.sendall(out.read())
+                                data = sock.recv(1 << 20)
+                                into.write(data) if data else end()
+
+                    def cut():
+                        raise AssertionError(f"{what}: the connection ends without a word of TLS")
+
+                    def ask_for_all():
+                        for path in paths:
+                            tls.write(get_bytes(path))
+                        if when == "with the request":
+                            try:
+                                tls.unwrap()
+                            except ssl.SSLWantReadError:
+                                pass
+
+                    flow(tls.do_handshake, cut)
+                    flow(ask_for_all, cut)
+                    reader = Reader(type("", (), {"recv": lambda _, n: flow(lambda: tls.read(n), cut)})())
+                    try:
+                        expect([reader.response()[0] for _ in paths], [410 if "410" in p else 200 for p in paths], what)
+                        if when == "behind the answer":
+                            flow(tls.unwrap, cut)
+                        else:
+                            expect(flow(lambda: tls.read(1), cut), b"", what)
+                    except ssl.SSLZeroReturnError:
+                        pass
+                    sock.close()
 
 
 def tls_needs_client_certificates_where_told():
@@ -923,12 +975,12 @@ CASES = [whole_bodies_and_heads, requests_cut_at_every_byte, pipelined_requests_
 if TLS:  # ragged ends and half-closed clients are another matter there
     CASES = [c for c in CASES if c not in (half_closed_clients_get_their_answer, occupied_port, more_clients_than_allowed, as_many_requests_as_connections,
                                        an_allocation_while_serving_is_noticed)]
-    CASES += [tls_versions_names_and_tickets, tls_records_begin_small, tls_needs_client_certificates_where_told, unusable_certificates]
+    CASES += [tls_versions_names_and_tickets, tls_ends_are_answered, tls_records_begin_small, tls_needs_client_certificates_where_told, unusable_certificates]
 
 if KTLS:
     CASES = [the_kernel_seals_from_the_second_response_on, keys_that_a_client_asks_for, hot_segments, whole_bodies_and_heads, requests_cut_at_every_byte,
              pipelined_requests_come_back_in_order, random_ranges_are_slices, preconditions, refusals, bodies_of_requests, http10,
-             clients_that_leave_at_any_time, keepalive_limit, tls_versions_names_and_tickets]
+             clients_that_leave_at_any_time, keepalive_limit, tls_versions_names_and_tickets, tls_ends_are_answered]
 
 failed = 0
 WHERE = BACKEND + (" ktls" if KTLS else " tls" if TLS else "")
