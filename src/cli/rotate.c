@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "base/writer.h"
 #include "cli/cli.h"
+#include "keys/epochs.h"
 #include "server/options.h"
 #include "server/secret_file.h"
 
@@ -178,6 +179,8 @@ int cmd_rotate(int argc, char **argv) {
   }
   if (wish.all == (wish.scope != NULL) || (wish.scope && !*wish.scope))
     return cli_usage("rotate", "give one of ASSET, PREFIX/ and --all");
+  if (wish.scope && strlen(wish.scope) > EPOCH_MAX_SCOPE)
+    return cli_error("rotate", "the name has %zu bytes, more than %d: no asset that is served has it", strlen(wish.scope), EPOCH_MAX_SCOPE);
   char why[CONFIG_WHY];
   flags.a[flags.num].option = OPTION_media; // not used here, but a configuration has one
   flags.a[flags.num++].value = ".";
