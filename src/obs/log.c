@@ -20,7 +20,7 @@ void log_line(enum log_level level, const char *fmt, ...) {
   static const char *const names[LOG_LEVEL_COUNT] = {"error", "warn", "info", "debug"};
   if (!log_enabled(level))
     return;
-  char line[1024];
+  char line[4096]; // a path has at most 1024 bytes and a reason behind it; PIPE_BUF: no other line gets in between
   struct tm tm;
   time_t now = time(NULL);
   gmtime_r(&now, &tm);
