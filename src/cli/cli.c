@@ -51,6 +51,44 @@ char *cli_fault_file(const char *path, const struct media_source *m, struct diag
 
 bool cli_wants_help(const char *arg) { return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0; }
 
+// Whether `arg` is that option; *value: what stands in the same word, else NULL.
+static bool is_option(const struct cli_option *o, const char *arg, const char **value) {
+  size_t n = strlen(o->name);
+  *value = NULL;
+  if (o->letter && arg[1] == o->letter && (o->has_value || !arg[2])) {
+    *value = arg[2] ? arg + 2 : NULL;
+    return true;
+  }
+  if (arg[1] != '-' || strncmp(arg + 2, o->name, n) != 0 || (arg[2 + n] && arg[2 + n] != '='))
+    return false;
+  *value = arg[2 + n] ? arg + 3 + n : NULL;
+  return true;
+}
+
+int cli_arg(struct cli_args *a) {
+  if (a->at < a->argc && !a->only_operands && strcmp(a->argv[a->at], "--") == 0) {
+    a->only_operands = true;
+    a->at++;
+  }
+  if (a->at >= a->argc)
+    return ARG_END;
+  const char *arg = a->value = a->argv[a->at++];
+  if (a->only_operands || arg[0] != '-' || !arg[1])
+    return ARG_OPERAND;
+  if (cli_wants_help(arg))
+    return ARG_HELP;
+  int i = 0;
+  while (a->options[i].name && !is_option(&a->options[i], arg, &a->value))
+    i++;
+  const struct cli_option *o = &a->options[i];
+  if (o->name && o->has_value && !a->value && a->at < a->argc)
+    a->value = a->argv[a->at++];
+  if (o->name && o->has_value == (a->value != NULL))
+    return i;
+  cli_usage(a->command, !o->name ? "unknown option '%s'" : o->has_value ? "%s needs a value" : "'%s': this option takes no value", arg);
+  return ARG_WRONG;
+}
+
 int cli_usage(const char *name, const char *fmt, ...) {
   char text[512];
   va_list ap;

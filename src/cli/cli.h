@@ -41,6 +41,26 @@ char *cli_fault_file(const char *path, const struct media_source *m, struct diag
 // cli_wants_help says whether an argument is -h or --help.
 bool cli_wants_help(const char *arg);
 
+// cli_arg takes the next argument of a command: an operand, or an option of the table as `--name VALUE`, `--name=VALUE`, `-c VALUE`
+// or `-cVALUE`, wherever it stands. Behind `--` all are operands; `-` is one. Returns the option's place in the table (its value in
+// a->value), or one of the numbers below; ARG_WRONG has been told.
+struct cli_option {
+  const char *name; // NULL ends the table
+  char letter;      // short form, 0: none
+  bool has_value;
+};
+struct cli_args {
+  const char *command;
+  int argc;
+  char **argv;
+  const struct cli_option *options;
+  int at; // 1 to begin with
+  bool only_operands;
+  const char *value; // of the option, or the operand
+};
+enum { ARG_END = -1, ARG_OPERAND = -2, ARG_HELP = -3, ARG_WRONG = -4 };
+int cli_arg(struct cli_args *a);
+
 // cli_usage prints "sluice NAME: text" and how to get help, and returns EXIT_USAGE.
 int cli_usage(const char *name, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

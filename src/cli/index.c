@@ -239,7 +239,7 @@ static const char options[] =
     "  --threads N      at most N at a time (default: one per processor)\n"
     "  --cache-dir DIR  for media that are read-only: where the server's cache_dir is; it needs --media as well\n"
     "  --media DIR      the server's media folder; without PATH all of it is indexed\n"
-    "  -c FILE          take both from the server's configuration\n";
+    "  -c, --config FILE  take both from the server's configuration\n";
 
 struct wish {
   long threads;
@@ -250,39 +250,39 @@ struct wish {
   size_t num_paths;
 };
 
+static void add_flag(struct config_flags *flags, unsigned option, const char *value) {
+  flags->a[flags->num].option = option;
+  flags->a[flags->num++].value = value;
+}
+
 static int parse(struct wish *w, struct job *j, int argc, char **argv) {
-  struct config_error error;
-  bool only_paths = false;
-  for (int i = 1; i < argc;) {
-    const char *arg = argv[i];
+  enum { REBUILD, THREADS, CONFIG, MEDIA, CACHE_DIR };
+  static const struct cli_option longs[] = {{"rebuild", 0, false}, {"threads", 0, true},   {"config", 'c', true},
+                                            {"media", 0, true},    {"cache-dir", 0, true}, {NULL, 0, false}};
+  struct cli_args args = {.command = "index", .argc = argc, .argv = argv, .options = longs, .at = 1};
+  const char *media = NULL, *cache_dir = NULL;
+  for (int o; (o = cli_arg(&args)) != ARG_END;) {
+    const char **to = o == ARG_OPERAND ? &w->paths[w->num_paths++] : o == CONFIG ? &w->config : o == MEDIA ? &media : o == CACHE_DIR ? &cache_dir : NULL;
     uint64_t n;
-    if (only_paths || arg[0] != '-' || !arg[1]) {
-      w->paths[w->num_paths++] = arg;
-      i++;
-    } else if (cli_wants_help(arg)) {
+    if (o == ARG_WRONG)
+      return EXIT_USAGE;
+    if (o == ARG_HELP) {
       w->help = true;
       return EXIT_DONE;
-    } else if (!strcmp(arg, "--") || !strcmp(arg, "--rebuild")) {
-      only_paths |= !arg[2];
-      j->rebuild |= arg[2] != 0;
-      i++;
-    } else if (!strcmp(arg, "--threads")) {
-      if (i + 1 == argc || parse_u64(&n, bytes_str(argv[i + 1])) || !n || n > MAX_THREADS)
-        return cli_usage("index", "--threads needs a number from 1 to %d", MAX_THREADS);
-      w->threads = (long)n;
-      i += 2;
-    } else if (!strcmp(arg, "-c")) {
-      if (i + 1 == argc)
-        return cli_usage("index", "-c needs a file");
-      w->config = argv[i + 1];
-      i += 2;
-    } else if (!strncmp(arg, "--media", 7) || !strncmp(arg, "--cache-dir", 11)) {
-      if (config_flag(&w->flags, argc, argv, &i, &error) <= 0)
-        return cli_usage("index", "%s needs a folder", arg);
-    } else {
-      return cli_usage("index", "unknown option '%s'", arg);
     }
+    j->rebuild |= o == REBUILD;
+    if (to)
+      *to = args.value;
+    if (o != THREADS)
+      continue;
+    if (parse_u64(&n, bytes_str(args.value)) || !n || n > MAX_THREADS)
+      return cli_usage("index", "--threads needs a number from 1 to %d", MAX_THREADS);
+    w->threads = (long)n;
   }
+  if (media)
+    add_flag(&w->flags, OPTION_media, media);
+  if (cache_dir)
+    add_flag(&w->flags, OPTION_cache_dir, cache_dir);
   return EXIT_DONE;
 }
 

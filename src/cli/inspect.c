@@ -480,7 +480,7 @@ static int inspect(const char *path, bool json, bool all) {
   if (json) {
     json_t *out = json_pack("{s:o, s:I, s:o, s:o, s:o, s:o}", "file", name_json(path), "size", (json_int_t)m->id.size, "track", track,
                             "protection", in.protection, "protected_by", marks_json(&in), "boxes", boxes);
-    if (!out || !write_json(&in, out))
+    if (!out || (!write_json(&in, out) && !ferror(stdout))) // what is wrong with standard output is told at the end
       status = cli_error(path, "cannot write JSON");
     json_decref(out);
   } else {
@@ -506,21 +506,21 @@ static const char options[] = "FILE is a file, a folder with init.mp4 and *.m4s 
                               "  --all    text with every entry and every sample\n";
 
 int cmd_inspect(int argc, char **argv) {
+  enum { JSON, ALL };
+  static const struct cli_option longs[] = {{"json", 0, false}, {"all", 0, false}, {NULL, 0, false}};
+  struct cli_args args = {.command = "inspect", .argc = argc, .argv = argv, .options = longs, .at = 1};
   const char *path = NULL;
   bool json = false, all = false;
-  for (int i = 1; i < argc; i++) {
-    if (cli_wants_help(argv[i]))
+  for (int o; (o = cli_arg(&args)) != ARG_END;) {
+    if (o == ARG_HELP)
       return cli_help("inspect", options);
-    if (!strcmp(argv[i], "--json"))
-      json = true;
-    else if (!strcmp(argv[i], "--all"))
-      all = true;
-    else if (argv[i][0] == '-' && argv[i][1])
-      return cli_usage("inspect", "unknown option '%s'", argv[i]);
-    else if (path)
+    if (o == ARG_WRONG)
+      return EXIT_USAGE;
+    if (o == ARG_OPERAND && path)
       return cli_usage("inspect", "takes one file");
-    else
-      path = argv[i];
+    json |= o == JSON;
+    all |= o == ALL;
+    path = o == ARG_OPERAND ? args.value : path;
   }
   if (!path)
     return cli_usage("inspect", "needs a file");

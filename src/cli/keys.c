@@ -40,7 +40,7 @@ struct wish {
   const char *what, *file, *out, *keys, *asset, *kek, *new_kek;
   uint32_t epoch;
   enum scheme scheme;
-  bool has_scheme, v24, plain;
+  bool has_scheme, v24, plain, help;
   const char *config;
   struct config_flags flags;
 };
@@ -302,68 +302,47 @@ static int parse_number(uint32_t *out, const char *name, const char *text) {
   return EXIT_DONE;
 }
 
-static int parse_value(struct wish *w, const char *name, const char *value) {
-  const struct {
-    const char *name, **to;
-  } texts[] = {{"--out", &w->out},   {"--asset", &w->asset},     {"--kek", &w->kek},
-               {"-c", &w->config}, {"--new-kek", &w->new_kek}};
-  for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-    if (!strcmp(name, texts[i].name)) {
-      *texts[i].to = value;
-      return EXIT_DONE;
-    }
-  if (!strcmp(name, "--epoch"))
-    return parse_number(&w->epoch, name, value);
-  if (!strcmp(name, "--scheme")) {
-    w->has_scheme = !scheme_parse(&w->scheme, bytes_str(value)) && w->scheme != SCHEME_CLEAR;
-    return w->has_scheme ? EXIT_DONE : cli_usage("keys", "--scheme is cenc or cbcs");
-  }
-  if (!strcmp(name, "--cpix")) {
-    w->v24 = !strcmp(value, "2.4");
-    return w->v24 || !strcmp(value, "2.3") ? EXIT_DONE : cli_usage("keys", "--cpix is 2.3 or 2.4");
-  }
-  return cli_usage("keys", "unknown option '%s'", name);
-}
-
 static int parse(struct wish *w, int argc, char **argv) {
-  struct config_error error;
-  for (int i = 1; i < argc;) {
-    const char *arg = argv[i];
-    int status = EXIT_DONE;
-    if (!strcmp(arg, "--plain")) {
-      w->plain = true;
-      i++;
-    } else if (!strncmp(arg, "--keys", 6) || !strncmp(arg, "--state-dir", 11)) {
-      if (config_flag(&w->flags, argc, argv, &i, &error) <= 0)
-        return cli_usage("keys", "%s needs a path", arg);
-      if (!strncmp(arg, "--keys", 6))
-        w->keys = w->flags.a[w->flags.num - 1].value;
-    } else if (arg[0] == '-') {
-      if (i + 1 == argc)
-        return cli_usage("keys", "%s needs a value", arg);
-      status = parse_value(w, arg, argv[i + 1]);
-      i += 2;
-    } else {
-      const char **to = !w->what ? &w->what : !w->file ? &w->file : NULL;
-      if (!to)
-        return cli_usage("keys", "unexpected argument '%s'", arg);
-      *to = arg;
-      i++;
-    }
-    if (status != EXIT_DONE)
+  enum { PLAIN, KEYS, STATE_DIR, OUT, ASSET, KEK, NEW_KEK, CONFIG, EPOCH, SCHEME, CPIX };
+  static const struct cli_option longs[] = {{"plain", 0, false}, {"keys", 0, true},    {"state-dir", 0, true}, {"out", 0, true},
+                                            {"asset", 0, true},  {"kek", 0, true},     {"new-kek", 0, true},   {"config", 'c', true},
+                                            {"epoch", 0, true},  {"scheme", 0, true},  {"cpix", 0, true},      {NULL, 0, false}};
+  struct cli_args args = {.command = "keys", .argc = argc, .argv = argv, .options = longs, .at = 1};
+  const char *state_dir = NULL, **const texts[] = {[KEYS] = &w->keys,       [STATE_DIR] = &state_dir, [OUT] = &w->out,      [ASSET] = &w->asset,
+                                                   [KEK] = &w->kek, [NEW_KEK] = &w->new_kek,  [CONFIG] = &w->config};
+  for (int o; (o = cli_arg(&args)) != ARG_END;) {
+    int status = o == ARG_WRONG ? EXIT_USAGE : EXIT_DONE;
+    w->help |= o == ARG_HELP;
+    w->plain |= o == PLAIN;
+    if (o >= KEYS && o <= CONFIG)
+      *texts[o] = args.value;
+    if (o == EPOCH)
+      status = parse_number(&w->epoch, "--epoch", args.value);
+    if (o == SCHEME && !(w->has_scheme = !scheme_parse(&w->scheme, bytes_str(args.value)) && w->scheme != SCHEME_CLEAR))
+      status = cli_usage("keys", "--scheme is cenc or cbcs");
+    if (o == CPIX && !(w->v24 = !strcmp(args.value, "2.4")) && strcmp(args.value, "2.3") != 0)
+      status = cli_usage("keys", "--cpix is 2.3 or 2.4");
+    if (o == ARG_OPERAND && w->file)
+      status = cli_usage("keys", "unexpected argument '%s'", args.value);
+    if (o == ARG_OPERAND)
+      *(w->what ? &w->file : &w->what) = args.value;
+    if (status != EXIT_DONE || w->help)
       return status;
   }
+  if (w->keys)
+    w->flags.a[w->flags.num++] = (__typeof__(w->flags.a[0])){OPTION_keys, w->keys};
+  if (state_dir)
+    w->flags.a[w->flags.num++] = (__typeof__(w->flags.a[0])){OPTION_state_dir, state_dir};
   return EXIT_DONE;
 }
 
 int cmd_keys(int argc, char **argv) {
   struct wish w = {.epoch = 1};
-  for (int i = 1; i < argc; i++)
-    if (cli_wants_help(argv[i]))
-      return cli_help("keys", options);
   int status = parse(&w, argc, argv);
   if (status != EXIT_DONE)
     return status;
+  if (w.help)
+    return cli_help("keys", options);
   prctl(PR_SET_DUMPABLE, 0); // no core image, and nobody of the same user looks in
   if (w.what && w.file && !strcmp(w.what, "export"))
     return w.out ? export_keys(&w) : cli_usage("keys", "export needs --out FILE");

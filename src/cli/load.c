@@ -275,8 +275,8 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
   if (popularity_init(&pop, mem, sc->catalogue.kind, sc->catalogue.num, sc->catalogue.shape, sc->catalogue.release_share))
     return cli_error(a->scenario, "catalogue.shape is out of range");
   struct load_run run = {.sc = sc, .pop = &pop, .io = a->io, .log_fd = -1, .num_threads = 1, .stop = &load_stop};
-  if (!load_target(&run, a))
-    return EXIT_FAILED;
+  if ((status = load_target(&run, a)) != EXIT_DONE)
+    return status;
   struct load_world *world = NULL;
   if (sc->verify_share > 0 && !(world = load_world_new(a->scenario, sc, &run.verifier)))
     return EXIT_FAILED;

@@ -26,8 +26,8 @@ struct load_outcome {
 // of each process, and is filled anew. `label` stands before the live view's line.
 struct load_outcome load_run_all(struct load_run *proto, struct load_stats *stats, const struct load_args *a, const char *label);
 
-// load_target reads http[s]://HOST[:PORT] into address, Host header and TLS; false after one line on standard error.
-bool load_target(struct load_run *run, const struct load_args *a);
+// load_target reads http[s]://HOST[:PORT] into address, Host header and TLS; an exit status, after one line on standard error.
+int load_target(struct load_run *run, const struct load_args *a);
 
 // load_search is mode capacity: the probes, the estimate, the spike. `sum` gets the spike's statistics (or the last probe's).
 int load_search(struct load_run *run, struct load_stats *stats, struct load_stats *sum, struct scenario *sc,

@@ -9,9 +9,8 @@
 #include "cli/load_run.h"
 #include "net/tls.h"
 
-static bool bad(const char *url) {
-  cli_error(url, "the target is to be http://HOST:PORT or https://HOST:PORT, without a path");
-  return false;
+static int bad(const char *url) {
+  return cli_usage("load", "--target takes http://HOST:PORT or https://HOST:PORT, without a path, not '%s'", url);
 }
 
 static bool set_up_tls(struct load_run *run, const struct load_args *a) {
@@ -38,7 +37,7 @@ static const struct addrinfo *who_answers(const struct addrinfo *all) {
   return all;
 }
 
-bool load_target(struct load_run *run, const struct load_args *a) {
+int load_target(struct load_run *run, const struct load_args *a) {
   const char *url = a->target;
   bool tls = strncmp(url, "https://", 8) == 0;
   char host[256], port[8];
@@ -65,14 +64,12 @@ bool load_target(struct load_run *run, const struct load_args *a) {
     *strchr(host, ']') = 0;
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
   int e = getaddrinfo(name, port, &hints, &found);
-  if (e) {
-    cli_error(url, "%s", gai_strerror(e));
-    return false;
-  }
+  if (e)
+    return cli_error(url, "%s", gai_strerror(e));
   const struct addrinfo *chosen = who_answers(found);
   memcpy(&run->addr, chosen->ai_addr, chosen->ai_addrlen);
   run->addr_len = chosen->ai_addrlen;
   freeaddrinfo(found);
   snprintf(run->tls_host, sizeof run->tls_host, "%s", name);
-  return !tls || set_up_tls(run, a);
+  return tls && !set_up_tls(run, a) ? EXIT_FAILED : EXIT_DONE;
 }

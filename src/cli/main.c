@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 static const struct command commands[] = {
@@ -64,6 +65,9 @@ static int run(int argc, char **argv) {
     return EXIT_USAGE;
   }
   if (cli_wants_help(argv[1]) || strcmp(argv[1], "help") == 0) {
+    const struct command *about = argc > 2 ? find(argv[2]) : NULL;
+    if (about && !cli_wants_help(argv[1]))
+      return about->run(2, (char *[]){argv[2], (char[]){"--help"}, NULL});
     overview(stdout);
     return EXIT_DONE;
   }
@@ -78,6 +82,7 @@ static int run(int argc, char **argv) {
 int main(int argc, char **argv) {
   if (!hold_standard_descriptors())
     return EXIT_FAILED; // and nowhere to say so
+  unsetenv("POSIXLY_CORRECT"); // options stand behind operands in every usage line
   int status = run(argc, argv);
   errno = 0;
   if (fflush(stdout) != 0 || ferror(stdout))

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "base/writer.h"
 #include "cli/cli.h"
+#include "keys/epochs.h"
 #include "server/options.h"
 #include "server/secret_file.h"
 
@@ -24,7 +25,7 @@ static const char options[] =
     "  --revoke         old epochs stop answering at once: not with a --grace\n"
     "  --token-file FILE  the token that the server demands (default: admin_token_file of the configuration)\n"
     "  --admin ADDR:PORT  the admin listener (default 127.0.0.1:9090)\n"
-    "  -c FILE          take the admin address from the server's configuration\n";
+    "  -c, --config FILE  take the admin address from the server's configuration\n";
 
 static int dial(const struct config_addr *a) {
   char port[8];
@@ -153,42 +154,40 @@ static int run(const struct wish *wish, const struct config *c) {
 }
 
 int cmd_rotate(int argc, char **argv) {
+  enum { ALL, REVOKE, GRACE, TOKEN_FILE, ADMIN, CONFIG };
+  static const struct cli_option longs[] = {{"all", 0, false},       {"revoke", 0, false}, {"grace", 0, true}, {"token-file", 0, true},
+                                            {"admin", 0, true}, {"config", 'c', true}, {NULL, 0, false}};
+  struct cli_args args = {.command = "rotate", .argc = argc, .argv = argv, .options = longs, .at = 1};
   struct wish wish = {0};
   struct config_flags flags = {0};
   struct config_error error;
-  for (int i = 1; i < argc;) {
-    const char *arg = argv[i];
-    bool more = i + 1 < argc;
-    if (cli_wants_help(arg))
+  const char *admin = NULL;
+  for (int o; (o = cli_arg(&args)) != ARG_END;) {
+    const char **to = o == GRACE ? &wish.grace : o == TOKEN_FILE ? &wish.token : o == CONFIG ? &wish.file : o == ADMIN ? &admin : NULL;
+    if (o == ARG_HELP)
       return cli_help("rotate", options);
-    if (!strcmp(arg, "--all") || !strcmp(arg, "--revoke")) {
-      wish.all |= !strcmp(arg, "--all");
-      wish.revoke |= !strcmp(arg, "--revoke");
-      i++;
-    } else if (!strcmp(arg, "--grace") && more) {
-      wish.grace = argv[i + 1];
-      i += 2;
-    } else if (!strcmp(arg, "--token-file") && more) {
-      wish.token = argv[i + 1];
-      i += 2;
-    } else if (!strcmp(arg, "-c") && more) {
-      wish.file = argv[i + 1];
-      i += 2;
-    } else if (!strncmp(arg, "--admin", 7)) {
-      if (config_flag(&flags, argc, argv, &i, &error) <= 0)
-        return cli_usage("rotate", "%s", "--admin needs ADDR:PORT");
-    } else if (arg[0] == '-' || wish.scope) {
-      return cli_usage("rotate", "unexpected argument '%s'", arg);
-    } else {
-      wish.scope = arg;
-      i++;
-    }
+    if (o == ARG_WRONG)
+      return EXIT_USAGE;
+    if (o == ARG_OPERAND && wish.scope)
+      return cli_usage("rotate", "unexpected argument '%s'", args.value);
+    wish.all |= o == ALL;
+    wish.revoke |= o == REVOKE;
+    if (o == ARG_OPERAND)
+      wish.scope = args.value;
+    if (to)
+      *to = args.value;
   }
   if (wish.all == (wish.scope != NULL) || (wish.scope && !*wish.scope))
     return cli_usage("rotate", "give one of ASSET, PREFIX/ and --all");
+  if (wish.scope && strlen(wish.scope) > EPOCH_MAX_SCOPE)
+    return cli_error("rotate", "the name has %zu bytes, more than %d: no asset that is served has it", strlen(wish.scope), EPOCH_MAX_SCOPE);
   char why[CONFIG_WHY];
   flags.a[flags.num].option = OPTION_media; // not used here, but a configuration has one
   flags.a[flags.num++].value = ".";
+  if (admin) {
+    flags.a[flags.num].option = OPTION_admin;
+    flags.a[flags.num++].value = admin;
+  }
   if (wish.token) {
     flags.a[flags.num].option = OPTION_admin_token_file;
     flags.a[flags.num++].value = wish.token;

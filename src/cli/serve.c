@@ -61,8 +61,9 @@ int cmd_serve(int argc, char **argv) {
       i += 2;
       continue;
     }
-    if (strncmp(argv[i], "--config=", 9) == 0) {
-      file = argv[i++] + 9;
+    if (strncmp(argv[i], "--config=", 9) == 0 || (strncmp(argv[i], "-c", 2) == 0 && argv[i][2])) {
+      file = argv[i][1] == 'c' ? argv[i] + 2 : argv[i] + 9;
+      i++;
       continue;
     }
     int taken = config_flag(&flags, argc, argv, &i, &error);

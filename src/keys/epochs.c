@@ -183,7 +183,7 @@ enum err epochs_scope_ok(struct bytes scope, struct diag *diag) {
     depth += i < scope.n;
   }
   if (depth > EPOCH_MAX_DEPTH)
-    return diag_say(diag, ERR_LIMIT, "a name has at most %d segments", EPOCH_MAX_DEPTH);
+    return diag_say(diag, ERR_LIMIT, "a name has at most %d segments", EPOCH_MAX_DEPTH + 1);
   return ERR_OK;
 }
 

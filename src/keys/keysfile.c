@@ -102,6 +102,15 @@ static enum err read_mask_name(struct input *in, const struct field *f, uint32_t
   return ERR_OK;
 }
 
+// No value: nothing, or YAML's word for it.
+static bool is_null(const struct input *in) {
+  static const char *const words[] = {"", "~", "null", "Null", "NULL"};
+  for (size_t i = 0; in->ev.type == YAML_SCALAR_EVENT && i < sizeof words / sizeof words[0]; i++)
+    if (bytes_eq(scalar(in), bytes_str(words[i])) && (!i || in->ev.data.scalar.style == YAML_PLAIN_SCALAR_STYLE))
+      return true;
+  return false;
+}
+
 // A list of names, or one scalar with commas; "all" and "none" for systems.
 static enum err read_mask(struct input *in, const struct field *f, uint32_t *out) {
   uint32_t mask = 0;
@@ -147,6 +156,17 @@ static enum err read_custom(struct input *in, const struct field *f, struct byte
   return keep(in, out, text);
 }
 
+// As YAML spells it (1.2 section 10.3.2).
+static bool read_truth(bool *out, struct bytes text) {
+  static const char *const words[] = {"true", "True", "TRUE", "false", "False", "FALSE"};
+  for (size_t i = 0; i < 6; i++)
+    if (bytes_eq(text, bytes_str(words[i]))) {
+      *out = i < 3;
+      return true;
+    }
+  return false;
+}
+
 static enum err read_scalar(struct input *in, const struct field *f, void *base) {
   void *at = (uint8_t *)base + f->off;
   struct bytes text = scalar(in);
@@ -173,9 +193,7 @@ static enum err read_scalar(struct input *in, const struct field *f, void *base)
     return often ? fail(in, ERR_SYNTAX, "%s must be at least %ds", f->name, MIN_EVERY_MS / 1000) : e;
   }
   case K_BOOL:
-    *(bool *)at = bytes_eq(text, BYTES_LIT("true"));
-    return *(bool *)at || bytes_eq(text, BYTES_LIT("false")) ? ERR_OK
-                                                             : fail(in, ERR_SYNTAX, "%s: give true or false", f->name);
+    return read_truth(at, text) ? ERR_OK : fail(in, ERR_SYNTAX, "%s: give true or false", f->name);
   case K_SCHEME:
     if (scheme_parse(at, text) || *(enum scheme *)at == SCHEME_CLEAR)
       return fail(in, ERR_SYNTAX, "%s: give cenc or cbcs", f->name);
@@ -204,7 +222,7 @@ enum { D_SYSTEMS = DRM_SYSTEM_COUNT, D_IN_BAND, D_SCHEMES, D_PER_TIER, D_MORE };
 static enum err read_value(struct input *in, const struct field *f, void *base) {
   uint64_t seen = 0;
   // An option that is there without a value is as if it were not.
-  if (f->kind >= K_MAP && in->ev.type == YAML_SCALAR_EVENT && !scalar(in).n)
+  if (f->kind >= K_MAP && is_null(in))
     return ERR_OK;
   if (f->kind == K_MAP) {
     enum err e = in->ev.type == YAML_MAPPING_START_EVENT ? read_map(in, f->sub, (uint8_t *)base + f->off, &seen)
@@ -509,7 +527,7 @@ static enum err read_stream(struct input *in, uint64_t *seen) {
   if (e || in->ev.type == YAML_STREAM_END_EVENT)
     return e;
   e = next(in); // document start has been seen
-  if (e || (in->ev.type == YAML_SCALAR_EVENT && !scalar(in).n))
+  if (e || is_null(in))
     return e;
   if (in->ev.type != YAML_MAPPING_START_EVENT)
     return fail(in, ERR_SYNTAX, "options are expected: derive, epochs, keys, drm, providers");

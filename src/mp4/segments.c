@@ -1,18 +1,27 @@
 #include "mp4/index.h"
 
+// Whether decode times leave out a sample or more before fragment f > 0: less is rounding.
+static bool behind_gap(const struct track_index *ix, uint32_t f) {
+  uint64_t end = ix->frags[f - 1].time_ticks + ix->frags[f - 1].duration_ticks;
+  return ix->frags[f].time_ticks > end && ix->frags[f].time_ticks - end >= ix->h->frame_samples;
+}
+
 // Visits segments in order; `first_frag` may be NULL to count only.
 static uint32_t group(const struct track_index *ix, uint64_t target_ticks, uint32_t *first_frag) {
   const struct ix_header *h = ix->h;
   bool marked = (h->flags & (IX_HAD_SIDX | IX_FOLDER)) != 0;
   uint32_t num = 0;
-  uint64_t ticks = 0; // of the open segment
+  uint64_t ticks = 0, start = 0; // of the open segment
   for (uint32_t f = 0; f < h->num_frags; f++) {
-    bool starts = marked ? (ix->frags[f].flags & IX_FRAG_SUBSEGMENT) != 0 : ticks >= target_ticks;
-    if (f == 0 || starts) {
+    bool starts = f == 0 || (marked ? (ix->frags[f].flags & IX_FRAG_SUBSEGMENT) != 0 : ticks >= target_ticks);
+    if (!starts && !marked)
+      starts = ix->frags[f].time_ticks - start >= target_ticks && behind_gap(ix, f);
+    if (starts) {
       if (first_frag)
         first_frag[num] = f;
       num++;
       ticks = 0;
+      start = ix->frags[f].time_ticks;
     }
     ticks += ix->frags[f].duration_ticks;
   }

@@ -71,7 +71,7 @@ static void write_line(const char *line, size_t len) {
 void log_line(enum log_level level, const char *fmt, ...) {
   if (!log_enabled(level))
     return;
-  char line[1024];
+  char line[4096]; // a path has at most 1024 bytes and a reason behind it; PIPE_BUF: no other line gets in between
   size_t head = stamp(line, sizeof line, level);
   va_list ap;
   va_start(ap, fmt);

@@ -16,7 +16,8 @@ struct work {
   const struct route *r;
   uint32_t epoch;
   unsigned num, invalid;
-  unsigned too_many, twice; // left out: names behind the last that has room; other forms of a track that is there
+  // Left out: names behind the last that has room; other forms of a track that is there; names with which URLs are too long.
+  unsigned too_many, twice, too_long;
   int broke; // CAT_OK, or why there is no document: nothing half made
   uint8_t why; // of that, as in `made`
   struct key_use *use;
@@ -109,9 +110,13 @@ static enum err add_all(struct work *k) {
   enum err e = list_asset(&names, k->c, k->r->asset);
   if (!e && names.num)
     qsort(names.at, names.num, sizeof *names.at, by_name);
-  for (size_t i = 0; i < names.num && !e; i++)
-    if (k->num < MAN_MAX_TRACKS || looks_like_track(k, names.at[i]))
-      add_track(k, names.at[i], track_name_len(names.at[i]));
+  for (size_t i = 0; i < names.num && !e; i++) {
+    size_t n = track_name_len(names.at[i]);
+    if (!route_fits(k->r->asset, bytes_of(names.at[i], n)))
+      k->too_long += looks_like_track(k, names.at[i]);
+    else if (k->num < MAN_MAX_TRACKS || looks_like_track(k, names.at[i]))
+      add_track(k, names.at[i], n);
+  }
   free_names(&names);
   return e;
 }
@@ -182,6 +187,9 @@ static void say_left_out(const struct work *k) {
   const char *name = (const char *)k->r->asset.p;
   if (k->too_many)
     log_line(LOG_WARN, "%.*s: more than %d tracks: its manifests leave out the last %u by name", n, name, MAN_MAX_TRACKS, k->too_many);
+  if (k->too_long)
+    log_line(LOG_WARN, "%.*s: %u %s too long for URLs, whose paths have at most %d bytes: its manifests leave %s out", n, name, k->too_long,
+             k->too_long == 1 ? "track's name is" : "tracks' names are", ROUTE_PATH_MAX, k->too_long == 1 ? "it" : "them");
   if (k->twice)
     log_line(LOG_WARN, "%.*s: %u %s the name of another track but for the extension, and no URL: of .mp4, .m4a, .cmfa and a folder the first is served",
              n, name, k->twice, k->twice == 1 ? "file or folder has" : "files or folders have");

@@ -102,7 +102,8 @@ static bool scaled(uint64_t *out, const char *text, const struct unit *units, si
     return true;
   }
   for (size_t i = 0; i < num_units; i++)
-    if (!strcmp(text + digits, units[i].suffix))
+    // As in nginx a size may have small letters; of times `m` and `M` are different things there.
+    if (!(units == sizes ? strcasecmp : strcmp)(text + digits, units[i].suffix))
       return !__builtin_mul_overflow(v, units[i].factor, out);
   return false;
 }
@@ -147,12 +148,12 @@ static bool set_number(struct config *c, const struct option *o, const char *tex
   return true;
 }
 
-// Which truth value a word stands for; -1: none.
+// Which truth value a word stands for, in small letters or others (YAML has true, True and TRUE); -1: none.
 static int truth_of(const char *text) {
   static const char *const words[2][4] = {{"false", "no", "off", "0"}, {"true", "yes", "on", "1"}};
   for (int v = 0; v < 2; v++)
     for (int i = 0; i < 4; i++)
-      if (!strcmp(text, words[v][i]))
+      if (!strcasecmp(text, words[v][i]))
         return v;
   return -1;
 }

@@ -22,6 +22,16 @@ static const char *scalar(const yaml_node_t *n) {
              : NULL;
 }
 
+// YAML's word for no value. In quotes it is a text.
+static bool is_null(const yaml_node_t *n) {
+  static const char *const words[] = {"~", "null", "Null", "NULL"};
+  const char *text = n->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? scalar(n) : NULL;
+  for (size_t i = 0; text && i < sizeof words / sizeof words[0]; i++)
+    if (!strcmp(text, words[i]))
+      return true;
+  return false;
+}
+
 static const struct option *find_option(struct reading *r, const yaml_node_t *key) {
   const char *name = scalar(key);
   for (unsigned i = 0; name && i < NUM_OPTIONS; i++)
@@ -114,7 +124,7 @@ static bool read_option(struct reading *r, const struct option *o, const yaml_no
     const char *text = scalar(v);
     if (!text)
       return fault(r, v, o->name, "the text contains a NUL");
-    return config_set(r->c, o, text, false, why) || fault(r, v, o->name, why);
+    return config_set(r->c, o, is_null(v) ? "" : text, false, why) || fault(r, v, o->name, why);
   }
   if (v->type != YAML_SEQUENCE_NODE)
     return fault(r, v, o->name, "takes a value, not a mapping");
@@ -143,7 +153,7 @@ static bool read_option(struct reading *r, const struct option *o, const yaml_no
 static bool read_document(struct reading *r) {
   const yaml_node_t *root = yaml_document_get_root_node(r->doc);
   bool seen[NUM_OPTIONS] = {false};
-  if (!root || (root->type == YAML_SCALAR_NODE && root->data.scalar.length == 0))
+  if (!root || (root->type == YAML_SCALAR_NODE && (root->data.scalar.length == 0 || is_null(root))))
     return true; // an empty file
   if (root->type != YAML_MAPPING_NODE)
     return config_fail(r->error, "%s:%u: expected lines of the form `option: value`", r->name, line_of(root));

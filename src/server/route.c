@@ -1,8 +1,15 @@
 #include "server/route.h"
 
 #include "base/text.h"
+#include "keys/epochs.h"
 
-enum { MAX_SEGMENTS = 64 };
+// An asset's name has as many segments as one that can be rotated; four more stand behind it: scheme, epoch, track, leaf.
+enum { MAX_ASSET = EPOCH_MAX_DEPTH + 1, MAX_SEGMENTS = MAX_ASSET + 4 };
+
+bool route_fits(struct bytes asset, struct bytes track) {
+  static const char most[] = "//cbcs/4294967295//4294967295.m4s"; // as long as /byterange.m3u8
+  return asset.n + track.n + sizeof most - 1 <= ROUTE_PATH_MAX;
+}
 
 bool route_names(struct bytes s) {
   if (s.n == 0 || s.n > ROUTE_NAME_MAX || s.p[0] == '.')
@@ -63,7 +70,7 @@ static struct bytes before(struct bytes path, const struct bytes *seg, unsigned 
 // The forms are told apart from the right: <scheme>/<leaf>, <scheme>/<epoch>/<leaf>, <scheme>/<epoch>/<track>/<leaf>.
 static void classify(struct route *r, struct bytes path, const struct bytes *seg, unsigned n) {
   struct bytes leaf = seg[n - 1];
-  if (n >= 4 && number(&r->epoch, seg[n - 2]) && !scheme_parse(&r->scheme, seg[n - 3])) {
+  if (n >= 4 && n - 3 <= MAX_ASSET && number(&r->epoch, seg[n - 2]) && !scheme_parse(&r->scheme, seg[n - 3])) {
     r->asset = before(path, seg, n - 3);
     if (bytes_eq(leaf, BYTES_LIT("license"))) {
       r->kind = ROUTE_LICENCE;
@@ -83,7 +90,7 @@ static void classify(struct route *r, struct bytes path, const struct bytes *seg
   }
   r->epoch = 0; // that was part of a name, as in /artist/clear/7/cbcs/master.m3u8
   r->track = (struct bytes){0};
-  if (n >= 3 && !scheme_parse(&r->scheme, seg[n - 2])) {
+  if (n >= 3 && n - 2 <= MAX_ASSET && !scheme_parse(&r->scheme, seg[n - 2])) {
     r->asset = before(path, seg, n - 2);
     for (size_t i = 0; i < COUNT(below_scheme); i++)
       if (bytes_eq(leaf, below_scheme[i].name))

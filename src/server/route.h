@@ -32,5 +32,8 @@ struct route {
 // segments, ".", "..", names starting with '.', NUL and control bytes, numbers with leading zeros give ROUTE_NONE.
 void route_parse(struct route *out, struct bytes path);
 
+// route_fits says whether every URL of a track is short enough.
+bool route_fits(struct bytes asset, struct bytes track);
+
 // route_names says whether a segment of a path can be this name, so that a URL can have it.
 bool route_names(struct bytes name);

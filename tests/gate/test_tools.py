@@ -103,6 +103,16 @@ with tempfile.TemporaryDirectory() as tmp:
         shutil.copy(ROOT / path, f"{tmp}/{path}")
     r = subprocess.run([f"{tmp}/tools/bench", "core", "--rounds", "3", "--page", "--rows", "(a|b){2}$"], capture_output=True, text=True)
     page = Path(tmp, "docs/benchmarks.md").read_text()
+    away = Path(tmp) / "away"
+    away.mkdir()
+    for argv in (["core", "--json", "o.json"], ["--json=o.json", "core"], ["--json", "o.json", "core", "--rounds", "3"]):
+        done = subprocess.run([f"{tmp}/tools/bench", *argv], capture_output=True, text=True, cwd=away)
+        got = json.loads((away / "o.json").read_text())["claims"] if (away / "o.json").exists() else None
+        check(f"tools/bench {argv}: the file is where the command was given", done.returncode == 0 and got == DOCS["core"]["claims"], f"{got} {done.stderr}")
+        (away / "o.json").unlink(missing_ok=True)
+    for place in ("none/o.json", "."):
+        done = subprocess.run([f"{tmp}/tools/bench", "core", "--json", place], capture_output=True, text=True, cwd=away)
+        check(f"tools/bench --json {place}: refused at once", done.returncode == 2 and "cannot be written" in done.stderr, done.stderr)
     check("tools/bench --page writes its own command with the options", r.returncode == 0 and "`tools/bench core --rounds 3 --rows '(a|b){2}$'`, " in page, page + r.stderr)
 
 # ---- benches without a build, and what they say they measured

@@ -68,7 +68,9 @@ def usage(tap, sluice, work):
         "two decrypt keys for one KID": ["decrypt", clear, out, "--key", f"{KID}:{KEY}", "--key", f"{KID.upper()}:{KID}"],
         "a decrypt key of wrong length": ["decrypt", clear, out, "--key", f"{KID}:{KEY}00"],
         "rotate with --revoke and a grace": ["rotate", "a", "--revoke", "--grace", "1h"],
-        "inspect without a file": ["inspect"], "index without a path": ["index"],
+        "inspect without a file": ["inspect"], "index without a path": ["index"], "inspect --json with a value": ["inspect", clear, "--json=1"],
+        "rotate --grace without its value": ["rotate", "a", "--grace"], "keys export --out without its value": ["keys", "export", "a", "--out"],
+        "rotate, another option": ["rotate", "a", "-x"], "index --threads=0": ["index", clear, "--threads=0"],
     }
     before = files(work)
     for name, argv in wrong.items():
@@ -76,6 +78,44 @@ def usage(tap, sluice, work):
         tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
         tap.ok(KEY not in r.err, f"wrong usage: {name}: no key in the message", r.err)
     tap.equal(sorted(files(work)), sorted(before), "wrong usage writes nothing")
+
+
+def forms(tap, sluice, work):
+    """Options as all programs take them: anywhere, as --name VALUE or --name=VALUE, -c VALUE or -cVALUE, and none behind --."""
+    asset = work / "media" / "-a"
+    asset.mkdir(parents=True)
+    (asset / "-t.mp4").write_bytes(synth.plain()[0])
+    state = work / "state"
+    state.mkdir(mode=0o700)
+    (state / "derive.secret").write_bytes(bytes(range(32)))
+    (state / "derive.secret").chmod(0o600)
+    config = work / "c.yaml"
+    config.write_text(f"media: {work / 'media'}\ncache_dir: {state}\nstate_dir: {state}\n")
+    want = sluice("keys", "export", "a", "--out", "-", "--state-dir", state, "--epoch", "2", "--scheme", "cbcs").out
+    tap.ok(b"ContentKey" in want, "keys export, to compare with", want[:100])
+    same = {"keys": [["keys", "--epoch=2", "export", "--scheme=cbcs", "a", "--out=-", f"--state-dir={state}"],
+                     ["keys", "export", f"-c{config}", "--out=-", "--epoch=2", "--scheme", "cbcs", "--", "a"],
+                     ["keys", "export", "a", "--config", config, "--out=-", "--epoch=1", "--epoch=2", "--scheme=cenc", "--scheme=cbcs"]]}
+    for argv in same["keys"]:
+        r = sluice(*argv)
+        tap.ok(r.code == 0 and r.out == want, f"keys: {argv}", r)
+    for argv in (["index", "--threads=1", "--", "-t.mp4"], ["index", f"-c{config}", "--threads=2"], ["index", f"--config={config}"], ["inspect", "--json", "--", "-t.mp4"],
+                 ["inspect", "--", "-t.mp4"], ["encrypt", *ENCRYPT, "--", "-t.mp4", "-o"], ["serve", "--check", f"-c{config}"]):
+        r = run(sluice.path, *argv, cwd=asset, env=environment(POSIXLY_CORRECT="1") if argv[0] == "encrypt" else None)
+        tap.ok(r.code == 0, f"options: {argv}", r)
+    r = run(sluice.path, "encrypt", "./-t.mp4", "./-o", *ENCRYPT, cwd=asset, env=environment(POSIXLY_CORRECT="1"))
+    tap.ok(r.code == 0, "options behind operands, with POSIXLY_CORRECT as well", r)
+    with Server(sluice.path, work / "media") as server:
+        wrong, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{server.admin_port}"
+        (work / "r.yaml").write_text(f"admin: {admin}\n")
+        for argv in (["--admin", wrong, f"--admin={admin}", "--grace=1h", "--", "-a"], [f"-c{work / 'r.yaml'}", "--grace", "0", "x"], ["y", f"--config={work / 'r.yaml'}"]):
+            r = sluice("rotate", *argv)
+            tap.ok(r.code == 0 and f'"scope":"{argv[-1] if argv[0] != "y" else "y"}"' in r.out.decode(), f"rotate {argv}", r)
+    r = sluice("rotate", *(["--admin", wrong] * 200), "x")
+    tap.ok(r.code == 1 and one_line(r), "an option two hundred times: the last one", r)
+    for name in ("serve", "index", "inspect", "encrypt", "decrypt", "rotate", "keys", "load", "version"):
+        tap.equal(sluice("help", name).out, sluice(name, "--help").out, f"help {name}")
+    tap.equal(sluice("help", "nothing").out, sluice("--help").out, "help of no command lists them")
 
 
 def failures(tap, sluice, work):
@@ -169,6 +209,10 @@ def failures(tap, sluice, work):
         with open("/dev/full", "wb") as full:
             p = subprocess.run([sluice.path, "inspect", clear], stdout=full, stderr=subprocess.PIPE)
         tap.ok(p.returncode == 1, "a full disk under standard output: status 1", p)
+        with open("/dev/full", "wb") as full:
+            p = subprocess.run([sluice.path, "inspect", clear, "--json"], stdout=full, stderr=subprocess.PIPE)
+        tap.equal((p.returncode, p.stderr), (1, b"sluice: standard output: writing failed: No space left on device\n"),
+                  "and as JSON: what is full is named, not the input")
 
 
 def streams(tap, sluice, work):
@@ -765,7 +809,7 @@ def modes(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, failures, streams, offline, there_and_back, memory, closed_descriptors, outputs, interrupted, languages, folder_faults, sidecars, cached, messages,
+    for part in (usage, forms, failures, streams, offline, there_and_back, memory, closed_descriptors, outputs, interrupted, languages, folder_faults, sidecars, cached, messages,
                  inspect, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

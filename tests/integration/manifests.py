@@ -325,6 +325,29 @@ def crowd(tap, sluice, media, tracks):
         tap.ok(len(said) == 1 and "last 7 " in said[0], "70 files and a folder: one line says how many are left out", said)
 
 
+def long_names(tap, sluice, media, tracks):
+    """Names up to what a URL has room for: what a manifest names is there, and what can be asked for can be rotated."""
+    data = tracks["synth/around_moof", "a"]
+    wide, deep, deeper = "/".join(["w" * 240] * 4), "/".join("d" * 60), "/".join("e" * 61)
+    for asset, name in ((wide, "w" * 28), (wide, "w" * 29), (deep, "t"), (deeper, "t")):
+        (media / asset).mkdir(parents=True, exist_ok=True)
+        (media / asset / f"{name}.mp4").write_bytes(data)
+    shutil.copytree(media / "folder/cmaf/audio", media / wide / ("x" * 40))
+    with Server(sluice, media) as server:
+        for asset, n in ((wide, 1), (deep, 1), (deeper, 0)):
+            for manifest in ("master.m3u8", "byterange.m3u8"):
+                text = server.get(url(asset, "cbcs", manifest)).body.decode()
+                named = re.findall(r"^1/.*", text, re.M)
+                got = {server.get(url(asset, "cbcs", path)).status for path in named}
+                tap.ok(len(named) == n and got <= {200}, f"{asset.count('/') + 1} segments, {manifest}: every track that is named is there", f"{named} {got}")
+            r = run(sluice, "rotate", asset, "--admin", f"127.0.0.1:{server.admin_port}")
+            tap.ok(r.code == 1 - n and ("more than" in r.err or "at most 60 segments" in r.err or n), f"{asset.count('/') + 1} segments: rotated", r)
+        r = run(sluice, "rotate", "w" * 1025, "--admin", f"127.0.0.1:{server.admin_port}")
+        tap.ok(r.code == 1 and "1025 bytes, more than 1024" in r.err, "rotate of a longer name says that", r)
+        said = server.wait_log("too long for URLs")
+        tap.ok(said and "2 tracks' names" in said and said.endswith("leave them out"), "the log counts the tracks whose URLs are too long", said)
+
+
 def one_key_missing(tap, sluice, media, tracks):
     """A tier without a key: 503, not a document without it that players keep; the media that have a key are served."""
     asset = "album/song"
@@ -372,6 +395,7 @@ def main():
                 tap.ok(r.status == 200 and json.loads(r.body) == want, f"{asset}: a ClearKey licence", r)
         one_key_missing(tap, sluice.path, media, tracks)
         crowd(tap, sluice.path, media, tracks)
+        long_names(tap, sluice.path, media, tracks)
         by_others(tap, judge)
     tap.end()
 

@@ -101,7 +101,7 @@ Test(epochs, bad_scopes_and_order_change_nothing) {
   memset(deep, 'a', sizeof deep);
   for (size_t i = 1; i < sizeof deep; i += 2)
     deep[i] = '/';
-  struct epoch_event ev = {epochs_next_seq(e), 1, 1, bytes_of(deep, 99), false, 0};
+  struct epoch_event ev = {epochs_next_seq(e), 1, 1, bytes_of(deep, 2 * EPOCH_MAX_DEPTH + 3), false, 0};
   diag = (struct diag){0};
   cr_assert_eq(epochs_apply(e, &ev, &diag), ERR_LIMIT);
   ev = (struct epoch_event){1, 1, 1, BYTES_LIT("a"), false, 0};

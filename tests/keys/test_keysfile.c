@@ -206,6 +206,20 @@ Test(keysfile, empty_means_derivation) {
   cr_assert(info.default_epoch == 7 && info.has_grace && info.grace_ms == 90000 && info.every_ms == 7 * 86400000ull);
 }
 
+Test(keysfile, words_of_yaml) {
+  struct keyset *ks;
+  struct keys_info info;
+  cr_assert_eq(load(&ks, &info, "derive: ~\nepochs: null\nproviders: NULL\nkeys: Null\ndrm: { per_tier: True, clearkey: ~ }\n"), ERR_OK, "%s", shown);
+  cr_assert(info.derive);
+  cr_assert(keys_drm(ks, BYTES_LIT("a"))->per_tier);
+  cr_assert_eq(load(&ks, &info, "~\n"), ERR_OK, "%s", shown);
+  cr_assert(info.derive);
+  ks = NULL;
+  refused(ERR_SYNTAX, "keys: \"null\"\n", "keys: a list is expected");
+  refused(ERR_SYNTAX, "drm: { per_tier: yes }\n", "per_tier: give true or false");
+  refused(ERR_SYNTAX, "keys:\n  - { asset: a, scheme: cbcs, kid: ~, " KEY1 " }\n", "kid: give exactly 32 hex digits");
+}
+
 Test(keysfile, one_key_never_serves_two_schemes) {
   refused(ERR_KEY_REUSE,
           "keys:\n- { asset: a/one, scheme: cenc, " KID1 ", " KEY1 " }\n- { asset: b/two, scheme: cbcs, " KID2 ", " KEY1 " }",

@@ -150,15 +150,15 @@ def wrong_usage(tap, sluice, folder):
                               ("--json with --report", ["--report", folder / "o.html", "--json", folder / "o.json", folder / "a.json"], "nothing else"),
                               ("--ca without TLS", [good, *target, "--ca", folder / "none.pem"], "https://"),
                               ("--insecure without TLS", [good, *target, "--insecure"], "https://"),
+                              ("a URL with a path", [good, "--target", "http://127.0.0.1:9/x"], "without a path, not 'http://127.0.0.1:9/x'"),
+                              ("a URL of another kind", [good, "--target", "ftp://x"], "http://HOST:PORT or https://HOST:PORT"),
+                              ("a port that is none", [good, "--target", "http://127.0.0.1:99999"], "http://HOST:PORT"),
+                              ("a port that is no number", [good, "--target", "http://127.0.0.1:80x"], "http://HOST:PORT"),
                               ("--ca with --insecure", [good, "--target", "https://127.0.0.1:9", "--insecure", "--ca", folder / "none.pem"], "not both")):
         r = run(sluice, "load", *argv, timeout=60)
         tap.ok(r.code == 2 and words in r.err and r.err.startswith("sluice: load: --" if "both" not in words else "sluice: load: give")
-               and r.err.count("\n") == 1 and not r.out, f"an option that would be passed over: {name}: status 2", r)
+               and r.err.count("\n") == 1 and not r.out, f"wrong usage, or an option that would be passed over: {name}: status 2", r)
     for name, argv, pattern in (("a missing scenario", [folder / "none.yaml", *target], r"none\.yaml: No such file"),
-                                ("a URL with a path", [good, "--target", "http://127.0.0.1:9/x"], r"without a path"),
-                                ("a URL of another kind", [good, "--target", "ftp://x"], r"http://HOST:PORT or https://HOST:PORT"),
-                                ("a port that is none", [good, "--target", "http://127.0.0.1:99999"], r"http://HOST:PORT"),
-                                ("a port that is no number", [good, "--target", "http://127.0.0.1:80x"], r"http://HOST:PORT"),
                                 ("a comparison of half a result", ["--report", folder / "o.html", half(folder)], r"half\.json: is not a result of sluice load"),
                                 ("nobody there", [good, *target], r"127\.0\.0\.1:9: the target does not answer for /coastline/low-tide"),
                                 ("no such authority", [good, "--target", "https://127.0.0.1:9", "--ca", folder / "none.pem"], r"certificate authorities .*none\.pem: No such file"),

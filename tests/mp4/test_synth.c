@@ -98,6 +98,30 @@ Test(synth, every_preset_has_a_case) {
   cr_assert_eq(num, cases);
 }
 
+Test(segments, a_gap_that_makes_one_long_ends_it) {
+  enum { FRAGS = 6, LENGTH = 1000, FRAME = 20 };
+  static const struct {
+    uint64_t gap, target; // before fragment 3
+    uint32_t want, first[FRAGS];
+  } rows[] = {{0, 2000, 3, {0, 2, 4}},    {FRAME - 1, 2000, 3, {0, 2, 4}}, {FRAME, 2000, 3, {0, 2, 4}},
+              {999, 2000, 3, {0, 2, 4}},  {1000, 2000, 4, {0, 2, 3, 5}},   {50000, 2000, 4, {0, 2, 3, 5}},
+              {50000, 60000, 1, {0}},     {50000, 52999, 2, {0, 3}},       {FRAME - 1, 1018, 3, {0, 2, 4}},
+              {50000, 0, 6, {0, 1, 2, 3, 4, 5}}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct ix_header h = {.num_frags = FRAGS, .frame_samples = FRAME};
+    struct ix_frag frags[FRAGS] = {0};
+    uint32_t first[FRAGS + 1];
+    for (uint32_t f = 0; f < FRAGS; f++) {
+      frags[f].time_ticks = (1ull << 40) + f * LENGTH + (f >= 3 ? rows[i].gap : 0);
+      frags[f].duration_ticks = LENGTH;
+    }
+    struct track_index ix = {.h = &h, .frags = frags};
+    cr_assert_eq(ix_segment_count(&ix, rows[i].target), rows[i].want, "row %zu", i);
+    ix_segment_fill(&ix, rows[i].target, first);
+    cr_expect_eq(memcmp(first, rows[i].first, rows[i].want * sizeof *first), 0, "row %zu", i);
+  }
+}
+
 Test(segments, follow_sidx_or_target_or_parts) {
   static const struct {
     const char *name;

@@ -79,9 +79,29 @@ Test(options, yaml_values_of_every_kind) {
   config_free(c);
 }
 
+Test(options, words_of_yaml_and_sizes_as_nginx_has_them) {
+  struct config *c = load("media: /m\nclear: True\nktls: FALSE\nwrite_sidecars: Off\ncache_size: 16m\nindex_size: 2g\nkeys: ~\ncache_dir: null\n"
+                          "access_log: 'null'\nstate_dir: \"~\"\n",
+                          NULL);
+  cr_assert(c, "%s", error.text);
+  cr_assert(c->clear && !c->ktls && !c->write_sidecars);
+  cr_assert_eq(c->cache_size, 16u << 20);
+  cr_assert_eq(c->index_size, 2ull << 30);
+  cr_assert_str_eq(c->keys, "");
+  cr_assert_str_eq(c->cache_dir, "");
+  cr_assert_str_eq(c->access_log, "null", "in quotes it is a name");
+  cr_assert_str_eq(c->state_dir, "~");
+  config_free(c);
+  c = load("null\n", NULL);
+  cr_assert_null(c);
+  cr_assert(strstr(error.text, "media: not set"), "%s", error.text);
+}
+
 static const struct {
   const char *yaml, *error;
 } refused[] = {
+    {"media: /m\nworkers: ~\n", ":2: workers: '' is not a whole number"},
+    {"media: /m\nsegment_target: 5M\n", ":2: segment_target: '5M' is not a duration (like 250ms, 2s, 5m, 24h, 7d, 0)"},
     {"listen: 127.0.0.1:80\n", ": media: not set; give --media DIR or a line `media: DIR` in the file"},
     {"media: /m\nworkers: 9999\n", ":2: workers: 9999 is more than 256 (allowed: 0 to 256)"},
     {"media: /m\nworkers: two\n", ":2: workers: 'two' is not a whole number"},

@@ -1,6 +1,8 @@
+#include "keys/epochs.h"
 #include "server/route.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 
 static const struct {
   const char *path;
@@ -66,4 +68,31 @@ Test(route, everything_else_is_not_found) {
   memcpy(longest + sizeof longest - 17, "/cenc/master.m3u8", 17);
   route_parse(&r, bytes_of(longest, sizeof longest));
   cr_expect_eq(r.kind, ROUTE_NONE);
+}
+
+Test(route, what_has_a_manifest_can_be_played_and_rotated) {
+  for (unsigned depth = EPOCH_MAX_DEPTH; depth < EPOCH_MAX_DEPTH + 4; depth++) {
+    char asset[2 * EPOCH_MAX_DEPTH + 10] = "a", path[sizeof asset + 40];
+    for (unsigned i = 1; i < depth; i++)
+      memcpy(asset + 2 * i - 1, "/a", 3);
+    bool good_name = epochs_scope_ok(bytes_str(asset), &(struct diag){0}) == ERR_OK;
+    cr_expect_eq(good_name, depth <= EPOCH_MAX_DEPTH + 1, "%u segments", depth);
+    static const char *const forms[] = {"cenc/master.m3u8", "cenc/1/t.mp4", "cenc/1/license", "cenc/1/t/init.mp4", "cenc/1/t/1.m4s", "cenc/manifest.mpd"};
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+      struct route r;
+      snprintf(path, sizeof path, "/%s/%s", asset, forms[i]);
+      route_parse(&r, bytes_str(path));
+      cr_expect_eq(r.kind != ROUTE_NONE, good_name, "%u segments, %s", depth, forms[i]);
+    }
+  }
+  char path[ROUTE_PATH_MAX + 64], track[200];
+  memset(track, 't', sizeof track);
+  for (size_t n = 780; n < 810; n++) {
+    memset(path, 'a', sizeof path);
+    path[0] = path[250] = path[500] = path[750] = '/';
+    int more = snprintf(path + 1 + n, sizeof path - 1 - n, "/cbcs/4294967295/%.*s/4294967295.m4s", (int)sizeof track, track);
+    struct route r;
+    route_parse(&r, bytes_of(path, 1 + n + (size_t)more));
+    cr_expect_eq(r.kind == ROUTE_SEGMENT, route_fits(bytes_of(path + 1, n), bytes_of(track, sizeof track)), "%zu", n);
+  }
 }
