@@ -97,6 +97,12 @@ class Events:
         line.begin(fresh)
         (path / f".new-{part}").rename(path / part)
         line.end()
+        asset, now = name[0], time.monotonic()  # before anybody looks at the folder again: old parts may be in RAM, the new one is not
+        asks = [Ask(asset, scheme, self.world.epochs.current(asset, now, now)[0], name[1], kind, at)
+                for scheme in ("cenc", "cbcs", "clear" if asset.startswith("free/") else "cenc") for kind in ("seg", "file")]
+        for c, a in [(self.clients.ask(a), a) for a in asks]:
+            self.clients.answers(c, [a])
+            c.close()
 
     def _states(self, name, path, states):
         """Puts a file through states in place; each is a version of its own."""
