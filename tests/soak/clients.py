@@ -16,6 +16,7 @@ from judge.server import Client
 from soak.model import STALE_S
 
 HEADER_TIMEOUT_S, STALL_TIMEOUT_S, WRITE_TIMEOUT_S, IDLE_TIMEOUT_S = 5, 0.5, 5, 60
+UNSENT = 1 << 18  # what the kernel holds of a response: the server sees no progress of a reader who takes less than this in WRITE_TIMEOUT_S
 
 
 class Ask:
@@ -49,6 +50,7 @@ class Wire(Client):
             s.close()
             raise
         self.buffer, self.total, self.pause = bytearray(), 0, 0
+        self.then = self.sent = 0  # bytes and time when the last requests were sent
         self.away, self.last = 0, time.monotonic()  # the longest time between two reads: on a busy machine this process may be what is slow
 
     def _fill(self):
@@ -221,7 +223,8 @@ class Clients:
                 ask.got = time.monotonic()
                 self._given_up(asks[n:])
                 self.resets += 1
-                ask.stalls |= c.away > WRITE_TIMEOUT_S - 1
+                took, rate = ask.got - c.sent, (c.total - c.then) / max(0.001, ask.got - c.sent)
+                ask.stalls |= c.away > WRITE_TIMEOUT_S - 1 or (took > WRITE_TIMEOUT_S and rate < UNSENT / WRITE_TIMEOUT_S)
                 if not self.world.may_cut(ask) or isinstance(e, (ValueError, TimeoutError)) and not ask.stalls:
                     self.fail(f"{ask}: cut off after {c.consumed()} bytes of the connection and {len(c.buffer)} more: {e!r}; number {n} of {len(asks)} "
                               f"sent at {ask.sent:.3f}, ended at {ask.got:.3f}")
@@ -235,7 +238,8 @@ class Clients:
         return True
 
     def _send(self, c, asks, part=None):
-        c.away, c.last = 0, time.monotonic()
+        c.away, c.last, c.then = 0, time.monotonic(), c.total
+        c.sent = c.last
         data = b"".join(self._name(a) for a in asks)
         try:
             c.socket.sendall(data[:part] if part else data)
