@@ -49,7 +49,7 @@ class Wire(Client):
         except BaseException:
             s.close()
             raise
-        self.buffer, self.total, self.pause = bytearray(), 0, 0
+        self.buffer, self.total, self.pause, self.until = bytearray(), 0, 0, None
         self.then = self.sent = 0  # bytes and time when the last requests were sent
         self.away, self.last = 0, time.monotonic()  # the longest time between two reads: on a busy machine this process may be what is slow
 
@@ -57,6 +57,8 @@ class Wire(Client):
         before = len(self.buffer)
         if self.pause:
             time.sleep(self.pause)
+        if self.until and self.until.is_set():
+            raise EOFError("the run ends, and a slow reader does not wait for the rest")
         self.away = max(self.away, time.monotonic() - self.last)
         super()._fill()
         self.last = time.monotonic()
@@ -224,7 +226,7 @@ class Clients:
                 self._given_up(asks[n:])
                 self.resets += 1
                 took, rate = ask.got - c.sent, (c.total - c.then) / max(0.001, ask.got - c.sent)
-                ask.stalls |= c.away > WRITE_TIMEOUT_S - 1 or (took > WRITE_TIMEOUT_S and rate < UNSENT / WRITE_TIMEOUT_S)
+                ask.stalls |= bool(c.until and c.until.is_set()) or c.away > WRITE_TIMEOUT_S - 1 or (took > WRITE_TIMEOUT_S and rate < UNSENT / WRITE_TIMEOUT_S)
                 if not self.world.may_cut(ask) or isinstance(e, (ValueError, TimeoutError)) and not ask.stalls:
                     self.fail(f"{ask}: cut off after {c.consumed()} bytes of the connection and {len(c.buffer)} more: {e!r}; number {n} of {len(asks)} "
                               f"sent at {ask.sent:.3f}, ended at {ask.got:.3f}")
@@ -345,6 +347,7 @@ class Clients:
     def _slow(self, rng):
         """A reader with little room that pauses: shorter than write_timeout it gets everything; longer, or it is cut off."""
         c = self._connect(rng, room=4096)
+        c.until = self.stop
         try:
             asks = [self._ask(rng, "file") for _ in range(rng.randrange(1, 4))]
             how = rng.random()
@@ -353,7 +356,7 @@ class Clients:
                     a.stalls = True
             self._send(c, asks)
             if how < 0.15:
-                time.sleep(WRITE_TIMEOUT_S + 1.5)
+                self.stop.wait(WRITE_TIMEOUT_S + 1.5)
             elif how < 0.5:
                 time.sleep(STALL_TIMEOUT_S + rng.random())
             c.pause = 0 if how < 0.3 else 0.001
