@@ -16,6 +16,7 @@ from judge.server import Client
 from soak.model import STALE_S
 
 HEADER_TIMEOUT_S, STALL_TIMEOUT_S, WRITE_TIMEOUT_S, IDLE_TIMEOUT_S = 5, 0.5, 5, 60
+UNSENT = 1 << 18  # what the kernel holds of a response: the server sees no progress of a reader who takes less than this in WRITE_TIMEOUT_S
 
 
 class Ask:
@@ -48,13 +49,19 @@ class Wire(Client):
         except BaseException:
             s.close()
             raise
-        self.buffer, self.total, self.pause = bytearray(), 0, 0
+        self.buffer, self.total, self.pause, self.until = bytearray(), 0, 0, None
+        self.then = self.sent = 0  # bytes and time when the last requests were sent
+        self.away, self.last = 0, time.monotonic()  # the longest time between two reads: on a busy machine this process may be what is slow
 
     def _fill(self):
         before = len(self.buffer)
         if self.pause:
             time.sleep(self.pause)
+        if self.until and self.until.is_set():
+            raise EOFError("the run ends, and a slow reader does not wait for the rest")
+        self.away = max(self.away, time.monotonic() - self.last)
         super()._fill()
+        self.last = time.monotonic()
         self.total += len(self.buffer) - before
 
     def consumed(self):
@@ -74,7 +81,7 @@ class Judges:
 
     def __init__(self, world, fail, num=2):
         self.world, self.fail = world, fail
-        self.queue = queue.Queue(400)
+        self.queue = queue.Queue()
         self.judged = collections.Counter()
         self.recent = collections.deque(maxlen=64)  # what was found right, for conditions
         for _ in range(num):
@@ -93,6 +100,11 @@ class Judges:
                 self.recent.append(ask)
             self.judged[ask.response.status] += 1
             self.queue.task_done()
+
+
+    def behind(self):
+        """Whether clients have to wait. Between requests only: who stops amid an answer is a slow reader."""
+        return self.queue.qsize() > 300
 
 
 class Clients:
@@ -213,6 +225,8 @@ class Clients:
                 ask.got = time.monotonic()
                 self._given_up(asks[n:])
                 self.resets += 1
+                took, rate = ask.got - c.sent, (c.total - c.then) / max(0.001, ask.got - c.sent)
+                ask.stalls |= bool(c.until and c.until.is_set()) or c.away > WRITE_TIMEOUT_S - 1 or (took > WRITE_TIMEOUT_S and rate < UNSENT / WRITE_TIMEOUT_S)
                 if not self.world.may_cut(ask) or isinstance(e, (ValueError, TimeoutError)) and not ask.stalls:
                     self.fail(f"{ask}: cut off after {c.consumed()} bytes of the connection and {len(c.buffer)} more: {e!r}; number {n} of {len(asks)} "
                               f"sent at {ask.sent:.3f}, ended at {ask.got:.3f}")
@@ -226,6 +240,8 @@ class Clients:
         return True
 
     def _send(self, c, asks, part=None):
+        c.away, c.last, c.then = 0, time.monotonic(), c.total
+        c.sent = c.last
         data = b"".join(self._name(a) for a in asks)
         try:
             c.socket.sendall(data[:part] if part else data)
@@ -331,6 +347,7 @@ class Clients:
     def _slow(self, rng):
         """A reader with little room that pauses: shorter than write_timeout it gets everything; longer, or it is cut off."""
         c = self._connect(rng, room=4096)
+        c.until = self.stop
         try:
             asks = [self._ask(rng, "file") for _ in range(rng.randrange(1, 4))]
             how = rng.random()
@@ -339,7 +356,7 @@ class Clients:
                     a.stalls = True
             self._send(c, asks)
             if how < 0.15:
-                time.sleep(WRITE_TIMEOUT_S + 1.5)
+                self.stop.wait(WRITE_TIMEOUT_S + 1.5)
             elif how < 0.5:
                 time.sleep(STALL_TIMEOUT_S + rng.random())
             c.pause = 0 if how < 0.3 else 0.001
@@ -351,6 +368,9 @@ class Clients:
         c = None
         ways = [(self._one, 50), (self._pipeline, 14), (self._again, 14), (self._half, 6), (self._leave, 6), (self._storm, 1), (self._malformed, 2)]
         while not self.stop.is_set():
+            if self.judges.behind():
+                time.sleep(0.05)
+                continue
             try:
                 if rng.random() < 0.01:
                     self._noise(rng)

@@ -24,7 +24,7 @@ class Events:
         self.rng, self.stop, self.count, self.logs = random.Random(f"{seed}/events"), threading.Event(), 0, 0
         self.media = work / "media"
         self.thread = threading.Thread(target=self._run, daemon=True)
-        self.ways = [(self.rotate, 30), (self.replace, 18), (self.replace_part, 6), (self.overwrite, 5), (self.truncate, 4), (self.touch, 3),
+        self.ways = [(self.rotate, 30), (self.replace, 18), (self.replace_part, 9), (self.overwrite, 5), (self.truncate, 4), (self.touch, 3),
                      (self.sidecar, 7), (self.reload_good, 6), (self.reload_bad, 6), (self.remove, 6), (self.add, 6), (self.reopen_log, 5),
                      (self.certificate, 4), (self.flood, 2), (self.replace_and_revoke, 8), (self.rotations, 2)]
 
@@ -89,7 +89,7 @@ class Events:
         path = self.path(*name, fresh)
         part, data = fresh.parts[at]
         (path / f".new-{part}").write_bytes(data)
-        same = self.rng.random() < 0.5  # as of `cp -p` and `rsync -t`: of the same size and time
+        same = self.rng.random() < 0.7  # as of `cp -p` and `rsync -t`: of the same size and time
         if same:
             st = (path / part).stat()
             os.utime(path / f".new-{part}", ns=(st.st_atime_ns, st.st_mtime_ns))
@@ -97,6 +97,12 @@ class Events:
         line.begin(fresh)
         (path / f".new-{part}").rename(path / part)
         line.end()
+        asset, now = name[0], time.monotonic()  # before anybody looks at the folder again: old parts may be in RAM, the new one is not
+        asks = [Ask(asset, scheme, self.world.epochs.current(asset, now, now)[0], name[1], kind, at)
+                for scheme in ("cenc", "cbcs", "clear" if asset.startswith("free/") else "cenc") for kind in ("seg", "file")]
+        for c, a in [(self.clients.ask(a), a) for a in asks]:
+            self.clients.answers(c, [a])
+            c.close()
 
     def _states(self, name, path, states):
         """Puts a file through states in place; each is a version of its own."""
