@@ -134,7 +134,9 @@ struct config_rules {
   X(idle_timeout, OPT_DURATION, "75s", 100, 86400000, true, "Time that an idle connection is kept.")                     \
   X(stall_timeout, OPT_DURATION, "5s", 100, 3600000, true,                                                               \
     "Time without progress after which a slow reader's response buffer is taken back and refilled when it reads on.")    \
-  X(write_timeout, OPT_DURATION, "60s", 100, 86400000, true, "Time without progress after which a connection is closed.") \
+  X(write_timeout, OPT_DURATION, "60s", 100, 86400000, true,                                                             \
+    "Time without progress after which a connection is closed. The kernel holds up to 256 KiB of a response: who reads "  \
+    "less than half of that in this time makes none.")                                                                   \
   X(drain_timeout, OPT_DURATION, "30s", 0, 3600000, true, "Time that SIGTERM leaves to requests under way. A second one ends them at once.")             \
   X(congestion_control, OPT_TEXT, "", 0, 0, false, "TCP congestion control of the listeners; empty: the system's.")      \
   X(state_dir, OPT_PATH, "/var/lib/sluice", 0, 0, false, "Folder for the derivation secret and the rotation journal, of one server alone: it is locked.")   \
