@@ -93,12 +93,12 @@ def parse_tenc(data, box):
     return Tenc(version, pattern >> 4 if version else 0, pattern & 15 if version else 0, protected, iv_size, kid, constant)
 
 
-def parse_entry(data, track, box):
+def parse_entry(data, track, box, stsd_version):
     track.entry = track.format = box.type
     if track.handler != b"soun":
         return
     version = struct.unpack_from(">H", data, box.body + 8)[0]
-    extra = {0: 0, 1: 16, 2: 36}[version] if version and box.end - box.body > AUDIO_ENTRY_BYTES + 16 else 0
+    extra = {0: 0, 1: 16, 2: 36}[version] if stsd_version == 0 and box.end - box.body >= AUDIO_ENTRY_BYTES + 16 else 0  # QuickTime's
     for child in walk(data, box.body + AUDIO_ENTRY_BYTES + extra, box.end):
         track.entry_children.append((child.type, data[child.start:child.end]))
         if child.type == b"sinf":
@@ -123,7 +123,7 @@ def parse_trak(data, box):
     stbl = one(data, b"mdia/minf/stbl", box.body, box.end)
     stsd = one(data, b"stsd", stbl.body, stbl.end)
     entries = list(walk(data, stsd.body + 8, stsd.end))
-    parse_entry(data, track, entries[0])
+    parse_entry(data, track, entries[0], data[stsd.body])
     stsz = find(data, b"stsz", stbl.body, stbl.end)
     track.progressive = bool(stsz) and struct.unpack_from(">I", data, stsz[0].body + 8)[0] > 0
     return track
