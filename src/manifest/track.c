@@ -25,7 +25,7 @@ uint64_t man_gap_ticks(const struct man_track *t, uint32_t seg) {
 uint64_t man_seg_ticks(const struct man_track *t, uint32_t seg) {
   const struct ix_frag *frags = t->ix->frags;
   uint32_t first = t->segs->first_frag[seg], end = t->segs->first_frag[seg + 1];
-  if (end < t->ix->h->num_frags && frags[end].time_ticks > frags[first].time_ticks)
+  if (frags[end].time_ticks > frags[first].time_ticks) // behind the last fragment: its end
     return frags[end].time_ticks - frags[first].time_ticks - man_gap_ticks(t, seg);
   return frag_ticks(frags, first, end);
 }
