@@ -11,7 +11,7 @@ LIMIT = 300_000  # bytes of samples of one file
 
 
 class Sample:
-    def __init__(self, data, size_limit=None):
+    def __init__(self, data):
         self.data = data
         self.duration = self.flags = self.cts = self.time = self.offset = self.fragment = 0
 
@@ -37,8 +37,11 @@ class Odd:
     def __init__(self, seed, content=None):
         self.seed, self.rng, self.content = seed, random.Random(f"odd {seed}"), content
         r = self.rng
-        self.wide = r.choice((0, 0, 0, 0, 0.02, 0.3))    # how often a box has a 64-bit size
-        self.extra = r.choice((0, 0.1, 0.3))             # how often a place has a box that is none of our business
+        self.wide = r.choice((0, 0, 0, 0, 0, 0.02, 0.3))  # how often a box has a 64-bit size
+        self.extra = r.choice((0, 0, 0.1, 0.3))           # how often a place has a box that is none of our business, or another oddity
+        self.tame = bool(content) or r.random() < 0.5     # no empty samples and the like, which other programs refuse
+        if self.tame:
+            self.wide = 0
         self.refusal = self.trouble = None
         if not content and r.random() < 0.06:
             self.trouble, self.refusal = r.choice((
@@ -47,22 +50,25 @@ class Odd:
                 ("late data", "the fragment before has data behind this moof")))
         self.id = r.choice((1, 1, 1, 2, 77, 0x7FFFFFFF, 0xFFFFFFFF))
         self.folder = self.trouble is None and r.random() < 0.25
-        self.timescale = content[1] if content else r.choice((48000, 44100, 8000, 90000, 1000, 600, 1, 10_000_000, 0xFFFFFFFF))
-        self.frame = r.choice((1024, 960, 1536, 1, 4096)) if not content else content[2][0][1]
+        self.timescale = content[1] if content else r.choice((48000, 44100, 8000, 90000, *(() if self.tame else (1000, 600, 1, 10_000_000, 0xFFFFFFFF))))
+        self.frame = r.choice((1024, 960, 1536, 4096, *(() if self.tame else (1,)))) if not content else content[2][0][1]
         self.samples, self.fragments, self.packets = [], [], list(content[2]) if content else []
-        self.trex = {"size": r.choice((0, 0, 7, 16, 400)), "duration": r.choice((0, self.frame)), "flags": r.choice((*SYNC, *NOT_SYNC))}
+        self.trex = {"size": r.choice((7, 16, 400) if self.tame else (0, 0, 7, 16, 400)), "duration": r.choice((self.frame,) if self.tame else (0, self.frame)), "flags": r.choice((*SYNC, *NOT_SYNC))}
         self.sizes = r.choice((lambda: r.randrange(34), lambda: r.choice((0, 1, 15, 16, 17, 31, 32, 33, 47, 48, 255, 256)), lambda: r.randrange(700),
                                lambda: int(2 ** (r.random() * 16.1)) - 1, lambda: 200))
         self.durations = r.choice((lambda: self.frame, lambda: self.frame, lambda: r.choice((self.frame, self.frame - 1, 2 * self.frame)),
                                    lambda: r.randrange(2 * self.frame)))
         self.all_sync, self.cts = r.random() < 0.85, r.choice((None, None, None, 0, 1))
         self.long_gaps = r.random() < 0.2
-        self.clock = r.choice((0, 0, 0, 1, self.frame * 100, 2**32 - 1, 2**32 - 3 * self.frame, 2**40 + 7, 2**62))
+        self.clock = r.choice((0, 0, 0, 1, self.frame * 100, 2**32 - 1, 2**32 - 3 * self.frame, 2**40 + 7, *(() if self.tame else (2**62,))))
         self.number, self.bytes_left = r.choice((0, 1, 7, 2**32 - 2)), LIMIT
         self.entries = 1 if content else r.choice((1, 1, 1, 1, 2, 3))
         self.default_entry = r.randrange(self.entries) + 1
-        self.indexing = "none" if self.folder else r.choice(("none", "none", "none", "flat", "tree", "each"))
+        self.indexing = "none" if self.folder else r.choice(("none", "none", "none", "flat", "each", *(() if self.tame else ("tree", "tree"))))
+        self.shared = self.several_trafs = False
         self.build()
+        if self.trouble == "shared data" and not self.shared:
+            self.refusal = None
         self.data = b"".join(self.parts)
 
     # boxes
@@ -226,10 +232,9 @@ class Odd:
         if self.packets:
             data, duration = self.packets.pop(0)
         else:
-            size = like["size"] if like["same size"] else self.sizes()
-            data, duration = r.randbytes(min(size, max(0, self.bytes_left))) if not like["same size"] else r.randbytes(size), self.durations()
-            if like["same duration"]:
-                duration = like["duration"]
+            least = int(self.tame)
+            size = like["size"] if like["same size"] else max(least, min(self.sizes(), self.bytes_left))
+            data, duration = r.randbytes(size), like["duration"] if like["same duration"] else max(least, self.durations())
         s = Sample(data)
         s.duration, s.cts = duration, r.choice((0, 5, 512, -512 if self.cts else 512)) if self.cts is not None else 0
         s.flags = like["flags"] if like["same flags"] else r.choice(SYNC if self.all_sync else SYNC + NOT_SYNC)
@@ -240,7 +245,7 @@ class Odd:
         """A traf as far as it does not depend on places: its defaults, and truns with their samples."""
         r = self.rng
         t = {"tfhd": {}, "truns": [], "entry": r.randrange(self.entries) + 1 if r.random() < 0.3 else None}
-        for key, value in (("size", r.choice((0, 3, 16, 31, 400))), ("duration", r.choice((self.frame, 0, 3))), ("flags", r.choice(SYNC if self.all_sync else SYNC + NOT_SYNC))):
+        for key, value in (("size", r.choice((3, 16, 31, 400, 0)[:5 - self.tame])), ("duration", r.choice((self.frame, 3, 0)[:3 - self.tame])), ("flags", r.choice(SYNC if self.all_sync else SYNC + NOT_SYNC))):
             if r.random() < 0.4:
                 t["tfhd"][key] = value
         like = {**self.trex, **t["tfhd"]}
@@ -274,6 +279,7 @@ class Odd:
             trafs = []
         gap = r.choice((1, self.frame, 5 * self.frame, 3 * min(self.timescale, 10**6))) if self.long_gaps and self.fragments and r.random() < 0.3 else 0
         f.start = self.clock
+        self.several_trafs |= sum(any(u["samples"] for u in t["truns"]) for t in trafs) > 1
         first = True
         for t in trafs:
             num = sum(len(u["samples"]) for u in t["truns"])
@@ -320,7 +326,7 @@ class Odd:
                 where += len(s.data)
         self.samples += f.samples
         self.fragments.append(f)
-        out = b""
+        out, front = b"", None
         for kind, content in pieces:
             if kind == "mdat":
                 body = b"".join(d for _, d in content[1])
@@ -328,6 +334,9 @@ class Odd:
                 out += (struct.pack(">I4sQ", 1, b"mdat", n) if content[0] == 16 else struct.pack(">I4s", n, b"mdat")) + body
             else:
                 out += moof if kind == "moof" else content
+                front = len(out) if kind == "sidx" else front
+        if front is not None:
+            out = out[:front - 12] + struct.pack(">II", len(out) - front, sum(s.duration for s in f.samples) & 0xFFFFFFFF) + out[front - 4:]
         return out
 
     def lay_out(self, trafs):
@@ -364,7 +373,7 @@ class Odd:
             pieces.insert(1, ("box", self.some()))
         pieces.insert(0, ("box", self.some(b"styp", b"prft", b"emsg", b"free", b"uuid", b"abcd", b"styp") if not place else self.some(b"styp")))
         if self.sidx_each:
-            pieces.insert(1 if not place else 0, ("box", self.sidx([(1, self.frame)], plain=True)))
+            pieces.insert(1 if not place else 0, ("sidx", self.sidx([(0, 0)], plain=True)))
         return pieces, follows
 
     def moof(self, trafs, places, follows, pos, part_start):
@@ -416,7 +425,7 @@ class Odd:
                 free = at_key == ("start", key) or (at_key and at_key[0] == "end" and follows.get(key) == at_key[1])
                 offset = None if free and r.random() < 0.5 else places.get(key, 0) - base
                 if self.trouble == "shared data" and offset is not None and key == mine[-1] and len(mine) > 1:
-                    offset = places.get(mine[0], 0) - base
+                    offset, self.shared = places.get(mine[0], 0) - base, True
                 at_key = ("end", key)
             else:
                 offset = r.choice((None, None, 0, 12345))
@@ -491,8 +500,6 @@ class Odd:
             tail += self.box(b"mfra", tfra, struct.pack(">I4sII", 16, b"mfro", 0, len(tfra) + 24))
         tail += self.some()
         self.parts = [self.to_end(head + body + tail)]
-        if not self.samples and not self.refusal:
-            self.bare = True
 
     def build_folder(self, head, count):
         parts = [self.to_end(head)]
