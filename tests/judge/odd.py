@@ -108,6 +108,10 @@ class Odd:
             group = r.choice((b"roll", b"prol", b"rap ", b"alst"))
             return self.full(kind, 1, 0, group, struct.pack(">II", 2, 1), b"\xff\xff") + \
                 self.full(b"sbgp", 0, 0, group, struct.pack(">III", 1, 1, 0x10001))
+        if kind == b"pssh":  # left over from a protection that was taken off: goes
+            return self.full(kind, 0, 0, bytes.fromhex("edef8ba979d64acea3c827dcd51d21ed"), struct.pack(">I", 4), b"old!")
+        if kind == b"saiz":  # of another kind than Common Encryption's: goes
+            return self.full(kind, 0, 1, b"abcd", bytes(4), b"\1", struct.pack(">I", 1)) + self.full(b"saio", 0, 1, b"abcd", bytes(4), struct.pack(">II", 1, 8))
         if kind == b"subs":
             return self.full(kind, 0, 0, struct.pack(">IIH", 1, 1, 0))
         return self.box(kind, self.junk())
@@ -222,7 +226,7 @@ class Odd:
         mehd = self.full(b"mehd", v, 0, struct.pack(">Q" if v else ">I", 0)) if r.random() < self.extra else b""
         mvex = self.box(b"mvex", mehd, self.shuffled(*trex), self.some())
         traks = [self.trak() for _ in range(2 if self.trouble == "two tracks" else 1)]
-        return self.box(b"moov", mvhd, self.shuffled(b"".join(traks), mvex, self.some(b"udta", b"meta", b"free", b"abcd", b"iods")))
+        return self.box(b"moov", mvhd, self.shuffled(b"".join(traks), mvex, self.some(b"udta", b"meta", b"free", b"abcd", b"iods", b"pssh")))
 
     # fragments
 
@@ -378,7 +382,7 @@ class Odd:
 
     def moof(self, trafs, places, follows, pos, part_start):
         last, out = None, []
-        kinds = (b"free", b"uuid", b"abcd", b"meta", b"udta")
+        kinds = (b"free", b"uuid", b"abcd", b"meta", b"udta", b"pssh")
         for ti, t in enumerate(trafs):
             body, last = self.traf(ti, t, places, follows, pos, part_start, last)
             out += [body, self.some(*kinds)]
@@ -417,7 +421,7 @@ class Odd:
                 flags, fields = flags | bit, fields + struct.pack(">I", t["tfhd"][key])
         tfhd = self.full(b"tfhd", 0, flags | (0x10000 if not t["truns"] and r.random() < 0.3 else 0), struct.pack(">I", self.id), fields)
         tfdt = b"" if t["tfdt"] is None else self.full(b"tfdt", t["tfdt"], 0, struct.pack(">Q" if t["tfdt"] else ">I", t["time"]))
-        kinds = (b"free", b"uuid", b"abcd", b"sgpd", b"subs", b"meta", b"skip")
+        kinds = (b"free", b"uuid", b"abcd", b"sgpd", b"subs", b"meta", b"skip", b"saiz")
         out = [self.some(b"free", b"abcd"), tfhd, self.some(*kinds), tfdt]
         for ui, u in enumerate(t["truns"]):
             key = (ti, ui)
