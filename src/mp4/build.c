@@ -382,13 +382,12 @@ static void seal(struct ix_header *h) {
   h->checksum = XXH3_64bits((const uint8_t *)h + from, (size_t)h->blob_len - from);
 }
 
-// Fragments without samples before the first that has some: the media begin with it, whatever their tfdt says, if they have one.
-static void start_at_samples(struct ix_frag *frags, uint32_t num) {
-  uint32_t n = 0;
-  while (n < num && frags[n + 1].first_sample == 0)
-    n++;
-  for (uint32_t i = 0; i < n && n < num; i++)
-    frags[i].time_ticks = frags[n].time_ticks;
+// A fragment without samples has the time of what follows, whatever its tfdt says, if it has one: a segment that begins with it is
+// presented from its first sample on. `frags` has the sentinel.
+static void time_empty(struct ix_frag *frags, uint32_t num) {
+  for (uint32_t i = num; i--;)
+    if (frags[i + 1].first_sample == frags[i].first_sample)
+      frags[i].time_ticks = frags[i + 1].time_ticks;
 }
 
 static void fill_header(const struct builder *b, struct ix_header *h, const struct ix_identity *id) {
@@ -419,7 +418,7 @@ static void fill_header(const struct builder *b, struct ix_header *h, const stru
   *last = (struct ix_frag){.src_off = b->src->size, .out_off = l->out_off, .first_sample = l->samples.num,
                            .time_ticks = b->next_time, .first_edit = l->num.edits, .first_run = l->num.runs,
                            .first_traf = l->num.trafs};
-  start_at_samples(l->frags, h->num_frags);
+  time_empty(l->frags, h->num_frags);
   h->start_ticks = l->frags[0].time_ticks;
   h->duration_ticks = b->next_time - h->start_ticks;
   fill_bitrates(h, l->frags);

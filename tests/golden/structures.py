@@ -293,6 +293,11 @@ def odd_times(tap, sluice, work):
     empty = [synth.moof_of(1, lambda n, t=t: [synth.box(b"traf", synth.tfhd(), *t, synth.trun([]))]) for t in ([], [synth.tfdt(4000)])]
     for name, first in (("a moof without trafs", bare), ("a traf without tfdt", empty[0]), ("an earlier tfdt", empty[1])):
         tap.equal(times(head + first + late[0]), (5000, [9 * synth.FRAME]), f"{name} before the first sample: the media begin with that")
+    one = struct.pack(">I", synth.TIMESCALE * 3)  # ticks of a sample: two segments, the second begins with the fragment that is empty
+    long = [synth.moof_of(1, lambda n, t=t: [synth.box(b"traf", synth.tfhd(), synth.tfdt(t), synth.full(b"trun", 0, 0x301, struct.pack(">Ii", 1, n + 8), one, one))])
+            for t in (0, synth.TIMESCALE * 3 + 777)]
+    long = [m.replace(one + one, one + struct.pack(">I", 70)) + synth.box(b"mdat", part[0]) for m in long]
+    tap.equal(times(head + long[0] + bare + long[1]), (0, [synth.TIMESCALE * 3 + 777, synth.TIMESCALE * 3]), "an empty fragment before a gap: the segment begins behind it")
 
 
 def empty_run(tap, sluice, work):
