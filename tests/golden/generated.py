@@ -24,7 +24,7 @@ import xml.etree.ElementTree as ET
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from golden import made  # noqa: E402
 from golden.vectors import SCHEMES, differ, structure_faults  # noqa: E402
-from integration.truth import keys_file, record, url  # noqa: E402
+from integration.truth import record, url  # noqa: E402
 from judge import aes, boxes, odd  # noqa: E402
 from judge.programs import FFMPEG, PACKAGER, Sluice, packager_decrypt, packets, run  # noqa: E402
 from judge.server import Server  # noqa: E402
@@ -278,6 +278,11 @@ def decrypt(c, sluice, target, kid, key, label, target_s):
     c.served.setdefault("decrypted", {})[label] = data
 
 
+def ffmpeg_can(o):
+    """Of encrypted files it reads one senc a moof, one sample entry, and no moof behind its data; of any, no larger timescale."""
+    return not o.several_trafs and o.entries == 1 and not o.data_first and o.timescale < 2**31
+
+
 def others(c, target, data, clear_data, kid, key, label):
     """ffmpeg and shaka-packager, where they read the clear file right. ffmpeg from a pipe: where it can seek it loses count of what it
     knows of the encryption when a file's moofs are not where a sidx says."""
@@ -285,7 +290,7 @@ def others(c, target, data, clear_data, kid, key, label):
     if not o.samples:
         return
     true = [hashlib.md5(s.data).hexdigest() for s in o.samples if s.data]
-    if FFMPEG and not o.several_trafs and o.timescale < 2**31:  # it takes one senc a moof
+    if FFMPEG and ffmpeg_can(o):
         if "ffmpeg" not in c.served:
             c.served["ffmpeg"] = packets(clear_data)
         clear = c.served["ffmpeg"]
@@ -481,9 +486,9 @@ def decodes(c):
     c.want(clear.code == 0 and not clear.err or source.code or source.err, lambda: f"ffmpeg decodes what is served clear: {clear}, the source {source}")
     for scheme in SCHEMES:
         data = c.served.get(("whole", scheme))
-        if data and clear.code == 0 and not clear.err and not c.odd.several_trafs:
+        if data and clear.code == 0 and not clear.err and ffmpeg_can(c.odd):
             r = decoded(data, "-decryption_key", c.record(scheme)[1])
-            c.want(r.code == 0 and not r.err and r.out == clear.out, lambda: f"{scheme}: ffmpeg decodes: {r} {r.out}, want {clear.out}")
+            c.want(r.code == 0 and not r.err and r.out == clear.out, lambda r=r: f"{scheme}: ffmpeg decodes: {r} {r.out}, want {clear.out}")
         elif data:
             c.notes.append("ffmpeg does not decode the clear file without complaint")
 
@@ -595,9 +600,9 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sluice-generated-") as work:
         contents = real_contents(pathlib.Path(work))
     while first < last or time.monotonic() < end:
-        upto = min(first + BATCH, last) if not a.seconds else first + BATCH
-        batch(tap, sluice, range(first, upto), contents, a.keep)
-        first = upto
+        until = min(first + BATCH, last) if not a.seconds else first + BATCH
+        batch(tap, sluice, range(first, until), contents, a.keep)
+        first = until
     tap.end()
 
 

@@ -65,7 +65,7 @@ class Odd:
         self.entries = 1 if content else r.choice((1, 1, 1, 1, 2, 3))
         self.default_entry = r.randrange(self.entries) + 1
         self.indexing = "none" if self.folder else r.choice(("none", "none", "none", "flat", "each", *(() if self.tame else ("tree", "tree"))))
-        self.shared = self.several_trafs = False
+        self.shared = self.several_trafs = self.data_first = False
         self.build()
         if self.trouble == "shared data" and not self.shared:
             self.refusal = None
@@ -372,6 +372,7 @@ class Odd:
         if place:  # data before its moof: what stands before must be the fragment's own, so it begins with data
             pieces = [p for p in pieces if p[0] == "mdat" and any(k is not None for k, _ in p[1][1])] or []
             place = min(place, len(pieces))
+            self.data_first |= place > 0
         pieces.insert(place, ("moof", None))
         if place == 0:
             pieces.insert(1, ("box", self.some()))
