@@ -486,7 +486,7 @@ def decodes(c):
     c.want(clear.code == 0 and not clear.err or source.code or source.err, lambda: f"ffmpeg decodes what is served clear: {clear}, the source {source}")
     for scheme in SCHEMES:
         data = c.served.get(("whole", scheme))
-        if data and clear.code == 0 and not clear.err and ffmpeg_can(c.odd):
+        if data and clear.code == 0 and not clear.err and "ffmpeg does not read the clear file right" not in c.notes and ffmpeg_can(c.odd):
             r = decoded(data, "-decryption_key", c.record(scheme)[1])
             c.want(r.code == 0 and not r.err and r.out == clear.out, lambda r=r: f"{scheme}: ffmpeg decodes: {r} {r.out}, want {clear.out}")
         elif data:
