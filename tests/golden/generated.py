@@ -279,9 +279,9 @@ def decrypt(c, sluice, target, kid, key, label, target_s):
 
 
 def ffmpeg_can(o):
-    """Of encrypted files it reads one senc a moof, one sample entry, no moof behind its data, no two samples of one time (such files are
-    not tame), no track and timescale beyond 31 bits."""
-    return o.tame and not o.several_trafs and o.entries == 1 and not o.data_first and max(o.id, o.timescale) < 2**31
+    """Of encrypted files it reads one senc and mdat a moof, one sample entry, no moof behind its data, no two samples of one time (such files are
+    not tame), no moof without samples, no track and timescale beyond 31 bits."""
+    return o.tame and o.entries == 1 and all(f.samples for f in o.fragments) and not (o.several_trafs or o.several_mdats or o.data_first) and max(o.id, o.timescale) < 2**31
 
 
 def others(c, target, data, clear_data, kid, key, label):

@@ -65,7 +65,7 @@ class Odd:
         self.entries = 1 if content else r.choice((1, 1, 1, 1, 2, 3))
         self.default_entry = r.randrange(self.entries) + 1
         self.indexing = "none" if self.folder else r.choice(("none", "none", "none", "flat", "each", *(() if self.tame else ("tree", "tree"))))
-        self.shared = self.several_trafs = self.data_first = False
+        self.shared = self.several_trafs = self.several_mdats = self.data_first = False
         self.build()
         if self.trouble == "shared data" and not self.shared:
             self.refusal = None
@@ -174,6 +174,8 @@ class Odd:
             self.format, self.codecs, self.channels, self.rate = kind, codecs, channels, rate or self.timescale
         version, tail = r.choice(((0, b""),) * 6 + ((1, b""),)) if self.stsd_version else r.choice(((0, b""),) * 8 + (
             (1, struct.pack(">4I", 1024, 1, 2, 2)), (2, struct.pack(">IdI4s4I", 72, 48000.0, channels or 2, b"\x7f\0\0\0", 16, 0, 2, 1024))))
+        if first and version == 2:
+            self.rate = 48000  # the entry says it
         children = [config] + [c for c in (self.box(b"btrt", struct.pack(">III", 700, 128000, 96000)), self.some(), self.box(b"pasp", struct.pack(">II", 1, 1)),
                                            self.full(b"srat", 0, 0, struct.pack(">I", 48000)), self.full(b"chnl", 0, 0, b"\1\2" + bytes(8)))
                                if r.random() < self.extra]
@@ -363,6 +365,7 @@ class Odd:
             mdats[-1].append((None, self.junk()))
         if not runs and r.random() < 0.5:
             mdats = []
+        self.several_mdats |= len(mdats) > 1
         pieces = []
         for m in mdats:
             pieces.append(("mdat", (16 if r.random() < self.wide else 8, m)))
