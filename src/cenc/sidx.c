@@ -37,12 +37,12 @@ static uint64_t span_bytes(const struct plan *p, struct span s) {
   return plan_frag_range(p, s.end).off - plan_frag_range(p, s.first).off;
 }
 
-// Decode times say how long a reference lasts, gaps included; where they do not ascend (or there is no next one)
-// the sum of durations does. The first is shorter by what is omitted of it, as in an MPD's timeline.
+// Decode times say how long a reference lasts, gaps included (behind the last fragment: its end); where they do not ascend the sum
+// of durations does. The first is shorter by what is omitted of it, as in an MPD's timeline.
 static uint64_t span_ticks(const struct plan *p, struct span s) {
   const struct ix_frag *frags = p->ix->frags;
   uint64_t start = frags[s.first].time_ticks, ticks = 0;
-  if (s.end < p->ix->h->num_frags && frags[s.end].time_ticks > start)
+  if (frags[s.end].time_ticks > start)
     ticks = frags[s.end].time_ticks - start;
   else
     for (uint32_t f = s.first; f < s.end; f++)

@@ -87,17 +87,27 @@ uint64_t unp_map(const struct unp *u, uint64_t pos) {
   return p->out_off + (in < out_len ? in : out_len);
 }
 
-uint64_t unp_part_start(const struct unp *u, uint64_t pos) {
-  const uint64_t *ends = u->in->part_ends;
-  uint32_t lo = 0, hi = u->in->num_parts; // parts before lo end at or before pos, those from hi on behind it
+// file_of numbers the file of a folder that `pos` lies in.
+static uint32_t file_of(const struct unp *u, uint64_t pos) {
+  uint32_t lo = 0, hi = u->in->num_parts; // files before lo end at or before pos, those from hi on behind it
   while (lo < hi) {
     uint32_t mid = lo + (hi - lo) / 2;
-    if (ends[mid] <= pos)
+    if (u->in->part_ends[mid] <= pos)
       lo = mid + 1;
     else
       hi = mid;
   }
-  return lo ? ends[lo - 1] : 0;
+  return lo;
+}
+
+uint64_t unp_part_start(const struct unp *u, uint64_t pos) {
+  uint32_t i = file_of(u, pos);
+  return i ? u->in->part_ends[i - 1] : 0;
+}
+
+static uint64_t file_end(const struct unp *u, uint64_t pos) {
+  uint32_t i = file_of(u, pos);
+  return i < u->in->num_parts ? u->in->part_ends[i] : u->in->file.n;
 }
 
 bool unp_in_data(const struct unp *u, uint64_t pos, uint64_t len) {
@@ -214,12 +224,12 @@ static bool is_verbatim(uint32_t type) {
          type != CC('m', 'f', 'r', 'a') && type != CC('p', 's', 's', 'h');
 }
 
-// top_next takes the next top-level box; only here may a size of 0 say "to the end".
+// top_next takes the next top-level box; only here may a size of 0 say "to the end", of its part of a folder.
 static bool top_next(const struct unp *u, struct box *b, uint64_t *pos, enum err *e) {
   struct bytes file = u->in->file;
   if (*pos == file.n)
     return false;
-  uint64_t left = file.n - *pos;
+  uint64_t left = file_end(u, *pos) - *pos;
   struct bytes head = bytes_of(file.p + *pos, left < 16 ? (size_t)left : 16);
   *e = box_head(b, head, left, true);
   if (*e && *pos == 0 && box_is_foreign(head)) {
@@ -307,6 +317,10 @@ static enum err put_parts(struct unp *u, uint8_t *spare, size_t longest, bool ch
     assert(p->verbatim || w.n == p[1].out_off - p->out_off);
     if (!check)
       memmove(u->data + p->out_off, p->verbatim ? u->data + p->in_off : spare, (size_t)(p[1].out_off - p->out_off));
+    if (b.to_end && p->verbatim && b.len > UINT32_MAX && pos < u->in->file.n)
+      return unp_fail(u, ERR_LIMIT, u->data + b.pos, 0, "a box of 4 GiB or more without a size, and files behind it");
+    if (!check && b.to_end && p->verbatim && b.len <= UINT32_MAX)
+      store_be32(u->data + p->out_off, (uint32_t)b.len); // in the output more may follow
   }
   return ERR_OK;
 }

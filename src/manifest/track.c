@@ -13,10 +13,12 @@ static uint64_t frag_ticks(const struct ix_frag *frags, uint32_t first, uint32_t
 }
 
 uint64_t man_gap_ticks(const struct man_track *t, uint32_t seg) {
-  uint32_t end = t->segs->first_frag[seg + 1];
+  uint32_t first = t->segs->first_frag[seg], end = t->segs->first_frag[seg + 1];
   if (end >= t->ix->h->num_frags)
     return 0;
   const struct ix_frag *last = &t->ix->frags[end - 1];
+  while (last > t->ix->frags + first && last[1].first_sample == last->first_sample) // no samples, and the next one's time
+    last--;
   uint64_t last_end = last->time_ticks + last->duration_ticks, next = t->ix->frags[end].time_ticks;
   uint64_t gap = next > last_end ? next - last_end : 0;
   return gap >= t->ix->h->frame_samples ? gap : 0;
@@ -25,7 +27,7 @@ uint64_t man_gap_ticks(const struct man_track *t, uint32_t seg) {
 uint64_t man_seg_ticks(const struct man_track *t, uint32_t seg) {
   const struct ix_frag *frags = t->ix->frags;
   uint32_t first = t->segs->first_frag[seg], end = t->segs->first_frag[seg + 1];
-  if (end < t->ix->h->num_frags && frags[end].time_ticks > frags[first].time_ticks)
+  if (frags[end].time_ticks > frags[first].time_ticks) // behind the last fragment: its end
     return frags[end].time_ticks - frags[first].time_ticks - man_gap_ticks(t, seg);
   return frag_ticks(frags, first, end);
 }

@@ -31,6 +31,7 @@ enum err box_head(struct box *out, struct bytes head, uint64_t left, bool top) {
     if (!top)
       return ERR_MALFORMED;
     b.len = left;
+    b.to_end = true;
   }
   if (b.len < b.head_len)
     return ERR_MALFORMED;

@@ -121,6 +121,7 @@ struct box {
   uint32_t head_len; // 8, or 16 with a 64-bit size; a uuid's user type counts as payload
   uint64_t pos;      // of the first byte, in what the reader or the caller counts from
   uint64_t len;      // head included
+  bool to_end;       // its head says 0: to the end of the file
   struct bytes body; // empty from box_head
 };
 

@@ -48,6 +48,8 @@ static enum err fail(struct builder *b, enum err e, uint64_t at, uint32_t type, 
 
 static enum err read_box(struct builder *b, const struct box *box, struct bytes *out) {
   const uint8_t *p;
+  if (box->to_end && box->type != FOURCC('s', 'i', 'd', 'x'))
+    return fail(b, ERR_UNSUPPORTED, box->pos, box->type, "the box has no size of its own (0, to the end of the file)");
   enum err e = window_get(&b->win, &p, box->pos, (size_t)box->len);
   if (e)
     return fail(b, e, box->pos, box->type, e == ERR_IO ? "reading failed" : NULL);
@@ -167,7 +169,8 @@ static enum err handle_media(struct builder *b, const struct box *box) {
   struct top *t = list_add(&b->tops, b->mem, sizeof *t);
   if (!t)
     return fail(b, ERR_NO_MEMORY, box->pos, box->type, NULL);
-  *t = (struct top){.pos = box->pos, .len = box->len, .dropped = b->dropped, .type = box->type, .head_len = box->head_len};
+  *t = (struct top){.pos = box->pos, .len = box->len, .dropped = b->dropped, .type = box->type, .head_len = box->head_len,
+                    .to_end = box->to_end};
   if (top_is_dropped(box->type))
     b->dropped += box->len;
   if (b->has_moof && b->boundary == UINT32_MAX && box->pos >= b->moof.data_end && is_starter(box))
@@ -198,11 +201,13 @@ static enum err handle_init(struct builder *b, const struct box *box) {
     b->init_len = is_moov || b->init_len ? box->pos + box->len : 0;
     return ERR_OK;
   }
-  if (top_is_dropped(box->type)) {
-    struct ix_edit *drop = list_add(&b->init_edits, b->mem, sizeof *drop);
-    if (!drop)
+  if (top_is_dropped(box->type) || (box->to_end && !is_moov)) { // what follows is another file of the folder
+    struct ix_edit *edit = list_add(&b->init_edits, b->mem, sizeof *edit);
+    if (!edit)
       return fail(b, ERR_NO_MEMORY, box->pos, box->type, NULL);
-    *drop = (struct ix_edit){.pos = (uint32_t)box->pos, .del = (uint32_t)box->len, .kind = IX_DELETE};
+    *edit = (struct ix_edit){.pos = (uint32_t)box->pos, .del = (uint32_t)box->len, .kind = IX_DELETE};
+    if (!top_is_dropped(box->type))
+      *edit = (struct ix_edit){.pos = edit->pos, .del = 4, .value = (uint32_t)box->len, .kind = IX_SIZE32};
   }
   if (is_moov) {
     e = read_box(b, box, &raw);
@@ -377,6 +382,14 @@ static void seal(struct ix_header *h) {
   h->checksum = XXH3_64bits((const uint8_t *)h + from, (size_t)h->blob_len - from);
 }
 
+// A fragment without samples has the time of what follows, whatever its tfdt says, if it has one: a segment that begins with it is
+// presented from its first sample on. `frags` has the sentinel.
+static void time_empty(struct ix_frag *frags, uint32_t num) {
+  for (uint32_t i = num; i--;)
+    if (frags[i + 1].first_sample == frags[i].first_sample)
+      frags[i].time_ticks = frags[i + 1].time_ticks;
+}
+
 static void fill_header(const struct builder *b, struct ix_header *h, const struct ix_identity *id) {
   static const uint8_t zeros[32];
   const struct layout *l = &b->layout;
@@ -405,6 +418,7 @@ static void fill_header(const struct builder *b, struct ix_header *h, const stru
   *last = (struct ix_frag){.src_off = b->src->size, .out_off = l->out_off, .first_sample = l->samples.num,
                            .time_ticks = b->next_time, .first_edit = l->num.edits, .first_run = l->num.runs,
                            .first_traf = l->num.trafs};
+  time_empty(l->frags, h->num_frags);
   h->start_ticks = l->frags[0].time_ticks;
   h->duration_ticks = b->next_time - h->start_ticks;
   fill_bitrates(h, l->frags);

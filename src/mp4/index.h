@@ -17,7 +17,7 @@
 #include "base/err.h"
 #include "simd/aes.h"
 
-enum { IX_VERSION = 3 }; // another one whenever what is stored means something else: sidecars are then made again
+enum { IX_VERSION = 4 }; // another one whenever what is stored means something else: sidecars are then made again
 
 enum ix_edit_kind {
   IX_DELETE,   // emit nothing
@@ -65,7 +65,8 @@ struct ix_frag {
   uint64_t out_len;      // bytes it has in the output before protection grows it: src_len - dropped + emitted
   uint64_t out_off;      // sum of out_len before it
   uint64_t first_sample; // global sample number: the n of IV(n) = base + n
-  uint64_t time_ticks;   // decode time of its first sample (tfdt), in the track's timescale
+  uint64_t time_ticks;   // decode time of its first sample (tfdt), in the track's timescale; without one that of the next fragment, the
+                         // sentinel's: where the media end
   uint64_t duration_ticks;
   uint32_t moof_pos;     // where its moof starts, from src_off; after edits: moof_out_pos
   uint32_t moof_out_pos;

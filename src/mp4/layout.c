@@ -155,7 +155,8 @@ static enum err put_edit(struct layout *l, struct ix_edit edit) {
   return ERR_OK;
 }
 
-// The fragment's edits: boxes that go, and the moof's own. *dropped gets the bytes of the former.
+// The fragment's edits: boxes that go, sizes of those that had none, because more may follow in the output than in their file (the
+// next part of a folder) and browsers take no box without one; and the moof's own. *dropped gets the bytes of what goes.
 static enum err put_edits(struct layout *l, const struct frag_moof *m, const struct layout_frag *f, uint64_t *dropped) {
   const struct ix_edit *edits = m->edits.p;
   enum err e = ERR_OK;
@@ -171,6 +172,8 @@ static enum err put_edits(struct layout *l, const struct frag_moof *m, const str
     } else if (top_is_dropped(t->type)) {
       *dropped += t->len;
       e = put_edit(l, (struct ix_edit){.pos = (uint32_t)(t->pos - f->start), .del = (uint32_t)t->len, .kind = IX_DELETE});
+    } else if (t->to_end) {
+      e = put_edit(l, (struct ix_edit){.pos = (uint32_t)(t->pos - f->start), .del = 4, .value = (uint32_t)t->len, .kind = IX_SIZE32});
     }
   }
   return e;

@@ -7,6 +7,7 @@ struct top {
   uint64_t pos, len;
   uint64_t dropped; // bytes of dropped boxes before it, since the source's start
   uint32_t type, head_len;
+  bool to_end; // of its file, without a size
 };
 
 // top_is_dropped: indexes whose offsets would be wrong in the output.

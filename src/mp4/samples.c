@@ -86,7 +86,7 @@ static enum err trun(struct run_state *k, struct bytes body, const char **what) 
     k->s.offset = k->base + (uint64_t)(int64_t)(int32_t)rd_u32(&r);
   if (flags & 4)
     rd_skip(&r, 4);
-  enum err e = r.err || flags & 0xf00 ? r.err : check_counted(k, num, what);
+  enum err e = r.err || flags & 0xf00 || !num ? r.err : check_counted(k, num, what); // of none, the offset points at nothing
   if (e)
     return e;
   for (uint32_t i = 0; i < num; i++) {

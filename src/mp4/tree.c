@@ -12,6 +12,7 @@ struct walker {
   struct box_trail t;
   struct level stack[LIMIT_DEPTH];
   uint32_t depth;
+  uint32_t part; // of a folder
 };
 
 static enum err read_head(struct walker *k, struct box *b, uint64_t pos, uint64_t end) {
@@ -26,6 +27,16 @@ static enum err read_head(struct walker *k, struct box *b, uint64_t pos, uint64_
   if (e && pos == 0 && box_is_foreign(bytes_of(p, n)))
     return trail_fail(&k->t, ERR_UNSUPPORTED, 0, "this is not an MP4 file");
   return e ? trail_fail(&k->t, e, pos, "%s", box_fault(e, k->depth == 0)) : ERR_OK;
+}
+
+// The end of the file that a top-level box at `pos` stands in.
+static uint64_t part_end(struct walker *k, uint64_t pos) {
+  const struct mp4_source *src = k->w->src;
+  if (src->num_parts <= 1)
+    return src->size;
+  while (k->part + 1 < src->num_parts && src->part_ends[k->part] <= pos)
+    k->part++;
+  return src->part_ends[k->part];
 }
 
 // Where the children of `b` start; 0 when it has none.
@@ -78,7 +89,7 @@ enum err tree_walk(struct window *w, const struct tree_visitor *v, struct diag *
   struct walker k = {.w = w, .v = v, .t = {.diag = diag}};
   uint64_t pos = 0; // of the next box
   for (;;) {
-    uint64_t end = k.depth ? k.stack[k.depth - 1].end : w->src->size;
+    uint64_t end = k.depth ? k.stack[k.depth - 1].end : part_end(&k, pos);
     uint64_t slack = k.depth ? 8 : 1;
     if (end - pos < slack) {
       if (!k.depth)

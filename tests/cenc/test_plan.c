@@ -155,7 +155,7 @@ Test(plan, sidx_groups_references) {
     frags[f].duration_ticks = 48000;
     first[f] = f;
   }
-  frags[FRAGS].time_ticks += 7; // there is no next one: durations say how long the last one is
+  frags[FRAGS].time_ticks += 7; // where the last one ends
   struct ix_header h = {.track_id = 1, .timescale = 48000, .num_frags = FRAGS};
   struct track_index ix = {.h = &h, .frags = frags};
   struct ix_segments segs = {FRAGS, first};
@@ -171,7 +171,7 @@ Test(plan, sidx_groups_references) {
   cr_assert_eq(p.sidx_len, 40 + 12 * REFS);
   for (uint32_t i = 0; i < REFS; i++) {
     cr_assert_eq(load_be32(s + 40 + 12 * i), i + 1 < REFS ? 200 : 100);
-    cr_assert_eq(load_be32(s + 44 + 12 * i), i + 1 < REFS ? 96000 : 48000);
+    cr_assert_eq(load_be32(s + 44 + 12 * i), i + 1 < REFS ? 96000 : 48007);
   }
   free(s), free(frags), free(first);
 }

@@ -6,7 +6,9 @@ nothing of sluice judges itself. ffmpeg joins in wherever it reads the clear fil
 """
 import hashlib
 import hmac
+import json
 import pathlib
+import shutil
 import struct
 import sys
 import tempfile
@@ -235,6 +237,78 @@ def empty_edits(tap, sluice, work):
     tap.ok(r.code == 1 and "empty edits that end behind all time" in r.err, "empty edits beyond all time: refused", r)
 
 
+def sizes_to_the_end(tap, sluice, work):
+    """ISO/IEC 14496-12 4.2.2: the last box of a file may have the size 0. In a folder more files follow, in what is made of it more boxes."""
+    folder, target, back = work / "folder", work / "folder.mp4", work / "folder.back.mp4"
+    samples = [synth.payloads([40, 50, 7], n + 90) for n in range(3)]
+
+    def open_ended(part):
+        last = list(boxes.walk(part))[-1]
+        return part[:last.start] + bytes(4) + part[last.start + 4:]
+    parts = [synth.FTYP + synth.moov() + synth.box(b"free", b"pad")] + [synth.plain_fragment(n + 1, s, 3 * n * synth.FRAME) for n, s in enumerate(samples)]
+
+    def lay_out(parts):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for n, part in enumerate(parts):
+            (folder / (f"{n}.m4s" if n else "init.mp4")).write_bytes(open_ended(part))
+    lay_out(parts)
+    r = sluice("inspect", folder, "--json")
+    tap.equal([len(f["samples"]) for f in json.loads(r.out)["fragments"]] if r.code == 0 else r, [3, 3, 3], "sizes of 0 in a folder: inspect finds every fragment")
+    for scheme in SCHEMES:
+        lay_out(parts)
+        r = sluice.encrypt(folder, target, scheme, KID, KEY, IV[scheme])
+        data = target.read_bytes() if r.code == 0 else b""
+        got = [s.data for s in boxes.audio(data).samples] if data else r
+        tap.equal(got, ciphertext(scheme, IV[scheme], sum(samples, [])), f"sizes of 0 in a folder, {scheme}: every sample is in the output")
+        tap.ok(data and all(data[b.start:b.start + 4] != bytes(4) for b in boxes.walk(data)), f"sizes of 0 in a folder, {scheme}: sizes are written out")
+        top = [b for b in boxes.walk(data) if b.type != b"sidx"] if data else []
+        cuts = [b.start for b in top if b.type == b"moof"] + [len(data)]
+        sidx = boxes.one(data, b"sidx") if data else None
+        if data:
+            lay_out([data[:sidx.start], *(data[a:b] for a, b in zip(cuts, cuts[1:]))])
+        back.unlink(missing_ok=True)
+        r = sluice.decrypt(folder, back, {KID: KEY})
+        got = [s.data for s in boxes.audio(back.read_bytes()).samples] if r.code == 0 else r
+        tap.equal(got, sum(samples, []), f"sizes of 0 in a folder, {scheme}: decrypt finds every sample")
+    for name, parts in (("moov", [synth.FTYP + synth.moov(), parts[1]]), ("moof", [parts[0], parts[1][parts[1].index(b"mdat") - 4:] + synth.moof_of(
+            1, lambda n: [synth.box(b"traf", synth.tfhd(), synth.tfdt(0), synth.trun(samples[0], 8 - (8 + sum(map(len, samples[0])))))])])):
+        lay_out(parts)
+        r = sluice.encrypt(folder, target, "cbcs", KID, KEY)
+        tap.ok(r.code == 1 and "the box has no size of its own" in r.err, f"a {name} with the size 0: refused", r)
+
+
+def odd_times(tap, sluice, work):
+    """What sidx says of a gap in the last segment, and of fragments without samples before the first that has some."""
+    def times(data):
+        (work / "times.mp4").write_bytes(data)
+        r = sluice.encrypt(work / "times.mp4", work / "times.enc.mp4", "cenc", KID, KEY)
+        out = (work / "times.enc.mp4").read_bytes() if r.code == 0 else b""
+        time, _, references, _ = boxes.sidx_references(out, boxes.one(out, b"sidx")) if out else (r, 0, [], 0)
+        return time, [d for _, d in references]
+    head, part = synth.FTYP + synth.moov(), synth.payloads([70] * 9, 1)
+    late = [synth.plain_fragment(n + 1, part, 5000 + n * (9 * synth.FRAME + 777)) for n in range(2)]
+    tap.equal(times(head + late[0] + late[1]), (5000, [18 * synth.FRAME + 777]), "a gap within the last segment counts")
+    bare = synth.moof_of(1, lambda n: [])
+    empty = [synth.moof_of(1, lambda n, t=t: [synth.box(b"traf", synth.tfhd(), *t, synth.trun([]))]) for t in ([], [synth.tfdt(4000)])]
+    for name, first in (("a moof without trafs", bare), ("a traf without tfdt", empty[0]), ("an earlier tfdt", empty[1])):
+        tap.equal(times(head + first + late[0]), (5000, [9 * synth.FRAME]), f"{name} before the first sample: the media begin with that")
+    one = struct.pack(">I", synth.TIMESCALE * 3)  # ticks of a sample: two segments, the second begins with the fragment that is empty
+    long = [synth.moof_of(1, lambda n, t=t: [synth.box(b"traf", synth.tfhd(), synth.tfdt(t), synth.full(b"trun", 0, 0x301, struct.pack(">Ii", 1, n + 8), one, one))])
+            for t in (0, synth.TIMESCALE * 3 + 777)]
+    long = [m.replace(one + one, one + struct.pack(">I", 70)) + synth.box(b"mdat", part[0]) for m in long]
+    tap.equal(times(head + long[0] + bare + long[1]), (0, [synth.TIMESCALE * 3 + 777, synth.TIMESCALE * 3]), "an empty fragment before a gap: the segment begins behind it")
+
+
+def empty_run(tap, sluice, work):
+    """A trun of no samples may have any offset, also where tfhd or trex give samples a size."""
+    part = synth.payloads([77] * 3, 1)
+    moof = synth.moof_of(1, lambda n: [synth.box(b"traf", synth.tfhd(size=77), synth.tfdt(0), synth.trun([], 10**6, sizes=False), synth.trun(part, n + 8, sizes=False))])
+    (work / "run.mp4").write_bytes(synth.FTYP + synth.moov() + moof + synth.box(b"mdat", *part))
+    r = sluice("inspect", work / "run.mp4", "--json")
+    tap.ok(r.code == 0 and [s["size"] for s in json.loads(r.out)["fragments"][0]["samples"]] == [77] * 3, "a trun of no samples whose offset points nowhere: inspected", r)
+
+
 def run_offsets(tap, sluice, work):
     """ISO/IEC 14496-12 8.7.9: saio has one offset, or one for each run. No packager writes the latter for audio."""
     source, back = work / "runs.mp4", work / "back.mp4"
@@ -318,6 +392,9 @@ def main():
         wrap.__name__ = "IV that wraps"
         judge(tap, sluice, work, wrap, "cenc", "ffffffffffffff9c")
         run_offsets(tap, sluice, work)
+        sizes_to_the_end(tap, sluice, work)
+        odd_times(tap, sluice, work)
+        empty_run(tap, sluice, work)
         empty_edits(tap, sluice, work)
         sync_samples(tap, sluice, work)
         judge_day(tap, sluice, work)

@@ -93,12 +93,12 @@ def parse_tenc(data, box):
     return Tenc(version, pattern >> 4 if version else 0, pattern & 15 if version else 0, protected, iv_size, kid, constant)
 
 
-def parse_entry(data, track, box):
+def parse_entry(data, track, box, stsd_version):
     track.entry = track.format = box.type
     if track.handler != b"soun":
         return
     version = struct.unpack_from(">H", data, box.body + 8)[0]
-    extra = {0: 0, 1: 16, 2: 36}[version] if version and box.end - box.body > AUDIO_ENTRY_BYTES + 16 else 0
+    extra = {0: 0, 1: 16, 2: 36}[version] if stsd_version == 0 and box.end - box.body >= AUDIO_ENTRY_BYTES + 16 else 0  # QuickTime's
     for child in walk(data, box.body + AUDIO_ENTRY_BYTES + extra, box.end):
         track.entry_children.append((child.type, data[child.start:child.end]))
         if child.type == b"sinf":
@@ -123,7 +123,7 @@ def parse_trak(data, box):
     stbl = one(data, b"mdia/minf/stbl", box.body, box.end)
     stsd = one(data, b"stsd", stbl.body, stbl.end)
     entries = list(walk(data, stsd.body + 8, stsd.end))
-    parse_entry(data, track, entries[0])
+    parse_entry(data, track, entries[0], data[stsd.body])
     stsz = find(data, b"stsz", stbl.body, stbl.end)
     track.progressive = bool(stsz) and struct.unpack_from(">I", data, stsz[0].body + 8)[0] > 0
     return track
@@ -172,7 +172,7 @@ def check_aux(data, moof, traf, samples, senc):
         raise ValueError("saiz disagrees with senc")
 
 
-def parse_moof(data, moof, tracks):
+def parse_moof(data, moof, tracks, file_start=0):
     previous_end = moof.start
     first = True
     for traf in find(data, b"traf", moof.body, moof.end):
@@ -182,7 +182,7 @@ def parse_moof(data, moof, tracks):
         p += 4
         base = moof.start if flags & 0x20000 or first else previous_end
         if flags & 1:
-            base = struct.unpack_from(">Q", data, p)[0]
+            base = struct.unpack_from(">Q", data, p)[0] + file_start
             p += 8
         first = False
         values = list(track.defaults)
@@ -238,8 +238,8 @@ def parse_moof(data, moof, tracks):
         track.fragments.append(len(samples))
 
 
-def parse(data):
-    """{track id: Track} of a fragmented file (or init and segments back to back)."""
+def parse(data, starts=(0,)):
+    """{track id: Track} of a fragmented file, or init and segments back to back: `starts` is where these files begin."""
     moov = one(data, b"moov")
     tracks = {t.id: t for t in (parse_trak(data, b) for b in find(data, b"trak", moov.body, moov.end))}
     for trex in find(data, b"mvex/trex", moov.body, moov.end):
@@ -247,13 +247,13 @@ def parse(data):
         if values[0] in tracks:
             tracks[values[0]].defaults = values[1:]
     for moof in find(data, b"moof"):
-        parse_moof(data, moof, tracks)
+        parse_moof(data, moof, tracks, max(s for s in starts if s <= moof.start))
     return tracks
 
 
-def audio(data):
+def audio(data, starts=(0,)):
     """The only audio track of a file."""
-    tracks = [t for t in parse(data).values() if t.handler == b"soun"]
+    tracks = [t for t in parse(data, starts).values() if t.handler == b"soun"]
     if len(tracks) != 1:
         raise ValueError(f"{len(tracks)} audio tracks")
     return tracks[0]

@@ -214,6 +214,36 @@ Test(hls, a_gap_is_a_discontinuity_and_belongs_to_no_segment) {
   drop(&s);
 }
 
+// A second without samples between the two fragments of the last segment belongs to it, as it would to any other.
+Test(manifest, a_gap_within_the_last_segment_is_of_it) {
+  struct asset s = {0};
+  add(&s, "a", "mp4a.40.2", 48000, 3, even, sizes, 0);
+  s.frags[0][2].time_ticks += 48000;
+  s.frags[0][3].time_ticks = s.frags[0][2].time_ticks + 96000; // the sentinel
+  s.first[0][2] = 3;
+  s.segs[0].num = 2;
+  cr_assert(has(hls(&s, 0, MAN_SEGMENTS), "#EXTINF:2.000000,\n1.m4s\n#EXTINF:5.000000,\n2.m4s\n#EXT-X-ENDLIST"), "%s", out);
+  cr_assert(has(out, "#EXT-X-TARGETDURATION:5\n"), "%s", out);
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), "<S t=\"0\" d=\"96000\"/>\n<S d=\"240000\"/>"), "%s", out);
+  drop(&s);
+}
+
+// A fragment without samples has the next one's time: a gap begins where the samples before it end.
+Test(manifest, an_empty_fragment_is_no_end) {
+  struct asset s = {0};
+  add(&s, "a", "mp4a.40.2", 48000, 4, even, sizes, 0);
+  s.h[0].frame_samples = 1024;
+  s.frags[0][1].duration_ticks = 0; // the second of the first segment
+  s.frags[0][1].time_ticks = s.frags[0][2].time_ticks;
+  s.frags[0][2].first_sample = 1;
+  s.first[0][1] = 2;
+  s.first[0][2] = 4;
+  s.segs[0].num = 2;
+  cr_assert(has(hls(&s, 0, MAN_SEGMENTS), "#EXTINF:2.000000,\n1.m4s\n#EXT-X-DISCONTINUITY\n#EXTINF:4.000000,\n2.m4s\n"), "%s", out);
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), "<S t=\"0\" d=\"96000\"/>\n<S t=\"192000\" d=\"192000\"/>"), "%s", out);
+  drop(&s);
+}
+
 // A player that starts from session keys would miss the `identity` line, which has none; without that line it misses nothing.
 Test(hls, session_keys_where_no_identity_line_is) {
   struct asset s = {0};
