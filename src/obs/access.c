@@ -59,7 +59,8 @@ struct access_log {
 };
 
 static const uint16_t text_max[ACCESS_TEXTS] = {
-    [ACCESS_PATH] = ACCESS_PATH_MAX, [ACCESS_RANGE] = ACCESS_RANGE_MAX, [ACCESS_REFERER] = ACCESS_REFERER_MAX, [ACCESS_AGENT] = ACCESS_AGENT_MAX};
+    [ACCESS_PATH] = ACCESS_PATH_MAX, [ACCESS_RANGE] = ACCESS_RANGE_MAX, [ACCESS_REFERER] = ACCESS_REFERER_MAX, [ACCESS_AGENT] = ACCESS_AGENT_MAX,
+    [ACCESS_FORWARDED] = ACCESS_FORWARDED_MAX};
 
 struct access_ring *access_ring(struct access_log *log, unsigned n) { return &log->rings[n]; }
 
@@ -208,7 +209,7 @@ static void put_combined(struct access_log *log, struct writer *w, const struct 
 }
 
 static void put_json(struct access_log *log, struct writer *w, const struct access_record *r, const char *const text[]) {
-  static const char *const names[ACCESS_TEXTS] = {NULL, ",\"range\":\"", "\",\"referer\":\"", "\",\"agent\":\""};
+  static const char *const names[ACCESS_TEXTS] = {NULL, ",\"range\":\"", "\",\"referer\":\"", "\",\"agent\":\"", "\",\"forwarded_for\":\""};
   wr_str(w, "{\"time\":\"");
   put_when(log, w, r);
   put_fraction(w, r->wall_ns / 1000000u, 3);

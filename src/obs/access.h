@@ -9,14 +9,15 @@
 enum access_format { ACCESS_COMBINED, ACCESS_JSON };
 
 // Texts of a record, in the order in which they are added.
-enum access_text { ACCESS_PATH, ACCESS_RANGE, ACCESS_REFERER, ACCESS_AGENT, ACCESS_TEXTS };
+enum access_text { ACCESS_PATH, ACCESS_RANGE, ACCESS_REFERER, ACCESS_AGENT, ACCESS_FORWARDED, ACCESS_TEXTS };
 
 enum { // bytes of each, and of all together
   ACCESS_PATH_MAX = 512,
   ACCESS_RANGE_MAX = 64,
   ACCESS_REFERER_MAX = 128,
   ACCESS_AGENT_MAX = 128,
-  ACCESS_TEXT_MAX = ACCESS_PATH_MAX + ACCESS_RANGE_MAX + ACCESS_REFERER_MAX + ACCESS_AGENT_MAX
+  ACCESS_FORWARDED_MAX = 128,
+  ACCESS_TEXT_MAX = ACCESS_PATH_MAX + ACCESS_RANGE_MAX + ACCESS_REFERER_MAX + ACCESS_AGENT_MAX + ACCESS_FORWARDED_MAX
 };
 
 // What a worker records; the log's thread escapes what came from a client.

@@ -148,7 +148,7 @@ struct config_rules {
     "Access log file, `-` for standard output, empty or `off` for none. A response that was cut off has a line too: its " \
     "status as sent, the bytes that were sent. SIGUSR1 opens it anew, for logrotate. A pipe whose reader stops costs lines, " \
     "which are counted, and nothing else.")                                                                               \
-  X(access_format, OPT_ENUM, "combined", 0, 0, false, "Form of access log lines.")                                       \
+  X(access_format, OPT_ENUM, "combined", 0, 0, false, "Form of access log lines. `json` has ranges, times and what a CDN says in X-Forwarded-For, unproven, as well.")                                       \
   X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error; `debug` adds why TLS handshakes failed.")                                             \
   X(sandbox, OPT_BOOL, "true", 0, 0, false,                                                                              \
     "Give up file access, system calls and capabilities that are no longer needed once serving. What a reload reads may be " \

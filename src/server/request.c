@@ -232,6 +232,7 @@ static void log_access(struct request *rq, uint64_t now_ns) {
   access_add(r, ACCESS_RANGE, http_text(rq->base, p->header[HTTP_H_RANGE]));
   access_add(r, ACCESS_REFERER, http_text(rq->base, p->header[HTTP_H_REFERER]));
   access_add(r, ACCESS_AGENT, http_text(rq->base, p->header[HTTP_H_USER_AGENT]));
+  access_add(r, ACCESS_FORWARDED, http_text(rq->base, p->header[HTTP_H_FORWARDED_FOR]));
   access_push(rq->w->access);
 }
 

@@ -241,11 +241,11 @@ def observability(tap, sluice, work):
         tap.ok(not bad, "in combined form, quotes and control bytes escaped", "\n".join(bad[:3]))
         tap.ok(key not in log.read_text(errors="replace") and not any(key in l for l in server.log()), "no key in any log")
     with Server(sluice.path, media, "--access-log", str(work / "access.json"), "--access-format", "json", keys=keys_file([ASSET])) as server:
-        server.get(whole, headers={"User-Agent": 'q"\\\t'})
+        server.get(whole, headers={"User-Agent": 'q"\\\t', "X-Forwarded-For": "198.51.100.9, 10.0.0.1"})
         server.stop()
         try:
             rows = [json.loads(l) for l in (work / "access.json").read_text().splitlines()]
-            tap.ok(len(rows) == 1, "JSON lines", rows)
+            tap.ok(len(rows) == 1 and rows[0]["agent"] == 'q"\\\t' and rows[0]["forwarded_for"] == "198.51.100.9, 10.0.0.1", "JSON lines", rows)
         except ValueError as e:
             tap.ok(False, "JSON lines", repr(e))
 

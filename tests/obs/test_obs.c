@@ -126,11 +126,15 @@ Test(access, combined_lines_escape_what_clients_send) {
 
 Test(access, json_lines) {
   struct access_log *log = open_log(ACCESS_JSON, 1);
-  fill(access_slot(access_ring(log, 0)), "/x\"y");
+  struct access_record *r = access_slot(access_ring(log, 0));
+  fill(r, "/x\"y");
+  access_add(r, ACCESS_AGENT, bytes_of("curl", 4));
+  access_add(r, ACCESS_FORWARDED, bytes_of("198.51.100.7, \"\x01", 16));
   access_push(access_ring(log, 0));
   access_close(log);
   cr_assert_str_eq(read_back(), "{\"time\":\"2026-09-21T14:13:20.000Z\",\"ip\":\"192.0.2.7\",\"method\":\"GET\",\"path\":\"/x\\u0022y\",\"status\":200,"
-                                "\"bytes\":42,\"duration\":0.001500,\"ttfb\":0.000250,\"tls\":false,\"range\":\"\",\"referer\":\"\",\"agent\":\"\"}\n");
+                                "\"bytes\":42,\"duration\":0.001500,\"ttfb\":0.000250,\"tls\":false,\"range\":\"\",\"referer\":\"\",\"agent\":\"curl\","
+                                "\"forwarded_for\":\"198.51.100.7, \\u0022\\u0001\"}\n");
   unlink(path);
 }
 

@@ -409,7 +409,7 @@ class Clients:
         return out
 
 
-LINE = {"time", "ip", "method", "path", "status", "bytes", "duration", "ttfb", "tls", "range", "referer", "agent"}
+LINE = {"time", "ip", "method", "path", "status", "bytes", "duration", "ttfb", "tls", "range", "referer", "agent", "forwarded_for"}
 
 
 def check_log(files, clients):
