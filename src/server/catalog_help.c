@@ -149,8 +149,9 @@ static bool finish_entry(struct catalog *c, struct entry *e, const struct made *
   return true;
 }
 
-// The keeper's: who has waited for storage for LOOK_MS gets what is in memory, where that may be. Looks go on meanwhile.
-static void give_old(struct catalog *c) {
+// The keeper's: who has waited for storage for LOOK_MS gets what is in memory, where that may be. Looks go on meanwhile. Whether
+// there may be more of them.
+static bool give_old(struct catalog *c) {
   struct {
     struct entry *e;
     struct cat_wait *w;
@@ -167,7 +168,7 @@ static void give_old(struct catalog *c) {
       continue;
     struct bytes key = bytes_of(j->key, j->key_len);
     struct entry *e = entry_find(c, entry_hash(c, key, j->route.kind), j->route.kind, key); // stays: this thread evicts
-    if (!e || !entry_outlives(c, e, now) || source_is_changed(e))
+    if (!e || (!j->wait && entry_failed_lately(c, e, now)) || !entry_outlives(c, e, now) || source_is_changed(e))
       continue;
     queued[num_queued].e = e;
     queued[num_queued++].w = j->wait;
@@ -192,6 +193,7 @@ static void give_old(struct catalog *c) {
       queued[i].w->wake(queued[i].w);
   for (unsigned i = 0; i < num_ready; i++)
     wake_all(ready[i]);
+  return num_queued == OLD_WAITS;
 }
 
 // On the exchange's thread: the keys that an entry waits for are there, or will not come.
@@ -419,7 +421,7 @@ static bool keep_house(struct catalog *c) {
     busy |= cache_tend(c->hot);
     hot_keep(c);
   }
-  give_old(c);
+  busy |= give_old(c);
   catalog_usage(c, &u);
   set_gauges(c, &u);
   bool over = evict(c, &u);

@@ -863,6 +863,41 @@ Test(catalog, what_is_in_memory_outlives_storage_that_does_not_answer) {
   text_drop(cat, d);
 }
 
+// However many wait behind looks that hang, each is given what is in memory, and soon.
+Test(catalog, all_who_wait_for_storage_get_what_is_in_memory) {
+  enum { NAMES = 300 };
+  static struct waiting w[NAMES];
+  static struct protected_track *t[NAMES];
+  char path[64];
+  struct route r;
+  for (int i = 0; i < NAMES; i++) {
+    snprintf(path, sizeof path, "many/%d/t.mp4", i);
+    write_track(path, &(struct synth_options){.num_frags = 1, .samples_per_trun = 2, .min_size = 1, .max_size = 9});
+  }
+  start("write_sidecars: false\n");
+  for (int i = 0; i < NAMES; i++) {
+    snprintf(path, sizeof path, "/many/%d/cbcs/1/t.mp4", i);
+    cr_assert_eq(track(&t[i], path), CAT_OK);
+  }
+  usleep(600000); // all of them have to be looked at
+  hang();
+  for (int i = 0; i < NAMES; i++) {
+    struct protected_track *out;
+    snprintf(path, sizeof path, "/many/%d/cbcs/1/t.mp4", i);
+    route_parse(&r, bytes_str(path));
+    w[i] = (struct waiting){.w.wake = wake};
+    cr_assert_eq(catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &w[i].w), CAT_WAIT);
+  }
+  for (int i = 0; i < NAMES; i++) {
+    await(&w[i]);
+    cr_assert_eq(w[i].w.status, CAT_OK);
+    cr_assert_eq(w[i].w.track, t[i]);
+    track_drop(cat, w[i].w.track);
+    track_drop(cat, t[i]);
+  }
+  let_go();
+}
+
 // Rules come before storage: nobody gets a track of an epoch that was revoked because storage does not answer.
 Test(catalog, storage_that_does_not_answer_keeps_nothing_revoked) {
   struct protected_track *t, *old, *other;
