@@ -119,11 +119,11 @@ static int lookup(struct catalog *c, void **out, const struct route *r, uint64_t
   uint64_t hash = entry_hash(c, key, canon.kind);
   struct entry *e = entry_find(c, hash, canon.kind, key);
   enum freshness f = e ? entry_freshness(c, e, now_ms) : STALE;
-  if (f == STALE) {
-    metric_inc(misses);
-    return catalog_push(c, JOB_ENTRY, &canon, key, &(struct job){.wait = w}) ? CAT_WAIT : CAT_UNAVAILABLE;
-  }
-  metric_inc(hits);
+  metric_inc(f == STALE ? misses : hits);
+  if (f == STALE && catalog_push(c, JOB_ENTRY, &canon, key, &(struct job){.wait = w}))
+    return CAT_WAIT;
+  if (f == STALE && !(e && entry_outlives(c, e, now_ms))) // else as if storage did not answer, which may be why the queue is full
+    return CAT_UNAVAILABLE;
   if (!atomic_load_explicit(&e->used, memory_order_relaxed))
     atomic_store_explicit(&e->used, true, memory_order_relaxed);
   if (f == AGING && !entry_failed_lately(c, e, now_ms) && !atomic_exchange_explicit(&e->refreshing, true, memory_order_relaxed) &&

@@ -898,6 +898,38 @@ Test(catalog, all_who_wait_for_storage_get_what_is_in_memory) {
   let_go();
 }
 
+// The queue is full of names that nobody knows.
+Test(catalog, what_is_in_memory_is_served_beside_a_full_queue) {
+  static struct waiting w[QUEUE_JOBS];
+  struct protected_track *t, *out;
+  struct route r;
+  start("write_sidecars: false\n");
+  cr_assert_eq(track(&t, low), CAT_OK);
+  hang();
+  unsigned num = 0;
+  for (int status = CAT_WAIT; status == CAT_WAIT && num < QUEUE_JOBS; num += status == CAT_WAIT) {
+    char path[64];
+    snprintf(path, sizeof path, "/unknown/%u/cbcs/1/t.mp4", num);
+    route_parse(&r, bytes_str(path));
+    w[num] = (struct waiting){.w.wake = wake};
+    status = catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &w[num].w);
+    cr_assert(status == CAT_WAIT || (status == CAT_UNAVAILABLE && num == QUEUE_JOBS));
+  }
+  usleep(600000);
+  struct waiting mine = {.w.wake = wake};
+  route_parse(&r, bytes_str(low));
+  cr_expect_eq(catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &mine.w), CAT_OK);
+  cr_expect_eq(out, t);
+  struct diag diag = {0};
+  cr_assert_eq(epoch_store_rotate(cat->epochs, bytes_str("album/song"), 0, true, clock_unix_ms(), &diag), ERR_OK);
+  catalog_rotated(cat, bytes_str("album/song"));
+  cr_expect_eq(catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &mine.w), CAT_UNAVAILABLE, "but not what was revoked");
+  let_go();
+  for (unsigned i = 0; i < num; i++)
+    await(&w[i]);
+  track_drop(cat, t);
+}
+
 // Rules come before storage: nobody gets a track of an epoch that was revoked because storage does not answer.
 Test(catalog, storage_that_does_not_answer_keeps_nothing_revoked) {
   struct protected_track *t, *old, *other;
