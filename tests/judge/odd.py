@@ -544,14 +544,35 @@ class Odd:
 
     # what follows from it
 
+    def usual_duration(self):
+        """That of most samples; where none is that of most, one of the more frequent (votes, as Boyer and Moore count them)."""
+        usual = votes = 0
+        for s in self.samples:
+            if s.duration == usual:
+                votes += 1
+            elif votes:
+                votes -= 1
+            else:
+                usual, votes = s.duration, 1
+        return usual
+
     def segments(self, target_s=2):
-        """[fragments] of each segment: as the source says, else as many as last `target_s` (interface.md, Paths)."""
-        out, ticks = [], 0
+        """[fragments] of each segment: as the source says, else as many as last `target_s` (interface.md, Paths), by their samples or with
+        a gap of a sample or more, which then lies between two segments (docs/manifests.md, Times)."""
+        out, ticks, start, usual, target = [], 0, 0, self.usual_duration(), target_s * self.timescale
         marked = self.folder or self.indexing != "none"
-        for f in self.fragments:
-            if not out or (f.subsegment if marked else ticks >= target_s * self.timescale):
+        begins, begin = [], self.clock  # of a fragment without samples: when the next one begins
+        for f in reversed(self.fragments):
+            begin = f.samples[0].time if f.samples else begin
+            begins.insert(0, begin)
+        before = None  # where the fragment before ends
+        for f, begin in zip(self.fragments, begins):
+            lasts = sum(s.duration for s in f.samples)
+            gap = before is not None and begin > before and begin - before >= usual
+            if not out or (f.subsegment if marked else ticks >= target or (gap and begin - start >= target)):
                 out.append([])
-                ticks = 0
+                ticks, start = 0, begin
             out[-1].append(f)
-            ticks += sum(s.duration for s in f.samples)
+            ticks += lasts
+            before = begin + lasts
         return out
