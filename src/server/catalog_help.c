@@ -56,19 +56,21 @@ static uint8_t reason(const struct made *made, const struct settings *st, struct
   return keys_remote(st->keyring->set, asset) ? OBS_err_upstream : OBS_err_no_key;
 }
 
+// Workers look without the lock: what says until when and under which rules an answer holds comes after it, so that nobody takes
+// an answer from before for one of now.
 static void publish(struct catalog *c, struct entry *e, const struct made *made, uint64_t now_ms, uint64_t negative_ms) {
   void *old = atomic_load_explicit(&e->value, memory_order_relaxed);
   uint64_t until = made->until_ms;
   if (made->status != CAT_OK && until > now_ms + negative_ms)
     until = now_ms + negative_ms;
   atomic_store_explicit(&e->value, made->value, memory_order_release);
-  atomic_store_explicit(&e->until_ms, until, memory_order_relaxed);
   atomic_store_explicit(&e->why, made->why, memory_order_relaxed);
   atomic_store_explicit(&e->retry_ms, made->retry_ms ? now_ms + made->retry_ms : 0, memory_order_relaxed);
-  atomic_store_explicit(&e->checked_ms, now_ms, memory_order_relaxed);
-  atomic_store_explicit(&e->failed_ms, 0, memory_order_relaxed);
-  atomic_store_explicit(&e->generation, e->making_generation, memory_order_relaxed);
   atomic_store_explicit(&e->status, made->status, memory_order_release);
+  atomic_store_explicit(&e->failed_ms, 0, memory_order_release);
+  atomic_store_explicit(&e->checked_ms, now_ms, memory_order_release);
+  atomic_store_explicit(&e->until_ms, until, memory_order_release);
+  atomic_store_explicit(&e->generation, e->making_generation, memory_order_release);
   atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
   entry_value_drop_later(c, e->route.kind, old);
 }
