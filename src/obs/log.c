@@ -45,6 +45,19 @@ static size_t stamp(char *line, size_t cap, enum log_level level) {
   return n + (size_t)snprintf(line + n, cap - n, "%s ", names[level]);
 }
 
+// Under the lock: how many lines are lost, where some are and there is a reader again.
+static void put_note(void) {
+  char note[128];
+  if (!atomic_exchange(&stalled, false)) // who counts a line right after that has it told the next time
+    return;
+  unsigned long long n = atomic_exchange(&lost, 0);
+  if (!n)
+    return;
+  size_t at = stamp(note, sizeof note, LOG_WARN);
+  at += (size_t)snprintf(note + at, sizeof note - at, "standard error was not read: %llu lines before this one are lost\n", n);
+  put(note, at);
+}
+
 // A pipe that says it takes more takes a page: a line does not wait then, unless another process fills it in between.
 static void write_line(const char *line, size_t len) {
   if (atomic_load(&stalled) && !takes_more(0)) {
@@ -52,14 +65,10 @@ static void write_line(const char *line, size_t len) {
     return;
   }
   pthread_mutex_lock(&writing);
-  if (takes_more(atomic_load(&stalled) ? 0 : STALL_MS)) {
-    unsigned long long n = atomic_exchange(&lost, 0);
-    if (atomic_exchange(&stalled, false) && n) {
-      char note[128];
-      size_t at = stamp(note, sizeof note, LOG_WARN);
-      at += (size_t)snprintf(note + at, sizeof note - at, "standard error was not read: %llu lines before this one are lost\n", n);
-      put(note, at);
-    }
+  bool was = atomic_load(&stalled), takes = takes_more(was ? 0 : STALL_MS);
+  if (takes)
+    put_note();
+  if (takes && (!was || takes_more(0))) { // the note may have taken the page
     put(line, len);
   } else {
     atomic_store(&stalled, true);

@@ -44,12 +44,12 @@ struct entry *entry_find(struct catalog *c, uint64_t hash, enum route_kind kind,
 // Whether what an entry says holds under the rules and settings of now, whatever storage may say.
 static bool holds(const struct catalog *c, const struct entry *e, uint64_t now_ms) {
   return atomic_load_explicit(&e->status, memory_order_acquire) != 0 &&
-         atomic_load_explicit(&e->generation, memory_order_relaxed) == atomic_load_explicit(&c->generation, memory_order_relaxed) &&
-         now_ms < atomic_load_explicit(&e->until_ms, memory_order_relaxed);
+         atomic_load_explicit(&e->generation, memory_order_acquire) == atomic_load_explicit(&c->generation, memory_order_acquire) &&
+         now_ms < atomic_load_explicit(&e->until_ms, memory_order_acquire);
 }
 
 static uint64_t ms_since(const _Atomic uint64_t *then, uint64_t now_ms) {
-  uint64_t at = atomic_load_explicit(then, memory_order_relaxed);
+  uint64_t at = atomic_load_explicit(then, memory_order_acquire);
   return now_ms > at ? now_ms - at : 0; // another thread's clock may have been read later
 }
 
@@ -64,13 +64,14 @@ bool entry_failed_lately(const struct catalog *c, const struct entry *e, uint64_
          ms_since(&e->failed_ms, now_ms) <= atomic_load_explicit(&c->revalidate_ms, memory_order_relaxed);
 }
 
+// What an entry is comes after this, in the other order than it is published in.
 enum freshness entry_freshness(struct catalog *c, struct entry *e, uint64_t now_ms) {
   if (!holds(c, e, now_ms))
     return STALE;
   uint64_t age = ms_since(&e->checked_ms, now_ms), limit = atomic_load_explicit(&c->revalidate_ms, memory_order_relaxed);
   if (age <= limit)
     return FRESH;
-  bool failed = atomic_load_explicit(&e->failed_ms, memory_order_relaxed) && ms_since(&e->failed_ms, now_ms) <= limit * SOFT_FACTOR;
+  bool failed = atomic_load_explicit(&e->failed_ms, memory_order_acquire) && ms_since(&e->failed_ms, now_ms) <= limit * SOFT_FACTOR;
   return age <= limit * SOFT_FACTOR || (failed && entry_outlives(c, e, now_ms)) ? AGING : STALE;
 }
 
@@ -133,7 +134,10 @@ static int lookup(struct catalog *c, void **out, const struct route *r, uint64_t
   *out = atomic_load_explicit(&e->value, memory_order_acquire);
   w->retry_ms = status == CAT_UNAVAILABLE ? entry_retry(e, now_ms) : 0;
   w->why = atomic_load_explicit(&e->why, memory_order_relaxed);
-  return status == CAT_OK && !*out ? CAT_UNAVAILABLE : status;
+  if (status != CAT_OK || *out)
+    return status;
+  // It is being replaced by an error at this moment: a helper says by which.
+  return catalog_push(c, JOB_ENTRY, &canon, key, &(struct job){.wait = w}) ? CAT_WAIT : CAT_UNAVAILABLE;
 }
 
 int catalog_track(struct catalog *c, struct protected_track **out, const struct route *r, uint64_t now_ms,

@@ -56,20 +56,21 @@ static uint8_t reason(const struct made *made, const struct settings *st, struct
   return keys_remote(st->keyring->set, asset) ? OBS_err_upstream : OBS_err_no_key;
 }
 
-static void publish(struct catalog *c, struct entry *e, const struct made *made, uint64_t generation, uint64_t now_ms,
-                    uint64_t negative_ms) {
+// Workers look without the lock: what says until when and under which rules an answer holds comes after it, so that nobody takes
+// an answer from before for one of now.
+static void publish(struct catalog *c, struct entry *e, const struct made *made, uint64_t now_ms, uint64_t negative_ms) {
   void *old = atomic_load_explicit(&e->value, memory_order_relaxed);
   uint64_t until = made->until_ms;
   if (made->status != CAT_OK && until > now_ms + negative_ms)
     until = now_ms + negative_ms;
   atomic_store_explicit(&e->value, made->value, memory_order_release);
-  atomic_store_explicit(&e->until_ms, until, memory_order_relaxed);
   atomic_store_explicit(&e->why, made->why, memory_order_relaxed);
   atomic_store_explicit(&e->retry_ms, made->retry_ms ? now_ms + made->retry_ms : 0, memory_order_relaxed);
-  atomic_store_explicit(&e->checked_ms, now_ms, memory_order_relaxed);
-  atomic_store_explicit(&e->failed_ms, 0, memory_order_relaxed);
-  atomic_store_explicit(&e->generation, generation, memory_order_relaxed);
   atomic_store_explicit(&e->status, made->status, memory_order_release);
+  atomic_store_explicit(&e->failed_ms, 0, memory_order_release);
+  atomic_store_explicit(&e->checked_ms, now_ms, memory_order_release);
+  atomic_store_explicit(&e->until_ms, until, memory_order_release);
+  atomic_store_explicit(&e->generation, e->making_generation, memory_order_release);
   atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
   entry_value_drop_later(c, e->route.kind, old);
 }
@@ -89,8 +90,8 @@ static bool source_is_changed(const struct entry *e) {
 
 // Whether a rotation, a reload or the end of a grace window has come since the making began. That something passing is in the
 // way is true of either state.
-static bool is_outdated(struct catalog *c, const struct made *made, uint64_t generation, uint64_t now_ms) {
-  return made->status != CAT_UNAVAILABLE && (generation != atomic_load(&c->generation) || now_ms >= made->until_ms);
+static bool is_outdated(struct catalog *c, const struct entry *e, const struct made *made, uint64_t now_ms) {
+  return made->status != CAT_UNAVAILABLE && (e->making_generation != atomic_load(&c->generation) || now_ms >= made->until_ms);
 }
 
 // Under the lock: storage cannot be looked at now, and the entry goes on as it was.
@@ -128,11 +129,11 @@ static void look_ends(struct catalog *c, const struct entry *e) {
 }
 
 // False, and nothing done: it is outdated, and among those who wait may be some who have asked since.
-static bool finish_entry(struct catalog *c, struct entry *e, const struct made *made, uint64_t generation, uint64_t negative_ms) {
-  uint64_t now = clock_mono_ms();
+static bool finish_entry(struct catalog *c, struct entry *e, const struct made *made, uint64_t negative_ms) {
   pthread_mutex_lock(&c->lock);
+  uint64_t now = clock_mono_ms(); // later than whoever waits has asked
   look_ends(c, e);
-  if (e->waiters && is_outdated(c, made, generation, now)) {
+  if (e->waiters && is_outdated(c, e, made, now)) {
     pthread_mutex_unlock(&c->lock);
     return false;
   }
@@ -140,7 +141,7 @@ static bool finish_entry(struct catalog *c, struct entry *e, const struct made *
     look_failed(c, e, now, false);
     atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
   } else {
-    publish(c, e, made, generation, now, negative_ms);
+    publish(c, e, made, now, negative_ms);
   }
   e->making = false;
   struct cat_wait *w = take_waiters(e);
@@ -158,8 +159,8 @@ static bool give_old(struct catalog *c) {
   } queued[OLD_WAITS];
   struct cat_wait *ready[MAX_HELPERS];
   unsigned num_queued = 0, num_ready = 0;
-  uint64_t now = clock_mono_ms();
   pthread_mutex_lock(&c->queue_lock);
+  uint64_t now = clock_mono_ms();
   for (unsigned i = 0; i < c->queue_len && num_queued < OLD_WAITS; i++) {
     struct job *j = &c->queue[(c->queue_head + i) % QUEUE_JOBS];
     if (now < j->since_ms + LOOK_MS) // none behind it has waited longer
@@ -176,6 +177,7 @@ static bool give_old(struct catalog *c) {
   }
   pthread_mutex_unlock(&c->queue_lock);
   pthread_mutex_lock(&c->lock);
+  now = clock_mono_ms(); // later than whoever waits has asked
   for (unsigned i = 0; i < num_queued; i++) {
     look_failed(c, queued[i].e, now, true);
     if (queued[i].w)
@@ -203,7 +205,7 @@ static void keys_ready(struct key_wait *w) {
   if (catalog_push(c, JOB_KEYS, NULL, (struct bytes){0}, &(struct job){.entry = e}))
     return;
   e->key_waits = 0; // the next making counts its own
-  (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, atomic_load(&c->generation), KEY_PAUSE_MS);
+  (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, KEY_PAUSE_MS);
 }
 
 // Makes an entry that is `making` for this thread. Leaves it so when keys have to be fetched: keys_ready goes on.
@@ -212,9 +214,9 @@ static void make_entry(struct catalog *c, struct entry *e) {
     pthread_mutex_lock(&c->lock);
     void *old = atomic_load_explicit(&e->value, memory_order_relaxed);
     look_begins(c, e);
+    // First of all: what is made under settings that a reload replaces meanwhile must count as stale.
+    e->making_generation = atomic_load(&c->generation);
     pthread_mutex_unlock(&c->lock);
-    // The generation first: what is made under settings that a reload replaces meanwhile must count as stale.
-    uint64_t generation = atomic_load(&c->generation);
     struct settings *st = settings_get(c);
     uint64_t negative_ms = st->config->negative_ttl;
     struct made made;
@@ -237,11 +239,11 @@ static void make_entry(struct catalog *c, struct entry *e) {
       made.why = OBS_err_upstream;
     }
     e->key_waits = 0;
-    if (finish_entry(c, e, &made, generation, negative_ms))
+    if (finish_entry(c, e, &made, negative_ms))
       return;
     entry_value_drop_later(c, e->route.kind, made.value);
     if (again == AGAIN_MAX) {
-      (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, generation, negative_ms);
+      (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, negative_ms);
       return;
     }
   }

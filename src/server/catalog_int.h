@@ -54,6 +54,7 @@ struct entry {
   _Atomic uint64_t failed_ms;  // when a look failed, or had not been answered for a while; 0: not since checked_ms
   _Atomic bool used, refreshing;
   bool making;                 // under the lock
+  uint64_t making_generation;  // under the lock: `generation` to be
   struct cat_wait *waiters;    // under the lock
   struct key_wait keys;        // while `making` waits for keys: the rest is its maker's
   struct catalog *catalog;

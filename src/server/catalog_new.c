@@ -62,16 +62,25 @@ static struct settings *settings_new(struct config *config, struct keyring *keyr
 
 void catalog_changed(struct catalog *c) { atomic_fetch_add(&c->generation, 1); }
 
-// Everything is of the generation before for a moment. Then what was, and is not of the scope, is taken into the new one. What
-// is being made meanwhile, and what another change finds here, stays behind and is made anew: that is never wrong.
+static void take_along(struct entry *e, uint64_t now, struct bytes scope) {
+  bool has = atomic_load_explicit(&e->generation, memory_order_relaxed) == now - 1, making = e->making && e->making_generation == now - 1;
+  if ((!has && !making) || epochs_covers(scope, e->route.asset))
+    return;
+  if (has)
+    atomic_store_explicit(&e->generation, now, memory_order_release);
+  if (making)
+    e->making_generation = now;
+}
+
+// Everything is of the generation before for a moment. Then what was, or is being made, and is not of the scope, is taken into the
+// new one. What another change finds here stays behind and is made anew: that is never wrong.
 void catalog_rotated(struct catalog *c, struct bytes scope) {
   uint64_t now = atomic_fetch_add(&c->generation, 1) + 1;
   for (unsigned first = 0; scope.n && first < ENTRY_BUCKETS; first += BUCKETS_AT_ONCE) {
     pthread_mutex_lock(&c->lock);
     for (unsigned i = first; i < first + BUCKETS_AT_ONCE; i++)
       for (struct entry *e = atomic_load_explicit(&c->buckets[i], memory_order_relaxed); e; e = atomic_load_explicit(&e->next, memory_order_relaxed))
-        if (atomic_load_explicit(&e->generation, memory_order_relaxed) == now - 1 && !epochs_covers(scope, e->route.asset))
-          atomic_store_explicit(&e->generation, now, memory_order_relaxed);
+        take_along(e, now, scope);
     pthread_mutex_unlock(&c->lock);
   }
 }

@@ -202,6 +202,12 @@ static enum err begin_journal(struct epoch_store *s, struct diag *diag) {
   return ERR_OK;
 }
 
+// Takes back what was appended behind `len`: it has not been.
+static void cut_back(struct epoch_store *s, uint64_t len) {
+  s->len = len;
+  s->broken = ftruncate(s->fd, (off_t)len) || fsync(s->fd);
+}
+
 static enum err append(struct epoch_store *s, struct bytes line, struct diag *diag) {
   if (s->broken)
     return diag_say(diag, ERR_IO, "the rotation journal could not be written before; restart after repair");
@@ -210,7 +216,7 @@ static enum err append(struct epoch_store *s, struct bytes line, struct diag *di
     return begun;
   if (!write_all(s->fd, line, s->len) || fdatasync(s->fd)) {
     enum err e = diag_say(diag, ERR_IO, "%s: %s", s->path, strerror(errno));
-    s->broken = ftruncate(s->fd, (off_t)s->len) || fsync(s->fd);
+    cut_back(s, s->len);
     return e;
   }
   s->len += line.n;
@@ -263,8 +269,10 @@ static enum err rotate(struct epoch_store *s, struct epoch_event ev, struct diag
   }
   if (!e) {
     pthread_rwlock_wrlock(&s->lock);
-    e = epochs_apply(s->rules, &ev, diag); // only memory can fail here: the line is replayed at the next start
+    e = epochs_apply(s->rules, &ev, diag);
     pthread_rwlock_unlock(&s->lock);
+    if (e) // only for want of memory; its number is the next one's
+      cut_back(s, s->len - w.n);
   }
   if (!e && s->lines >= COMPACT_LINES)
     compact(s, ev.time_ms);
@@ -294,6 +302,8 @@ enum err epoch_store_set_slot(struct epoch_store *s, struct bytes scope, uint64_
     pthread_rwlock_wrlock(&s->lock);
     e = epochs_set_slot(s->rules, scope, slot_ms, diag);
     pthread_rwlock_unlock(&s->lock);
+    if (e)
+      cut_back(s, s->len - w.n);
   }
   pthread_mutex_unlock(&s->journal);
   return e;

@@ -1,5 +1,7 @@
 #include "server/rotation.h"
 
+#include <pthread.h>
+
 #include "keys/schedule.h"
 #include "obs/log.h"
 
@@ -30,9 +32,16 @@ static enum err check_keys(const struct rotation_rules *r, struct bytes scope, b
   return ERR_OK;
 }
 
+// Held from the look at the keys until the rotation that it allows is in force: orders and schedules have threads of their own.
+static pthread_mutex_t rotating = PTHREAD_MUTEX_INITIALIZER;
+
 enum err rotation_order(const struct rotation_rules *r, const struct rotation_order *o, uint64_t now_ms, struct diag *diag) {
+  pthread_mutex_lock(&rotating);
   enum err e = check_keys(r, o->scope, o->revoke, diag);
-  return e ? e : epoch_store_rotate(r->epochs, o->scope, rotation_grace(r, o), o->revoke, now_ms, diag);
+  if (!e)
+    e = epoch_store_rotate(r->epochs, o->scope, rotation_grace(r, o), o->revoke, now_ms, diag);
+  pthread_mutex_unlock(&rotating);
+  return e;
 }
 
 static enum err act(const struct rotation_rules *r, const struct key_schedule *s, const struct schedule_step *step,
@@ -40,8 +49,12 @@ static enum err act(const struct rotation_rules *r, const struct key_schedule *s
   if (step->act == SCHEDULE_BEGIN)
     return epoch_store_set_slot(r->epochs, s->scope, step->slot_ms, diag);
   struct rotation_order o = {.scope = s->scope, .grace_ms = s->grace_ms, .has_grace = s->has_grace};
+  pthread_mutex_lock(&rotating);
   enum err e = check_keys(r, s->scope, false, diag);
-  return e ? e : epoch_store_rotate_slot(r->epochs, s->scope, rotation_grace(r, &o), step->slot_ms, now_ms, diag);
+  if (!e)
+    e = epoch_store_rotate_slot(r->epochs, s->scope, rotation_grace(r, &o), step->slot_ms, now_ms, diag);
+  pthread_mutex_unlock(&rotating);
+  return e;
 }
 
 uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t now_ms, void (*rotated)(void *ctx, struct bytes scope), void *ctx) {

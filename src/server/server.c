@@ -415,6 +415,7 @@ int server_run(struct config *config, const char *file, const struct config_flag
     if (s->workers)
       workers_drain(s, 0, NULL);
   }
+  workers_end(s);
   admin_stop(s);
   access_close(s->access);
   catalog_free(s->catalog);

@@ -441,6 +441,7 @@ bool workers_listen(struct server *s, struct config_error *e) {
   if (prepare(ws, s, e))
     return true;
   workers_drain(s, 0, NULL);
+  workers_end(s);
   return false;
 }
 
@@ -448,6 +449,7 @@ bool workers_start(struct server *s, struct config_error *e) {
   if (start_threads(s->workers, e))
     return true;
   workers_drain(s, 0, NULL);
+  workers_end(s);
   return false;
 }
 
@@ -532,7 +534,12 @@ void workers_drain(struct server *s, uint64_t timeout_ms, const sigset_t *signal
   for (unsigned n = 0; n < ws->num; n++)
     if (ws->w[n].started)
       join(ws, ws->w[n].thread, signals, since_ms);
+}
+
+void workers_end(struct server *s) {
+  if (!s->workers)
+    return;
   catalog_stop(s->catalog); // a helper may be in the middle of waking a worker
-  workers_free(ws);
+  workers_free(s->workers);
   s->workers = NULL;
 }

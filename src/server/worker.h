@@ -24,5 +24,7 @@ bool workers_check(const struct config *c, struct config_error *e);
 bool workers_reload(struct server *s, const struct config *fresh, struct config_error *e);
 
 // workers_drain stops accepting, closes idle connections, lets running responses end (Connection: close), cuts what is left
-// after timeout_ms, or at a SIGTERM or SIGINT where `signals` (blocked; NULL: none) are waited for; joins the threads and frees everything.
+// after timeout_ms, or at a SIGTERM or SIGINT where `signals` (blocked; NULL: none) are waited for; joins the threads. workers_end ends the
+// helpers, which storage may hold up, and frees everything.
 void workers_drain(struct server *s, uint64_t timeout_ms, const sigset_t *signals);
+void workers_end(struct server *s);

@@ -369,6 +369,7 @@ int main(int argc, char **argv) {
   sigwait(&signals, &sig);
   guard_off = true; // draining is over with the path of requests
   workers_drain(&s, c->drain_timeout, NULL);
+  workers_end(&s);
   int64_t buffers = 0, connections = 0, holds = doc.holds;
   for (unsigned i = 0; i < s.num_workers; i++) {
     buffers += s.metrics[i].buffers_used;

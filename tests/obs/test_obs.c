@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -429,5 +430,37 @@ Test(log, a_log_that_nobody_reads_holds_up_nobody, .timeout = 30) {
   cr_expect(memmem(text, n, "a reader again", 14) && memmem(text, n, "it goes on", 10));
   close(p[0]);
   close(p[1]);
+  close(before);
+}
+
+static int log_pipe[2];
+static atomic_bool line_is_out;
+
+static void *write_a_long_line(void *arg) {
+  (void)arg;
+  log_line(LOG_INFO, "%04000d", 1);
+  atomic_store(&line_is_out, true);
+  return NULL;
+}
+
+// What says how many lines were lost may take the room that the pipe had: the line behind it waits for nobody either.
+Test(log, a_reader_that_stops_again_holds_up_nobody, .timeout = 30) {
+  static char page[4096];
+  int before = dup(STDERR_FILENO);
+  pthread_t writer;
+  cr_assert_eq(pipe(log_pipe), 0);
+  cr_assert_gt(fcntl(log_pipe[1], F_SETPIPE_SZ, 16384), 0);
+  for (int i = 0; i < 4; i++) // full, by pages
+    cr_assert_eq(write(log_pipe[1], page, sizeof page), (ssize_t)sizeof page);
+  dup2(log_pipe[1], STDERR_FILENO);
+  log_line(LOG_INFO, "waits for a second, and is lost");
+  cr_assert_eq(read(log_pipe[0], page, sizeof page), (ssize_t)sizeof page);
+  pthread_create(&writer, NULL, write_a_long_line, NULL);
+  for (int i = 0; i < 100 && !atomic_load(&line_is_out); i++)
+    usleep(50000);
+  dup2(before, STDERR_FILENO);
+  cr_expect(atomic_load(&line_is_out), "a line waits although nobody reads");
+  close(log_pipe[0]);
+  close(log_pipe[1]);
   close(before);
 }

@@ -287,6 +287,21 @@ def slow(tap, sluice, work, media):
         tap.ok(server.wait_log("not waited for"), "which is said")
         c.close()
         still.unlink()
+    del env["SLOW_DISK"]
+    env["SLOW_MEDIA"] = str(still)
+    with Server(sluice, media, "--drain-timeout", "500ms", env=env) as server:
+        still.touch()
+        c = server.client()
+        c.send("/live/b/cbcs/1/t.mp4")
+        time.sleep(0.3)
+        end = time.monotonic() + 20
+        while server.process.poll() is None and time.monotonic() < end:
+            server.signal(signal.SIGTERM)
+            time.sleep(0.3)
+        tap.equal(server.process.poll(), 1, "media that do not answer hold up nobody's end either")
+        tap.ok(server.wait_log("not waited for"), "which is said too")
+        c.close()
+        still.unlink()
 
 
 def revoked_while_opening(tap, sluice, work, media):

@@ -1,4 +1,4 @@
-// A disk that stands still as long as the file SLOW_DISK is there: to be loaded in front of the C library.
+// A disk that stands still as long as the file SLOW_DISK is there, media that do with SLOW_MEDIA: to be loaded in front of the C library.
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -6,10 +6,19 @@
 #include <time.h>
 #include <unistd.h>
 
-int fdatasync(int fd) {
-  const char *still = getenv("SLOW_DISK");
+static void stand_still(const char *name) {
+  const char *still = getenv(name);
   struct stat st;
   while (still && !stat(still, &st))
     nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+}
+
+int fdatasync(int fd) {
+  stand_still("SLOW_DISK");
   return (int)syscall(SYS_fdatasync, fd);
+}
+
+ssize_t pread64(int fd, void *p, size_t n, off64_t at) {
+  stand_still("SLOW_MEDIA");
+  return syscall(SYS_pread64, fd, p, n, at);
 }

@@ -681,7 +681,7 @@ Test(catalog, many_askers_one_opening) {
 static struct {
   pthread_mutex_t lock;
   pthread_cond_t changed;
-  enum { STORAGE_WORKS, STORAGE_FAILS, STORAGE_HANGS } state;
+  enum { STORAGE_WORKS, STORAGE_FAILS, STORAGE_HANGS, STORAGE_ROTATES } state; // the last: another asset is rotated at every look
   unsigned hung, looks;
 } storage = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, STORAGE_WORKS, 0, 0};
 
@@ -692,8 +692,10 @@ static bool storage_fails(void) {
   while (storage.state == STORAGE_HANGS)
     pthread_cond_wait(&storage.changed, &storage.lock);
   storage.hung--;
-  bool fails = storage.state == STORAGE_FAILS;
+  bool fails = storage.state == STORAGE_FAILS, rotates = storage.state == STORAGE_ROTATES;
   pthread_mutex_unlock(&storage.lock);
+  if (rotates)
+    catalog_rotated(cat, bytes_str("album/other"));
   return fails;
 }
 
@@ -956,4 +958,50 @@ Test(catalog, storage_that_does_not_answer_keeps_nothing_revoked) {
   await(&w);
   cr_expect_eq(w.w.status, CAT_GONE);
   track_drop(cat, t);
+}
+
+// Who asks while a look is under way that began before a revocation is told what holds now.
+Test(catalog, nobody_shares_a_look_from_before_a_revocation) {
+  struct protected_track *t;
+  struct diag diag = {0};
+  struct route r;
+  start("stale_if_error: 0\n");
+  route_parse(&r, bytes_str(low));
+  set_storage(STORAGE_HANGS);
+  struct waiting before = {.w.wake = wake}, after = {.w.wake = wake};
+  cr_assert_eq(catalog_track(cat, &t, &r, clock_mono_ms(), &metrics[0], &before.w), CAT_WAIT);
+  while (!storage_count(&storage.hung))
+    usleep(5000);
+  cr_assert_eq(epoch_store_rotate(cat->epochs, bytes_str("album/song"), 0, true, clock_unix_ms(), &diag), ERR_OK);
+  catalog_rotated(cat, bytes_str("album/song"));
+  cr_assert_eq(catalog_track(cat, &t, &r, clock_mono_ms(), &metrics[0], &after.w), CAT_WAIT);
+  usleep(100000);
+  set_storage(STORAGE_WORKS);
+  await(&after);
+  cr_expect_eq(after.w.status, CAT_GONE);
+  await(&before);
+  if (before.w.status == CAT_OK)
+    track_drop(cat, before.w.track);
+}
+
+// However often others are rotated: a look at storage that takes longer than the time between two rotations is as good.
+Test(catalog, rotations_of_others_make_no_look_be_done_again) {
+  struct protected_track *t;
+  struct text_doc *d;
+  start("revalidate: 1m\n");
+  set_storage(STORAGE_ROTATES);
+  unsigned looks = storage_count(&storage.looks);
+  cr_expect_eq(track(&t, low), CAT_OK);
+  cr_expect_leq(storage_count(&storage.looks) - looks, 4u, "%u looks", storage.looks - looks);
+  cr_expect_eq(text(&d, master), CAT_OK);
+  set_storage(STORAGE_WORKS);
+  looks = storage_count(&storage.looks);
+  if (t)
+    track_drop(cat, t);
+  cr_expect_eq(track(&t, low), CAT_OK);
+  cr_expect_eq(storage_count(&storage.looks), looks, "and holds after them");
+  if (t)
+    track_drop(cat, t);
+  if (d)
+    text_drop(cat, d);
 }

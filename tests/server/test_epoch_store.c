@@ -153,6 +153,36 @@ Test(epoch_store, a_long_history_is_compacted) {
   epoch_store_close(s);
 }
 
+static bool no_memory;
+
+enum err __real_epochs_apply(struct epochs *e, const struct epoch_event *ev, struct diag *diag);
+enum err __wrap_epochs_apply(struct epochs *e, const struct epoch_event *ev, struct diag *diag);
+enum err __wrap_epochs_apply(struct epochs *e, const struct epoch_event *ev, struct diag *diag) {
+  return no_memory ? diag_say(diag, ERR_NO_MEMORY, "out of memory") : __real_epochs_apply(e, ev, diag);
+}
+
+// What was refused is not in the journal: the next rotation has its number.
+Test(epoch_store, a_rotation_without_memory_has_not_been) {
+  struct diag diag = {0};
+  struct epoch_store *s = open_store();
+  rotate(s, "a", 2000);
+  no_memory = true;
+  cr_assert_eq(epoch_store_rotate(s, bytes_str("a"), 1000, false, 3000, &diag), ERR_NO_MEMORY);
+  no_memory = false;
+  cr_assert_eq(epoch_store_current(s, bytes_str("a")), 2);
+  epoch_store_close(s);
+  s = open_store();
+  cr_expect_eq(epoch_store_current(s, bytes_str("a")), 2, "a restart does not bring it");
+  no_memory = true;
+  cr_assert_eq(epoch_store_rotate(s, bytes_str("a"), 1000, false, 3000, &diag), ERR_NO_MEMORY);
+  no_memory = false;
+  rotate(s, "b", 4000);
+  epoch_store_close(s);
+  s = open_store();
+  cr_expect_eq(epoch_store_current(s, bytes_str("b")), 2);
+  epoch_store_close(s);
+}
+
 // A disk that takes its time: each sync tells that it was reached, and waits to be let go.
 static bool slow;
 static sem_t at_disk, go_on;

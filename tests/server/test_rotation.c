@@ -2,6 +2,8 @@
 #include "server/rotation.h"
 
 #include <criterion/criterion.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -156,4 +158,48 @@ Test(rotation, what_leaked_does_not_go_on_under_a_new_number) {
   o.revoke = false; // a file that was replaced
   cr_assert_eq(rotation_order(&rules, &o, HOUR, &diag), ERR_OK, "%s", diag.what);
   cr_assert_eq(epoch("a"), 2);
+}
+
+// A disk that stands still until it is let go, where it is told to.
+static bool slow;
+static sem_t at_disk, go_on;
+
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+int __wrap_fdatasync(int fd) {
+  if (slow) {
+    sem_post(&at_disk);
+    sem_wait(&go_on);
+  }
+  return __real_fdatasync(fd);
+}
+
+static void *order_apart(void *done) {
+  struct diag diag = {0};
+  struct rotation_order o = {.scope = BYTES_LIT("a")};
+  *(enum err *)done = rotation_order(&rules, &o, HOUR, &diag);
+  return NULL;
+}
+
+// An order that waits for the disk, and a schedule or another order meanwhile: the second is judged by what the first has made of it.
+Test(rotation, two_at_once_do_not_run_past_the_last_record, .timeout = 30) {
+  char both[1024];
+  pthread_t thread[2];
+  enum err done[2];
+  sem_init(&at_disk, 0, 0);
+  sem_init(&go_on, 0, 0);
+  snprintf(both, sizeof both, "%s%s", records, more);
+  start(both);
+  slow = true;
+  pthread_create(&thread[0], NULL, order_apart, &done[0]);
+  sem_wait(&at_disk);
+  pthread_create(&thread[1], NULL, order_apart, &done[1]);
+  usleep(200000);
+  slow = false;
+  sem_post(&go_on);
+  for (int i = 0; i < 2; i++)
+    pthread_join(thread[i], NULL);
+  cr_expect_eq(done[0], ERR_OK);
+  cr_expect_eq(done[1], ERR_NO_KEY);
+  cr_expect_eq(epoch("a"), 2, "there is no record of epoch %u", epoch("a"));
 }

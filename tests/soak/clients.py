@@ -204,7 +204,7 @@ class Clients:
         ask.got = time.monotonic()
         ask.wire = c.consumed() - before
         r = ask.response
-        if r.status == 503 and not r["date"]:  # refused at the door: no request was read
+        if r.status == 503 and r["content-length"] == "0":  # refused at the door: no request was read
             with self.lock:
                 self.refused += 1
                 self.cut.add(ask.id)
@@ -325,9 +325,10 @@ class Clients:
             if True not in self.world.flood.during(begin - 3, time.monotonic()):
                 self.fail(f"a malformed request: {e!r} and no answer")
             return False
-        if r.status not in (400, 413, 501, 503) or (r.status == 503 and r["date"]):
+        refused = r.status == 503 and r["content-length"] == "0"
+        if r.status not in (400, 413, 501) and not refused:
             self.fail(f"a malformed request: {r}")
-        if r["date"]:
+        if not refused:
             with self.lock:
                 self.nameless += 1
                 self.classes[r.status // 100] += 1

@@ -422,7 +422,7 @@ class World:
     def wrong(self, ask):
         """None when a whole response is one that may be, else what is wrong with it."""
         r, a, b = ask.response, ask.sent, ask.got
-        if r.status == 503 and r["content-length"] == "0" and not r["date"]:
+        if r.status == 503 and r["content-length"] == "0":
             return None if self.flood.changed(a - 3, b) or True in self.flood.during(a - 3, b) else "refused for too many connections"
         if ask.kind == "seg" and ask.n == 0:
             return None if r.status == 404 else f"status {r.status} for segment 0"
