@@ -20,6 +20,7 @@
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
 #include "server/crash.h"
+#include "server/notify.h"
 #include "server/sandbox.h"
 #include "server/worker.h"
 #include "storage/sidecar.h"
@@ -301,13 +302,17 @@ static int next_signal(struct server *s, const sigset_t *signals) {
 static void serve(struct server *s, const sigset_t *signals, const char *file, const struct config_flags *flags) {
   for (;;) {
     int sig = next_signal(s, signals);
-    if (sig == SIGHUP)
+    if (sig == SIGHUP) {
+      notify_reloading();
       reload(s, file, flags);
-    else if (sig == SIGUSR1 && s->access)
+      notify_manager("READY=1");
+    } else if (sig == SIGUSR1 && s->access) {
       access_reopen(s->access);
-    else if (sig == SIGTERM || sig == SIGINT)
+    } else if (sig == SIGTERM || sig == SIGINT) {
       break;
+    }
   }
+  notify_manager("STOPPING=1");
   atomic_store(&s->state, SERVER_DRAINING);
   log_line(LOG_INFO, "draining");
   workers_drain(s, server_config(s)->drain_timeout, signals);
@@ -408,6 +413,7 @@ int server_run(struct config *config, const char *file, const struct config_flag
     set_own_url(s);
     log_listening(s);
     atomic_store(&s->state, SERVER_READY);
+    notify_manager("READY=1");
     serve(s, &signals, file, flags);
     hurry_when_asked();
   } else {
