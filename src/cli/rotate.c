@@ -144,7 +144,7 @@ static int run(const struct wish *wish, const struct config *c) {
   int status = order(a, bytes_of(head, w.n), answer, &body);
   explicit_bzero(head, sizeof head);
   if (status < 0)
-    return cli_error(a->text, "cannot reach the admin listener: %s", strerror(errno));
+    return cli_error(a->text, "cannot reach the admin listener: %s (--admin names another, -c a configuration that does)", strerror(errno));
   if (status != 200)
     return refused(a->text, status, body);
   printf("%s", body);

@@ -79,6 +79,7 @@
 // Values that go up and down, each written by one thread, summed over threads.
 #define METRIC_GAUGES(X)                                                                                                 \
   X(connections, "sluice_connections", "", "Open connections")                                                           \
+  X(connections_limit, "sluice_connections_limit", "", "Connections that there is room for: `max_connections`, or what descriptors allow")  \
   X(connections_idle, "sluice_connections_idle", "", "Open connections without a request")                               \
   X(buffers_used, "sluice_buffers_used", "", "Output buffers in use")                                                    \
   X(cache_bytes, "sluice_cache_bytes", "cache=\"segment\"", "Bytes of segments held in RAM")                             \

@@ -141,8 +141,10 @@ struct config_rules {
   X(congestion_control, OPT_TEXT, "", 0, 0, false, "TCP congestion control of the listeners; empty: the system's.")      \
   X(state_dir, OPT_PATH, "/var/lib/sluice", 0, 0, false, "Folder for the derivation secret and the rotation journal, of one server alone: it is locked.")   \
   X(cache_dir, OPT_PATH, "", 0, 0, false,                                                                                \
-    "Folder for sidecar indexes of media folders that are read-only. Empty: such indexes stay in memory.")               \
-  X(write_sidecars, OPT_BOOL, "true", 0, 0, true, "Write sidecar indexes beside the media where that is possible.")      \
+    "Folder for sidecar indexes of media folders that are read-only for the server. Empty: such indexes stay in memory.")               \
+  X(write_sidecars, OPT_BOOL, "true", 0, 0, true,                                                                   \
+    "Write sidecar indexes, beside the media where that is possible, else into `cache_dir`. false: nowhere; a track without one is " \
+    "read whole each time it is opened.")      \
   X(rotation_grace, OPT_DURATION, "24h", 0, 31536000000, true, "How long an old key epoch answers unless `rotate` says otherwise.") \
   X(access_log, OPT_PATH, "", 0, 0, false,                                                                               \
     "Access log file, `-` for standard output, empty or `off` for none. A response that was cut off has a line too: its " \

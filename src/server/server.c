@@ -20,6 +20,7 @@
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
 #include "server/crash.h"
+#include "server/notify.h"
 #include "server/sandbox.h"
 #include "server/worker.h"
 #include "storage/sidecar.h"
@@ -81,10 +82,23 @@ static bool is_folder(const char *path) {
   return fd >= 0;
 }
 
+// Whether files in it can be opened the way that media are. Where not, each would be a 404 or 503, and the server ready.
+static bool media_open_here(const struct config *c, struct config_error *error) {
+  int root = open(c->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (root < 0)
+    return config_fail(error, "%s: cannot open the media folder: %s", c->media, strerror(errno));
+  int fd = media_open_at((struct media_path){root, "."}, O_PATH | O_DIRECTORY), why = errno;
+  close(root);
+  if (fd >= 0)
+    close(fd);
+  return fd >= 0 || config_fail(error, "%s: openat2, with which media are opened, cannot be used: %s (Linux 5.6 or newer; a seccomp filter of a container may forbid it)",
+                                c->media, strerror(why));
+}
+
 // Folders are looked at before anything is made: a wrong path leaves no secret behind.
 static bool folders_there(const struct config *c, struct config_error *error) {
-  if (!is_folder(c->media))
-    return config_fail(error, "%s: cannot open the media folder: %s", c->media, strerror(errno));
+  if (!media_open_here(c, error))
+    return false;
   if (*c->cache_dir && !is_folder(c->cache_dir))
     return config_fail(error, "%s: cannot open the cache folder: %s", c->cache_dir, strerror(errno));
   if (is_folder(c->state_dir) ? !access(c->state_dir, W_OK | X_OK) : errno == ENOENT && can_be_made(c->state_dir))
@@ -301,13 +315,17 @@ static int next_signal(struct server *s, const sigset_t *signals) {
 static void serve(struct server *s, const sigset_t *signals, const char *file, const struct config_flags *flags) {
   for (;;) {
     int sig = next_signal(s, signals);
-    if (sig == SIGHUP)
+    if (sig == SIGHUP) {
+      notify_reloading();
       reload(s, file, flags);
-    else if (sig == SIGUSR1 && s->access)
+      notify_manager("READY=1");
+    } else if (sig == SIGUSR1 && s->access) {
       access_reopen(s->access);
-    else if (sig == SIGTERM || sig == SIGINT)
+    } else if (sig == SIGTERM || sig == SIGINT) {
       break;
+    }
   }
+  notify_manager("STOPPING=1");
   atomic_store(&s->state, SERVER_DRAINING);
   log_line(LOG_INFO, "draining");
   workers_drain(s, server_config(s)->drain_timeout, signals);
@@ -408,6 +426,7 @@ int server_run(struct config *config, const char *file, const struct config_flag
     set_own_url(s);
     log_listening(s);
     atomic_store(&s->state, SERVER_READY);
+    notify_manager("READY=1");
     serve(s, &signals, file, flags);
     hurry_when_asked();
   } else {

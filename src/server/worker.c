@@ -297,6 +297,7 @@ static bool worker_init(struct worker *w, struct server *s, unsigned n, unsigned
   w->flight = malloc(TLS_FLIGHT);
   w->opened = malloc(TLS_RECORD);
   w->listeners = calloc(num_listeners, sizeof *w->listeners);
+  atomic_store(&w->m->connections_limit, (int64_t)w->num_conns);
   w->conns = map(w->num_conns * sizeof *w->conns);
   w->num_requests = w->num_conns + BEHIND_MAX;
   w->requests = map(w->num_requests * sizeof *w->requests);
@@ -399,7 +400,8 @@ static bool use_ktls(const struct config *c) {
   if (here)
     log_line(LOG_INFO, "TLS 1.3 records are sealed by the kernel");
   else
-    log_line(LOG_INFO, "TLS records are sealed by this process: %s", c->ktls ? strerror(errno) : "`ktls` is off");
+    log_line(LOG_INFO, "TLS records are sealed by this process: %s",
+             !c->ktls ? "`ktls` is off" : errno == ENOENT ? "the kernel's module `tls` is not loaded (modprobe tls)" : strerror(errno));
   return here;
 }
 

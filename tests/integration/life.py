@@ -422,6 +422,8 @@ def descriptors_kept(tap, sluice, work):
         with Server(str(few), media, "--io", io, "--workers", "2", "--clear", keys=keys_file([ASSET])) as server:
             said = server.wait_log(r"max_connections: 20 for each of 2 workers, not 20000: .*120 descriptors .*kept for media", 2)
             tap.ok(said is not None, f"{io}: the log says how many connections there can be", server.log())
+            metrics = parse_metrics(server.admin("/metrics").body.decode())
+            tap.equal(total(metrics, "sluice_connections_limit"), 40.0, f"{io}: and so do the metrics")
             c = server.client()
             tap.equal(c.get("/nothing").status, 404, f"{io}: a client")
             idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]

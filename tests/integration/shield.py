@@ -32,14 +32,15 @@ http {{
   proxy_cache k; proxy_cache_key $server_port$uri$slice_range; proxy_cache_revalidate on; proxy_cache_lock on;
   proxy_cache_use_stale error timeout updating http_503; proxy_next_upstream off;
   proxy_ssl_trusted_certificate {ca}; proxy_ssl_verify on; proxy_ssl_name localhost;
-  slice {slice}; proxy_set_header Range $slice_range; add_header X-Cache $upstream_cache_status always;
+  slice {slice}; add_header X-Cache $upstream_cache_status always;
   upstream plain {{ {plain} keepalive 8; }}
   upstream secure {{ {secure} keepalive 8; }}
   {servers}
 }}
 """
-KEPT = 'proxy_http_version 1.1; proxy_set_header Connection "";'
-WAYS = {"HTTP/1.1": f"{KEPT} proxy_pass http://plain;", "TLS": f"{KEPT} proxy_pass https://secure;", "HTTP/1.0": "proxy_pass http://plain;"}
+SLICED = "proxy_set_header Range $slice_range;"  # beside the other one: a location that sets one inherits none
+KEPT = f'proxy_http_version 1.1; {SLICED} proxy_set_header Connection "";'
+WAYS = {"HTTP/1.1": f"{KEPT} proxy_pass http://plain;", "TLS": f"{KEPT} proxy_pass https://secure;", "HTTP/1.0": f"{SLICED} proxy_pass http://plain;"}
 
 
 class Shield:
@@ -77,8 +78,30 @@ class Shield:
         self.process.wait(20)
 
 
-def bytes_arrive(tap, shield, way, origin):
-    whole_url = url(ASSET, "cbcs", 1, "t.mp4")
+def counted(nodes, name, labels=""):
+    return sum(float(x) for n in nodes for x in re.findall(rf"^{name}\{{[^}}]*{labels}[^}}]*\}} (\S+)$", n.admin("/metrics").body.decode(), re.M))
+
+
+def connections_made(nodes):
+    return counted(nodes, "sluice_connections_total", 'event="accepted"')
+
+
+def in_slices(tap, shield, way, nodes):
+    """That it is slices which the origin is asked for."""
+    path, responses = url(ASSET, "cbcs", 1, "s.mp4"), ("sluice_responses_total", 'class="2xx"')
+    before, connections = counted(nodes, *responses), connections_made(nodes)
+    slices = -(-len(shield.get(way, path).body) // SLICE)
+    end = time.monotonic() + 5  # a response is counted a moment after its client has it
+    while (grew := counted(nodes, *responses) - before) < slices and time.monotonic() < end:
+        time.sleep(0.05)
+    tap.equal(grew, slices, f"{way}: a whole track is fetched in slices")
+    made = connections_made(nodes) - connections
+    if way != "HTTP/1.0":
+        tap.ok(made <= len(nodes), f"{way}: over connections that stay", f"{made} for {slices} slices")
+
+
+def bytes_arrive(tap, shield, way, nodes):
+    origin, whole_url = nodes[0], url(ASSET, "cbcs", 1, "t.mp4")
     for path in (whole_url, url(ASSET, "cbcs", 1, "t", "7.m4s"), url(ASSET, "clear", 1, "t.mp4"), url(ASSET, "cbcs", "manifest.mpd")):
         want, name = origin.get(path), f"{way}: {path.split('/', 3)[3]}"
         for turn in ("fetched", "kept"):
@@ -135,16 +158,12 @@ def spellings(tap, shield):
         tap.equal((first, shield.get("HTTP/1.1", f"{asset}/cbcs/1/t/{n}.m4s").status), (404, 200), f"{odd[-40:]} stands in nobody's way")
 
 
-def connections_made(node):
-    return sum(float(x) for x in re.findall(rb"^sluice_connections_total(?:\{[^}]*\})? (\S+)$", node.admin("/metrics").body, re.M))
-
-
 def clients_do_not_end_upstream_connections(tap, shield, nodes):
     c = Client(shield.ports["HTTP/1.1"])
-    before = [connections_made(n) for n in nodes]
+    before = [connections_made([n]) for n in nodes]
     statuses = {c.get(f"/nothing/{n}", headers={"Proxy-Connection": "close", "Keep-Alive": "timeout=1", "Upgrade": "h2c"}).status for n in range(40)}
     c.close()
-    made = [connections_made(n) - b for n, b in zip(nodes, before)]  # one of them is that of the second look
+    made = [connections_made([n]) - b for n, b in zip(nodes, before)]  # one of them is that of the second look
     tap.ok(statuses == {404} and before[0] > 0 and max(made) <= 4, "what clients say of connections does not reach the shield's", f"{statuses}, {made} connections")
 
 
@@ -199,6 +218,7 @@ def main():
         media = work / "media"
         (media / ASSET).mkdir(parents=True)
         synth.day(media / ASSET / "t.mp4", hours=1)
+        shutil.copy(media / ASSET / "t.mp4", media / ASSET / "s.mp4")
         authority = Authority(work / "ca")
         cert, key = authority.issue("origin")
         secure = [free_port(), free_port()]
@@ -209,7 +229,8 @@ def main():
             shield = Shield(work / "shield", (one.port, two.port), secure, authority.ca)
             try:
                 for way in WAYS:
-                    bytes_arrive(tap, shield, way, one)
+                    in_slices(tap, shield, way, (one, two))
+                    bytes_arrive(tap, shield, way, (one, two))
                     crowds(tap, shield, way, two)
                 spellings(tap, shield)
                 clients_do_not_end_upstream_connections(tap, shield, (one, two))

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs a program where io_uring is forbidden, as container runtimes do it with seccomp: NO_URING=PROGRAM:ERRNO no_uring.py ARGUMENT..."""
+"""Runs a program where io_uring is forbidden, as container runtimes do it with seccomp: NO_URING=PROGRAM:ERRNO no_uring.py ARGUMENT...
+With FORBID=NUMBER that system call instead."""
 import ctypes
 import os
 import struct
@@ -21,11 +22,11 @@ def install(*rules):
             raise OSError(ctypes.get_errno(), "no seccomp filter")
 
 
-def forbid(errno):
-    install((LOAD_WORD, 0, 0, 0), (JUMP_EQUAL, 0, 1, IO_URING_SETUP), (RETURN, 0, 0, ERRNO | errno), (RETURN, 0, 0, ALLOW))
+def forbid(errno, call=IO_URING_SETUP):
+    install((LOAD_WORD, 0, 0, 0), (JUMP_EQUAL, 0, 1, call), (RETURN, 0, 0, ERRNO | errno), (RETURN, 0, 0, ALLOW))
 
 
 if __name__ == "__main__":
     program, _, number = os.environ["NO_URING"].rpartition(":")
-    forbid(int(number))
+    forbid(int(number), int(os.environ.get("FORBID", IO_URING_SETUP)))
     os.execv(program, [program, *sys.argv[1:]])

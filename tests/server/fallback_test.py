@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Where io_uring is forbidden: the server starts with epoll, says so, and serves the same bytes: fallback_test.py SLUICE"""
+"""Where io_uring is forbidden: the server starts with epoll, says so, and serves the same bytes. Where openat2 is, it does not start:
+fallback_test.py SLUICE"""
 import errno
 import pathlib
 import subprocess
@@ -12,6 +13,7 @@ from judge.server import Server, environment  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
 FORBID = str(pathlib.Path(__file__).resolve().parents[1] / "judge" / "no_uring.py")
+OPENAT2 = "437"  # on every architecture
 PATHS = ["/a/cenc/1/t.mp4", "/a/cbcs/1/t.mp4", "/a/cenc/master.m3u8"]
 
 
@@ -47,6 +49,12 @@ def main():
             p = subprocess.run([FORBID, "serve", "--media", str(media), "--listen", "127.0.0.1:0", "--state-dir", str(state), "--io", "io_uring"],
                                env=env, capture_output=True, text=True, timeout=20)
             tap.ok(p.returncode == 1 and "io_uring cannot be used here" in p.stderr, f"{name}: who insists on io_uring is told", p)
+            env["FORBID"] = OPENAT2
+            for check in (["--check"], []):
+                p = subprocess.run([FORBID, "serve", "--media", str(media), "--listen", "127.0.0.1:0", "--state-dir", str(state), *check],
+                                   env=env, capture_output=True, text=True, timeout=20)
+                tap.ok(p.returncode == 1 and "openat2, with which media are opened, cannot be used" in p.stderr,
+                       f"{name}: without openat2 it does not start{', and --check says so' * bool(check)}", p)
     tap.end()
 
 
