@@ -67,8 +67,8 @@ const struct key_remote *keys_remote(const struct keyset *ks, struct bytes asset
 MUST_USE enum err keys_add_cpix(struct keyset *ks, struct alloc *mem, struct bytes doc, uint32_t epoch, enum scheme scheme,
                                 struct diag *diag);
 
-// keys_agree says whether a key from elsewhere can live beside the records: none of them has it for another scheme.
-// Errors: ERR_KEY_REUSE with both assets named.
+// keys_agree says whether a key from elsewhere can live beside the records: none of them has it for another scheme, or its KID for
+// another key or IV. Errors: ERR_KEY_REUSE with both assets named.
 MUST_USE enum err keys_agree(const struct keyset *ks, const struct key_record *k, struct diag *diag);
 
 // keys_parse reads a keys file. An empty or absent document means `derive` with defaults. All memory, key bytes
@@ -151,12 +151,12 @@ extern const size_t num_key_providers;
 // key_provider_find gives the row with this name, NULL when unknown.
 const struct key_provider *key_provider_find(struct bytes name);
 
-// A guard over keys from wherever they come: one key never serves both schemes, also when providers give them one at
-// a time. Keeps digests and asset names, no keys. NULL when there is no memory for `max_keys`.
+// A guard over keys from wherever they come: one key never serves both schemes, and a KID names one key and IV, also when providers
+// give them one at a time. Keeps digests and asset names, no keys. NULL when there is no memory for `max_keys`.
 struct key_guard *key_guard_new(struct alloc *mem, uint32_t max_keys);
 
-// key_guard_check only looks. Errors: ERR_KEY_REUSE with both assets named.
+// key_guard_check only looks. Errors: ERR_KEY_REUSE with the asset named, or both.
 MUST_USE enum err key_guard_check(const struct key_guard *g, const struct key_record *k, struct diag *diag);
 
-// key_guard_add records a key. Errors: ERR_KEY_REUSE with both assets named, ERR_NO_MEMORY (more than max_keys).
+// key_guard_add records a key. Errors: ERR_KEY_REUSE with the asset named, or both, ERR_NO_MEMORY (more than max_keys).
 MUST_USE enum err key_guard_add(struct key_guard *g, const struct key_record *k, struct diag *diag);

@@ -114,11 +114,11 @@ enum err keyset_seal(struct keyset *ks, struct alloc *mem, struct diag *diag) {
       return diag_say(diag, ERR_SYNTAX, "asset \"%s\", epoch %u, %s has two records: keep one",
                       key_name(name, ks->records[i].asset), ks->records[i].epoch, scheme_name(ks->records[i].scheme));
   ks->marks = mem->get(mem, ks->num_records * sizeof *ks->marks);
-  struct mark *kids = mem->get(mem, ks->num_records * sizeof *kids);
-  if (!ks->marks || !kids)
+  ks->kids = mem->get(mem, ks->num_records * sizeof *ks->kids);
+  if (!ks->marks || !ks->kids)
     return diag_say(diag, ERR_NO_MEMORY, "%s", "");
   enum err e = check_schemes(ks, ks->marks, diag);
-  return e ? e : check_kids(ks, kids, diag);
+  return e ? e : check_kids(ks, ks->kids, diag);
 }
 
 enum err keys_add_cpix(struct keyset *ks, struct alloc *mem, struct bytes doc, uint32_t epoch, enum scheme scheme,
@@ -148,7 +148,12 @@ enum err keys_agree(const struct keyset *ks, const struct key_record *k, struct 
   SHA256(k->key, 16, digest);
   const struct mark *m = ks->num_records ? bsearch(digest, ks->marks, ks->num_records, sizeof *m, mark_cmp) : NULL;
   const struct key_record *r = m ? &ks->records[m->record] : NULL;
+  const struct mark *i = ks->num_records ? bsearch(k->kid, ks->kids, ks->num_records, sizeof *i, mark_cmp) : NULL;
+  const struct key_record *same = i ? &ks->records[i->record] : NULL;
   char na[64], nb[64];
+  if (same && (!keys_equal(same->key, k->key, 16) || (k->scheme == SCHEME_CBCS && (same->has_iv != k->has_iv || memcmp(same->iv, k->iv, 16) != 0))))
+    return diag_say(diag, ERR_KEY_REUSE, "\"%s\" and \"%s\" give one KID two keys or IVs: give each key its own KID", key_name(na, same->asset),
+                    key_name(nb, k->asset));
   if (!r || r->scheme == k->scheme)
     return ERR_OK;
   return diag_say(diag, ERR_KEY_REUSE, "\"%s\" (%s) and \"%s\" (%s) share one key: give each scheme its own",

@@ -17,7 +17,7 @@ struct mark {
 struct keyset {
   struct key_remote *remotes; // sorted by match
   uint32_t num_remotes, cap_remotes;
-  struct mark *marks; // of the records' keys, sorted
+  struct mark *marks, *kids; // of the records' keys and KIDs, sorted
   struct key_record *records; // sorted by asset, epoch, scheme, label
   uint32_t num_records, cap_records;
   struct drm_rule *rules; // sorted by match

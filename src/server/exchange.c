@@ -23,14 +23,16 @@ bool exchange_away(struct upstream *up) {
   return away;
 }
 
-enum err exchange_guard(struct exchange *x, const struct keyring *k, const struct key_record *r, struct diag *diag) {
+static enum err agrees(struct exchange *x, const struct keyring *k, const struct key_record *r, struct diag *diag) {
   enum err e = keys_agree(k->set, r, diag);
   if (!e && x->guard_before)
     e = key_guard_check(x->guard_before, r, diag);
-  if (e)
-    return e;
+  return !e && x->guard ? key_guard_check(x->guard, r, diag) : e;
+}
+
+static enum err remember(struct exchange *x, const struct key_record *r, struct diag *diag) {
   struct diag full = {0};
-  e = x->guard ? key_guard_add(x->guard, r, &full) : ERR_NO_MEMORY;
+  enum err e = x->guard ? key_guard_add(x->guard, r, &full) : ERR_NO_MEMORY;
   if (e != ERR_NO_MEMORY) {
     if (e)
       *diag = full;
@@ -45,14 +47,23 @@ enum err exchange_guard(struct exchange *x, const struct keyring *k, const struc
   return x->guard ? key_guard_add(x->guard, r, diag) : diag_say(diag, ERR_NO_MEMORY, "out of memory");
 }
 
+enum err exchange_guard(struct exchange *x, const struct keyring *k, const struct key_record *r, uint32_t num, struct diag *diag) {
+  enum err e = ERR_OK;
+  for (uint32_t i = 0; i < num && !e; i++)
+    e = agrees(x, k, &r[i], diag);
+  for (uint32_t i = 0; i < num && !e; i++)
+    e = remember(x, &r[i], diag);
+  return e;
+}
+
 // Frees a flight. The cache is told first: nothing of ours may be locked then.
 static void flight_free(struct flight *f) {
   keyring_put(f->keyring);
   free(f);
 }
 
-static void land(struct exchange *x, struct flight *f, struct issued *issued, uint64_t retry_ms) {
-  key_cache_landed(x->cache, f->slot, issued, &f->up->server->keys, retry_ms, exchange_now_ms(x), exchange_spread(x));
+static void land(struct exchange *x, struct flight *f, struct issued *issued, uint64_t retry_ms, uint64_t told_ms) {
+  key_cache_landed(x->cache, f->slot, issued, &f->up->server->keys, retry_ms, told_ms, exchange_now_ms(x), exchange_spread(x));
   flight_free(f);
 }
 
@@ -67,13 +78,13 @@ static void flush_queue(struct upstream *up) {
   pthread_mutex_unlock(&up->x->lock);
   while (f) {
     struct flight *next = f->next;
-    land(up->x, f, NULL, up->server->retry_ms);
+    land(up->x, f, NULL, up->server->retry_ms, 0);
     f = next;
   }
 }
 
 // Keeps score of a server. True when this changed whether it is away.
-static bool score(struct upstream *up, bool away, uint32_t retry_after_s, uint64_t *pause_ms) {
+static bool score(struct upstream *up, bool away, uint64_t told_ms, uint64_t *pause_ms) {
   struct exchange *x = up->x;
   const struct key_server *s = up->server;
   uint64_t now = exchange_now_ms(x);
@@ -83,12 +94,12 @@ static bool score(struct upstream *up, bool away, uint32_t retry_after_s, uint64
     up->failures = 0;
   } else if (!was || now >= up->away_until_ms) { // not twice for requests that failed together
     uint64_t pause = s->retry_ms << (up->failures < MAX_DOUBLINGS ? up->failures : MAX_DOUBLINGS);
-    if (pause < (uint64_t)retry_after_s * 1000)
-      pause = (uint64_t)retry_after_s * 1000;
     pause = pause < s->retry_max_ms ? pause : s->retry_max_ms;
     up->away_until_ms = now + pause - pause / 4 * exchange_spread(x) / 255;
     up->failures++;
   }
+  if (away && up->away_until_ms < now + told_ms)
+    up->away_until_ms = now + told_ms;
   *pause_ms = up->away_until_ms > now ? up->away_until_ms - now : 0;
   up->probing = false;
   pthread_mutex_unlock(&x->lock);
@@ -109,10 +120,11 @@ void exchange_ended(struct link *l, enum flight_end end, struct issued *issued, 
   struct exchange *x = up->x;
   struct flight *f = l->flight;
   const struct key_server *s = up->server;
-  uint64_t pause_ms;
+  uint64_t pause_ms, told_ms = (uint64_t)l->retry_after_s * 1000;
+  told_ms = told_ms < s->retry_max_ms ? told_ms : s->retry_max_ms;
   l->flight = NULL;
   count_end(x->metrics, end, x->io->v->now_ns(x->io) - l->began_ns);
-  bool changed = score(up, end == FLIGHT_AWAY, l->retry_after_s, &pause_ms);
+  bool changed = score(up, end == FLIGHT_AWAY, told_ms, &pause_ms);
   if (changed)
     gauge_add_shared(&x->metrics->key_servers_away, end == FLIGHT_AWAY ? 1 : -1);
   if (changed && end == FLIGHT_AWAY)
@@ -125,7 +137,7 @@ void exchange_ended(struct link *l, enum flight_end end, struct issued *issued, 
     log_line(LOG_ERROR, "key server %s: asset \"%.*s\", epoch %u, %s: %s", s->name, (int)(asset.n < 200 ? asset.n : 200),
              (const char *)asset.p, f->epoch, scheme_name(f->scheme), why);
   }
-  land(x, f, issued, end == FLIGHT_AWAY ? s->retry_ms : s->negative_ms);
+  land(x, f, issued, end == FLIGHT_AWAY ? s->retry_ms : s->negative_ms, told_ms);
   if (end == FLIGHT_AWAY)
     flush_queue(up);
 }
@@ -216,7 +228,7 @@ static void end_all(struct exchange *x) {
       struct flight *f = up->links[i].flight;
       link_stop(&up->links[i]);
       if (f)
-        land(x, f, NULL, up->server->retry_ms);
+        land(x, f, NULL, up->server->retry_ms, 0);
     }
     flush_queue(up);
   }

@@ -95,5 +95,6 @@ bool exchange_away(struct upstream *up);
 uint64_t exchange_now_ms(struct exchange *x);
 uint8_t exchange_spread(struct exchange *x); // random, for spreading times
 
-// exchange_guard checks that a key does not serve another scheme, and remembers it. Errors: ERR_KEY_REUSE, ERR_NO_MEMORY.
-MUST_USE enum err exchange_guard(struct exchange *x, const struct keyring *k, const struct key_record *r, struct diag *diag);
+// exchange_guard checks that an answer's keys serve no other scheme and their KIDs no other keys, and remembers them all, or none.
+// Errors: ERR_KEY_REUSE, ERR_NO_MEMORY.
+MUST_USE enum err exchange_guard(struct exchange *x, const struct keyring *k, const struct key_record *r, uint32_t num, struct diag *diag);

@@ -30,14 +30,14 @@ static void end(struct link *l, enum flight_end how, struct issued *issued, cons
   exchange_ended(l, how, issued, why);
 }
 
-// No answer, or none that is final: again after a pause, unless it was the last attempt or others have found the server
-// away meanwhile. `how` is what it comes to then.
+// No answer, or none that is final: again after a pause, unless it was the last attempt, the server said when (Retry-After), or
+// others have found it away meanwhile. `how` is what it comes to then.
 static void failed(struct link *l, enum flight_end how, const char *why) {
   struct upstream *up = l->up;
   const struct key_server *s = up->server;
   timer_clear(&up->x->timers, &l->timer);
   l->waits_address = false;
-  if (++l->tries >= s->attempts || exchange_away(up)) {
+  if (++l->tries >= s->attempts || l->retry_after_s || exchange_away(up)) {
     end(l, how, NULL, why);
     return;
   }
@@ -161,19 +161,6 @@ static bool on_body(struct http_response *r, struct bytes piece) {
   return true;
 }
 
-// Within an epoch a key stays: its URLs are immutable, and caches hold what was encrypted with it.
-static enum err unchanged(struct link *l, const struct key_record *fresh, struct diag *diag) {
-  struct issued *now = key_cache_current(l->up->x->cache, l->flight->slot);
-  enum err e = ERR_OK;
-  for (uint32_t i = 0; now && i < now->num && !e; i++) {
-    const struct key_record *a = &now->records[i], *b = &fresh[i];
-    if (!keys_equal(a->key, b->key, 16) || memcmp(a->kid, b->kid, 16) != 0 || a->has_iv != b->has_iv || memcmp(a->iv, b->iv, 16) != 0)
-      e = diag_say(diag, ERR_MALFORMED, "the answer has another key than before: a new key needs a new epoch");
-  }
-  issued_drop(now);
-  return e;
-}
-
 // Reads an answer. NULL with the reason in `diag`.
 static struct issued *read_answer(struct link *l, struct diag *diag) {
   struct exchange *x = l->up->x;
@@ -187,10 +174,11 @@ static struct issued *read_answer(struct link *l, struct diag *diag) {
   struct key_record *records = mem.base.get(&mem.base, KEY_LABELS_MAX * sizeof *records);
   enum err e = records ? l->up->server->provider->answer(&mem.base, records, &doc, bytes_of(l->answer, l->answer_len), diag)
                        : diag_say(diag, ERR_NO_MEMORY, "out of memory");
+  // Within an epoch a key stays: its URLs are immutable, and caches hold what was encrypted with it.
+  if (!e && !key_cache_agrees(x->cache, l->flight->slot, records, doc.num_queries))
+    e = diag_say(diag, ERR_MALFORMED, "the answer has another key than before: a new key needs a new epoch");
   if (!e)
-    e = unchanged(l, records, diag);
-  for (uint32_t i = 0; i < doc.num_queries && !e; i++)
-    e = exchange_guard(x, l->flight->keyring, &records[i], diag);
+    e = exchange_guard(x, l->flight->keyring, records, doc.num_queries, diag);
   if (!e && !(issued = issued_new(x->cache, records, doc.num_queries)))
     (void)diag_say(diag, ERR_NO_MEMORY, "out of memory");
   secret_alloc_free(&mem);
@@ -220,6 +208,8 @@ static void answered(struct link *l, unsigned status) {
 
 static void on_done(struct http_client *c, const struct http_client_result *r) {
   struct link *l = c->owner;
+  if (r->end != HTTP_CLIENT_OK)
+    l->retry_after_s = 0; // half a head is no answer
   if (r->end == HTTP_CLIENT_OK) {
     answered(l, r->status);
   } else if (r->end == HTTP_CLIENT_CUT && r->reused && !r->first_byte_ns) {

@@ -53,14 +53,18 @@ struct key_cache *key_cache_new(uint32_t max_slots) {
   return c;
 }
 
+// Of what a key belongs to: questions that differ in systems and labels alone share a bucket.
 static uint64_t hash_of(const struct key_question *q) {
-  uint64_t parts[4] = {q->server, q->epoch, (uint64_t)q->systems << 32 | q->num_labels, (uint64_t)q->scheme};
+  uint64_t parts[3] = {q->server, q->epoch, (uint64_t)q->scheme};
   return XXH3_64bits_withSeed(q->asset.p, q->asset.n, XXH3_64bits(parts, sizeof parts));
 }
 
+static bool same_keys(const struct key_question *a, const struct key_question *b) {
+  return a->server == b->server && a->epoch == b->epoch && a->scheme == b->scheme && bytes_eq(a->asset, b->asset);
+}
+
 static bool same(const struct key_question *a, const struct key_question *b) {
-  return a->server == b->server && a->epoch == b->epoch && a->systems == b->systems && a->num_labels == b->num_labels &&
-         a->scheme == b->scheme && bytes_eq(a->asset, b->asset);
+  return a->systems == b->systems && a->num_labels == b->num_labels && same_keys(a, b);
 }
 
 static void unlink_use(struct key_cache *c, struct key_slot *s) {
@@ -196,7 +200,7 @@ static void take(struct key_slot *s, const struct key_times *t, uint64_t now, ui
 }
 
 void key_cache_landed(struct key_cache *c, struct key_slot *s, struct issued *fresh, const struct key_times *t, uint64_t retry_ms,
-                      uint64_t now_ms, uint8_t spread) {
+                      uint64_t told_ms, uint64_t now_ms, uint8_t spread) {
   struct issued *was = NULL;
   pthread_mutex_lock(&c->lock);
   if (fresh) {
@@ -206,7 +210,8 @@ void key_cache_landed(struct key_cache *c, struct key_slot *s, struct issued *fr
   } else {
     s->failures += s->failures < MAX_BACKOFF;
     uint64_t pause = retry_ms * s->failures;
-    s->retry_at = now_ms + pause - pause / 4 * spread / 255;
+    pause -= pause / 4 * spread / 255;
+    s->retry_at = now_ms + (pause > told_ms ? pause : told_ms);
   }
   s->flying = false;
   struct key_wait *w = s->waiters;
@@ -221,11 +226,25 @@ void key_cache_landed(struct key_cache *c, struct key_slot *s, struct issued *fr
   }
 }
 
-struct issued *key_cache_current(struct key_cache *c, struct key_slot *s) {
+static bool is_key(const struct key_record *a, const struct key_record *b) {
+  return keys_equal(a->key, b->key, 16) && !memcmp(a->kid, b->kid, 16) && a->has_iv == b->has_iv && !memcmp(a->iv, b->iv, 16);
+}
+
+// Labels of a question are always the first of the same list.
+static bool agree(const struct issued *old, const struct key_record *fresh, uint32_t num) {
+  bool all = true;
+  for (uint32_t i = 0; i < num && i < old->num; i++)
+    all = all && is_key(&old->records[i], &fresh[i]);
+  return all;
+}
+
+bool key_cache_agrees(struct key_cache *c, struct key_slot *s, const struct key_record *fresh, uint32_t num) {
+  bool all = true;
   pthread_mutex_lock(&c->lock);
-  struct issued *i = s->issued ? issued_hold(s->issued) : NULL;
+  for (const struct key_slot *o = c->buckets[s->hash & c->mask]; o && all; o = o->chain)
+    all = !o->issued || o->hash != s->hash || !same_keys(&o->q, &s->q) || agree(o->issued, fresh, num);
   pthread_mutex_unlock(&c->lock);
-  return i;
+  return all;
 }
 
 struct bytes key_slot_asset(const struct key_slot *s) { return s->q.asset; }

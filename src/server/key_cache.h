@@ -68,13 +68,15 @@ struct key_ask key_cache_ask(struct key_cache *c, const struct key_question *q, 
 bool key_cache_park(struct key_cache *c, struct key_slot *s, struct key_wait *w);
 void key_cache_unpin(struct key_cache *c, struct key_slot *s);
 
-// key_cache_landed ends a fetch with an answer (taken over), or NULL: then nothing is asked for `retry_ms`. `spread` in
-// [0, 255] moves the times of renewal apart, so that what came together does not go together. Waiters are woken.
+// key_cache_landed ends a fetch with an answer (taken over), or NULL: then nothing is asked for `retry_ms` times the number in a row,
+// nor before `told_ms`, which the key server named. `spread` in [0, 255] moves the times of renewal apart, so that what came together
+// does not go together. Waiters are woken.
 void key_cache_landed(struct key_cache *c, struct key_slot *s, struct issued *fresh, const struct key_times *t, uint64_t retry_ms,
-                      uint64_t now_ms, uint8_t spread);
+                      uint64_t told_ms, uint64_t now_ms, uint8_t spread);
 
-// key_cache_current gives what a slot holds now, held for the caller; NULL without.
-struct issued *key_cache_current(struct key_cache *c, struct key_slot *s);
+// key_cache_agrees says whether an answer for a slot has, for each label, the key that is there already: in this slot, or in one whose
+// question differs in systems and number of labels alone.
+bool key_cache_agrees(struct key_cache *c, struct key_slot *s, const struct key_record *fresh, uint32_t num);
 struct bytes key_slot_asset(const struct key_slot *s);
 
 // issued_new copies records, which are wiped, with what their slices point at. NULL: no memory.

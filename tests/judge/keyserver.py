@@ -162,7 +162,7 @@ def json_answer(doc, mode):
     keys = []
     for label in doc["labels"]:
         kid = hashlib.sha256(f"{doc['asset']} {doc['epoch']} {doc['scheme']} {label}".encode()).hexdigest()[:32]
-        key = {"label": label, "scheme": doc["scheme"], "kid": kid, "key": key_of("shared" if mode == "same_key" else kid).hex(), "systems": {}}
+        key = {"label": label, "scheme": doc["scheme"], "kid": kid, "key": key_of("shared" if mode == "same_key" else kid, "second" if mode == "changed" else "").hex(), "systems": {}}
         if doc["scheme"] == "cbcs":
             key["iv"] = iv_of(kid).hex()[:8 if mode == "wrong_iv" else 32]
         if "widevine" in doc["systems"]:
@@ -170,6 +170,8 @@ def json_answer(doc, mode):
             key["systems"]["widevine"] = {"pssh": b64(box), "mpd": f'<pssh xmlns="urn:mpeg:cenc:2013">{b64(box)}</pssh>'}
         if mode == "wrong_scheme":
             key["scheme"] = "cenc" if doc["scheme"] == "cbcs" else "cbcs"
+        if mode == "same_kid":
+            key["kid"] = "5" * 32
         if mode == "short_key":
             key["key"] = key["key"][:30]
         keys.append(key)

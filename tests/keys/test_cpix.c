@@ -533,6 +533,28 @@ Test(json, answers_that_are_refused) {
   cr_assert(strstr(shown, "two labels one kid"));
 }
 
+Test(guard, a_kid_names_one_key_whoever_gives_it) {
+  struct key_guard *g = key_guard_new(&heap.base, 100);
+  struct key_record a = {.scheme = SCHEME_CBCS, .kid = {9}, .key = {1}, .iv = {3}, .has_iv = true, .asset = BYTES_LIT("one")}, b = a;
+  cr_assert_eq(key_guard_add(g, &a, &diag), ERR_OK);
+  b.asset = BYTES_LIT("two");
+  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_OK, "the same for another asset");
+  b.iv[0] = 4;
+  cr_assert_eq(key_guard_check(g, &b, &diag), ERR_KEY_REUSE, "another IV");
+  cr_assert(strstr(diag.what, "\"two\" (cbcs): its KID had another key or IV"), "%s", diag.what);
+  b.has_iv = false;
+  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_KEY_REUSE, "none");
+  b = a;
+  b.key[0] = 2;
+  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_KEY_REUSE, "another key");
+  b.scheme = SCHEME_CENC;
+  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_KEY_REUSE, "also for the other scheme");
+  b.kid[0] = 8;
+  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_OK, "what was refused has left nothing behind");
+  b.has_iv = false;
+  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_OK, "an IV is no matter of cenc");
+}
+
 Test(guard, one_key_one_scheme_whoever_gives_it) {
   struct key_guard *g = key_guard_new(&heap.base, 100);
   struct key_record a = {.scheme = SCHEME_CENC, .key = {1}, .asset = BYTES_LIT("one")};
@@ -542,11 +564,12 @@ Test(guard, one_key_one_scheme_whoever_gives_it) {
   cr_assert_eq(key_guard_add(g, &b, &diag), ERR_KEY_REUSE);
   cr_assert(strstr(diag.what, "\"one\" (cenc) and \"two\" (cbcs)"));
   for (unsigned i = 2; i < 101; i++) {
-    b.key[0] = (uint8_t)i;
+    b.key[0] = b.kid[0] = (uint8_t)i;
     diag = (struct diag){0};
     cr_assert_eq(key_guard_add(g, &b, &diag), ERR_OK, "%u", i);
   }
   a.key[0] = 55;
+  a.kid[0] = 200;
   cr_assert_eq(key_guard_add(g, &a, &diag), ERR_KEY_REUSE);
   cr_assert_null(key_provider_find(BYTES_LIT("speke3")));
 }

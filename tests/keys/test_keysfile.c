@@ -386,6 +386,10 @@ Test(keysfile, cpix_documents_join_the_records) {
   cr_assert(strstr(diag.what, "\"else\" (cenc)"), "%s", diag.what);
   r.key[0] ^= 1;
   diag = (struct diag){0};
+  cr_assert_eq(keys_agree(ks, &r, &diag), ERR_KEY_REUSE, "another key for a KID that records have");
+  cr_assert(strstr(diag.what, "\"a\" and \"else\" give one KID two keys or IVs"), "%s", diag.what);
+  r.kid[0] ^= 1;
+  diag = (struct diag){0};
   cr_assert_eq(keys_agree(ks, &r, &diag), ERR_OK);
   snprintf(text, sizeof text, doc, "cenc");
   cr_assert_eq(keys_add_cpix(ks, &heap.base, bytes_str(text), 5, SCHEME_CLEAR, &diag), ERR_KEY_REUSE);

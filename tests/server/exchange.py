@@ -191,6 +191,18 @@ def retry_after(work, ca, cert):
                                        ("second", 15, 20, "away, another asset: the same")):
             got = seconds(asset)
             tap.ok(all(low - 5 <= n <= high for n in got if isinstance(n, int)) and all(isinstance(n, int) for n in got), f"Retry-After, {name}", got)
+    # What the key server says itself is kept to, by the attempts of one exchange too.
+    times = "attempts: 3, negative: 50ms, retry: 50ms, retry_max: 5s"
+    for status in (503, 429, 500):
+        with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(), ca, times) + DRM) as s:
+            ks.orders(first={"mode": "status", "status": status, "retry_after": 1})
+            end = time.monotonic() + 2.5
+            while time.monotonic() < end:
+                s.get("/first/cbcs/1/t/init.mp4")
+                time.sleep(0.02)
+            at = [r["time"] for r in ks.requests()]
+            gaps = [round(b - a, 3) for a, b in zip(at, at[1:])]
+            tap.ok(len(at) >= 2 and min(gaps) >= 1, f"{status} with Retry-After: 1: the next request is not sooner", gaps)
 
 
 def one_key_two_schemes(work, ca, cert):
@@ -208,6 +220,29 @@ def one_key_two_schemes(work, ca, cert):
                 tap.ok('"other" (cenc) and "share" (cbcs)' in line, f"{kind}: both assets are named", line)
                 tap.equal(judge_media(s, "other", "cenc", key_of("shared", "")), "", f"{kind}: an asset with records is served from them")
                 tap.ok(not any(r["asset"] == "other" for r in ks.requests()), f"{kind}: and not asked for")
+
+
+def one_kid_one_key(work, ca, cert):
+    """A KID names one key, and an epoch has one key, whatever else the answers differ in."""
+    media = folder(work / "kids", "one", "two")
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca) + DRM) as s:
+        ks.orders(one={"mode": "same_kid"}, two={"mode": "same_kid"})
+        tap.equal(s.get("/one/cbcs/1/t/init.mp4").status, 200, "one KID: the first asset has it")
+        line = refused(s, ks, "two", "its KID had another key", "one KID: the second asset with another key")
+        tap.ok('"two" (cbcs)' in line, "one KID: the log names the asset", line)
+        tap.equal(s.get("/one/cbcs/1/t/init.mp4").status, 200, "one KID: the first asset plays on")
+    for kind, path, more in (("speke2.1", "/speke", "systems: [widevine]"), ("json", "/json", "systems: [widevine]"), ("json", "/json", "per_tier: true")):
+        name = f"{kind}, a reload with {more}"
+        with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider(kind, ks.url(path), ca) + DRM) as s:
+            tap.equal(judge_media(s, "one", "cbcs"), "", f"{name}: plays before")
+            ks.orders(one={"mode": "changed"})
+            given = "systems: [widevine, playready, fairplay, clearkey], " if "systems" not in more else ""
+            (s.folder / "keys.yaml").write_text(provider(kind, ks.url(path), ca) + f"drm: {{ {given}{more}, in_band: all }}\n")
+            s.signal(signal.SIGHUP)
+            s.wait_log("reloaded")
+            refused(s, ks, "one", "another key than before", f"{name}: another key for the same epoch")
+            tap.equal(Sluice(SLUICE)("rotate", "one", "--admin", f"127.0.0.1:{s.admin_port}").code, 0, f"{name}: rotated")
+            tap.equal(s.get("/one/cbcs/2/t/init.mp4").status, 200, f"{name}: the next epoch may have it")
 
 
 def authentication(work, ca, cert):
@@ -437,7 +472,8 @@ def main():
         work = pathlib.Path(name)
         authority = Authority(work / "ca")
         cert = authority.issue("server")
-        parts = {"round_trips": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert), "retry_after": (authority.ca, cert),
+        parts = {"round_trips": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert), "one_kid_one_key": (authority.ca, cert),
+                 "retry_after": (authority.ca, cert),
                  "authentication": (authority, cert), "floods": (authority.ca, cert), "licences": (authority.ca, cert), "outage": (authority.ca, cert), "cpix_files": ()}
         for part, more in parts.items():
             if not sys.argv[2:] or part in sys.argv[2:]:

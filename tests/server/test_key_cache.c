@@ -32,7 +32,7 @@ static struct issued *make(uint8_t key) {
   return i;
 }
 
-static void land(struct key_slot *s, struct issued *fresh, uint64_t now) { key_cache_landed(cache, s, fresh, &times, 100, now, 0); }
+static void land(struct key_slot *s, struct issued *fresh, uint64_t now) { key_cache_landed(cache, s, fresh, &times, 100, 0, now, 0); }
 
 static void expect(struct key_ask a, enum key_got got, bool fetch) {
   cr_assert_eq(a.got, got, "%d", a.got);
@@ -115,7 +115,10 @@ Test(key_cache, a_refusal_is_remembered_for_a_while) {
     expect(a, KEY_FLYING, true);
     key_cache_unpin(cache, a.slot);
   }
-  land(a.slot, NULL, 300);
+  key_cache_landed(cache, a.slot, NULL, &times, 100, 5000, 1000, 255);
+  a = ask("a", 5999);
+  expect(a, KEY_REFUSED, false);
+  cr_assert_eq(a.retry_ms, 1, "what the key server says itself is kept to, without anything at random");
 }
 
 Test(key_cache, nothing_is_begun_while_the_server_is_away) {
@@ -137,13 +140,46 @@ Test(key_cache, every_part_of_a_question_counts) {
     struct key_ask a = key_cache_ask(big, &q[i], 0, true);
     cr_assert(a.fetch, "%d", i);
     key_cache_unpin(big, a.slot);
-    key_cache_landed(big, a.slot, NULL, &times, 100, 0, 0);
+    key_cache_landed(big, a.slot, NULL, &times, 100, 0, 0, 0);
   }
   q[0].num_labels = 2;
   struct key_ask a = key_cache_ask(big, &q[0], 0, true);
   cr_assert(a.fetch);
   key_cache_unpin(big, a.slot);
-  key_cache_landed(big, a.slot, NULL, &times, 100, 0, 0);
+  key_cache_landed(big, a.slot, NULL, &times, 100, 0, 0, 0);
+  key_cache_free(big);
+}
+
+Test(key_cache, one_key_whatever_systems_and_labels_are_asked_for) {
+  struct key_question q[4] = {of("a"), of("a"), of("a"), of("a")};
+  struct key_cache *big = key_cache_new(100);
+  struct key_ask a[4];
+  q[1].systems = 1;
+  q[2].num_labels = 2;
+  q[3].epoch = 2;
+  for (int i = 0; i < 4; i++) {
+    a[i] = key_cache_ask(big, &q[i], 0, true);
+    cr_assert(a[i].fetch, "%d", i);
+    key_cache_unpin(big, a[i].slot);
+  }
+  struct key_record fresh[2] = {{.scheme = SCHEME_CBCS, .epoch = 1, .kid = {1}, .key = {6}, .iv = {2}, .has_iv = true, .asset = BYTES_LIT("asset")},
+                                {.scheme = SCHEME_CBCS, .epoch = 1, .kid = {3}, .key = {4}, .asset = BYTES_LIT("asset")}};
+  cr_assert(key_cache_agrees(big, a[1].slot, fresh, 1), "nothing is there yet");
+  struct key_record first = fresh[0];
+  struct issued *i = issued_new(big, &first, 1);
+  key_cache_landed(big, a[0].slot, i, &times, 100, 0, 0, 0);
+  for (int n = 0; n < 3; n++)
+    cr_assert(key_cache_agrees(big, a[n].slot, fresh, q[n].num_labels), "the same, %d", n);
+  fresh[1].key[0] = 5;
+  cr_assert(key_cache_agrees(big, a[2].slot, fresh, 2), "another label is not known yet");
+  fresh[0].key[0] = 7;
+  for (int n = 0; n < 3; n++)
+    cr_assert_not(key_cache_agrees(big, a[n].slot, fresh, q[n].num_labels), "another, %d", n);
+  cr_assert(key_cache_agrees(big, a[3].slot, fresh, 1), "in another epoch");
+  fresh[0].key[0] = 6, fresh[0].has_iv = false;
+  cr_assert_not(key_cache_agrees(big, a[1].slot, fresh, 1), "without an IV");
+  for (int n = 1; n < 4; n++)
+    key_cache_landed(big, a[n].slot, NULL, &times, 100, 0, 0, 0);
   key_cache_free(big);
 }
 
@@ -185,7 +221,7 @@ static void *crowd(void *arg) {
       key_cache_unpin(arg, a.slot);
     if (a.fetch) {
       atomic_fetch_add(&fetches, 1);
-      key_cache_landed(arg, a.slot, now % 3 ? make(5) : NULL, &times, 1, now, (uint8_t)now);
+      key_cache_landed(arg, a.slot, now % 3 ? make(5) : NULL, &times, 1, 0, now, (uint8_t)now);
     }
     if (a.issued) {
       cr_assert_eq(a.issued->records[0].key[0], 5);
