@@ -5,6 +5,7 @@
 #include <openssl/bio.h>
 #include <openssl/bytestring.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/sha.h>
 #include <openssl/x509.h>
 #include <pthread.h>
@@ -12,7 +13,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { MAX_OCSP = 1 << 16 };
+enum {
+  MAX_OCSP = 16 << 10,         // of a flight, see tls_chain.c
+  MAX_CLIENT_CHAIN = 32 << 10, // a client that nobody knows yet can make the server keep so much
+};
 
 // A connection's state is BoringSSL's. The struct exists only as a type of our own.
 static SSL *ssl_of(const struct tls_conn *c) { return (SSL *)(uintptr_t)c; }
@@ -44,6 +48,20 @@ static int on_name(SSL *ssl, int *alert, void *arg) {
 // for them it is the other way round.
 static const uint16_t suites_13[] = {SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_CHACHA20_POLY1305_SHA256, SSL_CIPHER_AES_256_GCM_SHA384};
 static const uint16_t suites_13_chacha[] = {SSL_CIPHER_CHACHA20_POLY1305_SHA256, SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_AES_256_GCM_SHA384};
+
+// No SHA-1, which BoringSSL still takes where a client names nothing else (RFC 9155); of clients' certificates every kind of key
+// that a server's may have.
+static const uint16_t sign_with[] = {
+    SSL_SIGN_ED25519,
+    SSL_SIGN_ECDSA_SECP256R1_SHA256, SSL_SIGN_RSA_PSS_RSAE_SHA256, SSL_SIGN_RSA_PKCS1_SHA256,
+    SSL_SIGN_ECDSA_SECP384R1_SHA384, SSL_SIGN_RSA_PSS_RSAE_SHA384, SSL_SIGN_RSA_PKCS1_SHA384,
+    SSL_SIGN_ECDSA_SECP521R1_SHA512, SSL_SIGN_RSA_PSS_RSAE_SHA512, SSL_SIGN_RSA_PKCS1_SHA512,
+};
+
+static bool use_signatures(SSL_CTX *ctx) {
+  size_t n = sizeof sign_with / sizeof *sign_with;
+  return SSL_CTX_set_signing_algorithm_prefs(ctx, sign_with, n) && SSL_CTX_set_verify_algorithm_prefs(ctx, sign_with, n);
+}
 
 static enum ssl_select_cert_result_t on_hello(const SSL_CLIENT_HELLO *hello) {
   const uint8_t *p = hello->cipher_suites;
@@ -116,6 +134,8 @@ bool tls_fail(char *why, size_t cap, const char *what, const char *file, const c
     snprintf(why, cap, "%s %s: %s", what, file, strerror(ERR_GET_REASON(e)));
   else if (e && ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE) // of keys' memory too, which old connections' certificates hold
     snprintf(why, cap, "%s %s: out of memory", what, file);
+  else if (e && ERR_GET_REASON(e) == EVP_R_UNSUPPORTED_ALGORITHM && ERR_GET_LIB(e) == ERR_LIB_EVP)
+    snprintf(why, cap, "%s %s: cannot be used: its kind of key is not supported, use RSA, ECDSA on P-256, P-384 or P-521, or Ed25519", what, file);
   else
     snprintf(why, cap, "%s %s: cannot be used: %s%s%s%s", what, file, want, reason ? " [" : "", reason ? reason : "", reason ? "]" : "");
   ERR_clear_error();
@@ -214,6 +234,7 @@ static bool load_cert(SSL_CTX *ctx, const struct tls_files *f, struct tls_staple
     return tls_fail(why, cap, "certificate", f->cert, TLS_WANT_CHAIN);
   if (!tls_use_key(ctx, f->key))
     return tls_fail_key(why, cap, "private key", f->key, f->cert);
+  tls_look_at_chain(ctx, f->cert);
   return !f->ocsp || !f->ocsp[0] || load_ocsp(ctx, staple, f->ocsp, why, cap);
 }
 
@@ -256,6 +277,7 @@ static bool load_client_ca(SSL_CTX *ctx, const char *file, char *why, size_t cap
     return tls_fail(why, cap, "client authorities", file, TLS_WANT_AUTHORITIES);
   }
   SSL_CTX_set_client_CA_list(ctx, names);
+  SSL_CTX_set_max_cert_list(ctx, MAX_CLIENT_CHAIN);
   SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, on_client_cert);
   return true;
 }
@@ -268,7 +290,7 @@ static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
   // TLS 1.2 with forward secrecy and AEAD only; 1.3's suites are all of that kind.
   if (!SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) || !SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) ||
       !SSL_CTX_set_strict_cipher_list(ctx, TLS_AES_12 ":" TLS_CHACHA_12) || !SSL_CTX_set1_tls13_ciphers(ctx, suites_13, NULL, 3) ||
-      !SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") ||
+      !SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") || !use_signatures(ctx) ||
       !SSL_CTX_set_session_id_context(ctx, session_context, sizeof session_context - 1)) {
     SSL_CTX_free(ctx);
     return NULL;
@@ -310,6 +332,7 @@ struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const c
     s->num = i + 1;
     ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], &s->staple[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert, "TLS cannot be set up");
     ok = ok && (!client_ca || !client_ca[0] || load_client_ca(s->ctx[i], client_ca, why, why_cap));
+    ok = ok && tls_fits_flight(s->ctx[i], files[i].cert, client_ca, why, why_cap);
   }
   if (ok)
     return s;
@@ -392,6 +415,11 @@ enum tls_result tls_read(struct tls_conn *c, struct tls_io *io, uint8_t *p, size
   int r = SSL_read(ssl, p, (int)(cap < TLS_RECORD ? cap : TLS_RECORD));
   *n = r > 0 ? (size_t)r : 0;
   return result_of(ssl, r);
+}
+
+bool tls_is_http(void) {
+  uint32_t e = ERR_peek_error();
+  return ERR_GET_LIB(e) == ERR_LIB_SSL && (ERR_GET_REASON(e) == SSL_R_HTTP_REQUEST || ERR_GET_REASON(e) == SSL_R_HTTPS_PROXY_REQUEST);
 }
 
 size_t tls_write(struct tls_conn *c, struct tls_io *io, const uint8_t *p, size_t n) {

@@ -67,6 +67,9 @@ void tls_wipe_on_this_thread(void);
 // tls_why says in a few words why the call before, on this connection and thread, gave TLS_FAILED.
 void tls_why(const struct tls_conn *c, char *out, size_t cap);
 
+// tls_is_http: the call before, on this thread, gave TLS_FAILED because the client speaks plain HTTP.
+bool tls_is_http(void);
+
 enum tls_result { TLS_OK, TLS_WANT, TLS_ENDED, TLS_FAILED };
 
 // tls_handshake goes on with the handshake: OK when done, WANT: more input. `out` may hold bytes to send in every case.

@@ -35,6 +35,13 @@ void tls_tickets_use(SSL_CTX *ctx, struct tls_tickets *t);
 // tls_conn_new makes a connection of a context, over memory. NULL: no memory.
 SSL *tls_conn_new(struct tls_set *s, SSL_CTX *ctx);
 
+// tls_look_at_chain says in the log what is odd in a context's certificates, which are used all the same.
+void tls_look_at_chain(const SSL_CTX *ctx, const char *file);
+
+// tls_fits_flight: whether what the server says of itself in a handshake fits the room for it (TLS_FLIGHT, and what a socket takes at
+// once), beside an OCSP response: certificates, names of authorities. `client_ca` may be NULL.
+bool tls_fits_flight(const SSL_CTX *ctx, const char *cert, const char *client_ca, char *why, size_t cap);
+
 // tls_fail writes "what file: why" from the error queue, and returns false. Where the file was read and its content is at fault, why
 // is `want`, what it should hold, with the library's name of the fault in brackets. tls_fail_key is the same for a certificate's key.
 bool tls_fail(char *why, size_t cap, const char *what, const char *file, const char *want);

@@ -352,7 +352,7 @@ static void answer_now(struct conn *c) {
 
 // No place for its request: those of clients that left are still with the catalogue.
 static void shed(struct conn *c) {
-  char busy[RESPOND_BUSY];
+  char busy[RESPOND_SHORT];
   obs_shed(c->w->m);
   say(c, busy, respond_busy(c->w, busy));
   say_goodbye(c);
@@ -389,19 +389,14 @@ static void input(struct conn *c, struct bytes data) {
   }
 }
 
-static void drop_tls(struct conn *c) {
-  obs_error(c->w->m, OBS_err_reset);
-  close_conn(c);
-}
-
 // The client's address, for logs.
 static void note_peer(struct conn *c) {
   struct sockaddr_storage a;
   socklen_t len = sizeof a;
   static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-  memset(c->ip, 0, sizeof c->ip);
-  if (getpeername(c->fd, (struct sockaddr *)&a, &len))
+  if (getpeername(c->fd, (struct sockaddr *)&a, &len)) // gone: what was noted before stands
     return;
+  memset(c->ip, 0, sizeof c->ip);
   if (a.ss_family == AF_INET6)
     memcpy(c->ip, &((struct sockaddr_in6 *)(void *)&a)->sin6_addr, 16);
   if (a.ss_family == AF_INET) {
@@ -410,17 +405,39 @@ static void note_peer(struct conn *c) {
   }
 }
 
-// For who wonders why a client cannot connect: at level debug only, or a scanner would fill the log.
-static void log_handshake(struct conn *c, enum tls_result r) {
-  char ip[64] = "", why[128] = "the client went away";
+// For who wonders why a client cannot connect: at level debug only, or a scanner would fill the log. `why` NULL: TLS knows.
+static void log_tls(struct conn *c, const char *why) {
+  char ip[64] = "", text[128];
   struct writer w = wr_of(ip, sizeof ip - 1);
   if (!log_enabled(LOG_DEBUG))
     return;
-  if (r == TLS_FAILED)
-    tls_why(c->tls, why, sizeof why);
+  if (!why)
+    tls_why(c->tls, text, sizeof text);
   note_peer(c);
   access_write_ip(&w, c->ip);
-  log_line(LOG_DEBUG, "TLS handshake with %s failed: %s", ip, why);
+  log_line(LOG_DEBUG, "TLS %s with %s failed: %s", c->handshaken ? "connection" : "handshake", ip, why ? why : text);
+}
+
+// The alert is out, and says what is wrong: closing on what the client has sent would reset the connection and could destroy it.
+static void close_alerted(struct conn *c) {
+  if (c->state == CONN_BUSY)
+    close_conn(c);
+  else
+    linger(c);
+}
+
+static void drop_tls(struct conn *c, const char *why) {
+  obs_error(c->w->m, OBS_err_reset);
+  log_tls(c, why);
+  close_alerted(c);
+}
+
+// Who connects and says nothing, as those do who look whether a port is open, has not begun one.
+static void handshake_ended(struct conn *c, const char *why) {
+  if (!c->tls || c->handshaken || !c->greeted)
+    return;
+  metric_inc(&c->w->m->tls_failures);
+  log_tls(c, why);
 }
 
 // false: no more to read now, or ever.
@@ -432,9 +449,12 @@ static bool shake_hands(struct conn *c, struct tls_io *io) {
   if (r == TLS_WANT && sent)
     return false;
   if (r != TLS_OK || !sent) {
-    metric_inc(&m->tls_failures);
-    log_handshake(c, r);
-    close_conn(c);
+    handshake_ended(c, r == TLS_FAILED ? NULL : "the client went away");
+    if (r == TLS_FAILED && tls_is_http()) {
+      char text[RESPOND_SHORT];
+      (void)c->w->io->v->send(c->w->io, c->fd, text, respond_no_tls(c->w, text), false);
+    }
+    close_alerted(c);
     return false;
   }
   c->handshaken = true;
@@ -449,17 +469,21 @@ static void tls_input(struct conn *c, struct bytes data) {
   struct worker *w = c->w;
   struct tls_io io = flight_io(w, data);
   size_t n = 0;
+  c->greeted = true;
   if (c->state == CONN_LINGER || (!c->handshaken && !shake_hands(c, &io)))
     return;
   for (;;) {
     enum tls_result r = tls_read(c->tls, &io, w->opened, TLS_RECORD, &n);
-    if (c->offloaded ? io.out_len || ktls_stale(c->tls) : !send_flight(c, &io)) // only the kernel could seal an answer now
+    const char *why = NULL;
+    if (c->offloaded ? io.out_len || ktls_stale(c->tls) : !send_flight(c, &io)) { // only the kernel could seal an answer now
+      why = r == TLS_FAILED ? NULL : "the client takes nothing, or asks for new keys of the kernel's";
       r = TLS_FAILED;
+    }
     io.out_len = 0;
     if (r == TLS_WANT)
       return;
     if (r == TLS_FAILED) {
-      drop_tls(c);
+      drop_tls(c, why);
       return;
     }
     if (r == TLS_ENDED) {
@@ -503,6 +527,8 @@ static void on_recv(struct io *io, struct io_op *op, const struct io_event *ev) 
   }
   if (ev->res < 0 && c->state != CONN_IDLE && c->state != CONN_LINGER)
     obs_error(c->w->m, OBS_err_reset);
+  if (c->state != CONN_LINGER)
+    handshake_ended(c, "the client went away");
   close_conn(c);
 }
 
@@ -578,12 +604,14 @@ static void on_timer(struct timer *t, void *ctx) {
   }
   if (c->state == CONN_READING)
     obs_error(w->m, OBS_err_timeout);
+  if (c->state != CONN_LINGER)
+    handshake_ended(c, "it was not done within header_timeout");
   say_goodbye(c);
   close_conn(c);
 }
 
 static void refuse_connection(struct worker *w, int fd, bool tls) {
-  char busy[RESPOND_BUSY];
+  char busy[RESPOND_SHORT];
   obs_conn_refused(w->m);
   if (!tls)
     (void)w->io->v->send(w->io, fd, busy, respond_busy(w, busy), false);
@@ -610,7 +638,7 @@ void conn_accepted(struct worker *w, int fd, bool tls) {
     c->next->prev = &c->next;
   w->open_conns = c;
   obs_conn_open(w->m);
-  if (w->access)
+  if (w->access || (tls && log_enabled(LOG_DEBUG)))
     note_peer(c);
   w->io->v->recv(w->io, &c->recv, fd);
   conn_deadline(c, head_time(c)); // what was accepted before the listener closed may come after draining began

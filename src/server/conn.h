@@ -55,7 +55,8 @@ struct conn {
   int fd;
   uint32_t num_requests;
   uint8_t state;        // enum conn_state
-  bool recv_stopped, peer_ended, handshaken;
+  bool recv_stopped, peer_ended;
+  bool greeted, handshaken; // TLS: the client has sent something; the handshake is done
   bool gap;             // of what was sent ahead not all could be kept: what comes behind is nothing
   bool offload, offloaded; // the kernel may seal what is sent; it does
   uint8_t ip[16];
@@ -143,7 +144,7 @@ struct ahead {
   struct aes_ahead left;
 };
 
-enum { HEAD_COMMON = 768, RESPOND_BUSY = HEAD_COMMON + 160 };
+enum { HEAD_COMMON = 768, RESPOND_SHORT = HEAD_COMMON + 256 };
 
 // Everything of a head that is the same for one second: built once, copied whole.
 struct head_cache {
@@ -219,7 +220,8 @@ void request_done(struct request *rq);       // counts and logs, once: when all 
 
 // respond.c: sets status, head (rq->lit) and ranges.
 void respond_status(struct request *rq, unsigned status);
-size_t respond_busy(struct worker *w, char out[RESPOND_BUSY]); // 503 where there is no request to answer; its length
+size_t respond_busy(struct worker *w, char out[RESPOND_SHORT]); // 503 where there is no request to answer; its length
+size_t respond_no_tls(struct worker *w, char out[RESPOND_SHORT]); // 400 to who speaks plain HTTP where TLS is spoken
 void respond_count(struct request *rq, unsigned status); // counts an error that no head says
 void respond_text(struct request *rq, struct text_doc *d);
 void respond_track(struct request *rq, struct protected_track *t, struct plan_range resource);

@@ -65,7 +65,9 @@ struct config_rules {
     "refused.")                                                                                                          \
   X(tls_certificate, OPT_PATH, "", 0, 0, true, "Short form for one certificate: PEM file with the chain.")               \
   X(tls_key, OPT_PATH, "", 0, 0, true, "PEM file with the private key of `tls_certificate`.")                                                           \
-  X(tls_client_ca, OPT_PATH, "", 0, 0, true, "PEM file of authorities: clients must then show a certificate of theirs.") \
+  X(tls_client_ca, OPT_PATH, "", 0, 0, true,                                                                        \
+    "PEM file of authorities: clients must then show a certificate of theirs, with its chain of at most 32 KB. There are no " \
+    "revocation lists.")                                                                                                  \
   X(ktls, OPT_BOOL, "true", 0, 0, false,                                                                                 \
     "Let the kernel seal TLS 1.3 records where it can (AES-GCM), so that hot segments leave with sendfile over TLS too.") \
   X(admin, OPT_ADDRS, "127.0.0.1:9090", 0, 0, false,                                                                     \
@@ -127,7 +129,8 @@ struct config_rules {
   X(max_connections, OPT_COUNT, "20000", 1, 10000000, false,                                                             \
     "Client connections of one worker, idle or with a request; more are refused. Fewer where the process may not open "  \
     "as many descriptors (`ulimit -n`), of which some are kept for media; the log says so. An idle one takes less than "  \
-    "512 bytes of memory, one with a request up to 55 KB.")                                                               \
+    "512 bytes of memory, one with a request up to 55 KB; over TLS 6 KB more (13 KB with a client's certificate), until the " \
+    "handshake is done up to 26 KB (50 KB with `tls_client_ca`).")                                                               \
   X(output_buffers, OPT_COUNT, "256", 8, 65536, false, "Response buffers of one worker; they bound its memory.")         \
   X(keepalive_requests, OPT_COUNT, "0", 0, 1000000000, true, "Requests on one connection before it is closed. 0: no limit.") \
   X(header_timeout, OPT_DURATION, "10s", 100, 3600000, true, "Time for a client to send a request's head.")              \
@@ -151,7 +154,7 @@ struct config_rules {
     "status as sent, the bytes that were sent. SIGUSR1 opens it anew, for logrotate. A pipe whose reader stops costs lines, " \
     "which are counted, and nothing else.")                                                                               \
   X(access_format, OPT_ENUM, "combined", 0, 0, false, "Form of access log lines. `json` has ranges, times and what a CDN says in X-Forwarded-For, unproven, as well.")                                       \
-  X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error; `debug` adds why TLS handshakes failed.")                                             \
+  X(log_level, OPT_ENUM, "info", 0, 0, true, "What goes to standard error; `debug` adds why TLS handshakes and connections failed.")                                             \
   X(sandbox, OPT_BOOL, "true", 0, 0, false,                                                                              \
     "Give up file access, system calls and capabilities that are no longer needed once serving. What a reload reads may be " \
     "replaced, or linked anew, within the folders that the names have at the start and those that links lead to then.")

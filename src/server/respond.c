@@ -142,8 +142,20 @@ void respond_status(struct request *rq, unsigned status) {
   short_body(rq, &out, bytes_of(text, body.n));
 }
 
-size_t respond_busy(struct worker *w, char out[RESPOND_BUSY]) {
-  struct writer to = wr_of(out, RESPOND_BUSY);
+size_t respond_no_tls(struct worker *w, char out[RESPOND_SHORT]) {
+  static const char text[] = "400 Bad Request: TLS is spoken here, use https\n";
+  struct writer to = wr_of(out, RESPOND_SHORT);
+  wr_str(&to, "HTTP/1.1 400 Bad Request\r\n");
+  wr_bytes(&to, head_common(w));
+  wr_str(&to, "Cache-Control: no-store\r\nContent-Type: text/plain\r\nContent-Length: ");
+  wr_dec(&to, sizeof text - 1);
+  wr_str(&to, "\r\nConnection: close\r\n\r\n");
+  wr_str(&to, text);
+  return to.n;
+}
+
+size_t respond_busy(struct worker *w, char out[RESPOND_SHORT]) {
+  struct writer to = wr_of(out, RESPOND_SHORT);
   wr_str(&to, "HTTP/1.1 503 Service Unavailable\r\n");
   wr_bytes(&to, head_common(w));
   wr_str(&to, "Retry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
