@@ -41,7 +41,7 @@ static void fill_cache(void) {
     struct key_ask a = key_cache_ask(cache, &q, 0, true);
     need(a.fetch, "a place is missing");
     key_cache_unpin(cache, a.slot);
-    key_cache_landed(cache, a.slot, issued_new(cache, &r, 1), &times, 0, 0, 0);
+    key_cache_landed(cache, a.slot, issued_new(cache, &r, 1), &times, 0, 0, 0, 0);
   }
 }
 
