@@ -749,7 +749,7 @@ static void asked_for(uint64_t ms, const struct protected_track *t, const struct
 
 Test(catalog, what_is_in_memory_outlives_storage_that_fails) {
   struct protected_track *t, *other;
-  struct text_doc *d;
+  struct text_doc *d, *none;
   FILE *log = tmpfile();
   int before = dup(STDERR_FILENO);
   start("stale_if_error: 3s\n"); // and revalidate 50 ms: unseen for at most 400 ms
@@ -771,7 +771,8 @@ Test(catalog, what_is_in_memory_outlives_storage_that_fails) {
   while (clock_mono_ms() - since < 3600)
     usleep(10000);
   cr_expect_eq(track(&other, low), CAT_UNAVAILABLE, "not for ever");
-  cr_expect_eq(text(&d, master), CAT_UNAVAILABLE);
+  cr_expect_eq(text(&none, master), CAT_UNAVAILABLE);
+  text_drop(cat, d);
   dup2(before, STDERR_FILENO);
   unsigned said = 0, more = 0, served = 0;
   rewind(log);
