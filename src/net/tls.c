@@ -26,21 +26,17 @@ static pthread_once_t index_once = PTHREAD_ONCE_INIT;
 
 static void make_index(void) { set_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL); }
 
-// The certificate that covers the name asked for; the first one when none does, as clients without a name get it.
+static struct tls_set *set_of(const SSL *ssl) { return SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), set_index); }
+
+// The certificate was chosen before (tls_names.c); here is said whether for its name.
 static int on_name(SSL *ssl, int *alert, void *arg) {
   (void)alert;
   (void)arg;
-  const struct tls_set *s = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), set_index);
+  const struct tls_set *s = set_of(ssl);
   const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-  if (!name)
-    return SSL_TLSEXT_ERR_NOACK;
-  for (unsigned i = 0; i < s->num; i++) {
-    if (X509_check_host(SSL_CTX_get0_certificate(s->ctx[i]), name, strlen(name), 0, NULL) != 1)
-      continue;
-    if (i)
-      SSL_set_SSL_CTX(ssl, s->ctx[i]);
-    return SSL_TLSEXT_ERR_OK;
-  }
+  for (unsigned i = 0; name && i < s->num; i++)
+    if (s->ctx[i] == SSL_get_SSL_CTX(ssl))
+      return tls_names_cover(&s->names[i], name) ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
   return SSL_TLSEXT_ERR_NOACK;
 }
 
@@ -64,6 +60,10 @@ static bool use_signatures(SSL_CTX *ctx) {
 }
 
 static enum ssl_select_cert_result_t on_hello(const SSL_CLIENT_HELLO *hello) {
+  const struct tls_set *s = set_of(hello->ssl);
+  unsigned chosen = s->num > 1 ? tls_names_choose(s, hello) : 0;
+  if (chosen && !SSL_set_SSL_CTX(hello->ssl, s->ctx[chosen]))
+    return ssl_select_cert_error;
   const uint8_t *p = hello->cipher_suites;
   size_t n = hello->cipher_suites_len;
   if (n >= 4 && (p[0] & 0x0f) == 0x0a && p[0] == p[1]) // GREASE, RFC 8701
@@ -332,6 +332,8 @@ struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const c
     s->num = i + 1;
     ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], &s->staple[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert, "TLS cannot be set up");
     ok = ok && (!client_ca || !client_ca[0] || load_client_ca(s->ctx[i], client_ca, why, why_cap));
+    ok = ok && (tls_names_read(&s->names[i], SSL_CTX_get0_certificate(s->ctx[i])) || tls_fail(why, why_cap, "certificate", files[i].cert, "its names cannot be read"));
+    s->names[i].as_first = tls_names_cover_all(&s->names[i], &s->names[0]);
     ok = ok && tls_fits_flight(s->ctx[i], files[i].cert, client_ca, why, why_cap);
   }
   if (ok)
@@ -346,6 +348,7 @@ void tls_set_free(struct tls_set *s) {
   for (unsigned i = 0; i < s->num; i++) {
     SSL_CTX_free(s->ctx[i]);
     free(s->staple[i].file);
+    tls_names_free(&s->names[i]);
   }
   BIO_meth_free(s->bio);
   free(s);
@@ -375,7 +378,7 @@ struct tls_conn *tls_accept(struct tls_set *s) {
 void tls_free(struct tls_conn *c) {
   if (!c)
     return;
-  struct tls_set *s = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl_of(c)), set_index);
+  struct tls_set *s = set_of(ssl_of(c));
   SSL_free(ssl_of(c));
   tls_set_free(s);
 }
