@@ -147,6 +147,18 @@ static unsigned kinds_of_suites(const SSL_CLIENT_HELLO *hello) {
   return kinds;
 }
 
+// And the curves of ECDSA among its groups. Source: RFC 8422 §5.1.
+static unsigned kinds_of_groups(const SSL_CLIENT_HELLO *hello) {
+  CBS in, list;
+  uint16_t group;
+  unsigned kinds = RSA_KEY | ED25519;
+  if (!extension(&in, hello, TLSEXT_TYPE_supported_groups) || !CBS_get_u16_length_prefixed(&in, &list))
+    return kinds | ANY_EC;
+  while (CBS_get_u16(&list, &group))
+    kinds |= group == SSL_GROUP_SECP256R1 ? P256 : group == SSL_GROUP_SECP384R1 ? P384 : group == SSL_GROUP_SECP521R1 ? P521 : 0;
+  return kinds;
+}
+
 static unsigned kinds_of_client(const SSL_CLIENT_HELLO *hello) {
   CBS in, list;
   uint16_t s;
@@ -156,7 +168,7 @@ static unsigned kinds_of_client(const SSL_CLIENT_HELLO *hello) {
     return 0;
   while (CBS_get_u16(&list, &s))
     kinds |= kinds_of_signature(s, is_13);
-  return is_13 ? kinds : kinds & kinds_of_suites(hello);
+  return is_13 ? kinds : kinds & kinds_of_suites(hello) & kinds_of_groups(hello);
 }
 
 // What the client can verify comes before what it cannot, a certificate with its very name before a wildcard; then the order.

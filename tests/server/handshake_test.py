@@ -145,14 +145,14 @@ def choices(tap, sluice, media, authority):
     certs = "".join(f"  - {{ cert: {c}, key: {k} }}\n" for c, k in pairs.values())
     old, new = ["-tls1_2"], ["-tls1_3"]
     rsa_alone = [*old, "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], [*old, "-sigalgs", "RSA+SHA256"], [*new, "-sigalgs", "RSA-PSS+SHA256:RSA+SHA256"]
-    no_rsa = [*new, "-sigalgs", "ECDSA+SHA384:ed25519"], [*old, "-sigalgs", "ECDSA+SHA256:ed25519"], [*old, "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"]
+    no_rsa = [*new, "-sigalgs", "ECDSA+SHA384:ed25519"], [*old, "-sigalgs", "ECDSA+SHA256:ed25519"], [*old, "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"], [*old, "-groups", "P-384"], [*new, "-groups", "X25519"]
     anything = old, new, []
     with Server(sluice, media, config=f"tls_listen: 127.0.0.1:{port}\ntls_certificates:\n{certs}") as server:
         for name, clients, want in (("first.test", (*anything, *no_rsa), "first-p384"), ("first.test", rsa_alone, "first-rsa"), ("a.first.test", anything, "first-p384"),
                                     ("A.FIRST.test", rsa_alone, "first-rsa"), ("a.b.first.test", anything, "first-p384"), ("www.first.test", (*anything, *no_rsa), "www-ed25519"),
                                     ("www.first.test", rsa_alone, "first-rsa"), ("more.test", anything, "first-rsa"), ("only.test", anything, "only-p384"), ("only.test", rsa_alone, None),
                                     ("address", anything, "address"), (None, anything, "first-p384"), (None, rsa_alone, "first-rsa"), ("unknown.test", anything, "first-p384"),
-                                    ("unknown.test", rsa_alone, "first-rsa"), ("first.test", ([*new, "-sigalgs", "ECDSA+SHA256:RSA-PSS+SHA256"],), "first-rsa")):
+                                    ("unknown.test", rsa_alone, "first-rsa"), ("first.test", ([*new, "-sigalgs", "ECDSA+SHA256:RSA-PSS+SHA256"], [*old, "-groups", "X25519:P-256"]), "first-rsa")):
             for client in clients:
                 p = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *(["-servername", name] if name else ["-noservername"]), *client],
                                    stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
