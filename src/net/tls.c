@@ -45,8 +45,8 @@ static int on_name(SSL *ssl, int *alert, void *arg) {
 static const uint16_t suites_13[] = {SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_CHACHA20_POLY1305_SHA256, SSL_CIPHER_AES_256_GCM_SHA384};
 static const uint16_t suites_13_chacha[] = {SSL_CIPHER_CHACHA20_POLY1305_SHA256, SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_AES_256_GCM_SHA384};
 
-// No SHA-1, which BoringSSL still takes where a client names nothing else (RFC 9155); of clients' certificates every kind of key
-// that a server's may have.
+// No SHA-1, which BoringSSL still takes where a peer names nothing else (RFC 9155); of peers every kind of key that our
+// certificates may have.
 static const uint16_t sign_with[] = {
     SSL_SIGN_ED25519,
     SSL_SIGN_ECDSA_SECP256R1_SHA256, SSL_SIGN_RSA_PSS_RSAE_SHA256, SSL_SIGN_RSA_PKCS1_SHA256,
@@ -54,7 +54,7 @@ static const uint16_t sign_with[] = {
     SSL_SIGN_ECDSA_SECP521R1_SHA512, SSL_SIGN_RSA_PSS_RSAE_SHA512, SSL_SIGN_RSA_PKCS1_SHA512,
 };
 
-static bool use_signatures(SSL_CTX *ctx) {
+bool tls_use_signatures(SSL_CTX *ctx) {
   size_t n = sizeof sign_with / sizeof *sign_with;
   return SSL_CTX_set_signing_algorithm_prefs(ctx, sign_with, n) && SSL_CTX_set_verify_algorithm_prefs(ctx, sign_with, n);
 }
@@ -290,7 +290,7 @@ static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
   // TLS 1.2 with forward secrecy and AEAD only; 1.3's suites are all of that kind.
   if (!SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) || !SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) ||
       !SSL_CTX_set_strict_cipher_list(ctx, TLS_AES_12 ":" TLS_CHACHA_12) || !SSL_CTX_set1_tls13_ciphers(ctx, suites_13, NULL, 3) ||
-      !SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") || !use_signatures(ctx) ||
+      !SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") || !tls_use_signatures(ctx) ||
       !SSL_CTX_set_session_id_context(ctx, session_context, sizeof session_context - 1)) {
     SSL_CTX_free(ctx);
     return NULL;

@@ -52,6 +52,9 @@ bool tls_names_cover(const struct tls_names *n, const char *name);
 bool tls_names_cover_all(const struct tls_names *n, const struct tls_names *of);
 unsigned tls_names_choose(const struct tls_set *s, const SSL_CLIENT_HELLO *hello);
 
+// tls_use_signatures sets with what a context's side signs, and what it takes of the other side.
+bool tls_use_signatures(SSL_CTX *ctx);
+
 // tls_look_at_chain says in the log what is odd in a context's certificates, which are used all the same.
 void tls_look_at_chain(const SSL_CTX *ctx, const char *file);
 
