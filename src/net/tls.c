@@ -26,21 +26,17 @@ static pthread_once_t index_once = PTHREAD_ONCE_INIT;
 
 static void make_index(void) { set_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL); }
 
-// The certificate that covers the name asked for; the first one when none does, as clients without a name get it.
+static struct tls_set *set_of(const SSL *ssl) { return SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), set_index); }
+
+// The certificate was chosen before (tls_names.c); here is said whether for its name.
 static int on_name(SSL *ssl, int *alert, void *arg) {
   (void)alert;
   (void)arg;
-  const struct tls_set *s = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), set_index);
+  const struct tls_set *s = set_of(ssl);
   const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-  if (!name)
-    return SSL_TLSEXT_ERR_NOACK;
-  for (unsigned i = 0; i < s->num; i++) {
-    if (X509_check_host(SSL_CTX_get0_certificate(s->ctx[i]), name, strlen(name), 0, NULL) != 1)
-      continue;
-    if (i)
-      SSL_set_SSL_CTX(ssl, s->ctx[i]);
-    return SSL_TLSEXT_ERR_OK;
-  }
+  for (unsigned i = 0; name && i < s->num; i++)
+    if (s->ctx[i] == SSL_get_SSL_CTX(ssl))
+      return tls_names_cover(&s->names[i], name) ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
   return SSL_TLSEXT_ERR_NOACK;
 }
 
@@ -49,8 +45,8 @@ static int on_name(SSL *ssl, int *alert, void *arg) {
 static const uint16_t suites_13[] = {SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_CHACHA20_POLY1305_SHA256, SSL_CIPHER_AES_256_GCM_SHA384};
 static const uint16_t suites_13_chacha[] = {SSL_CIPHER_CHACHA20_POLY1305_SHA256, SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_AES_256_GCM_SHA384};
 
-// No SHA-1, which BoringSSL still takes where a client names nothing else (RFC 9155); of clients' certificates every kind of key
-// that a server's may have.
+// No SHA-1, which BoringSSL still takes where a peer names nothing else (RFC 9155); of peers every kind of key that our
+// certificates may have.
 static const uint16_t sign_with[] = {
     SSL_SIGN_ED25519,
     SSL_SIGN_ECDSA_SECP256R1_SHA256, SSL_SIGN_RSA_PSS_RSAE_SHA256, SSL_SIGN_RSA_PKCS1_SHA256,
@@ -58,12 +54,16 @@ static const uint16_t sign_with[] = {
     SSL_SIGN_ECDSA_SECP521R1_SHA512, SSL_SIGN_RSA_PSS_RSAE_SHA512, SSL_SIGN_RSA_PKCS1_SHA512,
 };
 
-static bool use_signatures(SSL_CTX *ctx) {
+bool tls_use_signatures(SSL_CTX *ctx) {
   size_t n = sizeof sign_with / sizeof *sign_with;
   return SSL_CTX_set_signing_algorithm_prefs(ctx, sign_with, n) && SSL_CTX_set_verify_algorithm_prefs(ctx, sign_with, n);
 }
 
 static enum ssl_select_cert_result_t on_hello(const SSL_CLIENT_HELLO *hello) {
+  const struct tls_set *s = set_of(hello->ssl);
+  unsigned chosen = s->num > 1 ? tls_names_choose(s, hello) : 0;
+  if (chosen && !SSL_set_SSL_CTX(hello->ssl, s->ctx[chosen]))
+    return ssl_select_cert_error;
   const uint8_t *p = hello->cipher_suites;
   size_t n = hello->cipher_suites_len;
   if (n >= 4 && (p[0] & 0x0f) == 0x0a && p[0] == p[1]) // GREASE, RFC 8701
@@ -290,7 +290,7 @@ static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
   // TLS 1.2 with forward secrecy and AEAD only; 1.3's suites are all of that kind.
   if (!SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) || !SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) ||
       !SSL_CTX_set_strict_cipher_list(ctx, TLS_AES_12 ":" TLS_CHACHA_12) || !SSL_CTX_set1_tls13_ciphers(ctx, suites_13, NULL, 3) ||
-      !SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") || !use_signatures(ctx) ||
+      !SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") || !tls_use_signatures(ctx) ||
       !SSL_CTX_set_session_id_context(ctx, session_context, sizeof session_context - 1)) {
     SSL_CTX_free(ctx);
     return NULL;
@@ -332,6 +332,8 @@ struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const c
     s->num = i + 1;
     ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], &s->staple[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert, "TLS cannot be set up");
     ok = ok && (!client_ca || !client_ca[0] || load_client_ca(s->ctx[i], client_ca, why, why_cap));
+    ok = ok && (tls_names_read(&s->names[i], SSL_CTX_get0_certificate(s->ctx[i])) || tls_fail(why, why_cap, "certificate", files[i].cert, "its names cannot be read"));
+    s->names[i].as_first = tls_names_cover_all(&s->names[i], &s->names[0]);
     ok = ok && tls_fits_flight(s->ctx[i], files[i].cert, client_ca, why, why_cap);
   }
   if (ok)
@@ -346,6 +348,7 @@ void tls_set_free(struct tls_set *s) {
   for (unsigned i = 0; i < s->num; i++) {
     SSL_CTX_free(s->ctx[i]);
     free(s->staple[i].file);
+    tls_names_free(&s->names[i]);
   }
   BIO_meth_free(s->bio);
   free(s);
@@ -375,7 +378,7 @@ struct tls_conn *tls_accept(struct tls_set *s) {
 void tls_free(struct tls_conn *c) {
   if (!c)
     return;
-  struct tls_set *s = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl_of(c)), set_index);
+  struct tls_set *s = set_of(ssl_of(c));
   SSL_free(ssl_of(c));
   tls_set_free(s);
 }

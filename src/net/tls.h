@@ -19,7 +19,8 @@ struct tls_files {
   const char *cert, *key, *ocsp;
 };
 
-// tls_set_new reads all of it; the first certificate serves clients that name none of the others. `client_ca` (NULL: none)
+// tls_set_new reads all of it; a client gets one for the name it asks for, of a kind of key that
+// it can verify; the first serves those that name none of the others. `client_ca` (NULL: none)
 // makes clients show a certificate of an authority in that file. NULL on failure, with one sentence in `why`.
 struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const char *client_ca, struct tls_tickets *tickets,
                             char *why, size_t why_cap);

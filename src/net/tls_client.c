@@ -49,7 +49,7 @@ struct tls_set *tls_set_client(const struct tls_client_files *f, char *why, size
   }
   // set_alpn_protos answers 0 for success.
   bool ok = ctx && SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) && SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) &&
-            SSL_CTX_set_strict_cipher_list(ctx, TLS_AES_12 ":" TLS_CHACHA_12) && !SSL_CTX_set_alpn_protos(ctx, alpn, 9);
+            SSL_CTX_set_strict_cipher_list(ctx, TLS_AES_12 ":" TLS_CHACHA_12) && tls_use_signatures(ctx) && !SSL_CTX_set_alpn_protos(ctx, alpn, 9);
   if (ok) {
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);

@@ -15,11 +15,20 @@ struct tls_staple {
   atomic_bool told; // that its time is over
 };
 
+// What a certificate is chosen by.
+struct tls_names {
+  char **name; // its DNS names
+  size_t num;
+  unsigned kind; // of its key
+  bool as_first; // covers all names of the set's first, so that it can stand in for that
+};
+
 struct tls_set {
   _Atomic unsigned refs; // its owner's, and one for each connection
   unsigned num;
   SSL_CTX *ctx[TLS_MAX_CERTS];
   struct tls_staple staple[TLS_MAX_CERTS]; // of those that have one
+  struct tls_names names[TLS_MAX_CERTS];
   BIO_METHOD *bio;
 };
 
@@ -34,6 +43,17 @@ void tls_tickets_use(SSL_CTX *ctx, struct tls_tickets *t);
 
 // tls_conn_new makes a connection of a context, over memory. NULL: no memory.
 SSL *tls_conn_new(struct tls_set *s, SSL_CTX *ctx);
+
+// tls_names_read takes a certificate's names (false: no memory; to free all the same), so that a hello costs no parsing of them.
+// tls_names_choose gives the number of the certificate for a client.
+bool tls_names_read(struct tls_names *to, const X509 *cert);
+void tls_names_free(struct tls_names *n);
+bool tls_names_cover(const struct tls_names *n, const char *name);
+bool tls_names_cover_all(const struct tls_names *n, const struct tls_names *of);
+unsigned tls_names_choose(const struct tls_set *s, const SSL_CLIENT_HELLO *hello);
+
+// tls_use_signatures sets with what a context's side signs, and what it takes of the other side.
+bool tls_use_signatures(SSL_CTX *ctx);
 
 // tls_look_at_chain says in the log what is odd in a context's certificates, which are used all the same.
 void tls_look_at_chain(const SSL_CTX *ctx, const char *file);

@@ -60,7 +60,8 @@ struct config_rules {
     "Where players and CDNs connect (HTTP/1.1). `[::]:PORT` takes IPv4 too, unless `0.0.0.0:PORT` is there as well.")    \
   X(tls_listen, OPT_ADDRS, "", 0, 0, false, "Where they connect with TLS 1.3 or 1.2. Needs `tls_certificates`.")         \
   X(tls_certificates, OPT_CERTS, "", 0, 0, true,                                                                         \
-    "Certificates with their keys, chosen by the server name that the client asks for; the first is the default. "       \
+    "Certificates with their keys, chosen by the server name that the client asks for (one with the very name before a " \
+    "wildcard) and, of several for a name, by the kinds of keys that it can verify; the first is the default. "       \
     "`ocsp` names a DER response to staple: within its time and while it says good; one of another certificate is "      \
     "refused.")                                                                                                          \
   X(tls_certificate, OPT_PATH, "", 0, 0, true, "Short form for one certificate: PEM file with the chain.")               \

@@ -118,6 +118,22 @@ with tempfile.TemporaryDirectory() as folder:
     srv = Server(good, context(ours.issue("late", days=0)))
     time.sleep(1.1)
     check(fetch(srv.port, ours.ca), "tls", "expired", "an expired certificate")
+    # P-521 in TLS 1.2 wants the curve among our groups, where it is not
+    ed, p521 = ours.issue("ed25519", kind=("ed25519",)), ours.issue("p521", kind=("ec", "-pkeyopt", "ec_paramgen_curve:P-521"))
+    for version, kind in ((ssl.TLSVersion.TLSv1_2, ed), (ssl.TLSVersion.TLSv1_3, ed), (ssl.TLSVersion.TLSv1_3, p521)):
+        check(fetch(Server(good, context(kind, version=version)).port, ours.ca), "ok", "", f"{version.name}: a server with {kind[0].rpartition('/')[2]}")
+    crt, key = ours.issue("rsa", kind=("rsa:2048",))
+    for algorithm, end in (("RSA+SHA256", "ok"), ("RSA+SHA1", "tls")):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        p = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", crt, "-key", key, "-tls1_2", "-sigalgs", algorithm,
+                              "-cipher", "DEFAULT@SECLEVEL=0", "-www"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        while b"ACCEPT" not in (p.stdout.readline() or b"ACCEPT"):
+            pass
+        check(fetch(port, ours.ca), end, "", f"a server that signs with {algorithm} alone")
+        p.kill()
+        p.communicate()
     mutual = Server(good, context(cert, ours.ca))
     crt, key = ours.issue("client")
     check(fetch(mutual.port, ours.ca, f"cert={crt}", f"key={key}"), "ok", "", "mutual TLS")

@@ -248,6 +248,49 @@ Test(tls, no_key_outlives_two_periods_however_long_nobody_asked) {
     }
 }
 
+// A ticket of `n` bytes that is not one.
+static void expect_full_handshake(int version, SSL_SESSION *session, const uint8_t *ticket, size_t n, const char *what, size_t at) {
+  cr_assert(SSL_SESSION_set_ticket(session, ticket, n));
+  struct meeting m = meet(version, session);
+  cr_expect(!m.resumed && !m.refused, "%x, %s at %zu", (unsigned)version, what, at);
+}
+
+Test(tls, an_altered_ticket_is_as_none) {
+  cr_assert_null(load(NULL));
+  for (size_t v = 0; v < 2; v++) {
+    uint8_t good[2048], bad[2049] = {0};
+    const uint8_t *p;
+    size_t n;
+    (void)meet(versions[v], NULL);
+    SSL_SESSION *session = take_session();
+    cr_expect_not(SSL_SESSION_early_data_capable(session), "no early data, which could be sent again");
+    SSL_SESSION_get0_ticket(session, &p, &n);
+    cr_assert(n > 64 && n <= sizeof good);
+    memcpy(good, p, n);
+    memcpy(bad, p, n);
+    for (size_t i = 0; i < n; i++) {
+      bad[i] ^= (uint8_t)(1 << i % 8);
+      expect_full_handshake(versions[v], session, bad, n, "a bit", i);
+      bad[i] = good[i];
+    }
+    for (size_t cut = 1; cut < n; cut += cut < 80 ? 1 : 7)
+      expect_full_handshake(versions[v], session, bad, cut, "cut", cut);
+    expect_full_handshake(versions[v], session, bad, n + 1, "a byte more", n);
+    cr_assert(SSL_SESSION_set_ticket(session, good, n));
+    cr_expect(meet(versions[v], session).resumed, "as it was");
+    struct tls_tickets *ours = w.tickets;
+    w.tickets = tls_tickets_new();
+    cr_assert_null(load(NULL));
+    expect_full_handshake(versions[v], session, good, n, "another server", 0);
+    tls_set_free(w.set);
+    w.set = NULL;
+    tls_tickets_free(w.tickets);
+    w.tickets = ours;
+    cr_assert_null(load(NULL));
+    SSL_SESSION_free(session);
+  }
+}
+
 static void pass(int64_t seconds) {
   passed += seconds;
   aged += seconds;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Handshakes that go wrong and what is told of them: records out of place, plain HTTP, signatures with SHA-1, clients'
-certificates of every kind, certificates that cannot be used well: handshake_test.py SLUICE"""
+certificates of every kind, which certificate a client gets, ones that cannot be used well: handshake_test.py SLUICE"""
 import os
 import pathlib
 import re
@@ -136,6 +136,31 @@ def signatures(tap, sluice, media, authority):
                     tap.ok(asked and "SHA1" not in asked[1] and "ed25519" in asked[1].lower(), f"{name}: what is asked of clients", asked)
 
 
+def choices(tap, sluice, media, authority):
+    """One with the very name before a wildcard, and of several for a name the first that the client can verify."""
+    pairs = {name: authority.issue(name, alt=alt, kind=kind) for name, alt, kind in (
+        ("first-p384", "DNS:first.test,DNS:*.first.test", (*EC[:2], "ec_paramgen_curve:P-384")), ("first-rsa", "DNS:*.first.test,DNS:FIRST.test,DNS:more.test", ("rsa:2048",)),
+        ("only-p384", "DNS:only.test", (*EC[:2], "ec_paramgen_curve:P-384")), ("www-ed25519", "DNS:www.first.test", ("ed25519",)), ("address", "IP:127.0.0.1", EC))}
+    port = free_port()
+    certs = "".join(f"  - {{ cert: {c}, key: {k} }}\n" for c, k in pairs.values())
+    old, new = ["-tls1_2"], ["-tls1_3"]
+    rsa_alone = [*old, "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], [*old, "-sigalgs", "RSA+SHA256"], [*new, "-sigalgs", "RSA-PSS+SHA256:RSA+SHA256"]
+    no_rsa = [*new, "-sigalgs", "ECDSA+SHA384:ed25519"], [*old, "-sigalgs", "ECDSA+SHA256:ed25519"], [*old, "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"], [*old, "-groups", "P-384"], [*new, "-groups", "X25519"]
+    anything = old, new, []
+    with Server(sluice, media, config=f"tls_listen: 127.0.0.1:{port}\ntls_certificates:\n{certs}") as server:
+        for name, clients, want in (("first.test", (*anything, *no_rsa), "first-p384"), ("first.test", rsa_alone, "first-rsa"), ("a.first.test", anything, "first-p384"),
+                                    ("A.FIRST.test", rsa_alone, "first-rsa"), ("a.b.first.test", anything, "first-p384"), ("www.first.test", (*anything, *no_rsa), "www-ed25519"),
+                                    ("www.first.test", rsa_alone, "first-rsa"), ("more.test", anything, "first-rsa"), ("only.test", anything, "only-p384"), ("only.test", rsa_alone, None),
+                                    ("address", anything, "address"), (None, anything, "first-p384"), (None, rsa_alone, "first-rsa"), ("unknown.test", anything, "first-p384"),
+                                    ("unknown.test", rsa_alone, "first-rsa"), ("first.test", ([*new, "-sigalgs", "ECDSA+SHA256:RSA-PSS+SHA256"], [*old, "-groups", "X25519:P-256"]), "first-rsa")):
+            for client in clients:
+                p = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", *(["-servername", name] if name else ["-noservername"]), *client],
+                                   stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+                got = re.search(r"^subject=CN = (.*)$", p.stdout, re.M)
+                tap.ok((got and got[1]) == want, f"{name or 'no name'}, {' '.join(client) or 'all of them'}: {want or 'none'}", (got and got[1], p.stderr[-300:]))
+        tap.equal(server.stop(), 0, "many certificates: and it ends in good order")
+
+
 def client_certificates(tap, sluice, media, authority, work):
     clients, others = Authority(work / "clients", "clients"), Authority(work / "others", "others")
     cert, key = authority.issue("for-clients")
@@ -259,6 +284,7 @@ def main():
         for io in ("io_uring", "epoll"):
             outcomes(tap, sluice, media, authority, io)
         signatures(tap, sluice, media, authority)
+        choices(tap, sluice, media, authority)
         client_certificates(tap, sluice, media, authority, work)
         odd_certificates(tap, sluice, media, authority, work)
     tap.end()

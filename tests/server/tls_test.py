@@ -163,6 +163,7 @@ def renewals(tap, sluice, work, media, authority):
 def staples(tap, sluice, work, media, authority):
     cert, key = authority.issue("stapled")
     other, _ = authority.issue("other")
+    default = authority.issue("default", alt="DNS:default.test")
     foreign = Authority(work / "foreign", "foreign")
     responder = Responder(authority)
     good = responder.respond("good", cert, "-ndays", "1")
@@ -179,7 +180,7 @@ def staples(tap, sluice, work, media, authority):
     file = work / "response.der"
     file.write_bytes(good)
     port = free_port()
-    config = f"tls_listen: 127.0.0.1:{port}\ntls_certificates: [ {{ cert: {cert}, key: {key}, ocsp: {file} }} ]\n"
+    config = f"tls_listen: 127.0.0.1:{port}\ntls_certificates: [ {{ cert: {default[0]}, key: {default[1]} }}, {{ cert: {cert}, key: {key}, ocsp: {file} }} ]\n"
     versions = ("-tls1_2", "-tls1_3")
 
     def sent():
