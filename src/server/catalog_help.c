@@ -328,6 +328,7 @@ void *catalog_help(void *arg) {
     case JOB_FILL: do_fill(c, j); break;
     case JOB_BYPASS: do_bypass(c, j); break;
     case JOB_OPEN: do_open(c, j); break;
+    case JOB_FIND: do_find(c); break;
     }
     uint64_t tracks, index_bytes;
     sources_usage(c->sources, &tracks, &index_bytes);
