@@ -1006,3 +1006,51 @@ Test(catalog, rotations_of_others_make_no_look_be_done_again) {
   if (d)
     text_drop(cat, d);
 }
+
+// Where a track is made: between the look at its file and the end of it.
+static void (*making)(struct plan *p);
+
+enum err __real_plan_init(struct plan *p, const struct track_index *ix, const struct ix_segments *segs, const struct protection *prot, struct diag *diag);
+enum err __wrap_plan_init(struct plan *p, const struct track_index *ix, const struct ix_segments *segs, const struct protection *prot, struct diag *diag);
+
+enum err __wrap_plan_init(struct plan *p, const struct track_index *ix, const struct ix_segments *segs, const struct protection *prot, struct diag *diag) {
+  enum err e = __real_plan_init(p, ix, segs, prot, diag);
+  if (making)
+    making(p);
+  return e;
+}
+
+static struct protected_track *in_memory;
+static struct waiting asked;
+static int asked_status;
+
+// A read finds the file changed, and somebody asks.
+static void change_and_ask(struct plan *p) {
+  struct protected_track *t;
+  struct route r;
+  (void)p;
+  making = NULL;
+  atomic_store(&in_memory->source->changed, true);
+  route_parse(&r, bytes_str(low));
+  asked = (struct waiting){.w.wake = wake};
+  asked_status = catalog_track(cat, &t, &r, clock_mono_ms(), &metrics[0], &asked.w);
+  usleep(100000); // another helper lets it wait for this one
+}
+
+Test(catalog, nobody_shares_a_look_from_before_a_change) {
+  struct protected_track *t;
+  start("revalidate: 1m\n");
+  cr_assert_eq(track(&in_memory, low), CAT_OK);
+  catalog_changed(cat);
+  making = change_and_ask;
+  int status = track(&t, low);
+  cr_assert_eq(asked_status, CAT_WAIT);
+  await(&asked);
+  cr_expect_eq(asked.w.status, CAT_OK);
+  cr_expect(asked.w.track && !atomic_load(&asked.w.track->source->changed), "a track whose bytes cannot be had");
+  if (status == CAT_OK)
+    track_drop(cat, t);
+  if (asked.w.track)
+    track_drop(cat, asked.w.track);
+  track_drop(cat, in_memory);
+}
