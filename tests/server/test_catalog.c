@@ -1054,3 +1054,30 @@ Test(catalog, nobody_shares_a_look_from_before_a_change) {
     track_drop(cat, asked.w.track);
   track_drop(cat, in_memory);
 }
+
+// A piece that is being put into the cache of encrypted segments while its epoch is revoked leaves it soon after.
+Test(catalog, what_was_being_encrypted_when_it_was_revoked_leaves_the_cache) {
+  struct protected_track *t;
+  struct hot h;
+  struct diag diag = {0};
+  struct catalog_usage u = {0};
+  start("revalidate: 1m\ncache_encrypted: 2M\n");
+  cr_assert_eq(track(&t, low), CAT_OK);
+  struct plan_range piece = plan_segment_range(&t->plan, 0);
+  enum hot_got got = HOT_NONE;
+  for (int i = 0; i < 100 && got == HOT_NONE; i++)
+    got = catalog_hot(cat, &h, t, piece, true, &metrics[0]);
+  cr_assert_eq(got, HOT_FILL);
+  cr_assert_eq(epoch_store_rotate(cat->epochs, bytes_str("album/song"), 0, true, clock_unix_ms(), &diag), ERR_OK);
+  catalog_rotated(cat, bytes_str("album/song"));
+  usleep(1000000); // the keeper flushes what is there
+  catalog_hot_done(cat, &h, true);
+  catalog_usage(cat, &u);
+  cr_assert_eq(u.hot.blocks, 1);
+  for (int i = 0; i < 120 && u.hot.blocks; i++) {
+    usleep(100000);
+    catalog_usage(cat, &u);
+  }
+  cr_expect_eq(u.hot.blocks, 0);
+  track_drop(cat, t);
+}
