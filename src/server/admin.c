@@ -233,10 +233,8 @@ static void rotate(struct server *s, struct admin_response *out, const struct ad
   metric_add_shared(&s->metrics[s->num_workers].rotations, 1);
   // Scopes are independent of media, for fleets whose nodes hold different ones: an unknown name is done, and said.
   bool asset = o.scope.n && o.scope.p[o.scope.n - 1] != '/';
-  // Too many open files, or a disk that fails, say nothing about the asset.
-  enum err here = asset       ? catalog_find_asset(s->catalog, o.scope)
-                  : o.scope.n ? catalog_find_below(s->catalog, o.scope)
-                              : ERR_IO;
+  // Too many open files, or a disk that fails or does not answer, say nothing about the asset.
+  enum err here = o.scope.n ? catalog_find(s->catalog, o.scope) : ERR_IO;
   log_rotation(&o, here == ERR_NOT_FOUND);
   answer(out, 200, "application/json");
   wr_str(&out->body, "{\"scope\":");

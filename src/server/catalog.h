@@ -103,6 +103,7 @@ struct bytes track_ahead(struct catalog *c, const struct protected_track *t, uin
 
 // The cache of encrypted segments, for what many ask for at the same time: a piece in a memory file, ready for sendfile.
 struct hot {
+  struct protected_track *track;
   int fd;
   uint64_t off;
   struct cache_ref ref;

@@ -83,15 +83,18 @@ static void wake_all(struct cat_wait *w) {
   }
 }
 
-static bool source_is_changed(const struct entry *e) {
-  const struct protected_track *t = atomic_load_explicit(&e->value, memory_order_relaxed);
+static bool is_changed(const struct entry *e, const void *value) {
+  const struct protected_track *t = value;
   return e->route.kind == ROUTE_INIT && t && atomic_load_explicit(&t->source->changed, memory_order_relaxed);
 }
 
-// Whether a rotation, a reload or the end of a grace window has come since the making began. That something passing is in the
-// way is true of either state.
+static bool source_is_changed(const struct entry *e) { return is_changed(e, atomic_load_explicit(&e->value, memory_order_relaxed)); }
+
+// Whether a rotation, a reload, the end of a grace window or a change of the file has come since the making began. That something
+// passing is in the way is true of either state.
 static bool is_outdated(struct catalog *c, const struct entry *e, const struct made *made, uint64_t now_ms) {
-  return made->status != CAT_UNAVAILABLE && (e->making_generation != atomic_load(&c->generation) || now_ms >= made->until_ms);
+  return made->status != CAT_UNAVAILABLE &&
+         (e->making_generation != atomic_load(&c->generation) || now_ms >= made->until_ms || is_changed(e, made->value));
 }
 
 // Under the lock: storage cannot be looked at now, and the entry goes on as it was.
@@ -328,6 +331,7 @@ void *catalog_help(void *arg) {
     case JOB_FILL: do_fill(c, j); break;
     case JOB_BYPASS: do_bypass(c, j); break;
     case JOB_OPEN: do_open(c, j); break;
+    case JOB_FIND: do_find(c); break;
     }
     uint64_t tracks, index_bytes;
     sources_usage(c->sources, &tracks, &index_bytes);

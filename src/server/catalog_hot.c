@@ -40,6 +40,7 @@ enum hot_got catalog_hot(struct catalog *c, struct hot *out, struct protected_tr
   metric_inc(got == CACHE_HIT ? &m->hot_hits : &m->hot_misses);
   if (got != CACHE_HIT && got != CACHE_FILL)
     return HOT_NONE;
+  out->track = t;
   out->fd = cache_fd(c->hot);
   out->off = cache_offset(c->hot, &out->ref);
   return got == CACHE_HIT ? HOT_SEND : HOT_FILL;
@@ -50,7 +51,11 @@ bool catalog_is_hot(struct catalog *c, const struct protected_track *t, struct p
   return c->hot && cache_look(c->hot, &ref, hot_id(t, piece), (uint32_t)piece.off, (uint32_t)piece.len);
 }
 
-void catalog_hot_done(struct catalog *c, struct hot *h, bool ok) { cache_fill_done(c->hot, &h->ref, ok); }
+void catalog_hot_done(struct catalog *c, struct hot *h, bool ok) {
+  cache_fill_done(c->hot, &h->ref, ok);
+  if (ok) // it may have been flushed meanwhile, and what is being filled stays
+    atomic_store_explicit(&h->track->is_hot, true, memory_order_relaxed);
+}
 
 void hot_flush(struct catalog *c, struct protected_track *t) {
   if (!c->hot || !atomic_exchange_explicit(&t->is_hot, false, memory_order_relaxed))

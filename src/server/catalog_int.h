@@ -63,7 +63,7 @@ struct entry {
   char key[];
 };
 
-enum job_kind { JOB_ENTRY, JOB_KEYS, JOB_FILL, JOB_BYPASS, JOB_OPEN };
+enum job_kind { JOB_ENTRY, JOB_KEYS, JOB_FILL, JOB_BYPASS, JOB_OPEN, JOB_FIND };
 
 struct job {
   enum job_kind kind;
@@ -119,6 +119,14 @@ struct catalog {
     uint64_t since_ms;
   } looks[MAX_HELPERS]; // at storage, under way; under the lock
   struct full_track *free_tracks;
+  struct search { // of catalog_find
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    bool under_way; // whoever asked may have gone
+    enum err result;
+    size_t scope_len;
+    uint8_t scope[EPOCH_MAX_SCOPE];
+  } search;
   _Atomic uint64_t bypass_bytes;
   struct reader *reader; // NULL: helper threads read
   struct fill *fills, *free_fills; // free: under queue_lock
@@ -161,6 +169,12 @@ enum err catalog_find_asset(struct catalog *c, struct bytes asset);
 // catalog_find_below says whether assets can lie below a prefix (which ends in '/'): a folder is there that has one which is no
 // track. Errors as above.
 enum err catalog_find_below(struct catalog *c, struct bytes prefix);
+
+// catalog_find says the same of a scope that is not "", but a helper looks: ERR_IO where storage has not answered within FIND_MS, or still
+// owes the answer to an earlier call. One thread at a time.
+enum { FIND_MS = 2000 };
+enum err catalog_find(struct catalog *c, struct bytes scope);
+void do_find(struct catalog *c); // a helper's job
 
 struct full_track *track_alloc(struct catalog *c);   // zeroed but for holds 1; NULL: no memory
 void track_retire_now(struct full_track *f);         // frees one that was never published

@@ -128,3 +128,35 @@ enum err catalog_find_below(struct catalog *c, struct bytes prefix) {
   free_names(&names);
   return e ? e : found ? ERR_OK : ERR_NOT_FOUND;
 }
+
+enum err catalog_find(struct catalog *c, struct bytes scope) {
+  struct search *s = &c->search;
+  uint64_t end = clock_mono_ms() + FIND_MS;
+  struct timespec until = {(time_t)(end / 1000), (long)(end % 1000 * 1000000)};
+  pthread_mutex_lock(&s->lock);
+  bool mine = !s->under_way && scope.n <= sizeof s->scope;
+  if (mine) {
+    memcpy(s->scope, scope.p, scope.n);
+    s->scope_len = scope.n;
+    s->under_way = catalog_push(c, JOB_FIND, NULL, (struct bytes){0}, &(struct job){0});
+    mine = s->under_way;
+  }
+  while (mine && s->under_way && !pthread_cond_timedwait(&s->done, &s->lock, &until))
+    continue;
+  enum err e = mine && !s->under_way ? s->result : ERR_IO;
+  pthread_mutex_unlock(&s->lock);
+  return e;
+}
+
+void do_find(struct catalog *c) {
+  struct search *s = &c->search;
+  pthread_mutex_lock(&s->lock); // what is set before the job
+  struct bytes scope = bytes_of(s->scope, s->scope_len);
+  pthread_mutex_unlock(&s->lock);
+  enum err e = scope.p[scope.n - 1] == '/' ? catalog_find_below(c, scope) : catalog_find_asset(c, scope);
+  pthread_mutex_lock(&s->lock);
+  s->result = e;
+  s->under_way = false;
+  pthread_cond_signal(&s->done);
+  pthread_mutex_unlock(&s->lock);
+}

@@ -271,6 +271,8 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
   pthread_mutex_init(&c->keeper_lock, NULL);
   pthread_cond_init(&c->queue_wake, NULL);
   pthread_cond_init(&c->keeper_wake, &mono);
+  pthread_mutex_init(&c->search.lock, NULL);
+  pthread_cond_init(&c->search.done, &mono);
   pthread_condattr_destroy(&mono);
   c->root_fd = c->cache_fd = -1;
   atomic_store(&c->own_url, "");
@@ -377,6 +379,8 @@ void catalog_free(struct catalog *c) {
     close(c->cache_fd);
   pthread_cond_destroy(&c->queue_wake);
   pthread_cond_destroy(&c->keeper_wake);
+  pthread_cond_destroy(&c->search.done);
+  pthread_mutex_destroy(&c->search.lock);
   pthread_mutex_destroy(&c->lock);
   pthread_mutex_destroy(&c->queue_lock);
   pthread_mutex_destroy(&c->keeper_lock);

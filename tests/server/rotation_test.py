@@ -33,7 +33,7 @@ def epoch(server, asset):
 
 
 def order(server, query, token=None):
-    c = Client(server.admin_port)
+    c = Client(server.admin_port, timeout=10)
     try:
         return c.get(f"/rotate?{query}", "POST", {"Connection": "close", **({"Authorization": f"Bearer {token}"} if token else {})})
     finally:
@@ -288,6 +288,24 @@ def slow(tap, sluice, work, media):
         c.close()
         still.unlink()
     del env["SLOW_DISK"]
+    with Server(sluice, media, env={**env, "SLOW_FOLDERS": str(still)}) as server:
+        tap.equal([server.get(f"/{x}/cbcs/1/t/init.mp4").status for x in ("a", "live/b", "live/c")], [200] * 3, "two assets and one more")
+        still.touch()
+        start = time.monotonic()
+        def revoke(scope):
+            try:
+                return order(server, f"scope={scope}&revoke=1")
+            except TimeoutError:
+                return None
+        answers = [revoke(x) for x in ("a", "live/b", "live/")]
+        tap.ok(all(r and r.status == 200 and b"on_storage" not in r.body for r in answers) and time.monotonic() - start < 20,
+               "revoking waits for no folder that does not answer", answers)
+        tap.equal([server.get(f"/{x}/cbcs/1/t/init.mp4").status for x in ("a", "live/b", "live/c")], [410] * 3, "and is in force")
+        still.unlink()
+        end = time.monotonic() + 20
+        while b'"on_storage":true' not in (r := order(server, "scope=a")).body and time.monotonic() < end:
+            time.sleep(0.2)
+        tap.ok(b'"on_storage":true' in r.body, "when folders answer again the asset is seen", r)
     env["SLOW_MEDIA"] = str(still)
     with Server(sluice, media, "--drain-timeout", "500ms", env=env) as server:
         still.touch()

@@ -1,5 +1,8 @@
-// A disk that stands still as long as the file SLOW_DISK is there, media that do with SLOW_MEDIA: to be loaded in front of the C library.
+// A disk that stands still as long as the file SLOW_DISK is there, media that do with SLOW_MEDIA, folders with SLOW_FOLDERS: to be loaded
+// in front of the C library.
 #define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -21,4 +24,11 @@ int fdatasync(int fd) {
 ssize_t pread64(int fd, void *p, size_t n, off64_t at) {
   stand_still("SLOW_MEDIA");
   return syscall(SYS_pread64, fd, p, n, at);
+}
+
+DIR *fdopendir(int fd) {
+  stand_still("SLOW_FOLDERS");
+  DIR *(*real)(int);
+  *(void **)&real = dlsym(RTLD_NEXT, "fdopendir");
+  return real(fd);
 }

@@ -1006,3 +1006,78 @@ Test(catalog, rotations_of_others_make_no_look_be_done_again) {
   if (d)
     text_drop(cat, d);
 }
+
+// Where a track is made: between the look at its file and the end of it.
+static void (*making)(struct plan *p);
+
+enum err __real_plan_init(struct plan *p, const struct track_index *ix, const struct ix_segments *segs, const struct protection *prot, struct diag *diag);
+enum err __wrap_plan_init(struct plan *p, const struct track_index *ix, const struct ix_segments *segs, const struct protection *prot, struct diag *diag);
+
+enum err __wrap_plan_init(struct plan *p, const struct track_index *ix, const struct ix_segments *segs, const struct protection *prot, struct diag *diag) {
+  enum err e = __real_plan_init(p, ix, segs, prot, diag);
+  if (making)
+    making(p);
+  return e;
+}
+
+static struct protected_track *in_memory;
+static struct waiting asked;
+static int asked_status;
+
+// A read finds the file changed, and somebody asks.
+static void change_and_ask(struct plan *p) {
+  struct protected_track *t;
+  struct route r;
+  (void)p;
+  making = NULL;
+  atomic_store(&in_memory->source->changed, true);
+  route_parse(&r, bytes_str(low));
+  asked = (struct waiting){.w.wake = wake};
+  asked_status = catalog_track(cat, &t, &r, clock_mono_ms(), &metrics[0], &asked.w);
+  usleep(100000); // another helper lets it wait for this one
+}
+
+Test(catalog, nobody_shares_a_look_from_before_a_change) {
+  struct protected_track *t;
+  start("revalidate: 1m\n");
+  cr_assert_eq(track(&in_memory, low), CAT_OK);
+  catalog_changed(cat);
+  making = change_and_ask;
+  int status = track(&t, low);
+  cr_assert_eq(asked_status, CAT_WAIT);
+  await(&asked);
+  cr_expect_eq(asked.w.status, CAT_OK);
+  cr_expect(asked.w.track && !atomic_load(&asked.w.track->source->changed), "a track whose bytes cannot be had");
+  if (status == CAT_OK)
+    track_drop(cat, t);
+  if (asked.w.track)
+    track_drop(cat, asked.w.track);
+  track_drop(cat, in_memory);
+}
+
+// A piece that is being put into the cache of encrypted segments while its epoch is revoked leaves it soon after.
+Test(catalog, what_was_being_encrypted_when_it_was_revoked_leaves_the_cache) {
+  struct protected_track *t;
+  struct hot h;
+  struct diag diag = {0};
+  struct catalog_usage u = {0};
+  start("revalidate: 1m\ncache_encrypted: 2M\n");
+  cr_assert_eq(track(&t, low), CAT_OK);
+  struct plan_range piece = plan_segment_range(&t->plan, 0);
+  enum hot_got got = HOT_NONE;
+  for (int i = 0; i < 100 && got == HOT_NONE; i++)
+    got = catalog_hot(cat, &h, t, piece, true, &metrics[0]);
+  cr_assert_eq(got, HOT_FILL);
+  cr_assert_eq(epoch_store_rotate(cat->epochs, bytes_str("album/song"), 0, true, clock_unix_ms(), &diag), ERR_OK);
+  catalog_rotated(cat, bytes_str("album/song"));
+  usleep(1000000); // the keeper flushes what is there
+  catalog_hot_done(cat, &h, true);
+  catalog_usage(cat, &u);
+  cr_assert_eq(u.hot.blocks, 1);
+  for (int i = 0; i < 120 && u.hot.blocks; i++) {
+    usleep(100000);
+    catalog_usage(cat, &u);
+  }
+  cr_expect_eq(u.hot.blocks, 0);
+  track_drop(cat, t);
+}
