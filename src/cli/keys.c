@@ -128,7 +128,7 @@ static int export_keys(struct wish *w) {
 
   struct config_error error;
   struct secret_alloc mem;
-  w->flags.a[w->flags.num++] = (__typeof__(w->flags.a[0])){OPTION_media, "."}; // not used here, but a configuration has one
+  config_flag_add(&w->flags, OPTION_media, "."); // not used here, but a configuration has one
   struct config *c = config_load(w->config, &w->flags, &error);
   struct keyring *k = c ? keyring_load(c, false, &error) : NULL;
   if (!k) {
@@ -329,10 +329,8 @@ static int parse(struct wish *w, int argc, char **argv) {
     if (status != EXIT_DONE || w->help)
       return status;
   }
-  if (w->keys)
-    w->flags.a[w->flags.num++] = (__typeof__(w->flags.a[0])){OPTION_keys, w->keys};
-  if (state_dir)
-    w->flags.a[w->flags.num++] = (__typeof__(w->flags.a[0])){OPTION_state_dir, state_dir};
+  config_flag_add(&w->flags, OPTION_keys, w->keys);
+  config_flag_add(&w->flags, OPTION_state_dir, state_dir);
   return EXIT_DONE;
 }
 
