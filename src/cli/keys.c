@@ -106,8 +106,8 @@ static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
     close(fd);
   if (!ok)
     return EXIT_FAILED;
-  fprintf(stderr, "sluice: %s: %u content keys of epoch %u IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
-          w->epoch, file ? " (mode 0600)" : "");
+  fprintf(stderr, "sluice: %s: %u content %s of epoch %u IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
+          num == 1 ? "key" : "keys", w->epoch, file ? " (mode 0600)" : "");
   return EXIT_DONE;
 }
 
