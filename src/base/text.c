@@ -120,6 +120,14 @@ enum err parse_u64(uint64_t *out, struct bytes text) {
   return ERR_OK;
 }
 
+bool is_yaml_null(struct bytes text) {
+  static const char *const words[] = {"", "~", "null", "Null", "NULL"};
+  for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+    if (bytes_eq(text, bytes_str(words[i])))
+      return true;
+  return false;
+}
+
 struct bytes path_folder(struct bytes path) {
   size_t n = path.n;
   while (n && path.p[n - 1] != '/')

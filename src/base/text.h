@@ -25,6 +25,9 @@ void uuid_write(struct writer *w, const uint8_t uuid[16]);
 // parse_u64 reads a whole decimal number without sign or blanks. Errors: ERR_SYNTAX, ERR_OVERFLOW.
 MUST_USE enum err parse_u64(uint64_t *out, struct bytes text);
 
+// is_yaml_null says whether a plain scalar is YAML's word for no value (1.2 §10.3.2).
+bool is_yaml_null(struct bytes text);
+
 // path_folder cuts a path to the folder that its last name is in: "a/b" gives "a", "/b" gives "/", "b" gives ".".
 struct bytes path_folder(struct bytes path);
 

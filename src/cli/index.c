@@ -250,11 +250,6 @@ struct wish {
   size_t num_paths;
 };
 
-static void add_flag(struct config_flags *flags, unsigned option, const char *value) {
-  flags->a[flags->num].option = option;
-  flags->a[flags->num++].value = value;
-}
-
 static int parse(struct wish *w, struct job *j, int argc, char **argv) {
   enum { REBUILD, THREADS, CONFIG, MEDIA, CACHE_DIR };
   static const struct cli_option longs[] = {{"rebuild", 0, false}, {"threads", 0, true},   {"config", 'c', true},
@@ -279,10 +274,8 @@ static int parse(struct wish *w, struct job *j, int argc, char **argv) {
       return cli_usage("index", "--threads needs a number from 1 to %d", MAX_THREADS);
     w->threads = (long)n;
   }
-  if (media)
-    add_flag(&w->flags, OPTION_media, media);
-  if (cache_dir)
-    add_flag(&w->flags, OPTION_cache_dir, cache_dir);
+  config_flag_add(&w->flags, OPTION_media, media);
+  config_flag_add(&w->flags, OPTION_cache_dir, cache_dir);
   return EXIT_DONE;
 }
 

@@ -106,8 +106,8 @@ static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
     close(fd);
   if (!ok)
     return EXIT_FAILED;
-  fprintf(stderr, "sluice: %s: %u content keys of epoch %u IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
-          w->epoch, file ? " (mode 0600)" : "");
+  fprintf(stderr, "sluice: %s: %u content %s of epoch %u IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
+          num == 1 ? "key" : "keys", w->epoch, file ? " (mode 0600)" : "");
   return EXIT_DONE;
 }
 
@@ -128,7 +128,7 @@ static int export_keys(struct wish *w) {
 
   struct config_error error;
   struct secret_alloc mem;
-  w->flags.a[w->flags.num++] = (__typeof__(w->flags.a[0])){OPTION_media, "."}; // not used here, but a configuration has one
+  config_flag_add(&w->flags, OPTION_media, "."); // not used here, but a configuration has one
   struct config *c = config_load(w->config, &w->flags, &error);
   struct keyring *k = c ? keyring_load(c, false, &error) : NULL;
   if (!k) {
@@ -329,10 +329,8 @@ static int parse(struct wish *w, int argc, char **argv) {
     if (status != EXIT_DONE || w->help)
       return status;
   }
-  if (w->keys)
-    w->flags.a[w->flags.num++] = (__typeof__(w->flags.a[0])){OPTION_keys, w->keys};
-  if (state_dir)
-    w->flags.a[w->flags.num++] = (__typeof__(w->flags.a[0])){OPTION_state_dir, state_dir};
+  config_flag_add(&w->flags, OPTION_keys, w->keys);
+  config_flag_add(&w->flags, OPTION_state_dir, state_dir);
   return EXIT_DONE;
 }
 

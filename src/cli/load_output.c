@@ -167,6 +167,10 @@ static void print_errors(FILE *to, const struct load_stats *s) {
       between = ",";
     }
   fprintf(to, "\n");
+  if (s->by_error[LOAD_ERR_CONNECT] == s->requests)
+    fprintf(to, "nothing was answered: does the server listen at --target?\n");
+  else if (s->by_error[LOAD_ERR_4XX] == s->requests)
+    fprintf(to, "nothing was found: does the server have the scenario's catalogue.assets, under this scheme?\n");
 }
 
 void load_summary(FILE *to, const struct load_stats *s, const struct report_context *c, const char *verdict) {

@@ -182,16 +182,9 @@ int cmd_rotate(int argc, char **argv) {
   if (wish.scope && strlen(wish.scope) > EPOCH_MAX_SCOPE)
     return cli_error("rotate", "the name has %zu bytes, more than %d: no asset that is served has it", strlen(wish.scope), EPOCH_MAX_SCOPE);
   char why[CONFIG_WHY];
-  flags.a[flags.num].option = OPTION_media; // not used here, but a configuration has one
-  flags.a[flags.num++].value = ".";
-  if (admin) {
-    flags.a[flags.num].option = OPTION_admin;
-    flags.a[flags.num++].value = admin;
-  }
-  if (wish.token) {
-    flags.a[flags.num].option = OPTION_admin_token_file;
-    flags.a[flags.num++].value = wish.token;
-  }
+  config_flag_add(&flags, OPTION_media, "."); // not used here, but a configuration has one
+  config_flag_add(&flags, OPTION_admin, admin);
+  config_flag_add(&flags, OPTION_admin_token_file, wish.token);
   struct config *c = config_load(wish.file, &flags, &error);
   if (!c)
     return cli_error_config(&error);

@@ -104,11 +104,9 @@ static enum err read_mask_name(struct input *in, const struct field *f, uint32_t
 
 // No value: nothing, or YAML's word for it.
 static bool is_null(const struct input *in) {
-  static const char *const words[] = {"", "~", "null", "Null", "NULL"};
-  for (size_t i = 0; in->ev.type == YAML_SCALAR_EVENT && i < sizeof words / sizeof words[0]; i++)
-    if (bytes_eq(scalar(in), bytes_str(words[i])) && (!i || in->ev.data.scalar.style == YAML_PLAIN_SCALAR_STYLE))
-      return true;
-  return false;
+  if (in->ev.type != YAML_SCALAR_EVENT)
+    return false;
+  return in->ev.data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? is_yaml_null(scalar(in)) : !scalar(in).n;
 }
 
 // A list of names, or one scalar with commas; "all" and "none" for systems.

@@ -53,8 +53,7 @@ void keyring_drm(struct drm_settings *out, char la_url[KEYRING_URL_MAX], const s
 
 // Epochs with their journal in state_dir (rotations.journal): replayed at start, a line appended and synced for each
 // rotation before it takes effect, compacted when it has grown. state_dir is locked: NULL while another server has it.
-// A folder that is not there yet is made. Thread-safe; who only reads never waits for the
-// disk that a rotation waits for.
+// A folder that is not there yet is made. Thread-safe; who only reads never waits for the disk that a rotation waits for.
 struct epoch_store;
 struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, uint64_t now_ms, struct config_error *error);
 void epoch_store_close(struct epoch_store *s);

@@ -1,6 +1,7 @@
 // Values of the option table: reading, limits, flags.
 #include "server/options.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -402,12 +403,19 @@ int config_flag(struct config_flags *flags, int argc, char **argv, int *i, struc
       config_fail(error, value ? "%s: too many flags" : "%s needs a value", arg);
       return -1;
     }
-    flags->a[flags->num].option = k;
-    flags->a[flags->num++].value = value;
+    config_flag_add(flags, k, value);
     ++*i;
     return 1;
   }
   return 0;
+}
+
+void config_flag_add(struct config_flags *flags, unsigned option, const char *value) {
+  if (!value)
+    return;
+  assert(flags->num < sizeof flags->a / sizeof flags->a[0]);
+  flags->a[flags->num].option = option;
+  flags->a[flags->num++].value = value;
 }
 
 static bool apply_flags(struct config *c, const struct config_flags *flags, struct config_error *error) {

@@ -246,6 +246,9 @@ bool config_v6_only(const struct config *c, const struct config_addr *a);
 // one), stepping *i over what it used. Returns 1 taken, 0 not a flag of the table, -1 with the error set.
 int config_flag(struct config_flags *flags, int argc, char **argv, int *i, struct config_error *error);
 
+// config_flag_add is for commands with options of their own: OPTION_… with its value, for which there has to be room. NULL: none.
+void config_flag_add(struct config_flags *flags, unsigned option, const char *value);
+
 // config_restart_needed names the first option that differs between the two but cannot be changed while running, or NULL.
 const char *config_restart_needed(const struct config *running, const struct config *fresh);
 

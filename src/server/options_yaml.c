@@ -1,6 +1,7 @@
 // The YAML form of the option table. Errors name file, line, option, what is wrong and what is allowed.
 #include <yaml.h>
 
+#include "base/text.h"
 #include "server/options.h"
 
 struct reading {
@@ -24,12 +25,8 @@ static const char *scalar(const yaml_node_t *n) {
 
 // YAML's word for no value. In quotes it is a text.
 static bool is_null(const yaml_node_t *n) {
-  static const char *const words[] = {"~", "null", "Null", "NULL"};
   const char *text = n->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? scalar(n) : NULL;
-  for (size_t i = 0; text && i < sizeof words / sizeof words[0]; i++)
-    if (!strcmp(text, words[i]))
-      return true;
-  return false;
+  return text && is_yaml_null(bytes_str(text));
 }
 
 static const struct option *find_option(struct reading *r, const yaml_node_t *key) {

@@ -97,6 +97,15 @@ def derived(tap, sluice, folder):
             tap.ok(made.code == 0 and (r.code == code or (code == 0 and r.code == 3)) and says in r.err and (code or " 0 wrong" in r.out.decode()), f"keys to compare with: {text}", f"{made} {r}")
 
 
+def other_catalogue(tap, sluice, folder, server):
+    """The first thing that goes wrong with a server of one's own."""
+    path = folder / "other.yaml"
+    path.write_text("name: x\narrivals: [{ for: 200ms, rate: 20 }]\ndrain: 200ms\nplayer: { retries: 0 }\ncatalogue: { assets: [not/here] }\n")
+    r = run(sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", timeout=60)
+    tap.ok(re.search(r"\nfailed: \d+ 4xx\nnothing was found: does the server have the scenario's catalogue.assets, under this scheme\?\n", r.out.decode()),
+           "assets that the server does not have: what to look at", r)
+
+
 def capacity(tap, load, server):
     # 16 connections and an answer that takes a while bound what can be asked: a limit of the client's own making.
     text = """name: capacity
@@ -173,6 +182,7 @@ def wrong_usage(tap, sluice, folder):
                f"{option} in a folder that is not there: said before the load", r)
     r = run(sluice, "load", good, *target, "--paths", paths(folder), "--json", folder / "whole.json", timeout=60)
     tap.ok(r.code == 1 and re.search(r"^failed: \d+ without a response$", r.out.decode(), re.M), "what failed is told by kind", r.out.decode())
+    tap.ok("\nnothing was answered: does the server listen at --target?\n" in r.out.decode(), "and what to look at where all of it did", r.out.decode())
     (folder / "old").write_bytes(b"/nothing\r" * 500)
     r = run(sluice, "load", good, *target, "--paths", folder / "old", timeout=60)
     tap.ok(r.code == 1 and " failed, 0 unanswered" in r.out.decode(), "paths whose lines end in carriage returns alone", r)
@@ -276,6 +286,7 @@ def main():
         (folder / "keys.yaml").write_text(keys_text(ASSETS))
         load = Load(sluice, folder)
         with Server(sluice, folder / "media", keys=keys_text(ASSETS)) as server:
+            other_catalogue(tap, sluice, folder, server)
             shipped(tap, load, server)
             comparison(tap, load, sluice, folder, server)
             derived(tap, sluice, folder)
