@@ -17,9 +17,9 @@ import urllib.parse
 from judge.keyserver import b64, check_speke, iv_of, json_answer, key_of, speke_answer
 
 Keys = collections.namedtuple("Keys", "kid key iv")
-# In milliseconds, of the providers section: short, so that much happens. SPEKE keys may be used on for an hour, those of JSON for 1 s.
+# In milliseconds, of the providers section: short, so that much happens. SPEKE keys may be used on for an hour, those of JSON for half a second.
 RETRY, RETRY_MAX, NEGATIVE, ATTEMPTS, CONNECTIONS, ANSWER = 60, 1000, 300, 2, 3, 700
-LIFETIME, REFRESH, STALE = 1500, 700, {"speke": 3600_000, "json": 1000}
+LIFETIME, REFRESH, STALE = 1200, 600, {"speke": 3600_000, "json": 500}
 QUEUE_S = 6  # what is queued when a reload comes is over then: attempts of 2 s
 LABELS = "", "lossless"
 OTHER = {"cenc": "cbcs", "cbcs": "cenc"}
@@ -187,7 +187,7 @@ class KeyServer:
 
     def _change(self):
         while not self.stop.is_set():
-            until = time.monotonic() + self.rng.uniform(0.4, 10 if self.weather == "fine" or self.rng.random() < 0.15 else 2.5)
+            until = time.monotonic() + self.rng.uniform(0.4, 12 if self.rng.random() < (0.8 if self.weather == "fine" else 0.25) else 2.5)
             while time.monotonic() < until and not self.stop.is_set() and self.calm.is_set() == (self.weather == "calm"):
                 time.sleep(0.02)
             with self.lock:
@@ -346,6 +346,7 @@ class KeyServer:
             headers["Content_Type"] = "text/plain"
         if self.kind == "speke":
             headers["X_Speke_Version"] = "1.0" if mode == "version" else handler.headers["X-Speke-Version"]
+        time.sleep(self.rng.uniform(0, 0.03))
         if mode == "late":
             self._idle(handler, ANSWER / 1000 * 2)
         if mode == "slow":
