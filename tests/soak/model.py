@@ -33,7 +33,7 @@ def _text(s):
     return struct.pack(">I", len(b)) + b
 
 
-def keys_of(asset, epoch, scheme, secret):
+def keys_of(asset, epoch, scheme, secret, label=""):
     """(kid, key, cbcs IV) as docs/keys.md derives them from SECRETS[secret], or of the record."""
     if asset == RECORDS:
         h = hashlib.sha512(f"{asset}/{scheme}/{epoch}".encode()).digest()
@@ -41,7 +41,7 @@ def keys_of(asset, epoch, scheme, secret):
     prk = hmac.new(b"sluice keys v1", SECRETS[secret], hashlib.sha256).digest()
 
     def out(purpose):
-        info = purpose + _text(asset) + struct.pack(">I", epoch) + _text(scheme) + _text("")
+        info = purpose + _text(asset) + struct.pack(">I", epoch) + _text(scheme) + _text(label)
         return hmac.new(prk, info + b"\x01", hashlib.sha256).digest()[:16]
 
     kid = bytearray(out(b"sluice kid v1"))
