@@ -1,5 +1,5 @@
 // A connection's life: bytes come in, requests are cut out of them and answered in order, time runs out, it closes.
-#include "server/conn.h"
+#include "server/conn_int.h"
 #include <errno.h>
 #include <netinet/in.h>
 #include <stddef.h>
@@ -43,7 +43,7 @@ static void free_if_quiet(struct conn *c) {
 }
 
 // At once; the connection is free when nothing is armed any more.
-static void close_conn(struct conn *c) {
+void conn_close(struct conn *c) {
   struct worker *w = c->w;
   if (c->state == CONN_CLOSING)
     return;
@@ -66,43 +66,12 @@ static void close_conn(struct conn *c) {
   free_if_quiet(c);
 }
 
-// What a TLS connection says by itself is small and goes out at once: a socket that cannot take it is as good as gone.
-static bool send_flight(struct conn *c, const struct tls_io *io) {
-  struct worker *w = c->w;
-  return io->out_len == 0 || w->io->v->send(w->io, c->fd, io->out, io->out_len, false) == (ssize_t)io->out_len;
-}
-
-static struct tls_io flight_io(struct worker *w, struct bytes in) {
-  return (struct tls_io){.in = in.p, .in_len = in.n, .out = w->flight, .out_cap = TLS_FLIGHT};
-}
-
-// A few bytes outside of any response, sealed where needed.
-static void say(struct conn *c, const char *text, size_t n) {
-  struct tls_io io = flight_io(c->w, (struct bytes){0});
-  if (!conn_seals(c))
-    (void)c->w->io->v->send(c->w->io, c->fd, text, n, false);
-  else if (tls_write(c->tls, &io, (const uint8_t *)text, n))
-    (void)send_flight(c, &io);
-}
-
-static void say_goodbye(struct conn *c) {
-  struct tls_io io = flight_io(c->w, (struct bytes){0});
-  if (!c->tls || !c->handshaken)
-    return;
-  if (c->offloaded) {
-    ktls_close(c->fd);
-    return;
-  }
-  tls_close(c->tls, &io);
-  (void)send_flight(c, &io);
-}
-
 // The answer is out, but the client may still be sending: closing now would reset the connection and could destroy the
 // answer on its way.
-static void linger(struct conn *c) {
+void conn_linger(struct conn *c) {
   struct worker *w = c->w;
   if (c->peer_ended || w->io->v->shutdown(w->io, c->fd, SHUT_WR)) {
-    close_conn(c);
+    conn_close(c);
     return;
   }
   if (c->rq) {
@@ -119,11 +88,11 @@ static void linger(struct conn *c) {
 
 // leave closes between two requests. What the client has sent and nobody has read would reset the connection.
 static void leave(struct conn *c) {
-  say_goodbye(c);
+  conn_say_goodbye(c);
   if (c->peer_ended || !(c->gap || c->recv_stopped))
-    close_conn(c);
+    conn_close(c);
   else
-    linger(c);
+    conn_linger(c);
 }
 
 // A cancellation finds nothing while a multishot receive is between two turns: who still hears something asks again.
@@ -178,11 +147,11 @@ static bool finished(struct conn *c, struct request *rq, size_t left) {
     http_begin(&rq->parser);
     return true;
   }
-  say_goodbye(c);
+  conn_say_goodbye(c);
   if (left || rq->behind || c->gap || c->recv_stopped || rq->status >= 400)
-    linger(c);
+    conn_linger(c);
   else
-    close_conn(c);
+    conn_close(c);
   return false;
 }
 
@@ -207,7 +176,7 @@ static enum step answer(struct conn *c, struct request *rq, enum req_result read
     case PUMP_DONE:
       return finished(c, rq, n - rq->used) ? STEP_NEXT : STEP_CLOSED;
     case PUMP_FAILED:
-      close_conn(c);
+      conn_close(c);
       return STEP_CLOSED;
     case PUMP_BLOCKED:
     default:
@@ -244,7 +213,7 @@ static enum step body_follows(struct conn *c, struct request *rq, size_t n) {
   static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n", want[] = "100-continue";
   // Not to HTTP/1.0; who expects something else gets the answer alone. Source: RFC 9110 §10.1.1.
   if (n == p->fed && !p->http10 && expect.n == sizeof want - 1 && !strncasecmp((const char *)expect.p, want, expect.n))
-    say(c, interim, sizeof interim - 1);
+    conn_say(c, interim, sizeof interim - 1);
   return STEP_NEXT;
 }
 
@@ -354,12 +323,12 @@ static void answer_now(struct conn *c) {
 static void shed(struct conn *c) {
   char busy[RESPOND_SHORT];
   obs_shed(c->w->m);
-  say(c, busy, respond_busy(c->w, busy));
-  say_goodbye(c);
-  linger(c);
+  conn_say(c, busy, respond_busy(c->w, busy));
+  conn_say_goodbye(c);
+  conn_linger(c);
 }
 
-static void input(struct conn *c, struct bytes data) {
+void conn_input(struct conn *c, struct bytes data) {
   answer_now(c);
   struct request *rq = c->rq;
   switch (c->state) {
@@ -390,7 +359,7 @@ static void input(struct conn *c, struct bytes data) {
 }
 
 // The client's address, for logs.
-static void note_peer(struct conn *c) {
+void conn_note_peer(struct conn *c) {
   struct sockaddr_storage a;
   socklen_t len = sizeof a;
   static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
@@ -405,110 +374,14 @@ static void note_peer(struct conn *c) {
   }
 }
 
-// For who wonders why a client cannot connect: at level debug only, or a scanner would fill the log. `why` NULL: TLS knows.
-static void log_tls(struct conn *c, const char *why) {
-  char ip[64] = "", text[128];
-  struct writer w = wr_of(ip, sizeof ip - 1);
-  if (!log_enabled(LOG_DEBUG))
-    return;
-  if (!why)
-    tls_why(c->tls, text, sizeof text);
-  note_peer(c);
-  access_write_ip(&w, c->ip);
-  log_line(LOG_DEBUG, "TLS %s with %s failed: %s", c->handshaken ? "connection" : "handshake", ip, why ? why : text);
-}
-
-// The alert is out, and says what is wrong: closing on what the client has sent would reset the connection and could destroy it.
-static void close_alerted(struct conn *c) {
-  if (c->state == CONN_BUSY)
-    close_conn(c);
-  else
-    linger(c);
-}
-
-static void drop_tls(struct conn *c, const char *why) {
-  obs_error(c->w->m, OBS_err_reset);
-  log_tls(c, why);
-  close_alerted(c);
-}
-
-// Who connects and says nothing, as those do who look whether a port is open, has not begun one.
-static void handshake_ended(struct conn *c, const char *why) {
-  if (!c->tls || c->handshaken || !c->greeted)
-    return;
-  metric_inc(&c->w->m->tls_failures);
-  log_tls(c, why);
-}
-
-// false: no more to read now, or ever.
-static bool shake_hands(struct conn *c, struct tls_io *io) {
-  struct obs_worker *m = c->w->m;
-  enum tls_result r = tls_handshake(c->tls, io);
-  bool sent = send_flight(c, io);
-  io->out_len = 0;
-  if (r == TLS_WANT && sent)
-    return false;
-  if (r != TLS_OK || !sent) {
-    handshake_ended(c, r == TLS_FAILED ? NULL : "the client went away");
-    if (r == TLS_FAILED && tls_is_http()) {
-      char text[RESPOND_SHORT];
-      (void)c->w->io->v->send(c->w->io, c->fd, text, respond_no_tls(c->w, text), false);
-    }
-    close_alerted(c);
-    return false;
-  }
-  c->handshaken = true;
-  c->offload = c->w->ktls;
-  metric_inc(&m->tls_handshakes);
-  if (tls_resumed(c->tls))
-    metric_inc(&m->tls_resumed);
-  return true;
-}
-
-static void tls_input(struct conn *c, struct bytes data) {
-  struct worker *w = c->w;
-  struct tls_io io = flight_io(w, data);
-  size_t n = 0;
-  c->greeted = true;
-  if (c->state == CONN_LINGER || (!c->handshaken && !shake_hands(c, &io)))
-    return;
-  for (;;) {
-    enum tls_result r = tls_read(c->tls, &io, w->opened, TLS_RECORD, &n);
-    const char *why = NULL;
-    if (c->offloaded ? io.out_len || ktls_stale(c->tls) : !send_flight(c, &io)) { // only the kernel could seal an answer now
-      why = r == TLS_FAILED ? NULL : "the client takes nothing, or asks for new keys of the kernel's";
-      r = TLS_FAILED;
-    }
-    io.out_len = 0;
-    if (r == TLS_WANT)
-      return;
-    if (r == TLS_FAILED) {
-      drop_tls(c, why);
-      return;
-    }
-    if (r == TLS_ENDED) {
-      if (c->state == CONN_BUSY) {
-        c->peer_ended = true;
-      } else {
-        say_goodbye(c);
-        close_conn(c);
-      }
-      return;
-    }
-    input(c, bytes_of(w->opened, n));
-    if (c->state >= CONN_LINGER)
-      return;
-  }
-}
-
 static void on_recv(struct io *io, struct io_op *op, const struct io_event *ev) {
   struct conn *c = OWNER(struct conn, recv, op);
   if (ev->res > 0) {
     metric_add(&c->w->m->bytes_received, ev->data.n);
     if (c->tls && c->state != CONN_CLOSING)
-      tls_input(c, ev->data);
+      conn_tls_input(c, ev->data);
     else
-      input(c, ev->data);
+      conn_input(c, ev->data);
     io->v->recv_done(io, ev->buf);
     return;
   }
@@ -528,8 +401,8 @@ static void on_recv(struct io *io, struct io_op *op, const struct io_event *ev) 
   if (ev->res < 0 && c->state != CONN_IDLE && c->state != CONN_LINGER)
     obs_error(c->w->m, OBS_err_reset);
   if (c->state != CONN_LINGER)
-    handshake_ended(c, "the client went away");
-  close_conn(c);
+    conn_handshake_ended(c, "the client went away");
+  conn_close(c);
 }
 
 static void on_poll(struct io *io, struct io_op *op, const struct io_event *ev) {
@@ -588,7 +461,7 @@ static void on_busy_timeout(struct conn *c) {
     return;
   }
   obs_error(c->w->m, OBS_err_timeout);
-  close_conn(c);
+  conn_close(c);
 }
 
 static void on_timer(struct timer *t, void *ctx) {
@@ -605,9 +478,9 @@ static void on_timer(struct timer *t, void *ctx) {
   if (c->state == CONN_READING)
     obs_error(w->m, OBS_err_timeout);
   if (c->state != CONN_LINGER)
-    handshake_ended(c, "it was not done within header_timeout");
-  say_goodbye(c);
-  close_conn(c);
+    conn_handshake_ended(c, "it was not done within header_timeout");
+  conn_say_goodbye(c);
+  conn_close(c);
 }
 
 static void refuse_connection(struct worker *w, int fd, bool tls) {
@@ -639,7 +512,7 @@ void conn_accepted(struct worker *w, int fd, bool tls) {
   w->open_conns = c;
   obs_conn_open(w->m);
   if (w->access || (tls && log_enabled(LOG_DEBUG)))
-    note_peer(c);
+    conn_note_peer(c);
   w->io->v->recv(w->io, &c->recv, fd);
   conn_deadline(c, head_time(c)); // what was accepted before the listener closed may come after draining began
 }
@@ -648,8 +521,8 @@ void conn_drain(struct worker *w) {
   for (struct conn *c = w->open_conns, *next; c; c = next) {
     next = c->next;
     if (c->state == CONN_IDLE || c->state == CONN_LINGER) {
-      say_goodbye(c);
-      close_conn(c);
+      conn_say_goodbye(c);
+      conn_close(c);
     } else if (c->state == CONN_READING) // also: a reset right behind half a request raises no event in a multishot receive
       conn_deadline(c, DRAIN_HEAD_MS);
   }
@@ -657,5 +530,5 @@ void conn_drain(struct worker *w) {
 
 void conn_close_all(struct worker *w) {
   while (w->open_conns)
-    close_conn(w->open_conns);
+    conn_close(w->open_conns);
 }
