@@ -13,6 +13,7 @@
 struct settings {
   struct quiet_item item;
   struct config *config;
+  bool lent; // the configuration is not ours to free
   struct keyring *keyring;
   _Atomic uint32_t refs;
 };
@@ -85,7 +86,8 @@ enum { QUEUE_JOBS = 4096, MAX_HELPERS = 64, ENTRY_BUCKETS = 1 << 17, ENTRIES_MAX
 
 struct catalog {
   pthread_mutex_t lock; // entries, settings, free tracks
-  struct settings *settings, *first; // first: of the start, which server->first points into
+  struct settings *settings;
+  struct config *first; // of the start: server->first is there to the end, its keyring until a reload
   struct config *_Atomic *published; // server->config
   _Atomic uint64_t generation;
   _Atomic uint64_t revalidate_ms, stale_ms; // stale_if_error

@@ -38,7 +38,8 @@ struct settings *settings_get(struct catalog *c) {
 void settings_put(struct settings *st) {
   if (atomic_fetch_sub_explicit(&st->refs, 1, memory_order_acq_rel) != 1)
     return;
-  config_free(st->config);
+  if (!st->lent)
+    config_free(st->config);
   keyring_put(st->keyring);
   free(st);
 }
@@ -310,8 +311,8 @@ struct catalog *catalog_new(const struct catalog_options *o, struct config_error
   ok = ok && start_exchange(c, o->config, o->keyring, error) && start_threads(c, o, error);
   if (ok) {
     c->epochs = o->epochs;
-    c->first = c->settings;
-    atomic_fetch_add(&c->first->refs, 1);
+    c->first = o->config;
+    c->settings->lent = true;
     atomic_store(c->published, o->config);
     return c;
   }
@@ -357,8 +358,7 @@ void catalog_free(struct catalog *c) {
   }
   if (c->settings)
     settings_put(c->settings);
-  if (c->first)
-    settings_put(c->first);
+  config_free(c->first);
   exchange_free(atomic_load(&c->exchange));
   reader_free(c->reader);
   c->reader = NULL;

@@ -245,6 +245,28 @@ def one_kid_one_key(work, ca, cert):
             tap.equal(s.get("/one/cbcs/2/t/init.mp4").status, 200, f"{name}: the next epoch may have it")
 
 
+def left_behind(work, ca, cert):
+    """Of a key server that a reload leaves behind nothing is kept: no connection, and so neither credentials nor keyring."""
+    media = folder(work / "left", "one", "two", "three")
+
+    def connections(ks):
+        rows = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(row[2] == f"0100007F:{ks.port:04X}" and row[3] == "01" for row in rows)
+
+    with KeyServer(cert) as first, KeyServer(cert) as second, Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", first.url(), ca) + DRM) as s:
+        for old, new, asset in ((first, second, "one"), (second, first, "two")):
+            tap.equal(judge_media(s, asset, "cbcs"), "", f"{asset} plays")
+            tap.ok(connections(old), "the connection to the key server is kept")
+            (s.folder / "keys.yaml").write_text(provider("speke2.0", new.url(), ca) + DRM)
+            after = len(s.log())
+            s.signal(signal.SIGHUP)
+            s.wait_log("info reloaded", 10, after)
+            end = time.monotonic() + 10
+            while connections(old) and time.monotonic() < end:
+                time.sleep(0.1)
+            tap.equal(connections(old), 0, "until a reload names another")
+
+
 def authentication(work, ca, cert):
     media = folder(work / "auth", "one")
     (work / "token").write_text("tok-3.14159/secret=\n")
@@ -472,7 +494,7 @@ def main():
         work = pathlib.Path(name)
         authority = Authority(work / "ca")
         cert = authority.issue("server")
-        parts = {"round_trips": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert), "one_kid_one_key": (authority.ca, cert),
+        parts = {"round_trips": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert), "one_kid_one_key": (authority.ca, cert), "left_behind": (authority.ca, cert),
                  "retry_after": (authority.ca, cert),
                  "authentication": (authority, cert), "floods": (authority.ca, cert), "licences": (authority.ca, cert), "outage": (authority.ca, cert), "cpix_files": ()}
         for part, more in parts.items():
