@@ -19,6 +19,17 @@ bool keys_equal_text(struct bytes a, struct bytes b) {
   return keys_equal(x, y, sizeof x);
 }
 
+void keys_digest_more(uint8_t digest[32], struct bytes more) {
+  SHA256_CTX h;
+  uint64_t n = more.n;
+  SHA256_Init(&h);
+  SHA256_Update(&h, digest, SHA256_DIGEST_LENGTH);
+  SHA256_Update(&h, &n, sizeof n);
+  SHA256_Update(&h, more.p, more.n);
+  SHA256_Final(digest, &h);
+  OPENSSL_cleanse(&h, sizeof h);
+}
+
 static void text(struct writer *w, struct bytes b) {
   wr_u32(w, (uint32_t)b.n);
   wr_bytes(w, b);

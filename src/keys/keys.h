@@ -122,6 +122,9 @@ void keys_kid(uint8_t out[16], const struct key_query *q);
 bool keys_equal(const void *a, const void *b, size_t n);
 bool keys_equal_text(struct bytes a, struct bytes b); // of any lengths, which take no time either: digests are compared
 
+// keys_digest_more makes a digest (zeros at first) that of one text more: SHA-256 of what it was, a length, and the text.
+void keys_digest_more(uint8_t digest[32], struct bytes more);
+
 // A provider that answers over a transport: a row builds the request and reads the answer. The exchange itself
 // (HTTPS, authentication, retries, caching) belongs to the server.
 struct key_doc {

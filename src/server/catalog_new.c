@@ -114,7 +114,9 @@ void catalog_reload(struct catalog *c, struct settings *fresh) {
   atomic_store(&c->revalidate_ms, fresh->config->revalidate);
   atomic_store(&c->stale_ms, fresh->config->stale_if_error);
   atomic_store(c->published, fresh->config);
-  catalog_changed(c);
+  // A renewed certificate is no reason to look at everything anew, least of all while storage fails.
+  if (!config_same(old->config, fresh->config) || !keyring_same(old->keyring, fresh->keyring))
+    catalog_changed(c);
   quiet_retire(c->quiet, &old->item, settings_quiet);
 }
 

@@ -17,6 +17,14 @@
 
 enum { KEYS_MEMORY = 512 << 20, SECRET_BYTES = 32, TOKEN_MIN = 16, TOKEN_MAX = 512 };
 
+// Reads a file into the keyring, and its bytes into the digest of all that were read.
+static bool read_in(struct keyring *k, struct bytes *out, const char *path, size_t cap) {
+  if (!secret_read(&k->mem, out, path, cap))
+    return false;
+  keys_digest_more(k->digest, *out);
+  return true;
+}
+
 // As ssh says of its keys. Groups may be meant.
 static void warn_readable(const char *path) {
   struct stat st;
@@ -99,7 +107,7 @@ static bool unwrap(struct keyring *k, const struct config *c, const char *path, 
   if (!kek || !out || !beside_keys(kek_path, c, name))
     return config_fail(error, "derive.kek_file: the path is too long");
   note_file(k, kek_path);
-  if (!secret_read(&k->mem, &text, kek_path, KEK_MAX_FILE))
+  if (!read_in(k, &text, kek_path, KEK_MAX_FILE))
     return config_fail(error, "%s: cannot read the key encryption key: %s", kek_path, secret_why(errno));
   warn_readable(kek_path);
   enum err e = kek_read(kek, text, &diag);
@@ -125,7 +133,7 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
   else if (!beside_keys(path, c, k->info.secret_file))
     return config_fail(error, "derive.secret_file: the path is too long");
   k->secret_path = strdup(path);
-  bool ok = secret_read(&k->mem, &secret, path, WRAPPED_MAX_FILE);
+  bool ok = read_in(k, &secret, path, WRAPPED_MAX_FILE);
   if (!ok && own && errno == ENOENT) {
     if (!create)
       return true; // --check: it would be made
@@ -134,7 +142,7 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
                                 "make one with `sluice keys rewrap`", path);
     if (!create_secret(c->state_dir, path, error))
       return false;
-    ok = secret_read(&k->mem, &secret, path, WRAPPED_MAX_FILE);
+    ok = read_in(k, &secret, path, WRAPPED_MAX_FILE);
   }
   if (!ok)
     return config_fail(error, "%s: cannot read the derivation secret: %s", path, secret_why(errno));
@@ -169,7 +177,7 @@ static bool give_token(struct keyring *k, const struct config *c, struct config_
     return true;
   }
   note_file(k, c->admin_token_file);
-  if (!secret_read(&k->mem, &k->token, c->admin_token_file, TOKEN_MAX + 2))
+  if (!read_in(k, &k->token, c->admin_token_file, TOKEN_MAX + 2))
     return config_fail(error, "admin_token_file: %s: %s", c->admin_token_file, secret_why(errno));
   warn_readable(c->admin_token_file);
   while (k->token.n && (k->token.p[k->token.n - 1] == '\n' || k->token.p[k->token.n - 1] == '\r'))
@@ -196,7 +204,7 @@ static bool import_cpix(struct keyring *k, const struct key_remote *r, const cha
   if (!key_file_path(path, folder, r->file))
     return config_fail(error, "providers: a file's path is too long");
   note_file(k, path);
-  if (!secret_read(&k->mem, &doc, path, CPIX_MAX_DOC))
+  if (!read_in(k, &doc, path, CPIX_MAX_DOC))
     return config_fail(error, "providers: %s: %s", path, secret_why(errno));
   enum err e = keys_add_cpix(k->set, &k->mem.base, doc, r->epoch, r->scheme, &diag);
   explicit_bzero((void *)(uintptr_t)doc.p, doc.n);
@@ -242,6 +250,10 @@ bool keyring_remote(const struct keyring *k) {
   return false;
 }
 
+bool keyring_same(const struct keyring *a, const struct keyring *b) {
+  return !keyring_remote(a) && !keyring_remote(b) && !memcmp(a->digest, b->digest, sizeof a->digest);
+}
+
 struct key_server *keyring_server(const struct keyring *k, const struct key_remote *r) {
   uint32_t num;
   return k->servers[r - keys_remotes(k->set, &num)];
@@ -260,7 +272,7 @@ struct keyring *keyring_load(const struct config *c, bool create, struct config_
   k->insecure = c->insecure_clearkey;
   k->inband_pssh = c->inband_pssh;
   bool ok = copy_public_url(k, c->public_url) || config_fail(error, "out of memory");
-  if (ok && *c->keys && !secret_read(&k->mem, &text, c->keys, KEYS_MAX_FILE))
+  if (ok && *c->keys && !read_in(k, &text, c->keys, KEYS_MAX_FILE))
     ok = config_fail(error, "%s: %s", c->keys, secret_why(errno));
   if (ok && keys_parse(&k->mem.base, &k->set, &k->info, text, &diag)) {
     char why[256];

@@ -31,6 +31,7 @@ struct keyring {
   uint32_t num_servers;
   char **files; // that providers name, for the sandbox
   unsigned num_files;
+  uint8_t digest[32]; // of all files that were read, by keys_digest_more
   bool asks_names; // a key server is named, not an address: the system's resolver is needed
   _Atomic uint32_t refs;
 };
@@ -38,6 +39,8 @@ struct keyring {
 // keyring_load reads config->keys (or nothing: derivation) and the secret. `create`: a missing secret in state_dir is
 // made, mode 0600, and said in the log. Errors in one line; NULL then.
 struct keyring *keyring_load(const struct config *c, bool create, struct config_error *error);
+// keyring_same says whether two keyrings of one configuration give the same keys to everybody. Of key servers that is not known.
+bool keyring_same(const struct keyring *a, const struct keyring *b);
 struct key_server;
 bool keyring_remote(const struct keyring *k); // some key server is configured
 struct key_server *keyring_server(const struct keyring *k, const struct key_remote *r);

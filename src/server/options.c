@@ -373,6 +373,7 @@ void config_free(struct config *c) {
   for (unsigned i = 0; i < NUM_OPTIONS; i++)
     config_clear(c, &config_options[i]);
   free(c->file);
+  free(c->text);
   free(c);
 }
 
@@ -453,8 +454,13 @@ static bool read_file(struct config *c, const char *file, struct config_error *e
             : empty_pipe    ? config_fail(error, "%s: %s", file, config_empty_pipe)
             : n > MAX_FILE ? config_fail(error, "%s: longer than 1 MiB", file)
                             : config_read_yaml(c, file, text, n, error);
-  free(text);
+  c->text = text;
+  c->text_len = ok ? n : 0;
   return ok;
+}
+
+bool config_same(const struct config *a, const struct config *b) {
+  return a->text_len == b->text_len && (!a->text_len || !memcmp(a->text, b->text, a->text_len));
 }
 
 static bool is_url(const char *text) {

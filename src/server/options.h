@@ -177,6 +177,8 @@ struct config {
   CONFIG_OPTIONS(X)
 #undef X
   char *file; // the YAML file read, or NULL
+  char *text; // what stood in it, text_len bytes
+  size_t text_len;
 };
 
 struct option {
@@ -248,6 +250,9 @@ int config_flag(struct config_flags *flags, int argc, char **argv, int *i, struc
 
 // config_flag_add is for commands with options of their own: OPTION_… with its value, for which there has to be room. NULL: none.
 void config_flag_add(struct config_flags *flags, unsigned option, const char *value);
+
+// config_same says whether two configurations of one process, whose flags stay what they were, come from the same text.
+bool config_same(const struct config *a, const struct config *b);
 
 // config_restart_needed names the first option that differs between the two but cannot be changed while running, or NULL.
 const char *config_restart_needed(const struct config *running, const struct config *fresh);

@@ -933,6 +933,53 @@ Test(catalog, what_is_in_memory_is_served_beside_a_full_queue) {
   track_drop(cat, t);
 }
 
+static void reload(const char *yaml) {
+  struct config_error error;
+  struct config *c = configure(yaml);
+  struct keyring *k = keyring_load(c, true, &error);
+  cr_assert(k, "%s", error.text);
+  struct settings *fresh = catalog_prepare(cat, c, k, &error);
+  cr_assert(fresh, "%s", error.text);
+  catalog_reload(cat, fresh);
+}
+
+static void put_file(const char *path, const char *text) {
+  FILE *f = fopen(path, "w");
+  fputs(text, f);
+  fclose(f);
+}
+
+// A reload for a certificate's sake, which is in neither: what is in memory stays, and outlives storage. Any byte that keys or
+// rules come from makes everything anew.
+Test(catalog, a_reload_of_the_same_changes_nothing) {
+  char keys[100], yaml[200], more[300], secret[100];
+  struct protected_track *t, *other;
+  snprintf(keys, sizeof keys, "%s/keys.yaml", dir);
+  snprintf(secret, sizeof secret, "%s/master.key", dir);
+  snprintf(yaml, sizeof yaml, "keys: %s\nrevalidate: 1m\n", keys);
+  snprintf(more, sizeof more, "%scors_origin: https://example.com\n", yaml);
+  put_file(keys, "derive: { secret_file: master.key }\n");
+  put_file(secret, "0123456789abcdef0123456789abcdef");
+  for (int change = 0; change < 4; change++) {
+    if (!change)
+      start(yaml);
+    cr_assert_eq(track(&t, low), CAT_OK);
+    set_storage(STORAGE_FAILS);
+    reload(change == 2 ? more : yaml); // the third differs from what was loaded before, and so does the fourth
+    if (change == 0)
+      reload(yaml);
+    cr_expect_eq(track(&other, low), change == 0 ? CAT_OK : CAT_UNAVAILABLE, "change %d", change);
+    if (change == 0) {
+      cr_expect_eq(other, t);
+      track_drop(cat, other);
+    }
+    set_storage(STORAGE_WORKS);
+    track_drop(cat, t);
+    if (change == 0)
+      put_file(secret, "0123456789abcdef0123456789abcdeF");
+  }
+}
+
 // Rules come before storage: nobody gets a track of an epoch that was revoked because storage does not answer.
 Test(catalog, storage_that_does_not_answer_keeps_nothing_revoked) {
   struct protected_track *t, *old, *other;
