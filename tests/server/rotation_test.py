@@ -234,6 +234,15 @@ def revoked(tap, sluice, work, media):
         tap.equal([ranged, cond], [410, 410], "ranges and conditional requests too")
 
 
+def asked_to_end(server):
+    """Exit status of a server that is asked to end again and again; None when it does not."""
+    end = time.monotonic() + 20
+    while server.process.poll() is None and time.monotonic() < end:
+        server.signal(signal.SIGTERM)
+        time.sleep(0.2)
+    return server.process.poll()
+
+
 def slow(tap, sluice, work, media):
     """While the disk of the journal stands still, whoever gave no order notices nothing."""
     shim, still = work / "slow_disk.so", work / "still"
@@ -279,11 +288,7 @@ def slow(tap, sluice, work, media):
         c = Client(server.admin_port)
         c.send("/rotate?scope=a", "POST")
         tap.equal(server.admin("/live").status, 200, "another order waits")
-        end = time.monotonic() + 20
-        while server.process.poll() is None and time.monotonic() < end:
-            server.signal(signal.SIGTERM)
-            time.sleep(0.2)
-        tap.equal(server.process.poll(), 1, "who does not want to wait asks for the end again")
+        tap.equal(asked_to_end(server), 1, "who does not want to wait asks for the end again")
         tap.ok(server.wait_log("not waited for"), "which is said")
         c.close()
         still.unlink()
@@ -312,11 +317,7 @@ def slow(tap, sluice, work, media):
         c = server.client()
         c.send("/live/b/cbcs/1/t.mp4")
         time.sleep(0.3)
-        end = time.monotonic() + 20
-        while server.process.poll() is None and time.monotonic() < end:
-            server.signal(signal.SIGTERM)
-            time.sleep(0.3)
-        tap.equal(server.process.poll(), 1, "media that do not answer hold up nobody's end either")
+        tap.equal(asked_to_end(server), 1, "media that do not answer hold up nobody's end either")
         tap.ok(server.wait_log("not waited for"), "which is said too")
         c.close()
         still.unlink()

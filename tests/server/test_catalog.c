@@ -484,25 +484,34 @@ Test(catalog, a_rotation_is_of_its_scope_alone) {
   }
 }
 
-Test(catalog, reload_swaps_keys_and_rules) {
-  start("");
-  struct protected_track *t, *other;
+static struct config *reload(const char *yaml) {
   struct config_error error;
-  char path[200];
-  cr_assert_eq(track(&t, "/album/song/cbcs/1/low.mp4"), CAT_OK);
-  snprintf(path, sizeof path, "%s/keys.yaml", dir);
-  FILE *f = fopen(path, "w");
-  fputs("keys:\n  - {asset: album/song, epoch: 1, scheme: cbcs, kid: 000102030405060708090a0b0c0d0e0f, "
-        "key: 101112131415161718191a1b1c1d1e1f}\n", f);
-  fclose(f);
-  char yaml[300];
-  snprintf(yaml, sizeof yaml, "keys: %s\nschemes: [cbcs]\n", path);
   struct config *c = configure(yaml);
   struct keyring *k = keyring_load(c, true, &error);
   cr_assert(k, "%s", error.text);
   struct settings *fresh = catalog_prepare(cat, c, k, &error);
   cr_assert(fresh, "%s", error.text);
   catalog_reload(cat, fresh);
+  return c;
+}
+
+static void put_file(const char *path, const char *text) {
+  FILE *f = fopen(path, "w");
+  fputs(text, f);
+  fclose(f);
+}
+
+Test(catalog, reload_swaps_keys_and_rules) {
+  start("");
+  struct protected_track *t, *other;
+  char path[200];
+  cr_assert_eq(track(&t, "/album/song/cbcs/1/low.mp4"), CAT_OK);
+  snprintf(path, sizeof path, "%s/keys.yaml", dir);
+  put_file(path, "keys:\n  - {asset: album/song, epoch: 1, scheme: cbcs, kid: 000102030405060708090a0b0c0d0e0f, "
+                 "key: 101112131415161718191a1b1c1d1e1f}\n");
+  char yaml[300];
+  snprintf(yaml, sizeof yaml, "keys: %s\nschemes: [cbcs]\n", path);
+  struct config *c = reload(yaml);
   cr_assert_eq(atomic_load(&published), c);
   cr_assert_eq(track(&other, "/album/song/cbcs/1/low.mp4"), CAT_OK);
   cr_assert_str_neq(t->etag, other->etag);
@@ -931,22 +940,6 @@ Test(catalog, what_is_in_memory_is_served_beside_a_full_queue) {
   for (unsigned i = 0; i < num; i++)
     await(&w[i]);
   track_drop(cat, t);
-}
-
-static void reload(const char *yaml) {
-  struct config_error error;
-  struct config *c = configure(yaml);
-  struct keyring *k = keyring_load(c, true, &error);
-  cr_assert(k, "%s", error.text);
-  struct settings *fresh = catalog_prepare(cat, c, k, &error);
-  cr_assert(fresh, "%s", error.text);
-  catalog_reload(cat, fresh);
-}
-
-static void put_file(const char *path, const char *text) {
-  FILE *f = fopen(path, "w");
-  fputs(text, f);
-  fclose(f);
 }
 
 // A reload for a certificate's sake, which is in neither: what is in memory stays, and outlives storage. Any byte that keys or
