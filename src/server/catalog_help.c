@@ -17,7 +17,7 @@ enum {
   LOOK_MS = 1000,     // for storage to answer, before what is in memory is given to who waits
   OLD_LOG_MS = 60000,
   OLD_WAITS = 64,     // in the queue, to whom that is given in one turn of the keeper
-  AGAIN_MAX = 8,      // rotations in a row during each of which a making was under way; then it is 503
+  AGAIN_MAX = 8,      // rotations or changes in a row during each of which a making was under way; then it is 503
 };
 
 // Under the lock: hands an entry's result to one who waits.
