@@ -12,6 +12,7 @@ enum server_state { SERVER_STARTING, SERVER_READY, SERVER_DRAINING };
 
 struct workers; // worker.c
 struct admin;   // admin_http.c
+struct schedules; // schedules.c
 
 struct server {
   struct config *_Atomic config; // swapped by SIGHUP; good until the next quiet point
@@ -28,6 +29,7 @@ struct server {
   struct steer_turns turns;      // for workers_listen; loaded before system calls are confined
   struct workers *workers;
   struct admin *admin;
+  struct schedules *schedules;
   struct quiet quiet;
 };
 
