@@ -19,6 +19,7 @@
 #include "server/admin_http.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
+#include "server/certificates.h"
 #include "server/crash.h"
 #include "server/notify.h"
 #include "server/sandbox.h"
@@ -285,9 +286,20 @@ static void log_listening(const struct server *s) {
   log_line(LOG_INFO, "ready: %u workers, %s, kernel %s, media %s", s->num_workers, workers_io(s), s->ops->name, c->media);
 }
 
+// Waits for a signal, with a look at certificates now and then.
+static int next_signal(struct server *s, const sigset_t *signals) {
+  for (;;) {
+    uint64_t ms = certificates_say(s);
+    struct timespec t = {(time_t)(ms / 1000), (long)(ms % 1000 * 1000000)};
+    int sig = sigtimedwait(signals, NULL, &t);
+    if (sig > 0)
+      return sig;
+  }
+}
+
 static void serve(struct server *s, const sigset_t *signals, const char *file, const struct config_flags *flags) {
   for (;;) {
-    int sig = sigwaitinfo(signals, NULL);
+    int sig = next_signal(s, signals);
     if (sig == SIGHUP) {
       notify_reloading();
       reload(s, file, flags);
@@ -333,6 +345,7 @@ static bool start(struct server *s, struct startup *up, struct config_error *err
     return config_fail(error, "out of memory");
   memset((void *)s->metrics, 0, (s->num_workers + 1) * sizeof *s->metrics);
   quiet_init(&s->quiet, s->num_workers);
+  pthread_mutex_init(&s->served.lock, NULL);
   log_set_level((enum log_level)c->log_level);
   warn_insecure(c);
   s->turns = (struct steer_turns){-1, -1};

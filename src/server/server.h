@@ -1,5 +1,7 @@
 // The running server: what all threads share.
 #pragma once
+#include <pthread.h>
+
 #include "cache/quiet.h"
 #include "obs/access.h"
 #include "net/steer.h"
@@ -30,6 +32,10 @@ struct server {
   struct workers *workers;
   struct admin *admin;
   struct schedules *schedules;
+  struct {
+    pthread_mutex_t lock;
+    struct tls_set *set; // NULL: none
+  } served;              // certificates.c
   struct quiet quiet;
 };
 
