@@ -335,6 +335,7 @@ struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const c
     ok = ok && (tls_names_read(&s->names[i], SSL_CTX_get0_certificate(s->ctx[i])) || tls_fail(why, why_cap, "certificate", files[i].cert, "its names cannot be read"));
     s->names[i].as_first = tls_names_cover_all(&s->names[i], &s->names[0]);
     ok = ok && tls_fits_flight(s->ctx[i], files[i].cert, client_ca, why, why_cap);
+    ok = ok && (tls_ends_read(s, i, files[i].cert, client_ca) || tls_fail(why, why_cap, "certificate", files[i].cert, "out of memory"));
   }
   if (ok)
     return s;
@@ -350,8 +351,14 @@ void tls_set_free(struct tls_set *s) {
     free(s->staple[i].file);
     tls_names_free(&s->names[i]);
   }
+  tls_ends_free(s);
   BIO_meth_free(s->bio);
   free(s);
+}
+
+struct tls_set *tls_set_hold(struct tls_set *s) {
+  atomic_fetch_add(&s->refs, 1);
+  return s;
 }
 
 SSL *tls_conn_new(struct tls_set *s, SSL_CTX *ctx) {
@@ -364,7 +371,7 @@ SSL *tls_conn_new(struct tls_set *s, SSL_CTX *ctx) {
   }
   BIO_set_init(bio, 1);
   SSL_set_bio(ssl, bio, bio);
-  atomic_fetch_add(&s->refs, 1);
+  (void)tls_set_hold(s);
   return ssl;
 }
 

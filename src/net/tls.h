@@ -26,6 +26,28 @@ struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const c
                             char *why, size_t why_cap);
 void tls_set_free(struct tls_set *s); // connections that use it live on; NULL is a no-op
 
+// What of a set is over some day: certificates with their chains, the authorities of clients, responses that are stapled. The earliest
+// end counts of a file with several certificates.
+enum tls_end_kind { TLS_END_CERTIFICATE, TLS_END_AUTHORITY, TLS_END_STAPLE };
+struct tls_end {
+  enum tls_end_kind kind;
+  char *file;          // as it was given
+  int64_t from, until; // Unix time
+  int64_t said;        // when it was last; 0: never
+  char what[128];      // which in the file
+  struct tls_staple *staple;
+};
+
+// tls_ends gives them, as long as the set lives.
+const struct tls_end *tls_ends(const struct tls_set *s, unsigned *num);
+
+// tls_say_ends says in the log what is over, or will be within 14 days or a third of its time: each once a day. Returns in how many
+// seconds to call again. For one thread. `said`: nothing is, for it just was, of the same files. A set may be NULL.
+unsigned tls_say_ends(struct tls_set *s, bool said);
+
+// tls_set_hold takes another reference, for tls_set_free to give back.
+struct tls_set *tls_set_hold(struct tls_set *s);
+
 // Where a connection's records come from and go to during one call: set before each, shared by a worker's connections.
 struct tls_io {
   const uint8_t *in; // what the socket gave

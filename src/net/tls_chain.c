@@ -9,20 +9,17 @@
 // The rest of TLS_FLIGHT is for the other messages. A socket that is new takes this at once, too.
 enum { FLIGHT_MAX = 40 << 10, RSA_MIN = 2048 };
 
-static void look_at_time(const X509 *cert, const char *file, unsigned n) {
-  int64_t from, until, now = time(NULL);
-  if (!ASN1_TIME_to_posix(X509_get0_notBefore(cert), &from) || !ASN1_TIME_to_posix(X509_get0_notAfter(cert), &until))
-    return;
-  if (until <= now)
-    log_line(LOG_WARN, "certificate %s: number %u in it has expired: clients refuse it", file, n);
-  else if (now < from)
+// What has ended is said again and again (tls_ends.c).
+static void look_at_begin(const X509 *cert, const char *file, unsigned n) {
+  int64_t from;
+  if (ASN1_TIME_to_posix(X509_get0_notBefore(cert), &from) && time(NULL) < from)
     log_line(LOG_WARN, "certificate %s: number %u in it is not valid yet: clients refuse it", file, n);
 }
 
 void tls_look_at_chain(const SSL_CTX *ctx, const char *file) {
   X509 *cert = SSL_CTX_get0_certificate(ctx);
   STACK_OF(X509) *chain = NULL;
-  look_at_time(cert, file, 1);
+  look_at_begin(cert, file, 1);
   const EVP_PKEY *key = X509_get0_pubkey(cert);
   if (key && EVP_PKEY_id(key) == EVP_PKEY_RSA && EVP_PKEY_bits(key) < RSA_MIN)
     log_line(LOG_WARN, "certificate %s: its RSA key has %d bits: many clients refuse less than %d", file, EVP_PKEY_bits(key), RSA_MIN);
@@ -30,7 +27,7 @@ void tls_look_at_chain(const SSL_CTX *ctx, const char *file) {
     return;
   for (size_t i = 0; i < sk_X509_num(chain); i++) {
     X509 *issuer = sk_X509_value(chain, i);
-    look_at_time(issuer, file, (unsigned)i + 2);
+    look_at_begin(issuer, file, (unsigned)i + 2);
     if (X509_check_issued(issuer, cert) != X509_V_OK)
       log_line(LOG_WARN, "certificate %s: number %zu in it is not the issuer of the one before: clients may refuse the chain", file, i + 2);
     cert = issuer;

@@ -6,7 +6,7 @@
 #include <openssl/ssl.h>
 #include <stdatomic.h>
 
-enum { TLS_MAX_CERTS = 64 };
+enum { TLS_MAX_CERTS = 64, TLS_MAX_ENDS = 2 * TLS_MAX_CERTS + 1 };
 
 // A response to staple.
 struct tls_staple {
@@ -30,6 +30,8 @@ struct tls_set {
   struct tls_staple staple[TLS_MAX_CERTS]; // of those that have one
   struct tls_names names[TLS_MAX_CERTS];
   BIO_METHOD *bio;
+  unsigned num_ends;
+  struct tls_end ends[TLS_MAX_ENDS];
 };
 
 // tls_set_alloc makes an empty set with one reference. NULL: no memory.
@@ -51,6 +53,11 @@ void tls_names_free(struct tls_names *n);
 bool tls_names_cover(const struct tls_names *n, const char *name);
 bool tls_names_cover_all(const struct tls_names *n, const struct tls_names *of);
 unsigned tls_names_choose(const struct tls_set *s, const SSL_CLIENT_HELLO *hello);
+
+// tls_ends_read takes down what of a set's n-th certificate, its response and the authorities is over some day. False: no memory; to
+// free all the same.
+bool tls_ends_read(struct tls_set *s, unsigned n, const char *cert, const char *client_ca);
+void tls_ends_free(struct tls_set *s);
 
 // tls_use_signatures sets with what a context's side signs, and what it takes of the other side.
 bool tls_use_signatures(SSL_CTX *ctx);

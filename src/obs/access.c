@@ -15,6 +15,7 @@
 
 #include "base/writer.h"
 #include "obs/log.h"
+#include "obs/nowait.h"
 
 enum {
   RING_BYTES = 1 << 20, // of records; some 8,000 of usual length
@@ -23,6 +24,7 @@ enum {
   TURN_MS = 10,         // between two looks; a ring holds what 500,000 requests a second leave in it
   LOOK_MS = 100,   // how often a write that has to wait looks whether it still should
   LAST_MS = 2000,  // and for how long one that is slow is waited for once the log is being closed
+  REOPEN_MS = 1000, // or once it is to be opened again: the rest of its batch is lost then
   PIECE_BYTES = PIPE_BUF, // what a pipe that takes anything takes whole
 };
 
@@ -47,7 +49,8 @@ struct access_log {
   uint64_t end_ms; // of waiting for its reader; 0: the log is not being closed, or nothing waited
   unsigned num_rings;
   struct access_ring *rings;
-  _Atomic bool stop, reopen;
+  _Atomic bool stop;
+  _Atomic uint64_t reopen_ms; // when that was asked for; 0: it was not
   _Atomic uint64_t written, lost; // lost: dropped because the file could not be written
   uint8_t batch[BATCH_BYTES];
   size_t batch_len;
@@ -269,32 +272,36 @@ static uint64_t mono_ms(void) {
   return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-// Waits until a pipe, a terminal or a socket takes something: as long as it takes, but once the log is being closed LAST_MS in
-// all. False: that is over, and it takes nothing now.
-static bool wait_to_write(struct access_log *log) {
-  struct pollfd p = {.fd = log->fd, .events = POLLOUT};
+// Whether a write should not wait any longer.
+static bool is_over(struct access_log *log) {
+  uint64_t now = mono_ms();
+  uint64_t asked = atomic_load(&log->reopen_ms);
+  bool stop = atomic_load(&log->stop);
+  if (stop && !log->end_ms)
+    log->end_ms = now + LAST_MS;
+  return (stop && now >= log->end_ms) || (asked && now >= asked + REOPEN_MS);
+}
+
+// A pipe, a terminal or a socket is waited for as long as it takes, but once the log is being closed LAST_MS in all, and while it is to be
+// opened again REOPEN_MS from then on. ETIMEDOUT: that is over, and it takes nothing now.
+static ssize_t write_waiting(struct access_log *log, const uint8_t *p, size_t n) {
+  struct pollfd fd = {.fd = log->fd, .events = POLLOUT};
   for (;;) {
-    bool stop = atomic_load(&log->stop);
-    uint64_t now = stop ? mono_ms() : 0;
-    if (stop && !log->end_ms)
-      log->end_ms = now + LAST_MS;
-    bool over = stop && now >= log->end_ms;
-    if (poll(&p, 1, over ? 0 : LOOK_MS) > 0)
-      return true;
+    bool over = is_over(log), ready = poll(&fd, 1, over ? 0 : LOOK_MS) > 0;
+    ssize_t r = ready ? write_nowait(log->fd, p, n) : -1;
+    if (ready && (r >= 0 || (errno != EAGAIN && errno != EINTR)))
+      return r;
     if (over) {
       errno = ETIMEDOUT;
-      return false;
+      return -1;
     }
+    if (ready) // somebody else who writes there was faster
+      nanosleep(&(struct timespec){.tv_nsec = TURN_MS * 1000000L}, NULL);
   }
 }
 
 static ssize_t write_some(struct access_log *log, const uint8_t *p, size_t n) {
-  if (!log->file) {
-    if (!wait_to_write(log))
-      return -1;
-    n = n < PIECE_BYTES ? n : PIECE_BYTES;
-  }
-  return write(log->fd, p, n);
+  return log->file ? write(log->fd, p, n) : write_waiting(log, p, n < PIECE_BYTES ? n : PIECE_BYTES);
 }
 
 static uint64_t lines_in(const uint8_t *p, size_t n) {
@@ -302,6 +309,27 @@ static uint64_t lines_in(const uint8_t *p, size_t n) {
   for (size_t i = 0; i < n; i++)
     num += p[i] == '\n';
   return num;
+}
+
+// A pipe that this process holds open at both ends stays: with the last of them closed, what it holds would be gone.
+static bool is_held(int old, int fresh) {
+  struct stat a, b;
+  return (fcntl(old, F_GETFL) & O_ACCMODE) == O_RDWR && !fstat(old, &a) && !fstat(fresh, &b) && S_ISFIFO(b.st_mode) && a.st_dev == b.st_dev &&
+         a.st_ino == b.st_ino;
+}
+
+static void reopen_if_asked(struct access_log *log) {
+  if (!atomic_exchange(&log->reopen_ms, 0))
+    return;
+  int fd = open_file(log->path);
+  if (fd < 0) {
+    log_line(LOG_ERROR, "access log %s: %s; going on with the old file", log->path, strerror(errno));
+  } else if (is_held(log->fd, fd)) {
+    close(fd);
+  } else {
+    close(log->fd);
+    use_file(log, fd);
+  }
 }
 
 static void flush(struct access_log *log) {
@@ -322,6 +350,8 @@ static void flush(struct access_log *log) {
   log->torn = done ? log->batch[done - 1] != '\n' : log->torn;
   log->batch_len = 0;
   log->batch_lines = 0;
+  if (n < 0)
+    reopen_if_asked(log);
 }
 
 static void put_line(struct access_log *log, const struct access_record *r) {
@@ -356,15 +386,7 @@ static void *run(void *arg) {
   struct access_log *log = arg;
   for (;;) {
     bool stop = atomic_load(&log->stop);
-    if (atomic_exchange(&log->reopen, false)) {
-      int fd = open_file(log->path);
-      if (fd < 0) {
-        log_line(LOG_ERROR, "access log %s: %s; going on with the old file", log->path, strerror(errno));
-      } else {
-        close(log->fd);
-        use_file(log, fd);
-      }
-    }
+    reopen_if_asked(log);
     for (unsigned i = 0; i < log->num_rings; i++)
       drain(log, &log->rings[i]);
     if (log->batch_len)
@@ -401,7 +423,7 @@ fail:
   return ERR_NO_MEMORY;
 }
 
-void access_reopen(struct access_log *log) { atomic_store(&log->reopen, true); }
+void access_reopen(struct access_log *log) { atomic_store(&log->reopen_ms, mono_ms()); }
 
 void access_close(struct access_log *log) {
   if (!log)

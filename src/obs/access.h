@@ -56,7 +56,7 @@ void access_counts(const struct access_log *log, uint64_t *written, uint64_t *dr
 struct writer;
 void access_write_ip(struct writer *w, const uint8_t ip[16]);
 
-// access_reopen opens the path again (after logrotate) at the writer's next turn.
+// access_reopen opens the path again (after logrotate) at the writer's next turn; a pipe whose reader takes nothing holds that up for a second.
 void access_reopen(struct access_log *log);
 
 // access_close writes what is queued and stops; lines that a pipe's reader has not taken after two seconds are lost. NULL is a no-op.

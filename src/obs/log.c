@@ -7,8 +7,11 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "obs/nowait.h"
 
 enum { STALL_MS = 1000 }; // that lines wait for a reader, once; then they are lost until there is one again
 
@@ -31,9 +34,15 @@ static bool takes_more(int wait_ms) {
   return r != 0; // an error is the write's to find
 }
 
-static void put(const char *line, size_t len) {
-  while (write(STDERR_FILENO, line, len) < 0 && errno == EINTR) {
-  }
+// False: another process has filled the pipe since it was looked at.
+static bool put(const char *line, size_t len) {
+  struct stat st;
+  bool file = !fstat(STDERR_FILENO, &st) && S_ISREG(st.st_mode); // which waits for its disk, and loses nothing
+  ssize_t r;
+  do
+    r = file ? write(STDERR_FILENO, line, len) : write_nowait(STDERR_FILENO, line, len);
+  while (r < 0 && errno == EINTR);
+  return r >= 0 || errno != EAGAIN;
 }
 
 static size_t stamp(char *line, size_t cap, enum log_level level) {
@@ -55,10 +64,12 @@ static void put_note(void) {
     return;
   size_t at = stamp(note, sizeof note, LOG_WARN);
   at += (size_t)snprintf(note + at, sizeof note - at, "standard error was not read: %llu lines before this one are lost\n", n);
-  put(note, at);
+  if (!put(note, at))
+    atomic_fetch_add(&lost, n);
 }
 
-// A pipe that says it takes more takes a page: a line does not wait then, unless another process fills it in between.
+// A pipe that says it takes more takes a page: a line does not wait then, unless another process fills it in between and the kernel
+// cannot write without waiting (obs/nowait.h).
 static void write_line(const char *line, size_t len) {
   if (atomic_load(&stalled) && !takes_more(0)) {
     atomic_fetch_add(&lost, 1);
@@ -68,9 +79,8 @@ static void write_line(const char *line, size_t len) {
   bool was = atomic_load(&stalled), takes = takes_more(was ? 0 : STALL_MS);
   if (takes)
     put_note();
-  if (takes && (!was || takes_more(0))) { // the note may have taken the page
-    put(line, len);
-  } else {
+  // The note may have taken the page.
+  if (!takes || (was && !takes_more(0)) || !put(line, len)) {
     atomic_store(&stalled, true);
     atomic_fetch_add(&lost, 1);
   }

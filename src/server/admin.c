@@ -10,6 +10,7 @@
 #include "obs/log.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
+#include "server/certificates.h"
 #include "server/server.h"
 
 static struct bytes of(const char *s) { return bytes_str(s); }
@@ -80,6 +81,7 @@ static void metrics(struct server *s, struct admin_response *out) {
   wr_fmt(&out->body, "# HELP sluice_info What runs\n# TYPE sluice_info gauge\nsluice_info{version=\"" SLUICE_VERSION "\",kernel=\"%s\",io=\"%s\"} 1\n",
          s->ops->name, s->io);
   metrics_write(&out->body, sets, names, n);
+  certificates_write(s, &out->body);
 }
 
 struct epochs_list {

@@ -97,16 +97,30 @@ static bool is_outdated(struct catalog *c, const struct entry *e, const struct m
          (e->making_generation != atomic_load(&c->generation) || now_ms >= made->until_ms || is_changed(e, made->value));
 }
 
+// A line about storage, for after the lock: whoever does not read the log holds up who writes it.
+struct old_line {
+  char asset[ROUTE_PATH_MAX]; // the entry may be gone by then
+  size_t n; // 0: no line
+  bool silent;
+};
+
 // Under the lock: storage cannot be looked at now, and the entry goes on as it was.
-static void look_failed(struct catalog *c, struct entry *e, uint64_t now_ms, bool silent) {
+static void look_failed(struct catalog *c, struct entry *e, uint64_t now_ms, bool silent, struct old_line *line) {
   uint64_t due = atomic_load(&c->old_log_due_ms);
   if (!atomic_load_explicit(&e->failed_ms, memory_order_relaxed) || !silent) // a silence is counted once
     metric_add_shared(silent ? &c->metrics->looks_silent : &c->metrics->looks_failed, 1);
   atomic_store_explicit(&e->failed_ms, now_ms, memory_order_relaxed);
   if (now_ms < due || !atomic_compare_exchange_strong(&c->old_log_due_ms, &due, now_ms + OLD_LOG_MS))
     return;
-  log_line(LOG_ERROR, "%.*s: storage %s: what is in memory is served as it was, for at most %llu s (stale_if_error)", (int)e->route.asset.n,
-           (const char *)e->route.asset.p, silent ? "does not answer" : "fails", (unsigned long long)atomic_load(&c->stale_ms) / 1000);
+  line->n = e->route.asset.n;
+  line->silent = silent;
+  memcpy(line->asset, e->route.asset.p, line->n);
+}
+
+static void say_old(struct catalog *c, const struct old_line *line) {
+  if (line->n)
+    log_line(LOG_ERROR, "%.*s: storage %s: what is in memory is served as it was, for at most %llu s (stale_if_error)", (int)line->n, line->asset,
+             line->silent ? "does not answer" : "fails", (unsigned long long)atomic_load(&c->stale_ms) / 1000);
 }
 
 // Under the lock: all who wait, with what there is.
@@ -133,6 +147,8 @@ static void look_ends(struct catalog *c, const struct entry *e) {
 
 // False, and nothing done: it is outdated, and among those who wait may be some who have asked since.
 static bool finish_entry(struct catalog *c, struct entry *e, const struct made *made, uint64_t negative_ms) {
+  struct old_line line;
+  line.n = 0;
   pthread_mutex_lock(&c->lock);
   uint64_t now = clock_mono_ms(); // later than whoever waits has asked
   look_ends(c, e);
@@ -141,7 +157,7 @@ static bool finish_entry(struct catalog *c, struct entry *e, const struct made *
     return false;
   }
   if (made->status == CAT_UNAVAILABLE && made->why == OBS_err_source_io && entry_outlives(c, e, now) && !source_is_changed(e)) {
-    look_failed(c, e, now, false);
+    look_failed(c, e, now, false, &line);
     atomic_store_explicit(&e->refreshing, false, memory_order_relaxed);
   } else {
     publish(c, e, made, now, negative_ms);
@@ -150,6 +166,7 @@ static bool finish_entry(struct catalog *c, struct entry *e, const struct made *
   struct cat_wait *w = take_waiters(e);
   pthread_mutex_unlock(&c->lock);
   wake_all(w);
+  say_old(c, &line);
   return true;
 }
 
@@ -162,6 +179,8 @@ static bool give_old(struct catalog *c) {
   } queued[OLD_WAITS];
   struct cat_wait *ready[MAX_HELPERS];
   unsigned num_queued = 0, num_ready = 0;
+  struct old_line line;
+  line.n = 0;
   pthread_mutex_lock(&c->queue_lock);
   uint64_t now = clock_mono_ms();
   for (unsigned i = 0; i < c->queue_len && num_queued < OLD_WAITS; i++) {
@@ -182,14 +201,14 @@ static bool give_old(struct catalog *c) {
   pthread_mutex_lock(&c->lock);
   now = clock_mono_ms(); // later than whoever waits has asked
   for (unsigned i = 0; i < num_queued; i++) {
-    look_failed(c, queued[i].e, now, true);
+    look_failed(c, queued[i].e, now, true, &line);
     if (queued[i].w)
       hand_over(queued[i].e, queued[i].w);
   }
   for (struct look *l = c->looks; l < c->looks + MAX_HELPERS; l++) {
     if (!l->entry || now < l->since_ms + LOOK_MS || !entry_outlives(c, l->entry, now) || source_is_changed(l->entry))
       continue;
-    look_failed(c, l->entry, now, true);
+    look_failed(c, l->entry, now, true, &line);
     ready[num_ready++] = take_waiters(l->entry);
   }
   pthread_mutex_unlock(&c->lock);
@@ -198,6 +217,7 @@ static bool give_old(struct catalog *c) {
       queued[i].w->wake(queued[i].w);
   for (unsigned i = 0; i < num_ready; i++)
     wake_all(ready[i]);
+  say_old(c, &line);
   return num_queued == OLD_WAITS;
 }
 

@@ -130,12 +130,11 @@ struct epoch_store *catalog_epochs(struct catalog *c) { return c->epochs; }
 
 #define OUTER(ptr, type) ((struct type *)(void *)((char *)(ptr) - offsetof(struct type, pub)))
 
-// Under the lock, once: keys that may be swapped out are worth a line.
-static void warn_unlocked(struct catalog *c) {
-  if (!c->track_memory.unlocked || c->warned_unlocked)
-    return;
-  c->warned_unlocked = true;
-  log_line(LOG_WARN, "content keys cannot be locked in memory (RLIMIT_MEMLOCK): they may be swapped out");
+// Under the lock: whether it is to be said, once, that keys may be swapped out.
+static bool is_news_unlocked(struct catalog *c) {
+  bool news = c->track_memory.unlocked && !c->warned_unlocked;
+  c->warned_unlocked |= news;
+  return news;
 }
 
 struct full_track *track_alloc(struct catalog *c) {
@@ -152,8 +151,10 @@ struct full_track *track_alloc(struct catalog *c) {
     f->pub.generation = ++c->next_generation;
     atomic_store(&f->pub.holds, 1);
   }
-  warn_unlocked(c);
+  bool unlocked = is_news_unlocked(c);
   pthread_mutex_unlock(&c->lock);
+  if (unlocked)
+    log_line(LOG_WARN, "content keys cannot be locked in memory (RLIMIT_MEMLOCK): they may be swapped out");
   return f;
 }
 

@@ -19,13 +19,13 @@
 #include "server/admin_http.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
+#include "server/certificates.h"
 #include "server/crash.h"
 #include "server/notify.h"
 #include "server/sandbox.h"
+#include "server/schedules.h"
 #include "server/worker.h"
 #include "storage/sidecar.h"
-
-enum { SCHEDULE_LOOK_MS = 1000 };
 
 struct startup {
   struct config *config;
@@ -262,6 +262,7 @@ static void reload(struct server *s, const char *file, const struct config_flags
   warn_insecure(fresh);
   warn_old_urls(s, fresh, keyring);
   catalog_reload(s->catalog, st);
+  schedules_wake(s);
   if (s->access)
     access_reopen(s->access);
   metric_add_shared(&m->reloads_ok, 1);
@@ -285,28 +286,12 @@ static void log_listening(const struct server *s) {
   log_line(LOG_INFO, "ready: %u workers, %s, kernel %s, media %s", s->num_workers, workers_io(s), s->ops->name, c->media);
 }
 
-static void rotated_by_schedule(void *ctx, struct bytes scope) {
-  struct server *s = ctx;
-  catalog_rotated(s->catalog, scope);
-  metric_add_shared(&s->metrics[s->num_workers].rotations, 1);
-}
-
-// Rotates what is due. Returns how long the main thread may sleep: not past the next moment of a schedule, and not for
-// long, for the wall clock may be set meanwhile. UINT64_MAX: no schedule.
-static uint64_t keep_schedule(struct server *s) {
-  struct settings *st = settings_get(s->catalog);
-  struct rotation_rules rules = settings_rotation(s->catalog, st);
-  uint64_t next = rotation_schedule(&rules, clock_unix_ms(), rotated_by_schedule, s), now = clock_unix_ms();
-  settings_put(st);
-  return next == UINT64_MAX ? next : next <= now ? 0 : next - now < SCHEDULE_LOOK_MS ? next - now : SCHEDULE_LOOK_MS;
-}
-
-// Waits for a signal, keeping the schedules meanwhile.
+// Waits for a signal, with a look at certificates now and then.
 static int next_signal(struct server *s, const sigset_t *signals) {
   for (;;) {
-    uint64_t ms = keep_schedule(s);
+    uint64_t ms = certificates_say(s);
     struct timespec t = {(time_t)(ms / 1000), (long)(ms % 1000 * 1000000)};
-    int sig = ms == UINT64_MAX ? sigwaitinfo(signals, NULL) : sigtimedwait(signals, NULL, &t);
+    int sig = sigtimedwait(signals, NULL, &t);
     if (sig > 0)
       return sig;
   }
@@ -326,6 +311,7 @@ static void serve(struct server *s, const sigset_t *signals, const char *file, c
     }
   }
   notify_manager("STOPPING=1");
+  schedules_stop(s);
   atomic_store(&s->state, SERVER_DRAINING);
   log_line(LOG_INFO, "draining");
   workers_drain(s, server_config(s)->drain_timeout, signals);
@@ -359,12 +345,14 @@ static bool start(struct server *s, struct startup *up, struct config_error *err
     return config_fail(error, "out of memory");
   memset((void *)s->metrics, 0, (s->num_workers + 1) * sizeof *s->metrics);
   quiet_init(&s->quiet, s->num_workers);
+  pthread_mutex_init(&s->served.lock, NULL);
   log_set_level((enum log_level)c->log_level);
   warn_insecure(c);
   s->turns = (struct steer_turns){-1, -1};
   if (s->num_workers > 1 && c->steering <= STEER_TURNS)
     s->turns = steer_turns_new(s->num_workers);
-  return make_catalog(s, up, error) && open_access(s, c, error) && start_workers(s, error) && admin_start(s, error);
+  return make_catalog(s, up, error) && open_access(s, c, error) && start_workers(s, error) && admin_start(s, error) &&
+         schedules_start(s, error);
 }
 
 enum { HURRY_S = 2 };
@@ -437,6 +425,10 @@ int server_run(struct config *config, const char *file, const struct config_flag
   workers_end(s);
   admin_stop(s);
   access_close(s->access);
+  if (!schedules_end(s)) { // the rest is memory, which the journal's thread still uses
+    log_line(LOG_WARN, "stopped: a rotation by schedule that the disk of state_dir holds up is not waited for; where it is not written the next start makes it");
+    _exit(ok ? 0 : 1);
+  }
   catalog_free(s->catalog);
   epoch_store_close(up.epochs);
   keyring_put(up.keyring);

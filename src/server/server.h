@@ -1,5 +1,7 @@
 // The running server: what all threads share.
 #pragma once
+#include <pthread.h>
+
 #include "cache/quiet.h"
 #include "obs/access.h"
 #include "net/steer.h"
@@ -12,6 +14,7 @@ enum server_state { SERVER_STARTING, SERVER_READY, SERVER_DRAINING };
 
 struct workers; // worker.c
 struct admin;   // admin_http.c
+struct schedules; // schedules.c
 
 struct server {
   struct config *_Atomic config; // swapped by SIGHUP; good until the next quiet point
@@ -28,6 +31,11 @@ struct server {
   struct steer_turns turns;      // for workers_listen; loaded before system calls are confined
   struct workers *workers;
   struct admin *admin;
+  struct schedules *schedules;
+  struct {
+    pthread_mutex_t lock;
+    struct tls_set *set; // NULL: none
+  } served;              // certificates.c
   struct quiet quiet;
 };
 

@@ -1,5 +1,6 @@
 #include "server/worker.h"
 #include "obs/log.h"
+#include "server/certificates.h"
 #include "server/conn.h"
 #include "server/crash.h"
 #include <errno.h>
@@ -410,6 +411,7 @@ static bool prepare(struct workers *ws, struct server *s, struct config_error *e
   struct binding b;
   if (cfg->tls_listen.num && !load_certificates(ws, cfg, e))
     return false;
+  certificates_serve(s, atomic_load(&ws->certificates), true); // by workers_check
   unsigned plain = cfg->listen.num, all = plain + cfg->tls_listen.num;
   if (!limit_connections(ws, s, all, e))
     return false;
@@ -464,6 +466,7 @@ bool workers_check(const struct config *c, struct config_error *e) {
     return true;
   struct tls_tickets *tickets = tls_tickets_new();
   struct tls_set *set = tickets ? read_certificates(c, tickets, e) : NULL;
+  (void)tls_say_ends(set, false);
   tls_set_free(set);
   tls_tickets_free(tickets);
   return set != NULL;
@@ -491,6 +494,7 @@ bool workers_reload(struct server *s, const struct config *fresh, struct config_
     free(old);
     return false;
   }
+  certificates_serve(s, set, false);
   old->set = atomic_exchange(&ws->certificates, set);
   quiet_retire(&s->quiet, &old->item, free_retired);
   return true;
@@ -542,6 +546,7 @@ void workers_end(struct server *s) {
   if (!s->workers)
     return;
   catalog_stop(s->catalog); // a helper may be in the middle of waking a worker
+  certificates_serve(s, NULL, true);
   workers_free(s->workers);
   s->workers = NULL;
 }

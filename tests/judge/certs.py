@@ -1,6 +1,7 @@
 """Certificates for tests, made on the spot with the openssl command."""
 import pathlib
 import subprocess
+import time
 
 
 def _run(*argv):
@@ -26,3 +27,15 @@ class Authority:
         _run("openssl", "x509", "-req", "-in", str(request), "-CA", str(self.ca), "-CAkey", str(self.key), "-CAcreateserial",
              "-days", str(days), "-extfile", str(ext), "-out", str(cert))
         return str(cert), str(key)
+
+    def issue_until(self, name, begin, end, alt="DNS:localhost,IP:127.0.0.1"):
+        """A certificate between two moments, seconds since 1970."""
+        cert, key = self.issue(name, alt)
+        conf, index = self.folder / f"{name}.conf", self.folder / f"{name}.index"
+        index.write_text("")
+        conf.write_text(f"[ca]\ndefault_ca = own\n[own]\ndatabase = {index}\nnew_certs_dir = {self.folder}\ndefault_md = sha256\npolicy = any\nrand_serial = yes\n"
+                        "[any]\ncommonName = supplied\n")
+        when = [time.strftime("%Y%m%d%H%M%SZ", time.gmtime(t)) for t in (begin, end)]
+        _run("openssl", "ca", "-batch", "-notext", "-config", str(conf), "-in", str(self.folder / f"{name}.csr"), "-cert", str(self.ca), "-keyfile", str(self.key),
+             "-startdate", when[0], "-enddate", when[1], "-extfile", str(self.folder / f"{name}.ext"), "-out", cert)
+        return cert, key

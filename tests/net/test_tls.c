@@ -74,7 +74,7 @@ static int on_session(SSL *ssl, SSL_SESSION *s) {
   return 1;
 }
 
-static void make_certificate(void) {
+static void make_certificate(int64_t from, int64_t until) {
   static uint8_t serial[] = {SERIAL >> 8, SERIAL & 255};
   EVP_PKEY *key = EVP_PKEY_new();
   EC_KEY *ec = EC_KEY_new_by_curve_name(NID_X9_62_prime256v1);
@@ -84,7 +84,7 @@ static void make_certificate(void) {
   cr_assert(X509_set_version(x, X509_VERSION_3) && ASN1_INTEGER_set_int64(X509_get_serialNumber(x), SERIAL) && X509_set_pubkey(x, key));
   X509_NAME *name = X509_get_subject_name(x);
   cr_assert(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const uint8_t *)"one.test", -1, -1, 0) && X509_set_issuer_name(x, name));
-  cr_assert(X509_gmtime_adj(X509_getm_notBefore(x), -HOUR) && X509_gmtime_adj(X509_getm_notAfter(x), 100 * HOUR) && X509_sign(x, key, EVP_sha256()));
+  cr_assert(X509_gmtime_adj(X509_getm_notBefore(x), from) && X509_gmtime_adj(X509_getm_notAfter(x), until) && X509_sign(x, key, EVP_sha256()));
   int n = i2d_X509_NAME(name, &issuer);
   w.issuer = bytes_of(issuer, (size_t)n);
   w.serial = bytes_of(serial, sizeof serial);
@@ -102,7 +102,7 @@ static void begin(void) {
   snprintf(w.cert, sizeof w.cert, "%s/cert", folder);
   snprintf(w.key, sizeof w.key, "%s/key", folder);
   snprintf(w.ocsp, sizeof w.ocsp, "%s/ocsp", folder);
-  make_certificate();
+  make_certificate(-HOUR, 100 * HOUR);
   w.client = SSL_CTX_new(TLS_client_method());
   SSL_CTX_set_session_cache_mode(w.client, SSL_SESS_CACHE_CLIENT);
   SSL_CTX_sess_set_new_cb(w.client, on_session);
@@ -535,6 +535,94 @@ Test(tls, a_response_is_stapled_within_its_time_alone) {
     }
     s.verdict = 0;
   }
+}
+
+static unsigned next_look;
+
+static void look(void) { next_look = tls_say_ends(w.set, false); }
+
+// What is said when `after` more seconds have passed.
+static const char *said(int64_t after) {
+  passed += after;
+  return logged(look);
+}
+
+static void renew(int64_t from, int64_t until) {
+  OPENSSL_free((void *)(uintptr_t)w.issuer.p);
+  make_certificate(from, until);
+  cr_assert_null(load(NULL));
+}
+
+Test(tls, that_a_certificate_ends_is_said_two_weeks_ahead_and_then_each_day) {
+  enum { DAY = 24 * HOUR };
+  renew(-HOUR, 90 * DAY);
+  cr_expect_str_empty(said(0), "ninety days");
+  cr_expect_eq(next_look, HOUR, "for the clock may be set: %u", next_look);
+  cr_expect_str_empty(said(75 * DAY), "fifteen days");
+  cr_expect_str_empty(said(DAY - 60));
+  cr_expect_leq(next_look, 60u);
+  const char *text = said(61);
+  cr_expect(strstr(text, w.cert) && strstr(text, "number 1 in it ends at 20") && strstr(text, "in 13 days") && strstr(text, "renew it") && strstr(text, "SIGHUP"), "%s", text);
+  cr_expect_str_empty(said(DAY - 60));
+  cr_expect(strstr(text = said(60), "in 12 days"), "a day later: %s", text);
+  cr_expect_str_empty(said(0));
+  cr_expect(strstr(text = said(13 * DAY - HOUR), "in 59 minutes"), "%s", text);
+  text = said(HOUR + 2);
+  cr_expect(strstr(text, "number 1 in it has expired, at 20") && strstr(text, "clients refuse it"), "at its end: %s", text);
+  cr_expect_str_empty(said(HOUR));
+  cr_expect(strstr(text = said(DAY), "has expired"), "%s", text);
+  passed -= 5 * DAY; // the clock is set back
+  (void)said(0);
+  cr_expect_str_empty(said(0));
+  cr_expect_leq(tls_say_ends(w.set, true), (unsigned)HOUR);
+  cr_assert_null(load(NULL));
+  cr_expect(strstr(text = said(0), "ends at"), "loaded anew: %s", text);
+  cr_assert_null(load(NULL));
+  (void)tls_say_ends(w.set, true);
+  cr_expect_str_empty(said(0), "it was just said");
+}
+
+Test(tls, what_lives_shorter_is_said_later) {
+  renew(0, 6 * HOUR);
+  cr_expect_str_empty(said(4 * HOUR - 60));
+  cr_expect_leq(next_look, 60u);
+  const char *text = said(61);
+  cr_expect(strstr(text, "in 119 minutes"), "%s", text);
+  cr_expect(next_look == HOUR, "%u", next_look);
+  cr_expect(strstr(text = said(2 * HOUR), "has expired"), "%s", text);
+  renew(HOUR, 0); // ends before it begins
+  cr_expect(strstr(text = said(1), "has expired"), "%s", text);
+}
+
+static void load_with_authority(void) { cr_assert_null(load_for(NULL, w.cert)); }
+
+Test(tls, authorities_and_responses_end_too) {
+  struct shape s = good();
+  unsigned num;
+  s.from = -HOUR;
+  s.until = 2 * HOUR;
+  cr_assert_null(staple(&s));
+  const struct tls_end *ends = tls_ends(w.set, &num);
+  cr_assert_eq(num, 2u);
+  cr_expect(ends[0].kind == TLS_END_CERTIFICATE && !strcmp(ends[0].file, w.cert) && ends[0].until - time(NULL) > 99 * HOUR);
+  cr_expect(ends[1].kind == TLS_END_STAPLE && !strcmp(ends[1].file, w.ocsp) && ends[1].until - time(NULL) <= 2 * HOUR);
+  cr_expect_str_empty(said(HOUR), "a response is renewed when it is");
+  const char *text = said(HOUR + 1);
+  cr_expect(strstr(text, w.ocsp) && strstr(text, "expired at 20") && strstr(text, "it is not stapled"), "%s", text);
+  cr_expect_str_empty(logged(three_clients), "that was said");
+  cr_expect_str_empty(said(12 * HOUR));
+  cr_expect(strstr(text = said(12 * HOUR), "it is not stapled"), "each day: %s", text);
+  (void)logged(load_with_authority);
+  ends = tls_ends(w.set, &num);
+  cr_assert_eq(num, 2u);
+  cr_expect(ends[1].kind == TLS_END_AUTHORITY && !strcmp(ends[1].file, w.cert));
+  text = said(50 * HOUR);
+  cr_expect(strstr(text, "client authorities ") && strstr(text, "/CN=one.test ends at 20") && strstr(text, "will be refused"), "%s", text);
+  struct tls_set *set = tls_set_new((struct tls_files[]){{w.cert, w.key, NULL}, {w.cert, w.key, NULL}}, 2, NULL, w.tickets, (char[300]){0}, 300);
+  cr_assert(set);
+  (void)tls_ends(set, &num);
+  cr_expect_eq(num, 1u, "a file counts once");
+  tls_set_free(set);
 }
 
 Test(tls, files_that_are_no_responses) {

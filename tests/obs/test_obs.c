@@ -1,8 +1,10 @@
 #include "obs/access.h"
 #include "obs/log.h"
 #include "obs/metrics.h"
+#include "obs/nowait.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -378,6 +380,93 @@ Test(access, a_pipe_that_nobody_reads_yet_does_not_hold_the_start, .timeout = 20
   cr_expect(strstr(text, "GET /000000 "), "who comes later has the line: %s", text);
   close(fd);
   unlink(path);
+}
+
+static uint64_t counted(const struct access_log *log) {
+  uint64_t written, dropped;
+  access_counts(log, &written, &dropped);
+  return written + dropped;
+}
+
+// A pipe that is full and that nobody reads: who puts a file in its place has the next lines in it, and those that are lost counted.
+Test(access, a_reader_that_stopped_does_not_hold_a_reopening, .timeout = 20) {
+  struct access_log *log;
+  struct stat st = {0};
+  int fd = open_fifo(&log), pushed = 12000, num = 0;
+  push_all(log, pushed);
+  usleep(300000);
+  cr_expect_lt(counted(log), (uint64_t)pushed, "the pipe took all?");
+  cr_assert_eq(unlink(path), 0);
+  access_reopen(log);
+  for (int i = 0; i < 300 && (stat(path, &st) || !st.st_size); i++)
+    usleep(10000);
+  cr_expect_gt(st.st_size, 0, "the file has nothing after three seconds");
+  access_close(log);
+  close(fd);
+  for (const char *p = read_back(); *p; p = strchr(p, '\n') + 1, num++)
+    cr_assert(strncmp(p, "192.0.2.7 - - [", 15) == 0 && strchr(p, '\n'), "line %d is not whole: %.60s", num, p);
+  cr_expect_gt(num, 1000, "what was in the ring is in the file");
+  unlink(path);
+}
+
+Test(access, what_is_lost_over_a_reopening_is_counted, .timeout = 20) {
+  struct access_log *log;
+  int fd = open_fifo(&log), pushed = 12000;
+  push_all(log, pushed);
+  usleep(300000);
+  cr_assert_eq(unlink(path), 0);
+  access_reopen(log);
+  for (int i = 0; i < 500 && counted(log) < (uint64_t)pushed; i++)
+    usleep(10000);
+  uint64_t written, dropped;
+  access_counts(log, &written, &dropped);
+  cr_expect(written + dropped == (uint64_t)pushed && dropped && dropped < 2000, "%llu written, %llu dropped", (unsigned long long)written,
+            (unsigned long long)dropped);
+  access_close(log);
+  close(fd);
+  unlink(path);
+}
+
+Test(access, a_pipe_that_nobody_reads_yet_keeps_its_lines_over_a_reopening, .timeout = 20) {
+  struct access_log *log;
+  char text[1000] = "";
+  snprintf(path, sizeof path, "/tmp/sluice-access-%d", (int)getpid());
+  (void)unlink(path);
+  signal(SIGPIPE, SIG_IGN);
+  cr_assert_eq(mkfifo(path, 0600), 0);
+  cr_assert_eq(access_open(&log, path, ACCESS_COMBINED, 1), ERR_OK);
+  for (int i = 0; i < 2; i++) {
+    push_all(log, 1);
+    for (int k = 0; k < 500 && counted(log) <= (uint64_t)i; k++)
+      usleep(10000);
+    access_reopen(log);
+    usleep(100000);
+  }
+  int fd = open(path, O_RDONLY | O_NONBLOCK);
+  access_close(log);
+  cr_expect_gt(read(fd, text, sizeof text - 1), 0);
+  const char *second = strchr(text, '\n');
+  cr_expect(second && strstr(second, "GET /000000 "), "both lines: %s", text);
+  close(fd);
+  unlink(path);
+}
+
+// Standard output and standard error may be one pipe: between a look at it and the write another fills it.
+Test(access, a_write_to_a_pipe_that_is_full_after_all_does_not_wait, .timeout = 20) {
+  static const char page[4096];
+  struct iovec one = {(void *)(uintptr_t)page, 1};
+  int p[2];
+  cr_assert_eq(pipe(p), 0);
+  if (pwritev2(p[1], &one, 1, -1, RWF_NOWAIT) < 0) {
+    cr_skip_test("this kernel cannot write into a pipe without waiting: %s", strerror(errno));
+    return;
+  }
+  ssize_t r = 0;
+  for (int i = 0; i < 1000 && r >= 0; i++)
+    r = write_nowait(p[1], page, sizeof page);
+  cr_expect(r < 0 && errno == EAGAIN, "%zd: %s", r, strerror(errno));
+  close(p[0]);
+  close(p[1]);
 }
 
 Test(access, reopen_follows_a_renamed_file) {

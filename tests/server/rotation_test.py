@@ -5,6 +5,7 @@ import pathlib
 import random
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -141,6 +142,7 @@ def schedules(tap, sluice, work, media):
         tap.ok(n >= 3 and epoch(server, "a") == 1, f"every second: epoch {n}; what is not scheduled stays in epoch 1")
         keys.write_text("derive: {}\n")
         reload(server, tap, "no schedule any more")
+        time.sleep(0.2)  # one that was under way
         n = epoch(server, "live/b")
         time.sleep(1.3)
         tap.equal(epoch(server, "live/b"), n, "it has ended")
@@ -243,14 +245,68 @@ def asked_to_end(server):
     return server.process.poll()
 
 
-def slow(tap, sluice, work, media):
-    """While the disk of the journal stands still, whoever gave no order notices nothing."""
+def slow_disk(tap, work):
+    """The environment with a disk that stands still while the file of the second value is there; None."""
     shim, still = work / "slow_disk.so", work / "still"
     p = run("gcc", "-shared", "-fPIC", "-O1", "-o", shim, pathlib.Path(__file__).with_name("slow_disk.c"))
     if not tap.equal(p.code, 0, "a disk that stands still on demand is built"):
-        return
+        return None, still
     asan = ":".join(x for x in (os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0") if x)
-    env = {**os.environ, "LD_PRELOAD": str(shim), "SLOW_DISK": str(still), "ASAN_OPTIONS": asan}
+    return {**os.environ, "LD_PRELOAD": str(shim), "SLOW_DISK": str(still), "ASAN_OPTIONS": asan}, still
+
+
+def slow_schedule(tap, sluice, work, media):
+    """While the disk of the journal stands still and a schedule is due, signals are heard."""
+    keys, state = work / "slow_schedule.yaml", work / "slow_schedule"
+    state.mkdir(mode=0o700)
+    env, still = slow_disk(tap, work)
+    if not env:
+        return
+    keys.write_text("epochs: { schedule: [ { match: live/, every: 1s, grace: 1h } ] }\n")
+
+    def held_up(server, name):
+        still.touch()
+        time.sleep(0.2)
+        n = epoch(server, "live/b")
+        time.sleep(2.5)
+        tap.equal(epoch(server, "live/b"), n, f"{name}: a rotation is due and held up")
+        return n
+
+    def begun():
+        return Server(sluice, media, "--keys", str(keys), "--manifest-max-age", "0", env=env, state=state)
+    with begun() as server:
+        tap.ok(server.wait_log("rotated live/, by schedule"), "a disk that does not stand still: rotated by schedule", server.log())
+        n = held_up(server, "the disk stands still")
+        reload(server, tap, "SIGHUP is heard meanwhile")
+        tap.equal([server.admin(x).status for x in ("/ready", "/status", "/metrics")], [200] * 3, "the admin listener answers")
+        still.unlink()
+        end = time.monotonic() + 20
+        while epoch(server, "live/b") < n + 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        tap.ok(epoch(server, "live/b") >= n + 2, "when the disk is back the schedule goes on")
+        held_up(server, "again")
+        server.signal(signal.SIGTERM)
+        tap.ok(server.wait_log("draining", 5), "SIGTERM is heard meanwhile", server.log()[-5:])
+        try:
+            code = server.process.wait(15)
+        except subprocess.TimeoutExpired:
+            code = None
+        tap.equal(code, 0, "and ends the server")
+        tap.ok(server.wait_log("by schedule.*not waited for"), "which says what it did not wait for", server.log()[-5:])
+        still.unlink()
+    with begun() as server:
+        tap.ok(server.wait_log("rotated live/, by schedule"), "the next start makes it", server.log())
+        tap.equal(server.stop(), 0, "and ends in good order")
+    lines = [x.split() for x in (state / "rotations.journal").read_text().splitlines()]
+    slots = [x[5] for x in lines if x[1] == "scheduled"]
+    tap.ok(len(slots) == len(set(slots)), "no moment of the schedule has two rotations", lines)
+
+
+def slow(tap, sluice, work, media):
+    """While the disk of the journal stands still, whoever gave no order notices nothing."""
+    env, still = slow_disk(tap, work)
+    if not env:
+        return
     with Server(sluice, media, env=env) as server:
         tap.equal(order(server, "scope=a").status, 200, "a rotation on a disk that does not stand still")
         still.touch()
@@ -358,7 +414,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sluice-rotation-") as folder:
         work = pathlib.Path(folder)
         media = media_in(work, ["a", "live/b", "live/c"])
-        for part in (tokens, orders, outside, systems, schedules, shared, killed, revoked, revoked_while_opening, slow):
+        for part in (tokens, orders, outside, systems, schedules, shared, killed, revoked, revoked_while_opening, slow,
+                     slow_schedule):
             part(tap, sluice, work, media)
     tap.end()
 

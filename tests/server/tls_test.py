@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import synth  # noqa: E402
@@ -212,6 +213,79 @@ def staples(tap, sluice, work, media, authority):
         tap.ok(p.returncode and str(file) in p.stderr and text in p.stderr, f"start, {name}: refused, with file and reason", p)
 
 
+def end_of(cert):
+    """When a certificate ends, seconds since 1970."""
+    out = subprocess.run(["openssl", "x509", "-in", cert, "-noout", "-enddate"], capture_output=True, text=True, check=True).stdout
+    return ssl.cert_time_to_seconds(out.strip().partition("=")[2])
+
+
+def expiry(server):
+    """{(metric, file): seconds since 1970} as the admin listener has them."""
+    text = server.admin("/metrics").body.decode()
+    found = re.findall(r'^(sluice_tls_\w+_expiry_seconds)\{file="((?:[^"\\\n]|\\["\\n])*)"\} (\d+)$', text, re.M)
+    for name in {f[0] for f in found}:
+        assert text.count(f"# TYPE {name} gauge\n") == text.count(f"# HELP {name} ") == 1, text
+    assert len(found) == len(re.findall("^sluice_tls_.*expiry", text, re.M)) == len({f[:2] for f in found}), text
+    return {(name, re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], file)): int(when) for name, file, when in found}
+
+
+def ends(tap, sluice, work, media, authority):
+    """Certificates that end while the server runs are said, in time and at the end, and have a metric each."""
+    odd = work / 'a "quoted\\ n\u00e4me'
+    odd.mkdir()
+    response, port = work / "ends.der", free_port()
+    long, short = authority.issue("long", days=90), authority.issue("short", days=400, alt="DNS:short.test")
+    cert, key = (str(odd / f"server.{e}") for e in ("pem", "key"))
+
+    def put(pair):
+        shutil.copy(pair[0], cert)
+        shutil.copy(pair[1], key)
+
+    put(long)
+    response.write_bytes(Responder(authority).respond("ends", short[0], "-ndays", "3"))
+
+    def quoted(file):
+        return "'" + str(file).replace("'", "''") + "'"
+
+    config = (f"tls_listen: 127.0.0.1:{port}\ntls_certificates: [ {{ cert: {quoted(cert)}, key: {quoted(key)} }}, {{ cert: {short[0]}, key: {short[1]}, ocsp: {response} }} ]\n"
+              f"tls_client_ca: {authority.ca}\n")
+    names = [f"sluice_tls_{x}_expiry_seconds" for x in ("certificate", "client_ca", "ocsp")]
+    with Server(sluice, media, config=config) as server:
+        got = expiry(server)
+        tap.equal({k: v for k, v in got.items() if k[0] != names[2]},
+                  {(names[0], cert): end_of(cert), (names[0], short[0]): end_of(short[0]), (names[1], str(authority.ca)): end_of(str(authority.ca))}, "metrics: each has its end")
+        tap.ok(abs(got[names[2], str(response)] - time.time() - 3 * 86400) < 3600, "a response its own", got)
+        tap.ok(not any("renew" in line or "successor" in line for line in server.log()), "far from its end nothing is said", server.log())
+        now = int(time.time())
+        pair = authority.issue_until("brief", now - 3, now + 21)
+        put(pair)
+        tap.equal(expiry(server)[names[0], cert], end_of(long[0]), "a new file alone changes nothing")
+        tap.ok(reload(server, "reload(ed|.*refused)"), "SIGHUP takes one of 24 seconds")
+        tap.equal(expiry(server)[names[0], cert], end_of(pair[0]), "and its end is in the metrics")
+        for want in ("number 1 in it ends at .*: renew it", "number 1 in it has expired, at .*: renew it"):
+            line = server.wait_log(want, 40) or ""
+            tap.ok(cert in line and "SIGHUP" in line and " warn " in line, f"while it is loaded, with nobody asking: {want}", server.log()[-5:])
+        tap.equal(len([line for line in server.log() if f"certificate {cert}: " in line]), 2, "each once")
+        tap.ok(time.time() >= end_of(cert), "not before its end")
+        put(long)
+        tap.ok(reload(server, "reload(ed|.*refused)"), "SIGHUP takes the renewed one")
+        tap.equal(expiry(server)[names[0], cert], end_of(long[0]), "and its end is in the metrics")
+        tap.equal(server.stop(), 0, "and it ends in good order")
+    put(authority.issue_until("soon", int(time.time()) - 80 * 86400, int(time.time()) + 10 * 86400 + 600))
+    with Server(sluice, media, config=config) as server:
+        lines = [line for line in server.log() if "renew" in line]
+        tap.ok(len(lines) == 1 and f"certificate {cert}: number 1 in it ends at " in lines[0] and "in 10 days" in lines[0], "start: said once", server.log())
+        seen = len(server.log())
+        reload(server, "reload(ed|.*refused)")
+        lines = [line for line in server.log()[seen:] if "renew" in line]
+        tap.ok(len(lines) == 1 and "in 10 days" in lines[0], "reload: said once", server.log()[seen:])
+    p = subprocess.run([sluice, "serve", "--check", "--media", str(media), "--state-dir", str(work / "state"), "-c", str(config_file(work, config))],
+                       capture_output=True, text=True, timeout=30)
+    tap.ok(p.returncode == 0 and p.stderr.count("in 10 days") == 1, "--check says it too", p)
+    with Server(sluice, media) as server:
+        tap.equal(expiry(server), {}, "without certificates there is no such metric")
+
+
 def config_file(work, text):
     file = work / "check.yaml"
     file.write_text(text)
@@ -230,6 +304,7 @@ def main():
         reloads(tap, sluice, work, media, authority)
         renewals(tap, sluice, work, media, authority)
         staples(tap, sluice, work, media, authority)
+        ends(tap, sluice, work, media, authority)
     tap.end()
 
 
