@@ -78,8 +78,11 @@ static enum err check_kids(const struct keyset *ks, struct mark *marks, struct d
   return ERR_OK;
 }
 
+// CPIX files, whose match is empty too, stand before the key servers: two of these are neighbours then.
 static int remote_cmp(const void *x, const void *y) {
-  return bytes_cmp(((const struct key_remote *)x)->match, ((const struct key_remote *)y)->match);
+  const struct key_remote *a = x, *b = y;
+  int c = bytes_cmp(a->match, b->match);
+  return c ? c : (a->provider != NULL) - (b->provider != NULL);
 }
 
 static enum err check_remotes(struct keyset *ks, struct diag *diag) {
@@ -88,7 +91,7 @@ static enum err check_remotes(struct keyset *ks, struct diag *diag) {
     qsort(ks->remotes, ks->num_remotes, sizeof *ks->remotes, remote_cmp);
   for (uint32_t i = 1; i < ks->num_remotes; i++) {
     const struct key_remote *a = &ks->remotes[i - 1], *b = &ks->remotes[i];
-    if (remote_cmp(a, b) == 0 && a->provider && b->provider)
+    if (remote_cmp(a, b) == 0 && a->provider)
       return diag_say(diag, ERR_SYNTAX, "line %zu: providers: %s%s has two (the other on line %zu): keep one", a->line > b->line ? a->line : b->line,
                       b->match.n ? "match: " : "everything", key_name(name, b->match), a->line > b->line ? b->line : a->line);
   }

@@ -81,6 +81,12 @@ static size_t byte_at(struct bytes text, size_t line, size_t column) {
   return text.n - rest.n;
 }
 
+// What may not stand raw in a quoted scalar and be read as it was: characters that are not printable, the byte order mark, and what
+// YAML 1.1, which libyaml reads, takes for line breaks and folds. YAML 1.1 §4.1.1 (c-printable), §4.1.4.
+static bool is_escaped(uint32_t c) {
+  return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029 || c == 0xfeff || c == 0xfffe || c == 0xffff;
+}
+
 static enum err quoted(struct writer *w, struct bytes s, struct diag *diag) {
   wr_u8(w, '"');
   for (struct bytes rest = s; rest.n;) {
@@ -91,8 +97,8 @@ static enum err quoted(struct writer *w, struct bytes s, struct diag *diag) {
       return diag_say(diag, ERR_UNSUPPORTED, "a name that is not UTF-8 cannot stand in a keys file");
     if (c == '"' || c == '\\')
       wr_u8(w, '\\');
-    if (c < 0x20 || c == 0x7f)
-      wr_fmt(w, "\\x%02x", c);
+    if (is_escaped(c))
+      wr_fmt(w, "\\u%04x", c);
     else
       wr_raw(w, p, n);
   }

@@ -1,5 +1,6 @@
 #include "base/text.h"
 #include "keys/keys.h"
+#include "keys/keysfile_add.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -362,6 +363,40 @@ Test(keysfile, providers) {
   cr_assert_null(keys_remote(ks, BYTES_LIT("live/own")), "an asset with records is not asked for");
   cr_assert_not_null(keys_remote(ks, BYTES_LIT("live/ow")));
   cr_assert_str_eq(keys_remote(ks, BYTES_LIT("live"))->provider->name, "speke2.1");
+}
+
+// A CPIX file between two of them, whose match is empty too, hides nothing.
+Test(keysfile, two_key_servers_for_everything_are_refused_wherever_they_stand) {
+  static const char *const entries[] = {"  - { type: json, url: 'http://a/' }\n", "  - { type: cpix, file: k.cpix }\n", "  - { type: json, url: 'http://b/' }\n"};
+  static const uint8_t orders[][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}};
+  for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
+    char text[256];
+    snprintf(text, sizeof text, "providers:\n%s%s%s", entries[orders[i][0]], entries[orders[i][1]], entries[orders[i][2]]);
+    refused(ERR_SYNTAX, text, "everything has two");
+  }
+}
+
+// What is added is read as it was, whatever its name: YAML takes more characters for line breaks than \n, and some for none at all.
+Test(keysfile, records_that_are_added_keep_their_names) {
+  static const struct bytes names[] = {
+      BYTES_LIT("a/b"),           BYTES_LIT("a\"\\b: #c"),      BYTES_LIT("a\tb\nc\x7f\x01"), // the usual ones
+      BYTES_LIT("a\xc2\x85 b"),   BYTES_LIT("a \xe2\x80\xa8" "b"), BYTES_LIT("a \xe2\x80\xa9 b"), // NEL, LS, PS: line breaks
+      BYTES_LIT("a\xc2\x80\xc2\x9fz"),                                                          // C1 controls
+      BYTES_LIT("\xef\xbb\xbf" "a"), BYTES_LIT("a\xef\xbf\xbe\xef\xbf\xbf"),                      // a byte order mark, no characters
+      BYTES_LIT("\xc2\xa0\xc3\xa9\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbd\xf0\x90\x80\x80"),
+  };
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    struct key_record r = {.scheme = SCHEME_CENC, .epoch = 1, .asset = names[i], .kid = "kid", .key = "key"}, got;
+    char text[512];
+    struct writer w = wr_of(text, sizeof text - 1);
+    cr_assert_eq(keysfile_add(&w, (struct bytes){0}, &r, 1, &diag), ERR_OK, "name %zu", i);
+    text[w.n] = 0;
+    struct keyset *ks;
+    struct keys_info info;
+    cr_expect(load(&ks, &info, text) == ERR_OK && keys_lookup(&got, ks, &(struct key_query){names[i], 1, SCHEME_CENC, {0}}) == ERR_OK,
+              "name %zu, as %s: %s", i, text, shown);
+    diag = (struct diag){0};
+  }
 }
 
 Test(keysfile, cpix_documents_join_the_records) {
