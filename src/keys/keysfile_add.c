@@ -10,7 +10,7 @@ enum { MAX_INDENT = 64 };
 // Where records go: before the first item of a block list, behind the bracket of a flow list, or at the end.
 struct place {
   enum { AT_END, IN_BLOCK, IN_FLOW } form;
-  size_t line, column;
+  size_t index, line, column; // as libyaml counts them
 };
 
 static enum err bad(struct diag *diag, const yaml_mark_t *m, const char *why) {
@@ -35,7 +35,7 @@ static enum err look(struct place *at, const yaml_event_t *ev, unsigned depth, b
   if (ev->type != YAML_SEQUENCE_START_EVENT)
     return bad(diag, &ev->start_mark, "keys: a list is expected; take the empty option out");
   bool flow = ev->data.sequence_start.style == YAML_FLOW_SEQUENCE_STYLE;
-  *at = (struct place){flow ? IN_FLOW : IN_BLOCK, ev->start_mark.line, ev->start_mark.column};
+  *at = (struct place){flow ? IN_FLOW : IN_BLOCK, ev->start_mark.index, ev->start_mark.line, ev->start_mark.column};
   return ERR_OK;
 }
 
@@ -70,13 +70,12 @@ static enum err find(struct place *at, struct bytes old, struct diag *diag) {
   return e;
 }
 
-// The byte of a line and a column in characters.
-static size_t byte_at(struct bytes text, size_t line, size_t column) {
-  size_t i = 0;
-  for (; line && i < text.n; i++)
-    line -= text.p[i] == '\n';
-  struct bytes rest = bytes_of(text.p + i, text.n - i);
-  for (; column && rest.n; column--)
+// The byte of a mark's index, which counts characters and leaves a byte order mark out.
+static size_t byte_at(struct bytes text, size_t index) {
+  struct bytes rest = text;
+  if (text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0)
+    index++;
+  for (; index && rest.n; index--)
     (void)utf8_next(&rest);
   return text.n - rest.n;
 }
@@ -138,7 +137,7 @@ enum err keysfile_add(struct writer *w, struct bytes old, const struct key_recor
   }
   if (at.form == IN_BLOCK && at.column > MAX_INDENT)
     return diag_say(diag, ERR_SYNTAX, "line %zu: keys: the list is indented too far", at.line + 1);
-  size_t split = at.form == AT_END ? old.n : byte_at(old, at.line, at.column) + (at.form == IN_FLOW);
+  size_t split = at.form == AT_END ? old.n : byte_at(old, at.index) + (at.form == IN_FLOW);
   wr_raw(w, old.p, split);
   if (at.form == AT_END)
     wr_str(w, old.n && old.p[old.n - 1] != '\n' ? "\nkeys:\n" : "keys:\n");

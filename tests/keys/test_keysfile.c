@@ -399,6 +399,31 @@ Test(keysfile, records_that_are_added_keep_their_names) {
   }
 }
 
+// Where the list begins is found in any file that libyaml reads: it counts characters, not bytes, and has more line breaks.
+Test(keysfile, records_are_added_to_files_of_all_kinds) {
+  static const char *const files[] = {
+      "\xef\xbb\xbfkeys: [{ asset: own, scheme: cbcs, " KID1 ", " KEY1 " }]\n",
+      "\xef\xbb\xbfkeys:\n  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\n",
+      "drm: { widevine: { policy: \"\xc3\xa9\xe2\x80\xa8z\" } } # \xc3\xa9\nkeys:\n  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\n",
+      "drm: {}\r\nkeys:\r\n  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\r\n",
+      "drm: {}\rkeys:\r  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\r",
+  };
+  struct key_record r = {.scheme = SCHEME_CENC, .epoch = 1, .asset = BYTES_LIT("new"), .kid = "kid", .key = "key"}, got;
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    char text[1024];
+    struct writer w = wr_of(text, sizeof text - 1);
+    struct keyset *ks;
+    struct keys_info info;
+    cr_assert_eq(load(&ks, &info, files[i]), ERR_OK, "file %zu: %s", i, shown);
+    cr_assert_eq(keysfile_add(&w, bytes_str(files[i]), &r, 1, &diag), ERR_OK, "file %zu", i);
+    text[w.n] = 0;
+    cr_expect(load(&ks, &info, text) == ERR_OK && info.num_records == 2 &&
+                  keys_lookup(&got, ks, &(struct key_query){r.asset, 1, SCHEME_CENC, {0}}) == ERR_OK,
+              "file %zu, as %s: %s", i, text, shown);
+    diag = (struct diag){0};
+  }
+}
+
 Test(keysfile, cpix_documents_join_the_records) {
   static const char doc[] = "<CPIX xmlns=\"urn:dashif:org:cpix\" xmlns:p=\"urn:ietf:params:xml:ns:keyprov:pskc\" contentId=\"b\"><ContentKeyList>"
                             "<ContentKey kid=\"00112233-4455-6677-8899-aabbccddee02\" commonEncryptionScheme=\"%s\"><Data><p:Secret>"
