@@ -45,12 +45,6 @@ struct wish {
   struct config_flags flags;
 };
 
-static int fail_diag(const char *subject, const struct diag *diag) {
-  char why[WHY];
-  diag_format(diag, why, sizeof why);
-  return cli_error(subject, "%s", why);
-}
-
 // The line of a byte of a document.
 static unsigned line_of(struct bytes text, uint64_t at) {
   unsigned line = 1;
@@ -79,7 +73,7 @@ static int check_asset(const char *name) {
   size_t n = strlen(name);
   if (!n || name[n - 1] == '/')
     return cli_error(n ? name : "keys", "give one asset's name");
-  return epochs_scope_ok(bytes_str(name), &diag) ? fail_diag(name, &diag) : EXIT_DONE;
+  return epochs_scope_ok(bytes_str(name), &diag) ? cli_error_diag(name, &diag) : EXIT_DONE;
 }
 
 static bool write_to(int fd, struct bytes b) {
@@ -164,7 +158,7 @@ static int check_merged(struct secret_alloc *mem, const struct wish *w, struct b
   struct keys_info was = {0}, is = {0};
   struct diag diag = {0};
   if (keys_parse(&mem->base, &before, &was, old, &diag) || keys_parse(&mem->base, &after, &is, text, &diag))
-    return fail_diag(w->keys, &diag);
+    return cli_error_diag(w->keys, &diag);
   return is.num_records == was.num_records + num ? EXIT_DONE : cli_error(w->keys, "the records cannot be added to this file");
 }
 
@@ -176,13 +170,13 @@ static int import_into(struct secret_alloc *mem, const struct wish *w, const str
     return cli_error(w->keys, "%s", secret_why(errno));
   struct writer text = wr_of(NULL, 0);
   if (keysfile_add(&text, old, records, num, &diag))
-    return fail_diag(w->keys, &diag);
+    return cli_error_diag(w->keys, &diag);
   uint8_t *p = mem->base.get(&mem->base, text.n);
   if (!p)
     return cli_error(w->keys, "out of memory");
   text = wr_of(p, text.n);
   if (keysfile_add(&text, old, records, num, &diag))
-    return fail_diag(w->keys, &diag);
+    return cli_error_diag(w->keys, &diag);
   int status = check_merged(mem, w, old, bytes_of(p, text.n), num);
   if (status == EXIT_DONE && !secret_write(w->keys, bytes_of(p, text.n), !there))
     status = cli_error(w->keys, "cannot write: %s", strerror(errno));
@@ -231,7 +225,7 @@ static bool read_kek(struct secret_alloc *mem, uint8_t **kek, const char *path) 
   }
   if (!kek_read(*kek, text, &diag))
     return true;
-  fail_diag(path, &diag);
+  cli_error_diag(path, &diag);
   return false;
 }
 
@@ -255,7 +249,7 @@ static bool read_plain(struct secret_alloc *mem, const struct wish *w, struct by
   if (!read_kek(mem, &kek, w->kek))
     return false;
   if (secret_unwrap(out, &n, file, kek, &diag)) {
-    fail_diag(w->file, &diag);
+    cli_error_diag(w->file, &diag);
     return false;
   }
   *secret = bytes_of(out, n);
@@ -282,7 +276,7 @@ static int rewrap(struct wish *w) {
     ok = !e && n == secret.n && keys_equal(again, secret.p, n);
     text = bytes_of(line, out.n);
     if (!ok)
-      fail_diag(w->file, &diag);
+      cli_error_diag(w->file, &diag);
   }
   if (ok && !secret_write(w->file, text, false))
     cli_error(w->file, "cannot write: %s", strerror(errno));

@@ -2,6 +2,7 @@
 
 #include "keys/cpix.h"
 #include "keys/derive.h"
+#include "keys/epochs.h"
 
 #include <openssl/sha.h>
 #include <stdlib.h>
@@ -225,10 +226,7 @@ const struct key_remote *keys_remote(const struct keyset *ks, struct bytes asset
   const struct key_remote *best = NULL;
   for (uint32_t i = 0; i < ks->num_remotes; i++) { // a handful
     const struct key_remote *r = &ks->remotes[i];
-    bool folder = r->match.n && r->match.p[r->match.n - 1] == '/';
-    bool fits = !r->match.n || bytes_eq(r->match, asset) ||
-                (folder && asset.n > r->match.n && memcmp(asset.p, r->match.p, r->match.n) == 0);
-    if (r->provider && fits && (!best || r->match.n >= best->match.n))
+    if (r->provider && epochs_covers(r->match, asset) && (!best || r->match.n >= best->match.n))
       best = r;
   }
   if (!best || !ks->num_records)
@@ -236,14 +234,6 @@ const struct key_remote *keys_remote(const struct keyset *ks, struct bytes asset
   struct key_record want = {.asset = asset};
   uint32_t i = lower_bound(ks, &want);
   return has_asset(ks, i, asset) ? NULL : best;
-}
-
-static bool in_scope(struct bytes scope, struct bytes asset) {
-  if (!scope.n)
-    return true;
-  if (scope.p[scope.n - 1] == '/')
-    return asset.n > scope.n && memcmp(asset.p, scope.p, scope.n) == 0;
-  return bytes_eq(scope, asset);
 }
 
 // The counterpart of record i in the next epoch, or NULL.
@@ -260,7 +250,7 @@ bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes sco
                   uint32_t (*current)(void *ctx, struct bytes asset), void *ctx) {
   for (uint32_t i = 0; i < ks->num_records;) {
     struct bytes a = ks->records[i].asset;
-    bool in = in_scope(scope, a), any = false, lacks = false;
+    bool in = epochs_covers(scope, a), any = false, lacks = false;
     uint32_t epoch = in ? current(ctx, a) : 0;
     for (; has_asset(ks, i, a); i++) {
       any = any || ks->records[i].epoch == epoch + 1;
@@ -278,7 +268,7 @@ bool keys_repeated(struct bytes *asset, const struct keyset *ks, struct bytes sc
                    uint32_t (*current)(void *ctx, struct bytes asset), void *ctx) {
   for (uint32_t i = 0; i < ks->num_records;) {
     struct bytes a = ks->records[i].asset;
-    bool in = in_scope(scope, a);
+    bool in = epochs_covers(scope, a);
     uint32_t epoch = in ? current(ctx, a) : 0;
     for (; has_asset(ks, i, a); i++) {
       const struct key_record *now = &ks->records[i], *next = in && now->epoch == epoch ? next_of(ks, i) : NULL;

@@ -2,7 +2,7 @@
 // kept of the text but names; every scalar is overwritten before libyaml frees it, and so are libyaml's buffers.
 #include "base/text.h"
 #include "drm/markup.h"
-#include "keys/epochs_state.h"
+#include "keys/epochs.h"
 #include "keys/keysfile_fields.h"
 #include "keys/keyset.h"
 #include "keys/xml.h"
@@ -109,7 +109,7 @@ static bool is_null(const struct input *in) {
   return in->ev.data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? is_yaml_null(scalar(in)) : !scalar(in).n;
 }
 
-// A list of names, or one scalar with commas; "all" and "none" for systems.
+// A list of names, or one scalar: a scheme's name; systems' names with commas, "all" or "none".
 static enum err read_mask(struct input *in, const struct field *f, uint32_t *out) {
   uint32_t mask = 0;
   enum err e = ERR_OK;
