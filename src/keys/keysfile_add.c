@@ -2,25 +2,24 @@
 
 #include "base/text.h"
 #include "drm/markup.h"
-
-#include <yaml.h>
+#include "keys/keysfile_fields.h"
 
 enum { MAX_INDENT = 64 };
 
 // Where records go: before the first item of a block list, behind the bracket of a flow list, or at the end.
 struct place {
   enum { AT_END, IN_BLOCK, IN_FLOW } form;
-  size_t index, line, column; // as libyaml counts them
+  yaml_mark_t mark;
 };
 
-static enum err bad(struct diag *diag, const yaml_mark_t *m, const char *why) {
-  return diag_set(diag, ERR_SYNTAX, m->index, "line %zu: %s", m->line + 1, why);
+static enum err bad(struct diag *diag, struct yaml_place at, const char *why) {
+  return diag_set(diag, ERR_SYNTAX, at.byte, "line %zu: %s", at.line, why);
 }
 
 // Looks at one event of the top-level mapping; `depth` is the number of open collections, `key` whether a name comes next.
-static enum err look(struct place *at, const yaml_event_t *ev, unsigned depth, bool *key, bool *wanted, struct diag *diag) {
+static enum err look(struct place *at, struct bytes old, const yaml_event_t *ev, unsigned depth, bool *key, bool *wanted, struct diag *diag) {
   if (depth == 0 && ev->type == YAML_MAPPING_START_EVENT && ev->data.mapping_start.style == YAML_FLOW_MAPPING_STYLE)
-    return bad(diag, &ev->start_mark, "records can be added to a file of lines only, not to one mapping in braces");
+    return bad(diag, yaml_place_of(old, ev->start_mark), "records can be added to a file of lines only, not to one mapping in braces");
   if (depth != 1 || ev->type == YAML_MAPPING_END_EVENT)
     return ERR_OK;
   bool name = *key;
@@ -33,9 +32,9 @@ static enum err look(struct place *at, const yaml_event_t *ev, unsigned depth, b
   if (!*wanted)
     return ERR_OK;
   if (ev->type != YAML_SEQUENCE_START_EVENT)
-    return bad(diag, &ev->start_mark, "keys: a list is expected; take the empty option out");
+    return bad(diag, yaml_place_of(old, ev->start_mark), "keys: a list is expected; take the empty option out");
   bool flow = ev->data.sequence_start.style == YAML_FLOW_SEQUENCE_STYLE;
-  *at = (struct place){flow ? IN_FLOW : IN_BLOCK, ev->start_mark.index, ev->start_mark.line, ev->start_mark.column};
+  *at = (struct place){flow ? IN_FLOW : IN_BLOCK, ev->start_mark};
   return ERR_OK;
 }
 
@@ -51,10 +50,10 @@ static enum err find(struct place *at, struct bytes old, struct diag *diag) {
   while (!e && !end) {
     yaml_event_t ev;
     if (!yaml_parser_parse(&y, &ev)) {
-      e = bad(diag, &y.problem_mark, "this is not YAML");
+      e = bad(diag, yaml_problem_of(old, &y), "this is not YAML");
       break;
     }
-    e = look(at, &ev, depth, &key, &wanted, diag);
+    e = look(at, old, &ev, depth, &key, &wanted, diag);
     depth += ev.type == YAML_MAPPING_START_EVENT || ev.type == YAML_SEQUENCE_START_EVENT;
     depth -= ev.type == YAML_MAPPING_END_EVENT || ev.type == YAML_SEQUENCE_END_EVENT;
     end = ev.type == YAML_STREAM_END_EVENT;
@@ -68,16 +67,6 @@ static enum err find(struct place *at, struct bytes old, struct diag *diag) {
     explicit_bzero(y.buffer.start, (size_t)(y.buffer.end - y.buffer.start));
   yaml_parser_delete(&y);
   return e;
-}
-
-// The byte of a mark's index, which counts characters and leaves a byte order mark out.
-static size_t byte_at(struct bytes text, size_t index) {
-  struct bytes rest = text;
-  if (text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0)
-    index++;
-  for (; index && rest.n; index--)
-    (void)utf8_next(&rest);
-  return text.n - rest.n;
 }
 
 // What may not stand raw in a quoted scalar and be read as it was: characters that are not printable, the byte order mark, and what
@@ -135,9 +124,9 @@ enum err keysfile_add(struct writer *w, struct bytes old, const struct key_recor
       wr_bytes(w, old);
     return e;
   }
-  if (at.form == IN_BLOCK && at.column > MAX_INDENT)
-    return diag_say(diag, ERR_SYNTAX, "line %zu: keys: the list is indented too far", at.line + 1);
-  size_t split = at.form == AT_END ? old.n : byte_at(old, at.index) + (at.form == IN_FLOW);
+  if (at.form == IN_BLOCK && at.mark.column > MAX_INDENT)
+    return diag_say(diag, ERR_SYNTAX, "line %zu: keys: the list is indented too far", at.mark.line + 1);
+  size_t split = at.form == AT_END ? old.n : yaml_place_of(old, at.mark).byte + (at.form == IN_FLOW);
   wr_raw(w, old.p, split);
   if (at.form == AT_END)
     wr_str(w, old.n && old.p[old.n - 1] != '\n' ? "\nkeys:\n" : "keys:\n");
@@ -145,7 +134,7 @@ enum err keysfile_add(struct writer *w, struct bytes old, const struct key_recor
     wr_str(w, at.form == AT_END ? "  - " : at.form == IN_BLOCK ? "- " : " ");
     e = write_record(w, &records[i], diag);
     wr_str(w, at.form == IN_FLOW ? "," : "\n");
-    for (size_t c = 0; at.form == IN_BLOCK && c < at.column; c++)
+    for (size_t c = 0; at.form == IN_BLOCK && c < at.mark.column; c++)
       wr_u8(w, ' ');
   }
   wr_raw(w, old.p + split, old.n - split);

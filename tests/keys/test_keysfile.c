@@ -153,7 +153,7 @@ Test(keysfile, schedules) {
   refused(ERR_SYNTAX, "epochs:\n  every: 999ms\n", "line 2: every must be at least 1s");
   refused(ERR_SYNTAX, "epochs: { every: 0s }", "line 1: every must be at least 1s");
   refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a, every: 0s } ] }", "at least 1s");
-  refused(ERR_ARGUMENT, "epochs: { schedule: [ { match: a//b, every: 1h } ] }", "empty");
+  refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a//b, every: 1h } ] }", "empty");
   refused(ERR_SYNTAX, "epochs: { schedule: 24h }", "a list is expected");
 }
 
@@ -274,6 +274,17 @@ Test(keysfile, faults_are_named_with_their_line) {
   refused(ERR_SYNTAX, "drm: { rules: [ { systems: all } ] }", "a rule needs match");
   refused(ERR_SYNTAX, "drm: { rules: [ { match: a/ }, { match: a/ } ] }", "\"a/\" has two rules");
   refused(ERR_LIMIT, "drm: { clearkey: { la_url: '{asset}{asset}{asset}' } }", "{asset} at most twice");
+}
+
+// Lines and bytes, whatever stands before: libyaml counts characters, leaves a byte order mark out, and has no mark for what it cannot decode.
+Test(keysfile, faults_are_placed_by_their_byte) {
+  refused(ERR_SYNTAX, "# \xc3\xa9\xe2\x82\xac\nfoo: 1\n", "line 2: unknown option \"foo\": see docs/keys.md for those known (at byte 8)");
+  refused(ERR_SYNTAX, "\xef\xbb\xbf# \xc3\xa9\nkeys: { }\n", "line 2: keys: a list is expected (at byte 14)");
+  refused(ERR_SYNTAX, "# \xc3\xa9\nkeys:\n  - { asset: a, scheme: cenc, " KID1 " }\n", "line 3: asset \"a\": the record has no key (at byte 15)");
+  refused(ERR_SYNTAX, "# \xc3\xa9\nkeys:\n# \x02\n", "line 3: this is not YAML: control characters are not allowed (at byte 13)");
+  refused(ERR_SYNTAX, "epochs:\n  schedule:\n    - { match: a//b, every: 1h }\n",
+          "line 3: epochs.schedule: match: a name has no empty, \".\" or \"..\" segment (at byte 26)");
+  refused(ERR_SYNTAX, "epochs:\n  schedule:\n    - { match: a }\n", "line 3: epochs.schedule: an entry needs every");
 }
 
 Test(keysfile, no_error_shows_key_bytes) {
