@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "cli/cli.h"
+#include "keys/cpix.h"
 #include "keys/wrap.h"
 #include "server/secret_file.h"
 #include "storage/sidecar.h"
@@ -148,6 +149,34 @@ static bool unwrap(struct secret_alloc *mem, const char *keys, struct bytes kek_
   return true;
 }
 
+// The keys of documents that the keys file names.
+static bool add_documents(struct load_world *w, struct secret_alloc *mem, const char *keys) {
+  uint32_t num;
+  const struct key_remote *r = keys_remotes(w->keys, &num);
+  for (uint32_t i = 0; i < num; i++) {
+    struct bytes doc;
+    struct diag d = {0};
+    char file[1024];
+    if (r[i].provider)
+      continue;
+    if (!read_beside(mem, keys, r[i].file, CPIX_MAX_DOC, file, &doc))
+      return false;
+    if (keys_add_cpix(w->keys, &w->mem.base, doc, r[i].epoch, r[i].scheme, &d))
+      return cli_error_diag(file, &d) != EXIT_FAILED;
+  }
+  return true;
+}
+
+// Key servers are not asked: what they say would be as if it were wrong.
+static bool are_here(const struct load_world *w, const struct scenario *sc, const char *keys) {
+  for (uint32_t i = 0; i < sc->catalogue.num; i++) {
+    const struct key_remote *r = keys_remote(w->keys, bytes_str(sc->catalogue.names[i]));
+    if (r)
+      return cli_error(keys, "%s: its keys come from the key server of line %zu: nothing can be compared", sc->catalogue.names[i], r->line) != EXIT_FAILED;
+  }
+  return true;
+}
+
 // `mem`: for what holds secrets and is not needed once the keys are known.
 static bool read_keys(struct load_world *w, struct secret_alloc *mem, const char *path) {
   struct bytes text, secret;
@@ -160,6 +189,8 @@ static bool read_keys(struct load_world *w, struct secret_alloc *mem, const char
     cli_error_diag(path, &d);
     return false;
   }
+  if (!add_documents(w, mem, path))
+    return false;
   if (!info.secret_file.n) // the server has made one: nothing that is compared without it would be right
     return info.derive ? cli_error(path, "derive.secret_file is missing: name the derive.secret in the server's state folder") != EXIT_FAILED : true;
   if (!read_beside(mem, path, info.secret_file, WRAPPED_MAX_FILE, file, &secret) ||
@@ -172,10 +203,10 @@ static bool read_keys(struct load_world *w, struct secret_alloc *mem, const char
   return true;
 }
 
-static bool load_keys(struct load_world *w, const char *path) {
+static bool load_keys(struct load_world *w, const struct scenario *sc, const char *path) {
   struct secret_alloc mem;
   secret_alloc_init(&mem, SECRETS);
-  bool ok = read_keys(w, &mem, path);
+  bool ok = read_keys(w, &mem, path) && are_here(w, sc, path);
   secret_alloc_free(&mem);
   return ok;
 }
@@ -191,7 +222,7 @@ struct load_world *load_world_new(const char *scenario_path, const struct scenar
   alloc_heap_init(&w->mem, (size_t)1 << 30);
   struct verify_world world = {.ctx = w, .track = find_track, .key = find_key};
   bool placed = relative_to(w->media, sizeof w->media, scenario_path, sc->media) && relative_to(keys, sizeof keys, scenario_path, sc->keys);
-  bool ok = placed && (strcmp(sc->scheme, "clear") == 0 || load_keys(w, keys));
+  bool ok = placed && (strcmp(sc->scheme, "clear") == 0 || load_keys(w, sc, keys));
   w->verifier = ok ? verifier_new(&world, ops, MAX_VERIFIED_SEGMENTS) : NULL;
   if (!w->verifier) {
     if (ok)

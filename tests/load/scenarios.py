@@ -99,6 +99,24 @@ def derived(tap, sluice, folder):
             tap.ok(made.code == 0 and (r.code == code or (code == 0 and r.code == 3)) and says in r.err and (code or " 0 wrong" in r.out.decode()), f"keys to compare with: {text}", f"{made} {r}")
 
 
+def elsewhere(tap, sluice, folder):
+    """Keys of a CPIX document that the keys file names; and of a key server, whom the generator does not ask."""
+    plain, document, keys, path = folder / "plain.yaml", folder / "document.cpix", folder / "elsewhere.yaml", folder / "cpix-run.yaml"
+    plain.write_text(keys_text(["coastline/low-tide"]))
+    made = run(sluice, "keys", "export", "coastline/low-tide", "--out", document, "--keys", plain)
+    path.write_text("name: x\narrivals: [{ for: 200ms, rate: 20 }]\ndrain: 200ms\n" + SMALL)
+    with Server(sluice, folder / "media", keys=f"providers: [{{ type: cpix, file: {document} }}]\n") as server:
+        for name, text, code, says in (("a document", "providers: [{ type: cpix, file: document.cpix }]", 0, ""),
+                                       ("no document", "providers: [{ type: cpix, file: not-there }]", 1, "not-there: No such file"),
+                                       ("no CPIX", "providers: [{ type: cpix, file: plain.yaml }]", 1, "plain.yaml: not well-formed XML"),
+                                       ("a key server", "providers: [{ type: json, url: 'http://127.0.0.1:9/' }]", 1,
+                                        "elsewhere.yaml: coastline/low-tide: its keys come from the key server of line 1: nothing can be compared")):
+            keys.write_text(text + "\n")
+            r = run(sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", "--verify", folder / "media", "--keys", keys, timeout=60)
+            tap.ok(made.code == 0 and (r.code == code or (code == 0 and r.code == 3)) and says in r.err and r.err.count("\n") == (code != 0)
+                   and (code or " 0 wrong" in r.out.decode()), f"keys to compare with: {name}", f"{made} {r}")
+
+
 def other_catalogue(tap, sluice, folder, server):
     """The first thing that goes wrong with a server of one's own."""
     path = folder / "other.yaml"
@@ -292,6 +310,7 @@ def main():
             shipped(tap, load, server)
             comparison(tap, load, sluice, folder, server)
             derived(tap, sluice, folder)
+            elsewhere(tap, sluice, folder)
             capacity(tap, load, server)
             limits(tap, sluice, folder, server)
     tap.end()
