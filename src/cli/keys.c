@@ -181,8 +181,16 @@ static int import_into(struct secret_alloc *mem, const struct wish *w, const str
   if (status == EXIT_DONE && !secret_write(w->keys, bytes_of(p, text.n), !there))
     status = cli_error(w->keys, "cannot write: %s", strerror(errno));
   if (status == EXIT_DONE)
-    fprintf(stderr, "sluice: %s: %u records added for epoch %u; SIGHUP makes a running server read them\n", w->keys, num, w->epoch);
+    fprintf(stderr, "sluice: %s: %u %s added for epoch %u; SIGHUP makes a running server read them\n", w->keys, num, num == 1 ? "record" : "records", w->epoch);
   return status;
+}
+
+// Whom a record of the document is for, where --asset does not say.
+static int check_content(const struct wish *w, struct bytes content) {
+  struct diag diag = {0};
+  if (!content.n || content.p[content.n - 1] == '/')
+    return cli_error(w->file, "%s: --asset NAME says whose keys they are", content.n ? "its contentId is no asset, but a prefix" : "it names no content");
+  return epochs_scope_ok(content, &diag) ? cli_error(w->file, "its contentId: %s: --asset NAME says whose keys they are", diag.what) : EXIT_DONE;
 }
 
 static int import_keys(struct wish *w) {
@@ -207,9 +215,12 @@ static int import_keys(struct wish *w) {
     else
       fprintf(stderr, "sluice: %s:%u: %s\n", w->file, line_of(doc, diag.at), why);
   } else {
-    for (uint32_t i = 0; i < num && w->asset; i++)
-      records[i].asset = bytes_str(w->asset);
-    status = import_into(&mem, w, records, num);
+    status = EXIT_DONE;
+    for (uint32_t i = 0; i < num && status == EXIT_DONE; i++) {
+      records[i].asset = w->asset ? bytes_str(w->asset) : records[i].asset;
+      status = w->asset ? EXIT_DONE : check_content(w, records[i].asset);
+    }
+    status = status == EXIT_DONE ? import_into(&mem, w, records, num) : status;
   }
   secret_alloc_free(&mem);
   return status;

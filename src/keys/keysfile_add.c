@@ -6,10 +6,11 @@
 
 enum { MAX_INDENT = 64 };
 
-// Where records go: before the first item of a block list, behind the bracket of a flow list, or at the end.
+// Where records go: before the first item of a block list, behind the bracket of a flow list, or in a list of their own at the end.
 struct place {
   enum { AT_END, IN_BLOCK, IN_FLOW } form;
-  yaml_mark_t mark;
+  yaml_mark_t mark; // of the list; else of the options, as far as they are indented
+  size_t end;       // of the document, in bytes
 };
 
 static enum err bad(struct diag *diag, struct yaml_place at, const char *why) {
@@ -18,6 +19,10 @@ static enum err bad(struct diag *diag, struct yaml_place at, const char *why) {
 
 // Looks at one event of the top-level mapping; `depth` is the number of open collections, `key` whether a name comes next.
 static enum err look(struct place *at, struct bytes old, const yaml_event_t *ev, unsigned depth, bool *key, bool *wanted, struct diag *diag) {
+  if (depth == 0 && ev->type == YAML_MAPPING_START_EVENT)
+    at->mark = ev->start_mark;
+  if (ev->type == YAML_DOCUMENT_END_EVENT && !ev->data.document_end.implicit)
+    at->end = yaml_place_of(old, ev->start_mark).byte;
   if (depth == 0 && ev->type == YAML_MAPPING_START_EVENT && ev->data.mapping_start.style == YAML_FLOW_MAPPING_STYLE)
     return bad(diag, yaml_place_of(old, ev->start_mark), "records can be added to a file of lines only, not to one mapping in braces");
   if (depth != 1 || ev->type == YAML_MAPPING_END_EVENT)
@@ -34,7 +39,8 @@ static enum err look(struct place *at, struct bytes old, const yaml_event_t *ev,
   if (ev->type != YAML_SEQUENCE_START_EVENT)
     return bad(diag, yaml_place_of(old, ev->start_mark), "keys: a list is expected; take the empty option out");
   bool flow = ev->data.sequence_start.style == YAML_FLOW_SEQUENCE_STYLE;
-  *at = (struct place){flow ? IN_FLOW : IN_BLOCK, ev->start_mark};
+  at->form = flow ? IN_FLOW : IN_BLOCK;
+  at->mark = ev->start_mark;
   return ERR_OK;
 }
 
@@ -43,7 +49,7 @@ static enum err find(struct place *at, struct bytes old, struct diag *diag) {
   unsigned depth = 0;
   bool key = true, wanted = false, end = false;
   enum err e = ERR_OK;
-  *at = (struct place){.form = AT_END};
+  *at = (struct place){.form = AT_END, .end = old.n};
   if (!yaml_parser_initialize(&y))
     return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   yaml_parser_set_input_string(&y, old.p ? old.p : (const uint8_t *)"", old.n);
@@ -116,6 +122,11 @@ static enum err write_record(struct writer *w, const struct key_record *r, struc
   return e;
 }
 
+static void indent(struct writer *w, size_t columns) {
+  while (columns--)
+    wr_u8(w, ' ');
+}
+
 enum err keysfile_add(struct writer *w, struct bytes old, const struct key_record *records, uint32_t num, struct diag *diag) {
   struct place at;
   enum err e = find(&at, old, diag);
@@ -124,18 +135,22 @@ enum err keysfile_add(struct writer *w, struct bytes old, const struct key_recor
       wr_bytes(w, old);
     return e;
   }
-  if (at.form == IN_BLOCK && at.mark.column > MAX_INDENT)
-    return diag_say(diag, ERR_SYNTAX, "line %zu: keys: the list is indented too far", at.mark.line + 1);
-  size_t split = at.form == AT_END ? old.n : yaml_place_of(old, at.mark).byte + (at.form == IN_FLOW);
+  size_t columns = at.form == IN_FLOW ? 0 : at.mark.column;
+  if (columns > MAX_INDENT)
+    return bad(diag, yaml_place_of(old, at.mark), "it is indented too far");
+  size_t split = at.form == AT_END ? at.end : yaml_place_of(old, at.mark).byte + (at.form == IN_FLOW);
   wr_raw(w, old.p, split);
-  if (at.form == AT_END)
-    wr_str(w, old.n && old.p[old.n - 1] != '\n' ? "\nkeys:\n" : "keys:\n");
+  if (at.form == AT_END) {
+    wr_str(w, split && old.p[split - 1] != '\n' ? "\n" : "");
+    indent(w, columns);
+    wr_str(w, "keys:\n");
+  }
   for (uint32_t i = 0; !e && i < num; i++) {
-    wr_str(w, at.form == AT_END ? "  - " : at.form == IN_BLOCK ? "- " : " ");
+    indent(w, at.form == AT_END ? columns + 2 : 0);
+    wr_str(w, at.form == IN_FLOW ? " " : "- ");
     e = write_record(w, &records[i], diag);
     wr_str(w, at.form == IN_FLOW ? "," : "\n");
-    for (size_t c = 0; at.form == IN_BLOCK && c < at.mark.column; c++)
-      wr_u8(w, ' ');
+    indent(w, at.form == IN_BLOCK ? columns : 0);
   }
   wr_raw(w, old.p + split, old.n - split);
   return e;

@@ -419,16 +419,19 @@ Test(keysfile, records_are_added_to_files_of_all_kinds) {
       "drm: {}\r\nkeys:\r\n  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\r\n",
       "drm: {}\rkeys:\r  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\r",
   };
+  static const char *const without[] = {"", "# only this", "---\n", "drm: {}\n...\n", "---\ndrm: {}\n... # end", "\n  drm: {}\n", "  drm:\n    {}\n  epochs: {}\n...\n"};
+  enum { WITH = sizeof files / sizeof *files, ALL = WITH + sizeof without / sizeof *without };
   struct key_record r = {.scheme = SCHEME_CENC, .epoch = 1, .asset = BYTES_LIT("new"), .kid = "kid", .key = "key"}, got;
-  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+  for (size_t i = 0; i < ALL; i++) {
+    const char *file = i < WITH ? files[i] : without[i - WITH];
     char text[1024];
     struct writer w = wr_of(text, sizeof text - 1);
     struct keyset *ks;
     struct keys_info info;
-    cr_assert_eq(load(&ks, &info, files[i]), ERR_OK, "file %zu: %s", i, shown);
-    cr_assert_eq(keysfile_add(&w, bytes_str(files[i]), &r, 1, &diag), ERR_OK, "file %zu", i);
+    cr_assert_eq(load(&ks, &info, file), ERR_OK, "file %zu: %s", i, shown);
+    cr_assert_eq(keysfile_add(&w, bytes_str(file), &r, 1, &diag), ERR_OK, "file %zu", i);
     text[w.n] = 0;
-    cr_expect(load(&ks, &info, text) == ERR_OK && info.num_records == 2 &&
+    cr_expect(load(&ks, &info, text) == ERR_OK && info.num_records == 1 + (i < WITH) &&
                   keys_lookup(&got, ks, &(struct key_query){r.asset, 1, SCHEME_CENC, {0}}) == ERR_OK,
               "file %zu, as %s: %s", i, text, shown);
     diag = (struct diag){0};
