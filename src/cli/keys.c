@@ -41,6 +41,7 @@ struct wish {
   uint32_t epoch;
   enum scheme scheme;
   bool has_scheme, v24, plain, help;
+  unsigned given; // options, by their place in the table
   const char *config;
   struct config_flags flags;
 };
@@ -307,11 +308,28 @@ static int parse_number(uint32_t *out, const char *name, const char *text) {
   return EXIT_DONE;
 }
 
+enum { PLAIN, KEYS, STATE_DIR, OUT, ASSET, KEK, NEW_KEK, CONFIG, EPOCH, SCHEME, CPIX };
+static const struct cli_option longs[] = {{"plain", 0, false}, {"keys", 0, true},    {"state-dir", 0, true}, {"out", 0, true},
+                                          {"asset", 0, true},  {"kek", 0, true},     {"new-kek", 0, true},   {"config", 'c', true},
+                                          {"epoch", 0, true},  {"scheme", 0, true},  {"cpix", 0, true},      {NULL, 0, false}};
+
+// What would be passed over is wrong usage: who gave it would believe that it holds.
+static int check_options(const struct wish *w) {
+  static const struct {
+    const char *what;
+    unsigned takes;
+  } rows[] = {{"export", 1u << KEYS | 1u << STATE_DIR | 1u << OUT | 1u << CONFIG | 1u << EPOCH | 1u << SCHEME | 1u << CPIX},
+              {"import", 1u << KEYS | 1u << ASSET | 1u << EPOCH | 1u << SCHEME},
+              {"rewrap", 1u << PLAIN | 1u << KEK | 1u << NEW_KEK}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    unsigned other = w->what && !strcmp(w->what, rows[i].what) ? w->given & ~rows[i].takes : 0;
+    if (other)
+      return cli_usage("keys", "--%s is not for %s", longs[__builtin_ctz(other)].name, w->what);
+  }
+  return EXIT_DONE;
+}
+
 static int parse(struct wish *w, int argc, char **argv) {
-  enum { PLAIN, KEYS, STATE_DIR, OUT, ASSET, KEK, NEW_KEK, CONFIG, EPOCH, SCHEME, CPIX };
-  static const struct cli_option longs[] = {{"plain", 0, false}, {"keys", 0, true},    {"state-dir", 0, true}, {"out", 0, true},
-                                            {"asset", 0, true},  {"kek", 0, true},     {"new-kek", 0, true},   {"config", 'c', true},
-                                            {"epoch", 0, true},  {"scheme", 0, true},  {"cpix", 0, true},      {NULL, 0, false}};
   struct cli_args args = {.command = "keys", .argc = argc, .argv = argv, .options = longs, .at = 1};
   const char *state_dir = NULL, **const texts[] = {[KEYS] = &w->keys,       [STATE_DIR] = &state_dir, [OUT] = &w->out,      [ASSET] = &w->asset,
                                                    [KEK] = &w->kek, [NEW_KEK] = &w->new_kek,  [CONFIG] = &w->config};
@@ -319,6 +337,7 @@ static int parse(struct wish *w, int argc, char **argv) {
     int status = o == ARG_WRONG ? EXIT_USAGE : EXIT_DONE;
     w->help |= o == ARG_HELP;
     w->plain |= o == PLAIN;
+    w->given |= o >= 0 ? 1u << o : 0;
     if (o >= KEYS && o <= CONFIG)
       *texts[o] = args.value;
     if (o == EPOCH)
@@ -336,7 +355,7 @@ static int parse(struct wish *w, int argc, char **argv) {
   }
   config_flag_add(&w->flags, OPTION_keys, w->keys);
   config_flag_add(&w->flags, OPTION_state_dir, state_dir);
-  return EXIT_DONE;
+  return check_options(w);
 }
 
 int cmd_keys(int argc, char **argv) {
