@@ -41,11 +41,6 @@ static inline uint16_t rd_u16(struct reader *r) {
   return p ? load_be16(p) : 0;
 }
 
-static inline uint32_t rd_u24(struct reader *r) {
-  const uint8_t *p = rd_take(r, 3);
-  return p ? (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2] : 0;
-}
-
 static inline uint32_t rd_u32(struct reader *r) {
   const uint8_t *p = rd_take(r, 4);
   return p ? load_be32(p) : 0;

@@ -77,7 +77,7 @@ static int walk(struct job *j, const char *dir, int depth) {
   for (int i = 0; i < num; i++) {
     char *path;
     struct stat st;
-    if (entries[i]->d_name[0] != '.' && status != EXIT_USAGE) {
+    if (entries[i]->d_name[0] != '.') {
       if (asprintf(&path, "%s%s%s", dir, dir[strlen(dir) - 1] == '/' ? "" : "/", entries[i]->d_name) < 0)
         abort();
       if (!lstat(path, &st) && S_ISDIR(st.st_mode))

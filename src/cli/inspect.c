@@ -307,8 +307,6 @@ static enum err on_enter(void *ctx, const struct box *b, uint32_t depth, uint32_
     in->nesting = 0;
     if (describe_box(&d, b->type, bytes_of(p, (size_t)len)) && in->json)
       json_object_set_new(in->fields[0], "truncated", json_true());
-    else if (!in->json && info && info->kind != BOX_PARENT)
-      in->nesting = 0;
   }
   if (!in->json)
     printf("\n");

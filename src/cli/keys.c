@@ -41,15 +41,10 @@ struct wish {
   uint32_t epoch;
   enum scheme scheme;
   bool has_scheme, v24, plain, help;
+  unsigned given; // options, by their place in the table
   const char *config;
   struct config_flags flags;
 };
-
-static int fail_diag(const char *subject, const struct diag *diag) {
-  char why[WHY];
-  diag_format(diag, why, sizeof why);
-  return cli_error(subject, "%s", why);
-}
 
 // The line of a byte of a document.
 static unsigned line_of(struct bytes text, uint64_t at) {
@@ -79,7 +74,7 @@ static int check_asset(const char *name) {
   size_t n = strlen(name);
   if (!n || name[n - 1] == '/')
     return cli_error(n ? name : "keys", "give one asset's name");
-  return epochs_scope_ok(bytes_str(name), &diag) ? fail_diag(name, &diag) : EXIT_DONE;
+  return epochs_scope_ok(bytes_str(name), &diag) ? cli_error_diag(name, &diag) : EXIT_DONE;
 }
 
 static bool write_to(int fd, struct bytes b) {
@@ -164,7 +159,7 @@ static int check_merged(struct secret_alloc *mem, const struct wish *w, struct b
   struct keys_info was = {0}, is = {0};
   struct diag diag = {0};
   if (keys_parse(&mem->base, &before, &was, old, &diag) || keys_parse(&mem->base, &after, &is, text, &diag))
-    return fail_diag(w->keys, &diag);
+    return cli_error_diag(w->keys, &diag);
   return is.num_records == was.num_records + num ? EXIT_DONE : cli_error(w->keys, "the records cannot be added to this file");
 }
 
@@ -176,19 +171,27 @@ static int import_into(struct secret_alloc *mem, const struct wish *w, const str
     return cli_error(w->keys, "%s", secret_why(errno));
   struct writer text = wr_of(NULL, 0);
   if (keysfile_add(&text, old, records, num, &diag))
-    return fail_diag(w->keys, &diag);
+    return cli_error_diag(w->keys, &diag);
   uint8_t *p = mem->base.get(&mem->base, text.n);
   if (!p)
     return cli_error(w->keys, "out of memory");
   text = wr_of(p, text.n);
   if (keysfile_add(&text, old, records, num, &diag))
-    return fail_diag(w->keys, &diag);
+    return cli_error_diag(w->keys, &diag);
   int status = check_merged(mem, w, old, bytes_of(p, text.n), num);
   if (status == EXIT_DONE && !secret_write(w->keys, bytes_of(p, text.n), !there))
     status = cli_error(w->keys, "cannot write: %s", strerror(errno));
   if (status == EXIT_DONE)
-    fprintf(stderr, "sluice: %s: %u records added for epoch %u; SIGHUP makes a running server read them\n", w->keys, num, w->epoch);
+    fprintf(stderr, "sluice: %s: %u %s added for epoch %u; SIGHUP makes a running server read them\n", w->keys, num, num == 1 ? "record" : "records", w->epoch);
   return status;
+}
+
+// Whom a record of the document is for, where --asset does not say.
+static int check_content(const struct wish *w, struct bytes content) {
+  struct diag diag = {0};
+  if (!content.n || content.p[content.n - 1] == '/')
+    return cli_error(w->file, "%s: --asset NAME says whose keys they are", content.n ? "its contentId is no asset, but a prefix" : "it names no content");
+  return epochs_scope_ok(content, &diag) ? cli_error(w->file, "its contentId: %s: --asset NAME says whose keys they are", diag.what) : EXIT_DONE;
 }
 
 static int import_keys(struct wish *w) {
@@ -213,9 +216,12 @@ static int import_keys(struct wish *w) {
     else
       fprintf(stderr, "sluice: %s:%u: %s\n", w->file, line_of(doc, diag.at), why);
   } else {
-    for (uint32_t i = 0; i < num && w->asset; i++)
-      records[i].asset = bytes_str(w->asset);
-    status = import_into(&mem, w, records, num);
+    status = EXIT_DONE;
+    for (uint32_t i = 0; i < num && status == EXIT_DONE; i++) {
+      records[i].asset = w->asset ? bytes_str(w->asset) : records[i].asset;
+      status = w->asset ? EXIT_DONE : check_content(w, records[i].asset);
+    }
+    status = status == EXIT_DONE ? import_into(&mem, w, records, num) : status;
   }
   secret_alloc_free(&mem);
   return status;
@@ -231,7 +237,7 @@ static bool read_kek(struct secret_alloc *mem, uint8_t **kek, const char *path) 
   }
   if (!kek_read(*kek, text, &diag))
     return true;
-  fail_diag(path, &diag);
+  cli_error_diag(path, &diag);
   return false;
 }
 
@@ -255,7 +261,7 @@ static bool read_plain(struct secret_alloc *mem, const struct wish *w, struct by
   if (!read_kek(mem, &kek, w->kek))
     return false;
   if (secret_unwrap(out, &n, file, kek, &diag)) {
-    fail_diag(w->file, &diag);
+    cli_error_diag(w->file, &diag);
     return false;
   }
   *secret = bytes_of(out, n);
@@ -282,7 +288,7 @@ static int rewrap(struct wish *w) {
     ok = !e && n == secret.n && keys_equal(again, secret.p, n);
     text = bytes_of(line, out.n);
     if (!ok)
-      fail_diag(w->file, &diag);
+      cli_error_diag(w->file, &diag);
   }
   if (ok && !secret_write(w->file, text, false))
     cli_error(w->file, "cannot write: %s", strerror(errno));
@@ -302,11 +308,28 @@ static int parse_number(uint32_t *out, const char *name, const char *text) {
   return EXIT_DONE;
 }
 
+enum { PLAIN, KEYS, STATE_DIR, OUT, ASSET, KEK, NEW_KEK, CONFIG, EPOCH, SCHEME, CPIX };
+static const struct cli_option longs[] = {{"plain", 0, false}, {"keys", 0, true},    {"state-dir", 0, true}, {"out", 0, true},
+                                          {"asset", 0, true},  {"kek", 0, true},     {"new-kek", 0, true},   {"config", 'c', true},
+                                          {"epoch", 0, true},  {"scheme", 0, true},  {"cpix", 0, true},      {NULL, 0, false}};
+
+// What would be passed over is wrong usage: who gave it would believe that it holds.
+static int check_options(const struct wish *w) {
+  static const struct {
+    const char *what;
+    unsigned takes;
+  } rows[] = {{"export", 1u << KEYS | 1u << STATE_DIR | 1u << OUT | 1u << CONFIG | 1u << EPOCH | 1u << SCHEME | 1u << CPIX},
+              {"import", 1u << KEYS | 1u << ASSET | 1u << EPOCH | 1u << SCHEME},
+              {"rewrap", 1u << PLAIN | 1u << KEK | 1u << NEW_KEK}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    unsigned other = w->what && !strcmp(w->what, rows[i].what) ? w->given & ~rows[i].takes : 0;
+    if (other)
+      return cli_usage("keys", "--%s is not for %s", longs[__builtin_ctz(other)].name, w->what);
+  }
+  return EXIT_DONE;
+}
+
 static int parse(struct wish *w, int argc, char **argv) {
-  enum { PLAIN, KEYS, STATE_DIR, OUT, ASSET, KEK, NEW_KEK, CONFIG, EPOCH, SCHEME, CPIX };
-  static const struct cli_option longs[] = {{"plain", 0, false}, {"keys", 0, true},    {"state-dir", 0, true}, {"out", 0, true},
-                                            {"asset", 0, true},  {"kek", 0, true},     {"new-kek", 0, true},   {"config", 'c', true},
-                                            {"epoch", 0, true},  {"scheme", 0, true},  {"cpix", 0, true},      {NULL, 0, false}};
   struct cli_args args = {.command = "keys", .argc = argc, .argv = argv, .options = longs, .at = 1};
   const char *state_dir = NULL, **const texts[] = {[KEYS] = &w->keys,       [STATE_DIR] = &state_dir, [OUT] = &w->out,      [ASSET] = &w->asset,
                                                    [KEK] = &w->kek, [NEW_KEK] = &w->new_kek,  [CONFIG] = &w->config};
@@ -314,6 +337,7 @@ static int parse(struct wish *w, int argc, char **argv) {
     int status = o == ARG_WRONG ? EXIT_USAGE : EXIT_DONE;
     w->help |= o == ARG_HELP;
     w->plain |= o == PLAIN;
+    w->given |= o >= 0 ? 1u << o : 0;
     if (o >= KEYS && o <= CONFIG)
       *texts[o] = args.value;
     if (o == EPOCH)
@@ -331,7 +355,7 @@ static int parse(struct wish *w, int argc, char **argv) {
   }
   config_flag_add(&w->flags, OPTION_keys, w->keys);
   config_flag_add(&w->flags, OPTION_state_dir, state_dir);
-  return EXIT_DONE;
+  return check_options(w);
 }
 
 int cmd_keys(int argc, char **argv) {

@@ -112,11 +112,18 @@ static void note_process(const struct load_run *run, struct load_stats *stats, u
     verify_counts(run->verifier, &stats->decrypted, &same);
 }
 
-// A process has ended. Its place is free: nobody else's process is to be ended by its number.
-static int ended(pid_t child[], unsigned num, pid_t pid, int status) {
+// Whether a process that has ended is one of these: who executed us may have left us children of its own, such as a shell's <(cat).
+// Its place is free then: nobody else's process is to be ended by its number.
+static bool is_ours(pid_t child[], unsigned num, pid_t pid) {
   for (unsigned p = 0; p < num; p++)
-    if (child[p] == pid)
+    if (child[p] == pid) {
       child[p] = 0;
+      return true;
+    }
+  return false;
+}
+
+static int ended(int status) {
   if (WIFSIGNALED(status))
     return cli_error("load", "a process of the generator was ended by signal %d: its numbers are lost", WTERMSIG(status));
   return WEXITSTATUS(status) ? EXIT_FAILED : EXIT_DONE; // which has said why
@@ -149,8 +156,9 @@ struct load_outcome load_run_all(struct load_run *proto, struct load_stats *stat
     int st;
     pid_t done = waitpid(-1, &st, WNOHANG);
     if (done > 0) {
-      left--;
-      if (ended(child, a->processes, done, st))
+      bool ours = is_ours(child, a->processes, done);
+      left -= ours;
+      if (ours && ended(st))
         out.status = EXIT_FAILED;
       continue;
     }

@@ -6,13 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "cli/cli.h"
+#include "keys/cpix.h"
 #include "keys/wrap.h"
+#include "server/secret_file.h"
 #include "storage/sidecar.h"
 
-enum { MAX_TRACKS = 65536, MAX_VERIFIED_SEGMENTS = 1 << 20 };
+enum { MAX_VERIFIED_SEGMENTS = 1 << 20, SECRETS = 512 << 20 };
 
 struct open_track {
   struct verify_track v;
@@ -108,19 +109,8 @@ static bool find_key(void *ctx, const char *asset, const char *scheme, uint32_t 
   return false;
 }
 
-static bool read_all(const char *path, struct alloc *mem, struct bytes *out) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  struct stat st;
-  uint8_t *p = NULL;
-  ssize_t n = -1;
-  if (fd >= 0 && fstat(fd, &st) == 0 && (p = mem->get(mem, (size_t)st.st_size + 1)) != NULL)
-    n = read(fd, p, (size_t)st.st_size);
-  if (n < 0)
-    cli_error(path, "%s", strerror(errno ? errno : ENOMEM));
-  if (fd >= 0)
-    close(fd);
-  *out = bytes_of(p, n > 0 ? (size_t)n : 0);
-  return n >= 0;
+static bool read_secret(struct secret_alloc *mem, const char *path, size_t cap, struct bytes *out) {
+  return secret_read(mem, out, path, cap) || cli_error(path, "%s", secret_why(errno)) != EXIT_FAILED;
 }
 
 static bool relative_to(char *out, size_t cap, const char *file, const char *path) {
@@ -131,52 +121,94 @@ static bool relative_to(char *out, size_t cap, const char *file, const char *pat
 }
 
 // A file that the keys file names, relative to its folder.
-static bool read_beside(struct load_world *w, const char *keys, struct bytes name, char file[1024], struct bytes *out) {
-  char text[512];
-  snprintf(text, sizeof text, "%.*s", (int)name.n, (const char *)name.p);
-  return relative_to(file, 1024, keys, text) && read_all(file, &w->mem.base, out);
+static bool read_beside(struct secret_alloc *mem, const char *keys, struct bytes name, size_t cap, char file[1024], struct bytes *out) {
+  char text[KEYS_MAX_ASSET + 1];
+  memcpy(text, name.p, name.n); // as keys_parse bounds it
+  text[name.n] = 0;
+  return relative_to(file, 1024, keys, text) && read_secret(mem, file, cap, out);
 }
 
 // A secret that lies wrapped, unwrapped with the keys file's KEK.
-static bool unwrap(struct load_world *w, const char *keys, struct bytes kek_name, const char *secret_path, struct bytes *secret) {
+static bool unwrap(struct secret_alloc *mem, const char *keys, struct bytes kek_name, const char *secret_path, struct bytes *secret) {
   struct bytes text;
   struct diag d = {0};
-  uint8_t kek[KEK_BYTES], *out = w->mem.base.get(&w->mem.base, KEYS_MAX_SECRET);
+  uint8_t *kek = mem->base.get(&mem->base, KEK_BYTES), *out = mem->base.get(&mem->base, KEYS_MAX_SECRET);
   char file[1024];
   size_t n = 0;
   if (!kek_name.n)
     return cli_error(secret_path, "the secret is wrapped: derive.kek_file of the keys file is to say with what") != EXIT_FAILED;
-  if (!out || !read_beside(w, keys, kek_name, file, &text))
+  if (!kek || !out)
+    return cli_error(secret_path, "out of memory") != EXIT_FAILED;
+  if (!read_beside(mem, keys, kek_name, KEK_MAX_FILE, file, &text))
     return false;
-  enum err e = kek_read(kek, text, &d);
-  if (e)
+  if (kek_read(kek, text, &d))
     return cli_error_diag(file, &d) != EXIT_FAILED;
-  e = secret_unwrap(out, &n, *secret, kek, &d);
-  explicit_bzero(kek, sizeof kek);
+  if (secret_unwrap(out, &n, *secret, kek, &d))
+    return cli_error_diag(secret_path, &d) != EXIT_FAILED;
   *secret = bytes_of(out, n);
-  return e ? cli_error_diag(secret_path, &d) != EXIT_FAILED : true;
+  return true;
 }
 
-static bool load_keys(struct load_world *w, const char *path) {
+// The keys of documents that the keys file names.
+static bool add_documents(struct load_world *w, struct secret_alloc *mem, const char *keys) {
+  uint32_t num;
+  const struct key_remote *r = keys_remotes(w->keys, &num);
+  for (uint32_t i = 0; i < num; i++) {
+    struct bytes doc;
+    struct diag d = {0};
+    char file[1024];
+    if (r[i].provider)
+      continue;
+    if (!read_beside(mem, keys, r[i].file, CPIX_MAX_DOC, file, &doc))
+      return false;
+    if (keys_add_cpix(w->keys, &w->mem.base, doc, r[i].epoch, r[i].scheme, &d))
+      return cli_error_diag(file, &d) != EXIT_FAILED;
+  }
+  return true;
+}
+
+// Key servers are not asked: what they say would be as if it were wrong.
+static bool are_here(const struct load_world *w, const struct scenario *sc, const char *keys) {
+  for (uint32_t i = 0; i < sc->catalogue.num; i++) {
+    const struct key_remote *r = keys_remote(w->keys, bytes_str(sc->catalogue.names[i]));
+    if (r)
+      return cli_error(keys, "%s: its keys come from the key server of line %zu: nothing can be compared", sc->catalogue.names[i], r->line) != EXIT_FAILED;
+  }
+  return true;
+}
+
+// `mem`: for what holds secrets and is not needed once the keys are known.
+static bool read_keys(struct load_world *w, struct secret_alloc *mem, const char *path) {
   struct bytes text, secret;
   struct keys_info info;
   struct diag d = {0};
   char file[1024];
-  if (!read_all(path, &w->mem.base, &text))
+  if (!read_secret(mem, path, KEYS_MAX_FILE, &text))
     return false;
   if (keys_parse(&w->mem.base, &w->keys, &info, text, &d)) {
     cli_error_diag(path, &d);
     return false;
   }
+  if (!add_documents(w, mem, path))
+    return false;
   if (!info.secret_file.n) // the server has made one: nothing that is compared without it would be right
     return info.derive ? cli_error(path, "derive.secret_file is missing: name the derive.secret in the server's state folder") != EXIT_FAILED : true;
-  if (!read_beside(w, path, info.secret_file, file, &secret) || (secret_is_wrapped(secret) && !unwrap(w, path, info.kek_file, file, &secret)))
+  if (!read_beside(mem, path, info.secret_file, WRAPPED_MAX_FILE, file, &secret) ||
+      (secret_is_wrapped(secret) && !unwrap(mem, path, info.kek_file, file, &secret)))
     return false;
   if (keys_set_secret(w->keys, secret, &d)) {
     cli_error_diag(file, &d);
     return false;
   }
   return true;
+}
+
+static bool load_keys(struct load_world *w, const struct scenario *sc, const char *path) {
+  struct secret_alloc mem;
+  secret_alloc_init(&mem, SECRETS);
+  bool ok = read_keys(w, &mem, path) && are_here(w, sc, path);
+  secret_alloc_free(&mem);
+  return ok;
 }
 
 struct load_world *load_world_new(const char *scenario_path, const struct scenario *sc, struct verifier **out) {
@@ -190,7 +222,7 @@ struct load_world *load_world_new(const char *scenario_path, const struct scenar
   alloc_heap_init(&w->mem, (size_t)1 << 30);
   struct verify_world world = {.ctx = w, .track = find_track, .key = find_key};
   bool placed = relative_to(w->media, sizeof w->media, scenario_path, sc->media) && relative_to(keys, sizeof keys, scenario_path, sc->keys);
-  bool ok = placed && (strcmp(sc->scheme, "clear") == 0 || load_keys(w, keys));
+  bool ok = placed && (strcmp(sc->scheme, "clear") == 0 || load_keys(w, sc, keys));
   w->verifier = ok ? verifier_new(&world, ops, MAX_VERIFIED_SEGMENTS) : NULL;
   if (!w->verifier) {
     if (ok)

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "base/writer.h"
 #include "cli/cli.h"
+#include "drm/markup.h"
 #include "keys/epochs.h"
 #include "server/options.h"
 #include "server/secret_file.h"
@@ -53,14 +54,6 @@ static int dial(const struct config_addr *a) {
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
   }
   return fd;
-}
-
-static void percent(struct writer *w, const char *s) {
-  for (; *s; s++)
-    if ((*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || strchr("-._~/", *s))
-      wr_u8(w, (uint8_t)*s);
-    else
-      wr_fmt(w, "%%%02X", (unsigned char)*s);
 }
 
 // Sends the order and gives the answer's status; the body is left in `answer`. -1: errno tells.
@@ -132,7 +125,7 @@ static int run(const struct wish *wish, const struct config *c) {
   const struct config_addr *a = &c->admin.a[0];
   struct writer w = wr_of(head, sizeof head);
   wr_str(&w, "POST /rotate?scope=");
-  percent(&w, wish->all ? "" : wish->scope);
+  percent_write(&w, bytes_str(wish->all ? "" : wish->scope), true);
   if (wish->grace)
     wr_fmt(&w, "&grace_ms=%llu", (unsigned long long)c->rotation_grace);
   wr_fmt(&w, "%s HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n", wish->revoke ? "&revoke=1" : "", a->text);

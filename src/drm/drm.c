@@ -43,11 +43,11 @@ enum err drm_parse(enum drm_system *out, struct bytes name) {
 
 enum err drm_parse_list(uint32_t *mask, struct bytes list) {
   uint32_t m = 0;
-  if (bytes_eq(list, BYTES_LIT("all"))) {
-    *mask = (1u << DRM_SYSTEM_COUNT) - 1;
+  if (bytes_eq(list, BYTES_LIT("all")) || bytes_eq(list, BYTES_LIT("none"))) {
+    *mask = list.p[0] == 'a' ? (1u << DRM_SYSTEM_COUNT) - 1 : 0;
     return ERR_OK;
   }
-  while (list.n && !bytes_eq(list, BYTES_LIT("none"))) {
+  while (list.n) {
     const uint8_t *comma = memchr(list.p, ',', list.n);
     size_t n = comma ? (size_t)(comma - list.p) : list.n;
     enum drm_system s;

@@ -114,13 +114,12 @@ static void playready_pssh(struct writer *w, const struct drm_input *in) {
 static void object_base64(struct writer *w, const struct drm_input *in) {
   uint8_t pro[PRO_MAX];
   struct writer p = wr_of(pro, sizeof pro);
-  struct bytes given = drm_pssh_data(drm_given_pssh(in, DRM_PLAYREADY));
-  if (given.n)
-    wr_bytes(&p, given);
-  else
+  struct bytes object = drm_pssh_data(drm_given_pssh(in, DRM_PLAYREADY));
+  if (!object.n) {
     playready_object(&p, in);
-  if (wr_ok(&p))
-    base64_write(w, bytes_of(pro, p.n));
+    object = bytes_of(pro, p.n);
+  }
+  base64_write(w, object);
 }
 
 static void playready_hls(struct writer *w, const struct drm_input *in) {

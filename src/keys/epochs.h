@@ -44,13 +44,13 @@ struct epochs *epochs_new(struct alloc *mem, uint32_t base);
 // epochs_next_seq is the number that the next event must carry.
 uint64_t epochs_next_seq(const struct epochs *e);
 
-// epochs_scope_ok checks a scope's form. Errors: ERR_ARGUMENT, ERR_LIMIT.
+// epochs_scope_ok checks a scope's form: length, depth, no empty or dot segments, no zero byte. Errors: ERR_ARGUMENT, ERR_LIMIT.
 MUST_USE enum err epochs_scope_ok(struct bytes scope, struct diag *diag);
 
 // epochs_covers says whether a scope is of an asset.
 bool epochs_covers(struct bytes scope, struct bytes asset);
 
-// epochs_check says whether an event may be applied: seq, scope (length, depth, no empty or dot segments), grace.
+// epochs_check says whether an event may be applied: its seq, its scope.
 // Errors: ERR_ARGUMENT, ERR_LIMIT.
 MUST_USE enum err epochs_check(const struct epochs *e, const struct epoch_event *ev, struct diag *diag);
 
@@ -66,7 +66,7 @@ enum epoch_status epochs_status(const struct epochs *e, struct bytes asset, uint
                                 uint64_t *until_ms);
 
 // epochs_slot is the last moment of a scope's schedule (keys/schedule.h) that was acted on; 0 when there was none.
-// epochs_set_slot sets it without rotating: where a schedule begins. Errors: those of epochs_check.
+// epochs_set_slot sets it without rotating: where a schedule begins. Errors: those of epochs_scope_ok, ERR_NO_MEMORY.
 uint64_t epochs_slot(const struct epochs *e, struct bytes scope);
 MUST_USE enum err epochs_set_slot(struct epochs *e, struct bytes scope, uint64_t slot_ms, struct diag *diag);
 

@@ -46,6 +46,20 @@ static struct bytes text_of(const json_t *object, const char *name) {
   return json_is_string(v) ? bytes_of(json_string_value(v), json_string_length(v)) : (struct bytes){0};
 }
 
+// What is there and of another type would be passed over, and its sender believe that it holds. `names` ends with NULL.
+static enum err check_texts(const json_t *object, const char *const *names, struct diag *diag) {
+  for (; *names; names++) {
+    const json_t *v = json_object_get(object, *names);
+    if (v && !json_is_string(v) && !json_is_null(v))
+      return diag_say(diag, ERR_MALFORMED, "the answer's %s is no text", *names);
+  }
+  return ERR_OK;
+}
+
+static enum err check_object(const json_t *v, const char *name, struct diag *diag) {
+  return !v || json_is_object(v) || json_is_null(v) ? ERR_OK : diag_say(diag, ERR_MALFORMED, "the answer's %s is no object", name);
+}
+
 static enum err copy(struct alloc *mem, uint8_t **out, struct bytes text, struct diag *diag) {
   *out = mem->get(mem, text.n + 1);
   if (!*out)
@@ -67,10 +81,12 @@ static enum err read_hls(struct alloc *mem, struct bytes *out, struct bytes text
 
 static enum err read_system(struct alloc *mem, struct drm_given *g, enum drm_system s, const json_t *data,
                             const struct key_record *k, struct diag *diag) {
+  static const char *const texts[] = {"pssh", "mpd", "hls_media", "hls_master", NULL};
   struct bytes pssh = text_of(data, "pssh"), mpd = text_of(data, "mpd");
   uint8_t *p;
-  enum err e = ERR_OK;
-  if (pssh.n) {
+  enum err e = check_object(data, drm_systems[s]->name, diag);
+  e = e ? e : check_texts(data, texts, diag);
+  if (!e && pssh.n) {
     size_t n = pssh.n;
     if ((e = copy(mem, &p, pssh, diag)))
       return e;
@@ -108,7 +124,7 @@ static enum err read_key(struct alloc *mem, struct key_record *out, const json_t
     return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   out->given = given;
   const json_t *systems = json_object_get(key, "systems");
-  enum err e = ERR_OK;
+  enum err e = check_object(systems, "systems", diag);
   for (unsigned s = 0; s < DRM_SYSTEM_COUNT && !e; s++) {
     const json_t *data = json_object_get(systems, drm_systems[s]->name);
     e = data ? read_system(mem, &given[s], (enum drm_system)s, data, out, diag) : ERR_OK;
@@ -123,6 +139,10 @@ static enum err match(struct alloc *mem, struct key_record *out, const struct ke
     return diag_set(diag, json_array_size(keys) < doc->num_queries ? ERR_NO_KEY : ERR_MALFORMED, 0,
                     "asset \"%s\": the answer has %zu keys, %u were asked for", key_name(name, doc->queries[0].asset),
                     json_array_size(keys), doc->num_queries);
+  static const char *const texts[] = {"label", "iv", NULL}; // a key needs the others
+  for (size_t k = 0; k < json_array_size(keys); k++)
+    if (check_texts(json_array_get(keys, k), texts, diag))
+      return ERR_MALFORMED;
   for (uint32_t i = 0; i < doc->num_queries; i++) {
     uint8_t buf[3 * KEYS_MAX_LABEL];
     struct writer label = wr_of(buf, sizeof buf);
@@ -145,23 +165,12 @@ static enum err match(struct alloc *mem, struct key_record *out, const struct ke
   return ERR_OK;
 }
 
-// Overwrites the texts of keys before jansson frees them.
-static void wipe_keys(json_t *keys) {
-  for (size_t i = 0; i < json_array_size(keys); i++) {
-    struct bytes text = text_of(json_array_get(keys, i), "key");
-    uint8_t *p;
-    memcpy(&p, &text.p, sizeof p); // the value's own buffer, which nobody else holds
-    if (text.n)
-      explicit_bzero(p, text.n);
-  }
-}
-
 static enum err json_answer(struct alloc *mem, struct key_record *out, const struct key_doc *doc, struct bytes body,
                             struct diag *diag) {
   json_error_t why;
   if (body.n > KEY_DOC_MAX_ANSWER)
     return diag_say(diag, ERR_LIMIT, "the answer is too long");
-  wiping_json();
+  wiping_json(); // the texts of keys are overwritten when they are freed
   json_t *root = json_loadb((const char *)body.p, body.n, JSON_REJECT_DUPLICATES, &why);
   json_t *keys = json_object_get(root, "keys");
   enum err e;
@@ -171,7 +180,6 @@ static enum err json_answer(struct alloc *mem, struct key_record *out, const str
     e = diag_say(diag, ERR_SYNTAX, "the answer has no list \"keys\"");
   else
     e = match(mem, out, doc, keys, diag);
-  wipe_keys(keys);
   json_decref(root);
   return remote_finish(out, doc, e);
 }

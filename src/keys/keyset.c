@@ -2,6 +2,7 @@
 
 #include "keys/cpix.h"
 #include "keys/derive.h"
+#include "keys/epochs.h"
 
 #include <openssl/sha.h>
 #include <stdlib.h>
@@ -78,8 +79,11 @@ static enum err check_kids(const struct keyset *ks, struct mark *marks, struct d
   return ERR_OK;
 }
 
+// CPIX files, whose match is empty too, stand before the key servers: two of these are neighbours then.
 static int remote_cmp(const void *x, const void *y) {
-  return bytes_cmp(((const struct key_remote *)x)->match, ((const struct key_remote *)y)->match);
+  const struct key_remote *a = x, *b = y;
+  int c = bytes_cmp(a->match, b->match);
+  return c ? c : (a->provider != NULL) - (b->provider != NULL);
 }
 
 static enum err check_remotes(struct keyset *ks, struct diag *diag) {
@@ -88,7 +92,7 @@ static enum err check_remotes(struct keyset *ks, struct diag *diag) {
     qsort(ks->remotes, ks->num_remotes, sizeof *ks->remotes, remote_cmp);
   for (uint32_t i = 1; i < ks->num_remotes; i++) {
     const struct key_remote *a = &ks->remotes[i - 1], *b = &ks->remotes[i];
-    if (remote_cmp(a, b) == 0 && a->provider && b->provider)
+    if (remote_cmp(a, b) == 0 && a->provider)
       return diag_say(diag, ERR_SYNTAX, "line %zu: providers: %s%s has two (the other on line %zu): keep one", a->line > b->line ? a->line : b->line,
                       b->match.n ? "match: " : "everything", key_name(name, b->match), a->line > b->line ? b->line : a->line);
   }
@@ -222,10 +226,7 @@ const struct key_remote *keys_remote(const struct keyset *ks, struct bytes asset
   const struct key_remote *best = NULL;
   for (uint32_t i = 0; i < ks->num_remotes; i++) { // a handful
     const struct key_remote *r = &ks->remotes[i];
-    bool folder = r->match.n && r->match.p[r->match.n - 1] == '/';
-    bool fits = !r->match.n || bytes_eq(r->match, asset) ||
-                (folder && asset.n > r->match.n && memcmp(asset.p, r->match.p, r->match.n) == 0);
-    if (r->provider && fits && (!best || r->match.n >= best->match.n))
+    if (r->provider && epochs_covers(r->match, asset) && (!best || r->match.n >= best->match.n))
       best = r;
   }
   if (!best || !ks->num_records)
@@ -233,14 +234,6 @@ const struct key_remote *keys_remote(const struct keyset *ks, struct bytes asset
   struct key_record want = {.asset = asset};
   uint32_t i = lower_bound(ks, &want);
   return has_asset(ks, i, asset) ? NULL : best;
-}
-
-static bool in_scope(struct bytes scope, struct bytes asset) {
-  if (!scope.n)
-    return true;
-  if (scope.p[scope.n - 1] == '/')
-    return asset.n > scope.n && memcmp(asset.p, scope.p, scope.n) == 0;
-  return bytes_eq(scope, asset);
 }
 
 // The counterpart of record i in the next epoch, or NULL.
@@ -257,7 +250,7 @@ bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes sco
                   uint32_t (*current)(void *ctx, struct bytes asset), void *ctx) {
   for (uint32_t i = 0; i < ks->num_records;) {
     struct bytes a = ks->records[i].asset;
-    bool in = in_scope(scope, a), any = false, lacks = false;
+    bool in = epochs_covers(scope, a), any = false, lacks = false;
     uint32_t epoch = in ? current(ctx, a) : 0;
     for (; has_asset(ks, i, a); i++) {
       any = any || ks->records[i].epoch == epoch + 1;
@@ -275,7 +268,7 @@ bool keys_repeated(struct bytes *asset, const struct keyset *ks, struct bytes sc
                    uint32_t (*current)(void *ctx, struct bytes asset), void *ctx) {
   for (uint32_t i = 0; i < ks->num_records;) {
     struct bytes a = ks->records[i].asset;
-    bool in = in_scope(scope, a);
+    bool in = epochs_covers(scope, a);
     uint32_t epoch = in ? current(ctx, a) : 0;
     for (; has_asset(ks, i, a); i++) {
       const struct key_record *now = &ks->records[i], *next = in && now->epoch == epoch ? next_of(ks, i) : NULL;

@@ -2,20 +2,20 @@
 // kept of the text but names; every scalar is overwritten before libyaml frees it, and so are libyaml's buffers.
 #include "base/text.h"
 #include "drm/markup.h"
-#include "keys/epochs_state.h"
+#include "keys/epochs.h"
 #include "keys/keysfile_fields.h"
 #include "keys/keyset.h"
 #include "keys/xml.h"
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <yaml.h>
 
 enum { MAX_RECORDS = 4 << 20, MAX_RULES = 1 << 16, MAX_SCHEDULES = 4096, MAX_TEMPLATE = 1024, MAX_REMOTES = 64, MIN_EVERY_MS = 1000 };
 
 struct input {
   yaml_parser_t yaml;
   yaml_event_t ev; // the event at hand; wiped and freed by next()
+  struct bytes text;
   struct alloc *mem;
   struct keyset *ks;
   struct diag *diag;
@@ -23,16 +23,49 @@ struct input {
   uint64_t epochs_seen;
 };
 
-static enum err fail(struct input *in, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+struct yaml_place yaml_place_of(struct bytes text, yaml_mark_t m) {
+  struct bytes rest = text;
+  if (text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0) // libyaml does not count it
+    rest = bytes_of(text.p + 3, text.n - 3);
+  for (size_t i = 0; i < m.index && rest.n; i++)
+    (void)utf8_next(&rest);
+  return (struct yaml_place){m.line + 1, text.n - rest.n};
+}
 
+struct yaml_place yaml_problem_of(struct bytes text, const yaml_parser_t *y) {
+  if (y->error != YAML_READER_ERROR)
+    return yaml_place_of(text, y->problem_mark);
+  size_t byte = y->problem_offset < text.n ? y->problem_offset : text.n, line = 1;
+  for (size_t i = 0; i < byte; i++)
+    line += text.p[i] == '\n';
+  return (struct yaml_place){line, byte};
+}
+
+__attribute__((format(printf, 4, 0))) static void tell(struct input *in, enum err e, struct yaml_place at, const char *fmt, va_list ap) {
+  char what[sizeof in->diag->what];
+  vsnprintf(what, sizeof what, fmt, ap);
+  (void)diag_set(in->diag, e, at.byte, "line %zu: %s", at.line, what);
+}
+
+static enum err fail(struct input *in, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static enum err fail_at(struct input *in, enum err e, yaml_mark_t at, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+// About the event at hand, or what libyaml could not read.
 static enum err fail(struct input *in, enum err e, const char *fmt, ...) {
-  char what[128];
   va_list ap;
   va_start(ap, fmt);
-  vsnprintf(what, sizeof what, fmt, ap);
+  tell(in, e, in->ev.type == YAML_NO_EVENT ? yaml_problem_of(in->text, &in->yaml) : yaml_place_of(in->text, in->ev.start_mark), fmt, ap);
   va_end(ap);
-  const yaml_mark_t *m = in->ev.type == YAML_NO_EVENT ? &in->yaml.problem_mark : &in->ev.start_mark;
-  return diag_set(in->diag, e, m->index, "line %zu: %s", m->line + 1, what);
+  return e;
+}
+
+// About an entry that began there.
+static enum err fail_at(struct input *in, enum err e, yaml_mark_t at, const char *fmt, ...) {
+  va_list ap;
+  va_start(ap, fmt);
+  tell(in, e, yaml_place_of(in->text, at), fmt, ap);
+  va_end(ap);
+  return e;
 }
 
 static void drop(struct input *in) {
@@ -109,7 +142,7 @@ static bool is_null(const struct input *in) {
   return in->ev.data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? is_yaml_null(scalar(in)) : !scalar(in).n;
 }
 
-// A list of names, or one scalar with commas; "all" and "none" for systems.
+// A list of names, or one scalar: a scheme's name; systems' names with commas, "all" or "none".
 static enum err read_mask(struct input *in, const struct field *f, uint32_t *out) {
   uint32_t mask = 0;
   enum err e = ERR_OK;
@@ -297,38 +330,35 @@ static void *grow(struct input *in, void *list, uint32_t num, uint32_t *cap, siz
 }
 
 // A record for a name that no URL can have would wait for ever, and the asset that was meant be derived or 503.
-static enum err check_name(struct input *in, const struct key_record *r, size_t line, size_t at) {
+static enum err check_name(struct input *in, const struct key_record *r, yaml_mark_t at) {
   struct diag why = {0};
   char name[64];
   bool prefix = r->asset.p[r->asset.n - 1] == '/';
   if (!prefix && epochs_scope_ok(r->asset, &why) != ERR_ARGUMENT)
     return ERR_OK;
-  return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: asset \"%s\": %s", line, key_name(name, r->asset),
-                  prefix ? "a record is for one asset, not for a prefix: leave the / at the end out" : why.what);
+  return fail_at(in, ERR_SYNTAX, at, "asset \"%s\": %s", key_name(name, r->asset),
+                 prefix ? "a record is for one asset, not for a prefix: leave the / at the end out" : why.what);
 }
 
 static enum err read_record(struct input *in, struct key_record *r) {
   uint64_t seen = 0;
   char name[64];
   *r = (struct key_record){.epoch = 1};
-  size_t line = in->ev.start_mark.line + 1, at = in->ev.start_mark.index;
+  yaml_mark_t at = in->ev.start_mark;
   enum err e = read_map(in, record_fields, r, &seen);
   if (e)
     return e;
   static const unsigned must[] = {R_ASSET, R_SCHEME, R_KID, R_KEY};
   for (unsigned i = 0; i < sizeof must / sizeof must[0]; i++)
     if (!(seen >> must[i] & 1))
-      return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: asset \"%s\": the record has no %s", line,
-                      key_name(name, r->asset), record_fields[must[i]].name);
+      return fail_at(in, ERR_SYNTAX, at, "asset \"%s\": the record has no %s", key_name(name, r->asset), record_fields[must[i]].name);
   r->has_iv = seen >> R_IV & 1;
   if (!r->asset.n || r->label.n > KEYS_MAX_LABEL)
-    return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: a record needs an asset, and a label of at most %d bytes",
-                    line, KEYS_MAX_LABEL);
-  if ((e = check_name(in, r, line, at)) != ERR_OK)
+    return fail_at(in, ERR_SYNTAX, at, "a record needs an asset, and a label of at most %d bytes", KEYS_MAX_LABEL);
+  if ((e = check_name(in, r, at)) != ERR_OK)
     return e;
   if (r->has_iv && r->scheme != SCHEME_CBCS)
-    return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: asset \"%s\": iv is for cbcs; cenc IVs are derived: drop it",
-                    line, key_name(name, r->asset));
+    return fail_at(in, ERR_SYNTAX, at, "asset \"%s\": iv is for cbcs; cenc IVs are derived: drop it", key_name(name, r->asset));
   return ERR_OK;
 }
 
@@ -390,17 +420,20 @@ static void settle(struct drm_settings *set, uint64_t seen) {
     set->in_band = set->systems & drm_bit(DRM_CLEARKEY) ? drm_bit(DRM_COMMON) : 0;
 }
 
+// The match of an entry of that section.
+static enum err check_match(struct input *in, struct bytes match, yaml_mark_t at, const char *section) {
+  struct diag why = {0};
+  return epochs_scope_ok(match, &why) ? fail_at(in, ERR_SYNTAX, at, "%s: match: %s", section, why.what) : ERR_OK;
+}
+
 static enum err read_rule(struct input *in, struct drm_rule *r) {
   uint64_t seen = 0;
-  size_t line = in->ev.start_mark.line + 1, at = in->ev.start_mark.index;
+  yaml_mark_t at = in->ev.start_mark;
   *r = (struct drm_rule){.set = in->ks->drm};
   enum err e = read_map(in, rule_fields, r, &seen);
   if (!e && !r->match.n)
-    e = diag_set(in->diag, ERR_SYNTAX, at, "line %zu: drm.rules: a rule needs match: an asset, or a prefix ending in /",
-                 line);
-  struct diag why = {0};
-  if (!e && epochs_scope_ok(r->match, &why))
-    e = diag_set(in->diag, ERR_SYNTAX, at, "line %zu: drm.rules: match: %s", line, why.what);
+    e = fail_at(in, ERR_SYNTAX, at, "drm.rules: a rule needs match: an asset, or a prefix ending in /");
+  e = e ? e : check_match(in, r->match, at, "drm.rules");
   if (!e)
     settle(&r->set, seen);
   return e;
@@ -426,17 +459,15 @@ static enum err read_rules(struct input *in) {
 
 static enum err read_remote(struct input *in, struct key_remote *r) {
   uint64_t seen = 0;
-  size_t line = in->ev.start_mark.line + 1, at = in->ev.start_mark.index;
+  yaml_mark_t at = in->ev.start_mark;
   *r = remote_defaults;
-  r->line = line;
+  r->line = at.line + 1;
   enum err e = read_map(in, remote_fields, r, &seen);
+  e = e ? e : check_match(in, r->match, at, "providers");
   if (e)
     return e;
-  struct diag why = {0};
-  if (epochs_scope_ok(r->match, &why))
-    return diag_set(in->diag, ERR_SYNTAX, at, "line %zu: providers: match: %s", line, why.what);
   const char *fault = remote_settle(r, seen);
-  return fault ? diag_set(in->diag, ERR_SYNTAX, at, "line %zu: providers: %s", line, fault) : ERR_OK;
+  return fault ? fail_at(in, ERR_SYNTAX, at, "providers: %s", fault) : ERR_OK;
 }
 
 static enum err read_remotes(struct input *in) {
@@ -494,13 +525,14 @@ static enum err read_schedules(struct input *in) {
   while (!(e = next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
     struct key_schedule s = {0};
     uint64_t seen = 0;
+    yaml_mark_t at = in->ev.start_mark;
     if (in->ev.type != YAML_MAPPING_START_EVENT)
       return fail(in, ERR_SYNTAX, "epochs.schedule: each entry is a mapping with match, every and grace");
     if ((e = read_map(in, schedule_fields, &s, &seen)))
       return e;
     if (!s.scope.n || !(seen >> S_EVERY & 1))
-      return fail(in, ERR_SYNTAX, "epochs.schedule: an entry needs every, and match: an asset, or a prefix ending in /");
-    if ((e = epochs_scope_ok(s.scope, in->diag)))
+      return fail_at(in, ERR_SYNTAX, at, "epochs.schedule: an entry needs every, and match: an asset, or a prefix ending in /");
+    if ((e = check_match(in, s.scope, at, "epochs.schedule")))
       return e;
     s.has_grace = seen >> S_GRACE & 1;
     if ((e = add_schedule(in, &s)))
@@ -546,7 +578,7 @@ enum err keys_parse(struct alloc *mem, struct keyset **out, struct keys_info *in
                     struct diag *diag) {
   if (text.n > KEYS_MAX_FILE)
     return diag_say(diag, ERR_LIMIT, "a keys file has at most %d bytes", KEYS_MAX_FILE);
-  struct input in = {.mem = mem, .diag = diag, .ks = mem->get(mem, sizeof *in.ks)};
+  struct input in = {.text = text, .mem = mem, .diag = diag, .ks = mem->get(mem, sizeof *in.ks)};
   if (!in.ks || !yaml_parser_initialize(&in.yaml))
     return diag_say(diag, ERR_NO_MEMORY, "%s", "");
   *in.ks = (struct keyset){

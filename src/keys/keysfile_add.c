@@ -2,25 +2,29 @@
 
 #include "base/text.h"
 #include "drm/markup.h"
-
-#include <yaml.h>
+#include "keys/keysfile_fields.h"
 
 enum { MAX_INDENT = 64 };
 
-// Where records go: before the first item of a block list, behind the bracket of a flow list, or at the end.
+// Where records go: before the first item of a block list, behind the bracket of a flow list, or in a list of their own at the end.
 struct place {
   enum { AT_END, IN_BLOCK, IN_FLOW } form;
-  size_t line, column;
+  yaml_mark_t mark; // of the list; else of the options, as far as they are indented
+  size_t end;       // of the document, in bytes
 };
 
-static enum err bad(struct diag *diag, const yaml_mark_t *m, const char *why) {
-  return diag_set(diag, ERR_SYNTAX, m->index, "line %zu: %s", m->line + 1, why);
+static enum err bad(struct diag *diag, struct yaml_place at, const char *why) {
+  return diag_set(diag, ERR_SYNTAX, at.byte, "line %zu: %s", at.line, why);
 }
 
 // Looks at one event of the top-level mapping; `depth` is the number of open collections, `key` whether a name comes next.
-static enum err look(struct place *at, const yaml_event_t *ev, unsigned depth, bool *key, bool *wanted, struct diag *diag) {
+static enum err look(struct place *at, struct bytes old, const yaml_event_t *ev, unsigned depth, bool *key, bool *wanted, struct diag *diag) {
+  if (depth == 0 && ev->type == YAML_MAPPING_START_EVENT)
+    at->mark = ev->start_mark;
+  if (ev->type == YAML_DOCUMENT_END_EVENT && !ev->data.document_end.implicit)
+    at->end = yaml_place_of(old, ev->start_mark).byte;
   if (depth == 0 && ev->type == YAML_MAPPING_START_EVENT && ev->data.mapping_start.style == YAML_FLOW_MAPPING_STYLE)
-    return bad(diag, &ev->start_mark, "records can be added to a file of lines only, not to one mapping in braces");
+    return bad(diag, yaml_place_of(old, ev->start_mark), "records can be added to a file of lines only, not to one mapping in braces");
   if (depth != 1 || ev->type == YAML_MAPPING_END_EVENT)
     return ERR_OK;
   bool name = *key;
@@ -33,9 +37,10 @@ static enum err look(struct place *at, const yaml_event_t *ev, unsigned depth, b
   if (!*wanted)
     return ERR_OK;
   if (ev->type != YAML_SEQUENCE_START_EVENT)
-    return bad(diag, &ev->start_mark, "keys: a list is expected; take the empty option out");
+    return bad(diag, yaml_place_of(old, ev->start_mark), "keys: a list is expected; take the empty option out");
   bool flow = ev->data.sequence_start.style == YAML_FLOW_SEQUENCE_STYLE;
-  *at = (struct place){flow ? IN_FLOW : IN_BLOCK, ev->start_mark.line, ev->start_mark.column};
+  at->form = flow ? IN_FLOW : IN_BLOCK;
+  at->mark = ev->start_mark;
   return ERR_OK;
 }
 
@@ -44,17 +49,17 @@ static enum err find(struct place *at, struct bytes old, struct diag *diag) {
   unsigned depth = 0;
   bool key = true, wanted = false, end = false;
   enum err e = ERR_OK;
-  *at = (struct place){.form = AT_END};
+  *at = (struct place){.form = AT_END, .end = old.n};
   if (!yaml_parser_initialize(&y))
     return diag_say(diag, ERR_NO_MEMORY, "out of memory");
   yaml_parser_set_input_string(&y, old.p ? old.p : (const uint8_t *)"", old.n);
   while (!e && !end) {
     yaml_event_t ev;
     if (!yaml_parser_parse(&y, &ev)) {
-      e = bad(diag, &y.problem_mark, "this is not YAML");
+      e = bad(diag, yaml_problem_of(old, &y), "this is not YAML");
       break;
     }
-    e = look(at, &ev, depth, &key, &wanted, diag);
+    e = look(at, old, &ev, depth, &key, &wanted, diag);
     depth += ev.type == YAML_MAPPING_START_EVENT || ev.type == YAML_SEQUENCE_START_EVENT;
     depth -= ev.type == YAML_MAPPING_END_EVENT || ev.type == YAML_SEQUENCE_END_EVENT;
     end = ev.type == YAML_STREAM_END_EVENT;
@@ -70,15 +75,10 @@ static enum err find(struct place *at, struct bytes old, struct diag *diag) {
   return e;
 }
 
-// The byte of a line and a column in characters.
-static size_t byte_at(struct bytes text, size_t line, size_t column) {
-  size_t i = 0;
-  for (; line && i < text.n; i++)
-    line -= text.p[i] == '\n';
-  struct bytes rest = bytes_of(text.p + i, text.n - i);
-  for (; column && rest.n; column--)
-    (void)utf8_next(&rest);
-  return text.n - rest.n;
+// What may not stand raw in a quoted scalar and be read as it was: characters that are not printable, the byte order mark, and what
+// YAML 1.1, which libyaml reads, takes for line breaks and folds. YAML 1.1 §4.1.1 (c-printable), §4.1.4.
+static bool is_escaped(uint32_t c) {
+  return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029 || c == 0xfeff || c == 0xfffe || c == 0xffff;
 }
 
 static enum err quoted(struct writer *w, struct bytes s, struct diag *diag) {
@@ -91,8 +91,8 @@ static enum err quoted(struct writer *w, struct bytes s, struct diag *diag) {
       return diag_say(diag, ERR_UNSUPPORTED, "a name that is not UTF-8 cannot stand in a keys file");
     if (c == '"' || c == '\\')
       wr_u8(w, '\\');
-    if (c < 0x20 || c == 0x7f)
-      wr_fmt(w, "\\x%02x", c);
+    if (is_escaped(c))
+      wr_fmt(w, "\\u%04x", c);
     else
       wr_raw(w, p, n);
   }
@@ -122,6 +122,11 @@ static enum err write_record(struct writer *w, const struct key_record *r, struc
   return e;
 }
 
+static void indent(struct writer *w, size_t columns) {
+  while (columns--)
+    wr_u8(w, ' ');
+}
+
 enum err keysfile_add(struct writer *w, struct bytes old, const struct key_record *records, uint32_t num, struct diag *diag) {
   struct place at;
   enum err e = find(&at, old, diag);
@@ -130,18 +135,22 @@ enum err keysfile_add(struct writer *w, struct bytes old, const struct key_recor
       wr_bytes(w, old);
     return e;
   }
-  if (at.form == IN_BLOCK && at.column > MAX_INDENT)
-    return diag_say(diag, ERR_SYNTAX, "line %zu: keys: the list is indented too far", at.line + 1);
-  size_t split = at.form == AT_END ? old.n : byte_at(old, at.line, at.column) + (at.form == IN_FLOW);
+  size_t columns = at.form == IN_FLOW ? 0 : at.mark.column;
+  if (columns > MAX_INDENT)
+    return bad(diag, yaml_place_of(old, at.mark), "it is indented too far");
+  size_t split = at.form == AT_END ? at.end : yaml_place_of(old, at.mark).byte + (at.form == IN_FLOW);
   wr_raw(w, old.p, split);
-  if (at.form == AT_END)
-    wr_str(w, old.n && old.p[old.n - 1] != '\n' ? "\nkeys:\n" : "keys:\n");
+  if (at.form == AT_END) {
+    wr_str(w, split && old.p[split - 1] != '\n' ? "\n" : "");
+    indent(w, columns);
+    wr_str(w, "keys:\n");
+  }
   for (uint32_t i = 0; !e && i < num; i++) {
-    wr_str(w, at.form == AT_END ? "  - " : at.form == IN_BLOCK ? "- " : " ");
+    indent(w, at.form == AT_END ? columns + 2 : 0);
+    wr_str(w, at.form == IN_FLOW ? " " : "- ");
     e = write_record(w, &records[i], diag);
     wr_str(w, at.form == IN_FLOW ? "," : "\n");
-    for (size_t c = 0; at.form == IN_BLOCK && c < at.column; c++)
-      wr_u8(w, ' ');
+    indent(w, at.form == IN_BLOCK ? columns : 0);
   }
   wr_raw(w, old.p + split, old.n - split);
   return e;

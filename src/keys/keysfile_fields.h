@@ -1,6 +1,15 @@
-// The tables of options that the keys file is read against.
+// Inside of keys/: the tables of options that the keys file is read against, and where in it something stands.
 #pragma once
 #include "keys/keys.h"
+
+#include <yaml.h>
+
+// yaml_place_of gives where a mark of libyaml's stands, which counts characters; yaml_problem_of where it could not go on.
+struct yaml_place {
+  size_t line, byte;
+};
+struct yaml_place yaml_place_of(struct bytes text, yaml_mark_t m);
+struct yaml_place yaml_problem_of(struct bytes text, const yaml_parser_t *y);
 
 enum kind {
   K_TEXT,     // struct bytes

@@ -70,6 +70,9 @@ def usage(tap, sluice, work):
         "rotate with --revoke and a grace": ["rotate", "a", "--revoke", "--grace", "1h"],
         "inspect without a file": ["inspect"], "index without a path": ["index"], "inspect --json with a value": ["inspect", clear, "--json=1"],
         "rotate --grace without its value": ["rotate", "a", "--grace"], "keys export --out without its value": ["keys", "export", "a", "--out"],
+        "keys export with --asset, which import takes": ["keys", "export", "a", "--out", out, "--asset", "b"],
+        "keys import with -c": ["keys", "import", clear, "--keys", out, "-c", clear],
+        "keys rewrap with --epoch": ["keys", "rewrap", out, "--plain", "--epoch", "2"],
         "rotate, another option": ["rotate", "a", "-x"], "index --threads=0": ["index", clear, "--threads=0"],
     }
     before = files(work)

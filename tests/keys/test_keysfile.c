@@ -1,5 +1,6 @@
 #include "base/text.h"
 #include "keys/keys.h"
+#include "keys/keysfile_add.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -152,7 +153,7 @@ Test(keysfile, schedules) {
   refused(ERR_SYNTAX, "epochs:\n  every: 999ms\n", "line 2: every must be at least 1s");
   refused(ERR_SYNTAX, "epochs: { every: 0s }", "line 1: every must be at least 1s");
   refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a, every: 0s } ] }", "at least 1s");
-  refused(ERR_ARGUMENT, "epochs: { schedule: [ { match: a//b, every: 1h } ] }", "empty");
+  refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a//b, every: 1h } ] }", "empty");
   refused(ERR_SYNTAX, "epochs: { schedule: 24h }", "a list is expected");
 }
 
@@ -275,6 +276,17 @@ Test(keysfile, faults_are_named_with_their_line) {
   refused(ERR_LIMIT, "drm: { clearkey: { la_url: '{asset}{asset}{asset}' } }", "{asset} at most twice");
 }
 
+// Lines and bytes, whatever stands before: libyaml counts characters, leaves a byte order mark out, and has no mark for what it cannot decode.
+Test(keysfile, faults_are_placed_by_their_byte) {
+  refused(ERR_SYNTAX, "# \xc3\xa9\xe2\x82\xac\nfoo: 1\n", "line 2: unknown option \"foo\": see docs/keys.md for those known (at byte 8)");
+  refused(ERR_SYNTAX, "\xef\xbb\xbf# \xc3\xa9\nkeys: { }\n", "line 2: keys: a list is expected (at byte 14)");
+  refused(ERR_SYNTAX, "# \xc3\xa9\nkeys:\n  - { asset: a, scheme: cenc, " KID1 " }\n", "line 3: asset \"a\": the record has no key (at byte 15)");
+  refused(ERR_SYNTAX, "# \xc3\xa9\nkeys:\n# \x02\n", "line 3: this is not YAML: control characters are not allowed (at byte 13)");
+  refused(ERR_SYNTAX, "epochs:\n  schedule:\n    - { match: a//b, every: 1h }\n",
+          "line 3: epochs.schedule: match: a name has no empty, \".\" or \"..\" segment (at byte 26)");
+  refused(ERR_SYNTAX, "epochs:\n  schedule:\n    - { match: a }\n", "line 3: epochs.schedule: an entry needs every");
+}
+
 Test(keysfile, no_error_shows_key_bytes) {
   static const char *const texts[] = {
       "keys:\n- { asset: a, scheme: cenc, " KID1 ", key: 0123456789abcdef0123456789abcdexx }",
@@ -362,6 +374,68 @@ Test(keysfile, providers) {
   cr_assert_null(keys_remote(ks, BYTES_LIT("live/own")), "an asset with records is not asked for");
   cr_assert_not_null(keys_remote(ks, BYTES_LIT("live/ow")));
   cr_assert_str_eq(keys_remote(ks, BYTES_LIT("live"))->provider->name, "speke2.1");
+}
+
+// A CPIX file between two of them, whose match is empty too, hides nothing.
+Test(keysfile, two_key_servers_for_everything_are_refused_wherever_they_stand) {
+  static const char *const entries[] = {"  - { type: json, url: 'http://a/' }\n", "  - { type: cpix, file: k.cpix }\n", "  - { type: json, url: 'http://b/' }\n"};
+  static const uint8_t orders[][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}};
+  for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
+    char text[256];
+    snprintf(text, sizeof text, "providers:\n%s%s%s", entries[orders[i][0]], entries[orders[i][1]], entries[orders[i][2]]);
+    refused(ERR_SYNTAX, text, "everything has two");
+  }
+}
+
+// What is added is read as it was, whatever its name: YAML takes more characters for line breaks than \n, and some for none at all.
+Test(keysfile, records_that_are_added_keep_their_names) {
+  static const struct bytes names[] = {
+      BYTES_LIT("a/b"),           BYTES_LIT("a\"\\b: #c"),      BYTES_LIT("a\tb\nc\x7f\x01"), // the usual ones
+      BYTES_LIT("a\xc2\x85 b"),   BYTES_LIT("a \xe2\x80\xa8" "b"), BYTES_LIT("a \xe2\x80\xa9 b"), // NEL, LS, PS: line breaks
+      BYTES_LIT("a\xc2\x80\xc2\x9fz"),                                                          // C1 controls
+      BYTES_LIT("\xef\xbb\xbf" "a"), BYTES_LIT("a\xef\xbf\xbe\xef\xbf\xbf"),                      // a byte order mark, no characters
+      BYTES_LIT("\xc2\xa0\xc3\xa9\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbd\xf0\x90\x80\x80"),
+  };
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    struct key_record r = {.scheme = SCHEME_CENC, .epoch = 1, .asset = names[i], .kid = "kid", .key = "key"}, got;
+    char text[512];
+    struct writer w = wr_of(text, sizeof text - 1);
+    cr_assert_eq(keysfile_add(&w, (struct bytes){0}, &r, 1, &diag), ERR_OK, "name %zu", i);
+    text[w.n] = 0;
+    struct keyset *ks;
+    struct keys_info info;
+    cr_expect(load(&ks, &info, text) == ERR_OK && keys_lookup(&got, ks, &(struct key_query){names[i], 1, SCHEME_CENC, {0}}) == ERR_OK,
+              "name %zu, as %s: %s", i, text, shown);
+    diag = (struct diag){0};
+  }
+}
+
+// Where the list begins is found in any file that libyaml reads: it counts characters, not bytes, and has more line breaks.
+Test(keysfile, records_are_added_to_files_of_all_kinds) {
+  static const char *const files[] = {
+      "\xef\xbb\xbfkeys: [{ asset: own, scheme: cbcs, " KID1 ", " KEY1 " }]\n",
+      "\xef\xbb\xbfkeys:\n  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\n",
+      "drm: { widevine: { policy: \"\xc3\xa9\xe2\x80\xa8z\" } } # \xc3\xa9\nkeys:\n  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\n",
+      "drm: {}\r\nkeys:\r\n  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\r\n",
+      "drm: {}\rkeys:\r  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\r",
+  };
+  static const char *const without[] = {"", "# only this", "---\n", "drm: {}\n...\n", "---\ndrm: {}\n... # end", "\n  drm: {}\n", "  drm:\n    {}\n  epochs: {}\n...\n"};
+  enum { WITH = sizeof files / sizeof *files, ALL = WITH + sizeof without / sizeof *without };
+  struct key_record r = {.scheme = SCHEME_CENC, .epoch = 1, .asset = BYTES_LIT("new"), .kid = "kid", .key = "key"}, got;
+  for (size_t i = 0; i < ALL; i++) {
+    const char *file = i < WITH ? files[i] : without[i - WITH];
+    char text[1024];
+    struct writer w = wr_of(text, sizeof text - 1);
+    struct keyset *ks;
+    struct keys_info info;
+    cr_assert_eq(load(&ks, &info, file), ERR_OK, "file %zu: %s", i, shown);
+    cr_assert_eq(keysfile_add(&w, bytes_str(file), &r, 1, &diag), ERR_OK, "file %zu", i);
+    text[w.n] = 0;
+    cr_expect(load(&ks, &info, text) == ERR_OK && info.num_records == 1 + (i < WITH) &&
+                  keys_lookup(&got, ks, &(struct key_query){r.asset, 1, SCHEME_CENC, {0}}) == ERR_OK,
+              "file %zu, as %s: %s", i, text, shown);
+    diag = (struct diag){0};
+  }
 }
 
 Test(keysfile, cpix_documents_join_the_records) {

@@ -62,6 +62,8 @@ def comparison(tap, load, sluice, folder, server):
     (folder / "other.yaml").write_text(keys_text(ASSETS[::-1]))
     r, t = play("--verify", "media", "--keys", "other.yaml")
     tap.ok(r.code == 1 and t["wrong"] > 0 and t["first_wrong"].startswith("/coastline/"), "--keys of another server: status 1, and where", f"{t} {r}")
+    r = run("bash", "-c", 'exec "$@" --keys <(cat keys.yaml)', "bash", sluice, "load", path, "--target", target, "--shorten", "0.03", "--verify", "media", cwd=folder, timeout=120)
+    tap.ok(r.code in (0, 3) and re.search(r"[1-9]\d* segments compared .* 0 wrong", r.out.decode()), "--keys may be a pipe", r)
     swapped = folder / "swapped"
     for asset, other in zip(ASSETS, ASSETS[1:] + ASSETS[:1]):
         (swapped / asset).parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +97,24 @@ def derived(tap, sluice, folder):
             keys.write_text(text + "\n")
             r = run(sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", "--verify", folder / "media", "--keys", keys, timeout=60)
             tap.ok(made.code == 0 and (r.code == code or (code == 0 and r.code == 3)) and says in r.err and (code or " 0 wrong" in r.out.decode()), f"keys to compare with: {text}", f"{made} {r}")
+
+
+def elsewhere(tap, sluice, folder):
+    """Keys of a CPIX document that the keys file names; and of a key server, whom the generator does not ask."""
+    plain, document, keys, path = folder / "plain.yaml", folder / "document.cpix", folder / "elsewhere.yaml", folder / "cpix-run.yaml"
+    plain.write_text(keys_text(["coastline/low-tide"]))
+    made = run(sluice, "keys", "export", "coastline/low-tide", "--out", document, "--keys", plain)
+    path.write_text("name: x\narrivals: [{ for: 200ms, rate: 20 }]\ndrain: 200ms\n" + SMALL)
+    with Server(sluice, folder / "media", keys=f"providers: [{{ type: cpix, file: {document} }}]\n") as server:
+        for name, text, code, says in (("a document", "providers: [{ type: cpix, file: document.cpix }]", 0, ""),
+                                       ("no document", "providers: [{ type: cpix, file: not-there }]", 1, "not-there: No such file"),
+                                       ("no CPIX", "providers: [{ type: cpix, file: plain.yaml }]", 1, "plain.yaml: not well-formed XML"),
+                                       ("a key server", "providers: [{ type: json, url: 'http://127.0.0.1:9/' }]", 1,
+                                        "elsewhere.yaml: coastline/low-tide: its keys come from the key server of line 1: nothing can be compared")):
+            keys.write_text(text + "\n")
+            r = run(sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", "--verify", folder / "media", "--keys", keys, timeout=60)
+            tap.ok(made.code == 0 and (r.code == code or (code == 0 and r.code == 3)) and says in r.err and r.err.count("\n") == (code != 0)
+                   and (code or " 0 wrong" in r.out.decode()), f"keys to compare with: {name}", f"{made} {r}")
 
 
 def other_catalogue(tap, sluice, folder, server):
@@ -290,6 +310,7 @@ def main():
             shipped(tap, load, server)
             comparison(tap, load, sluice, folder, server)
             derived(tap, sluice, folder)
+            elsewhere(tap, sluice, folder)
             capacity(tap, load, server)
             limits(tap, sluice, folder, server)
     tap.end()

@@ -88,6 +88,12 @@ def exporting(tap, sluice, work):
 
 def importing(tap, sluice, work):
     doc = work / "2.3.xml"
+    for content, says in (("", "names no content: --asset NAME says whose keys they are"), ("a//b", "its contentId: a name has no empty"),
+                          ("a/", "its contentId is no asset, but a prefix")):
+        (work / "nameless.xml").write_text(re.sub('contentId="[^"]*"', f'contentId="{content}"' if content else "", doc.read_text()))
+        r = run(sluice, "keys", "import", work / "nameless.xml", "--keys", work / "none.yaml")
+        tap.ok(r.code == 1 and "nameless.xml: " in r.err and says in r.err and len(r.err.splitlines()) == 1 and not (work / "none.yaml").exists(),
+               f"a document of {content!r}: what to do", r)
     want = {(s, label): v for (s, label), v in document(doc)[0].items()}
     files = {
         "a new file": None,
