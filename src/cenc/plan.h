@@ -86,7 +86,7 @@ uint32_t plan_segment_at(const struct plan *p, uint64_t off);
 uint32_t plan_frag_at(const struct plan *p, uint64_t off);
 
 // plan_tag gives a validator for the plan's bytes: equal tags mean equal outputs, on every node. It covers the
-// source digest, track, scheme, KID, IV, system data, segment boundaries and the versions of index and plan, keyed
+// source digest, track, scheme, KID, IV and its size, system data, segment boundaries and the versions of index and plan, keyed
 // (HMAC-SHA256, first 16 bytes) with the content key, so it follows a key that changes under one KID and says
 // nothing about it. O(segments). An index without a digest (IX_NO_DIGEST) is told apart by size, mtime and stamp
 // instead: its tags are as safe, but other nodes have others.
