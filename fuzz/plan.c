@@ -106,7 +106,7 @@ static void check_plans(const struct track_index *ix, struct bytes file, uint32_
   struct protection prot[SCHEME_COUNT];
   uint8_t *clear_out = NULL;
   for (int s = 0; s < SCHEME_COUNT; s++) {
-    prot[s] = (struct protection){.scheme = (enum scheme)s, .kid = {1, 2, 3}, .no_senc = (seed & 4) != 0};
+    prot[s] = (struct protection){.scheme = (enum scheme)s, .kid = {1, 2, 3}, .no_senc = (seed & 4) != 0, .wide_iv = (seed & 8) != 0};
     memset(prot[s].iv, 0xff, s == SCHEME_CENC ? 8 : 16);
     ops->key_init(&prot[s].key, key_bytes);
     struct plan *out = s == SCHEME_CLEAR ? &clear : &p;

@@ -58,6 +58,7 @@ struct sluice_protection {
   const void *pssh; /* whole pssh boxes for moov, or NULL; must outlive the plan */
   size_t pssh_len;
   int no_senc; /* cbcs: leave out the count-only senc */
+  int wide_iv; /* cenc: write IVs with 16 bytes, the last 8 of them 0; the ciphertext is that of 8 */
 };
 
 struct sluice_range {

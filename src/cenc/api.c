@@ -107,7 +107,7 @@ static enum err protection_fill(struct protection *out, const struct sluice_prot
                                 const struct aes_ops *ops, struct diag *d) {
   if ((unsigned)in->scheme >= SCHEME_COUNT)
     return diag_say(d, ERR_ARGUMENT, "there is no such scheme");
-  *out = (struct protection){.scheme = (enum scheme)in->scheme, .no_senc = in->no_senc != 0};
+  *out = (struct protection){.scheme = (enum scheme)in->scheme, .no_senc = in->no_senc != 0, .wide_iv = in->wide_iv != 0};
   if (out->scheme == SCHEME_CLEAR)
     return ERR_OK;
   if (in->pssh)

@@ -15,7 +15,7 @@ static void tenc_write(struct writer *w, const struct protection *prot) {
   wr_u8(w, 0);
   wr_u8(w, 0); // pattern 0:0, full-sample encryption
   wr_u8(w, 1); // protected
-  wr_u8(w, cbcs ? 0 : CENC_IV_LEN);
+  wr_u8(w, cbcs ? 0 : (uint8_t)cenc_iv_len(prot));
   wr_raw(w, prot->kid, 16);
   if (cbcs) {
     wr_u8(w, 16);
@@ -41,11 +41,11 @@ uint32_t sinf_write(uint8_t out[SINF_LEN_MAX], const struct protection *prot, ui
   return (uint32_t)w.n;
 }
 
-void saiz_write(uint8_t out[SAIZ_LEN], uint32_t num_samples) {
+void saiz_write(uint8_t out[SAIZ_LEN], uint32_t num_samples, uint32_t iv_len) {
   struct writer w = wr_of(out, SAIZ_LEN);
   box_head(&w, SAIZ_LEN, FOURCC('s', 'a', 'i', 'z'));
   wr_u32(&w, 0);
-  wr_u8(&w, CENC_IV_LEN);
+  wr_u8(&w, (uint8_t)iv_len);
   wr_u32(&w, num_samples);
 }
 

@@ -61,7 +61,7 @@ void plan_tag(const struct plan *p, uint8_t out[16]) {
   wr_u32(&w, h->track_id);
   wr_u64(&w, p->total_len);
   wr_u32(&w, (uint32_t)prot->scheme);
-  wr_u8(&w, !clear && prot->no_senc);
+  wr_u8(&w, (uint8_t)(clear ? 0 : prot->no_senc | prot->wide_iv << 1));
   if (!clear) {
     wr_raw(&w, prot->kid, 16);
     wr_raw(&w, prot->iv, 16);

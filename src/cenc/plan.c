@@ -70,16 +70,16 @@ static enum err check_frags(const struct plan *p, struct diag *diag) {
 enum err plan_init(struct plan *out, const struct track_index *ix, const struct ix_segments *segs,
                    const struct protection *prot, struct diag *diag) {
   static const struct {
-    uint32_t sinf, traf, sample;
+    uint32_t sinf, traf;
   } growths[SCHEME_COUNT] = {
-      [SCHEME_CENC] = {SINF_LEN_CENC, SAIZ_LEN + SAIO_LEN + SENC_HEAD_LEN, CENC_IV_LEN},
-      [SCHEME_CBCS] = {SINF_LEN_CBCS, SENC_HEAD_LEN, 0},
+      [SCHEME_CENC] = {SINF_LEN_CENC, SAIZ_LEN + SAIO_LEN + SENC_HEAD_LEN},
+      [SCHEME_CBCS] = {SINF_LEN_CBCS, SENC_HEAD_LEN},
   };
   assert((unsigned)prot->scheme < SCHEME_COUNT);
   struct plan p = {.ix = ix, .segs = segs, .prot = prot};
   p.sinf_len = growths[prot->scheme].sinf;
   p.traf_growth = prot->scheme == SCHEME_CBCS && prot->no_senc ? 0 : growths[prot->scheme].traf;
-  p.sample_growth = growths[prot->scheme].sample;
+  p.sample_growth = prot->scheme == SCHEME_CENC ? cenc_iv_len(prot) : 0;
   sidx_layout(&p);
 
   enum err e = init_len_of(&p.init_len, &p, diag);

@@ -22,10 +22,15 @@ struct protection {
   struct aes_key key;    // expanded content key; unused for SCHEME_CLEAR
   struct bytes pssh;     // pssh boxes for moov, back to back; may be empty
   bool no_senc;          // cbcs: leave out the count-only senc
+  bool wide_iv;          // cenc: IVs are written with 16 bytes, the last 8 of them 0 (cenc_iv_base says why)
 };
 
 // cenc_iv_base derives the 8-byte IV of sample 0: the first 8 bytes of
 // HMAC-SHA256(content key, "sluice cenc iv v1" ‖ source digest ‖ be32(track id)). IV(n) = base + n, mod 2^64.
+//
+// Where IVs are 16 bytes, they are IV(n) ‖ 0: the counter block that the 8-byte IV stands for (ISO/IEC 23001-7 §9.3). Both forms
+// of a file have the same ciphertext, so that no label of its own is needed: a counter block that both use covers the same
+// plaintext. The block counter starts at 0 in every sample and cannot leave the low 64 bits, where some carry and others wrap.
 void cenc_iv_base(uint8_t out[8], const uint8_t key[16], const uint8_t digest[32], uint32_t track_id);
 
 // cbcs_iv derives the constant IV for a key record that carries none:
@@ -39,6 +44,7 @@ enum {
   SAIZ_LEN = 17,      // default size only
   SAIO_LEN = 20,      // one 32-bit offset
   CENC_IV_LEN = 8,
+  CENC_WIDE_IV_LEN = 16,
   SINF_LEN_CENC = 80,
   SINF_LEN_CBCS = 97,
   SINF_LEN_MAX = SINF_LEN_CBCS,
@@ -50,10 +56,13 @@ struct plan {
   const struct protection *prot;
   uint32_t init_len, sidx_len, sinf_len; // bytes
   uint32_t traf_growth;                   // bytes that each traf grows by, whatever its samples
-  uint32_t sample_growth;                 // and for each sample (8 for cenc)
+  uint32_t sample_growth;                 // and for each sample: the length of its IV as written
   uint32_t sidx_group;                    // segments per reference of sidx: 1 up to 65535 segments
   uint64_t total_len;
 };
+
+// cenc_iv_len gives the bytes of an IV as written, of SCHEME_CENC.
+static inline uint32_t cenc_iv_len(const struct protection *prot) { return prot->wide_iv ? CENC_WIDE_IV_LEN : CENC_IV_LEN; }
 
 // A byte range of the output (or, from plan_source, of the source).
 struct plan_range {
@@ -77,7 +86,7 @@ uint32_t plan_segment_at(const struct plan *p, uint64_t off);
 uint32_t plan_frag_at(const struct plan *p, uint64_t off);
 
 // plan_tag gives a validator for the plan's bytes: equal tags mean equal outputs, on every node. It covers the
-// source digest, track, scheme, KID, IV, system data, segment boundaries and the versions of index and plan, keyed
+// source digest, track, scheme, KID, IV and its size, system data, segment boundaries and the versions of index and plan, keyed
 // (HMAC-SHA256, first 16 bytes) with the content key, so it follows a key that changes under one KID and says
 // nothing about it. O(segments). An index without a digest (IX_NO_DIGEST) is told apart by size, mtime and stamp
 // instead: its tags are as safe, but other nodes have others.

@@ -312,21 +312,28 @@ WALKER void put_be32(struct walk *w, enum mode mode, uint32_t v) {
   put(w, mode, b, 4);
 }
 
-// put_ivs writes IV(n) = base + n for the samples of one traf.
+// put_ivs writes IV(n) = base + n for the samples of one traf, with zeros behind it where IVs are wide.
 WALKER void put_ivs(struct walk *w, enum mode mode, uint64_t iv, uint32_t num) {
+  uint32_t len = w->p->sample_growth;
   if (mode == FULL) {
-    for (uint32_t i = 0; i < num; i++)
-      store_be64(w->out + (size_t)i * 8, iv + i);
-    w->out += (size_t)num * 8;
-    w->out_pos += (uint64_t)num * 8;
+    if (len == CENC_IV_LEN)
+      for (uint32_t i = 0; i < num; i++)
+        store_be64(w->out + (size_t)i * CENC_IV_LEN, iv + i);
+    else
+      for (uint32_t i = 0; i < num; i++) {
+        store_be64(w->out + (size_t)i * CENC_WIDE_IV_LEN, iv + i);
+        store_be64(w->out + (size_t)i * CENC_WIDE_IV_LEN + 8, 0);
+      }
+    w->out += (size_t)num * len;
+    w->out_pos += (uint64_t)num * len;
     return;
   }
-  uint64_t end = w->out_pos + (uint64_t)num * 8, i = w->skip / 8 < num ? w->skip / 8 : num;
-  w->skip -= i * 8;
+  uint64_t end = w->out_pos + (uint64_t)num * len, i = w->skip / len < num ? w->skip / len : num;
+  w->skip -= i * len;
   for (; i < num && w->left; i++) {
-    uint8_t b[8];
+    uint8_t b[CENC_WIDE_IV_LEN] = {0};
     store_be64(b, iv + i);
-    put(w, mode, b, 8);
+    put(w, mode, b, len);
   }
   w->out_pos = end;
 }
@@ -342,9 +349,9 @@ WALKER void put_protect(struct walk *w, enum mode mode, uint32_t traf) {
     put(w, mode, b, SENC_HEAD_LEN);
     return;
   }
-  saiz_write(b, t->num_samples);
+  saiz_write(b, t->num_samples, p->sample_growth);
   saio_write(b + SAIZ_LEN, (uint32_t)(w->out_pos + sizeof b - w->frag->moof_out_pos));
-  senc_head_write(b + SAIZ_LEN + SAIO_LEN, t->num_samples, CENC_IV_LEN);
+  senc_head_write(b + SAIZ_LEN + SAIO_LEN, t->num_samples, p->sample_growth);
   put(w, mode, b, sizeof b);
   put_ivs(w, mode, first_iv(w) + t->first_sample, t->num_samples);
 }

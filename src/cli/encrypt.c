@@ -19,8 +19,8 @@ enum { CHUNK = 256 << 10, MAX_PSSH = 64 << 10 };
 struct options {
   const char *in, *out;
   struct key_record key;
-  uint8_t cenc_iv[8];
-  bool has_scheme, has_kid, has_key, has_cenc_iv;
+  uint8_t cenc_iv[CENC_WIDE_IV_LEN];
+  bool has_scheme, has_kid, has_key, has_cenc_iv, has_iv_size, wide_iv;
   const char *iv_text;
   uint32_t drm;
   uint64_t segment_ms; // shortest segment, as `segment_target` of the server
@@ -35,10 +35,12 @@ static const char help[] =
     "  --key-file FILE  the same from a file\n"
     "  --iv HEX       cbcs: the constant IV, 32 digits; cenc: the first sample's IV, 16 digits, then +1 per sample.\n"
     "                 Without it the IV is derived, which for cenc makes sure that no key stream is used twice\n"
+    "  --iv-size N    cenc: bytes of an IV, 8 or 16 (8). With 16 the last 8 are 0, and --iv has 32 digits, the last 16 of them 0\n"
     "  --drm LIST     pssh boxes for the init segment: widevine,playready,fairplay,clearkey,common, all or none (none)\n"
     "  --segment SEC  shortest segment where the file has no sidx (2; 0 makes every fragment one)\n\n"
     "serve's bytes: KID and key as `sluice keys export` has them, for cbcs its IV as --iv, for cenc no --iv, --drm common\n"
-    "(serve's default; else what in_band names), and serve's segment_target as --segment. docs/keys.md has the commands.\n";
+    "(serve's default; else what in_band names), serve's segment_target as --segment and cenc_iv_size as --iv-size.\n"
+    "docs/keys.md has the commands.\n";
 
 static int parse_hex(uint8_t *out, size_t n, const char *name, const char *text) {
   if (hex_read(out, n, bytes_str(text)) != ERR_OK)
@@ -52,6 +54,31 @@ static int parse_segment(struct options *o, const char *text) {
   if (*end || end == text || !(sec >= 0 && sec <= 3600))
     return cli_usage("encrypt", "--segment needs seconds, 0 to 3600");
   o->segment_ms = (uint64_t)(sec * 1000 + 0.5);
+  return EXIT_DONE;
+}
+
+static int parse_iv_size(struct options *o, const char *text) {
+  o->has_iv_size = true;
+  o->wide_iv = strcmp(text, "16") == 0;
+  return o->wide_iv || strcmp(text, "8") == 0 ? EXIT_DONE : cli_usage("encrypt", "--iv-size is 8 or 16, not '%s'", text);
+}
+
+// What --iv means depends on the scheme and --iv-size, which may stand behind it.
+static int parse_iv(struct options *o) {
+  if (o->key.scheme == SCHEME_CBCS) {
+    if (o->has_iv_size)
+      return cli_usage("encrypt", "--iv-size is for cenc: cbcs has one constant IV of 16 bytes and none for each sample");
+    o->key.has_iv = o->iv_text != NULL;
+    return o->iv_text ? parse_hex(o->key.iv, 16, "iv", o->iv_text) : EXIT_DONE;
+  }
+  if (!o->iv_text)
+    return EXIT_DONE;
+  size_t len = o->wide_iv ? CENC_WIDE_IV_LEN : CENC_IV_LEN;
+  o->has_cenc_iv = true;
+  if (hex_read(o->cenc_iv, len, bytes_str(o->iv_text)) != ERR_OK)
+    return cli_usage("encrypt", "--iv needs %zu hex digits for cenc with --iv-size %zu", 2 * len, len);
+  if (load_be64(o->cenc_iv + 8))
+    return cli_usage("encrypt", "--iv: the last 16 of 32 digits are where blocks are counted from 0: they must be 0");
   return EXIT_DONE;
 }
 
@@ -78,6 +105,8 @@ static int parse_option(struct options *o, int c) {
   case 'v':
     o->iv_text = optarg;
     return EXIT_DONE;
+  case 'z':
+    return parse_iv_size(o, optarg);
   case 'd':
     return drm_parse_list(&o->drm, bytes_str(optarg)) == ERR_OK
                ? EXIT_DONE
@@ -95,7 +124,8 @@ static bool parse_args(struct options *o, int argc, char **argv, int *status) {
       {"scheme", required_argument, NULL, 's'}, {"kid", required_argument, NULL, 'i'},
       {"key", required_argument, NULL, 'k'},    {"iv", required_argument, NULL, 'v'},
       {"drm", required_argument, NULL, 'd'},    {"segment", required_argument, NULL, 'g'},
-      {"key-file", required_argument, NULL, 'K'}, {"help", no_argument, NULL, 'h'}, {0},
+      {"key-file", required_argument, NULL, 'K'}, {"help", no_argument, NULL, 'h'},
+      {"iv-size", required_argument, NULL, 'z'}, {0},
   };
   *o = (struct options){.segment_ms = 2000};
   opterr = 0;
@@ -120,13 +150,7 @@ static bool parse_args(struct options *o, int argc, char **argv, int *status) {
     return false;
   o->in = argv[optind];
   o->out = argv[optind + 1];
-  if (o->iv_text && o->key.scheme == SCHEME_CBCS) {
-    o->key.has_iv = true;
-    *status = parse_hex(o->key.iv, 16, "iv", o->iv_text);
-  } else if (o->iv_text) {
-    o->has_cenc_iv = true;
-    *status = parse_hex(o->cenc_iv, 8, "iv", o->iv_text);
-  }
+  *status = parse_iv(o);
   return *status == EXIT_DONE;
 }
 
@@ -181,7 +205,8 @@ static bool make_plan(struct job *j) {
 
   key_record_protection(&j->prot, &j->o->key, j->ops, h->identity.digest, h->track_id);
   if (j->o->has_cenc_iv)
-    memcpy(j->prot.iv, j->o->cenc_iv, 8);
+    memcpy(j->prot.iv, j->o->cenc_iv, CENC_IV_LEN);
+  j->prot.wide_iv = j->o->wide_iv;
   struct drm_settings set = {.systems = j->o->drm, .in_band = j->o->drm, .schemes = 1u << j->o->key.scheme};
   struct writer w = wr_of(j->pssh, sizeof j->pssh);
   drm_pssh(&w, &(struct drm_input){.key = &j->o->key, .set = &set});

@@ -11,7 +11,7 @@ static const struct command commands[] = {
      "protect clear music while it is being requested", cmd_serve},
     {"index", "PATH... [--media DIR --cache-dir DIR | -c FILE]", "write or refresh sidecar indexes", cmd_index},
     {"inspect", "FILE [--json | --all]", "show boxes, fragments, samples and protection", cmd_inspect},
-    {"encrypt", "IN OUT --scheme cenc|cbcs --kid HEX --key HEX [--iv HEX] [--drm LIST]",
+    {"encrypt", "IN OUT --scheme cenc|cbcs --kid HEX --key HEX [--iv HEX] [--iv-size 8|16] [--drm LIST]",
      "write a protected file: the one that serve sends, given its keys and pssh", cmd_encrypt},
     {"decrypt", "IN OUT --key KID:KEY ...", "write a clear file with the same samples", cmd_decrypt},
     {"rotate", "[ASSET | PREFIX/ | --all] [--grace 24h] [--revoke]",

@@ -104,6 +104,9 @@ bool keys_repeated(struct bytes *asset, const struct keyset *ks, struct bytes sc
 // keys_drm gives the settings for an asset: the longest rule of the drm section that fits, else its top level.
 const struct drm_settings *keys_drm(const struct keyset *ks, struct bytes asset);
 
+// keys_signal says whether any asset may be asked for in a scheme with a system signalled for it, in band or not.
+bool keys_signal(const struct keyset *ks, enum scheme scheme, enum drm_system s);
+
 // keys_changed says what a keyset that takes another's place changes for epochs that have begun: the names of the sections,
 // for a log line; "" where old URLs give what they gave. Records that are new, or gone, are no change of this kind,
 // but for an asset whose last record is gone while keys are derived, or a key server has them.

@@ -296,6 +296,17 @@ const struct drm_settings *keys_drm(const struct keyset *ks, struct bytes asset)
   return &ks->drm;
 }
 
+static bool signals(const struct drm_settings *set, enum scheme scheme, enum drm_system s) {
+  return (set->schemes & 1u << scheme) && ((set->systems | set->in_band) & drm_bit(s));
+}
+
+bool keys_signal(const struct keyset *ks, enum scheme scheme, enum drm_system s) {
+  bool any = signals(&ks->drm, scheme, s);
+  for (uint32_t i = 0; i < ks->num_rules && !any; i++)
+    any = signals(&ks->rules[i].set, scheme, s);
+  return any;
+}
+
 static bool same_drm(const struct drm_settings *a, const struct drm_settings *b) {
   return a->systems == b->systems && a->in_band == b->in_band && a->per_tier == b->per_tier &&
          bytes_eq(a->widevine.provider, b->widevine.provider) && bytes_eq(a->widevine.content_id, b->widevine.content_id) &&

@@ -125,6 +125,7 @@ enum err protect(struct catalog *c, struct full_track *f, struct key_record *key
       t->prot.pssh = bytes_of(f->pssh, w.n);
     }
     t->prot.no_senc = in->scheme == SCHEME_CBCS && !in->st->config->cbcs_senc;
+    t->prot.wide_iv = in->scheme == SCHEME_CENC && in->st->config->cenc_iv_size == CENC_IV_16;
   }
   e = plan_init(&t->plan, ix, &in->source->segs, &t->prot, &diag);
   if (e) {

@@ -170,6 +170,16 @@ static void warn_open_admin(const struct config *c) {
   }
 }
 
+// What a client reads depends on its own version, not on the header's: docs/drm/playready.md.
+static void warn_wide_iv(const struct keyring *k, const struct config *c) {
+  unsigned schemes = c->schemes;
+  for (unsigned i = 0; i < c->assets.num; i++)
+    schemes |= c->assets.a[i].schemes;
+  if (c->cenc_iv_size == CENC_IV_16 && (schemes & 1u << SCHEME_CENC) && keys_signal(k->set, SCHEME_CENC, DRM_PLAYREADY))
+    log_line(LOG_WARN, "cenc_iv_size: 16: PlayReady is signalled for cenc, and its clients before version 4.0 cannot play this: leave it at 8 "
+                       "where there may be any");
+}
+
 // The admin listener's token: printable text of 16 bytes at least, without the line end.
 static bool give_token(struct keyring *k, const struct config *c, struct config_error *error) {
   if (!*c->admin_token_file) {
@@ -285,6 +295,8 @@ struct keyring *keyring_load(const struct config *c, bool create, struct config_
   if (ok && k->info.derive)
     ok = give_secret(k, c, create, error);
   ok = ok && give_token(k, c, error);
+  if (ok)
+    warn_wide_iv(k, c);
   if (ok && k->mem.unlocked)
     log_line(LOG_WARN, "key memory could not be locked (RLIMIT_MEMLOCK); it may be swapped out");
   if (ok)

@@ -22,11 +22,13 @@ const char *const *config_allowed(const struct option *o) {
   static const char *const steering[] = {"auto", "turns", "cpu", "hash", NULL};
   static const char *const format[] = {"combined", "json", NULL};
   static const char *const level[] = {"error", "warn", "info", "debug", NULL};
+  static const char *const iv_size[] = {"8", "16", NULL};
   static const char *const none[] = {NULL};
   switch (o - config_options) {
   case OPTION_io: return io;
   case OPTION_steering: return steering;
   case OPTION_access_format: return format;
+  case OPTION_cenc_iv_size: return iv_size;
   case OPTION_log_level: return level;
   default: return none;
   }
@@ -569,7 +571,8 @@ const char *config_restart_needed(const struct config *running, const struct con
 }
 
 const char *config_old_urls(char out[CONFIG_OLD_URLS_MAX], const struct config *running, const struct config *fresh) {
-  static const unsigned in_segments[] = {OPTION_segment_target, OPTION_inband_pssh, OPTION_cbcs_senc, OPTION_insecure_clearkey};
+  static const unsigned in_segments[] = {OPTION_segment_target, OPTION_inband_pssh, OPTION_cbcs_senc, OPTION_cenc_iv_size,
+                                         OPTION_insecure_clearkey};
   struct writer w = wr_of(out, CONFIG_OLD_URLS_MAX - 1);
   for (size_t i = 0; i < sizeof in_segments / sizeof in_segments[0]; i++) {
     const struct option *o = &config_options[in_segments[i]];

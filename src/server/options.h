@@ -23,6 +23,7 @@ enum option_type {
 };
 
 enum config_io { IO_AUTO, IO_URING, IO_EPOLL };
+enum config_cenc_iv { CENC_IV_8, CENC_IV_16 };
 enum config_steering { STEER_AUTO, STEER_TURNS, STEER_CPU, STEER_HASH };
 
 struct config_addr {
@@ -106,6 +107,9 @@ struct config_rules {
     "Put the DRM systems' `pssh` boxes into init segments too. Rotate after a change: it changes old URLs.")                            \
   X(cbcs_senc, OPT_BOOL, "true", 0, 0, true,                                                                             \
     "Write the count-only `senc` box in cbcs fragments, which some older players need. Rotate after a change: it changes old URLs.")    \
+  X(cenc_iv_size, OPT_ENUM, "8", 0, 0, true,                                                                             \
+    "Bytes of each sample's IV in cenc: `8`, or `16`, the same IV with 8 zero bytes behind it, for players that want that; PlayReady " \
+    "before 4.0 cannot play it. Rotate after a change: it changes old URLs.")                                               \
   X(manifest_max_age, OPT_DURATION, "5s", 0, 86400000, true, "How long caches may keep playlists, MPDs and 410s.")       \
   X(cors_origin, OPT_TEXT, "*", 0, 512, true, "Value of Access-Control-Allow-Origin; empty sends no CORS headers.")        \
   X(revalidate, OPT_DURATION, "2s", 0, 3600000, true,                                                                    \

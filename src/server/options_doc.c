@@ -121,8 +121,8 @@ void config_markdown(FILE *out) {
   }
   fputs("\n## What changes old URLs\n\n"
         "Everything below an epoch is handed out as `immutable` for a year. Some changes give its URLs other bytes all the same, by\n"
-        "SIGHUP or by a restart: `segment_target`, `inband_pssh`, `cbcs_senc` and `insecure_clearkey` here; in the keys file the `drm`\n"
-        "section, another secret, and other values in a record that is there already; a media file that is replaced; and a new version of\n"
+        "SIGHUP or by a restart: `segment_target`, `inband_pssh`, `cbcs_senc`, `cenc_iv_size` and `insecure_clearkey` here; in the keys file\n"
+        "the `drm` section, another secret, and other values in a record that is there already; a media file that is replaced; and a new version of\n"
         "sluice, where its changelog says so. Behind a CDN old and new segments then mix (repeated or missing audio), and players with the\n"
         "old media playlist never see a new DRM system. A reload that does this is logged as a warning that names the option. Then:\n\n"
         "1. `sluice rotate --all` (or the prefix, or the asset whose file was replaced): new players get URLs of a new epoch. With records in\n"

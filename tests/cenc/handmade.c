@@ -65,7 +65,7 @@ static void want_sinf(struct maker *k, uint32_t format) {
   buf_add(w, "schi", 4);
   add_be32(w, cbcs ? 49 : 32);
   buf_add(w, "tenc", 4);
-  buf_add(w, cbcs ? "\1\0\0\0\0\0\1\0" : "\0\0\0\0\0\0\1\10", 8);
+  buf_add(w, cbcs ? "\1\0\0\0\0\0\1\0" : prot->wide_iv ? "\0\0\0\0\0\0\1\20" : "\0\0\0\0\0\0\1\10", 8);
   buf_add(w, prot->kid, 16);
   if (cbcs) {
     buf_add(w, "\20", 1);
@@ -104,18 +104,18 @@ static void want_protect(struct maker *k, uint32_t samples, uint64_t first, size
   if (scheme == SCHEME_CLEAR || (scheme == SCHEME_CBCS && k->m->prot.no_senc))
     return;
   if (scheme == SCHEME_CENC) {
-    buf_add(w, "\0\0\0\21saiz\0\0\0\0\10", 13);
+    buf_add(w, k->m->prot.wide_iv ? "\0\0\0\21saiz\0\0\0\0\20" : "\0\0\0\21saiz\0\0\0\0\10", 13);
     add_be32(w, samples);
     buf_add(w, "\0\0\0\24saio\0\0\0\0\0\0\0\1", 16);
     add_be32(w, (uint32_t)(w->n - moof_at + 4 + 16));
   }
-  add_be32(w, 16 + (scheme == SCHEME_CENC ? 8 * samples : 0));
+  add_be32(w, 16 + k->sample_growth * samples);
   buf_add(w, "senc\0\0\0\0", 8);
   add_be32(w, samples);
   for (uint32_t i = 0; scheme == SCHEME_CENC && i < samples; i++) {
-    uint8_t iv[8];
+    uint8_t iv[16] = {0};
     store_be64(iv, load_be64(k->m->prot.iv) + first + i);
-    buf_add(w, iv, 8);
+    buf_add(w, iv, k->sample_growth);
   }
 }
 
@@ -281,11 +281,12 @@ static void make_prot(struct maker *k, enum scheme scheme, const struct aes_ops 
     memset(prot->iv, 255, scheme == SCHEME_CENC ? 8 : 16); // IVs wrap
   ops->key_init(&prot->key, key);
   prot->no_senc = rng_below(&k->m->rng, 3) == 0;
+  prot->wide_iv = scheme == SCHEME_CENC && rng_below(&k->m->rng, 2);
   if (rng_below(&k->m->rng, 2))
     prot->pssh = bytes_of(pssh, 20);
   k->sinf_len = scheme == SCHEME_CLEAR ? 0 : scheme == SCHEME_CENC ? 80 : 97;
   k->traf_growth = scheme == SCHEME_CLEAR ? 0 : scheme == SCHEME_CENC ? 53 : prot->no_senc ? 0 : 16;
-  k->sample_growth = scheme == SCHEME_CENC ? 8 : 0;
+  k->sample_growth = scheme != SCHEME_CENC ? 0 : prot->wide_iv ? 16 : 8;
 }
 
 void handmade_init(struct handmade *m, uint64_t seed, enum scheme scheme, bool wide, const struct aes_ops *ops) {

@@ -62,8 +62,8 @@ static uint8_t *render(const sluice_plan *p, const struct synth *s) {
   return out;
 }
 
-static void round_trip(const sluice_track *t, const struct synth *s, enum sluice_scheme scheme, const uint8_t *clear, size_t clear_len) {
-  struct sluice_protection prot = {.scheme = scheme, .kid = {1}, .key = {2}};
+static void round_trip(const sluice_track *t, const struct synth *s, enum sluice_scheme scheme, int wide_iv, const uint8_t *clear, size_t clear_len) {
+  struct sluice_protection prot = {.scheme = scheme, .kid = {1}, .key = {2}, .wide_iv = wide_iv};
   struct sluice_error error = {0};
   sluice_plan *p;
   int e = sluice_plan_new(&p, t, &prot, 2000, memory, &error);
@@ -102,7 +102,12 @@ static void given_ivs(const sluice_track *t) {
     sluice_plan_tag(p, tags[i]);
   }
   ok(!memcmp(tags[0], tags[1], 16) && memcmp(tags[0], tags[2], 16), "eight bytes of it count");
-  sluice_plan *p;
+  sluice_plan *p, *wide;
+  ok(sluice_plan_new(&p, t, &prot, 2000, memory, NULL) == 0, "a plan with 8-byte IVs");
+  prot.wide_iv = 1;
+  ok(sluice_plan_new(&wide, t, &prot, 2000, memory, NULL) == 0, "and with 16-byte ones");
+  sluice_plan_tag(wide, tags[0]);
+  ok(sluice_plan_len(wide) == sluice_plan_len(p) + 8 * sluice_track_samples(t) && memcmp(tags[0], tags[2], 16), "8 bytes more a sample, another tag");
   prot.scheme = (enum sluice_scheme)3;
   ok(sluice_plan_new(&p, t, &prot, 2000, memory, NULL) != 0, "a scheme that there is not is refused");
 }
@@ -127,8 +132,9 @@ int main(void) {
   ok(sluice_track_open(&t, odd + 1, blob_len, memory, &error) != 0 && strstr(error.text, "aligned to 8 bytes"), "a blob at an odd address is refused");
   free(odd);
   uint8_t *want = render(clear, &s);
-  round_trip(t, &s, SLUICE_CENC, want, sluice_plan_len(clear));
-  round_trip(t, &s, SLUICE_CBCS, want, sluice_plan_len(clear));
+  round_trip(t, &s, SLUICE_CENC, 0, want, sluice_plan_len(clear));
+  round_trip(t, &s, SLUICE_CENC, 1, want, sluice_plan_len(clear));
+  round_trip(t, &s, SLUICE_CBCS, 0, want, sluice_plan_len(clear));
   given_ivs(t);
 
   struct sluice_source shorter = {read_at, &s, s.init_len / 2};

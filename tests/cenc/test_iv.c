@@ -62,4 +62,13 @@ Test(iv, plan_tag_is_of_all_that_the_bytes_depend_on) {
   HMAC(EVP_sha256(), key, 16, text, sizeof text, mac, &len);
   plan_tag(&p, tag);
   cr_assert_arr_eq(tag, mac, 16);
+  // The same of cenc with 16-byte IVs.
+  text[18 + 8 + 32 + 4 + 8 + 3] = SCHEME_CENC;
+  text[18 + 8 + 32 + 4 + 8 + 4] = 2;
+  prot.scheme = SCHEME_CENC;
+  prot.no_senc = false;
+  prot.wide_iv = true;
+  HMAC(EVP_sha256(), key, 16, text, sizeof text, mac, &len);
+  plan_tag(&p, tag);
+  cr_assert_arr_eq(tag, mac, 16);
 }

@@ -324,6 +324,43 @@ Test(plan, schemes_have_names) {
   cr_assert_eq(s, SCHEME_CENC);
 }
 
+// 16-byte IVs are the 8-byte ones and zeros, where an 8-byte IV wraps as well: nothing of them is counted into the low 64 bits.
+Test(plan, wide_ivs) {
+  static const uint8_t want[3][8] = {{255, 255, 255, 255, 255, 255, 255, 255}, {0}, {0, 0, 0, 0, 0, 0, 0, 1}};
+  struct ix_header h = {.track_id = 1, .timescale = 48000, .num_frags = 1, .num_samples = 3};
+  struct ix_edit edit = {.kind = IX_PROTECT};
+  struct ix_run run = {.num_samples = 3, .len = 3 * 33};
+  struct ix_traf traf = {.num_samples = 3};
+  const uint16_t sizes[3] = {33, 33, 33}; // three blocks each: a counter that ran on would be at 9
+  const uint32_t first_frag[] = {0, 1};
+  struct ix_frag frags[2] = {{.src_len = 3 * 33}, {.src_off = 3 * 33, .out_off = 3 * 33, .first_sample = 3, .first_edit = 1, .first_run = 1,
+                                                   .first_traf = 1}};
+  struct track_index ix = {.h = &h, .edits = &edit, .frags = frags, .runs = &run, .trafs = &traf, .sizes16 = sizes};
+  struct ix_segments segs = {1, first_frag};
+  struct protection prot = {.scheme = SCHEME_CENC, .iv = {255, 255, 255, 255, 255, 255, 255, 255}};
+  uint8_t src[3 * 33] = {0}, out[2][1000];
+  uint64_t len[2];
+  ops()->key_init(&prot.key, (const uint8_t *)"0123456789abcdef");
+  for (int wide = 0; wide < 2; wide++) {
+    struct plan p;
+    prot.wide_iv = wide;
+    cr_assert_eq(plan_init(&p, &ix, &segs, &prot, NULL), ERR_OK);
+    struct plan_range r = plan_frag_range(&p, 0);
+    cr_assert_eq(r.len, 17 + 20 + 16 + 3 * (wide ? 16u : 8u) + sizeof src);
+    plan_render(&p, ops(), r, bytes_of(src, sizeof src), 0, out[wide]);
+    cr_assert_eq(out[wide][12], wide ? 16 : 8); // saiz
+    cr_assert_eq(load_be32(out[wide] + 17 + 20), 16 + 3 * (wide ? 16u : 8u)); // senc
+    len[wide] = r.len;
+  }
+  for (size_t i = 0; i < 3; i++) {
+    const uint8_t *iv = out[1] + 17 + 20 + 16 + 16 * i;
+    cr_assert_arr_eq(iv, want[i], 8, "IV %zu", i);
+    cr_assert_eq(load_be64(iv + 8), 0, "IV %zu", i);
+    cr_assert_arr_eq(out[0] + 17 + 20 + 16 + 8 * i, want[i], 8, "IV %zu", i);
+  }
+  cr_assert_arr_eq(out[1] + len[1] - sizeof src, out[0] + len[0] - sizeof src, sizeof src, "the ciphertext is the same");
+}
+
 // The validator follows everything that the bytes depend on.
 Test(plan, tag_follows_the_bytes) {
   struct handmade m;
@@ -338,7 +375,7 @@ Test(plan, tag_follows_the_bytes) {
   plan_tag(&p, tag);
   cr_assert_arr_eq(base, tag, 16);
   uint8_t *bytes[] = {m.prot.kid, m.prot.iv + 15, m.prot.key.enc[0] + 3, m.h.identity.digest + 31, (uint8_t *)&m.prot.no_senc,
-                      (uint8_t *)&m.h.track_id};
+                      (uint8_t *)&m.prot.wide_iv, (uint8_t *)&m.h.track_id};
   for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
     *bytes[i] ^= 1;
     plan_tag(&p, tag);

@@ -52,9 +52,9 @@ static void unmake(struct made *m) {
   alloc_heap_free(&m->heap);
 }
 
-static uint8_t *render(struct made *m, enum scheme scheme, uint64_t *len) {
+static uint8_t *render_with(struct made *m, enum scheme scheme, bool wide_iv, uint64_t *len) {
   struct plan p;
-  struct protection prot = {.scheme = scheme, .kid = {1, 2, 3}};
+  struct protection prot = {.scheme = scheme, .kid = {1, 2, 3}, .wide_iv = wide_iv};
   ops()->key_init(&prot.key, key);
   if (scheme == SCHEME_CENC)
     cenc_iv_base(prot.iv, key, m->ix.h->identity.digest, m->ix.h->track_id);
@@ -66,6 +66,8 @@ static uint8_t *render(struct made *m, enum scheme scheme, uint64_t *len) {
   *len = p.total_len;
   return out;
 }
+
+static uint8_t *render(struct made *m, enum scheme scheme, uint64_t *len) { return render_with(m, scheme, false, len); }
 
 // The file is a folder's where part_ends is not NULL.
 static enum err decrypt_parts(uint8_t *out, size_t *len, struct bytes file, const uint64_t *part_ends, uint32_t num_parts,
@@ -95,8 +97,9 @@ Test(unprotect, every_structure_comes_back) {
       continue;
     }
     uint8_t *clear = render(&m, SCHEME_CLEAR, &clear_len);
-    for (int s = SCHEME_CENC; s < SCHEME_COUNT; s++) {
-      uint8_t *enc = render(&m, (enum scheme)s, &len), *out = (uint8_t *)malloc(len);
+    for (int n = SCHEME_CENC; n <= SCHEME_COUNT; n++) { // the last is cenc with 16-byte IVs
+      int s = n < SCHEME_COUNT ? n : SCHEME_CENC;
+      uint8_t *enc = render_with(&m, (enum scheme)s, n == SCHEME_COUNT, &len), *out = (uint8_t *)malloc(len);
       size_t out_len = 0;
       struct diag d = {0};
       cr_assert_eq(decrypt(out, &out_len, bytes_of(enc, len), 1, &d), ERR_OK, "%s: %s", o->name, d.what);

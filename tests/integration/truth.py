@@ -80,7 +80,7 @@ def same_headers(got, head):
     return [h for h in got.headers if h[0] not in skip] == [h for h in head.headers if h[0] not in skip]
 
 
-def judge_track(tap, sluice, server, client, work, asset, track, scheme, clear, count, rng):
+def judge_track(tap, sluice, server, client, work, asset, track, scheme, clear, count, rng, flags=()):
     label = f"{asset}/{track} {scheme}"
     kid, key, iv = record(asset, scheme)
     base = url(asset, scheme, 1, track)
@@ -116,7 +116,7 @@ def judge_track(tap, sluice, server, client, work, asset, track, scheme, clear, 
     source, target = work / "media" / asset / track, work / "out.mp4"
     source = source if source.is_dir() else source.with_name(track + ".mp4")
     target.unlink(missing_ok=True)
-    r = sluice("encrypt", source, target, "--scheme", scheme, "--kid", kid, "--key", key, "--drm", "common", *(["--iv", iv] if iv else []))
+    r = sluice("encrypt", source, target, "--scheme", scheme, "--kid", kid, "--key", key, "--drm", "common", *(["--iv", iv] if iv else []), *flags)
     offline = target.read_bytes() if r.code == 0 else b""
     tap.ok(offline == data, f"{label}: the offline command gives the same file", f"{r} {len(offline)} / {len(data)}")
     want = packets(clear)

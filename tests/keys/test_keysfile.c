@@ -334,6 +334,26 @@ Test(keysfile, drm_section_with_rules) {
   cr_assert_eq(keys_drm(ks, BYTES_LIT("label")), keys_drm(ks, BYTES_LIT("")));
 }
 
+Test(keysfile, what_is_signalled_for_a_scheme) {
+  static const struct {
+    const char *text;
+    bool cenc, cbcs;
+  } is[] = {
+      {"drm: { playready: { la_url: x } }", true, true},
+      {"drm: { playready: { la_url: x }, schemes: [cbcs] }", false, true},
+      {"drm: { systems: [widevine] }", false, false},
+      {"drm: { systems: [widevine], in_band: [playready] }", true, true},
+      {"drm: { systems: [widevine], rules: [ { match: a/, systems: [playready], schemes: [cenc] } ] }", true, false},
+  };
+  for (size_t i = 0; i < sizeof is / sizeof *is; i++) {
+    struct keyset *ks;
+    struct keys_info info;
+    cr_assert_eq(load(&ks, &info, is[i].text), ERR_OK, "%s", shown);
+    cr_assert_eq(keys_signal(ks, SCHEME_CENC, DRM_PLAYREADY), is[i].cenc, "%s", is[i].text);
+    cr_assert_eq(keys_signal(ks, SCHEME_CBCS, DRM_PLAYREADY), is[i].cbcs, "%s", is[i].text);
+  }
+}
+
 // A rule for one asset is for no other that begins with its name.
 Test(keysfile, a_rule_without_slash_is_no_prefix) {
   struct keyset *ks;

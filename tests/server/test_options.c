@@ -204,11 +204,15 @@ Test(options, what_needs_a_restart_is_named) {
   cr_assert_null(config_restart_needed(a, b));
   cr_assert_str_eq(config_restart_needed(a, c), "workers");
   cr_assert_str_eq(config_restart_needed(a, d), "listen");
-  struct config *e = load("media: /m\ncbcs_senc: false\ninband_pssh: true\ninsecure_clearkey: true\nsegment_target: 0\n", NULL);
+  struct config *e = load("media: /m\ncbcs_senc: false\ncenc_iv_size: 16\ninband_pssh: true\ninsecure_clearkey: true\nsegment_target: 0\n", NULL);
   char names[CONFIG_OLD_URLS_MAX];
   cr_assert_str_eq(config_old_urls(names, a, b), "segment_target");
   cr_assert_str_eq(config_old_urls(names, a, c), "");
-  cr_assert_str_eq(config_old_urls(names, a, e), "segment_target, inband_pssh, cbcs_senc, insecure_clearkey");
+  cr_assert_str_eq(config_old_urls(names, a, e), "segment_target, inband_pssh, cbcs_senc, cenc_iv_size, insecure_clearkey");
+  cr_assert_eq(a->cenc_iv_size, CENC_IV_8);
+  cr_assert_eq(e->cenc_iv_size, CENC_IV_16);
+  cr_assert_null(load("media: /m\ncenc_iv_size: 12\n", NULL));
+  cr_assert(strstr(error.text, "cenc_iv_size") && strstr(error.text, "8, 16"), "%s", error.text);
   config_free(e);
   config_free(a);
   config_free(b);
