@@ -195,7 +195,7 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
   up->keyring = keyring_load(up->config, true, error);
   if (!up->keyring)
     return false;
-  up->epochs = epoch_store_open(up->config->state_dir, up->keyring->info.default_epoch, clock_unix_ms(), error);
+  up->epochs = epoch_store_open(up->config->state_dir, up->keyring->info.default_epoch, error);
   if (!up->epochs)
     return false;
   if (!start_listening(s, error))

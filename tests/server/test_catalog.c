@@ -84,7 +84,7 @@ static void start(const char *yaml) {
   struct config *c = configure(yaml);
   struct keyring *k = keyring_load(c, true, &error);
   cr_assert(k, "%s", error.text);
-  struct epoch_store *e = epoch_store_open(state, 1, clock_unix_ms(), &error);
+  struct epoch_store *e = epoch_store_open(state, 1, &error);
   cr_assert(e, "%s", error.text);
   const char *why;
   quiet_init(&quiet, 1);
