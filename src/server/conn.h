@@ -214,6 +214,7 @@ size_t request_catch_up(struct request *rq, size_t n);
 enum req_result { REQ_READY, REQ_WAIT };
 enum req_result request_start(struct request *rq);
 enum req_result request_resolved(struct request *rq);
+void request_count(struct request *rq);      // by its method; what is no HTTP as `other`
 void request_hold(struct request *rq);       // the response outlives this callback
 void request_release(struct request *rq);    // drops what the response holds
 void request_done(struct request *rq);       // counts and logs, once: when all is sent or the connection ends before that

@@ -45,6 +45,15 @@ void request_release(struct request *rq) {
   rq->lit_at = rq->lit_len = 0;
 }
 
+void request_count(struct request *rq) {
+  struct obs_worker *m = rq->w->m;
+  const struct http_parser *p = &rq->parser;
+  metric_inc(p->fail                     ? &m->requests_other
+             : p->method == HTTP_M_GET  ? &m->requests_get
+             : p->method == HTTP_M_HEAD ? &m->requests_head
+                                        : &m->requests_other);
+}
+
 // begin sets everything that a response starts from; buffers and text areas keep what they held.
 static void begin(struct request *rq) {
   struct worker *w = rq->w;
@@ -60,9 +69,7 @@ static void begin(struct request *rq) {
   rq->retry_ms = 0;
   rq->keep_alive = p->keep_alive && !w->draining && (limit == 0 || rq->conn->num_requests + 1 < limit);
   rq->conn->num_requests++;
-  metric_inc(p->method == HTTP_M_GET    ? &w->m->requests_get
-             : p->method == HTTP_M_HEAD ? &w->m->requests_head
-                                        : &w->m->requests_other);
+  request_count(rq);
 }
 
 static int hex_digit(uint8_t c) {
