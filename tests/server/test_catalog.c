@@ -734,8 +734,10 @@ enum err __wrap_media_open(struct media_source *m, struct media_path at, struct 
   return diag_say(diag, ERR_IO, "the test's disk fails");
 }
 
+static int storage_errno = EIO;
+
 int __wrap_media_open_at(struct media_path at, int flags) {
-  errno = EIO;
+  errno = storage_errno;
   return storage_fails() ? -1 : __real_media_open_at(at, flags);
 }
 
@@ -786,7 +788,7 @@ Test(catalog, what_is_in_memory_outlives_storage_that_fails) {
   unsigned said = 0, more = 0, served = 0;
   rewind(log);
   for (char line[1024]; fgets(line, sizeof line, log);) {
-    said += strstr(line, "the test's disk fails") != NULL;
+    said += strstr(line, "the test's disk fails") || strstr(line, "the folder cannot be listed");
     more += strstr(line, "more looks at storage that failed)") != NULL;
     served += strstr(line, "storage fails: what is in memory is served as it was, for at most 3 s") != NULL;
   }
@@ -797,6 +799,36 @@ Test(catalog, what_is_in_memory_outlives_storage_that_fails) {
   cr_assert_eq(track(&other, low), CAT_OK);
   track_drop(cat, other);
   track_drop(cat, t);
+}
+
+// Players ask for a manifest first, and of one that is not there they ask for nothing else: it must say itself why.
+Test(catalog, a_folder_that_cannot_be_listed_is_said) {
+  static const struct {
+    int why, status;
+    const char *path, *said;
+  } cases[] = {{EACCES, CAT_NOT_FOUND, "/album/song/cbcs/master.m3u8", "album/song: the folder cannot be listed: Permission denied"},
+               {EIO, CAT_UNAVAILABLE, "/album/song/cenc/master.m3u8", "album/song: the folder cannot be listed: Input/output error"},
+               {ENOENT, CAT_NOT_FOUND, "/album/none/cenc/master.m3u8", NULL}};
+  start("");
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct text_doc *d;
+    FILE *log = tmpfile();
+    int before = dup(STDERR_FILENO);
+    dup2(fileno(log), STDERR_FILENO);
+    storage_errno = cases[i].why;
+    set_storage(STORAGE_FAILS);
+    int status = text(&d, cases[i].path);
+    set_storage(STORAGE_WORKS);
+    dup2(before, STDERR_FILENO);
+    close(before);
+    unsigned lines = 0, said = 0;
+    rewind(log);
+    for (char line[1024]; fgets(line, sizeof line, log); lines++)
+      said += cases[i].said && strstr(line, cases[i].said);
+    fclose(log);
+    cr_expect_eq(status, cases[i].status, "%s: %d", cases[i].path, status);
+    cr_expect(said == (cases[i].said != NULL) && lines == said, "%s: %u lines, %u say it", cases[i].path, lines, said);
+  }
 }
 
 Test(catalog, a_change_during_an_outage_is_seen_after_it) {
