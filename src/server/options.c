@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -495,6 +496,33 @@ bool config_v6_only(const struct config *c, const struct config_addr *a) {
   return false;
 }
 
+static bool check_counts(const struct config *c, const char *in, struct config_error *error) {
+  const struct {
+    const char *option, *what;
+    unsigned num, most;
+  } lists[] = {{"listen and tls_listen", "addresses", c->listen.num + c->tls_listen.num, CONFIG_MAX_LISTENERS},
+               {"admin", "addresses", c->admin.num, CONFIG_MAX_ADMIN},
+               {"tls_certificates", "certificates", c->tls_certificates.num, CONFIG_MAX_CERTIFICATES}};
+  for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+    if (lists[i].num > lists[i].most)
+      return config_fail(error, "%s: %s: %u %s are more than %u", in, lists[i].option, lists[i].num, lists[i].what, lists[i].most);
+  return true;
+}
+
+// CPU numbers with blanks or commas between them.
+static bool check_cpus(const char *list, const char *in, struct config_error *error) {
+  for (const char *p = list; *p;) {
+    size_t n = strspn(p, "0123456789");
+    uint64_t cpu = 0;
+    if (!n && *p != ' ' && *p != ',')
+      return config_fail(error, "%s: cpu_affinity: '%s' is not a list of CPU numbers (like 0 2 4)", in, list);
+    if (n && (parse_u64(&cpu, bytes_of(p, n)) || cpu >= CPU_SETSIZE))
+      return config_fail(error, "%s: cpu_affinity: %.*s is no CPU (allowed: 0 to %d)", in, (int)(n < 40 ? n : 40), p, CPU_SETSIZE - 1);
+    p += n ? n : 1;
+  }
+  return true;
+}
+
 // What no single option can check.
 static bool check(struct config *c, struct config_error *error) {
   const char *in = c->file ? c->file : "configuration";
@@ -513,11 +541,12 @@ static bool check(struct config *c, struct config_error *error) {
     return config_fail(error, "%s: %s is given twice in listen, tls_listen and admin", in, again);
   if (*c->public_url && !is_url(c->public_url))
     return config_fail(error, "%s: public_url: '%s' is not a URL (like https://origin.example)", in, c->public_url);
-  for (const char *p = c->cpu_affinity; *p; p++)
-    if (!strchr("0123456789 ,", *p))
-      return config_fail(error, "%s: cpu_affinity: '%s' is not a list of CPU numbers (like 0 2 4)", in, c->cpu_affinity);
+  if (!check_cpus(c->cpu_affinity, in, error))
+    return false;
   if (*c->tls_certificate && !config_add_cert(c, &config_options[OPTION_tls_certificates], c->tls_certificate, c->tls_key, NULL))
     return config_fail(error, "out of memory");
+  if (!check_counts(c, in, error))
+    return false;
   if (!strcmp(c->access_log, "off"))
     c->access_log[0] = 0;
   if (c->clear)

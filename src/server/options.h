@@ -52,6 +52,8 @@ struct config_rules {
   unsigned num;
 };
 
+enum { CONFIG_MAX_LISTENERS = 64, CONFIG_MAX_ADMIN = 16, CONFIG_MAX_CERTIFICATES = 64 };
+
 // X(field, type, default, min, max, reload, doc). min and max bound numbers (in the option's unit).
 // reload: taken over by SIGHUP; the others need a restart.
 #define CONFIG_OPTIONS(X)                                                                                                \
