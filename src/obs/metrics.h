@@ -188,5 +188,3 @@ static inline void obs_conn_close(struct obs_worker *m) {
   gauge_add(&m->connections, -1);
 }
 static inline void obs_conn_refused(struct obs_worker *m) { metric_inc(&m->connections_refused); }
-// obs_shed: a request answered 503 because buffers or queues were full.
-static inline void obs_shed(struct obs_worker *m) { metric_inc(&m->err_overload); }

@@ -96,7 +96,6 @@ static struct admin_request request_of(const struct client *c) {
       .method = bytes_str(names[p->method]),
       .path = http_target_path(target),
       .query = query,
-      .body = bytes_of(c->in + p->body_off, (size_t)p->body_len),
       .authorization = http_text(c->in, p->header[HTTP_H_AUTHORIZATION]),
   };
 }

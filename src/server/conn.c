@@ -325,7 +325,7 @@ static void answer_now(struct conn *c) {
 // No place for its request: those of clients that left are still with the catalogue.
 static void shed(struct conn *c) {
   char busy[RESPOND_SHORT];
-  obs_shed(c->w->m);
+  obs_error(c->w->m, OBS_err_overload);
   conn_say(c, busy, respond_busy(c->w, busy));
   conn_say_goodbye(c);
   conn_linger(c);

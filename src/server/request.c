@@ -162,7 +162,7 @@ enum req_result request_resolved(struct request *rq) {
 }
 
 static enum req_result answer_licence(struct request *rq) {
-  uint8_t text[1024];
+  uint8_t text[512]; // two keys
   struct writer out = wr_of(text, sizeof text);
   struct bytes body = bytes_of(rq->base + rq->parser.body_off, (size_t)rq->parser.body_len);
   if (rq->parser.chunked) {
@@ -196,7 +196,7 @@ enum req_result request_start(struct request *rq) {
   route_parse(&rq->route, bytes_of(rq->path, (size_t)n));
   bool is_post = rq->method == HTTP_M_POST, takes_post = rq->route.kind == ROUTE_LICENCE;
   if (rq->method >= HTTP_M_OPTIONS || is_post != takes_post) {
-    respond_status(rq, rq->route.kind == ROUTE_NONE && rq->method < HTTP_M_POST ? 404 : 405);
+    respond_status(rq, 405);
     return REQ_READY;
   }
   switch (rq->route.kind) {

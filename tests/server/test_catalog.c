@@ -23,6 +23,11 @@
 
 static char dir[64], media[80], state[80];
 static struct quiet quiet;
+
+static void quiet_point(unsigned worker) {
+  quiet_leave(&quiet, worker);
+  quiet_enter(&quiet, worker);
+}
 static struct obs_worker metrics[2];
 static struct config *_Atomic published;
 static struct catalog *cat;
@@ -181,7 +186,7 @@ static int render(struct protected_track *t, struct plan_range want, uint8_t *bu
     plan_render(&t->plan, ops, r, src, src_off, buf + (off - want.off));
     block_free(w.w.block);
     off += r.len;
-    quiet_point(&quiet, 0);
+    quiet_point(0);
   }
   return CAT_OK;
 }
@@ -391,7 +396,7 @@ Test(catalog, a_file_changed_in_place_is_noticed_without_a_fill) {
     cr_assert_eq(track(&now, "/album/song/cbcs/1/low.mp4"), CAT_OK);
     noticed = strcmp(now->etag, was->etag) != 0;
     track_drop(cat, now);
-    quiet_point(&quiet, 0);
+    quiet_point(0);
   }
   cr_assert(noticed);
   track_drop(cat, was);
@@ -587,7 +592,7 @@ Test(catalog, an_open_source_is_its_bytes) {
     cr_assert_eq(!strcmp(now->etag, t->etag), i != 3);
     cr_assert_eq(!memcmp(now->prot.iv, t->prot.iv, 8), i != 3);
     track_drop(cat, now);
-    quiet_point(&quiet, 0);
+    quiet_point(0);
   }
   track_drop(cat, t);
 }
@@ -647,7 +652,7 @@ Test(catalog, many_names_stay_within_the_budget) {
     snprintf(url, sizeof url, "/many/%d/cenc/1/t.mp4", i % 60);
     cr_assert_eq(track(&t, url), CAT_OK);
     track_drop(cat, t);
-    quiet_point(&quiet, 0);
+    quiet_point(0);
     catalog_usage(cat, &u);
     most = u.index_bytes > most ? u.index_bytes : most;
     if (u.index_bytes > 1 << 20)
@@ -656,7 +661,7 @@ Test(catalog, many_names_stay_within_the_budget) {
   cr_assert_gt(most, 1u << 20, "the test did not reach the limit: %llu", (unsigned long long)most);
   cr_assert_lt(most, 3u << 20, "%llu", (unsigned long long)most);
   for (int i = 0; i < 100 && u.index_bytes > 1 << 20; i++, usleep(10000)) {
-    quiet_point(&quiet, 0);
+    quiet_point(0);
     catalog_usage(cat, &u);
   }
   cr_assert_leq(u.index_bytes, 1u << 20);
@@ -754,7 +759,7 @@ static void asked_for(uint64_t ms, const struct protected_track *t, const struct
     cr_assert_eq(d2, d);
     track_drop(cat, t2);
     text_drop(cat, d2);
-    quiet_point(&quiet, 0);
+    quiet_point(0);
   }
 }
 
@@ -847,7 +852,7 @@ Test(catalog, a_change_during_an_outage_is_seen_after_it) {
     cr_assert_eq(track(&now, low), CAT_OK);
     noticed = strcmp(now->etag, t->etag) != 0;
     track_drop(cat, now);
-    quiet_point(&quiet, 0);
+    quiet_point(0);
   }
   cr_assert(noticed);
   track_drop(cat, t);
