@@ -112,8 +112,10 @@ static bool handle(struct admin *a, struct admin_response *r, struct client *c) 
   struct admin_request in = request_of(c);
   *r = (struct admin_response){.status = 403, .content_type = "text/plain", .body = body_of(a)};
   // Browsers name the page a POST comes from: no page may rotate keys with an operator's browser.
-  if (c->p.method == HTTP_M_POST && c->p.seen & 1u << HTTP_H_ORIGIN)
+  if (c->p.method == HTTP_M_POST && c->p.seen & 1u << HTTP_H_ORIGIN) {
+    wr_str(&r->body, "a request with Origin comes from a browser's page: no page may give orders\n");
     return true;
+  }
   if (!admin_is_order(&in)) {
     admin_handle(a->s, r, &in);
     return true;
@@ -232,9 +234,10 @@ static void one_request(struct admin *a, struct client *c, uint64_t now) {
     if (what != HTTP_PARSE_HEAD || c->n <= c->p.fed) // else some of the body came along
       return;
   }
-  if (c->p.fail)
+  if (c->p.fail) {
     r = (struct admin_response){.status = c->p.fail, .body = body_of(a)};
-  else if (!handle(a, &r, c)) {
+    wr_fmt(&r.body, "%u %s\n", c->p.fail, http_reason(c->p.fail));
+  } else if (!handle(a, &r, c)) {
     c->used = used;
     return;
   }

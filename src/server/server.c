@@ -404,6 +404,7 @@ int server_run(struct config *config, const char *file, const struct config_flag
   struct timespec t;
   sigset_t signals;
   if (!s) {
+    fprintf(stderr, "sluice: out of memory\n");
     config_free(config);
     return 1;
   }
