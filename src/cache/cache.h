@@ -59,8 +59,6 @@ struct cache_options {
 // the few regions that it cannot do without. Caches of one budget are opened, tended and freed by one thread.
 struct cache *cache_open(const struct cache_options *o);
 
-struct cache *cache_new(uint64_t size, struct quiet *q);      // plain, alone
-struct cache *cache_new_file(uint64_t size, struct quiet *q); // over a memory file, alone
 int cache_fd(const struct cache *c); // -1: plain memory
 uint64_t cache_offset(const struct cache *c, const struct cache_ref *ref);
 void cache_free(struct cache *c); // no worker may be running. NULL is a no-op.
@@ -83,15 +81,15 @@ void cache_fill_done(struct cache *c, struct cache_ref *ref, bool ok);
 // filled stays. Its memory comes back with its region. By the tending thread.
 void cache_forget(struct cache *c, uint64_t source_id, uint32_t segment, uint32_t len);
 
-// cache_region gives the memory that holds a reference as a region: its number, or with `base` and `len` where it lies.
+// cache_region gives the region that holds a reference: its number, and in `base` and `len` where it lies.
 unsigned cache_region(const struct cache *c, const struct cache_ref *ref, uint8_t **base, size_t *len);
 unsigned cache_num_regions(const struct cache *c);
 
 // cache_on_give_up has `fn` called before a region's pages go back to the system, by the tending thread.
 void cache_on_give_up(struct cache *c, void (*fn)(void *ctx, unsigned region), void *ctx);
 
-// cache_tend empties regions, its own or those of a cache of the same budget that are worth less, until enough are free; returns true when it must be called again soon (regions wait for
-// quiet points). Call it from one thread that also calls quiet_reclaim, a few hundred times a second while it says true,
+// cache_tend empties regions, its own or those of a cache of the same budget that are worth less, until enough are free; returns
+// true when it must be called again soon (regions wait for quiet points). Call it from one thread that also calls quiet_reclaim, a few hundred times a second while it says true,
 // and whenever cache_wants_tending.
 bool cache_tend(struct cache *c);
 bool cache_wants_tending(const struct cache *c);

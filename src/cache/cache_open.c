@@ -94,13 +94,6 @@ struct cache *cache_open(const struct cache_options *o) {
   return c;
 }
 
-struct cache *cache_new(uint64_t size, struct quiet *q) {
-  return cache_open(&(struct cache_options){.size = size, .quiet = q, .huge_pages = true});
-}
-struct cache *cache_new_file(uint64_t size, struct quiet *q) {
-  return cache_open(&(struct cache_options){.size = size, .quiet = q, .file = true, .huge_pages = true});
-}
-
 static void leave_budget(struct cache *c) {
   struct cache_budget *b = c->budget;
   budget_give(b, c->table_bytes + (uint64_t)c->num_granted * cache_region_cost(c));

@@ -1,6 +1,6 @@
 // Quiet points: how immutable things that workers read without locks are reclaimed. A worker announces, once per turn of
 // its loop, that it holds no pointer it got before; a thing taken out of its table is freed when every worker has announced
-// after that. A worker that is about to block says it is away, and says it is back after.
+// after that. It says that it is away before it may block, and that it is back after.
 #pragma once
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -31,12 +31,7 @@ struct quiet {
 
 void quiet_init(struct quiet *q, unsigned num_workers); // all workers away
 
-// By worker `w`, on its thread. quiet_point is one store and one fence.
-static inline void quiet_point(struct quiet *q, unsigned w) {
-  uint64_t era = atomic_load_explicit(&q->era, memory_order_acquire);
-  if (atomic_load_explicit(&q->slots[w].seen, memory_order_relaxed) != era)
-    atomic_store_explicit(&q->slots[w].seen, era, memory_order_seq_cst);
-}
+// By worker `w`, on its thread: the two together are a quiet point.
 static inline void quiet_leave(struct quiet *q, unsigned w) { // before blocking
   atomic_store_explicit(&q->slots[w].seen, QUIET_AWAY, memory_order_release);
 }

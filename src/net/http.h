@@ -5,7 +5,7 @@
 #include "base/bytes.h"
 #include <llhttp/llhttp.h>
 
-enum http_method { HTTP_M_GET, HTTP_M_HEAD, HTTP_M_POST, HTTP_M_OPTIONS, HTTP_M_KNOWN, HTTP_M_UNKNOWN };
+enum http_method { HTTP_M_GET, HTTP_M_HEAD, HTTP_M_POST, HTTP_M_OPTIONS, HTTP_M_KNOWN };
 
 // Headers that sluice reads; others are skipped.
 #define HTTP_HEADERS(X)                                                                                          \

@@ -3,7 +3,7 @@
 #pragma once
 #include <stdbool.h>
 
-// Connections in turn, by an eBPF program of nine instructions with one counter. `fd` is -1 where the kernel does not let this
+// Connections in turn, by an eBPF program with one counter. `fd` is -1 where the kernel does not let this
 // process load one (CAP_BPF, or unprivileged BPF). Before system calls are confined.
 struct steer_turns {
   int fd, map_fd;

@@ -374,8 +374,10 @@ struct io *io_uring_new(const struct io_options *o, char *why, size_t why_cap) {
   u->linger_ns = o->linger_ns;
   u->starved_tail = &u->starved;
   u->put_off_tail = &u->put_off;
-  u->wake_fd = eventfd(0, EFD_CLOEXEC);
   u->recv_mem = aligned_alloc(4096, ((size_t)u->recv_buffers * u->recv_size + 4095) & ~(size_t)4095);
+  u->wake_fd = eventfd(0, EFD_CLOEXEC);
+  if (u->wake_fd < 0)
+    r = -errno;
   if (u->wake_fd < 0 || !u->recv_mem)
     goto out;
   r = setup_ring(u, o->entries ? o->entries : 1024);

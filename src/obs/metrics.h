@@ -181,11 +181,10 @@ static inline void obs_request(struct obs_worker *m, unsigned status, uint64_t b
 static inline void obs_conn_open(struct obs_worker *m) {
   metric_inc(&m->connections_accepted);
   gauge_add(&m->connections, 1);
+  gauge_add(&m->connections_idle, 1); // until it has a request
 }
 static inline void obs_conn_close(struct obs_worker *m) {
   metric_inc(&m->connections_closed);
   gauge_add(&m->connections, -1);
 }
 static inline void obs_conn_refused(struct obs_worker *m) { metric_inc(&m->connections_refused); }
-// obs_shed: a request answered 503 because buffers or queues were full.
-static inline void obs_shed(struct obs_worker *m) { metric_inc(&m->err_overload); }

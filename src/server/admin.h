@@ -9,7 +9,6 @@ struct admin_request {
   struct bytes method; // "GET" (of HEAD too), "POST" or "": another
   struct bytes path;   // without query
   struct bytes query;  // after '?', may be empty
-  struct bytes body;   // at most 64 KiB
   struct bytes authorization; // the header's value; empty without it
 };
 
@@ -17,7 +16,7 @@ struct admin_response {
   int status;
   const char *content_type;
   const char *allow;   // of a 405: the path's methods
-  struct writer body;  // over the transport's buffer, at least 1 MiB
+  struct writer body;  // over the transport's buffer: 4 MiB, of an order 64 KiB
 };
 
 // admin_handle checks the token where one is configured (rotations only) and answers /live, /ready, /metrics, /status, /rotate (POST), / and 404.

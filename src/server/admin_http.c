@@ -23,7 +23,6 @@ enum {
   ADMIN_BODY = 64 << 10,
   ADMIN_HEAD = 512, // of a response
   ADMIN_OUT = 4 << 20,
-  ADMIN_FDS = 16,
   ADMIN_CLIENTS = 32,
   ADMIN_ORDERS = 8, // that may wait for one another
   ORDER_OUT = 64 << 10,
@@ -73,8 +72,8 @@ struct admin {
   bool started;
   int stop_fd;
   unsigned num;
-  int fds[ADMIN_FDS];
-  uint16_t ports[ADMIN_FDS];
+  int fds[CONFIG_MAX_ADMIN];
+  uint16_t ports[CONFIG_MAX_ADMIN];
   uint64_t retry_ms; // when to look at the listeners again; they stay readable while nobody can be accepted
   struct client clients[ADMIN_CLIENTS];
   uint64_t turns;
@@ -97,7 +96,6 @@ static struct admin_request request_of(const struct client *c) {
       .method = bytes_str(names[p->method]),
       .path = http_target_path(target),
       .query = query,
-      .body = bytes_of(c->in + p->body_off, (size_t)p->body_len),
       .authorization = http_text(c->in, p->header[HTTP_H_AUTHORIZATION]),
   };
 }
@@ -114,8 +112,10 @@ static bool handle(struct admin *a, struct admin_response *r, struct client *c) 
   struct admin_request in = request_of(c);
   *r = (struct admin_response){.status = 403, .content_type = "text/plain", .body = body_of(a)};
   // Browsers name the page a POST comes from: no page may rotate keys with an operator's browser.
-  if (c->p.method == HTTP_M_POST && c->p.seen & 1u << HTTP_H_ORIGIN)
+  if (c->p.method == HTTP_M_POST && c->p.seen & 1u << HTTP_H_ORIGIN) {
+    wr_str(&r->body, "a request with Origin comes from a browser's page: no page may give orders\n");
     return true;
+  }
   if (!admin_is_order(&in)) {
     admin_handle(a->s, r, &in);
     return true;
@@ -234,9 +234,10 @@ static void one_request(struct admin *a, struct client *c, uint64_t now) {
     if (what != HTTP_PARSE_HEAD || c->n <= c->p.fed) // else some of the body came along
       return;
   }
-  if (c->p.fail)
+  if (c->p.fail) {
     r = (struct admin_response){.status = c->p.fail, .body = body_of(a)};
-  else if (!handle(a, &r, c)) {
+    wr_fmt(&r.body, "%u %s\n", c->p.fail, http_reason(c->p.fail));
+  } else if (!handle(a, &r, c)) {
     c->used = used;
     return;
   }
@@ -389,7 +390,7 @@ static int watch(struct admin *a, struct pollfd *fds, uint64_t now) {
 
 static void *admin_main(void *arg) {
   struct admin *a = arg;
-  struct pollfd fds[FIRST_FDS + ADMIN_FDS + ADMIN_CLIENTS];
+  struct pollfd fds[FIRST_FDS + CONFIG_MAX_ADMIN + ADMIN_CLIENTS];
   crash_thread();
   for (;;) {
     int wait = watch(a, fds, clock_mono_ms()), r = poll(fds, FIRST_FDS + a->num + ADMIN_CLIENTS, wait);
@@ -459,7 +460,7 @@ bool admin_listen(struct server *s, struct config_error *e) {
   a->orders.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   pthread_mutex_init(&a->orders.lock, NULL);
   pthread_cond_init(&a->orders.given, NULL);
-  bool ok = addrs->num <= ADMIN_FDS || fail(e, "admin", "too many addresses");
+  bool ok = (a->stop_fd >= 0 && a->orders.done_fd >= 0) || fail(e, "admin", strerror(errno));
   for (unsigned i = 0; ok && i < addrs->num; i++)
     ok = bind_one(a, &addrs->a[i], e);
   if (!ok)
@@ -491,8 +492,10 @@ void admin_stop(struct server *s) {
       drop(c);
   for (unsigned i = 0; i < a->num; i++)
     close(a->fds[i]);
-  close(a->stop_fd);
-  close(a->orders.done_fd);
+  if (a->stop_fd >= 0)
+    close(a->stop_fd);
+  if (a->orders.done_fd >= 0)
+    close(a->orders.done_fd);
   pthread_mutex_destroy(&a->orders.lock);
   pthread_cond_destroy(&a->orders.given);
   free(a);

@@ -1,7 +1,7 @@
 // The catalogue: from names in a URL to something that can be rendered. Workers ask without locks and never wait: what is
 // not at hand is made by helper threads, once for everybody who asks, and the asker is woken.
 //
-// Lifetime. Pointers that a lookup returns are good until the worker's next quiet_point (cache/quiet.h); who keeps one
+// Lifetime. Pointers that a lookup returns are good until the worker's next quiet point (cache/quiet.h); who keeps one
 // longer (a response in pieces) takes a hold. After a wake the result stands in the wait with a hold of its own.
 #pragma once
 #include "cache/cache.h"
@@ -25,7 +25,6 @@ struct protected_track {
   char etag[17];        // 16 hex digits, equal on every node; entity tags are "<etag>-<n>", "<etag>-i", "<etag>-f"
   _Atomic bool is_hot;  // some of it was put in the cache of encrypted segments
   _Atomic uint32_t holds;
-  void *_Atomic net;    // for precomputed heads (owner: the response writer): one malloc'd piece, freed with the track
 };
 
 // A playlist or MPD. Immutable.
@@ -111,7 +110,7 @@ struct hot {
 enum hot_got {
   HOT_NONE, // render as always
   HOT_SEND, // the piece's bytes are at `off` of `fd` until the next quiet point
-  HOT_FILL, // asked for often: render the piece to ref.data, then hot_fill_done; then as HOT_SEND
+  HOT_FILL, // asked for often: render the piece to ref.data, then catalog_hot_done; then as HOT_SEND
 };
 enum hot_got catalog_hot(struct catalog *c, struct hot *out, struct protected_track *t, struct plan_range piece,
                          bool may_fill, struct obs_worker *m);

@@ -8,8 +8,7 @@
 static const char *const track_suffixes[] = {".mp4", ".m4a", ".cmfa", ""}; // "": a folder
 enum { NUM_SUFFIXES = 4, KEY_LOG_MS = 10000, STORAGE_LOG_MS = 1000 };
 
-// What is wrong with a source; where storage fails, and so with all of them again and again, once a second.
-static void log_source(struct catalog *c, const char *path, enum err e, struct diag *diag) {
+void log_source(struct catalog *c, struct bytes path, enum err e, struct diag *diag) {
   uint64_t now = clock_mono_ms(), due = atomic_load(&c->storage_log_due_ms);
   char why[300];
   if (e == ERR_IO && (now < due || !atomic_compare_exchange_strong(&c->storage_log_due_ms, &due, now + STORAGE_LOG_MS))) {
@@ -20,9 +19,9 @@ static void log_source(struct catalog *c, const char *path, enum err e, struct d
   diag_format(diag, why, sizeof why);
   unsigned more = e == ERR_IO ? atomic_exchange(&c->storage_log_more, 0) : 0;
   if (more)
-    log_line(LOG_ERROR, "%s: %s (and %u more looks at storage that failed)", path, why, more);
+    log_line(LOG_ERROR, "%.*s: %s (and %u more looks at storage that failed)", (int)path.n, (const char *)path.p, why, more);
   else
-    log_line(LOG_ERROR, "%s: %s", path, why);
+    log_line(LOG_ERROR, "%.*s: %s", (int)path.n, (const char *)path.p, why);
 }
 
 static void count_source(struct catalog *c, enum source_from from, uint64_t started_ms) {
@@ -56,7 +55,7 @@ enum err open_track(struct catalog *c, struct source **out, const struct setting
       continue;
     if (e) {
       metric_add_shared(&c->metrics->index_failed, 1);
-      log_source(c, path, e, &diag);
+      log_source(c, bytes_str(path), e, &diag);
     } else {
       count_source(c, from, started);
     }
@@ -129,7 +128,7 @@ enum err protect(struct catalog *c, struct full_track *f, struct key_record *key
   }
   e = plan_init(&t->plan, ix, &in->source->segs, &t->prot, &diag);
   if (e) {
-    log_source(c, in->source->path, e, &diag);
+    log_source(c, bytes_str(in->source->path), e, &diag);
     return e;
   }
   uint8_t tag[16];

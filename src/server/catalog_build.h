@@ -11,8 +11,11 @@ struct names {
   char **at;
   size_t num, cap;
 };
-enum err list_asset(struct names *l, struct catalog *c, struct bytes asset);
+enum err list_asset(struct names *l, struct catalog *c, struct bytes asset, struct diag *diag); // diag NULL: nobody wants to know why
 void free_names(struct names *l);
+
+// Says what is wrong with a source; where storage fails, and so with all of them again and again, once a second.
+void log_source(struct catalog *c, struct bytes path, enum err e, struct diag *diag);
 
 // How much of a file's or folder's name is the track's name in URLs: files without their extension.
 size_t track_name_len(const char *name);

@@ -1,4 +1,4 @@
-// Inside the catalogue: shared by catalog.c (table, lookups), catalog_help.c (helper threads) and catalog_build.c (making things).
+// Inside the catalogue: shared by the files catalog*.c, and by who orders or reloads (admin.c, server.c).
 #pragma once
 #include <pthread.h>
 

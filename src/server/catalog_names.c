@@ -36,12 +36,15 @@ size_t track_name_len(const char *name) {
   return media_is_track_name(name) ? (size_t)(strrchr(name, '.') - name) : strlen(name);
 }
 
+static enum err unlisted(struct diag *diag, enum err e, int why) { return diag_say(diag, e, "the folder cannot be listed: %s", strerror(why)); }
+
 // The names in a folder, which it closes, that may be tracks and that a URL can have.
-static enum err list_names(struct names *l, int fd) {
+static enum err list_names(struct names *l, int fd, struct diag *diag) {
   DIR *d = fdopendir(fd);
   if (!d) {
+    int why = errno;
     close(fd);
-    return ERR_IO;
+    return unlisted(diag, ERR_IO, why);
   }
   enum err e = ERR_OK;
   errno = 0;
@@ -50,7 +53,7 @@ static enum err list_names(struct names *l, int fd) {
         !keep_name(l, ent->d_name))
       e = ERR_NO_MEMORY;
   if (!e && errno) // a listing that broke off is not the end of the folder
-    e = ERR_IO;
+    e = unlisted(diag, ERR_IO, errno);
   closedir(d);
   return e;
 }
@@ -61,17 +64,17 @@ void free_names(struct names *l) {
   free(l->at);
 }
 
-enum err list_asset(struct names *l, struct catalog *c, struct bytes asset) {
+enum err list_asset(struct names *l, struct catalog *c, struct bytes asset, struct diag *diag) {
   char path[PATH_BYTES];
   int n = snprintf(path, sizeof path, "%.*s", (int)asset.n, (const char *)asset.p);
   if (n < 0 || (size_t)n >= sizeof path)
     return ERR_NOT_FOUND;
   int fd = media_open_at((struct media_path){c->root_fd, path}, O_RDONLY | O_DIRECTORY);
   if (fd >= 0)
-    return list_names(l, fd);
-  return errno == ENOENT || errno == ENOTDIR || errno == EXDEV || errno == ELOOP || errno == ENAMETOOLONG ? ERR_NOT_FOUND
-         : errno == EACCES || errno == EPERM                                                             ? ERR_DENIED
-                                                                                                         : ERR_IO;
+    return list_names(l, fd, diag);
+  if (errno == ENOENT || errno == ENOTDIR || errno == EXDEV || errno == ELOOP || errno == ENAMETOOLONG)
+    return ERR_NOT_FOUND;
+  return unlisted(diag, errno == EACCES || errno == EPERM ? ERR_DENIED : ERR_IO, errno);
 }
 
 // Whether a name in an asset's folder is there, as a file or a folder that open_track would take.
@@ -100,7 +103,7 @@ enum err catalog_find_asset(struct catalog *c, struct bytes asset) {
   route_parse(&r, bytes_of(path, n > 0 && (size_t)n < sizeof path ? (size_t)n : 0));
   if (r.kind != ROUTE_MASTER || !bytes_eq(r.asset, asset)) // no URL could name it
     return ERR_NOT_FOUND;
-  enum err e = list_asset(&names, c, asset);
+  enum err e = list_asset(&names, c, asset, NULL);
   bool found = false;
   for (size_t i = 0; i < names.num && !e && !found; i++) {
     e = name_is_track(c, asset, names.at[i]);
@@ -114,7 +117,7 @@ enum err catalog_find_asset(struct catalog *c, struct bytes asset) {
 enum err catalog_find_below(struct catalog *c, struct bytes prefix) {
   struct names names = {0};
   struct bytes folder = bytes_of(prefix.p, prefix.n - 1);
-  enum err e = list_asset(&names, c, folder);
+  enum err e = list_asset(&names, c, folder, NULL);
   bool found = false;
   for (size_t i = 0; i < names.num && !e && !found; i++) {
     char path[PATH_BYTES];

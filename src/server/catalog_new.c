@@ -164,7 +164,6 @@ void track_retire_now(struct full_track *f) {
   if (f->pub.source)
     source_put(c->sources, f->pub.source);
   free(f->pssh);
-  free(atomic_load(&f->pub.net));
   explicit_bzero(f, sizeof *f);
   pthread_mutex_lock(&c->lock);
   c->entry_bytes -= sizeof *f;

@@ -30,7 +30,7 @@ void catalog_changed(struct catalog *c);
 void catalog_rotated(struct catalog *c, struct bytes scope);
 struct epoch_store *catalog_epochs(struct catalog *c);
 
-// catalog_gauges brings the gauges of the metrics up to date.
+// catalog_usage says what is held now.
 struct catalog_usage {
   uint64_t entries, tracks, index_bytes, entry_bytes, text_bytes;
   struct cache_counts cache, hot; // clear, encrypted

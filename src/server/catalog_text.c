@@ -107,7 +107,10 @@ static bool looks_like_track(const struct work *k, const char *name) {
 // Adds every track of the asset's folder, in order of names, so that every node writes the same text.
 static enum err add_all(struct work *k) {
   struct names names = {0};
-  enum err e = list_asset(&names, k->c, k->r->asset);
+  struct diag diag = {0};
+  enum err e = list_asset(&names, k->c, k->r->asset, &diag);
+  if (e && e != ERR_NOT_FOUND)
+    log_source(k->c, k->r->asset, e, &diag);
   if (!e && names.num)
     qsort(names.at, names.num, sizeof *names.at, by_name);
   for (size_t i = 0; i < names.num && !e; i++) {

@@ -57,10 +57,13 @@ void conn_close(struct conn *c) {
   if (rq && rq->head_sent) // cut off: counted and logged with what was sent
     request_done(rq);
   c->rq = NULL;
-  if (rq && rq->waiting)
+  if (rq && rq->waiting) {
     rq->conn = NULL; // goes back to the pool when the catalogue is done with it
-  else if (rq)
-    request_give(w, rq);
+  } else {
+    if (rq)
+      request_give(w, rq);
+    gauge_add(&w->m->connections_idle, -1);
+  }
   w->io->v->cancel(w->io, &c->recv);
   w->io->v->cancel(w->io, &c->poll);
   free_if_quiet(c);
@@ -200,6 +203,7 @@ static enum step refuse(struct conn *c, struct request *rq, unsigned status, siz
   rq->source_status = 0;
   rq->why = 0;
   rq->retry_ms = 0;
+  request_count(rq);
   respond_status(rq, status);
   return answer(c, rq, REQ_READY, n);
 }
@@ -229,7 +233,6 @@ static enum step one_request(struct conn *c, struct request *rq, size_t n) {
         return STEP_BLOCKED;
       return answer(c, rq, ready, n);
     case HTTP_PARSE_BAD:
-      metric_inc(&c->w->m->requests_other);
       return refuse(c, rq, rq->parser.fail, n);
     case HTTP_PARSE_HEAD:
       if (body_follows(c, rq, n) != STEP_NEXT)
@@ -322,7 +325,7 @@ static void answer_now(struct conn *c) {
 // No place for its request: those of clients that left are still with the catalogue.
 static void shed(struct conn *c) {
   char busy[RESPOND_SHORT];
-  obs_shed(c->w->m);
+  obs_error(c->w->m, OBS_err_overload);
   conn_say(c, busy, respond_busy(c->w, busy));
   conn_say_goodbye(c);
   conn_linger(c);

@@ -207,13 +207,13 @@ bool request_keep_ahead(struct request *rq, struct bytes data);
 // request_catch_up adds what is behind to the `n` bytes in `in`, as far as it fits, and says how many these are now.
 size_t request_catch_up(struct request *rq, size_t n);
 
-
 // request.c
 // request_start answers the complete request at rq->base: a response stands in `rq`, ready for pump. REQ_WAIT: the
 // catalogue has it; request_resolved goes on after the wake.
 enum req_result { REQ_READY, REQ_WAIT };
 enum req_result request_start(struct request *rq);
 enum req_result request_resolved(struct request *rq);
+void request_count(struct request *rq);      // by its method; what is no HTTP as `other`
 void request_hold(struct request *rq);       // the response outlives this callback
 void request_release(struct request *rq);    // drops what the response holds
 void request_done(struct request *rq);       // counts and logs, once: when all is sent or the connection ends before that
@@ -225,7 +225,7 @@ size_t respond_no_tls(struct worker *w, char out[RESPOND_SHORT]); // 400 to who 
 void respond_count(struct request *rq, unsigned status); // counts an error that no head says
 void respond_text(struct request *rq, struct text_doc *d);
 void respond_track(struct request *rq, struct protected_track *t, struct plan_range resource);
-void respond_bytes(struct request *rq, const char *content_type, struct bytes body); // 200, never cached; at most 1 KiB
+void respond_bytes(struct request *rq, const char *content_type, struct bytes body); // 200, never cached; at most 512 bytes
 void respond_options(struct request *rq);
 void respond_part(struct request *rq);       // multipart: what stands before range rq->range, or at the end
 

@@ -104,8 +104,14 @@ static bool load(struct epoch_store *s, struct config_error *error) {
   uint8_t *text = malloc(size + 1);
   if (!text)
     return config_fail(error, "out of memory");
-  for (ssize_t got; n < size && (got = pread(fd, text + n, size - n, (off_t)n)) > 0;)
+  ssize_t got = 1;
+  while (n < size && (got = pread(fd, text + n, size - n, (off_t)n)) > 0)
     n += (size_t)got;
+  if (got < 0) { // what is behind is no torn line
+    int why = errno;
+    free(text);
+    return config_fail(error, "%s: cannot be read: %s", s->path, strerror(why));
+  }
   enum err e = replay(s, bytes_of(text, n), &s->len, &line, &diag);
   free(text);
   if (e) {
@@ -121,9 +127,8 @@ static bool load(struct epoch_store *s, struct config_error *error) {
   return true;
 }
 
-struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, uint64_t now_ms, struct config_error *error) {
+struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, struct config_error *error) {
   struct epoch_store *s = calloc(1, sizeof *s);
-  (void)now_ms;
   if (!s) {
     config_fail(error, "out of memory");
     return NULL;

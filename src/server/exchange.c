@@ -193,7 +193,9 @@ static void tidy(struct exchange *x, uint64_t now_ms) {
   if (now_ms - x->tidied_ms < TIDY_MS)
     return;
   x->tidied_ms = now_ms;
-  atomic_store_explicit(&x->metrics->keys_cached, (int64_t)key_cache_count(x->cache), memory_order_relaxed);
+  uint32_t places, answers;
+  key_cache_count(x->cache, &places, &answers);
+  atomic_store_explicit(&x->metrics->keys_cached, (int64_t)answers, memory_order_relaxed);
   pthread_mutex_lock(&x->lock);
   struct upstream *gone = NULL;
   for (struct upstream **at = &x->upstreams; *at;) {

@@ -29,7 +29,7 @@ struct spare { // a freed piece of the memory for secrets
 struct key_cache {
   pthread_mutex_t lock;
   struct key_slot **buckets;
-  uint32_t mask, num, max;
+  uint32_t mask, num, max, answers;
   struct key_slot *newest, *oldest;
   struct secret_alloc memory;
   struct spare *spare;
@@ -89,6 +89,7 @@ static struct issued *remove_slot(struct key_cache *c, struct key_slot *s) {
   unlink_use(c, s);
   c->num--;
   struct issued *was = s->issued;
+  c->answers -= was != NULL;
   free(s);
   return was;
 }
@@ -205,6 +206,7 @@ void key_cache_landed(struct key_cache *c, struct key_slot *s, struct issued *fr
   pthread_mutex_lock(&c->lock);
   if (fresh) {
     was = s->issued;
+    c->answers += was == NULL;
     s->issued = fresh;
     take(s, t, now_ms, spread);
   } else {
@@ -315,11 +317,11 @@ void issued_drop(struct issued *i) {
   pthread_mutex_unlock(&c->lock);
 }
 
-uint32_t key_cache_count(struct key_cache *c) {
+void key_cache_count(struct key_cache *c, uint32_t *places, uint32_t *answers) {
   pthread_mutex_lock(&c->lock);
-  uint32_t n = c->num;
+  *places = c->num;
+  *answers = c->answers;
   pthread_mutex_unlock(&c->lock);
-  return n;
 }
 
 void key_cache_free(struct key_cache *c) {

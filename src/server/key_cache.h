@@ -83,4 +83,5 @@ struct bytes key_slot_asset(const struct key_slot *s);
 struct issued *issued_new(struct key_cache *c, struct key_record *records, uint32_t num);
 void issued_drop(struct issued *i); // NULL is a no-op
 
-uint32_t key_cache_count(struct key_cache *c);
+// key_cache_count says how many questions have a place, and how many of these an answer.
+void key_cache_count(struct key_cache *c, uint32_t *places, uint32_t *answers);

@@ -30,6 +30,10 @@ static bool read_url(struct key_server *s, struct bytes url, bool *tls, struct c
     return config_fail(error, "providers: url: more than %d bytes", URL_MAX);
   memcpy(text, url.p, url.n);
   text[url.n] = 0;
+  const char *authority = strstr(text, "://");
+  authority = authority ? authority + 3 : text;
+  if (memchr(authority, '@', strcspn(authority, "/?#"))) // not repeated: a password may stand there
+    return config_fail(error, "providers: url: it has a user or a password: these stand in a file that basic_file or bearer_file names");
   for (const char *p = text; *p; p++)
     if (*p <= 0x20 || *p >= 0x7f || *p == '#' || *p == '"' || *p == '\\')
       return config_fail(error, "providers: url: '%.80s' is not a URL: write what is not ASCII as %%XX", text);
@@ -48,7 +52,7 @@ static bool read_url(struct key_server *s, struct bytes url, bool *tls, struct c
   } else if (colon) {
     end = colon;
   }
-  bool ok = tail && end && end > host && !strchr(host, '@') && (!colon || (!parse_u64(&port, bytes_str(colon + 1)) && port && port < 65536)) &&
+  bool ok = tail && end && end > host && (!colon || (!parse_u64(&port, bytes_str(colon + 1)) && port && port < 65536)) &&
             (!bracketed || colon || end[1] == 0);
   if (ok) {
     s->host = strndup(host + bracketed, (size_t)(end - host) - bracketed);

@@ -84,10 +84,14 @@ static void note_file(void *ctx, const char *path) {
 }
 
 // The folder of the keys file, "" or with a slash at its end: names in the file start there.
+static void folder_of_keys(char out[KEY_PATH_MAX], const struct config *c) {
+  const char *slash = strrchr(c->keys, '/');
+  snprintf(out, KEY_PATH_MAX, "%.*s", slash ? (int)(slash + 1 - c->keys) : 0, c->keys);
+}
+
 static bool beside_keys(char out[KEY_PATH_MAX], const struct config *c, struct bytes name) {
   char folder[KEY_PATH_MAX];
-  const char *slash = strrchr(c->keys, '/');
-  snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash + 1 - c->keys) : 0, c->keys);
+  folder_of_keys(folder, c);
   return key_file_path(out, folder, name);
 }
 
@@ -237,9 +241,8 @@ static bool blame(struct config_error *error, const struct config *c, const stru
 
 static bool load_providers(struct keyring *k, const struct config *c, struct config_error *error) {
   const struct key_remote *r = keys_remotes(k->set, &k->num_servers);
-  const char *slash = strrchr(c->keys, '/');
-  char folder[4096];
-  snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash + 1 - c->keys) : 0, c->keys);
+  char folder[KEY_PATH_MAX];
+  folder_of_keys(folder, c);
   k->servers = calloc(k->num_servers + 1, sizeof(struct key_server *));
   if (!k->servers)
     return config_fail(error, "out of memory");

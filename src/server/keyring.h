@@ -58,7 +58,7 @@ void keyring_drm(struct drm_settings *out, char la_url[KEYRING_URL_MAX], const s
 // rotation before it takes effect, compacted when it has grown. state_dir is locked: NULL while another server has it.
 // A folder that is not there yet is made. Thread-safe; who only reads never waits for the disk that a rotation waits for.
 struct epoch_store;
-struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, uint64_t now_ms, struct config_error *error);
+struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, struct config_error *error);
 void epoch_store_close(struct epoch_store *s);
 uint32_t epoch_store_base(const struct epoch_store *s); // the epoch before any rotation, as given at open
 uint32_t epoch_store_current(struct epoch_store *s, struct bytes asset);

@@ -465,68 +465,6 @@ bool config_same(const struct config *a, const struct config *b) {
   return a->text_len == b->text_len && (!a->text_len || !memcmp(a->text, b->text, a->text_len));
 }
 
-static bool is_url(const char *text) {
-  size_t scheme = strncmp(text, "https://", 8) == 0 ? 8 : strncmp(text, "http://", 7) == 0 ? 7 : 0;
-  return scheme && text[scheme] && !strchr("/?#", text[scheme]);
-}
-
-// The n-th address of all that is listened on, NULL behind the last.
-static const struct config_addr *nth_addr(const struct config *c, unsigned n) {
-  const struct config_addrs *lists[] = {&c->listen, &c->tls_listen, &c->admin};
-  for (unsigned i = 0; i < 3; n -= lists[i++]->num)
-    if (n < lists[i]->num)
-      return &lists[i]->a[n];
-  return NULL;
-}
-
-// An address that stands there twice: it can be listened on once. Port 0 is another one each time.
-static const char *twice(const struct config *c) {
-  const struct config_addr *a;
-  for (unsigned n = 0; (a = nth_addr(c, n)); n++)
-    for (unsigned m = 0; m < n; m++)
-      if (a->port && a->port == nth_addr(c, m)->port && !strcmp(a->host, nth_addr(c, m)->host))
-        return a->text;
-  return NULL;
-}
-
-bool config_v6_only(const struct config *c, const struct config_addr *a) {
-  const struct config_addr *b;
-  for (unsigned n = 0; !strcmp(a->host, "::") && (b = nth_addr(c, n)); n++)
-    if (b->port && b->port == a->port && !strcmp(b->host, "0.0.0.0"))
-      return true;
-  return false;
-}
-
-// What no single option can check.
-static bool check(struct config *c, struct config_error *error) {
-  const char *in = c->file ? c->file : "configuration";
-  if (!*c->media)
-    return config_fail(error, "%s: media: not set; give --media DIR or a line `media: DIR` in the file", in);
-  if (!*c->tls_certificate != !*c->tls_key)
-    return config_fail(error, "%s: tls_certificate and tls_key go together; one of them is missing", in);
-  if (c->tls_listen.num && !c->tls_certificates.num && !*c->tls_certificate)
-    return config_fail(error, "%s: tls_listen: needs tls_certificates", in);
-  if (*c->tls_client_ca && !c->tls_listen.num)
-    return config_fail(error, "%s: tls_client_ca: needs tls_listen; clients of `listen` show no certificates", in);
-  if (!c->listen.num && !c->tls_listen.num)
-    return config_fail(error, "%s: listen: nothing to listen on", in);
-  const char *again = twice(c);
-  if (again)
-    return config_fail(error, "%s: %s is given twice in listen, tls_listen and admin", in, again);
-  if (*c->public_url && !is_url(c->public_url))
-    return config_fail(error, "%s: public_url: '%s' is not a URL (like https://origin.example)", in, c->public_url);
-  for (const char *p = c->cpu_affinity; *p; p++)
-    if (!strchr("0123456789 ,", *p))
-      return config_fail(error, "%s: cpu_affinity: '%s' is not a list of CPU numbers (like 0 2 4)", in, c->cpu_affinity);
-  if (*c->tls_certificate && !config_add_cert(c, &config_options[OPTION_tls_certificates], c->tls_certificate, c->tls_key, NULL))
-    return config_fail(error, "out of memory");
-  if (!strcmp(c->access_log, "off"))
-    c->access_log[0] = 0;
-  if (c->clear)
-    c->schemes |= 1u << SCHEME_CLEAR;
-  return true;
-}
-
 struct config *config_load(const char *file, const struct config_flags *flags, struct config_error *error) {
   struct config *c = calloc(1, sizeof *c);
   char why[CONFIG_WHY];
@@ -538,7 +476,7 @@ struct config *config_load(const char *file, const struct config_flags *flags, s
   if (ok && file)
     ok = read_file(c, file, error);
   error->in_file = !ok;
-  if (ok && apply_flags(c, flags, error) && check(c, error))
+  if (ok && apply_flags(c, flags, error) && config_check(c, error))
     return c;
   config_free(c);
   return NULL;

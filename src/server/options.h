@@ -53,6 +53,8 @@ struct config_rules {
   unsigned num;
 };
 
+enum { CONFIG_MAX_LISTENERS = 64, CONFIG_MAX_ADMIN = 16, CONFIG_MAX_CERTIFICATES = 64 };
+
 // X(field, type, default, min, max, reload, doc). min and max bound numbers (in the option's unit).
 // reload: taken over by SIGHUP; the others need a restart.
 #define CONFIG_OPTIONS(X)                                                                                                \
@@ -244,6 +246,9 @@ struct config_flags {
 };
 struct config *config_load(const char *file, const struct config_flags *flags, struct config_error *error);
 void config_free(struct config *c);
+
+// config_check looks at all options together, for config_load; those that are short for others are turned into them.
+bool config_check(struct config *c, struct config_error *error);
 
 // config_v6_only says whether `a` is [::] beside 0.0.0.0 with the same port: each takes its version then. Alone it takes both.
 bool config_v6_only(const struct config *c, const struct config_addr *a);

@@ -1,7 +1,6 @@
 // Documentation from the option table.
 #include "server/options.h"
 
-
 static const char *type_text(const struct option *o) {
   switch (o->type) {
   case OPT_BOOL: return "true or false";

@@ -321,6 +321,7 @@ struct reader *reader_new(const struct reader_options *o) {
     return NULL;
   int e = io_uring_queue_init_params(2 * DEPTH, &r->ring, &p);
   r->wake_fd = eventfd(0, EFD_CLOEXEC);
+  int why = e < 0 ? -e : r->wake_fd < 0 ? errno : ENOMEM;
   unsigned regions = o->num_regions < MAX_REGIONS ? o->num_regions : MAX_REGIONS;
   r->registered = calloc(regions + 1, sizeof *r->registered);
   if (e < 0 || r->wake_fd < 0 || !r->registered) {
@@ -330,7 +331,7 @@ struct reader *reader_new(const struct reader_options *o) {
       close(r->wake_fd);
     free(r->registered);
     free(r);
-    errno = e < 0 ? -e : ENOMEM;
+    errno = why;
     return NULL;
   }
   r->o = *o;

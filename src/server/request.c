@@ -45,6 +45,15 @@ void request_release(struct request *rq) {
   rq->lit_at = rq->lit_len = 0;
 }
 
+void request_count(struct request *rq) {
+  struct obs_worker *m = rq->w->m;
+  const struct http_parser *p = &rq->parser;
+  metric_inc(p->fail                     ? &m->requests_other
+             : p->method == HTTP_M_GET  ? &m->requests_get
+             : p->method == HTTP_M_HEAD ? &m->requests_head
+                                        : &m->requests_other);
+}
+
 // begin sets everything that a response starts from; buffers and text areas keep what they held.
 static void begin(struct request *rq) {
   struct worker *w = rq->w;
@@ -60,9 +69,7 @@ static void begin(struct request *rq) {
   rq->retry_ms = 0;
   rq->keep_alive = p->keep_alive && !w->draining && (limit == 0 || rq->conn->num_requests + 1 < limit);
   rq->conn->num_requests++;
-  metric_inc(p->method == HTTP_M_GET    ? &w->m->requests_get
-             : p->method == HTTP_M_HEAD ? &w->m->requests_head
-                                        : &w->m->requests_other);
+  request_count(rq);
 }
 
 static int hex_digit(uint8_t c) {
@@ -155,7 +162,7 @@ enum req_result request_resolved(struct request *rq) {
 }
 
 static enum req_result answer_licence(struct request *rq) {
-  uint8_t text[1024];
+  uint8_t text[512]; // two keys
   struct writer out = wr_of(text, sizeof text);
   struct bytes body = bytes_of(rq->base + rq->parser.body_off, (size_t)rq->parser.body_len);
   if (rq->parser.chunked) {
@@ -189,7 +196,7 @@ enum req_result request_start(struct request *rq) {
   route_parse(&rq->route, bytes_of(rq->path, (size_t)n));
   bool is_post = rq->method == HTTP_M_POST, takes_post = rq->route.kind == ROUTE_LICENCE;
   if (rq->method >= HTTP_M_OPTIONS || is_post != takes_post) {
-    respond_status(rq, rq->route.kind == ROUTE_NONE && rq->method < HTTP_M_POST ? 404 : 405);
+    respond_status(rq, 405);
     return REQ_READY;
   }
   switch (rq->route.kind) {

@@ -26,6 +26,7 @@ struct request *request_take(struct conn *c) {
   rq->conn = c;
   http_begin(&rq->parser);
   c->rq = rq;
+  gauge_add(&c->w->m->connections_idle, -1);
   return rq;
 }
 
@@ -79,6 +80,8 @@ void request_give(struct worker *w, struct request *rq) {
     w->next.of = NULL;
   rq->ready = 0;
   request_release(rq);
+  if (rq->conn) // it is still there
+    gauge_add(&w->m->connections_idle, 1);
   rq->conn = NULL;
   while (rq->behind)
     drop_first_behind(rq);

@@ -195,7 +195,7 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
   up->keyring = keyring_load(up->config, true, error);
   if (!up->keyring)
     return false;
-  up->epochs = epoch_store_open(up->config->state_dir, up->keyring->info.default_epoch, clock_unix_ms(), error);
+  up->epochs = epoch_store_open(up->config->state_dir, up->keyring->info.default_epoch, error);
   if (!up->epochs)
     return false;
   if (!start_listening(s, error))
@@ -392,6 +392,7 @@ int server_run(struct config *config, const char *file, const struct config_flag
   struct timespec t;
   sigset_t signals;
   if (!s) {
+    fprintf(stderr, "sluice: out of memory\n");
     config_free(config);
     return 1;
   }

@@ -53,7 +53,7 @@ void source_ref(struct source *s);
 void source_put(struct sources *ss, struct source *s);
 
 // source_read fills n bytes from source address `off`, and proves before and after that the parts read are still in the
-// state that was indexed; if not, marks the source changed. Errors: ERR_STALE, ERR_IO, ERR_NOT_FOUND.
+// state that was indexed; if not, marks the source changed. Errors: ERR_STALE, ERR_IO.
 MUST_USE enum err source_read(struct source *s, uint64_t off, void *buf, size_t n);
 
 // The same by steps, for who reads by itself. source_part_of: the part that holds source address `off`. source_part_open: a

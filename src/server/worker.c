@@ -18,8 +18,6 @@
 enum {
   ACCEPT_RETRY_MS = 100,
   TOGETHER_MS = 200, // within which two signals are one
-  MAX_LISTENERS = 64,
-  MAX_CERTIFICATES = 64,
   WORKER_FDS = 2,  // beside its listeners: the ring, or epoll, and what wakes it
   OWN_FDS = 32,    // media and state folders, logs, the admin listener and most of its clients
   KEPT_FDS = 1024, // not for clients: half of them for files that the reader keeps open, half for helpers, logs, key servers, threads
@@ -29,7 +27,7 @@ struct workers {
   unsigned num;
   struct tls_tickets *tickets;
   struct tls_set *_Atomic certificates;
-  uint16_t ports[MAX_LISTENERS];
+  uint16_t ports[CONFIG_MAX_LISTENERS];
   _Atomic bool hurry; // draining has lasted long enough for who waits
   struct worker w[];
 };
@@ -120,6 +118,12 @@ static void pin(const struct worker *w) {
     log_line(LOG_WARN, "worker %u cannot be pinned to CPU %d", w->n, w->cpu);
 }
 
+// Where the kernel no longer drives the sockets, a process that goes on would answer nobody.
+static _Noreturn void io_failed(const struct worker *w) {
+  log_line(LOG_ERROR, "worker %u: %s failed: %s", w->n, w->io->v->name, strerror(errno));
+  abort();
+}
+
 static void *worker_main(void *arg) {
   struct worker *w = arg;
   struct quiet *q = &w->s->quiet;
@@ -133,14 +137,12 @@ static void *worker_main(void *arg) {
   for (unsigned i = 0; i < w->num_listeners; i++)
     w->io->v->accept(w->io, &w->listeners[i].accept, w->listeners[i].fd);
   while (!drained(w)) {
-    if (!w->io->v->wait(w->io, sleep_ns(w))) {
-      log_line(LOG_ERROR, "worker %u: %s failed: %s", w->n, w->io->v->name, strerror(errno));
-      abort();
-    }
+    if (!w->io->v->wait(w->io, sleep_ns(w)))
+      io_failed(w);
     quiet_enter(q, w->n);
     read_clocks(w);
     if (!w->io->v->run(w->io))
-      abort();
+      io_failed(w);
     if (atomic_load_explicit(&w->woken, memory_order_relaxed))
       run_woken(w);
     conn_answer_ready(w);
@@ -333,14 +335,12 @@ static void assign_cpus(struct workers *ws, const struct config *cfg) {
   int cpus[CPU_SETSIZE];
   unsigned num = 0;
   cpu_set_t set;
-  const char *p = cfg->cpu_affinity ? cfg->cpu_affinity : "";
+  const char *p = cfg->cpu_affinity;
   for (char *end; *p && num < CPU_SETSIZE; p = end) {
-    long v = strtol(p, &end, 10);
-    if (end == p) {
+    long v = strtol(p, &end, 10); // below CPU_SETSIZE: config_load has looked
+    if (end == p)
       end++;
-      continue;
-    }
-    if (v >= 0 && v < CPU_SETSIZE)
+    else
       cpus[num++] = (int)v;
   }
   if (num == 0 && sched_getaffinity(0, sizeof set, &set) == 0)
@@ -370,12 +370,8 @@ static bool start_threads(struct workers *ws, struct config_error *e) {
 }
 
 static struct tls_set *read_certificates(const struct config *c, struct tls_tickets *tickets, struct config_error *e) {
-  struct tls_files files[MAX_CERTIFICATES];
+  struct tls_files files[CONFIG_MAX_CERTIFICATES];
   unsigned num = c->tls_certificates.num;
-  if (num > MAX_CERTIFICATES) {
-    (void)fail(e, "too many certificates in", "tls_certificates", E2BIG);
-    return NULL;
-  }
   for (unsigned i = 0; i < num; i++) {
     const struct config_cert *a = &c->tls_certificates.a[i];
     files[i] = (struct tls_files){.cert = a->cert, .key = a->key, .ocsp = a->ocsp};
@@ -435,8 +431,6 @@ static bool prepare(struct workers *ws, struct server *s, struct config_error *e
 }
 
 bool workers_listen(struct server *s, struct config_error *e) {
-  if (s->first->listen.num + s->first->tls_listen.num > MAX_LISTENERS)
-    return fail(e, "too many addresses in", "listen", E2BIG);
   struct workers *ws = calloc(1, sizeof *ws + s->num_workers * sizeof ws->w[0]);
   if (!ws)
     return fail(e, "not enough memory for", "workers", ENOMEM);
@@ -465,7 +459,9 @@ bool workers_check(const struct config *c, struct config_error *e) {
   if (c->tls_listen.num == 0 && c->tls_certificates.num == 0)
     return true;
   struct tls_tickets *tickets = tls_tickets_new();
-  struct tls_set *set = tickets ? read_certificates(c, tickets, e) : NULL;
+  if (!tickets)
+    return fail(e, "not enough memory for", "TLS", ENOMEM);
+  struct tls_set *set = read_certificates(c, tickets, e);
   (void)tls_say_ends(set, false);
   tls_set_free(set);
   tls_tickets_free(tickets);
@@ -489,7 +485,9 @@ bool workers_reload(struct server *s, const struct config *fresh, struct config_
   if (s->first->tls_listen.num == 0)
     return workers_check(fresh, e);
   struct retired_set *old = calloc(1, sizeof *old);
-  struct tls_set *set = old ? read_certificates(fresh, ws->tickets, e) : NULL;
+  if (!old)
+    return fail(e, "not enough memory for", "TLS", ENOMEM);
+  struct tls_set *set = read_certificates(fresh, ws->tickets, e);
   if (!set) {
     free(old);
     return false;

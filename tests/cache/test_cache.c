@@ -12,6 +12,17 @@
 
 static struct quiet quiet;
 
+static void quiet_point(unsigned worker) {
+  quiet_leave(&quiet, worker);
+  quiet_enter(&quiet, worker);
+}
+
+static struct cache *plain_cache(uint64_t size) { return cache_open(&(struct cache_options){.size = size, .quiet = &quiet, .huge_pages = true}); }
+
+static struct cache *file_cache(uint64_t size) {
+  return cache_open(&(struct cache_options){.size = size, .quiet = &quiet, .file = true, .huge_pages = true});
+}
+
 static void pattern(uint8_t *p, uint64_t source, uint32_t seg, uint32_t len) {
   for (uint32_t i = 0; i < len; i++)
     p[i] = (uint8_t)(source * 131 + seg * 31 + i * 7 + i / 251);
@@ -45,7 +56,7 @@ static enum cache_got put(struct cache *c, uint64_t source, uint32_t seg, uint32
 
 Test(cache, miss_fill_hit_and_keys_are_told_apart) {
   quiet_init(&quiet, 1);
-  struct cache *c = cache_new(16 << 20, &quiet);
+  struct cache *c = plain_cache(16 << 20);
   cr_assert_eq(put(c, 1, 1, 1000), CACHE_FILL);
   cr_assert_eq(put(c, 1, 1, 1000), CACHE_HIT);
   cr_assert_eq(put(c, 1, 2, 1000), CACHE_FILL);
@@ -66,7 +77,7 @@ static void wake(struct cache_waiter *w) {
 
 Test(cache, one_fills_the_others_wait_and_a_failed_fill_leaves_nothing) {
   quiet_init(&quiet, 1);
-  struct cache *c = cache_new(16 << 20, &quiet);
+  struct cache *c = plain_cache(16 << 20);
   struct cache_waiter w[3] = {{.ready = wake}, {.ready = wake}, {.ready = wake}};
   struct cache_ref ref, other;
   cr_assert_eq(cache_get(c, &ref, 7, 0, 5000, &w[0]), CACHE_FILL);
@@ -85,7 +96,7 @@ Test(cache, one_fills_the_others_wait_and_a_failed_fill_leaves_nothing) {
 Test(cache, stays_within_its_size_and_keeps_what_is_asked_for_again) {
   enum { LEN = 30000, HOT = 20, COLD = 4000 };
   quiet_init(&quiet, 1);
-  struct cache *c = cache_new(16 << 20, &quiet);
+  struct cache *c = plain_cache(16 << 20);
   unsigned hot_hits = 0, hot_asks = 0;
   for (uint32_t i = 0; i < COLD; i++) {
     put(c, 1, 1000 + i, LEN); // a scan: each once
@@ -105,7 +116,7 @@ Test(cache, stays_within_its_size_and_keeps_what_is_asked_for_again) {
 
 Test(cache, too_large_blocks_pass_by) {
   quiet_init(&quiet, 1);
-  struct cache *c = cache_new(1 << 20, &quiet);
+  struct cache *c = plain_cache(1 << 20);
   cr_assert_eq(put(c, 1, 1, 1 << 20), CACHE_BYPASS);
   cr_assert_eq(put(c, 1, 2, 0), CACHE_BYPASS);
   cache_free(c);
@@ -114,7 +125,7 @@ Test(cache, too_large_blocks_pass_by) {
 Test(cache, memory_is_not_reused_before_the_reader_is_quiet) {
   enum { LEN = 60000 };
   quiet_init(&quiet, 1);
-  struct cache *c = cache_new(2 << 20, &quiet);
+  struct cache *c = plain_cache(2 << 20);
   struct cache_waiter w = {0};
   struct cache_ref ref;
   put(c, 9, 9, LEN);
@@ -137,7 +148,7 @@ Test(cache, over_a_file_blocks_stand_where_they_say_and_emptied_regions_take_no_
   static uint8_t back[LEN];
   struct stat st;
   quiet_init(&quiet, 1);
-  struct cache *c = cache_new_file(2 << 20, &quiet);
+  struct cache *c = file_cache(2 << 20);
   struct cache_ref ref;
   for (uint32_t i = 0; i < 400; i++) {
     put(c, 3, i, LEN);
@@ -209,7 +220,7 @@ static void *keep(void *arg) {
 
 Test(cache, readers_and_keeper_at_once_never_see_foreign_bytes) {
   quiet_init(&quiet, THREADS);
-  struct cache *c = cache_new(4 << 20, &quiet);
+  struct cache *c = plain_cache(4 << 20);
   pthread_t t[THREADS], keeper;
   struct reader_args a[THREADS];
   pthread_create(&keeper, NULL, keep, c);
@@ -248,10 +259,10 @@ Test(quiet, frees_after_every_worker_announced_and_not_before) {
   quiet_retire(&quiet, &a.item, free_thing);
   cr_assert(quiet_reclaim(&quiet));
   cr_assert_eq(freed, 0);
-  quiet_point(&quiet, 0);
+  quiet_point(0);
   cr_assert(quiet_reclaim(&quiet));
   cr_assert_eq(freed, 0);
-  quiet_point(&quiet, 1);
+  quiet_point(1);
   cr_assert_not(quiet_reclaim(&quiet));
   cr_assert_eq(freed, 1);
   quiet_retire(&quiet, &b.item, free_thing);
@@ -314,7 +325,7 @@ Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
 
 Test(cache, what_is_forgotten_is_filled_anew) {
   quiet_init(&quiet, 1);
-  struct cache *c = cache_new(16 << 20, &quiet);
+  struct cache *c = plain_cache(16 << 20);
   struct cache_waiter w = {0};
   struct cache_ref ref;
   cr_assert_eq(put(c, 1, 1, 1000), CACHE_FILL);
@@ -340,7 +351,7 @@ Test(cache, punched_pages_in_flight_stay_what_they_were) {
   int s[2], big = LEN * 2;
   struct stat st;
   quiet_init(&quiet, 1);
-  struct cache *c = cache_new_file(SIZE, &quiet);
+  struct cache *c = file_cache(SIZE);
   struct cache_ref ref;
   cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
   setsockopt(s[0], SOL_SOCKET, SO_SNDBUF, &big, sizeof big);

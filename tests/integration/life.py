@@ -250,6 +250,47 @@ def observability(tap, sluice, work):
             tap.ok(False, "JSON lines", repr(e))
 
 
+def counted(tap, sluice, work):
+    """Whatever is answered is one request and one response; a connection without a request is idle."""
+    media, name = media_with(work), url(ASSET, "cbcs", 1, "a", "init.mp4")
+    for io in ("auto", "epoll"):
+        with Server(sluice.path, media, "--io", io, keys=keys_file([ASSET])) as server:
+            def numbers(*names, server=server):
+                m = parse_metrics(server.admin("/metrics").body.decode())
+                return [int(total(m, f"sluice_{n}")) for n in names]
+
+            def become(want, what, *names, numbers=numbers, io=io):
+                end = time.monotonic() + 5
+                while (got := numbers(*names)) != want and time.monotonic() < end:
+                    time.sleep(0.05)
+                tap.equal(got, want, f"{io}: {what}")
+
+            for what, data, status in (("a body that is announced too long", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 20000\r\n\r\n", 413),
+                                       ("a chunked body that becomes too long", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + b"a000\r\n" + bytes(40000), 413),
+                                       ("no Host", b"GET / HTTP/1.1\r\n\r\n", 400)):
+                before = numbers("requests_total", "responses_total")
+                c = server.client()
+                c.socket.sendall(data)
+                tap.equal(c.read().status, status, f"{io}: {what}")
+                c.close()
+                become([n + 1 for n in before], f"{what}: one request, one response", "requests_total", "responses_total")
+            become([0, 0], "nobody is here", "connections", "connections_idle")
+            silent, kept, half = server.client(), server.client(), server.client()
+            kept.get(name)
+            half.socket.sendall(f"GET {name} HT".encode())
+            become([3, 2], "half a request is none that is idle", "connections", "connections_idle")
+            half.socket.sendall(b"TP/1.1\r\nHost: h\r\n\r\n")
+            tap.equal(half.read().status, 200, f"{io}: the other half")
+            become([3, 3], "an answered one is", "connections", "connections_idle")
+            half.socket.sendall(b"GET")
+            become([3, 2], "nor is half of the next", "connections", "connections_idle")
+            half.close()
+            become([2, 2], "who leaves half a request", "connections", "connections_idle")
+            silent.close()
+            kept.close()
+            become([0, 0], "all have left", "connections", "connections_idle")
+
+
 def limited(tap, sluice, work):
     """An access log that may not grow further (ulimit -f) loses lines, as on a full disk, and nothing else."""
     media, log = media_with(work), work / "access.log"
@@ -904,7 +945,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, observability, limited, cut_off, reasons, no_descriptors, warned, full_disk, sidecars_in_turn, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
+    for part in (bad_starts, observability, counted, limited, cut_off, reasons, no_descriptors, warned, full_disk, sidecars_in_turn, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
                  open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 struct world {
@@ -355,6 +356,23 @@ Test(io, poll_tells_when_a_full_socket_takes_more) {
     w.io->v->cancel(w.io, &w.poll);
     RUN_UNTIL(&w, w.num_polls == 2);
     close_world(&w);
+  }
+}
+
+// What is missing is named, not memory.
+Test(io, without_descriptors_it_says_so) {
+  EACH_BACKEND(b) {
+    char why[200] = "";
+    struct rlimit was, none;
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &was), 0);
+    int next = dup(0);
+    close(next);
+    none = (struct rlimit){(rlim_t)next, was.rlim_max};
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    struct io *io = io_new(backends[b], &(struct io_options){0}, why, sizeof why);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &was), 0);
+    cr_expect_null(io);
+    cr_expect(strstr(why, "cannot be used here: Too many open files"), "%s: %s", backends[b], why);
   }
 }
 

@@ -60,7 +60,12 @@ def rotation_by_a_page(tap, server):
     """Any page in an operator's browser can send this POST."""
     with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
         s.sendall(b"POST /rotate?scope=&revoke=1 HTTP/1.1\r\nHost: h\r\nOrigin: https://evil.example\r\nContent-Length: 0\r\n\r\n")
-        tap.ok(s.recv(4096).startswith(b"HTTP/1.1 403 "), "a page cannot rotate keys")
+        r = s.recv(4096)
+        tap.ok(r.startswith(b"HTTP/1.1 403 "), "a page cannot rotate keys")
+        tap.ok(b"Origin" in r.partition(b"\r\n\r\n")[2], "and is told why", r)
+    with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+        s.sendall(b"GET /live HTTP/1.1\r\n\r\n")
+        tap.equal(s.recv(4096).partition(b"\r\n\r\n")[2], b"400 Bad Request\n", "admin: a refusal has its words")
     tap.equal(server.get(FILE).status, 200, "no key was revoked")
 
 

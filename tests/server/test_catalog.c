@@ -26,6 +26,11 @@
 
 static char dir[64], media[80], state[80];
 static struct quiet quiet;
+
+static void quiet_point(unsigned worker) {
+  quiet_leave(&quiet, worker);
+  quiet_enter(&quiet, worker);
+}
 static struct obs_worker metrics[2];
 static struct config *_Atomic published;
 static struct catalog *cat;
@@ -121,7 +126,7 @@ static void start(const char *yaml) {
   struct config *c = configure(yaml);
   struct keyring *k = keyring_load(c, true, &error);
   cr_assert(k, "%s", error.text);
-  struct epoch_store *e = epoch_store_open(state, 1, clock_unix_ms(), &error);
+  struct epoch_store *e = epoch_store_open(state, 1, &error);
   cr_assert(e, "%s", error.text);
   const char *why;
   quiet_init(&quiet, 1);
@@ -221,7 +226,7 @@ static int render(struct protected_track *t, struct plan_range want, uint8_t *bu
     plan_render(&t->plan, ops, r, src, src_off, buf + (off - want.off));
     block_free(w.w.block);
     off += r.len;
-    quiet_point(&quiet, 0);
+    quiet_point(0);
   }
   return CAT_OK;
 }
@@ -442,7 +447,7 @@ Test(catalog, a_file_changed_in_place_is_noticed_without_a_fill) {
     cr_assert_eq(track(&now, "/album/song/cbcs/1/low.mp4"), CAT_OK);
     noticed = strcmp(now->etag, was->etag) != 0;
     track_drop(cat, now);
-    quiet_point(&quiet, 0);
+    quiet_point(0);
   }
   cr_assert(noticed);
   track_drop(cat, was);
@@ -638,7 +643,7 @@ Test(catalog, an_open_source_is_its_bytes) {
     cr_assert_eq(!strcmp(now->etag, t->etag), i != 3);
     cr_assert_eq(!memcmp(now->prot.iv, t->prot.iv, 8), i != 3);
     track_drop(cat, now);
-    quiet_point(&quiet, 0);
+    quiet_point(0);
   }
   track_drop(cat, t);
 }
@@ -698,7 +703,7 @@ Test(catalog, many_names_stay_within_the_budget) {
     snprintf(url, sizeof url, "/many/%d/cenc/1/t.mp4", i % 60);
     cr_assert_eq(track(&t, url), CAT_OK);
     track_drop(cat, t);
-    quiet_point(&quiet, 0);
+    quiet_point(0);
     catalog_usage(cat, &u);
     most = u.index_bytes > most ? u.index_bytes : most;
     if (u.index_bytes > 1 << 20)
@@ -707,7 +712,7 @@ Test(catalog, many_names_stay_within_the_budget) {
   cr_assert_gt(most, 1u << 20, "the test did not reach the limit: %llu", (unsigned long long)most);
   cr_assert_lt(most, 3u << 20, "%llu", (unsigned long long)most);
   for (int i = 0; i < 100 && u.index_bytes > 1 << 20; i++, usleep(10000)) {
-    quiet_point(&quiet, 0);
+    quiet_point(0);
     catalog_usage(cat, &u);
   }
   cr_assert_leq(u.index_bytes, 1u << 20);
@@ -785,8 +790,10 @@ enum err __wrap_media_open(struct media_source *m, struct media_path at, struct 
   return diag_say(diag, ERR_IO, "the test's disk fails");
 }
 
+static int storage_errno = EIO;
+
 int __wrap_media_open_at(struct media_path at, int flags) {
-  errno = EIO;
+  errno = storage_errno;
   return storage_fails() ? -1 : __real_media_open_at(at, flags);
 }
 
@@ -803,7 +810,7 @@ static void asked_for(uint64_t ms, const struct protected_track *t, const struct
     cr_assert_eq(d2, d);
     track_drop(cat, t2);
     text_drop(cat, d2);
-    quiet_point(&quiet, 0);
+    quiet_point(0);
   }
 }
 
@@ -837,7 +844,7 @@ Test(catalog, what_is_in_memory_outlives_storage_that_fails) {
   unsigned said = 0, more = 0, served = 0;
   rewind(log);
   for (char line[1024]; fgets(line, sizeof line, log);) {
-    said += strstr(line, "the test's disk fails") != NULL;
+    said += strstr(line, "the test's disk fails") || strstr(line, "the folder cannot be listed");
     more += strstr(line, "more looks at storage that failed)") != NULL;
     served += strstr(line, "storage fails: what is in memory is served as it was, for at most 3 s") != NULL;
   }
@@ -848,6 +855,36 @@ Test(catalog, what_is_in_memory_outlives_storage_that_fails) {
   cr_assert_eq(track(&other, low), CAT_OK);
   track_drop(cat, other);
   track_drop(cat, t);
+}
+
+// Players ask for a manifest first, and of one that is not there they ask for nothing else: it must say itself why.
+Test(catalog, a_folder_that_cannot_be_listed_is_said) {
+  static const struct {
+    int why, status;
+    const char *path, *said;
+  } cases[] = {{EACCES, CAT_NOT_FOUND, "/album/song/cbcs/master.m3u8", "album/song: the folder cannot be listed: Permission denied"},
+               {EIO, CAT_UNAVAILABLE, "/album/song/cenc/master.m3u8", "album/song: the folder cannot be listed: Input/output error"},
+               {ENOENT, CAT_NOT_FOUND, "/album/none/cenc/master.m3u8", NULL}};
+  start("");
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct text_doc *d;
+    FILE *log = tmpfile();
+    int before = dup(STDERR_FILENO);
+    dup2(fileno(log), STDERR_FILENO);
+    storage_errno = cases[i].why;
+    set_storage(STORAGE_FAILS);
+    int status = text(&d, cases[i].path);
+    set_storage(STORAGE_WORKS);
+    dup2(before, STDERR_FILENO);
+    close(before);
+    unsigned lines = 0, said = 0;
+    rewind(log);
+    for (char line[1024]; fgets(line, sizeof line, log); lines++)
+      said += cases[i].said && strstr(line, cases[i].said);
+    fclose(log);
+    cr_expect_eq(status, cases[i].status, "%s: %d", cases[i].path, status);
+    cr_expect(said == (cases[i].said != NULL) && lines == said, "%s: %u lines, %u say it", cases[i].path, lines, said);
+  }
 }
 
 Test(catalog, a_change_during_an_outage_is_seen_after_it) {
@@ -866,7 +903,7 @@ Test(catalog, a_change_during_an_outage_is_seen_after_it) {
     cr_assert_eq(track(&now, low), CAT_OK);
     noticed = strcmp(now->etag, t->etag) != 0;
     track_drop(cat, now);
-    quiet_point(&quiet, 0);
+    quiet_point(0);
   }
   cr_assert(noticed);
   track_drop(cat, t);

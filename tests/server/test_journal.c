@@ -162,7 +162,7 @@ enum { ROTATIONS = 1030 }; // past a compaction
 
 static struct epoch_store *open_store(void) {
   struct config_error error;
-  struct epoch_store *s = epoch_store_open(trial.dir, 1, 1000, &error);
+  struct epoch_store *s = epoch_store_open(trial.dir, 1, &error);
   if (!s)
     printf("# %s\n", error.text);
   return s;

@@ -131,6 +131,8 @@ static const struct {
     {"media: /m\ntls_listen: 0.0.0.0:443\n", ": tls_listen: needs tls_certificates"},
     {"media: /m\ntls_key: k\n", ": tls_certificate and tls_key go together; one of them is missing"},
     {"media: /m\npin_workers: maybe\n", ":2: pin_workers: 'maybe' is neither true nor false"},
+    {"media: /m\ncpu_affinity: 0 1024\n", ": cpu_affinity: 1024 is no CPU (allowed: 0 to 1023)"},
+    {"media: /m\ncpu_affinity: 99999999999999999999\n", ": cpu_affinity: 99999999999999999999 is no CPU (allowed: 0 to 1023)"},
     {"media: /m\ncpu_affinity: all\n", ": cpu_affinity: 'all' is not a list of CPU numbers (like 0 2 4)"},
     {"- media\n", ":1: expected lines of the form `option: value`"},
     {"media: \"/m\\0x\"\n", ":1: media: the text contains a NUL"},
@@ -165,6 +167,29 @@ Test(options, broken_yaml_names_the_line) {
   cr_assert_eq(strncmp(error.text, ":3: not valid YAML: ", 20), 0, "%s", error.text);
   cr_assert_null(config_load("/nonexistent/sluice.yaml", NULL, &error));
   cr_assert_str_eq(error.text, "/nonexistent/sluice.yaml: No such file or directory");
+}
+
+// A number of addresses and certificates is that of tables made once: --check must know, not the start.
+Test(options, lists_that_are_too_long) {
+  static const struct {
+    const char *option, *before, *behind;
+    unsigned most;
+    const char *what;
+  } lists[] = {{"listen", "127.0.0.1:", "", CONFIG_MAX_LISTENERS, ": listen and tls_listen: 65 addresses are more than 64"},
+               {"admin", "127.0.0.1:", "", CONFIG_MAX_ADMIN, ": admin: 17 addresses are more than 16"},
+               {"tls_certificates", "{cert: c", ", key: k}", CONFIG_MAX_CERTIFICATES, ": tls_certificates: 65 certificates are more than 64"}};
+  for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+    for (unsigned num = lists[i].most; num <= lists[i].most + 1; num++) {
+      char text[4096];
+      int n = snprintf(text, sizeof text, "media: /m\n%s:\n", lists[i].option);
+      for (unsigned k = 0; k < num; k++)
+        n += snprintf(text + n, sizeof text - (size_t)n, "  - %s%u%s\n", lists[i].before, 20000 + k, lists[i].behind);
+      struct config *c = load(text, NULL);
+      cr_expect_eq(c != NULL, num == lists[i].most, "%s: %u", lists[i].option, num);
+      if (!c)
+        cr_expect_str_eq(error.text, lists[i].what, "%s", error.text);
+      config_free(c);
+    }
 }
 
 static struct config *with_flags(int argc, const char **argv) {

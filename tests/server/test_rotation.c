@@ -38,7 +38,7 @@ static void start(const char *keys_file) {
   struct diag diag = {0};
   epoch_store_close(rules.epochs);
   cr_assert_eq(keys_parse(&heap.base, &keys, &info, bytes_str(keys_file), &diag), ERR_OK, "%s", diag.what);
-  rules = (struct rotation_rules){.epochs = epoch_store_open(dir, 1, 0, &error), .keys = keys, .info = &info, .grace_ms = 5000};
+  rules = (struct rotation_rules){.epochs = epoch_store_open(dir, 1, &error), .keys = keys, .info = &info, .grace_ms = 5000};
   cr_assert(rules.epochs, "%s", error.text);
 }
 
