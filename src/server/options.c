@@ -124,13 +124,16 @@ static void print_limit(char *out, size_t cap, const struct option *o, uint64_t 
   snprintf(out, cap, "%llu%s", (unsigned long long)(v / units[best].factor), v ? units[best].suffix : "");
 }
 
+bool config_takes_on(const struct option *o) { return o->type == OPT_SIZE && !strcmp(o->def, "on"); }
+bool config_takes_off(const struct option *o) { return o->type == OPT_SIZE && o->min == 0; }
+
 static bool set_number(struct config *c, const struct option *o, const char *text, char why[CONFIG_WHY]) {
   uint64_t v = 0;
   char lo[32], hi[32];
   bool ok;
-  if (o->type == OPT_SIZE && !strcmp(text, "off"))
+  if (o->type == OPT_SIZE && !strcmp(text, "off") && config_takes_off(o))
     ok = true;
-  else if (o->type == OPT_SIZE && !strcmp(text, "on"))
+  else if (o->type == OPT_SIZE && !strcmp(text, "on") && config_takes_on(o))
     ok = (v = o->max, true);
   else if (o->type == OPT_SIZE)
     ok = scaled(&v, text, sizes, 5);
@@ -139,10 +142,11 @@ static bool set_number(struct config *c, const struct option *o, const char *tex
   else
     ok = !parse_u64(&v, bytes_str(text));
   if (!ok)
-    return no(why, "'%s' is not %s", text,
-              o->type == OPT_SIZE       ? "a size (like 512, 64K, 16M, 2G, off)"
+    return no(why, "'%s' is not %s%s%s%s", text,
+              o->type == OPT_SIZE       ? "a size (like 512, 64K, 16M, 2G"
               : o->type == OPT_DURATION ? "a duration (like 250ms, 2s, 5m, 24h, 7d, 0)"
-                                        : "a whole number");
+                                        : "a whole number",
+              config_takes_on(o) ? ", on" : "", config_takes_off(o) ? ", off" : "", o->type == OPT_SIZE ? ")" : "");
   print_limit(lo, sizeof lo, o, o->min);
   print_limit(hi, sizeof hi, o, o->max);
   if (v < o->min || v > o->max)

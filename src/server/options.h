@@ -11,7 +11,7 @@
 enum option_type {
   OPT_BOOL,     // bool: true/false, yes/no, on/off; as a flag the value may be left out: true
   OPT_COUNT,    // uint64_t
-  OPT_SIZE,     // uint64_t bytes: 512, 64K, 16M, 2G (1024-based); off: 0; on: the most that is allowed
+  OPT_SIZE,     // uint64_t bytes: 512, 64K, 16M, 2G (1024-based); off: 0, where that is allowed; on, where it is the default: the most
   OPT_DURATION, // uint64_t ms: 250ms, 2s, 5m, 24h, 7d; 0
   OPT_TEXT,     // char *
   OPT_PATH,     // char *, relative to the working directory
@@ -209,6 +209,10 @@ const struct option *config_nearest(const char *name);
 
 // config_allowed gives the NULL-terminated words of an OPT_ENUM option.
 const char *const *config_allowed(const struct option *o);
+
+// Whether an OPT_SIZE option takes the words `on` (it is the default then) and `off` (where 0 is allowed).
+bool config_takes_on(const struct option *o);
+bool config_takes_off(const struct option *o);
 
 // config_set reads `text` into an option; list types get one more element when `append`. False, with what is wrong and what
 // is allowed in `why`, leaves the option as it was. config_add_rule and config_add_cert add one element.

@@ -1,25 +1,28 @@
 // Documentation from the option table.
 #include "server/options.h"
 
-static const char *type_text(const struct option *o) {
+// `flag`: what stands on a command line where that differs from the file.
+static const char *type_text(const struct option *o, bool flag) {
   switch (o->type) {
   case OPT_BOOL: return "true or false";
   case OPT_COUNT: return "number";
-  case OPT_SIZE: return "size (512, 64K, 16M, 2G, off)";
+  case OPT_SIZE: return "size (512, 64K, 16M, 2G";
   case OPT_DURATION: return "duration (250ms, 2s, 5m, 24h, 7d)";
   case OPT_TEXT: return "text";
   case OPT_PATH: return "path";
   case OPT_ENUM: return "one of";
   case OPT_ADDRS: return "ADDR:PORT, or a list of them";
   case OPT_SCHEMES: return "list of clear, cenc, cbcs";
-  case OPT_CERTS: return "list of {cert: FILE, key: FILE, ocsp: FILE}";
-  case OPT_RULES: return "list of {prefix: NAME, schemes: [SCHEME]}";
+  case OPT_CERTS: return flag ? "CERT:KEY, or a list of them" : "list of {cert: FILE, key: FILE, ocsp: FILE}";
+  case OPT_RULES: return flag ? "PREFIX=SCHEME,... (repeatable)" : "list of {prefix: NAME, schemes: [SCHEME]}";
   }
   return "";
 }
 
-static void put_type(FILE *out, const struct option *o) {
-  fputs(type_text(o), out);
+static void put_type(FILE *out, const struct option *o, bool flag) {
+  fputs(type_text(o, flag), out);
+  if (o->type == OPT_SIZE)
+    fprintf(out, "%s%s)", config_takes_on(o) ? ", on" : "", config_takes_off(o) ? ", off" : "");
   const char *const *allowed = config_allowed(o);
   for (unsigned i = 0; allowed[i]; i++)
     fprintf(out, "%s%s", i ? ", " : " ", allowed[i]);
@@ -79,7 +82,7 @@ void config_help(FILE *out) {
     fputs("  ", out);
     put_flag(out, o);
     fputs(o->type == OPT_BOOL ? " [" : " ", out);
-    put_type(out, o);
+    put_type(out, o, true);
     fputs(o->type == OPT_BOOL ? "]\n" : "\n", out);
     put_wrapped(out, o->doc, 6, 100);
     fprintf(out, "      (default: %s)\n", *o->def ? o->def : "none");
@@ -90,8 +93,10 @@ void config_markdown(FILE *out) {
   fputs("# Configuration\n\n"
         "`sluice serve -c sluice.yaml` reads a YAML file of `option: value` lines. Every option is also a flag:\n"
         "`segment_target: 2s` is `--segment-target 2s`, `ktls: false` is `--ktls false`; of `true` the flag alone says the same.\n"
-        "Flags override the file. `sluice serve --check` validates everything without serving; `SIGHUP` does the same to a running server and takes the new configuration over only when all\n"
-        "of it is valid, keys and certificates included. Options that are not marked *reload* need a restart.\n"
+        "Lists as flags: `--listen A --listen B` or `--listen A,B` (an empty value is an empty list), `--schemes cenc,cbcs`,\n"
+        "`--tls-certificates CERT:KEY` (responses to staple are for the file alone), `--assets free/=clear,cbcs` for each rule.\n"
+        "Flags override the file. `sluice serve --check` validates everything without serving; `SIGHUP` does the same to a running server\n"
+        "and takes the new configuration over only when all of it is valid, keys and certificates included. Options that are not marked *reload* need a restart.\n"
         "Relative paths, also those in the file, start at the working folder.\n\n"
         "This page is generated from the option table (`src/server/options.h`) by `sluice-docs markdown`; a test compares\n"
         "them.\n\n"
@@ -109,7 +114,7 @@ void config_markdown(FILE *out) {
   for (unsigned i = 0; i < NUM_OPTIONS; i++) {
     const struct option *o = &config_options[i];
     fprintf(out, "| `%s` | ", o->name);
-    put_type(out, o);
+    put_type(out, o, false);
     fprintf(out, " | %s%s%s | ", *o->def ? "`" : "none", o->def, *o->def ? "`" : "");
     if (has_limits(o)) {
       put_amount(out, o, o->min);
@@ -158,7 +163,7 @@ static void man_options(FILE *out, bool flags) {
       fprintf(out, "%s", o->name);
     }
     fputs("\\fR \\fI", out);
-    put_type(out, o);
+    put_type(out, o, flags);
     fputs("\\fR\n", out);
     put_troff(out, o->doc);
     fputs("\nDefault: ", out);
@@ -192,10 +197,11 @@ void config_man8(FILE *out) {
         ".BR sluice.yaml (5).\n.TP\n\\fB\\-\\-check\\fR\nValidate and do not serve.\n",
         out);
   man_options(out, true);
-  fputs(".SH SIGNALS\n.TP\n.B SIGTERM\nDrain: no new connections, requests under way are finished, then exit.\n"
+  fputs(".SH SIGNALS\n.TP\n.BR SIGTERM \", \" SIGINT\nDrain: no new connections, requests under way are finished, then exit. A second one ends at once.\n"
         ".TP\n.B SIGHUP\nRead configuration, keys and certificates again; a fault leaves the old ones in force and logs one line.\n"
         "The access log is opened again.\n"
-        ".SH EXIT STATUS\n0 done, 1 failed, 2 wrong usage or configuration.\n"
+        ".TP\n.B SIGUSR1\nOpen the access log again, for logrotate.\n"
+        ".SH EXIT STATUS\n0 done, 1 failed (a fault in a file that was named is that), 2 wrong usage, of an option too.\n"
         ".SH ENVIRONMENT\n.TP\n.B SLUICE_KERNEL\nNarrows the choice of AES kernels; see\n.BR \"sluice version\" .\n"
         ".SH SEE ALSO\n.BR sluice.yaml (5)\n",
         out);
