@@ -37,7 +37,7 @@ static const char options_text[] =
     "  --html FILE         write a report page\n"
     "  --request-log FILE  every request, one a line: session, number, its bytes\n"
     "  --report OUT A.json [B.json ...]   no load: one page that compares earlier runs\n\n"
-    "Exit status: 0 service levels met; 1 one missed, or a wrong byte; 3 invalid, the generator was late.\n";
+    "Exit status: 0 service levels met; 1 one missed, or a wrong byte; 2 wrong usage; 3 invalid, the generator was late.\n";
 
 enum { EXIT_INVALID = 3 };
 
