@@ -214,7 +214,10 @@ Test(scenario, every_fault_names_its_line) {
            {"catalogue: { assets: [a] }\nmode: fast\n", 2},
            {"catalogue: { assets: [a] }\narrivals: [{ for: 1s }]\n", 2},
            {"catalogue: { assets: [a] }\narrivals: [{ for: 1s, rate: [1] }]\n", 2},
-           {"catalogue: { assets: [a], release_share: 130% }\n", 1}};
+           {"catalogue: { assets: [a], release_share: 130% }\n", 1},
+           {"# \xc3\xa9\n\nname: \xff\n", 3}, // not text at all: libyaml has no mark for it
+           {"name: a\n# \x02\n", 2},
+           {"catalogue: { assets: [a] }\n---\n# \x02\n", 3}};
   for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
     static struct scenario s;
     struct alloc_heap mem;
