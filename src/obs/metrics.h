@@ -151,6 +151,9 @@ void histogram_add_shared(struct histogram *h, uint64_t ns);
 // name) — `num` sets, `names[i]` their label values. Sums are left to the reader, as Prometheus does.
 void metrics_write(struct writer *w, const struct obs_worker *const *sets, const char *const *names, unsigned num);
 
+// metrics_room is how many bytes metrics_write appends at most for `num` sets, whatever they hold, with names of up to 6 bytes.
+size_t metrics_room(unsigned num);
+
 // metrics_sum adds all sets into `out` (for /status).
 void metrics_sum(struct obs_worker *out, const struct obs_worker *const *sets, unsigned num);
 
