@@ -163,8 +163,11 @@ static bool given_hls_lines(struct writer *w, const struct drm_given *g, const c
   return g->hls_media.n || g->hls_master.n;
 }
 
+// What sluice itself would say of the system is not longer than the system allows.
+static bool fits(const struct drm_input *in, enum drm_system s) { return !drm_systems[s]->fits || drm_systems[s]->fits(in); }
+
 static void hls_system(struct writer *w, const char *tag, const struct drm_input *in, enum drm_system s) {
-  if (!given_hls_lines(w, given_of(in, s), tag) && drm_systems[s]->hls) {
+  if (!given_hls_lines(w, given_of(in, s), tag) && drm_systems[s]->hls && fits(in, s)) {
     hls_open(w, tag, in);
     drm_systems[s]->hls(w, in);
     wr_str(w, "\n");
@@ -225,7 +228,7 @@ void drm_mpd_inside(struct writer *w, enum drm_system s, const struct drm_input 
   struct bytes given = given_of(in, s)->mpd;
   if (given.n)
     wr_bytes(w, given);
-  else if (drm_systems[s]->mpd)
+  else if (drm_systems[s]->mpd && fits(in, s))
     drm_systems[s]->mpd(w, in);
 }
 
@@ -240,7 +243,7 @@ void drm_mpd(struct writer *w, const struct drm_input *in) {
   for (unsigned i = 0; i < DRM_SYSTEM_COUNT; i++) {
     enum drm_system s = (enum drm_system)i;
     struct bytes given = given_of(in, s)->mpd;
-    if (!applies(in, s, in->set->systems) || !(drm_systems[s]->mpd || given.n))
+    if (!applies(in, s, in->set->systems) || !(given.n || (drm_systems[s]->mpd && fits(in, s))))
       continue;
     wr_str(w, "<ContentProtection schemeIdUri=\"urn:uuid:");
     uuid_write(w, drm_systems[s]->system_id);

@@ -81,6 +81,7 @@ struct drm_ops {
   uint8_t system_id[16]; // of the pssh box and the HLS/MPD uuid
   const char *mpd_value; // ContentProtection@value; NULL for none
   bool cbcs_only;
+  bool (*fits)(const struct drm_input *in); // NULL: always. False: what would be generated is too long, the system is left out
   void (*pssh)(struct writer *w, const struct drm_input *in); // one box
   void (*hls)(struct writer *w, const struct drm_input *in);  // the attributes behind METHOD of an EXT-X-KEY
   void (*mpd)(struct writer *w, const struct drm_input *in);  // the inside of the ContentProtection element

@@ -110,16 +110,25 @@ static void playready_pssh(struct writer *w, const struct drm_input *in) {
     pssh_write(w, drm_playready.system_id, NULL, 0, bytes_of(data, d.n));
 }
 
-// The base64 of the object: the one inside the key server's pssh box where it gave one.
-static void object_base64(struct writer *w, const struct drm_input *in) {
-  uint8_t pro[PRO_MAX];
-  struct writer p = wr_of(pro, sizeof pro);
+// The object: the one inside the key server's pssh box where it gave one, else a generated one; empty when that is too long.
+static struct bytes object_of(uint8_t pro[PRO_MAX], const struct drm_input *in) {
+  struct writer p = wr_of(pro, PRO_MAX);
   struct bytes object = drm_pssh_data(drm_given_pssh(in, DRM_PLAYREADY));
   if (!object.n) {
     playready_object(&p, in);
     object = bytes_of(pro, p.n);
   }
-  base64_write(w, object);
+  return object;
+}
+
+static bool playready_fits(const struct drm_input *in) {
+  uint8_t pro[PRO_MAX];
+  return object_of(pro, in).n != 0;
+}
+
+static void object_base64(struct writer *w, const struct drm_input *in) {
+  uint8_t pro[PRO_MAX];
+  base64_write(w, object_of(pro, in));
 }
 
 static void playready_hls(struct writer *w, const struct drm_input *in) {
@@ -143,6 +152,7 @@ const struct drm_ops drm_playready = {
     .title = "PlayReady",
     .system_id = {0x9a, 0x04, 0xf0, 0x79, 0x98, 0x40, 0x42, 0x86, 0xab, 0x92, 0xe6, 0x5b, 0xe0, 0x88, 0x5f, 0x95},
     .mpd_value = "MSPR 2.0",
+    .fits = playready_fits,
     .pssh = playready_pssh,
     .hls = playready_hls,
     .mpd = playready_mpd,

@@ -334,7 +334,7 @@ static enum err check_name(struct input *in, const struct key_record *r, yaml_ma
   struct diag why = {0};
   char name[64];
   bool prefix = r->asset.p[r->asset.n - 1] == '/';
-  if (!prefix && epochs_scope_ok(r->asset, &why) != ERR_ARGUMENT)
+  if (!prefix && !epochs_scope_ok(r->asset, &why))
     return ERR_OK;
   return fail_at(in, ERR_SYNTAX, at, "asset \"%s\": %s", key_name(name, r->asset),
                  prefix ? "a record is for one asset, not for a prefix: leave the / at the end out" : why.what);

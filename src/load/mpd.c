@@ -1,6 +1,7 @@
 // DASH MPDs: the SegmentTimeline form with $Number$ or $Time$, as origins write it. Elements are handled by a small
 // stack; entities cannot expand (expat's default handler never sees a declared one: a DOCTYPE is refused).
 #include <expat.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -23,8 +24,8 @@ struct s_element {
 struct mpd {
   XML_Parser xml;
   struct renditions *out;
-  struct template set, rep; // template of the AdaptationSet, and of the Representation where it has its own
-  bool in_rep, failed;
+  struct template period, set, rep; // each begins as the one around it
+  bool in_set, in_rep, failed;
   uint32_t choose;
   struct template chosen;
   char chosen_id[PLAYLIST_MAX_URI];
@@ -38,7 +39,13 @@ struct mpd {
   struct diag *diag;
 };
 
-static void fail(struct mpd *m, enum err e, const char *what) {
+static void fail(struct mpd *m, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void fail(struct mpd *m, enum err e, const char *fmt, ...) {
+  char what[sizeof m->diag->what];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(what, sizeof what, fmt, ap);
+  va_end(ap);
   if (!m->failed)
     diag_set(m->diag, e, XML_GetCurrentLineNumber(m->xml), "%s", what);
   m->failed = true;
@@ -56,7 +63,7 @@ static uint64_t number(struct mpd *m, const char **atts, const char *name, uint6
   const char *v = attr(atts, name);
   uint64_t out = fallback;
   if (v && parse_u64(&out, bytes_str(v)))
-    fail(m, ERR_SYNTAX, "an attribute that is to be a number is not");
+    fail(m, ERR_SYNTAX, "@%s is to be a number and is not", name);
   return out;
 }
 
@@ -65,16 +72,21 @@ static void copy_attr(struct mpd *m, char *out, size_t cap, const char **atts, c
   if (!v)
     return;
   if (strlen(v) >= cap)
-    fail(m, ERR_LIMIT, "an attribute is too long");
+    fail(m, ERR_LIMIT, "@%s has more than %zu bytes", name, cap - 1);
   else
     memcpy(out, v, strlen(v) + 1);
 }
 
+static const struct template none = {.timescale = 1, .start_number = 1};
+
 static void XMLCALL on_start(void *ctx, const char *name, const char **atts) {
   struct mpd *m = ctx;
-  struct template *t = m->in_rep ? &m->rep : &m->set;
-  if (strcmp(name, "AdaptationSet") == 0) {
-    m->set = (struct template){.timescale = 1, .start_number = 1};
+  struct template *t = m->in_rep ? &m->rep : m->in_set ? &m->set : &m->period;
+  if (strcmp(name, "Period") == 0) {
+    m->period = none;
+  } else if (strcmp(name, "AdaptationSet") == 0) {
+    m->in_set = true;
+    m->set = m->period;
     m->set_kids = (struct playlist_kids){0};
     m->codecs[0] = 0;
     copy_attr(m, m->codecs, sizeof m->codecs, atts, "codecs");
@@ -96,13 +108,19 @@ static void XMLCALL on_start(void *ctx, const char *name, const char **atts) {
   } else if (strcmp(name, "SegmentTemplate") == 0) {
     copy_attr(m, t->media, sizeof t->media, atts, "media");
     copy_attr(m, t->init, sizeof t->init, atts, "initialization");
-    t->timescale = number(m, atts, "timescale", 1);
-    t->start_number = number(m, atts, "startNumber", 1);
+    t->timescale = number(m, atts, "timescale", t->timescale);
+    t->start_number = number(m, atts, "startNumber", t->start_number);
+  } else if (strcmp(name, "SegmentTimeline") == 0) {
     t->first_s = m->num_timeline;
     t->num_s = 0;
   } else if (strcmp(name, "S") == 0) {
     if (m->num_timeline == MAX_TIMELINE) {
       fail(m, ERR_LIMIT, "the SegmentTimeline is too long");
+      return;
+    }
+    const char *r = attr(atts, "r");
+    if (r && *r == '-') {
+      fail(m, ERR_SYNTAX, "S@r is negative (up to the next S, or the end of the Period): only counts are read");
       return;
     }
     m->timeline[m->num_timeline++] = (struct s_element){number(m, atts, "t", 0), number(m, atts, "d", 0),
@@ -150,6 +168,8 @@ static bool expand(char out[PLAYLIST_MAX_URI], const char *template, const char 
 
 static void XMLCALL on_end(void *ctx, const char *name) {
   struct mpd *m = ctx;
+  if (strcmp(name, "AdaptationSet") == 0)
+    m->in_set = false;
   if (strcmp(name, "Representation") != 0)
     return;
   m->in_rep = false;
@@ -219,7 +239,7 @@ static enum err expand_list(struct mpd *m, struct media_list *list, struct alloc
 
 enum err mpd_read(struct renditions *out, struct media_list *media, uint32_t choose, struct alloc *mem, struct bytes text,
                   const char *base, struct diag *diag) {
-  struct mpd m = {.out = out, .choose = choose, .diag = diag};
+  struct mpd m = {.out = out, .choose = choose, .diag = diag, .period = none, .set = none};
   out->num = 0;
   m.timeline = mem->get(mem, (text.n / 4 < MAX_TIMELINE ? text.n / 4 + 1 : MAX_TIMELINE) * sizeof *m.timeline);
   m.xml = XML_ParserCreate("UTF-8");

@@ -297,11 +297,22 @@ enum err scenario_check(struct scenario *s, struct diag *diag) {
   return ERR_OK;
 }
 
+// libyaml gives a line to faults of syntax, and only an offset to bytes that are no text.
+static enum err not_yaml(const yaml_parser_t *parser, struct bytes text, struct diag *diag) {
+  uint64_t line = parser->problem_mark.line + 1;
+  if (parser->error == YAML_READER_ERROR) {
+    line = 1;
+    for (size_t i = 0; i < parser->problem_offset && i < text.n; i++)
+      line += text.p[i] == '\n';
+  }
+  return diag_set(diag, ERR_SYNTAX, line, "not valid YAML: %s", parser->problem ? parser->problem : "unreadable");
+}
+
 // What stands behind the first document would be passed over, and its author believe that it holds.
-static enum err parse_end(yaml_parser_t *parser, struct diag *diag) {
+static enum err parse_end(yaml_parser_t *parser, struct bytes text, struct diag *diag) {
   yaml_document_t rest;
   if (!yaml_parser_load(parser, &rest))
-    return diag_set(diag, ERR_SYNTAX, parser->problem_mark.line + 1, "%s", parser->problem ? parser->problem : "not YAML");
+    return not_yaml(parser, text, diag);
   bool more = yaml_document_get_root_node(&rest) != NULL;
   unsigned long line = rest.start_mark.line + 1;
   yaml_document_delete(&rest);
@@ -320,7 +331,7 @@ enum err scenario_parse(struct scenario *out, struct alloc *mem, struct bytes ya
   yaml_parser_set_input_string(&parser, yaml.p, yaml.n);
   enum err e;
   if (!yaml_parser_load(&parser, &p.doc)) {
-    e = diag_set(diag, ERR_SYNTAX, parser.problem_mark.line + 1, "%s", parser.problem ? parser.problem : "not YAML");
+    e = not_yaml(&parser, yaml, diag);
     yaml_parser_delete(&parser);
     return e;
   }
@@ -329,7 +340,7 @@ enum err scenario_parse(struct scenario *out, struct alloc *mem, struct bytes ya
     e = diag_set(diag, ERR_SYNTAX, 1, "a scenario is a map of fields");
   else
     e = parse_map(&p, root, "");
-  e = e ? e : parse_end(&parser, diag);
+  e = e ? e : parse_end(&parser, yaml, diag);
   if (!e)
     e = scenario_check(&s, diag);
   yaml_document_delete(&p.doc);

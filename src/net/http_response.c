@@ -31,9 +31,12 @@ static int on_field(llhttp_t *ll, const char *at, size_t n) {
   return 0;
 }
 
+// Of the answer proper: what an interim one says, as a 103 its Link, is not about that. Source: RFC 9110 §15.2.
+static bool wanted(const struct http_response *r) { return r->header && !r->head_done && r->ll.status_code >= 200; }
+
 static int on_value(llhttp_t *ll, const char *at, size_t n) {
   struct http_response *r = self(ll);
-  if (r->header && !r->head_done && r->value_len <= sizeof r->value)
+  if (wanted(r) && r->value_len <= sizeof r->value)
     collect(r->value, &r->value_len, sizeof r->value, at, n);
   return 0;
 }
@@ -47,7 +50,7 @@ static int on_value_complete(llhttp_t *ll) {
   size_t n = r->value_len;
   while (n && n <= sizeof r->value && (r->value[n - 1] == ' ' || r->value[n - 1] == '\t'))
     n--;
-  if (r->header && !r->head_done && r->name_len <= sizeof r->name && n <= sizeof r->value)
+  if (wanted(r) && r->name_len <= sizeof r->name && n <= sizeof r->value)
     r->header(r, bytes_of(r->name, r->name_len), bytes_of(r->value, n));
   r->name_len = r->value_len = 0;
   return 0;

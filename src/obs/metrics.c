@@ -78,6 +78,28 @@ void metrics_write(struct writer *w, const struct obs_worker *const *sets, const
 #undef X
 }
 
+size_t metrics_room(unsigned num) {
+  static struct obs_worker most; // every value as long as it gets; the same each time
+#define X(field, name, labels, help) atomic_store_explicit(&most.field, UINT64_MAX, memory_order_relaxed);
+  METRIC_COUNTERS(X)
+#undef X
+#define X(field, name, labels, help) atomic_store_explicit(&most.field, INT64_MIN, memory_order_relaxed);
+  METRIC_GAUGES(X)
+#undef X
+#define X(field, name, help)                                                                                             \
+  atomic_store_explicit(&most.field.buckets[0], UINT64_MAX, memory_order_relaxed);                                       \
+  atomic_store_explicit(&most.field.sum_ns, UINT64_MAX, memory_order_relaxed);
+  METRIC_HISTOGRAMS(X)
+#undef X
+  size_t n[2];
+  for (unsigned sets = 1; sets <= 2; sets++) {
+    struct writer w = wr_of(NULL, 0);
+    metrics_write(&w, (const struct obs_worker *const[]){&most, &most}, (const char *const[]){"shared", "shared"}, sets);
+    n[sets - 1] = w.n;
+  }
+  return num ? n[0] + (num - 1) * (n[1] - n[0]) : 0; // help lines once, all else for each
+}
+
 static void sum_histogram(struct histogram *out, const struct histogram *h) {
   for (unsigned b = 0; b < METRIC_BUCKETS; b++)
     out->buckets[b] += get(&h->buckets[b]);

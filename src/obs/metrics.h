@@ -15,12 +15,12 @@
   X(status_3xx, "sluice_responses_total", "class=\"3xx\"", "")                                                           \
   X(status_4xx, "sluice_responses_total", "class=\"4xx\"", "")                                                           \
   X(status_5xx, "sluice_responses_total", "class=\"5xx\"", "")                                                           \
-  X(bytes_sent, "sluice_sent_bytes_total", "", "Bytes handed to sockets, heads included")                                \
+  X(bytes_sent, "sluice_sent_bytes_total", "", "Bytes of responses handed to sockets, heads included; as they are before TLS seals them") \
   X(bytes_received, "sluice_received_bytes_total", "", "Bytes read from sockets")                                        \
   X(bytes_cenc, "sluice_rendered_bytes_total", "scheme=\"cenc\"", "Body bytes rendered")                                 \
   X(bytes_cbcs, "sluice_rendered_bytes_total", "scheme=\"cbcs\"", "")                                                    \
   X(bytes_clear, "sluice_rendered_bytes_total", "scheme=\"clear\"", "")                                                  \
-  X(connections_accepted, "sluice_connections_total", "event=\"accepted\"", "Connections by what happened")              \
+  X(connections_accepted, "sluice_connections_total", "event=\"accepted\"", "Connections by what happened; refused ones are told 503 where there is no TLS, and counted nowhere else") \
   X(connections_closed, "sluice_connections_total", "event=\"closed\"", "")                                              \
   X(connections_refused, "sluice_connections_total", "event=\"refused\"", "")                                            \
   X(tls_handshakes, "sluice_tls_handshakes_total", "result=\"ok\"", "TLS handshakes")                                    \
@@ -150,6 +150,9 @@ void histogram_add_shared(struct histogram *h, uint64_t ns);
 // metrics_write appends Prometheus text (exposition format 0.0.4): every metric per set (label worker="0"… or the set's
 // name) — `num` sets, `names[i]` their label values. Sums are left to the reader, as Prometheus does.
 void metrics_write(struct writer *w, const struct obs_worker *const *sets, const char *const *names, unsigned num);
+
+// metrics_room is how many bytes metrics_write appends at most for `num` sets, whatever they hold, with names of up to 6 bytes.
+size_t metrics_room(unsigned num);
 
 // metrics_sum adds all sets into `out` (for /status).
 void metrics_sum(struct obs_worker *out, const struct obs_worker *const *sets, unsigned num);

@@ -59,6 +59,12 @@ static unsigned metric_sets(struct server *s, const struct obs_worker **sets, co
   return n + 1;
 }
 
+size_t admin_body_max(unsigned workers) {
+  enum { LEAST = 4 << 20, LINES = 2 * CONFIG_MAX_CERTIFICATES + 1, LINE = 2 * 4096 + 128, OTHERS = 4096 }; // of certificates: a path, escaped
+  size_t metrics = metrics_room(workers + 1) + LINES * LINE + OTHERS;
+  return metrics > LEAST ? metrics : LEAST;
+}
+
 static double uptime(const struct server *s) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);

@@ -16,8 +16,11 @@ struct admin_response {
   int status;
   const char *content_type;
   const char *allow;   // of a 405: the path's methods
-  struct writer body;  // over the transport's buffer: 4 MiB, of an order 64 KiB
+  struct writer body;  // over the transport's buffer: admin_body_max, of an order 64 KiB
 };
+
+// admin_body_max is how many bytes a body has at most: /metrics with so many workers; /status leaves out what is beyond.
+size_t admin_body_max(unsigned workers);
 
 // admin_handle checks the token where one is configured (rotations only) and answers /live, /ready, /metrics, /status, /rotate (POST), / and 404.
 void admin_handle(struct server *s, struct admin_response *out, const struct admin_request *in);

@@ -22,7 +22,6 @@ enum {
   ADMIN_IN = 96 << 10,
   ADMIN_BODY = 64 << 10,
   ADMIN_HEAD = 512, // of a response
-  ADMIN_OUT = 4 << 20,
   ADMIN_CLIENTS = 32,
   ADMIN_ORDERS = 8, // that may wait for one another
   ORDER_OUT = 64 << 10,
@@ -78,10 +77,11 @@ struct admin {
   struct client clients[ADMIN_CLIENTS];
   uint64_t turns;
   struct orders orders;
-  uint8_t out[ADMIN_HEAD + ADMIN_OUT]; // of one response; its body comes first, the head in front of it
+  size_t body_max;
+  uint8_t out[]; // ADMIN_HEAD and body_max bytes, of one response; its body comes first, the head in front of it
 };
 
-static struct writer body_of(struct admin *a) { return wr_of(a->out + ADMIN_HEAD, ADMIN_OUT); }
+static struct writer body_of(struct admin *a) { return wr_of(a->out + ADMIN_HEAD, a->body_max); }
 
 static struct admin_request request_of(const struct client *c) {
   const struct http_parser *p = &c->p;
@@ -178,13 +178,16 @@ static void go_on_sending(struct client *c, uint64_t now) {
 static bool respond(struct admin *a, struct client *c, const struct admin_response *r, uint64_t now) {
   char head[ADMIN_HEAD], date[29];
   struct writer w = wr_of(head, sizeof head);
-  bool too_long = !wr_ok(&r->body);
-  unsigned status = too_long ? 500 : (unsigned)r->status;
-  size_t n = too_long ? 0 : r->body.n;
+  static const char too_long[] = "the answer is longer than its buffer: this is a fault of sluice\n";
+  bool whole = wr_ok(&r->body);
+  unsigned status = whole ? (unsigned)r->status : 500;
+  size_t n = whole ? r->body.n : sizeof too_long - 1;
+  if (!whole)
+    memcpy(a->out + ADMIN_HEAD, too_long, n);
   c->last = !c->p.keep_alive || c->p.fail;
   http_date(date, (uint64_t)time(NULL));
   wr_fmt(&w, "HTTP/1.1 %u %s\r\nServer: sluice\r\nDate: %.29s\r\nCache-Control: no-store\r\nContent-Type: %s\r\nContent-Length: %zu\r\n",
-         status, http_reason(status), date, r->content_type ? r->content_type : "text/plain", n);
+         status, http_reason(status), date, whole && r->content_type ? r->content_type : "text/plain", n);
   if (status == 405)
     wr_fmt(&w, "Allow: %s\r\n", r->allow);
   wr_fmt(&w, "%s%s\r\n", status == 503 ? "Retry-After: 1\r\n" : status == 401 ? "WWW-Authenticate: Bearer\r\n" : "", c->last ? "Connection: close\r\n" : "");
@@ -449,10 +452,12 @@ static bool bind_one(struct admin *a, const struct config_addr *addr, struct con
 
 bool admin_listen(struct server *s, struct config_error *e) {
   const struct config_addrs *addrs = &s->first->admin;
-  struct admin *a = calloc(1, sizeof *a);
+  size_t body_max = admin_body_max(s->num_workers);
+  struct admin *a = calloc(1, sizeof *a + ADMIN_HEAD + body_max);
   s->admin = a;
   if (!a)
     return fail(e, "admin", strerror(ENOMEM));
+  a->body_max = body_max;
   a->s = s;
   for (unsigned i = 0; i < ADMIN_CLIENTS; i++)
     a->clients[i].fd = -1;

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <stddef.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "obs/log.h"
 
@@ -326,6 +327,7 @@ static void answer_now(struct conn *c) {
 static void shed(struct conn *c) {
   char busy[RESPOND_SHORT];
   obs_error(c->w->m, OBS_err_overload);
+  metric_inc(&c->w->m->status_5xx);
   conn_say(c, busy, respond_busy(c->w, busy));
   conn_say_goodbye(c);
   conn_linger(c);
@@ -486,11 +488,16 @@ static void on_timer(struct timer *t, void *ctx) {
   conn_close(c);
 }
 
+// Nobody can wait for the client's end here. What it has sent already is read away: unread it would make a reset of the end, which
+// could destroy the answer on its way.
 static void refuse_connection(struct worker *w, int fd, bool tls) {
-  char busy[RESPOND_SHORT];
+  char busy[RESPOND_SHORT], unread[HTTP_HEAD_MAX];
   obs_conn_refused(w->m);
-  if (!tls)
+  if (!tls) {
     (void)w->io->v->send(w->io, fd, busy, respond_busy(w, busy), false);
+    (void)w->io->v->shutdown(w->io, fd, SHUT_WR);
+    (void)recv(fd, unread, sizeof unread, MSG_DONTWAIT);
+  }
   w->io->v->close(w->io, fd);
 }
 

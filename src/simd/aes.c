@@ -73,11 +73,10 @@ void aes_lane_order(struct aes_lane *lanes, size_t num) {
 
 void aes_cpu_names(struct writer *w) {
 #if defined(__x86_64__)
-  unsigned cpu = aes_cpu();
-  wr_str(w, cpu & AES_CPU_AESNI ? " aes" : "");
-  wr_str(w, cpu & AES_CPU_AVX ? " avx" : "");
-  wr_str(w, cpu & AES_CPU_VAES256 ? " vaes" : "");
-  wr_str(w, cpu & AES_CPU_VAES512 ? " avx512" : "");
+  wr_str(w, aes_ops_aesni.usable() ? " aes" : "");
+  wr_str(w, aes_ops_aesni_vex.usable() ? " avx" : "");
+  wr_str(w, aes_ops_vaes256.usable() ? " vaes" : "");
+  wr_str(w, aes_ops_vaes512.usable() ? " avx512" : "");
 #elif defined(__aarch64__)
   wr_str(w, aes_ops_armv8.usable() ? " aes" : "");
 #endif

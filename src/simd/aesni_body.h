@@ -1,5 +1,5 @@
 // AES-NI kernels, compiled twice: aesni.c (two-operand SSE encoding) and aesni_vex.c (three-operand VEX encoding,
-// which saves register copies). The including file defines AESNI_OPS, AESNI_NAME and AESNI_CPU.
+// which saves register copies). The including file defines AESNI_OPS and AESNI_NAME.
 //
 // An AES round has a latency of 3-4 cycles and two start per cycle, so eight independent blocks keep the units
 // busy. CTR and CBC decryption find them within a sample; CBC encryption takes twelve samples, see cbc_narrow.h.
@@ -213,7 +213,7 @@ static void ctr(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t 
 }
 
 static bool usable(void) {
-  return (aes_cpu() & AESNI_CPU) == AESNI_CPU;
+  return aes_cpu_runs(AES_CPU_HERE);
 }
 
 const struct aes_ops AESNI_OPS = {

@@ -1,4 +1,3 @@
-// Source: Intel SDM volume 2, CPUID; volume 1 §13.3 for the states that XCR0 names.
 #include <cpuid.h>
 
 #include "simd/ops.h"
@@ -9,29 +8,27 @@ static uint64_t xcr0(void) {
   return (uint64_t)d << 32 | a;
 }
 
-static bool has(uint32_t reg, uint32_t bits) {
-  return (reg & bits) == bits;
+uint32_t aes_cpu_of(const struct aes_cpuid *id) {
+  uint32_t sets = 0;
+#define X(name, macro, place, bit, state) \
+  sets |= (uint32_t)((id->word[place] >> (bit) & 1) && (id->xcr0 & (state)) == (state)) << AES_CPU_##name;
+  AES_CPU_SETS(X)
+#undef X
+  return sets;
 }
 
-unsigned aes_cpu(void) {
-  uint32_t a, b, c, d, b7 = 0, c7 = 0, d7 = 0;
-  unsigned cpu = 0;
-  if (!__get_cpuid(1, &a, &b, &c, &d))
-    return 0;
-  if (has(c, 1u << 25 | 1u << 19 | 1u << 9)) // AES, SSE4.1, SSSE3
-    cpu |= AES_CPU_AESNI;
-  if (!has(c, 1u << 28 | 1u << 27)) // AVX, OSXSAVE
-    return cpu;
-  uint64_t state = xcr0();
-  if ((state & 6) != 6) // SSE and AVX registers
-    return cpu;
-  cpu |= AES_CPU_AVX;
-  __get_cpuid_count(7, 0, &a, &b7, &c7, &d7);
-  if (!has(b7, 1u << 5 | 1u << 8) || !has(c7, 1u << 9)) // AVX2, BMI2, VAES
-    return cpu;
-  cpu |= AES_CPU_VAES256;
-  // AVX-512 F, DQ, BW, VL, VBMI; opmask and upper registers
-  if (has(b7, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) && has(c7, 1u << 1) && (state & 0xe6) == 0xe6)
-    cpu |= AES_CPU_VAES512;
-  return cpu;
+bool aes_cpu_runs(uint32_t sets) {
+  struct aes_cpuid id = {0};
+  uint32_t a, b, c, d;
+  if (__get_cpuid(1, &a, &b, &c, &d)) {
+    id.word[LEAF1_C] = c;
+    id.xcr0 = c >> 27 & 1 ? xcr0() : 0; // OSXSAVE
+  }
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+    id.word[LEAF7_B] = b;
+    id.word[LEAF7_C] = c;
+  }
+  if (__get_cpuid(0x80000001, &a, &b, &c, &d))
+    id.word[EXT1_C] = c;
+  return (aes_cpu_of(&id) & sets) == sets;
 }

@@ -240,7 +240,7 @@ static void key_init(struct aes_key *out, const uint8_t key[16]) {
 }
 
 static bool usable(void) {
-  return aes_cpu() & AES_CPU_VAES256;
+  return aes_cpu_runs(AES_CPU_HERE);
 }
 
 const struct aes_ops aes_ops_vaes256 = {

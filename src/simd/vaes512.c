@@ -269,7 +269,7 @@ static void key_init(struct aes_key *out, const uint8_t key[16]) {
 }
 
 static bool usable(void) {
-  return aes_cpu() & AES_CPU_VAES512;
+  return aes_cpu_runs(AES_CPU_HERE);
 }
 
 const struct aes_ops aes_ops_vaes512 = {

@@ -61,3 +61,4 @@ void check_many(struct check *c);
 // The choice of a table (checkasm/choice.c): returns NULL or what is wrong.
 const char *check_choice(void);
 const char *check_lane_order(void);
+const char *check_cpu_sets(void);

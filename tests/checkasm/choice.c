@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "checkasm/checkasm.h"
+#include "simd/ops.h"
 
 // Looks for ` word ` in the line of /proc/cpuinfo that lists the processor's features.
 static bool cpu_says(const char *word) {
@@ -24,11 +25,11 @@ static const char *expected(void) {
 #if defined(__x86_64__)
   if (!cpu_says("aes"))
     return "ref";
-  if (!cpu_says("avx"))
+  if (!cpu_says("avx") || !cpu_says("popcnt"))
     return "aesni";
-  if (!cpu_says("vaes") || !cpu_says("avx2"))
+  if (!cpu_says("vaes") || !cpu_says("avx2") || !cpu_says("bmi1") || !cpu_says("bmi2") || !cpu_says("abm"))
     return "aesni-vex";
-  return cpu_says("avx512bw") && cpu_says("avx512vbmi") ? "vaes512" : "vaes256";
+  return cpu_says("avx512bw") && cpu_says("avx512vbmi") && cpu_says("3dnowprefetch") ? "vaes512" : "vaes256";
 #else
   return cpu_says("aes") ? "armv8" : "ref";
 #endif
@@ -55,6 +56,49 @@ const char *check_choice(void) {
       if (all[i]->cbc_encrypt == all[j]->cbc_encrypt || all[i]->ctr == all[j]->ctr)
         return "two kernels share their functions";
   }
+  return NULL;
+}
+
+// Made-up processors: one bit of CPUID, or one state of XCR0, is missing at a time.
+const char *check_cpu_sets(void) {
+#if defined(__x86_64__)
+  static char text[100];
+  static const struct {
+    const char *name;
+    unsigned word, bit;
+    uint64_t state;
+  } sets[] = {
+#define X(name, macro, word, bit, state) {#name, word, bit, state},
+      AES_CPU_SETS(X)
+#undef X
+  };
+  const struct aes_cpuid all = {.word = {~0u, ~0u, ~0u, ~0u}, .xcr0 = ~0ull};
+  if (aes_cpu_of(&all) != (uint32_t)((1ull << AES_CPU_NUM) - 1) || aes_cpu_of(&(struct aes_cpuid){0}))
+    return "all of a processor is not all sets, or nothing of it not none";
+  for (unsigned i = 0; i < AES_CPU_NUM; i++) {
+    struct aes_cpuid id = all;
+    id.word[sets[i].word] &= ~(1u << sets[i].bit);
+    bool without = aes_cpu_of(&id) >> i & 1;
+    snprintf(text, sizeof text, "%s is taken for there without its bit, or its state", sets[i].name);
+    for (unsigned s = 0; s < 64; s++) {
+      id = all;
+      id.xcr0 &= ~(1ull << s);
+      without |= (aes_cpu_of(&id) >> i & 1) != !(sets[i].state >> s & 1);
+    }
+    if (without)
+      return text;
+  }
+  // Source: Intel SDM volume 1 §13.3, §15.2: AVX needs bits 1 and 2 of XCR0, AVX-512 5 to 7 as well.
+  uint32_t zmm = 1u << AES_CPU_AVX512F | 1u << AES_CPU_AVX512DQ | 1u << AES_CPU_AVX512BW | 1u << AES_CPU_AVX512VL | 1u << AES_CPU_AVX512VBMI;
+  uint32_t ymm = 1u << AES_CPU_AVX | 1u << AES_CPU_AVX2 | 1u << AES_CPU_VAES | 1u << AES_CPU_FMA | 1u << AES_CPU_F16C;
+  struct aes_cpuid id = all;
+  id.xcr0 = 0x07;
+  if (aes_cpu_of(&id) != (aes_cpu_of(&all) & ~zmm))
+    return "without the upper registers it is just AVX-512 that cannot be had";
+  id.xcr0 = 0;
+  if (aes_cpu_of(&id) != (aes_cpu_of(&all) & ~(zmm | ymm)))
+    return "where the system saves nothing, it is just AVX and AVX-512 that cannot be had";
+#endif
   return NULL;
 }
 

@@ -161,6 +161,10 @@ int main(int argc, char **argv) {
   report(!wrong, "dispatch", "chooses by what the processor says", "");
   if (wrong)
     printf("# %s\n", wrong);
+  wrong = check_cpu_sets();
+  report(!wrong, "dispatch", "takes nothing for there that the processor or the system lacks", "");
+  if (wrong)
+    printf("# %s\n", wrong);
   wrong = check_lane_order();
   report(!wrong, "lanes", "are ordered", "");
   if (wrong)

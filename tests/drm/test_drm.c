@@ -228,9 +228,15 @@ Test(playready, a_header_over_its_limit_is_left_out_whole) {
   static char url[1 << 13];
   memset(url, 'u', sizeof url);
   struct drm_settings set = {.in_band = drm_bit(DRM_PLAYREADY), .playready = {.custom = bytes_of(url, sizeof url)}};
+  struct drm_input in = {.key = &golden, .set = &set};
+  set.systems = set.in_band;
   cr_assert_str_eq(box_text(&golden, &set), "");
+  cr_expect_str_eq(hls_text("EXT-X-KEY", &in), "");
+  cr_expect_null(strstr(mpd_text(&in), "9a04f079"), "%s", out);
   set.playready.custom.n = 1000;
   cr_assert_gt(strlen(box_text(&golden, &set)), 2000);
+  cr_expect_not_null(strstr(hls_text("EXT-X-KEY", &in), "com.microsoft.playready"));
+  cr_expect_not_null(strstr(mpd_text(&in), "9a04f079"));
 }
 
 Test(lists, systems_by_name) {

@@ -618,3 +618,18 @@ Test(keysfile, names_that_no_asset_can_have_are_refused) {
     cr_assert(strstr(shown, "line 2: asset \""), "%s", shown);
   }
 }
+
+// As deep as the router goes.
+Test(keysfile, names_of_60_segments_at_most) {
+  enum { MOST = 60 };
+  for (int num = MOST; num <= MOST + 1; num++) {
+    char text[400], name[2 * (MOST + 1) + 1] = "a";
+    for (int i = 1; i < num; i++)
+      strcat(name, "/a");
+    snprintf(text, sizeof text, "keys:\n  - { asset: \"%s\", scheme: cbcs, " KID1 ", " KEY1 " }\n", name);
+    if (num > MOST)
+      refused(ERR_SYNTAX, text, "a name has at most 60 segments");
+    else
+      cr_assert_eq(load(&(struct keyset *){NULL}, &(struct keys_info){0}, text), ERR_OK, "%s", shown);
+  }
+}

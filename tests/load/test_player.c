@@ -166,6 +166,50 @@ Test(mpd, reads_the_kid_of_every_descriptor) {
   alloc_heap_free(&mem);
 }
 
+// A SegmentTemplate says what differs from those around it, its timeline included. Source: ISO/IEC 23009-1 §5.3.9.1.
+Test(mpd, templates_inherit_what_they_do_not_say) {
+  static const char text[] =
+      "<MPD><Period><SegmentTemplate timescale=\"1000\" startNumber=\"5\" initialization=\"$RepresentationID$/i\"/>"
+      "<AdaptationSet><SegmentTemplate media=\"$RepresentationID$/$Number$\"><SegmentTimeline><S d=\"2000\" r=\"1\"/></SegmentTimeline></SegmentTemplate>"
+      "<Representation id=\"a\"/><Representation id=\"b\"><SegmentTemplate media=\"b/$Number$.mp4\"/></Representation>"
+      "<Representation id=\"c\"><SegmentTemplate timescale=\"500\"><SegmentTimeline><S d=\"2000\"/></SegmentTimeline></SegmentTemplate></Representation>"
+      "<Representation id=\"d\"/></AdaptationSet></Period>"
+      "<Period><AdaptationSet><SegmentTemplate media=\"$Number$\"><SegmentTimeline><S d=\"3\"/></SegmentTimeline></SegmentTemplate>"
+      "<Representation id=\"e\"/></AdaptationSet></Period></MPD>";
+  static const struct {
+    const char *init, *last;
+    uint32_t num;
+    double seconds;
+  } want[] = {{"/a/a/i", "/a/a/6", 2, 4}, {"/a/b/i", "/a/b/6.mp4", 2, 4}, {"/a/c/i", "/a/c/5", 1, 4}, {"/a/d/i", "/a/d/6", 2, 4}, {"", "/a/1", 1, 3}};
+  static struct renditions r;
+  struct alloc_heap mem;
+  struct diag d = {0};
+  alloc_heap_init(&mem, 1 << 24);
+  for (uint32_t i = 0; i < sizeof want / sizeof *want; i++) {
+    struct media_list l;
+    cr_assert_eq(mpd_read(&r, &l, i, &mem.base, bytes_str(text), "/a/b", &d), ERR_OK, "%s", d.what);
+    cr_expect_eq(l.num, want[i].num, "%u: %u segments", i, l.num);
+    cr_expect(l.start_s[l.num] == want[i].seconds, "%u: %g s", i, l.start_s[l.num]);
+    cr_expect_str_eq(l.uris + l.uri_off[l.num - 1], want[i].last);
+    cr_expect(!*want[i].init || strcmp(l.init, want[i].init) == 0, "%u: %s", i, l.init);
+  }
+  alloc_heap_free(&mem);
+}
+
+Test(mpd, what_it_does_not_read_is_told) {
+  static struct renditions r;
+  struct alloc_heap mem;
+  struct diag d = {0};
+  alloc_heap_init(&mem, 1 << 20);
+  static const char open_end[] = "<MPD><Period><AdaptationSet><SegmentTemplate media=\"$Number$\"><SegmentTimeline>\n<S d=\"3\" r=\"-1\"/>";
+  cr_assert_eq(mpd_read(&r, NULL, 0, &mem.base, bytes_str(open_end), "/a", &d), ERR_SYNTAX);
+  cr_expect(d.at == 2 && strstr(d.what, "S@r is negative"), "line %lu: %s", d.at, d.what);
+  d = (struct diag){0};
+  cr_assert_eq(mpd_read(&r, NULL, 0, &mem.base, BYTES_LIT("<MPD>\n\n<Representation bandwidth=\"x\"/>"), "/a", &d), ERR_SYNTAX);
+  cr_expect(d.at == 3 && strstr(d.what, "@bandwidth"), "line %lu: %s", d.at, d.what);
+  alloc_heap_free(&mem);
+}
+
 Test(mpd, refuses_entities_and_broken_text) {
   static const char *const bad[] = {"", "<MPD/>", "<MPD><Period>", "<!DOCTYPE x [<!ENTITY a \"b\">]><MPD>&a;</MPD>"};
   static struct renditions r;
@@ -214,7 +258,10 @@ Test(scenario, every_fault_names_its_line) {
            {"catalogue: { assets: [a] }\nmode: fast\n", 2},
            {"catalogue: { assets: [a] }\narrivals: [{ for: 1s }]\n", 2},
            {"catalogue: { assets: [a] }\narrivals: [{ for: 1s, rate: [1] }]\n", 2},
-           {"catalogue: { assets: [a], release_share: 130% }\n", 1}};
+           {"catalogue: { assets: [a], release_share: 130% }\n", 1},
+           {"# \xc3\xa9\n\nname: \xff\n", 3}, // not text at all: libyaml has no mark for it
+           {"name: a\n# \x02\n", 2},
+           {"catalogue: { assets: [a] }\n---\n# \x02\n", 3}};
   for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
     static struct scenario s;
     struct alloc_heap mem;

@@ -371,9 +371,12 @@ int main(int argc, char **argv) {
   workers_drain(&s, c->drain_timeout, NULL);
   workers_end(&s);
   int64_t buffers = 0, connections = 0, holds = doc.holds;
+  uint64_t overloads = 0, failed = 0;
   for (unsigned i = 0; i < s.num_workers; i++) {
     buffers += s.metrics[i].buffers_used;
     connections += s.metrics[i].connections;
+    overloads += s.metrics[i].err_overload;
+    failed += s.metrics[i].status_5xx;
   }
   for (unsigned i = 0; i < num_tracks; i++)
     holds += tracks[i].t.holds;
@@ -383,6 +386,7 @@ int main(int argc, char **argv) {
   pthread_mutex_unlock(&helper.lock);
   pthread_join(thread, NULL);
   printf("left: %lld buffers, %lld connections, %lld holds\n", (long long)buffers, (long long)connections, (long long)holds);
+  printf("counted: %llu overload, %llu 5xx\n", (unsigned long long)overloads, (unsigned long long)failed);
   free(s.metrics);
   config_free(c);
   return 0;

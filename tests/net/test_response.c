@@ -49,6 +49,8 @@ Test(response, any_pieces_give_the_same) {
       {"HTTP/1.1 422 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nT: x\r\n\r\n", "hello",
        "Transfer-Encoding=chunked;", 422},
       {"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", "x", "Content-Length=1;", 200},
+      {"HTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\nLocation: /x\r\n\r\nHTTP/1.1 429 No\r\nContent-Length: 1\r\nRetry-After: 2\r\n\r\nx", "x",
+       "Content-Length=1;Retry-After=2;", 429},
       {"HTTP/1.1 204 No Content\r\n\r\n", "", "", 204},
   };
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)

@@ -90,7 +90,9 @@ class Server:
         if KTLS:
             self.handed_over, self.sent_files = (int(n) for n in re.search(r"ktls: (\d+) connections handed over, (\d+) calls", err).groups())
         expect(self.proc.returncode, 0)
-        expect(out, "left: 0 buffers, 0 connections, 0 holds\n")
+        left, counted = out.splitlines()
+        expect(left, "left: 0 buffers, 0 connections, 0 holds")
+        self.overloads, self.failed = (int(n) for n in re.search(r"(\d+) overload, (\d+) 5xx", counted).groups())
 
     def dial(self, **kw):
         s = socket.socket()
@@ -558,6 +560,24 @@ def more_clients_than_allowed():
         expect(ask(srv.client(), segment_path("now", 5, 1))[0].status, 200)
 
 
+def refused_clients_get_their_answer():
+    """What a client has sent before it is refused must not turn the end of the connection into a reset, which can destroy the 503."""
+    with Server("--workers", "1", "--max-connections", "1") as srv:
+        kept = srv.dial()
+        kept.sendall(get_bytes(segment_path("now", 5, 1)))
+        expect(Reader(kept).response()[0], 200)
+        srv.proc.send_signal(signal.SIGSTOP)
+        try:
+            socks = [srv.dial() for _ in range(20)]
+            for s in socks:
+                s.sendall(get_bytes(segment_path("now", 5, 1)))
+        finally:
+            srv.proc.send_signal(signal.SIGCONT)
+        for s in socks:
+            expect(Reader(s).response()[0], 503)
+            expect(s.recv(10), b"", "its end, not a reset")
+
+
 def as_many_requests_as_connections():
     """Each connection may be in the middle of a request. Where none can be begun, the answer says so and arrives."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # of the server too
@@ -591,6 +611,7 @@ def as_many_requests_as_connections():
         while (status := ask(srv.client(), segment_path("now", 5, 1))[0].status) == 503 and time.monotonic() < end:
             time.sleep(0.2)
         expect(status, 200, "when they have ended")
+    expect(srv.overloads > 0 and srv.failed >= srv.overloads, True, f"each of {srv.overloads} is a 5xx too: {srv.failed}")
 
 
 def draining():
@@ -969,11 +990,11 @@ def tls_records_begin_small():
 CASES = [whole_bodies_and_heads, requests_cut_at_every_byte, pipelined_requests_come_back_in_order, random_ranges_are_slices,
          preconditions, refusals, bodies_of_requests, http10, a_day_in_one_response, stalled_readers_hold_no_buffers, timeouts,
          pauses_within_the_write_timeout, more_sent_ahead_than_one_buffer,
-         lost_sources, clients_that_leave_at_any_time, half_closed_clients_get_their_answer, more_clients_than_allowed, as_many_requests_as_connections, draining, half_a_request_when_draining, more_sent_ahead_when_draining,
+         lost_sources, clients_that_leave_at_any_time, half_closed_clients_get_their_answer, more_clients_than_allowed, refused_clients_get_their_answer, as_many_requests_as_connections, draining, half_a_request_when_draining, more_sent_ahead_when_draining,
          keepalive_limit, an_allocation_while_serving_is_noticed, occupied_port,
          hot_segments]
 if TLS:  # ragged ends and half-closed clients are another matter there
-    CASES = [c for c in CASES if c not in (half_closed_clients_get_their_answer, occupied_port, more_clients_than_allowed, as_many_requests_as_connections,
+    CASES = [c for c in CASES if c not in (half_closed_clients_get_their_answer, occupied_port, more_clients_than_allowed, refused_clients_get_their_answer, as_many_requests_as_connections,
                                        an_allocation_while_serving_is_noticed)]
     CASES += [tls_versions_names_and_tickets, tls_ends_are_answered, tls_records_begin_small, tls_needs_client_certificates_where_told, unusable_certificates]
 

@@ -86,6 +86,23 @@ Test(metrics, requests_and_errors_are_counted_where_they_belong) {
   cr_assert(strstr(t, "sluice_sent_bytes_total{worker=\"0\"} 1000\n"));
 }
 
+// As many as there are with 256 workers.
+Test(metrics, room_for_whatever_every_set_holds) {
+  enum { NUM = 257 };
+  static struct obs_worker full;
+  static const struct obs_worker *all[NUM];
+  const char *names[NUM];
+  for (uint64_t *v = (void *)&full; v + 1 <= (uint64_t *)(void *)(&full + 1); v++)
+    *v = (uint64_t)INT64_MIN; // 19 digits as a counter, 20 bytes as a gauge
+  for (unsigned i = 0; i < NUM; i++)
+    all[i] = &full, names[i] = "shared";
+  for (unsigned num = 1; num <= NUM; num += 64) {
+    struct writer w = wr_of(NULL, 0);
+    metrics_write(&w, all, names, num);
+    cr_assert(metrics_room(num) >= w.n && metrics_room(num) - w.n < w.n / 10, "%u sets: %zu of %zu bytes", num, w.n, metrics_room(num));
+  }
+}
+
 static char path[64];
 
 static char *read_back(void) {
