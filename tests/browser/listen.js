@@ -40,7 +40,7 @@ const kinds = {
     player.configure({
       preferredAudio: job.codec === 'any' ? [] : [{ codec: job.codec || 'mp4a.40.2' }],
       abr: { enabled: !!job.adapts, useNetworkInformation: false, defaultBandwidthEstimate: job.adapts ? 1e6 : 1 },
-      streaming: { bufferingGoal: job.ahead },
+      streaming: { bufferingGoal: job.ahead, retryParameters: { maxAttempts: job.attempts || 2 } },
     });
     return {
       load: (url) => player.load(url),
@@ -69,7 +69,12 @@ const kinds = {
           maxBufferLength: job.ahead,
           maxMaxBufferLength: job.ahead,
           // By itself it asks seven times for what is 410, in half a minute, before it gives up.
-          fragLoadPolicy: { default: { ...Hls.DefaultConfig.fragLoadPolicy.default, errorRetry: { maxNumRetry: job.retries ?? 6, retryDelayMs: 1000, maxRetryDelayMs: 8000 } } },
+          fragLoadPolicy: {
+            default: {
+              ...Hls.DefaultConfig.fragLoadPolicy.default,
+              errorRetry: { maxNumRetry: job.retries ?? 6, retryDelayMs: 1000, maxRetryDelayMs: 8000 },
+            },
+          },
         });
         player.on(Hls.Events.ERROR, (_, e) => {
           window.trace.push(`${e.details} ${e.fatal} ${e.response && e.response.code}`);
@@ -81,7 +86,8 @@ const kinds = {
         if (!job.adapts) player.currentLevel = player.currentLevel < 0 ? 0 : player.currentLevel;
       },
       pick(wanted) {
-        const levels = player.levels.map((l, i) => ({ ...l, i, bitrate: l.bitrate, codec: l.audioCodec.toLowerCase() })).sort((a, b) => a.bitrate - b.bitrate);
+        const levels = player.levels.map(({ bitrate, audioCodec }, i) => ({ i, bitrate, codec: audioCodec.toLowerCase() }));
+        levels.sort((a, b) => a.bitrate - b.bitrate);
         const at = { low: 0, high: levels.length - 1 }[wanted];
         player.nextLevel = (at === undefined ? levels.find((l) => l.codec === wanted) : levels[at]).i;
       },
@@ -96,7 +102,10 @@ const kinds = {
     const player = dashjs.MediaPlayer().create();
     player.updateSettings({
       debug: { logLevel: dashjs.Debug.LOG_LEVEL_NONE },
-      streaming: { abr: { initialBitrate: { audio: job.adapts ? 1000 : 1 }, autoSwitchBitrate: { audio: !!job.adapts } }, buffer: { bufferTimeDefault: job.ahead, bufferTimeAtTopQuality: job.ahead, bufferTimeAtTopQualityLongForm: job.ahead, fastSwitchEnabled: true } },
+      streaming: {
+        abr: { initialBitrate: { audio: job.adapts ? 1000 : 1 }, autoSwitchBitrate: { audio: !!job.adapts } },
+        buffer: { bufferTimeDefault: job.ahead, bufferTimeAtTopQuality: job.ahead, bufferTimeAtTopQualityLongForm: job.ahead },
+      },
     });
     player.on('error', (e) => fail(`dash.js ${e.error && e.error.code} ${e.error && e.error.message}`));
     player.initialize(media, null, false);
