@@ -66,11 +66,15 @@ function problem(text) {
 function explain(e) {
   if (!e.code) return e.message;
   const { Code } = shaka.util.Error;
+  if (e.code === Code.LICENSE_REQUEST_FAILED && e.data[0]?.data?.[1] === 410) return explain(e.data[0]);
+  const noKey = 'the key is not handed out: does sluice run with --insecure-clearkey?';
   const said = {
-    [Code.BAD_HTTP_STATUS]: `${e.data[0]} was answered with ${e.data[1]}`,
+    [Code.BAD_HTTP_STATUS]: `${e.data[0]} was answered with ${e.data[1]}${e.data[1] === 410 ? ': its keys were rotated away, choose the song again' : ''}`,
     [Code.HTTP_ERROR]: `no answer from ${config.origin}. Is sluice still running?`,
     [Code.TIMEOUT]: `no answer from ${config.origin} in time`,
-    [Code.LICENSE_REQUEST_FAILED]: 'the key was not handed out: does sluice run with --insecure-clearkey?',
+    [Code.LICENSE_REQUEST_FAILED]: noKey,
+    [Code.NO_LICENSE_SERVER_GIVEN]: noKey, // an MPD without one
+    [Code.HLS_KEYFORMATS_NOT_SUPPORTED]: noKey, // a playlist without an identity key
     [Code.REQUESTED_KEY_SYSTEM_CONFIG_UNAVAILABLE]: 'this browser has no ClearKey for this codec',
     [Code.CONTENT_UNSUPPORTED_BY_BROWSER]: 'this browser cannot play this codec',
   }[e.code];

@@ -1,27 +1,14 @@
 // Plays what a running sluice serves, in real browsers: node play.mjs ORIGIN NO_IDENTITY KEY_SERVER ASSET OPUS_ASSET chromium|firefox
 // NO_IDENTITY: another origin, whose HLS playlists name no identity key. KEY_SERVER: one whose keys come from a key server, with
 // every system signalled side by side.
-// One TAP case per manifest; the browsers' programs come from Debian, the players from npm.
-import { createServer } from 'node:http';
-import { readFile, mkdtemp, rm } from 'node:fs/promises';
+// One TAP case per manifest.
+import { mkdtemp, rm } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { PROGRAM, openBrowser, servePages } from './browsers.mjs';
 
-const here = path.dirname(fileURLToPath(import.meta.url));
-const modules = path.join(here, '../npm/node_modules');
 const [origin, noIdentity, keyServer, asset, opusAsset, which] = process.argv.slice(2);
-const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required'];
-const PREFS = {
-  'media.autoplay.default': 0,
-  'media.autoplay.blocking_policy': 0,
-  'media.eme.enabled': true,
-  'app.update.disabledForTesting': true,
-  'datareporting.policy.dataSubmissionEnabled': false,
-  'toolkit.telemetry.enabled': false,
-};
 // Long enough for several segments, short enough for a machine that does other things too.
 const PLAY_S = 3.5, TIMEOUT_S = 40;
 // The song's level is near -14 dB full scale; a twentieth of that is music, digital silence is 0.
@@ -36,64 +23,6 @@ function ok(good, name, note) {
 }
 function skip(name, reason) {
   console.log(`ok ${++count} - ${which}: ${name} # SKIP ${reason}`);
-}
-
-// Serves the test page and, below /npm/, the players.
-async function pages() {
-  const types = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript; charset=utf-8' };
-  const server = createServer(async (request, response) => {
-    const { pathname } = new URL(request.url, 'http://page');
-    const file = pathname.startsWith('/npm/') ? path.join(modules, pathname.slice(5)) : path.join(here, pathname.slice(1));
-    try {
-      if (!file.startsWith(modules) && !file.startsWith(here)) throw new Error('outside');
-      const body = await readFile(file);
-      response.writeHead(200, { 'content-type': types[path.extname(file)] || 'application/octet-stream' });
-      response.end(body);
-    } catch {
-      response.writeHead(404);
-      response.end();
-    }
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return { url: `http://127.0.0.1:${server.address().port}/page.html`, close: () => server.close() };
-}
-
-// What both remote controls can do, under one face: open a page and run a job in it.
-async function openChromium(profile) {
-  const { chromium } = await import(path.join(modules, 'playwright-core/index.mjs'));
-  const context = await chromium.launchPersistentContext(profile, { executablePath: '/usr/bin/chromium', headless: true, args: FLAGS });
-  return {
-    version: context.browser()?.version() ?? 'chromium',
-    close: () => context.close(),
-    async run(url, job) {
-      const page = await context.newPage();
-      try {
-        await page.goto(url);
-        return await page.evaluate((j) => window.play(j), job);
-      } finally {
-        await page.close();
-      }
-    },
-  };
-}
-
-async function openFirefox(profile) {
-  const { default: puppeteer } = await import(path.join(modules, 'puppeteer-core/lib/esm/puppeteer/puppeteer-core.js'));
-  const browser = await puppeteer.launch({ browser: 'firefox', executablePath: '/usr/bin/firefox-esr', headless: true,
-    userDataDir: profile, extraPrefsFirefox: PREFS });
-  return {
-    version: await browser.version(),
-    close: () => browser.close(),
-    async run(url, job) {
-      const page = await browser.newPage();
-      try {
-        await page.goto(url);
-        return await page.evaluate((j) => window.play(j), job);
-      } finally {
-        await page.close();
-      }
-    },
-  };
 }
 
 const MANIFEST = { dash: 'manifest.mpd', hls: 'master.m3u8', ondemand: 'ondemand.mpd', byterange: 'byterange.m3u8' };
@@ -137,7 +66,7 @@ const FIREFOX = [
 ];
 
 async function plays(browser, page, name, what) {
-  const r = await browser.run(page.url, what);
+  const r = await browser.run(`${page.url}/page.html`, 'play', what);
   console.log(`# ${name}: ${JSON.stringify(r)}`);
   ok(!r.error && r.played >= what.seconds, `${name}: plays`, r);
   if (what.meter) ok(r.rms > QUIET, `${name}: is heard`, r);
@@ -145,23 +74,22 @@ async function plays(browser, page, name, what) {
 }
 
 async function refuses(browser, page, name, what) {
-  const r = await browser.run(page.url, what);
+  const r = await browser.run(`${page.url}/page.html`, 'play', what);
   console.log(`# ${name}: ${JSON.stringify(r)}`);
   ok(r.spoilt && (r.error || r.played < 1), `${name}: does not play`, r);
   if (what.meter) ok(r.rms < QUIET, `${name}: nothing is heard`, r);
 }
 
 async function main() {
-  const program = { chromium: '/usr/bin/chromium', firefox: '/usr/bin/firefox-esr' }[which];
-  if (!existsSync(program)) {
-    skip('everything', `${program} is not installed`);
+  if (!existsSync(PROGRAM[which])) {
+    skip('everything', `${PROGRAM[which]} is not installed`);
     return;
   }
   const profile = await mkdtemp(path.join(tmpdir(), 'sluice-browser-'));
-  const page = await pages();
+  const page = await servePages();
   let browser;
   try {
-    browser = await (which === 'chromium' ? openChromium : openFirefox)(profile);
+    browser = await openBrowser(which, profile);
     console.log(`# ${browser.version}`);
     const only = process.env.SLUICE_BROWSER_ONLY;
     const chosen = (list) => list.filter(([name]) => !only || name.includes(only));

@@ -121,14 +121,17 @@ class Server:
         self.argv = argv + list(flags)
         if closed:
             self.argv = ["bash", "-c", f'exec "$@" {closed}', "bash", *self.argv]
-        self.lines, self.lock = [], threading.Lock()
+        self.lines, self.lock, self.env = [], threading.Lock(), env
+        self._start()
+
+    def _start(self):
         self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.PIPE, text=True, errors="replace", env=env)
-        self.reader = threading.Thread(target=self._read, daemon=True)
+                                        stderr=subprocess.PIPE, text=True, errors="replace", env=self.env)
+        self.reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
         self.reader.start()
 
-    def _read(self):
-        for line in self.process.stderr:
+    def _read(self, lines):
+        for line in lines:
             with self.lock:
                 self.lines.append(line.rstrip("\n"))
 
@@ -182,6 +185,16 @@ class Server:
 
     def signal(self, number):
         self.process.send_signal(number)
+
+    def restart(self, timeout=30):
+        """As a service manager does it: drained, then a new process in its place. Returns the old one's exit status."""
+        self.signal(signal.SIGTERM)
+        code = self.process.wait(timeout)
+        self.reader.join(5)
+        self.process.stderr.close()
+        self._start()
+        self.__enter__()
+        return code
 
     def stop(self, timeout=30):
         """Ends the server in good order; returns its exit status, None when it had to be killed."""
