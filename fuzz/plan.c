@@ -133,6 +133,8 @@ static void check_plans(const struct track_index *ix, struct bytes file, uint32_
   free(first_frag);
 }
 
+const struct fuzz_boxes fuzz_boxes = {0, 1};
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct bytes file = bytes_of(data, size ? size - 1 : 0), blob;
   uint64_t ends[FOLDER_PARTS];
