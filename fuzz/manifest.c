@@ -53,9 +53,18 @@ static struct bytes write_document(const struct man_asset *a, int which) {
   return bytes_of(w.p, w.n);
 }
 
+// Attributes that the schema has as xs:unsignedInt.
+static void on_element(void *ctx, const XML_Char *name, const XML_Char **atts) {
+  (void)ctx, (void)name;
+  for (; *atts; atts += 2)
+    if (!strcmp(atts[0], "bandwidth") || !strcmp(atts[0], "timescale") || !strcmp(atts[0], "audioSamplingRate"))
+      MUST(strtoull(atts[1], NULL, 10) <= UINT32_MAX);
+}
+
 static void check_well_formed(struct bytes text) {
   XML_Parser xml = XML_ParserCreateNS("UTF-8", '|');
   MUST(xml);
+  XML_SetStartElementHandler(xml, on_element);
   if (XML_Parse(xml, (const char *)text.p, (int)text.n, 1) == XML_STATUS_ERROR)
     require(0, XML_ErrorString(XML_GetErrorCode(xml)));
   XML_ParserFree(xml);

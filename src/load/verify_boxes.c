@@ -6,6 +6,7 @@
 bool vbox_next(struct reader *r, struct vbox *b) {
   if (r->err || rd_left(r) < 8)
     return false;
+  struct reader before = *r; // to which it goes back from a box that cannot be read: something is left, also where its head is all
   b->at = rd_pos(r); // children count from the same start
   uint64_t size = rd_u32(r);
   b->type = rd_u32(r);
@@ -16,8 +17,10 @@ bool vbox_next(struct reader *r, struct vbox *b) {
   } else if (size == 0 && b->type == FOURCC('m', 'd', 'a', 't')) { // to the end of the file: no box within another says so
     size = rd_left(r) + b->head_len;
   }
-  if (r->err || size < b->head_len || size - b->head_len > rd_left(r))
+  if (r->err || size < b->head_len || size - b->head_len > rd_left(r)) {
+    *r = before;
     return false;
+  }
   b->body = rd_sub(r, (size_t)(size - b->head_len));
   return true;
 }
