@@ -1,5 +1,6 @@
-// Keys files and journal lines. What loads answers for every record and never one key for two schemes; what is refused
-// says why. Loaded again nothing has changed, and a record that is added to the text is all that is new. Journal text, read line by line, survives being written whole and read again.
+// Keys files and journal lines. What loads answers for every record and never one key for two schemes; what is refused says why.
+// Loaded again nothing has changed, and a record that is added to the text is all that is new. Journal text, read line by line,
+// survives being written whole and read again.
 #include "base/writer.h"
 #include "keys/epochs.h"
 #include "keys/keys.h"
@@ -18,7 +19,8 @@ static void check_again(struct alloc *mem, const struct keyset *was, struct byte
 
 static void check_added(struct alloc *mem, const struct keyset *was, uint32_t num, struct bytes text) {
   static uint8_t out[1 << 16];
-  struct key_record added = {.scheme = SCHEME_CBCS, .epoch = 3, .kid = "kid of the added", .key = "key of the added", .asset = BYTES_LIT("zz/added")}, got;
+  struct key_record got, added = {.scheme = SCHEME_CBCS, .epoch = 3, .kid = "kid of the added", .key = "key of the added",
+                                  .asset = BYTES_LIT("zz/added")};
   struct writer w = wr_of(out, sizeof out);
   struct keyset *now = NULL;
   struct keys_info info;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "load/playlist.h"
 #include "manifest/manifest.h"
 #include "fuzz.h"
@@ -107,10 +108,10 @@ static void check_segments(const struct media_list *l, const struct man_asset *a
     const char *is = i ? l->uris + l->uri_off[i - 1] : l->init;
     // Some bytes may stand as they are.
     for (const char *p = want; *p; p++, is++) {
-      unsigned c;
+      uint8_t c;
       if (*p == *is)
         continue;
-      MUST(*p == '%' && sscanf(p + 1, "%2x", &c) == 1 && c == (unsigned char)*is);
+      MUST(*p == '%' && !hex_read(&c, 1, bytes_of(p + 1, 2)) && c == (uint8_t)*is);
       p += 2;
     }
     MUST(!*is);
@@ -193,7 +194,7 @@ static void check_asset(const struct track_index *ix, const uint8_t tail[TAIL]) 
   take_name(names.track[0], tail + 4 + NAME);
   take_name(names.track[1], tail + 4 + 2 * NAME);
   if (!strcmp(names.track[0], names.track[1]))
-    strcat(names.track[1], "2");
+    memcpy(names.track[1] + strlen(names.track[1]), "2", 2);
   struct drm_settings set = {.systems = tail[2] & 31, .per_tier = tail[2] >> 5 & 1, .identity = tail[2] >> 6 & 1,
                              .widevine = {.provider = BYTES_LIT("us"), .content_id = BYTES_LIT("{asset}/{label}")},
                              .playready = {.la_url = BYTES_LIT("https://p.example/?a=1&b=2"), .lui_url = BYTES_LIT("https://u.example/<")},

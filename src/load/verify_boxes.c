@@ -105,7 +105,8 @@ static bool is_protection(uint32_t type) {
 
 // Indexes, pssh of a protection that the source has no more, and auxiliary information of other kinds.
 static bool is_dropped(uint32_t type) {
-  return type == FOURCC('p', 's', 's', 'h') || type == FOURCC('s', 'a', 'i', 'z') || type == FOURCC('s', 'a', 'i', 'o') || type == FOURCC('s', 'i', 'd', 'x') || type == FOURCC('m', 'f', 'r', 'a') || type == FOURCC('s', 's', 'i', 'x');
+  return type == FOURCC('p', 's', 's', 'h') || type == FOURCC('s', 'a', 'i', 'z') || type == FOURCC('s', 'a', 'i', 'o') ||
+         type == FOURCC('s', 'i', 'd', 'x') || type == FOURCC('m', 'f', 'r', 'a') || type == FOURCC('s', 's', 'i', 'x');
 }
 
 static bool is_container(uint32_t type) {
