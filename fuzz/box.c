@@ -58,6 +58,8 @@ static void on_leave(void *ctx, const struct box *b, uint32_t depth) {
     abort(); // boxes close in the order in which they opened
 }
 
+const struct fuzz_boxes fuzz_boxes = {0, 0};
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct state s = {.file = bytes_of(data, size), .samples.source_len = size};
   struct mp4_source src = memory_source(&s.file, NULL, 0);

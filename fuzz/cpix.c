@@ -1,9 +1,14 @@
 // CPIX documents, SPEKE and JSON answers: anything may come from a key server. What is accepted must be whole: a key for
-// each query, DRM data that its checks accept again, and an export that imports to the same keys.
+// each query, DRM data that its checks accept again, and an export that imports to the same keys. Questions about an asset
+// of any name are well-formed, and the same when they are only measured; SPEKE's are documents themselves, whose keys lack values.
+#include <jansson.h>
+
 #include "base/text.h"
 #include "keys/cpix.h"
 #include "keys/given.h"
 #include "fuzz.h"
+
+enum { ASSET_MAX = 200 };
 
 static void check_given(const struct key_record *k) {
   struct diag d = {0};
@@ -54,6 +59,33 @@ static void check_answer(struct alloc *mem, const char *provider, struct bytes b
   }
 }
 
+// An asset's name is any bytes; the first ones of the input.
+static void check_question(struct alloc *mem, const char *provider, struct bytes name) {
+  static uint8_t text[64 << 10];
+  struct drm_settings set = {.systems = name.n ? name.p[0] & 31 : 31};
+  struct key_query q[2] = {{name, 7, SCHEME_CBCS, BYTES_LIT("")}, {name, 7, SCHEME_CBCS, BYTES_LIT("lossless")}};
+  const struct key_provider *p = key_provider_find(bytes_str(provider));
+  for (uint32_t num = 1; num <= 2; num++) {
+    struct key_doc doc = {q, num, &set};
+    struct writer w = wr_of(text, sizeof text), measured = wr_of(NULL, 0);
+    struct cpix c;
+    struct diag d = {0};
+    p->request(&w, &doc);
+    p->request(&measured, &doc);
+    MUST(wr_ok(&w) && w.n == measured.n);
+    if (!strcmp(provider, "json")) {
+      json_t *j = json_loadb((const char *)text, w.n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+      MUST(json_is_object(j));
+      json_decref(j);
+      continue;
+    }
+    MUST(!cpix_parse(mem, &c, bytes_of(text, w.n), &d));
+    MUST(c.num_keys == num && !c.keys[0].has_key && c.keys[0].scheme == SCHEME_CBCS);
+    MUST(cpix_is_for_audio(&c, c.keys[0].kid));
+    cpix_wipe(&c);
+  }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct alloc_heap heap;
   alloc_heap_init(&heap, 64 << 20);
@@ -62,6 +94,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   check_answer(&heap.base, "speke2.0", doc);
   check_answer(&heap.base, "speke2.1", doc);
   check_answer(&heap.base, "json", doc);
+  struct bytes name = bytes_of(data, size < ASSET_MAX ? size : ASSET_MAX);
+  check_question(&heap.base, "speke2.0", name);
+  check_question(&heap.base, "speke2.1", name);
+  check_question(&heap.base, "json", name);
   alloc_heap_free(&heap);
   return 0;
 }

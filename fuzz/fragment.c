@@ -23,6 +23,8 @@ static void check(const struct frag_moof *m, const struct frag_samples *s, size_
     abort();
 }
 
+const struct fuzz_boxes fuzz_boxes = {8, 0};
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < 8)
     return 0;

@@ -17,3 +17,9 @@ static inline void require(int ok, const char *what) {
 
 // MUST(x) is require with the condition as its own text.
 #define MUST(x) require(!!(x), #x)
+
+// Where the boxes of an input are: behind `head` bytes, before `tail` ones. Of targets that have the mutator boxes_mutator.c.
+struct fuzz_boxes {
+  size_t head, tail;
+};
+extern const struct fuzz_boxes fuzz_boxes;

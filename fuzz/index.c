@@ -4,6 +4,8 @@
 #include "fuzz.h"
 #include "rewrite.h"
 
+const struct fuzz_boxes fuzz_boxes = {0, 1};
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct bytes file = bytes_of(data, size ? size - 1 : 0), blob;
   uint64_t ends[FOLDER_PARTS];

@@ -4,6 +4,8 @@
 #include "mp4/init.h"
 #include "fuzz.h"
 
+const struct fuzz_boxes fuzz_boxes = {0, 0};
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct alloc_heap heap;
   struct init_info info;

@@ -1,7 +1,7 @@
 // A whole file to a plan, in every scheme: ranges tile the output, a render in random pieces (each with no source byte
 // more than plan_source names) equals the render of the whole, every kernel gives the same bytes, and decrypting gives
 // back what a clear plan over the same index renders.
-// The last byte of the input seeds the pieces; when it is odd the file is cut into a folder's parts.
+// The last byte of the input seeds the pieces; when it is odd the file is cut into a folder's parts, with 8 in it one kernel does.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,7 +115,7 @@ static void check_plans(const struct track_index *ix, struct bytes file, uint32_
     check_tiling(out);
     uint8_t *whole = render(out, ops, file);
     check_pieces(out, ops, file, whole, seed + (uint32_t)s);
-    for (size_t i = 0; i < num_ops; i++)
+    for (size_t i = 0; i < num_ops && !(seed & 8); i++) // the reference takes most of the time
       if (all[i]->usable() && all[i] != ops) {
         uint8_t *other = render(out, all[i], file);
         require(memcmp(other, whole, out->total_len) == 0, all[i]->name);
@@ -132,6 +132,8 @@ static void check_plans(const struct track_index *ix, struct bytes file, uint32_
   free(clear_out);
   free(first_frag);
 }
+
+const struct fuzz_boxes fuzz_boxes = {0, 1};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   struct bytes file = bytes_of(data, size ? size - 1 : 0), blob;

@@ -1,10 +1,12 @@
 // A blob from anywhere: the checksum is repaired, so that the checks behind it are reached. What ix_open accepts, an
-// edit script and all samples can be walked without leaving the blob.
+// edit script and all samples can be walked without leaving the blob, and what a plan makes of it, in every scheme, is as long
+// as the plan says, whole and in halves.
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <stdlib.h>
 
+#include "cenc/plan.h"
 #include "fuzz.h"
 #include "rewrite.h"
 
@@ -23,6 +25,30 @@ static uint64_t walk(const struct track_index *ix) {
       }
   }
   return sum;
+}
+
+static void check_plan(const struct track_index *ix, struct bytes src, enum scheme scheme) {
+  const char *why;
+  const struct aes_ops *ops = aes_ops_best(NULL, &why);
+  struct ix_segments segs = {.num = ix_segment_count(ix, ix->h->timescale)};
+  uint32_t *first_frag = malloc(((size_t)segs.num + 1) * 4);
+  struct protection prot = {.scheme = scheme, .kid = {1, 2, 3}, .iv = {0xff, 0xff}};
+  struct plan p;
+  MUST(first_frag && segs.num);
+  ix_segment_fill(ix, ix->h->timescale, first_frag);
+  segs.first_frag = first_frag;
+  ops->key_init(&prot.key, (const uint8_t *)"sixteen byte key");
+  if (!plan_init(&p, ix, &segs, &prot, NULL) && p.total_len < 1 << 20) {
+    uint64_t half = p.total_len / 2;
+    uint8_t *whole = malloc(p.total_len), *first = malloc(half ? half : 1), *rest = malloc(p.total_len - half);
+    MUST(whole && first && rest);
+    plan_render(&p, ops, (struct plan_range){0, p.total_len}, src, 0, whole);
+    plan_render(&p, ops, (struct plan_range){0, half}, src, 0, first);
+    plan_render(&p, ops, (struct plan_range){half, p.total_len - half}, src, 0, rest);
+    MUST(!memcmp(whole, first, half) && !memcmp(whole + half, rest, p.total_len - half));
+    free(whole), free(first), free(rest);
+  }
+  free(first_frag);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -48,6 +74,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       src.n = ix.h->identity.size;
       struct bytes out = rewrite(&ix, src, NULL);
       free((void *)(uintptr_t)out.p);
+      for (int scheme = 0; scheme < SCHEME_COUNT; scheme++)
+        check_plan(&ix, src, (enum scheme)scheme);
     }
     free((void *)(uintptr_t)src.p);
   }

@@ -22,6 +22,8 @@ static size_t find_keys(struct content_key keys[MAX_KEYS], const struct aes_ops 
   return num;
 }
 
+const struct fuzz_boxes fuzz_boxes = {0, 0};
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const char *why;
   const struct aes_ops *ops = aes_ops_best(NULL, &why);

@@ -144,12 +144,29 @@ static enum err stsd_read(struct track *t, const struct unp *u, const struct box
   return e;
 }
 
-// track_read goes down trak/mdia/minf/stbl. Source: ISO/IEC 14496-12 §8.3.1, §8.3.2 (tkhd), §8.9.3 (sgpd).
-static enum err track_read(struct track *t, const struct unp *u, struct bytes body, unsigned depth) {
-  struct reader r = unp_reader(u, body);
+// A box means something only where it belongs: an index has it so too. 0: for boxes that are looked at nowhere.
+// Source: ISO/IEC 14496-12 §8.3.1 (trak), §8.3.2 (tkhd), §8.4.1 (mdia), §8.4.4 (minf), §8.5.1 (stbl), §8.5.2 (stsd).
+static uint32_t home_of(uint32_t type) {
+  switch (type) {
+  case CC('t', 'r', 'a', 'k'): return CC('m', 'o', 'o', 'v');
+  case CC('t', 'k', 'h', 'd'):
+  case CC('m', 'd', 'i', 'a'): return CC('t', 'r', 'a', 'k');
+  case CC('m', 'i', 'n', 'f'): return CC('m', 'd', 'i', 'a');
+  case CC('s', 't', 'b', 'l'): return CC('m', 'i', 'n', 'f');
+  case CC('s', 't', 's', 'd'):
+  case CC('s', 'g', 'p', 'd'): return CC('s', 't', 'b', 'l');
+  default: return 0;
+  }
+}
+
+// track_read goes down trak/mdia/minf/stbl. Source: as above, §8.9.3 (sgpd).
+static enum err track_read(struct track *t, const struct unp *u, const struct box *parent) {
+  struct reader r = unp_reader(u, parent->body);
   struct box b;
   enum err e;
   while (unp_next(u, &b, &r, &e)) {
+    if (home_of(b.type) != parent->type)
+      continue;
     switch (b.type) {
     case CC('t', 'k', 'h', 'd'): {
       struct reader f = unp_reader(u, b.body);
@@ -162,7 +179,7 @@ static enum err track_read(struct track *t, const struct unp *u, struct bytes bo
     case CC('m', 'd', 'i', 'a'):
     case CC('m', 'i', 'n', 'f'):
     case CC('s', 't', 'b', 'l'):
-      e = depth < 4 ? track_read(t, u, b.body, depth + 1) : unp_fail(u, ERR_MALFORMED, b.body.p, b.type, NULL);
+      e = track_read(t, u, &b);
       break;
     case CC('s', 't', 's', 'd'):
       e = stsd_read(t, u, &b);
@@ -210,7 +227,7 @@ enum err moov_read(struct unp *u, const struct box *moov) {
       return unp_fail(u, ERR_LIMIT, b.body.p, b.type, "there are too many tracks");
     struct track *t = &u->tracks[u->num_tracks++];
     *t = (struct track){.default_entry = 1};
-    if ((e = track_read(t, u, b.body, 0)) != ERR_OK)
+    if ((e = track_read(t, u, &b)) != ERR_OK)
       return e;
     for (uint32_t i = 0; i < t->num_entries; i++)
       u->any_protected |= t->entries[i].scheme != 0;
@@ -272,8 +289,8 @@ static bool is_dropped(const struct box *b) {
          ((b->type == CC('s', 'g', 'p', 'd') || b->type == CC('s', 'b', 'g', 'p')) && unp_is_seig(b->body));
 }
 
-static enum err children_copy(struct writer *w, const struct unp *u, const struct box *parent, size_t skip, unsigned depth) {
-  if (skip > parent->body.n || depth > 6)
+static enum err children_copy(struct writer *w, const struct unp *u, const struct box *parent, size_t skip) {
+  if (skip > parent->body.n)
     return unp_fail(u, ERR_MALFORMED, parent->body.p, parent->type, NULL);
   unsigned stsd_version = skip ? parent->body.p[0] : 0;
   size_t at = unp_open(w, u, parent, skip);
@@ -285,13 +302,10 @@ static enum err children_copy(struct writer *w, const struct unp *u, const struc
       e = entry_copy(w, u, &b, stsd_version);
     } else if (is_dropped(&b)) {
       continue;
-    } else if (b.type == CC('t', 'r', 'a', 'k') || b.type == CC('m', 'd', 'i', 'a') || b.type == CC('m', 'i', 'n', 'f') ||
-               b.type == CC('s', 't', 'b', 'l')) {
-      e = children_copy(w, u, &b, 0, depth + 1);
-    } else if (b.type == CC('s', 't', 's', 'd')) {
-      e = children_copy(w, u, &b, STSD_HEAD, depth + 1);
-    } else {
+    } else if (home_of(b.type) != parent->type || b.type == CC('t', 'k', 'h', 'd') || b.type == CC('s', 'g', 'p', 'd')) {
       unp_copy(w, u, &b);
+    } else {
+      e = children_copy(w, u, &b, b.type == CC('s', 't', 's', 'd') ? STSD_HEAD : 0);
     }
     if (e)
       return e;
@@ -302,5 +316,5 @@ static enum err children_copy(struct writer *w, const struct unp *u, const struc
 }
 
 enum err moov_copy(struct writer *w, const struct unp *u, const struct box *moov) {
-  return children_copy(w, u, moov, 0, 0);
+  return children_copy(w, u, moov, 0);
 }

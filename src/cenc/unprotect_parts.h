@@ -55,7 +55,7 @@ struct unp {
 enum err unp_fail(const struct unp *u, enum err e, const uint8_t *at, uint32_t type, const char *what);
 
 static inline struct reader unp_reader(const struct unp *u, struct bytes body) {
-  return (struct reader){body.p, body.p + body.n, u->in->file.p, ERR_OK};
+  return (struct reader){body.p, body.n ? body.p + body.n : body.p, u->in->file.p, ERR_OK};
 }
 
 // unp_next is box_next that records the fault; false at the end or on failure (*e says which).

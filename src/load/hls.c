@@ -140,9 +140,9 @@ static enum err add_rendition(struct renditions *out, const char *base, struct b
     return diag_set(diag, ERR_LIMIT, line, "more than %d renditions", PLAYLIST_MAX_RENDITIONS);
   struct rendition *r = &out->r[out->num];
   uint64_t bandwidth = 0;
-  if (attribute(attrs, "BANDWIDTH").n && (parse_u64(&bandwidth, attribute(attrs, "BANDWIDTH")) || bandwidth > UINT32_MAX))
+  if (attribute(attrs, "BANDWIDTH").n && parse_u64(&bandwidth, attribute(attrs, "BANDWIDTH")))
     return diag_set(diag, ERR_SYNTAX, line, "BANDWIDTH is not a number");
-  r->bandwidth = (uint32_t)bandwidth;
+  r->bandwidth = bandwidth < UINT32_MAX ? (uint32_t)bandwidth : UINT32_MAX;
   copy_text(r->codecs, sizeof r->codecs, attribute(attrs, "CODECS"));
   if (uri_resolve(r->uri, base, uri))
     return diag_set(diag, ERR_LIMIT, line, "a URI is too long");

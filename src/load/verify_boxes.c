@@ -6,6 +6,7 @@
 bool vbox_next(struct reader *r, struct vbox *b) {
   if (r->err || rd_left(r) < 8)
     return false;
+  struct reader before = *r; // to which it goes back from a box that cannot be read: something is left, also where its head is all
   b->at = rd_pos(r); // children count from the same start
   uint64_t size = rd_u32(r);
   b->type = rd_u32(r);
@@ -13,11 +14,13 @@ bool vbox_next(struct reader *r, struct vbox *b) {
   if (size == 1) {
     size = rd_u64(r);
     b->head_len = 16;
-  } else if (size == 0) {
+  } else if (size == 0 && b->type == FOURCC('m', 'd', 'a', 't')) { // to the end of the file: no box within another says so
     size = rd_left(r) + b->head_len;
   }
-  if (r->err || size < b->head_len || size - b->head_len > rd_left(r))
+  if (r->err || size < b->head_len || size - b->head_len > rd_left(r)) {
+    *r = before;
     return false;
+  }
   b->body = rd_sub(r, (size_t)(size - b->head_len));
   return true;
 }
@@ -100,9 +103,10 @@ static bool is_protection(uint32_t type) {
          type == FOURCC('s', 'i', 'n', 'f') || type == FOURCC('p', 's', 's', 'h');
 }
 
-// Indexes, and pssh of a protection that the source has no more.
+// Indexes, pssh of a protection that the source has no more, and auxiliary information of other kinds.
 static bool is_dropped(uint32_t type) {
-  return type == FOURCC('p', 's', 's', 'h') || type == FOURCC('s', 'i', 'd', 'x') || type == FOURCC('m', 'f', 'r', 'a') || type == FOURCC('s', 's', 'i', 'x');
+  return type == FOURCC('p', 's', 's', 'h') || type == FOURCC('s', 'a', 'i', 'z') || type == FOURCC('s', 'a', 'i', 'o') ||
+         type == FOURCC('s', 'i', 'd', 'x') || type == FOURCC('m', 'f', 'r', 'a') || type == FOURCC('s', 's', 'i', 'x');
 }
 
 static bool is_container(uint32_t type) {
@@ -188,6 +192,12 @@ static bool right_sinf(const char *scheme, struct bytes after_entry, uint32_t fo
          rd_u32(&tenc.body) == (type == FOURCC('c', 'b', 'c', 's') ? 1u << 24 : 0) && !rd_u8(&tenc.body) && !rd_u8(&tenc.body);
 }
 
+// A 32-bit 0 behind the boxes of a sample entry, as QuickTime's may have; the sinf stands before it. Returns its length.
+static size_t terminator_len(struct bytes mine, struct bytes theirs) {
+  bool theirs_has = theirs.n >= 4 && load_be32(theirs.p + theirs.n - 4) == 0;
+  return theirs_has && mine.n > theirs.n && load_be32(mine.p + theirs.n - 4) != 0 && load_be32(mine.p + mine.n - 4) == 0 ? 4 : 0;
+}
+
 // Sample entries: the type gives way to enca, and a sinf that names the old one stands at the end. ISO/IEC 14496-12 8.12.
 static bool same_entries(struct pair *p) {
   struct reader a = p->mine.body, b = p->theirs.body;
@@ -202,11 +212,12 @@ static bool same_entries(struct pair *p) {
     struct bytes mine = left_of(e.mine.body), theirs = left_of(e.theirs.body);
     if (mine.n < theirs.n)
       return differ(&e, e.mine.at, "it is shorter than the source's");
-    ok = same_bytes(&e, bytes_of(mine.p, theirs.n), theirs);
+    size_t n = theirs.n - terminator_len(mine, theirs);
+    ok = same_bytes(&e, bytes_of(mine.p, n), bytes_of(theirs.p, n));
     if (ok && p->c->init->clear && mine.n != theirs.n)
       return differ(&e, e.mine.at, "it is longer than the source's");
-    if (ok && !p->c->init->clear && !right_sinf(p->c->place.scheme, bytes_of(mine.p + theirs.n, mine.n - theirs.n), e.theirs.type))
-      return differ(&e, e.mine.at + e.mine.head_len + theirs.n, "its sinf is not that of the scheme and the source's format");
+    if (ok && !p->c->init->clear && !right_sinf(p->c->place.scheme, bytes_of(mine.p + n, mine.n - theirs.n), e.theirs.type))
+      return differ(&e, e.mine.at + e.mine.head_len + n, "its sinf is not that of the scheme and the source's format");
   }
   return ok && (!rd_left(&b) || differ(p, p->mine.at, "it has fewer entries than the source's"));
 }

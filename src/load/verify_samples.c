@@ -132,9 +132,10 @@ static bool check_run(struct check *c, const struct fragment *f, const struct vb
     rd_skip(&trun, flags & 0x100 ? 4 : 0);
     uint32_t size = flags & 0x200 ? rd_u32(&trun) : f->default_size;
     rd_skip(&trun, (flags & 0x400 ? 4u : 0) + (flags & 0x800 ? 4u : 0));
-    if (trun.err || *data_at > c->r->body.n || size > c->r->body.n - *data_at)
+    size_t at = *data_at < c->r->body.n ? *data_at : c->r->body.n, left = c->r->body.n - at;
+    if (trun.err || size > left) // one without bytes is nowhere
       return wrong(c, "byte %zu: sample %lu lies outside of the response", *data_at, c->sample);
-    if (!next_iv(c, f, senc, iv) || !compare_sample(c, bytes_of(c->r->body.p + *data_at, size), (const uint8_t(*)[16])&iv))
+    if (!next_iv(c, f, senc, iv) || !compare_sample(c, bytes_of(c->r->body.p + at, size), (const uint8_t(*)[16])&iv))
       return false;
     *data_at += size;
   }

@@ -220,7 +220,8 @@ static void write_representation(struct writer *w, const struct man_asset *a, co
   wr_str(w, "<Representation id=\"");
   percent_write(w, t->name, false);
   wr_str(w, "\"");
-  attr_num(w, "bandwidth", man_rate(t).peak);
+  uint64_t rate = man_rate(t).peak;
+  attr_num(w, "bandwidth", rate < UINT32_MAX ? rate : UINT32_MAX); // an xs:unsignedInt
   if (t->ix->h->sample_rate)
     attr_num(w, "audioSamplingRate", t->ix->h->sample_rate);
   wr_str(w, ">\n");

@@ -717,6 +717,8 @@ static void put_in(struct made_box *b, size_t at, struct bytes put, const char *
 
 // A sinf of a scheme that nobody knows, of an entry that was wxyz.
 #define SINF_OTHER "\0\0\0\x28sinf" "\0\0\0\x0c" "frmawxyz" "\0\0\0\x14schm\0\0\0\0sve1\0\0\0\0"
+// One entry, which is not encrypted.
+#define STSD_CLEAR "\0\0\0\x34stsd\0\0\0\0\0\0\0\1" "\0\0\0\x24mp4a\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0\0\2\0\x10\0\0\0\0\xbb\x80\0\0"
 #define UP_STBL "moov trak mdia minf stbl"
 
 // An init segment with something in it that no preset has.
@@ -736,6 +738,8 @@ Test(unprotect, moov) {
       {"an unknown sinf first", "sinf", 1, BYTES_LIT(SINF_OTHER), UP_STBL " stsd enca", 0, ERR_UNSUPPORTED},
       {"tkhd of version 1", "tkhd", 12, BYTES_LIT("\0\0\0\0\0\0\0\0"), "moov trak tkhd", 0, ERR_OK},
       {"auxiliary information", "stsd", 1, BYTES_LIT(PAIR_PLAIN), UP_STBL, 0, ERR_OK},
+      {"sample entries that belong to nothing", "minf", 1, BYTES_LIT(STSD_CLEAR), "moov trak mdia", 0, ERR_OK},
+      {"a track header that belongs to nothing", "minf", 1, BYTES_LIT("\0\0\0\x18tkhd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x09"), "moov trak mdia", 0, ERR_OK},
   };
   uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
