@@ -143,7 +143,7 @@ static size_t change(uint8_t *p, size_t n, const uint8_t *how) {
   case 6: memset(p + at, how[0] >> 3, len); return n;
   default: // a 32-bit number
     if (left >= 4)
-      store_be32(p + at, load_be32(p + at) + (uint32_t)(int8_t)how[1]);
+      store_be32(p + at, load_be32(p + at) + (how[1] ^ 0x80u) - 0x80u); // by -128 to 127
     return n;
   }
 }
