@@ -7,7 +7,7 @@
 #include "base/writer.h"
 #include "drm/drm.h"
 
-enum { KEYS_MIN_SECRET = 16, KEYS_MAX_SECRET = 1024, KEYS_MAX_FILE = 64 << 20, KEYS_MAX_ASSET = 1024, KEYS_MAX_LABEL = 64 };
+enum { KEYS_MIN_SECRET = 16, KEYS_MAX_SECRET = 1024, KEYS_MAX_FILE = 64 << 20, KEYS_MAX_ASSET = 1024, KEYS_MAX_LABEL = 64, KEYS_MAX_SCHEDULES = 4096 };
 
 // What a key is for. `label` is drm_label's.
 struct key_query {

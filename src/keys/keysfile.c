@@ -10,7 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { MAX_RECORDS = 4 << 20, MAX_RULES = 1 << 16, MAX_SCHEDULES = 4096, MAX_TEMPLATE = 1024, MAX_REMOTES = 64, MIN_EVERY_MS = 1000 };
+enum { MAX_RECORDS = 4 << 20, MAX_RULES = 1 << 16, MAX_TEMPLATE = 1024, MAX_REMOTES = 64, MIN_EVERY_MS = 1000 };
 
 struct input {
   yaml_parser_t yaml;
@@ -506,7 +506,7 @@ static enum err add_schedule(struct input *in, const struct key_schedule *s) {
     if (bytes_eq(ks->schedules[i].scope, s->scope))
       return fail(in, ERR_SYNTAX, "epochs.schedule: two entries for %s", s->scope.n ? key_name(name, s->scope) : "everything");
   struct key_schedule *list = grow(in, ks->schedules, ks->num_schedules, &ks->cap_schedules, sizeof *list);
-  if (!list || ks->num_schedules == MAX_SCHEDULES)
+  if (!list || ks->num_schedules == KEYS_MAX_SCHEDULES)
     return fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "epochs.schedule: too many entries");
   ks->schedules = list;
   list[ks->num_schedules++] = *s;

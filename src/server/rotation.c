@@ -57,7 +57,8 @@ static enum err act(const struct rotation_rules *r, const struct key_schedule *s
   return e;
 }
 
-uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t now_ms, void (*rotated)(void *ctx, struct bytes scope), void *ctx) {
+uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t retry_ms[KEYS_MAX_SCHEDULES], uint64_t now_ms,
+                           void (*rotated)(void *ctx, struct bytes scope), void *ctx) {
   uint64_t next = UINT64_MAX;
   for (uint32_t i = 0; i < r->info->num_schedules; i++) {
     const struct key_schedule *s = &r->info->schedules[i];
@@ -65,11 +66,14 @@ uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t now_ms, void
     struct diag diag = {0};
     const char *name = s->scope.n ? (const char *)s->scope.p : "everything";
     int len = s->scope.n ? (int)s->scope.n : (int)strlen(name);
-    if (step.act != SCHEDULE_WAIT && act(r, s, &step, now_ms, &diag)) {
+    bool later = now_ms < retry_ms[i] && retry_ms[i] - now_ms <= RETRY_MS; // else the clock was set back
+    if (step.act != SCHEDULE_WAIT && later) {
+      step.next_ms = retry_ms[i];
+    } else if (step.act != SCHEDULE_WAIT && act(r, s, &step, now_ms, &diag)) {
       char why[300];
       diag_format(&diag, why, sizeof why);
       log_line(LOG_ERROR, "the scheduled rotation of %.*s is due and failed; it will be tried again: %s", len, name, why);
-      step.next_ms = now_ms + RETRY_MS;
+      step.next_ms = retry_ms[i] = now_ms + RETRY_MS;
     } else if (step.act == SCHEDULE_ROTATE) {
       log_line(LOG_INFO, "rotated %.*s, by schedule", len, name);
       rotated(ctx, s->scope);

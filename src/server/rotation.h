@@ -23,6 +23,8 @@ uint64_t rotation_grace(const struct rotation_rules *r, const struct rotation_or
 MUST_USE enum err rotation_order(const struct rotation_rules *r, const struct rotation_order *o, uint64_t now_ms,
                                  struct diag *diag);
 
-// rotation_schedule does what the schedules of the keys file demand at now_ms (Unix). What fails is said in the log, once a
-// minute, and tried again. Returns when to be called again, UINT64_MAX when there is no schedule; `rotated` is called for each scope.
-uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t now_ms, void (*rotated)(void *ctx, struct bytes scope), void *ctx);
+// rotation_schedule does what the schedules of the keys file demand at now_ms (Unix). What fails is said in the log, and tried again
+// in a minute: `retry_ms` is where it keeps when, one for each schedule, zeros at first and once the rules are others. Returns when
+// to be called again, UINT64_MAX when there is no schedule; `rotated` is called for each scope.
+uint64_t rotation_schedule(const struct rotation_rules *r, uint64_t retry_ms[KEYS_MAX_SCHEDULES], uint64_t now_ms,
+                           void (*rotated)(void *ctx, struct bytes scope), void *ctx);

@@ -23,6 +23,7 @@ struct schedules {
   pthread_mutex_t lock;
   pthread_cond_t wake;
   bool again, stop; // under the lock
+  uint64_t retry_ms[KEYS_MAX_SCHEDULES]; // of rotation_schedule
 };
 
 static void rotated(void *ctx, struct bytes scope) {
@@ -32,10 +33,11 @@ static void rotated(void *ctx, struct bytes scope) {
 }
 
 // Rotates what is due. Returns how long to sleep: not past the next moment of a schedule, and not for long. UINT64_MAX: no schedule.
-static uint64_t keep(struct server *s) {
+static uint64_t keep(struct schedules *h) {
+  struct server *s = h->s;
   struct settings *st = settings_get(s->catalog); // this thread has no quiet points: a reference instead
   struct rotation_rules rules = settings_rotation(s->catalog, st);
-  uint64_t next = rotation_schedule(&rules, clock_unix_ms(), rotated, s), now = clock_unix_ms();
+  uint64_t next = rotation_schedule(&rules, h->retry_ms, clock_unix_ms(), rotated, s), now = clock_unix_ms();
   settings_put(st);
   return next == UINT64_MAX ? next : next <= now ? 0 : next - now < LOOK_MS ? next - now : LOOK_MS;
 }
@@ -58,9 +60,11 @@ static void *schedules_main(void *arg) {
   pthread_setname_np(pthread_self(), "schedules");
   pthread_mutex_lock(&h->lock);
   while (!h->stop) {
+    if (h->again)
+      memset(h->retry_ms, 0, sizeof h->retry_ms);
     h->again = false;
     pthread_mutex_unlock(&h->lock);
-    uint64_t ms = keep(h->s);
+    uint64_t ms = keep(h);
     pthread_mutex_lock(&h->lock);
     if (ms && !h->again && !h->stop)
       sleep_for(h, ms);

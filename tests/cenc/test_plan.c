@@ -351,6 +351,12 @@ Test(plan, wide_ivs) {
     cr_assert_eq(out[wide][12], wide ? 16 : 8); // saiz
     cr_assert_eq(load_be32(out[wide] + 17 + 20), 16 + 3 * (wide ? 16u : 8u)); // senc
     len[wide] = r.len;
+    for (uint64_t off = 0; off < r.len; off++) // also from within an IV and up to within one
+      for (uint64_t n = 1; n <= r.len - off; n++) {
+        uint8_t part[1000];
+        plan_render(&p, ops(), (struct plan_range){r.off + off, n}, bytes_of(src, sizeof src), 0, part);
+        cr_assert_arr_eq(part, out[wide] + off, n, "[%zu, +%zu)", (size_t)off, (size_t)n);
+      }
   }
   for (size_t i = 0; i < 3; i++) {
     const uint8_t *iv = out[1] + 17 + 20 + 16 + 16 * i;

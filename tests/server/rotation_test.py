@@ -151,6 +151,22 @@ def schedules(tap, sluice, work, media):
     tap.ok(len(slots) == n - 1 == len(set(slots)) and all(s % 1000 == 0 for s in slots), "one line for each slot, none twice", lines)
 
 
+def due(tap, sluice, work, media):
+    """A rotation that cannot be made is tried, and said, once a minute, not with every look; and as soon as the keys file is another."""
+    keys, state = work / "due.yaml", work / "due"
+    state.mkdir(mode=0o700)
+    text = "epochs: { schedule: [ { match: a, every: 1s } ] }\nkeys:\n  - { asset: a, scheme: cbcs, kid: %032x, key: %032x }\n" % (1, 2)
+    keys.write_text(text)
+    said = "is due and failed"
+    with Server(sluice, media, "--keys", str(keys), state=state) as server:
+        server.wait_log(said)
+        time.sleep(3)
+        tap.equal(sum(said in line for line in server.log()), 1, "said once in three seconds")
+        reload(server, tap, "the same keys file", said)
+        keys.write_text(text + "  - { asset: a, epoch: 2, scheme: cbcs, kid: %032x, key: %032x }\n" % (3, 4))
+        reload(server, tap, "with the next key", "rotated a, by schedule")
+
+
 def shared(tap, sluice, work, media):
     """A second server on the same state folder; the epoch to begin with, changed while running."""
     state, keys = work / "shared", work / "shared.yaml"
@@ -414,7 +430,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sluice-rotation-") as folder:
         work = pathlib.Path(folder)
         media = media_in(work, ["a", "live/b", "live/c"])
-        for part in (tokens, orders, outside, systems, schedules, shared, killed, revoked, revoked_while_opening, slow,
+        for part in (tokens, orders, outside, systems, schedules, due, shared, killed, revoked, revoked_while_opening, slow,
                      slow_schedule):
             part(tap, sluice, work, media)
     tap.end()
