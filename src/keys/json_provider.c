@@ -56,8 +56,9 @@ static enum err check_texts(const json_t *object, const char *const *names, stru
   return ERR_OK;
 }
 
+// An empty list is what some languages make of an empty object.
 static enum err check_object(const json_t *v, const char *name, struct diag *diag) {
-  return !v || json_is_object(v) || json_is_null(v) ? ERR_OK : diag_say(diag, ERR_MALFORMED, "the answer's %s is no object", name);
+  return !v || json_is_object(v) || json_is_null(v) || (json_is_array(v) && !json_array_size(v)) ? ERR_OK : diag_say(diag, ERR_MALFORMED, "the answer's %s is no object", name);
 }
 
 static enum err copy(struct alloc *mem, uint8_t **out, struct bytes text, struct diag *diag) {

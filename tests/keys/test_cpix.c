@@ -497,7 +497,7 @@ Test(json, question_and_answer) {
                        "\"systems\":{\"widevine\":{\"pssh\":\"AAAAJHBzc2gAAAAA7e+LqXnWSs6jyCfc1R0h7QAAAARkYXRh\","
                        "\"hls_media\":\"#EXT-X-KEY:METHOD=SAMPLE-AES\"}}}]}", 2), ERR_OK, "%s", shown);
   struct key_record plain;
-  cr_assert_eq(json(&plain, "{\"keys\":[{\"scheme\":\"cbcs\"," KEY1 ",\"iv\":null,\"systems\":{\"widevine\":null,\"common\":{\"mpd\":null}}}]}", 1), ERR_OK,
+  cr_assert_eq(json(&plain, "{\"keys\":[{\"scheme\":\"cbcs\"," KEY1 ",\"iv\":null,\"systems\":{\"widevine\":null,\"common\":{\"mpd\":null},\"playready\":[]}}]}", 1), ERR_OK,
                "null is nothing: %s", shown);
   cr_assert(r[0].key[15] == 1 && r[0].kid[15] == 1 && r[0].has_iv && r[1].key[15] == 2 && !r[1].has_iv);
   cr_assert_eq(r[0].given[DRM_WIDEVINE].pssh.n, 36);
@@ -524,7 +524,7 @@ Test(json, answers_that_are_refused) {
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":{\"mpd\":\"<a>\"}}}]}", "not an XML", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"iv\":[1,2]}]}", "iv is no text", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":0,\"scheme\":\"cbcs\"," KEY1 "}]}", "label is no text", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":[]}]}", "systems is no object", ERR_MALFORMED},
+      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":[1]}]}", "systems is no object", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":\"AAAA\"}}]}", "widevine is no object", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"fairplay\":{\"hls_media\":true}}}]}", "hls_media is no text", ERR_MALFORMED},
   };

@@ -15,6 +15,7 @@ static struct alloc_heap heap;
 static struct rotation_rules rules;
 static struct keys_info info;
 static struct keyset *keys;
+static uint64_t retry_ms[KEYS_MAX_SCHEDULES];
 
 static void setup(void) {
   snprintf(dir, sizeof dir, "/tmp/sluice-rotation-XXXXXX");
@@ -36,6 +37,7 @@ TestSuite(rotation, .init = setup, .fini = teardown);
 static void start(const char *keys_file) {
   struct config_error error;
   struct diag diag = {0};
+  memset(retry_ms, 0, sizeof retry_ms);
   epoch_store_close(rules.epochs);
   cr_assert_eq(keys_parse(&heap.base, &keys, &info, bytes_str(keys_file), &diag), ERR_OK, "%s", diag.what);
   rules = (struct rotation_rules){.epochs = epoch_store_open(dir, 1, &error), .keys = keys, .info = &info, .grace_ms = 5000};
@@ -49,7 +51,7 @@ static void count(void *n, struct bytes scope) {
 
 static void at(uint64_t now, unsigned rotations, uint64_t next) {
   unsigned n = 0;
-  uint64_t when = rotation_schedule(&rules, now, count, &n);
+  uint64_t when = rotation_schedule(&rules, retry_ms, now, count, &n);
   cr_assert_eq(n, rotations, "at %.2f h: %u rotations", (double)now / HOUR, n);
   cr_assert_eq(when, next, "at %.2f h: next at %.2f h", (double)now / HOUR, (double)when / HOUR);
 }
