@@ -220,7 +220,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (t)
     memcpy(tail, data + size - t, t);
   struct bytes file = bytes_of(data, size - t), blob;
-  uint64_t ends[FOLDER_PARTS];
+  uint64_t ends[FOLDER_PARTS] = {0};
   struct mp4_source src = memory_source(&file, ends, tail[0] & 1 ? folder_parts(ends, file) : 1);
   struct alloc_heap heap;
   struct track_index ix;
