@@ -1,6 +1,8 @@
 """The client: wrk, one thread on core 1, cycling through its requests in a fixed order; and what wrk cannot ask, in Python."""
-import json, select, socket, subprocess, sys, tempfile, time
+import json, os, select, socket, subprocess, sys, tempfile, time
 from pathlib import Path
+
+import versions
 
 LUA = """
 local paths = {%s}
@@ -39,15 +41,17 @@ def lua(request):
     return f"{{path={json.dumps(request['path'])},times={request['times']},headers={{{headers}}}}}"
 
 
-def wrk(address, requests, conns, seconds, tls=False):
-    """What wrk says of its run. `errors` are all that went wrong, `statuses` those of them that are an answer of 400 or more."""
+def wrk(address, requests, conns, seconds, tls=False, unread=False):
+    """What wrk says of its run. `errors` are all that went wrong, `statuses` those of them that are an answer of 400 or more.
+    With `unread` it takes bodies from its sockets without reading them (unread.c)."""
+    env = dict(os.environ, LD_PRELOAD=str(versions.built("bench/serve/unread.so"))) if unread else None
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as f:
         f.write(LUA % ",".join(lua(r) for r in requests))
         f.flush()
         url = f"{'https' if tls else 'http'}://{address[0]}:{address[1]}/"
         # wrk takes whole seconds
         out = subprocess.run(["taskset", "-c", "1", "wrk", "-t1", f"-c{conns}", f"-d{max(1, round(seconds))}s", "--latency", "-s", f.name, url],
-                             capture_output=True, text=True)
+                             capture_output=True, text=True, env=env)
     line = next((x for x in out.stdout.splitlines() if x.startswith("RESULT ")), None)
     if not line:
         raise SystemExit(f"bench serve: wrk said: {out.stdout[-500:]} {out.stderr[-500:]}")

@@ -1,8 +1,9 @@
 // What a copy into memory costs when another core has just read that memory: a socket's on loopback, whose pages come back
 // from the client. Prints, for rings of several sizes, the time of copying 32 KB from L2 into the next block of the ring, alone
-// and with a reader on another core right behind. `rep movsb`, as the kernel copies.
+// and with a reader on another core right behind. `rep movsb`, as the kernel copies. With `apart` only one number, how far the
+// two cores are from each other: nanoseconds of a copy into 32 KB that the other one has just read (some 20 ms).
 //
-//   ninja -C build-release bench/serve/copy && build-release/bench/serve/copy
+//   ninja -C build-release bench/serve/copy && build-release/bench/serve/copy [apart]
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -14,7 +15,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { BLOCK = 32768, MOST = 1024, COPIES = 20000, WARM = 2000, WRITER_CORE = 0, READER_CORE = 1 };
+enum { BLOCK = 32768, MOST = 1024, COPIES = 20000, COPIES_APART = 1000, WARM = 2000, WRITER_CORE = 0, READER_CORE = 1 };
 
 static uint8_t *ring;
 static long num; // blocks of the ring in use
@@ -70,8 +71,8 @@ static void *reader(void *own) {
   return NULL;
 }
 
-// Nanoseconds of one copy, the mean of COPIES. With `read`, at most half of the ring is ahead of the reader.
-static double measure(const uint8_t *from, uint8_t *to, bool read) {
+// Nanoseconds of one copy, the mean of `copies` behind WARM. With `read`, at most half of the ring is ahead of the reader.
+static double measure(const uint8_t *from, uint8_t *to, bool read, long copies) {
   pthread_t t;
   uint64_t sum = 0;
   atomic_store(&written, 0);
@@ -81,7 +82,7 @@ static double measure(const uint8_t *from, uint8_t *to, bool read) {
     perror("copy: a thread");
     exit(1);
   }
-  for (long i = 0; i < WARM + COPIES; i++) {
+  for (long i = 0; i < WARM + copies; i++) {
     while (read && i - atomic_load(&seen) >= (num + 1) / 2)
       ;
     uint64_t begin = now_ns();
@@ -92,18 +93,28 @@ static double measure(const uint8_t *from, uint8_t *to, bool read) {
   atomic_store(&over, true);
   if (read)
     pthread_join(t, NULL);
-  return (double)sum / COPIES;
+  return (double)sum / (double)copies;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
   static const long sizes[] = {1, 4, 16, 32, 64, 256, MOST};
+  bool apart = argc == 2 && !strcmp(argv[1], "apart");
+  if (argc > 1 && !apart) {
+    fprintf(stderr, "usage: copy [apart]\n");
+    return 2;
+  }
   pin(WRITER_CORE);
-  ring = room((size_t)MOST * BLOCK);
+  ring = room((size_t)(apart ? 1 : MOST) * BLOCK);
   uint8_t *from = room(BLOCK), *to = room(BLOCK);
+  if (apart) {
+    num = 1;
+    printf("%.0f\n", measure(from, to, true, COPIES_APART));
+    return 0;
+  }
   printf("%-12s %18s %28s\n", "ring", "alone", "read by another core");
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     num = sizes[i];
-    double alone = measure(from, to, false), read = measure(from, to, true);
+    double alone = measure(from, to, false, COPIES), read = measure(from, to, true, COPIES);
     printf("%9ld KB %6.0f ns %5.1f GB/s %16.0f ns %5.1f GB/s\n", num * BLOCK / 1024, alone, BLOCK / alone, read, BLOCK / read);
   }
   return 0;
