@@ -25,7 +25,7 @@ from golden.generated_server import decodes, guarded, serve_all  # noqa: E402
 from golden.vectors import SCHEMES, differ, structure_faults  # noqa: E402
 from integration.truth import url  # noqa: E402
 from judge import boxes  # noqa: E402
-from judge.programs import FFMPEG, PACKAGER, Sluice, packager_decrypt, packets  # noqa: E402
+from judge.programs import FFMPEG, PACKAGER, Sluice, packager_samples, packets  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
@@ -135,21 +135,13 @@ def others(c, target, data, clear_data, kid, key, label):
             c.want(got == clear, lambda: f"{label}: ffmpeg: {differ(got, clear)}")
     if PACKAGER:
         theirs = c.work / "theirs.mp4"
-
-        def through(path):
-            theirs.unlink(missing_ok=True)
-            r = packager_decrypt(path, theirs, kid, key)
-            try:
-                return r if r.code else [s.data for s in boxes.audio(theirs.read_bytes()).samples]
-            except (OSError, ValueError, IndexError, KeyError) as e:
-                return repr(e)
         if "packager" not in c.served:
             (c.work / "clear.mp4").write_bytes(clear_data)
-            c.served["packager"] = through(c.work / "clear.mp4")
+            c.served["packager"] = packager_samples(c.work / "clear.mp4", theirs, kid, key)
         if c.served["packager"] != [s.data for s in o.samples]:
             c.notes.append("shaka-packager does not read the clear file right")
         else:
-            got = through(target)
+            got = packager_samples(target, theirs, kid, key)
             if not isinstance(got, list) and got.code and got.code < 0:  # so it does when it is to encrypt such files itself
                 c.notes.append("shaka-packager crashes")
                 return
