@@ -14,60 +14,41 @@
 
 enum { MAX_WORDS = 8, LINE_SCRATCH = 3 * EPOCH_MAX_SCOPE + 256 };
 
-static void number(struct writer *w, uint64_t v) {
-  wr_u8(w, ' ');
-  wr_dec(w, v);
-}
-
-static void finish(struct writer *out, struct writer *line, struct bytes scope) {
-  wr_u8(line, ' ');
+// "sluice1 KIND NUMBER… SCOPE CHECKSUM"
+static void write_line(struct writer *out, const char *kind, const uint64_t *numbers, size_t num, struct bytes scope) {
+  uint8_t buf[LINE_SCRATCH], sum[8];
+  struct writer line = wr_of(buf, sizeof buf);
+  wr_str(&line, "sluice1 ");
+  wr_str(&line, kind);
+  for (size_t i = 0; i < num; i++) {
+    wr_u8(&line, ' ');
+    wr_dec(&line, numbers[i]);
+  }
+  wr_u8(&line, ' ');
   if (scope.n)
-    percent_write(line, scope, true);
+    percent_write(&line, scope, true);
   else
-    wr_u8(line, '*');
-  wr_u8(line, ' ');
-  uint8_t sum[8];
-  store_be64(sum, XXH3_64bits(line->p, line->n));
-  hex_write(line, bytes_of(sum, 8));
-  wr_u8(line, '\n');
-  wr_raw(out, line->p, line->n);
+    wr_u8(&line, '*');
+  wr_u8(&line, ' ');
+  store_be64(sum, XXH3_64bits(line.p, line.n));
+  hex_write(&line, bytes_of(sum, 8));
+  wr_u8(&line, '\n');
+  wr_raw(out, line.p, line.n);
 }
 
 static void write_rotate(struct writer *w, struct bytes scope, const struct epoch_past *p, bool revoke) {
-  uint8_t buf[LINE_SCRATCH];
-  struct writer line = wr_of(buf, sizeof buf);
-  wr_str(&line, "sluice1 rotate");
-  number(&line, p->seq);
-  number(&line, p->time_ms);
-  number(&line, p->grace_ms);
-  number(&line, revoke);
-  finish(w, &line, scope);
-}
-
-static void write_scheduled(struct writer *w, const struct epoch_event *ev) {
-  uint8_t buf[LINE_SCRATCH];
-  struct writer line = wr_of(buf, sizeof buf);
-  wr_str(&line, "sluice1 scheduled");
-  number(&line, ev->seq);
-  number(&line, ev->time_ms);
-  number(&line, ev->grace_ms);
-  number(&line, ev->slot_ms);
-  finish(w, &line, ev->scope);
+  write_line(w, "rotate", (uint64_t[]){p->seq, p->time_ms, p->grace_ms, revoke}, 4, scope);
 }
 
 void epochs_write_event(struct writer *w, const struct epoch_event *ev) {
   if (ev->slot_ms)
-    write_scheduled(w, ev);
+    write_line(w, "scheduled", (uint64_t[]){ev->seq, ev->time_ms, ev->grace_ms, ev->slot_ms}, 4, ev->scope);
   else
     write_rotate(w, ev->scope, &(struct epoch_past){ev->seq, ev->time_ms, ev->grace_ms}, ev->revoke);
 }
 
 void epochs_write_slot(struct writer *w, struct bytes scope, uint64_t slot_ms) {
-  uint8_t buf[LINE_SCRATCH];
-  struct writer line = wr_of(buf, sizeof buf);
-  wr_str(&line, "sluice1 slot");
-  number(&line, slot_ms);
-  finish(w, &line, scope);
+  write_line(w, "slot", &slot_ms, 1, scope);
 }
 
 // The last seq up to which every rotation, of whatever scope, has run out of grace.
@@ -84,13 +65,7 @@ static uint64_t foldable(const struct epochs *e, uint64_t now_ms) {
 }
 
 static void write_base(struct writer *w, const struct epoch_rule *r, uint64_t fold, uint32_t folded) {
-  uint8_t buf[LINE_SCRATCH];
-  struct writer line = wr_of(buf, sizeof buf);
-  wr_str(&line, "sluice1 base");
-  number(&line, fold);
-  number(&line, r->folded + folded);
-  number(&line, r->revoke_seq <= fold ? r->revoke_seq : 0);
-  finish(w, &line, r->scope);
+  write_line(w, "base", (uint64_t[]){fold, r->folded + folded, r->revoke_seq <= fold ? r->revoke_seq : 0}, 3, r->scope);
 }
 
 enum err epochs_write_all(struct writer *w, const struct epochs *e, uint64_t now_ms, struct alloc *tmp) {

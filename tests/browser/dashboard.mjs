@@ -4,15 +4,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { done, ok } from './tap.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-let count = 0, failed = 0;
-function ok(good, name, note) {
-  count++;
-  if (!good) failed++;
-  console.log(`${good ? 'ok' : 'not ok'} ${count} - ${name}`);
-  if (!good) console.log(`# ${JSON.stringify(note)}`);
-}
 
 const { chromium } = await import(path.join(here, '../npm/node_modules/playwright-core/index.mjs'));
 const profile = await mkdtemp(path.join(tmpdir(), 'sluice-dashboard-'));
@@ -35,8 +29,7 @@ try {
   await context.close();
   await rm(profile, { recursive: true, force: true });
 }
-console.log(`1..${count}`);
-process.exit(failed || !count ? 1 : 0);
+done();
 
 async function look(page, said) {
   await page.waitForFunction(() => document.querySelector('#requests').points.length > 1, null, { timeout: 20000 });

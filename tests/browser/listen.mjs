@@ -7,18 +7,11 @@ import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { PROGRAM, openBrowser, servePages } from './browsers.mjs';
+import { done, ok, skip } from './tap.mjs';
 
 const [origin, wide, closed, orders, demo, closedDemo] = process.argv.slice(2);
 const AT_ONCE = 8; // in Chromium
 const SONG_S = 48, LONG_S = 75 * SONG_S;
-
-let count = 0, failed = 0;
-function ok(good, name, note) {
-  count++;
-  if (!good) failed++;
-  console.log(`${good ? 'ok' : 'not ok'} ${count} - ${name}`);
-  if (!good) console.log(`# ${JSON.stringify(note)}`);
-}
 
 // A network between a player and `origin`, as slow as is said later: so many bytes a second, all connections together.
 const networks = new Map();
@@ -128,7 +121,7 @@ async function main() {
   const only = process.env.SLUICE_BROWSER_ONLY;
   const chosen = (which, list) => list.filter((j) => !only || `${which}: ${j.name}`.includes(only));
   const here = Object.keys(PROGRAM).filter((which) => existsSync(PROGRAM[which]));
-  for (const which of Object.keys(PROGRAM)) if (!here.includes(which)) console.log(`ok ${++count} - ${which} # SKIP ${PROGRAM[which]} is not installed`);
+  for (const which of Object.keys(PROGRAM)) if (!here.includes(which)) skip(which, `${PROGRAM[which]} is not installed`);
   const last = Object.fromEntries(here.map((which) => [which, chosen(which, LAST[which])]));
   const listeners = Object.values(last).flat().length;
   const waiting = [];
@@ -172,5 +165,4 @@ async function main() {
 }
 
 await main();
-console.log(`1..${count}`);
-process.exit(failed || !count ? 1 : 0);
+done();

@@ -7,6 +7,7 @@ import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { PROGRAM, openBrowser, servePages } from './browsers.mjs';
+import * as tap from './tap.mjs';
 
 const [origin, noIdentity, keyServer, asset, opusAsset, which] = process.argv.slice(2);
 // Long enough for several segments, short enough for a machine that does other things too.
@@ -14,16 +15,7 @@ const PLAY_S = 3.5, TIMEOUT_S = 40;
 // The song's level is near -14 dB full scale; a twentieth of that is music, digital silence is 0.
 const QUIET = 0.01;
 
-let count = 0, failed = 0;
-function ok(good, name, note) {
-  count++;
-  if (!good) failed++;
-  console.log(`${good ? 'ok' : 'not ok'} ${count} - ${which}: ${name}`);
-  if (!good) console.log(`# ${JSON.stringify(note)}`);
-}
-function skip(name, reason) {
-  console.log(`ok ${++count} - ${which}: ${name} # SKIP ${reason}`);
-}
+const ok = (good, name, note) => tap.ok(good, `${which}: ${name}`, note);
 
 const MANIFEST = { dash: 'manifest.mpd', hls: 'master.m3u8', ondemand: 'ondemand.mpd', byterange: 'byterange.m3u8' };
 
@@ -82,7 +74,7 @@ async function refuses(browser, page, name, what) {
 
 async function main() {
   if (!existsSync(PROGRAM[which])) {
-    skip('everything', `${PROGRAM[which]} is not installed`);
+    tap.skip(`${which}: everything`, `${PROGRAM[which]} is not installed`);
     return;
   }
   const profile = await mkdtemp(path.join(tmpdir(), 'sluice-browser-'));
@@ -103,5 +95,4 @@ async function main() {
 }
 
 await main();
-console.log(`1..${count}`);
-process.exit(failed || !count ? 1 : 0);
+tap.done();

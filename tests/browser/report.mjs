@@ -3,16 +3,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { done, ok } from './tap.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const [pictures, ...pages] = process.argv.slice(2);
-let count = 0, failed = 0;
-function ok(good, name, note) {
-  count++;
-  if (!good) failed++;
-  console.log(`${good ? 'ok' : 'not ok'} ${count} - ${name}`);
-  if (!good) console.log(`# ${JSON.stringify(note)}`);
-}
 
 // What a reader sees: headings, and for every plot how much is drawn and whether it lies where it can be seen.
 function look() {
@@ -89,5 +83,4 @@ try {
   await context.close();
   await rm(profile, { recursive: true, force: true });
 }
-console.log(`1..${count}`);
-process.exit(failed || !count ? 1 : 0);
+done();

@@ -6,178 +6,33 @@
 Without options a fixed set of seeds. --seconds goes on from FIRST for so long. What fails says its seed; --keep leaves such files in DIR.
 """
 import argparse
-import ctypes.util
 import concurrent.futures
 import hashlib
 import hmac
 import json
 import pathlib
 import random
-import re
 import shutil
 import struct
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ET
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from golden import made  # noqa: E402
+from golden.generated_cases import Case, ciphertext, ffmpeg_can, first_difference, outline, read_clear, readable, references, shape  # noqa: E402
+from golden.generated_server import decodes, guarded, serve_all  # noqa: E402
 from golden.vectors import SCHEMES, differ, structure_faults  # noqa: E402
-from integration.truth import record, url  # noqa: E402
-from judge import aes, boxes, odd  # noqa: E402
-from judge.programs import FFMPEG, PACKAGER, Sluice, packager_decrypt, packets, run  # noqa: E402
+from integration.truth import url  # noqa: E402
+from judge import boxes  # noqa: E402
+from judge.programs import FFMPEG, PACKAGER, Sluice, packager_samples, packets  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
 SEEDS = [*range(19), 62]  # the last two for the other programs: ffmpeg and its decoder read 18 right, ffmpeg and shaka-packager 62
 BATCH = 24
-RANGES = 24
 EVERY_REAL = 6  # each such seed has packets of a real codec, which ffmpeg also decodes
-CONTAINERS = {b"moov", b"trak", b"edts", b"mdia", b"minf", b"dinf", b"stbl", b"mvex", b"moof", b"traf"}
-OWNED = {b"sinf", b"senc", b"saiz", b"saio", b"sidx", b"ssix", b"mfra", b"pssh"}
-DASH = "{urn:mpeg:dash:schema:mpd:2011}"
 CONFIG = "clear: true\nschemes: [clear, cenc, cbcs]\nwrite_sidecars: false\n"
-
-
-class Aes:
-    """AES-128 of libcrypto: the plain one takes seconds for such files."""
-    library = ctypes.util.find_library("crypto")
-
-    def __init__(self, key):
-        c = self.c = ctypes.CDLL(self.library)
-        for name in ("EVP_CIPHER_CTX_new", "EVP_aes_128_ecb", "EVP_aes_128_cbc"):
-            getattr(c, name).restype = ctypes.c_void_p
-        self.key, self.context = key, ctypes.c_void_p(c.EVP_CIPHER_CTX_new())
-
-    def run(self, cipher, iv, data):
-        c, out, n = self.c, ctypes.create_string_buffer(len(data) + 16), ctypes.c_int()
-        c.EVP_EncryptInit_ex(self.context, ctypes.c_void_p(cipher()), None, self.key, iv)
-        c.EVP_CIPHER_CTX_set_padding(self.context, 0)
-        if not c.EVP_EncryptUpdate(self.context, out, ctypes.byref(n), data, len(data)) or n.value != len(data):
-            raise RuntimeError("libcrypto")
-        return out.raw[:n.value]
-
-    def samples(self, scheme, iv, samples):
-        if scheme == "cbcs":
-            return [self.run(self.c.EVP_aes_128_cbc, iv, s[:len(s) // 16 * 16]) + s[len(s) // 16 * 16:] if len(s) > 15 else s for s in samples]
-        first = int.from_bytes(iv, "big")
-        counters = b"".join(struct.pack(">QQ", (first + n) % 2**64, i) for n, s in enumerate(samples) for i in range((len(s) + 15) // 16))
-        stream, at, out = self.run(self.c.EVP_aes_128_ecb, None, counters), 0, []
-        for s in samples:
-            out.append((int.from_bytes(s, "big") ^ int.from_bytes(stream[at:at + len(s)], "big")).to_bytes(len(s), "big"))
-            at += (len(s) + 15) // 16 * 16
-        return out
-
-
-def ciphertext(scheme, key, iv, samples):
-    if Aes.library is not None:
-        return Aes(key).samples(scheme, iv, samples)
-    plain, first = aes.Aes128(key), int.from_bytes(iv, "big")
-    return [aes.cbcs(plain, iv, s) if scheme == "cbcs" else aes.cenc(plain, ((first + n) % 2**64).to_bytes(8, "big"), s) for n, s in enumerate(samples)]
-
-
-def outline(data, samples):
-    """Everything in a file that is none of protection's business, in order: (depth, type, what must stay). Bytes of samples are blank."""
-    blank = bytearray(data)
-    for s in samples:
-        if s.size:
-            blank[s.offset:s.offset + s.size] = bytes(s.size)
-    out = []
-
-    def level(start, end, depth, parent, stsd_version=0):
-        for b in boxes.walk(data, start, end):
-            if b.type in OWNED:
-                continue
-            wide = data[b.start:b.start + 4] == b"\0\0\0\1"
-            kind, skip = b.type, None
-            if kind in CONTAINERS:
-                skip = 0
-            elif kind == b"stsd":
-                skip = 8
-            elif parent == b"stsd":
-                version = struct.unpack_from(">H", data, b.body + 8)[0]
-                skip, kind = 28 + ({1: 16, 2: 36}.get(version, 0) if not stsd_version else 0), "entry"
-            if skip is not None:
-                out.append((depth, kind, wide, data[b.body:b.body + skip]))
-                inner = b.type
-                level(b.body + skip, b.end, depth + 1, inner, data[b.body] if inner == b"stsd" else 0)
-                continue
-            body = bytes(blank[b.body:b.end])
-            if kind == b"tfhd":
-                flags = struct.unpack_from(">I", body)[0]
-                body = (flags & ~0x20001, body[4:8] + body[16 if flags & 1 else 8:])
-            elif kind == b"tfdt":
-                body = None  # one may be added; times are compared with the samples
-            elif kind == b"trun":
-                flags, n = struct.unpack_from(">II", body)
-                body = (flags & ~1, n, body[12 if flags & 1 else 8:])
-            if body is not None:
-                out.append((depth, kind, wide, body))
-    level(0, len(data), 0, None)
-    return out
-
-
-def shape(samples):
-    return [(s.duration, s.time, s.cts, s.data) for s in samples]
-
-
-class Case:
-    """One seed: its file on storage, and what fails about it."""
-
-    def __init__(self, seed, media, work, content):
-        self.odd, self.asset = odd.Odd(seed, content), f"s{seed}"
-        self.seed, self.work, self.faults, self.notes, self.checks = seed, work / self.asset, [], [], 0
-        self.judges = set()  # other programs that had something to say
-        self.work.mkdir()
-        self.media = media / self.asset
-        self.media.mkdir()
-        if self.odd.folder:
-            self.source = self.media / "t"
-            self.source.mkdir()
-            for i, part in enumerate(self.odd.parts):
-                (self.source / (f"{i}.m4s" if i else "init.mp4")).write_bytes(part)
-        else:
-            self.source = self.media / "t.mp4"
-            self.source.write_bytes(self.odd.data)
-        self.served = {}
-
-    def want(self, good, text):
-        self.checks += 1
-        if not good:
-            self.faults.append(text() if callable(text) else text)
-        return good
-
-    def same(self, got, want, text):
-        return self.want(got == want, lambda: f"{text}: {first_difference(got, want)}")
-
-    def record(self, scheme):
-        kid, key, iv = record(self.asset, scheme)
-        return kid, key, iv if self.seed % 2 else None
-
-
-def first_difference(got, want):
-    if isinstance(got, (list, bytes)) and isinstance(want, (list, bytes)):
-        i = next((i for i, (a, b) in enumerate(zip(got, want)) if a != b), min(len(got), len(want)))
-        return f"lengths {len(got)}, {len(want)}; at {i} {got[i:i + 1]!r:.300}, want {want[i:i + 1]!r:.300}"
-    return f"{got!r:.300}, want {want!r:.300}"
-
-
-def readable(o):
-    """The source as one file, sizes of 0 written out."""
-    return b"".join(map(closed, o.parts))
-
-
-def read_clear(o):
-    return boxes.audio(readable(o), [sum(map(len, o.parts[:i])) for i in range(len(o.parts))])
-
-
-def closed(part):
-    """A last box of size 0 gets its size."""
-    for b in boxes.walk(part):
-        if b.end == len(part) and part[b.start:b.start + 4] == bytes(4):
-            return part[:b.start] + struct.pack(">I", b.end - b.start) + part[b.start + 4:]
-    return part
 
 
 def inspect(c, sluice):
@@ -206,25 +61,6 @@ def inspect(c, sluice):
         tops += [(b.type.replace(b"\xa9", b"@"), at + b.start, b.end - b.start) for b in boxes.walk(p)]
         at += len(p)
     c.same(top, tops, "inspect: top-level boxes")
-
-
-def references(c, data, segments, label):
-    """sidx against where segments lie and when they are (8.16.3)."""
-    o = c.odd
-    sidx = boxes.one(data, b"sidx")
-    start, at, refs, timescale = boxes.sidx_references(data, sidx)
-    c.same([at, timescale, len(refs)], [sidx.end, o.timescale, len(segments)], f"{label}: sidx")
-    c.same(at + sum(n for n, _ in refs), len(data), f"{label}: sidx ends with the file")
-    if o.samples:
-        skip = skipped(o, segments)
-        c.same(start, max(0, o.samples[0].time - skip) + o.delay, f"{label}: sidx's earliest time")
-        c.same(start - o.delay + sum(d for _, d in refs), max(0, o.samples[-1].time + o.samples[-1].duration - skip), f"{label}: sidx's end")
-    return refs
-
-
-def skipped(o, segments):
-    first = sum(s.duration for f in segments[0] for s in f.samples)
-    return o.media_time if o.media_time < first else 0
 
 
 def encrypt(c, sluice, scheme, key, iv, drm, label, target_s=2):
@@ -279,12 +115,6 @@ def decrypt(c, sluice, target, kid, key, label, target_s):
     c.served.setdefault("decrypted", {})[label] = data
 
 
-def ffmpeg_can(o):
-    """Of encrypted files it reads one senc and mdat a moof, one sample entry, no moof behind its data, no two samples of one time (such files are
-    not tame), no moof without samples, no track and timescale beyond 31 bits."""
-    return o.tame and o.entries == 1 and all(f.samples for f in o.fragments) and not (o.several_trafs or o.several_mdats or o.data_first) and max(o.id, o.timescale) < 2**31
-
-
 def others(c, target, data, clear_data, kid, key, label):
     """ffmpeg and shaka-packager, where they read the clear file right. ffmpeg from a pipe: where it can seek it loses count of what it
     knows of the encryption when a file's moofs are not where a sidx says."""
@@ -305,21 +135,13 @@ def others(c, target, data, clear_data, kid, key, label):
             c.want(got == clear, lambda: f"{label}: ffmpeg: {differ(got, clear)}")
     if PACKAGER:
         theirs = c.work / "theirs.mp4"
-
-        def through(path):
-            theirs.unlink(missing_ok=True)
-            r = packager_decrypt(path, theirs, kid, key)
-            try:
-                return r if r.code else [s.data for s in boxes.audio(theirs.read_bytes()).samples]
-            except (OSError, ValueError, IndexError, KeyError) as e:
-                return repr(e)
         if "packager" not in c.served:
             (c.work / "clear.mp4").write_bytes(clear_data)
-            c.served["packager"] = through(c.work / "clear.mp4")
+            c.served["packager"] = packager_samples(c.work / "clear.mp4", theirs, kid, key)
         if c.served["packager"] != [s.data for s in o.samples]:
             c.notes.append("shaka-packager does not read the clear file right")
         else:
-            got = through(target)
+            got = packager_samples(target, theirs, kid, key)
             if not isinstance(got, list) and got.code and got.code < 0:  # so it does when it is to encrypt such files itself
                 c.notes.append("shaka-packager crashes")
                 return
@@ -343,177 +165,6 @@ def commands(c, sluice):
     encrypt(c, sluice, scheme, (kid, key), iv, drm, f"{scheme} --iv {iv} --drm {drm} --segment {target_s}", target_s)
     texts = [d for k, d in c.served.get("decrypted", {}).items()]
     c.want(len({hashlib.sha256(d).digest() for d in texts[:2]}) < 2, "cenc and cbcs do not decrypt to the same bytes")
-
-
-# the server
-
-def serve(c, client):
-    """Property 3: what is served, in each scheme."""
-    o = c.odd
-    for scheme in ("clear", *SCHEMES):
-        path = url(c.asset, scheme, 1, "t.mp4")
-        whole = client.get(path)
-        if o.refusal:
-            c.want(whole.status == 404, lambda: f"{path}: {whole}")
-            continue
-        if not c.want(whole.status == 200, lambda: f"{path}: {whole}"):
-            continue
-        data = whole.body
-        c.served["whole", scheme] = data
-        if scheme == "clear":
-            for label, back in list(c.served.get("decrypted", {}).items())[:2]:
-                c.same(back, data, f"{label}: decrypted and served clear")
-        elif c.served.get(("offline", scheme)):
-            c.same(data, c.served["offline", scheme], f"{scheme}: served and encrypted offline")
-        pieces(c, client, scheme, data)
-        ranges(c, client, path, data)
-
-
-def pieces(c, client, scheme, data):
-    o = c.odd
-    base, segments = url(c.asset, scheme, 1, "t"), o.segments()
-    init = client.get(f"{base}/init.mp4").body
-    parts = [client.get(f"{base}/{n + 1}.m4s") for n in range(len(segments) + 1)]
-    if not c.same([p.status for p in parts], [200] * len(segments) + [404], f"{scheme}: segments"):
-        return
-    parts = [p.body for p in parts[:-1]]
-    sidx = boxes.one(data, b"sidx")
-    c.same(init + b"".join(parts), data[:sidx.start] + data[sidx.end:], f"{scheme}: init and segments are the whole without sidx")
-    c.same([n for n, _ in references(c, data, segments, scheme)], [len(p) for p in parts], f"{scheme}: sidx's sizes")
-    all_samples = boxes.audio(data).samples
-    at = 0
-    for n, (part, fragments) in enumerate(zip(parts, segments)):
-        want = [s for f in fragments for s in f.samples]
-        got = boxes.audio(init + part).samples
-        c.same([(s.duration, s.time, s.cts, s.size) for s in got], [(s.duration, s.time, s.cts, len(s.data)) for s in want], f"{scheme}: segment {n + 1}")
-        c.same([(s.data, s.iv) for s in got], [(s.data, s.iv) for s in all_samples[at:at + len(got)]], f"{scheme}: segment {n + 1} and the whole")
-        at += len(got)
-    playlists(c, client, scheme, segments, data, parts)
-    mpds(c, client, scheme, segments, data)
-
-
-def ranges(c, client, path, data):
-    rng = random.Random(c.seed)
-    wanted = []
-    for _ in range(RANGES):
-        a = rng.randrange(len(data))
-        b = min(len(data) - 1, a + rng.choice((0, 1, 15, 16, 17, 300, len(data))))
-        wanted.append((a, b))
-    client.socket.sendall(b"".join(client.request_bytes(path, headers={"Range": f"bytes={a}-{b}"}) for a, b in wanted))
-    for a, b in wanted:
-        r = client.read()
-        c.want(r.status == 206 and r.body == data[a:b + 1], lambda a=a, b=b, r=r: f"{path}: bytes {a} to {b}: {first_difference(r.body, data[a:b + 1])}")
-
-
-def spans(segments):
-    """[(start, end)] of segments in media time, None without samples."""
-    out = []
-    for fragments in segments:
-        samples = [s for f in fragments for s in f.samples]
-        out.append((samples[0].time, samples[-1].time + samples[-1].duration) if samples else None)
-    return out
-
-
-def playlists(c, client, scheme, segments, data, parts):
-    o, times = c.odd, spans(segments)
-    durations = [s.duration for s in o.samples] or [0]
-    for name in ("media.m3u8", "byterange.m3u8"):
-        r = client.get(url(c.asset, scheme, 1, "t", name))
-        if not c.want(r.status == 200, lambda: f"{scheme} {name}: {r}"):
-            continue
-        text = r.body.decode()
-        found = re.findall(r"((?:#EXT-X-DISCONTINUITY\n)?)#EXTINF:([0-9.]+),\n(?:#EXT-X-BYTERANGE:(\d+)@(\d+)\n)?(\S+)\n", text)
-        if not c.same(len(found), len(segments), f"{scheme} {name}: segments"):
-            continue
-        for n, (_, seconds, length, offset, uri) in enumerate(found):
-            if name == "byterange.m3u8":
-                c.same(data[int(offset):int(offset) + int(length)], parts[n], f"{scheme} {name}: byte range {n + 1}")
-            else:
-                c.same(uri, f"{n + 1}.m4s", f"{scheme} {name}: URI {n + 1}")
-        # A segment lasts until its samples end where a gap of a sample or more follows, else until the next begins (manifests.md, Times).
-        for n, (_, seconds, *_) in enumerate(found):
-            after = found[n + 1][0] if n + 1 < len(found) else ""
-            if not times[n] or n + 1 < len(found) and not times[n + 1]:
-                continue
-            gap = times[n + 1][0] - times[n][1] if n + 1 < len(found) else 0
-            if after or gap > max(durations) or gap < max(1, min(durations)):
-                c.want(bool(after) == (gap > 0 and gap >= min(durations)), f"{scheme} {name}: behind segment {n + 1} {after!r}, a gap of {gap}")
-            want = (times[n][1] - times[n][0] + (0 if after else gap)) / o.timescale
-            c.want(abs(float(seconds) - want) < 3e-6, f"{scheme} {name}: EXTINF {seconds} of segment {n + 1}, want {want}")
-        target = int(re.search(r"TARGETDURATION:(\d+)", text)[1])
-        c.want(all(int(float(s) + 0.5) <= target for _, s, *_ in found), f"{scheme} {name}: longer than the target duration")
-
-
-def mpds(c, client, scheme, segments, data):
-    o, skip, times = c.odd, skipped(c.odd, segments), spans(segments)
-    r = client.get(url(c.asset, scheme, "manifest.mpd"))
-    if not c.want(r.status == 200, lambda: f"{scheme} manifest.mpd: {r}"):
-        return
-    root = ET.fromstring(r.body)
-    template = next(root.iter(f"{DASH}SegmentTemplate"))
-    c.same(int(template.get("timescale")), o.timescale, f"{scheme} MPD: timescale")
-    at, rows = 0, []
-    for s in template.iter(f"{DASH}S"):
-        at = int(s.get("t", at))
-        for _ in range(int(s.get("r", "0")) + 1):
-            rows.append((at, at + int(s.get("d"))))
-            at += int(s.get("d"))
-    if c.same(len(rows), len(segments), f"{scheme} MPD: segments"):
-        for n, (row, span) in enumerate(zip(rows, times)):
-            if span is None:
-                continue
-            after = next((t[0] for t in times[n + 1:] if t), span[1])
-            want = [max(0, t - skip) + o.delay for t in (*span, after)]
-            c.want(row[0] == want[0] and want[1] <= row[1] <= max(want[1:]), f"{scheme} MPD: segment {n + 1} is {row}, want {want}")
-    for rep in root.iter(f"{DASH}Representation"):
-        c.want(int(rep.get("bandwidth")) > 0 or not sum(s.duration for s in o.samples), f"{scheme} MPD: bandwidth {rep.get('bandwidth')}")
-    c.want(root.get("mediaPresentationDuration"), f"{scheme} MPD: no duration")
-    r = client.get(url(c.asset, scheme, "ondemand.mpd"))
-    if not c.want(r.status == 200, lambda: f"{scheme} ondemand.mpd: {r}"):
-        return
-    base = next(ET.fromstring(r.body).iter(f"{DASH}SegmentBase"))
-    sidx = boxes.one(data, b"sidx")
-    c.same(base.get("indexRange"), f"{sidx.start}-{sidx.end - 1}", f"{scheme} ondemand.mpd: indexRange")
-    r = client.get(url(c.asset, scheme, "master.m3u8"))
-    c.want(r.status == 200 and b"1/t/media.m3u8" in r.body, lambda: f"{scheme} master.m3u8: {r}")
-
-
-def decoded(data, *options):
-    return run(FFMPEG, "-v", "error", "-nostdin", *options, "-f", "mov", "-i", "pipe:0", "-f", "md5", "-", stdin=data)
-
-
-def decodes(c):
-    """What a real codec made, through ffmpeg's decoder: encrypted and clear sound alike, without complaint."""
-    if not FFMPEG or not c.odd.content or c.odd.refusal:
-        return
-    clear, source = (decoded(d) for d in (c.served.get(("whole", "clear"), b""), readable(c.odd)))
-    c.want(clear.code == 0 and not clear.err or source.code or source.err, lambda: f"ffmpeg decodes what is served clear: {clear}, the source {source}")
-    for scheme in SCHEMES:
-        data = c.served.get(("whole", scheme))
-        if data and clear.code == 0 and not clear.err and "ffmpeg does not read the clear file right" not in c.notes and ffmpeg_can(c.odd):
-            c.judges.add("ffmpeg's decoder")
-            r = decoded(data, "-decryption_key", c.record(scheme)[1])
-            c.want(r.code == 0 and not r.err and r.out == clear.out, lambda r=r: f"{scheme}: ffmpeg decodes: {r} {r.out}, want {clear.out}")
-        elif data:
-            c.notes.append("ffmpeg does not decode the clear file without complaint")
-
-
-def guarded(c, what, *args):
-    try:
-        what(c, *args)
-    except (OSError, EOFError, ValueError, IndexError, KeyError, StopIteration, struct.error, ET.ParseError) as e:
-        c.faults.append(f"{what.__name__}: {e!r} at line {e.__traceback__.tb_next.tb_lineno if e.__traceback__.tb_next else '?'}")
-        return False
-    return True
-
-
-def serve_all(cases, server):
-    client = server.client()
-    for c in cases:
-        if not guarded(c, serve, client):
-            client.close()
-            client = server.client()
-    client.close()
 
 
 def sidecars(tap, sluice, cases, media, keys):

@@ -5,6 +5,8 @@ import platform
 import shutil
 import subprocess
 
+from judge import boxes
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VECTORS = pathlib.Path(os.environ.get("SLUICE_VECTORS", ROOT.parent / "shared" / "vectors"))
 MODULES = ROOT / "tests" / "npm" / "node_modules"
@@ -67,3 +69,13 @@ def packager_encrypt(source, target, scheme, kid, key, iv):
 def packager_decrypt(source, target, kid, key):
     return run(PACKAGER, f"in={source},stream=audio,output={target}", "--enable_raw_key_decryption", "--keys",
                f"label=:key_id={kid}:key={key}", "--quiet")
+
+
+def packager_samples(source, target, kid, key):
+    """The samples that shaka-packager decrypts into `target`, or why there are none."""
+    target.unlink(missing_ok=True)
+    r = packager_decrypt(source, target, kid, key)
+    try:
+        return r if r.code else [s.data for s in boxes.audio(target.read_bytes()).samples]
+    except (OSError, ValueError, IndexError, KeyError) as e:
+        return repr(e)

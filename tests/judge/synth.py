@@ -170,6 +170,12 @@ def plain(fragments=2):
     return out, samples
 
 
+def one_track(media, fragments):
+    """Makes a media folder with a/t.mp4 in it."""
+    (media / "a").mkdir(parents=True)
+    (media / "a" / "t.mp4").write_bytes(plain(fragments)[0])
+
+
 def empty_truns():
     """truns of no samples before, between and after full ones; a traf of no samples; a fragment of no samples."""
     out, samples, time = FTYP + moov(), [], 0

@@ -7,7 +7,7 @@
 #include "mp4/describe.h"
 #include "mp4/frag.h"
 #include "mp4/init.h"
-#include "synth.h"
+#include "preset.h"
 #include "rewrite.h"
 
 Test(box, sizes) {
@@ -305,14 +305,6 @@ static enum err index_of(struct bytes file, struct diag *diag) {
   enum err e = ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, diag);
   alloc_heap_free(&heap);
   return e;
-}
-
-static const struct synth_options *preset(const char *name) {
-  for (const struct synth_options *o = synth_presets; o->name; o++)
-    if (!strcmp(o->name, name))
-      return o;
-  cr_assert_fail("no preset %s", name);
-  return NULL;
 }
 
 Test(index, refusals) {

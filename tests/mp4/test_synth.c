@@ -2,8 +2,8 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 
+#include "preset.h"
 #include "rewrite.h"
-#include "synth.h"
 
 struct built {
   struct synth s;
@@ -59,14 +59,6 @@ static void check(const struct synth_options *o) {
   const char *bad = rewrite_check(&b.ix, b.file);
   cr_assert_null(bad, "%s: %s", o->name, bad);
   drop(&b);
-}
-
-static const struct synth_options *preset(const char *name) {
-  for (const struct synth_options *o = synth_presets; o->name; o++)
-    if (!strcmp(o->name, name))
-      return o;
-  cr_assert_fail("no preset %s", name);
-  return NULL;
 }
 
 // One case for each preset, so that a failure has its name.

@@ -26,8 +26,7 @@ def main():
     tap, sluice = Tap(), sys.argv[1]
     with tempfile.TemporaryDirectory(prefix="sluice-fallback-") as folder:
         media, state = pathlib.Path(folder) / "media", pathlib.Path(folder) / "state"
-        (media / "a").mkdir(parents=True)
-        (media / "a" / "t.mp4").write_bytes(bytes(synth.plain(300)[0]))
+        synth.one_track(media, 300)
         with Server(sluice, media, state=state) as server:
             here = server.wait_log("ready:")
             tap.ok(", io_uring," in here or ", epoll," in here, "the log names what drives the sockets", here)

@@ -278,8 +278,7 @@ def main():
         work = pathlib.Path(folder)
         (work / "state").mkdir(mode=0o700)
         media = work / "media"
-        (media / "a").mkdir(parents=True)
-        (media / "a" / "t.mp4").write_bytes(bytes(synth.plain(300)[0]))
+        synth.one_track(media, 300)
         authority = Authority(work / "ours")
         for io in ("io_uring", "epoll"):
             outcomes(tap, sluice, media, authority, io)

@@ -350,8 +350,7 @@ def buffers_used(server):
 def stalled_and_steady(tap, binary, work, io):
     """Stalled readers take output buffers from each other: one that reads on keeps its own, and nothing is rendered twice for it."""
     media = work / f"steady-{io}"
-    (media / "a").mkdir(parents=True)
-    (media / "a" / "t.mp4").write_bytes(synth.plain(1500)[0])
+    synth.one_track(media, 1500)
     with Server(binary, media, "--io", io, "--workers", "1", "--output-buffers", "8", "--stall-timeout", "60s", "--cache-encrypted", "off") as server:
         path = "/a/cbcs/1/t.mp4"
         whole = server.get(path).body
@@ -451,8 +450,7 @@ def main():
     tap = Tap()
     with tempfile.TemporaryDirectory(prefix="sluice-hostile-") as work:
         media = pathlib.Path(work) / "media"
-        (media / "a").mkdir(parents=True)
-        (media / "a" / "t.mp4").write_bytes(synth.plain(20)[0])
+        synth.one_track(media, 20)
         with Server(sys.argv[1], media) as server:
             refused_after_head(tap, server)
             rotation_by_a_page(tap, server)

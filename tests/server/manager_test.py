@@ -25,8 +25,7 @@ def main():
     tap, sluice = Tap(), sys.argv[1]
     with tempfile.TemporaryDirectory(prefix="sluice-manager-") as folder:
         media = pathlib.Path(folder) / "media"
-        (media / "a").mkdir(parents=True)
-        (media / "a" / "t.mp4").write_bytes(bytes(synth.plain(30)[0]))
+        synth.one_track(media, 30)
         for name in (f"{folder}/notify", f"@sluice-manager-{os.getpid()}"):
             manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             manager.bind(name.replace("@", "\0"))

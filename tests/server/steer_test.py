@@ -31,8 +31,7 @@ def main():
     tap = Tap()
     with tempfile.TemporaryDirectory(prefix="sluice-steer-") as work:
         media = pathlib.Path(work) / "media"
-        (media / "a").mkdir(parents=True)
-        (media / "a" / "t.mp4").write_bytes(synth.plain(20)[0])
+        synth.one_track(media, 20)
         for io in ("auto", "epoll"):
             with Server(sys.argv[1], media, "--workers", "3", "--io", io) as server:
                 said = server.wait_log("connections go to workers")

@@ -1,0 +1,144 @@
+"""What inspect says, and files that are not right: parts of command.py."""
+import json
+import os
+import shutil
+import struct
+
+from integration.command_parts import ENCRYPT, KEY, KID, one_line
+from judge import boxes, synth
+from judge.programs import VECTORS
+
+
+def inspect(tap, sluice, work):
+    track = work / "t.mp4"
+    for build in (synth.indexed, synth.negative_offsets, synth.large_sizes, synth.around_moof):
+        data, samples = build()
+        track.write_bytes(data)
+        text, js = sluice("inspect", track), sluice("inspect", track, "--json")
+        tap.ok(text.code == 0 and all(w in text.out.decode() for w in ("moof", "trun", "mp4a")), f"inspect {build.__name__}: the tree", text)
+        try:
+            tree = json.loads(js.out)
+        except ValueError as e:
+            tap.ok(False, f"inspect {build.__name__} --json is JSON", repr(e))
+            continue
+        tap.ok(js.code == 0, f"inspect {build.__name__} --json is JSON")
+        flat = json.dumps(tree)
+        missing = [b for b in boxes.walk(data) if str(b.start) not in flat or b.type.decode() not in flat]
+        tap.ok(not missing, f"inspect {build.__name__}: every top-level box with its offset", missing)
+    for name, shown in ((b"n\xffa\xc3\xa9\xed\xa0\x80.mp4", "n?aé???.mp4"), ("naïve 雨.mp4".encode(), "naïve 雨.mp4")):
+        odd = os.path.join(os.fsencode(work), name)
+        shutil.copyfile(track, odd)
+        r = sluice("inspect", os.fsdecode(odd), "--json")
+        tap.ok(r.code == 0 and json.loads(r.out)["file"] == f"{work}/{shown}", f"inspect --json of a file called {shown}", (r.code, r.err, r.out[:200]))
+        os.unlink(odd)
+    locked = work / "locked.mp4"
+    sluice.encrypt(track, locked, "cbcs", KID, KEY)
+    r = sluice("inspect", locked)
+    text = r.out.decode().lower().replace("-", "")
+    tap.ok(r.code == 0 and "cbcs" in text and KID in text, "inspect shows scheme and KID", r.out.decode()[:500])
+    tap.ok(KEY not in r.out.decode(), "inspect shows no key")
+    segment = work / "1.m4s"
+    for scheme, marks in (("cenc", ["senc", "saiz"]), ("cbcs", ["senc"]), (None, [])):
+        if scheme:
+            sluice.encrypt(track, locked, scheme, KID, KEY)
+        data = (locked if scheme else track).read_bytes()
+        segment.write_bytes(data[boxes.find(data, b"moof")[0].start:])
+        text = sluice("inspect", segment).out.decode().splitlines()[-1]
+        want = f"yes ({', '.join(marks)}); scheme and KID stand in the" if scheme else "not told here: the"
+        tap.equal(text, f"protection: {want} initialization segment" + ("" if scheme else " says"), f"inspect of a segment alone: {scheme}")
+        js = json.loads(sluice("inspect", segment, "--json").out)
+        tap.equal((js["protected_by"], js["protection"]), (marks, []), f"inspect --json of a segment alone: {scheme}")
+    r = sluice("inspect", track)
+    tap.ok(r.out.decode().endswith("protection: none\n"), "inspect of a clear file: none", r.out.decode()[-200:])
+    tap.ok(r.out == sluice("inspect", "-", stdin=track.read_bytes()).out, "inspect of standard input")
+    inspect_counts(tap, sluice, track)
+    inspect_times(tap, sluice, track)
+    inspect_marks(tap, sluice, track)
+
+
+def moof(number, truns, **header):
+    return synth.moof_of(number, lambda n: [synth.box(b"traf", synth.tfhd(**header), *truns(n))])
+
+
+def counted(num, offset):
+    """A trun that says how many samples there are and nothing of each."""
+    return synth.full(b"trun", 0, 1, struct.pack(">Ii", num, offset))
+
+
+def inspect_counts(tap, sluice, track):
+    """Samples that cost no bytes in a trun: bounded over the file, unless the source holds their data."""
+    track.write_bytes(synth.FTYP + synth.moov() + moof(1, lambda n: [counted(65536, n + 8)] * 20))
+    for option in ("--json", "--all"):
+        r = sluice("inspect", track, option, timeout=20)
+        tap.ok(r.code == 1 and one_line(r) and "without bytes" in r.err and len(r.out) < 12 << 20, f"inspect {option}: truns of nothing",
+               f"{r.code} {r.err} {len(r.out)}")
+    track.write_bytes(synth.FTYP + synth.moov(trex=(1, 1, 4, 0)) + moof(1, lambda n: [counted(96000, n + 8)]) + synth.box(b"mdat", bytes(4 * 96000)))
+    r = sluice("inspect", track, "--json")
+    samples = [s for f in json.loads(r.out)["fragments"] for s in f["samples"]] if r.code == 0 else []
+    tap.ok(len(samples) == 96000 and samples[-1]["time"] == 95999, "inspect: 96,000 samples of default size, as of PCM", r.err)
+    track.write_bytes(synth.FTYP + synth.moov(trex=(1, 1, 4, 0)) + moof(1, lambda n: [counted(96000, n + 8)]) + synth.box(b"mdat", bytes(96000)))
+    r = sluice("inspect", track)
+    tap.ok(r.code == 1 and one_line(r) and "ends behind" in r.err, "inspect: samples of default size behind the end", r)
+    track.write_bytes(synth.FTYP + synth.moov(trex=(1, 1, 1, 0)) + moof(1, lambda n: [counted(50000, n + 8)] * 3) + synth.box(b"mdat", bytes(50000)))
+    r = sluice("inspect", track)
+    tap.ok(r.code == 1 and one_line(r) and "more sample bytes than bytes" in r.err, "inspect: truns that share their data", r)
+
+
+def inspect_times(tap, sluice, track):
+    def fragment(number, *before):
+        return moof(number, lambda n: [*before, synth.trun([b"abc"] * 3, n + 8)]) + synth.box(b"mdat", b"abc" * 3)
+
+    def times(*fragments):
+        track.write_bytes(synth.FTYP + synth.moov() + b"".join(fragments))
+        r = sluice("inspect", track, "--json")
+        return [s["time"] for f in json.loads(r.out)["fragments"] for s in f["samples"]], json.loads(r.out)
+
+    got, _ = times(fragment(1), fragment(2), fragment(3, synth.tfdt(9000)), fragment(4))
+    starts = [0, 3 * synth.FRAME, 9000, 9000 + 3 * synth.FRAME]
+    tap.equal(got, [t + i * synth.FRAME for t in starts for i in range(3)], "inspect: without tfdt, times go on from moof to moof")
+    late = (1 << 63) + 5
+    got, tree = times(fragment(1, synth.tfdt(late)))
+    tap.equal([int(t) for t in got], [late + i * synth.FRAME for i in range(3)], "inspect: times beyond 2^63")
+    tap.ok(int(tree["track"]["start"]) == late and "-" not in json.dumps(tree["track"]["start"]), "inspect: and a start", str(tree["track"]))
+    tap.ok(str(late) in sluice("inspect", track, "--all").out.decode(), "inspect --all: the same")
+
+
+def inspect_marks(tap, sluice, track):
+    """senc as PIFF 1.1 5.3.2 has it is one; a saiz of another kind (ISO/IEC 14496-12 8.7.8.3) is no protection."""
+    def marks(want, extra):
+        track.write_bytes(moof(1, lambda n: [synth.trun([b"abc"], n + 8), extra]) + synth.box(b"mdat", b"abc"))
+        r = sluice("inspect", track, "--json")
+        tap.equal(json.loads(r.out)["protected_by"], want, f"inspect: marks {want}")
+
+    marks(["senc"], synth.box(b"uuid", bytes.fromhex("a2394f525a9b4f14a2446c427c648df4") + bytes(8)))
+    marks([], synth.box(b"uuid", bytes(24)))
+    marks([], synth.box(b"saiz", b"\0\0\0\1abcd\0\0\0\0\1\0\0\0\1"))
+    marks(["saiz"], synth.box(b"saiz", b"\0\0\0\1cbcs\0\0\0\0\1\0\0\0\1"))
+
+
+def bad_files(tap, sluice, work):
+    """The fuzz corpus of another project: any end but a crash or a hang."""
+    folder = VECTORS / "malformed"
+    if not folder.is_dir():
+        tap.skip("malformed files", f"{folder} is not there")
+        return
+    wrong, count = [], 0
+    for path in sorted(folder.glob("*.bin")):
+        count += 1
+        for argv in (["inspect", path], ["encrypt", path, work / "o.mp4", *ENCRYPT], ["decrypt", path, work / "o.mp4", "--key", f"{KID}:{KEY}"]):
+            r = sluice(*argv, timeout=20)
+            if r.code not in (0, 1) or (r.code == 1 and not r.err.startswith("sluice: ")):
+                wrong.append(f"{argv[0]} {path.name}: {r}")
+            if r.code and (work / "o.mp4").exists():
+                wrong.append(f"{argv[0]} {path.name}: left a file behind")
+            (work / "o.mp4").unlink(missing_ok=True)
+    tap.ok(count > 10 and not wrong, f"{count} malformed files through inspect, encrypt and decrypt: no crash, no hang, nothing left behind", "\n".join(wrong[:20]))
+    source = bytearray(synth.plain()[0])
+    codes = {}
+    for i in range(0, len(source), 9):
+        (work / "f.mp4").write_bytes(bytes(source[:i]) + bytes([source[i] ^ 0x40]) + bytes(source[i + 1:]))
+        r = sluice("encrypt", work / "f.mp4", "-", *ENCRYPT, timeout=20)
+        codes[r.code] = codes.get(r.code, 0) + 1
+        if r.code == 1 and r.out:
+            wrong.append(f"byte {i}: output before an error")
+    tap.ok(set(codes) <= {0, 1} and not wrong, "flipped bytes through the command line: status 0 or 1", f"{codes} {wrong[:5]}")

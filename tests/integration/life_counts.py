@@ -1,0 +1,221 @@
+"""Logs, metrics, and what the server says when something runs out: parts of life.py."""
+import json
+import pathlib
+import re
+import resource
+import socket
+import struct
+import time
+
+from integration.life_parts import ASSET, media_with, parse_metrics, total
+from integration.truth import keys_file, record, url
+from judge import synth
+from judge.server import Server, free_port
+
+
+def observability(tap, sluice, work):
+    media = media_with(work)
+    log = work / "access.log"
+    with Server(sluice.path, media, "--access-log", str(log), keys=keys_file([ASSET])) as server:
+        tap.equal(server.admin("/live").status, 200, "/live")
+        tap.equal(server.admin("/ready").status, 200, "/ready")
+        before = parse_metrics(server.admin("/metrics").body.decode())
+        whole = url(ASSET, "cbcs", 1, "a.mp4")
+        c = server.client()
+        for _ in range(20):
+            c.get(whole, headers={"Referer": 'http://x/"quoted"', "User-Agent": "judge/1 \xe4\t"})
+        c.get(whole, "HEAD")
+        c.get("/missing")
+        c.get(whole, headers={"Range": "bytes=999999-"})
+        size = len(c.get(whole).body)
+        c.close()
+        time.sleep(0.3)
+        r = server.admin("/metrics")
+        tap.ok(r["content-type"].startswith("text/plain"), "/metrics: content type", r)
+        try:
+            after = parse_metrics(r.body.decode())
+            tap.ok(True, "/metrics is Prometheus text, histograms add up")
+        except ValueError as e:
+            tap.ok(False, "/metrics is Prometheus text, histograms add up", repr(e))
+            after = {}
+        tap.ok(all(n.startswith(("sluice_", "process_")) for n in after), "metric names start with sluice_", sorted(after)[:5])
+        def grew(name, *labels):
+            return total(after, name, *labels) - total(before, name, *labels)
+        tap.equal(grew("sluice_requests_total", 'method="GET"'), 23.0, "GETs are counted")
+        tap.equal(grew("sluice_requests_total", 'method="HEAD"'), 1.0, "HEADs are counted")
+        tap.ok(grew("sluice_sent_bytes_total") >= 21 * size, "bytes are counted", grew("sluice_sent_bytes_total"))
+        tap.equal(grew("sluice_errors_total", 'reason="not_found"'), 1.0, "errors are counted by reason")
+        tap.equal(grew("sluice_errors_total", 'reason="range"'), 1.0, "and ranges that cannot be satisfied")
+        tap.ok(not any(re.search(r'(?:kid|asset|track|user)="', k or "") for s in after.values() for k in s), "no label per track, KID or user")
+        status = server.admin("/status")
+        tap.ok(status.status == 200 and isinstance(json.loads(status.body), dict), "/status is JSON", status)
+        page = server.admin("/")
+        tap.ok(page.status == 200, "the dashboard page", page)
+        tap.equal(server.admin("/none").status, 404, "admin: 404 for the rest")
+        tap.equal(server.admin("http://here/live?x").status, 200, "admin: a target in absolute form")
+        version = re.search(r"sluice (\S+)", sluice("version").out.decode()).group(1)
+        tap.ok(any(f'version="{version}"' in k for k in after["sluice_info"]) and json.loads(status.body)["version"] == version, "what runs has its version",
+               (version, after["sluice_info"], status.body))
+        for method, path, allow in (("POST", "/live", "GET, HEAD"), ("PUT", "/metrics", "GET, HEAD"), ("OPTIONS", "/status", "GET, HEAD"), ("GET", "/rotate", "POST")):
+            r = server.admin(path, method)
+            tap.ok((r.status, r["allow"]) == (405, allow) and re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT", r["date"]), f"admin: {method} {path} is a 405 with Allow and Date", r)
+        _, key, _ = record(ASSET, "cbcs")
+        server.stop()
+        lines = log.read_text(errors="replace").splitlines()
+        tap.equal(len(lines), 24, "the access log has a line for each request")
+        combined = re.compile(r'(\S+) \S+ \S+ \[([^\]]+)\] "((?:[^"\\]|\\.)*)" (\d{3}) (\d+|-) "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)".*')
+        bad = [l for l in lines if not combined.fullmatch(l)]
+        tap.ok(not bad, "in combined form, quotes and control bytes escaped", "\n".join(bad[:3]))
+        tap.ok(key not in log.read_text(errors="replace") and not any(key in l for l in server.log()), "no key in any log")
+    with Server(sluice.path, media, "--access-log", str(work / "access.json"), "--access-format", "json", keys=keys_file([ASSET])) as server:
+        server.get(whole, headers={"User-Agent": 'q"\\\t', "X-Forwarded-For": "198.51.100.9, 10.0.0.1"})
+        server.stop()
+        try:
+            rows = [json.loads(l) for l in (work / "access.json").read_text().splitlines()]
+            tap.ok(len(rows) == 1 and rows[0]["agent"] == 'q"\\' and rows[0]["forwarded_for"] == "198.51.100.9, 10.0.0.1", "JSON lines", rows)
+        except ValueError as e:
+            tap.ok(False, "JSON lines", repr(e))
+
+
+def counted(tap, sluice, work):
+    """Whatever is answered is one request and one response; a connection without a request is idle."""
+    media, name = media_with(work), url(ASSET, "cbcs", 1, "a", "init.mp4")
+    for io in ("auto", "epoll"):
+        with Server(sluice.path, media, "--io", io, keys=keys_file([ASSET])) as server:
+            def numbers(*names, server=server):
+                m = parse_metrics(server.admin("/metrics").body.decode())
+                return [int(total(m, f"sluice_{n}")) for n in names]
+
+            def become(want, what, *names, numbers=numbers, io=io):
+                end = time.monotonic() + 5
+                while (got := numbers(*names)) != want and time.monotonic() < end:
+                    time.sleep(0.05)
+                tap.equal(got, want, f"{io}: {what}")
+
+            for what, data, status in (("a body that is announced too long", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 20000\r\n\r\n", 413),
+                                       ("a chunked body that becomes too long", b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + b"a000\r\n" + bytes(40000), 413),
+                                       ("no Host", b"GET / HTTP/1.1\r\n\r\n", 400)):
+                before = numbers("requests_total", "responses_total")
+                c = server.client()
+                c.socket.sendall(data)
+                tap.equal(c.read().status, status, f"{io}: {what}")
+                c.close()
+                become([n + 1 for n in before], f"{what}: one request, one response", "requests_total", "responses_total")
+            become([0, 0], "nobody is here", "connections", "connections_idle")
+            silent, kept, half = server.client(), server.client(), server.client()
+            kept.get(name)
+            half.socket.sendall(f"GET {name} HT".encode())
+            become([3, 2], "half a request is none that is idle", "connections", "connections_idle")
+            half.socket.sendall(b"TP/1.1\r\nHost: h\r\n\r\n")
+            tap.equal(half.read().status, 200, f"{io}: the other half")
+            become([3, 3], "an answered one is", "connections", "connections_idle")
+            half.socket.sendall(b"GET")
+            become([3, 2], "nor is half of the next", "connections", "connections_idle")
+            half.close()
+            become([2, 2], "who leaves half a request", "connections", "connections_idle")
+            silent.close()
+            kept.close()
+            become([0, 0], "all have left", "connections", "connections_idle")
+
+
+def limited(tap, sluice, work):
+    """An access log that may not grow further (ulimit -f) loses lines, as on a full disk, and nothing else."""
+    media, log = media_with(work), work / "access.log"
+    with Server(sluice.path, media, "--access-log", str(log), keys=keys_file([ASSET])) as server:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (8192, 8192))
+        c = server.client()
+        tap.equal([r.status for r in (c.get("/missing") for _ in range(300)) if r.status != 404], [], "beyond its limit everything is answered")
+        c.close()
+        time.sleep(0.5)
+        dropped = total(parse_metrics(server.admin("/metrics").body.decode()), "sluice_access_log_lines_total", 'result="dropped"')
+        tap.ok(log.stat().st_size <= 8192 and dropped > 0, "the log's lost lines are counted", (log.stat().st_size, dropped))
+        tap.equal(server.stop(), 0, "and it ends in good order")
+
+
+def cut_off(tap, sluice, work):
+    """A response whose client leaves is counted and logged once, with its status and the bytes that it got."""
+    media = media_with(work, lambda: synth.plain(3000))
+    whole, part = url(ASSET, "cbcs", 1, "a.mp4"), url(ASSET, "cbcs", 1, "a", "init.mp4")
+    for io in ("auto", "epoll"):
+        log = work / f"{io}.json"
+        with Server(sluice.path, media, "--io", io, "--access-log", str(log), "--access-format", "json", "--cache-encrypted", "off",
+                    keys=keys_file([ASSET])) as server:
+            def counted(server=server):
+                m = parse_metrics(server.admin("/metrics").body.decode())
+                return [total(m, "sluice_responses_total", 'class="2xx"'), total(m, "sluice_sent_bytes_total")]
+            size = int(server.get(whole, "HEAD")["content-length"])
+            before, end = counted(), time.monotonic() + 5
+            while before[0] < 1 and time.monotonic() < end:  # a response is counted when it is out, a moment after its client has it
+                time.sleep(0.05)
+                before = counted()
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.connect(("127.0.0.1", server.port))
+            s.sendall(f"GET {part} HTTP/1.1\r\nHost: h\r\n\r\nGET {whole} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            time.sleep(0.5)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+            half = server.client()
+            half.socket.sendall(f"GET {part} HTTP/1.1\r\nHost: h\r\n\r\nGET {whole} HT".encode())
+            half.read()
+            time.sleep(0.5)
+            half.close()
+            time.sleep(0.5)
+            grew = [after - b for after, b in zip(counted(), before)]
+            server.stop()
+            rows = [json.loads(l) for l in log.read_text().splitlines()[1:]]
+            tap.equal(sorted((r["path"], r["status"]) for r in rows), [(whole, 200), (part, 200), (part, 200)], f"{io}: a client that leaves: one line for each response")
+            got = max(r["bytes"] for r in rows)
+            tap.ok(10000 < got < size, f"{io}: with the bytes that were sent", f"{got} of {size}")
+            tap.ok(grew[0] == 3 and got < grew[1] < got + 20000, f"{io}: and it is counted", grew)
+
+
+def reasons(tap, sluice, work):
+    """Errors are counted once, and by what is to blame."""
+    media = media_with(work)
+    for asset in ("keyless", "far", "bad"):
+        (media / asset).mkdir()
+        (media / asset / "a.mp4").write_bytes(synth.plain()[0][:700 if asset == "bad" else None])
+    away = f"providers:\n  - {{ type: json, url: 'http://127.0.0.1:{free_port()}/keys', match: far, attempts: 1 }}\n"
+    with Server(sluice.path, media, keys=keys_file([ASSET, "bad"]) + away) as server:
+        for asset, rest, status, reason in (("keyless", ("master.m3u8",), 503, "no_key"), ("keyless", (1, "a", "1.m4s"), 503, "no_key"),
+                                            ("far", ("master.m3u8",), 503, "upstream"), ("far", (1, "a", "init.mp4"), 503, "upstream"),
+                                            ("bad", ("manifest.mpd",), 404, "source_invalid"), ("bad", (1, "a.mp4"), 404, "source_invalid"),
+                                            ("bad", (1, "a", "1.m4s"), 404, "source_invalid"), ("bad", (1, "b.mp4"), 404, "not_found")):
+            for again in ("", ", remembered"):
+                before = parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
+                r = server.get(url(asset, "cbcs", *rest))
+                after = parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
+                grew = grown(before, after)
+                tap.ok(r.status == status and grew == [reason], f"{asset}/{rest[-1]}{again}: {status}, counted as {reason}", f"{r} {grew}")
+                if status == 404:
+                    tap.equal(r["cache-control"], "public, max-age=1", f"{asset}/{rest[-1]}{again}: caches may keep it for negative_ttl")
+        tap.ok(any("bad/a.mp4: " in line for line in server.log()), "the log says what is wrong with the file", server.log())
+
+
+def grown(before, after):
+    return sorted(re.search(r'reason="(\w+)"', k).group(1) for k, v in after.items() for _ in range(int(v - before[k])))
+
+
+def no_descriptors(tap, sluice, work):
+    """What cannot be opened for want of descriptors is the storage's 503, which passes, and nobody's load."""
+    media = media_with(work)
+    (media / "other").mkdir()
+    (media / "other" / "a.mp4").write_bytes(synth.plain()[0])
+    with Server(sluice.path, media, "--negative-ttl", "0", keys=keys_file([ASSET, "other"])) as server:
+        def errors():
+            return parse_metrics(server.admin("/metrics").body.decode())["sluice_errors_total"]
+        c = server.client()
+        tap.equal(c.get(url(ASSET, "cbcs", 1, "a", "init.mp4")).status, 200, "a track is known")
+        limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        for path in (url("other", "cbcs", "master.m3u8"), url("other", "cbcs", 1, "a", "init.mp4"), url(ASSET, "cbcs", 1, "a", "1.m4s")):
+            before = errors()
+            time.sleep(0.1)  # its connection is closed
+            fds = {int(f.name) for f in pathlib.Path(f"/proc/{server.process.pid}/fd").iterdir()}
+            free = next(n for n in range(len(fds) + 1) if n not in fds)
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (free, limits[1]))
+            r = c.get(path)
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+            tap.ok(r.status == 503 and r["retry-after"] and r["cache-control"] == "no-store" and grown(before, errors()) == ["source_io"],
+                   f"{path} without a descriptor: 503, counted as source_io", f"{r} {grown(before, errors())}")
+            tap.equal(c.get(path).status, 200, f"{path}: with descriptors it is there")

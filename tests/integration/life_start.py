@@ -1,0 +1,233 @@
+"""Starts that are refused, what is warned of, privileges: parts of life.py."""
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+
+from integration.life_parts import ASSET, listing, media_with
+from integration.truth import keys_file, record, url
+from judge import boxes
+from judge.programs import run
+from judge.server import Server, environment, free_port
+
+
+def bad_starts(tap, sluice, work):
+    media = media_with(work)
+    good = keys_file([ASSET])
+    kid, key, _ = record(ASSET, "cbcs")
+    two = (f"keys:\n  - {{ asset: {ASSET}, epoch: 1, scheme: cbcs, kid: '{kid}', key: '{key}', iv: '{key}' }}\n"
+           f"  - {{ asset: {ASSET}, epoch: 1, scheme: cenc, kid: '{key}', key: '{key}' }}\n")
+    busy = socket.socket()
+    busy.bind(("127.0.0.1", 0))
+    busy.listen()
+    state = work / "state"
+    state.mkdir(mode=0o700)
+    locked = work / "locked"
+    locked.mkdir()
+    os.chmod(locked, 0)
+    cases = {  # name: (flags, keys file, environment, a word of the message)
+        "a media folder that is not there": (["--media", work / "none"], good, {}, str(work / "none")),
+        "a media folder that is a file": (["--media", media / ASSET / "a.mp4"], good, {}, "a.mp4"),
+        "no media folder at all": ([], good, {}, "media"),
+        "a keys file that is not there": (["--media", media, "--keys", work / "nokeys"], None, {}, "nokeys"),
+        "a keys file that is not YAML": (["--media", media], "keys: [\n", {}, "keys"),
+        "a keys file with bad hex": (["--media", media], good.replace(kid, "zz" + kid[2:]), {}, "keys"),
+        "a key that is too short": (["--media", media], good.replace(key, key[:30]), {}, "keys"),
+        "an unknown word in the keys file": (["--media", media], good.replace("scheme", "skeme"), {}, "keys"),
+        "one key for both schemes": (["--media", media], two, {}, "scheme"),
+        "an occupied port": (["--media", media, "--listen", f"127.0.0.1:{busy.getsockname()[1]}"], good, {}, "in use"),
+        "an occupied admin port": (["--media", media, "--admin", f"127.0.0.1:{busy.getsockname()[1]}"], good, {}, "in use"),
+        "an address of another machine": (["--media", media, "--listen", "192.0.2.1:8080"], good, {}, "192.0.2.1"),
+        "a port that is no number": (["--media", media, "--listen", "127.0.0.1:http"], good, {}, "127.0.0.1:http"),
+        "an unknown kernel": (["--media", media], good, {"SLUICE_KERNEL": "nonsense"}, "nonsense"),
+        "an unknown flag": (["--media", media, "--nonsense"], good, {}, "nonsense"),
+        "too many workers": (["--media", media, "--workers", "100000"], good, {}, "100000"),
+        "an access log in a folder that is not there": (["--media", media, "--access-log", work / "nodir" / "x"], good, {}, "nodir/x"),
+        "an access log that is a folder": (["--media", media, "--access-log", media], good, {}, "access_log"),
+        "a cache folder that is not there": (["--media", media, "--cache-dir", work / "nocache"], good, {}, "nocache"),
+        "a state folder that is a file": (["--media", media, "--state-dir", media / ASSET / "a.mp4"], good, {}, "state_dir"),
+        "a state folder in a folder that is not there": (["--media", media, "--state-dir", work / "no" / "state"], good, {}, "no/state"),
+        "a certificate that is not there, without TLS": (["--media", media, "--tls-certificate", work / "nocert", "--tls-key", work / "nokey"], good, {}, "nocert"),
+        "an authority of clients, without TLS": (["--media", media, "--tls-client-ca", work / "noca"], good, {}, "tls_client_ca"),
+        "certificates that are not there, in a new state folder": (["--media", media, "--tls-listen", f"127.0.0.1:{free_port()}", "--tls-certificate", work / "nocert",
+                                                                     "--tls-key", work / "nokey", "--state-dir", work / "fresh"], None, {}, "nocert"),
+        "one address for two": (["--media", media, "--listen", "127.0.0.1:18081", "--admin", "127.0.0.1:18081"], good, {}, "twice"),
+        "an address that is a name": (["--media", media, "--listen", "localhost:8080"], good, {}, "numeric"),
+        "a congestion control that is not there": (["--media", media, "--congestion-control", "nonsense"], good, {}, "nonsense"),
+        "a configuration that is not there": (["-c", work / "none.yaml"], good, {}, "none.yaml"),
+    }
+    if os.getuid():
+        cases["a media folder that cannot be read"] = (["--media", locked], good, {}, "locked")
+    else:
+        tap.skip("bad start: a media folder that cannot be read", "root reads every folder")
+    for name, (flags, keys, env, word) in cases.items():
+        before = listing(work)
+        flags = list(flags)
+        if keys is not None:
+            (work / "keys.yaml").write_text(keys)
+            flags += ["--keys", work / "keys.yaml"]
+        if "--listen" not in flags:
+            flags += ["--listen", f"127.0.0.1:{free_port()}"]
+        if "--admin" not in flags:
+            flags += ["--admin", f"127.0.0.1:{free_port()}"]
+        before = listing(work)
+        for more in ([], ["--check"]):
+            if more and "port" in name and "number" not in name or more and name.startswith("an address of"):
+                continue  # a check opens no socket
+            r = run(sluice.path, "serve", "--state-dir", state, *flags, *more, timeout=20, env=environment(**env))
+            lines = r.err.strip().splitlines()
+            good_end = (r.code in (1, 2) and len(lines) == 1 and lines[0].startswith(("sluice: ", "sluice serve: ")) and word in lines[0]
+                        and not r.out)
+            tap.ok(good_end, f"bad start: {name}{' (--check)' if more else ''}: one line and status 1 or 2", f"{r}\nwanted: {word}")
+            if key in r.err:
+                tap.ok(False, f"bad start: {name}: a key is in the message", r)
+        after = listing(work)
+        tap.ok(after == before, f"bad start: {name}: nothing was written", sorted(set(after) ^ set(before)))
+    os.chmod(locked, 0o700)
+    busy.close()
+    r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
+    (work / "keys.yaml").write_text(good)
+    r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
+    tap.ok(r.code == 0, "--check of a good configuration ends with status 0", r)
+    for more in ("", "nonsense: 1\n"):  # as from `--keys <(sops -d keys.yaml)`
+        text = good + "# one of many\n" * 3000 + more
+        r = run(sluice.path, "serve", "--check", "--media", media, "--keys", "/dev/stdin", "--state-dir", state, stdin=text.encode())
+        tap.ok((r.code != 0 and "nonsense" in r.err) if more else r.code == 0, f"a keys file of 45 KB from a pipe is read to its end{more and ', where it is wrong'}", r)
+    for flag in ("--keys", "-c"):
+        r = run(sluice.path, "serve", "--check", "--media", media, flag, "/dev/stdin", "--state-dir", state, stdin=b"")
+        tap.ok(r.code in (1, 2) and "good for the start" in r.err, f"{flag}: a pipe that was read before, as at a reload, is no empty file", r)
+    flat = work / "flat"
+    flat.mkdir()
+    (flat / "lone.mp4").write_bytes((media / ASSET / "a.mp4").read_bytes())
+    with Server(sluice.path, flat) as server:
+        told = [line for line in server.log() if "lone.mp4" in line and "warn" in line]
+        tap.ok(len(told) == 1 and "flat/ALBUM/lone.mp4" in told[0], "a track in the media folder itself: the log says where it belongs", server.log())
+    (work / "bad.yaml").write_text(f"media: {media}\nworkers: 2\nnonsense: 3\n")
+    r = run(sluice.path, "serve", "--check", "-c", work / "bad.yaml", "--state-dir", state)
+    tap.ok(r.code in (1, 2) and "bad.yaml:3" in r.err and "nonsense" in r.err, "an error of the configuration has file and line", r)
+
+
+def warned(tap, sluice, work):
+    """What an operator would not see until it is too late is said."""
+    media = media_with(work)
+    (media / ASSET / "a.m4a").write_bytes((media / ASSET / "a.mp4").read_bytes())
+    (media / ASSET / "l.mp4").symlink_to("/etc/hostname")
+    with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+        tap.equal(server.get(url(ASSET, "cbcs", "master.m3u8")).body.count(b"#EXT-X-STREAM-INF"), 1, "one track in two files, and a link to elsewhere: one variant")
+        said = [l for l in server.log() if f"{ASSET}: 1 file or folder has the name of another track" in l]
+        tap.equal(len(said), 1, "the log says that one file is left out")
+        tap.ok(any("l.mp4: " in l and "symbolic link" in l for l in server.log()), "and that a link leads out of the media folder", server.log())
+    state = work / "open"
+    state.mkdir()
+    check = ("serve", "--check", "--media", media, "--state-dir", state)
+    for admin, far in (("127.0.0.1:0", False), ("localhost:0", False), ("0.0.0.0:9090", True), ("[::]:9090", True)):
+        r = sluice(*check, "--admin", admin)
+        tap.equal("may rotate and revoke keys" in r.err, far, f"admin on {admin} without a token: {'a' if far else 'no'} warning")
+    secret = state / "derive.secret"
+    secret.write_text("0" * 64 + "\n")
+    for mode, text in ((0o700, None), (0o1777, None), (0o777, "everybody on this machine can put files there")):
+        state.chmod(mode)
+        secret.chmod(0o600)
+        r = sluice(*check)
+        tap.ok(r.code == 0 and ("put files there" in r.err) == bool(text), f"the secret in a folder of mode {mode:o}: {'a' if text else 'no'} warning", r)
+    if not os.getuid():
+        state.chmod(0o700)
+        os.chown(secret, 12345, -1)
+        r = sluice(*check)
+        tap.ok("it belongs to another user (12345)" in r.err, "another user's secret: a warning", r)
+
+
+def capabilities(process):
+    """{thread: (permitted, effective, inheritable, ambient)} of a running process."""
+    out = {}
+    for status in pathlib.Path(f"/proc/{process.pid}/task").glob("*/status"):
+        sets = dict(re.findall(r"(Cap\w+):\t(\w+)", status.read_text()))
+        out[int(status.parent.name)] = tuple(int(sets[k], 16) for k in ("CapPrm", "CapEff", "CapInh", "CapAmb"))
+    return out
+
+
+def low_port():
+    for port in range(1023, 600, -1):
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    return None
+
+
+def privileges(tap, sluice, work):
+    """As root: what was needed to start is given up by every thread; a reload and a rotation still have what they need."""
+    ours = [s for s in capabilities(subprocess.Popen(["sleep", "1"])).values()]
+    need = 1 << 1 | 1 << 2 | 1 << 14  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_IPC_LOCK
+    port = low_port()
+    if os.getuid() or not all(s[1] & (need | 1 << 10) == need | 1 << 10 for s in ours) or port is None:
+        tap.skip("capabilities are given up", "not root, or root without them")
+        return
+    media = media_with(work)
+    for other in (False, True):  # another user's files, which root may open by a capability alone
+        state = work / f"state{other}"
+        state.mkdir(mode=0o700)
+        with Server(sluice.path, media, "--listen", f"127.0.0.1:{port}", "--workers", "2", keys=keys_file([ASSET], epochs=(1, 2)), state=state) as server:
+            if not server.wait_log("files and system calls are confined", 1):
+                tap.skip("capabilities are given up", "no sandbox here")
+                return
+            server.port = port
+            sets = capabilities(server.process)
+            left = need & ours[0][0]
+            tap.ok(len(sets) >= 7 and all(s == (left, left, 0, 0) for s in sets.values()), f"port {port}, and {len(sets)} threads have what files and locked memory need", sets)
+            whole = url(ASSET, "cbcs", 2, "a.mp4")
+            tap.equal(server.get(whole).status, 404, "a port below 1024 answers")
+            for path in (state, server.folder / "keys.yaml", *state.iterdir()) if other else ():
+                os.chown(path, 12345, 12345)
+                os.chmod(path, 0o700 if path.is_dir() else 0o600)
+            server.signal(signal.SIGHUP)
+            tap.ok(server.wait_log(r"info reloaded|reload refused", 5).endswith("reloaded keys"), "a reload reads the keys", "\n".join(server.log()[-4:]))
+            r = sluice("rotate", ASSET, "--admin", f"127.0.0.1:{server.admin_port}")
+            tap.ok(r.code == 0 and server.get(whole).status == 200, "a rotation writes the journal", r)
+
+
+def derived(tap, sluice, work):
+    """Without a keys file a secret is made, mode 0600, said aloud, and kept."""
+    media = media_with(work)
+    with Server(sluice.path, media) as server:
+        r = server.get(url(ASSET, "cenc", 1, "a.mp4"))
+        tap.equal(r.status, 200, "no keys file: keys are derived")
+        files = [p for p in server.state.iterdir() if p.is_file()]
+        secrets = [p for p in files if "key" in p.name or "secret" in p.name]
+        tap.ok(secrets and all(p.stat().st_mode & 0o777 == 0o600 for p in secrets), "the secret has mode 0600", files)
+        tap.ok(server.wait_log(r"(?i)secret", 2) is not None, "and the log says so", "\n".join(server.log()))
+        a = boxes.audio(r.body)
+        b = boxes.audio(server.get(url(ASSET, "cbcs", 1, "a.mp4")).body)
+        tap.ok(a.tenc.kid != b.tenc.kid, "derived: each scheme has its own KID")
+        r = server.get(url(ASSET, "cenc", 1, "a", "key"))
+        tap.ok(r.status in (403, 404), "derived: keys are not handed out", r)
+
+
+def open_secrets(tap, sluice, work):
+    """Secrets that everybody may read are a warning, from --check, at start and on SIGHUP."""
+    media = media_with(work)
+    names = {"master.key": bytes(range(32)), "kek": b"k" * 32, "token": b"correct-horse-battery\n", "keys.yaml": keys_file([ASSET]).encode(),
+             "derive.yaml": b"derive: { secret_file: master.key }\n", "wrapped.yaml": b"derive: { secret_file: wrapped.key, kek_file: kek }\n"}
+    for name, data in names.items():
+        (work / name).write_bytes(data)
+        (work / name).chmod(0o644)
+    sluice("keys", "rewrap", work / "master.key", "--new-kek", work / "kek")
+    (work / "wrapped.key").write_bytes((work / "master.key").read_bytes())
+    (work / "master.key").write_bytes(names["master.key"])
+    for flags, secrets in ((["--keys", work / "keys.yaml"], ["keys.yaml"]), (["--keys", work / "derive.yaml"], ["master.key"]),
+                           (["--keys", work / "wrapped.yaml"], ["kek"]), (["--admin-token-file", work / "token"], ["token"])):
+        for mode in (0o644, 0o640, 0o600):
+            for name in secrets:
+                (work / name).chmod(mode)
+            r = sluice("serve", "--check", "--media", media, "--state-dir", work / "state", *flags)
+            told = re.findall(r"warn \S*/(\S+): everybody on this machine can read it \(mode 0644\): chmod 600", r.err)
+            tap.ok(r.code == 0 and told == (secrets if mode == 0o644 else []), f"--check: {secrets[0]} of mode {mode:o}: {'a' if mode == 0o644 else 'no'} warning", r)
+    with Server(sluice.path, media, "--keys", str(work / "derive.yaml")) as server:
+        tap.ok(not any("everybody" in l for l in server.log()), "a start with a secret of mode 600: no warning", server.log())
+        (work / "master.key").chmod(0o604)
+        server.signal(signal.SIGHUP)
+        tap.ok(server.wait_log("master.key: everybody on this machine can read it .mode 0604.", 5), "SIGHUP when it has become open: a warning", server.log())

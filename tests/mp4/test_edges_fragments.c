@@ -1,0 +1,227 @@
+// Fragments that no preset of synth.c has: their boxes, where their data stands, times that do not ascend.
+#include "edited.h"
+
+#include "mp4/frag.h"
+#include "mp4/init.h"
+#include "mp4/limits.h"
+#include "mp4/window.h"
+
+// A moof of one traf that `boxes` fill, over data at its end.
+static enum err parse_moof(struct frag_moof *m, struct frag_samples *s, struct alloc_heap *heap, struct bytes in_moof, struct bytes in_traf,
+                           uint64_t next_time, struct diag *d) {
+  static uint8_t moof[1 << 18];
+  memcpy(moof + 4, "moof", 4);
+  memcpy(moof + 8, in_moof.p, in_moof.n);
+  size_t traf = 8 + in_moof.n, n = traf + 8 + in_traf.n;
+  memcpy(moof + traf + 4, "traf", 4);
+  memcpy(moof + traf + 8, in_traf.p, in_traf.n);
+  store_be32(moof, (uint32_t)n);
+  store_be32(moof + traf, (uint32_t)(n - traf));
+  struct frag_defaults defaults = {.track_id = 1, .num_entries = 1, .description_index = 1, .sample_duration = 10, .sample_size = 4};
+  *m = (struct frag_moof){0};
+  *s = (struct frag_samples){0};
+  *d = (struct diag){0};
+  alloc_heap_init(heap, 1 << 22);
+  return frag_parse(m, s, &heap->base, &defaults, bytes_of(moof, n), (struct frag_place){.source_len = 1 << 20, .next_time = next_time}, d);
+}
+
+#define TFHD "\0\0\0\x10tfhd\0\2\0\0\0\0\0\1"
+#define TFHD_LASTS(ticks) "\0\0\0\x14tfhd\0\2\0\x08\0\0\0\1\0\0\0" ticks
+#define TFDT "\0\0\0\x10tfdt\0\0\0\0\0\0\0\5"
+#define TRUN(num) "\0\0\0\x14trun\0\0\0\1\0\0\0" num "\0\x0f\0\0"
+
+Test(edges, trafs) {
+  static const struct {
+    struct bytes in_moof, in_traf;
+    enum err want;
+    int64_t delta;
+  } rows[] = {
+      {BYTES_LIT(""), BYTES_LIT(TFHD TFDT TRUN("\1")), ERR_OK, 0},
+      {BYTES_LIT(""), BYTES_LIT(TFHD TFHD TFDT TRUN("\1")), ERR_MALFORMED, 0},
+      {BYTES_LIT(""), BYTES_LIT(TFHD TFDT TFDT TRUN("\1")), ERR_MALFORMED, 0},
+      {BYTES_LIT(""), BYTES_LIT(TFHD TFDT "\0\0\0\x14trun\2\0\0\1\0\0\0\1\0\0\x10\0"), ERR_UNSUPPORTED, 0},
+      {BYTES_LIT(""), BYTES_LIT("\0\0\0\x11tfhd\0\2\0\0\0\0\0\1\0" TFDT TRUN("\1")), ERR_MALFORMED, 0}, // a byte too many
+      {BYTES_LIT(""), BYTES_LIT(TFHD "\0\0\0\x14sbgp\0\0\0\0seig\0\0\0\0" TRUN("\1")), ERR_PROTECTED, 0},
+      {BYTES_LIT(""), BYTES_LIT(TFHD "\0\0\0\x14sgpd\0\0\0\0seig\0\0\0\0" TRUN("\1")), ERR_PROTECTED, 0},
+      {BYTES_LIT("\0\0\0\x0cpssh\0\0\0\0"), BYTES_LIT(TFHD TFDT TRUN("\1")), ERR_OK, -12},
+      {BYTES_LIT("\0\0\0\x0c" "free\0\0\0\0"), BYTES_LIT(TFHD TRUN("\1")), ERR_OK, 20}, // a tfdt is inserted
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct alloc_heap heap;
+    struct frag_moof m;
+    struct frag_samples s;
+    struct diag d;
+    enum err e = parse_moof(&m, &s, &heap, rows[i].in_moof, rows[i].in_traf, 0, &d);
+    cr_expect_eq(e, rows[i].want, "row %zu: %s %s", i, err_name(e), d.what);
+    if (!e) {
+      const struct ix_edit *size = m.edits.p;
+      cr_expect_eq(m.delta, rows[i].delta, "row %zu: %lld", i, (long long)m.delta);
+      cr_expect_eq((int64_t)size->value, 8 + 8 + (int64_t)(rows[i].in_moof.n + rows[i].in_traf.n) + m.delta, "row %zu: moof's size", i);
+    }
+    alloc_heap_free(&heap);
+  }
+}
+
+Test(edges, an_inserted_tfdt_has_64_bits) {
+  struct alloc_heap heap;
+  struct frag_moof m;
+  struct frag_samples s;
+  struct diag d;
+  uint32_t high = 0, low = 0;
+  cr_assert_eq(parse_moof(&m, &s, &heap, BYTES_LIT(""), BYTES_LIT(TFHD TRUN("\1")), 0x300000007, &d), ERR_OK);
+  const struct ix_edit *e = m.edits.p;
+  for (uint32_t k = 0; k + 3 < m.edits.num; k++)
+    if (e[k].kind == IX_WORD && e[k].value == FOURCC('t', 'f', 'd', 't'))
+      high = e[k + 2].value, low = e[k + 3].value;
+  cr_expect(high == 3 && low == 7, "%u %u", high, low);
+  alloc_heap_free(&heap);
+}
+
+// Of 3 samples that last 10, 4 that last 20 and 2 that last 10, most last 10.
+Test(edges, the_most_frequent_duration) {
+  struct alloc_heap heap;
+  struct frag_moof m;
+  struct frag_samples s;
+  struct diag d;
+  cr_assert_eq(parse_moof(&m, &s, &heap, BYTES_LIT("\0\0\0\x30traf" TFHD_LASTS("\xa") TRUN("\3") "\0\0\0\x30traf" TFHD_LASTS("\x14") TRUN("\4")),
+                          BYTES_LIT(TFHD TRUN("\2")), 0, &d),
+               ERR_OK, "%s", d.what);
+  cr_expect_eq(s.duration, 10);
+  alloc_heap_free(&heap);
+  cr_assert_eq(parse_moof(&m, &s, &heap, BYTES_LIT(""),
+                          BYTES_LIT(TFHD_LASTS("\x14") TFDT TRUN("\4") "\0\0\0\x20trun\0\0\1\1\0\0\0\3\0\x0f\0\0\0\0\0\xa\0\0\0\xa\0\0\0\xa"), 0, &d),
+               ERR_OK, "%s", d.what);
+  cr_expect_eq(s.duration, 20);
+  alloc_heap_free(&heap);
+}
+
+Test(edges, how_many_trafs_a_fragment_may_have) {
+  enum { LEN = 8 + sizeof TFHD - 1 + sizeof TRUN("\1") - 1 };
+  static uint8_t trafs[IX_MAX_FRAG_TRAFS * LEN];
+  for (size_t i = 0; i < IX_MAX_FRAG_TRAFS; i++)
+    memcpy(trafs + i * LEN, "\0\0\0\x2ctraf" TFHD TRUN("\1"), LEN);
+  for (size_t num = IX_MAX_FRAG_TRAFS - 1; num <= IX_MAX_FRAG_TRAFS; num++) {
+    struct alloc_heap heap;
+    struct frag_moof m;
+    struct frag_samples s;
+    struct diag d;
+    enum err e = parse_moof(&m, &s, &heap, bytes_of(trafs, num * LEN), BYTES_LIT(TFHD TRUN("\1")), 0, &d), want = num < IX_MAX_FRAG_TRAFS ? ERR_OK : ERR_LIMIT;
+    cr_expect_eq(e, want, "%zu: %s", num, d.what);
+    alloc_heap_free(&heap);
+  }
+}
+
+Test(edges, data_beside_its_mdat) {
+  static const struct {
+    int32_t by; // what is added to the second fragment's data offset
+    enum err want;
+    const char *what;
+  } rows[] = {{0, ERR_OK, ""},
+              {-1, ERR_MALFORMED, "outside of mdat"}, // the mdat's head
+              {1, ERR_MALFORMED, "outside of mdat"},  // the mdat's end, with a box behind
+              {-400, ERR_UNSUPPORTED, "another fragment"}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    static struct text t;
+    struct diag d;
+    make(&t, &small);
+    splice(&t, t.n, 0, BYTES_LIT("\0\0\0\x0c" "free\0\0\0\0"), "");
+    size_t moof = find(&t, "moof", find(&t, "mdat", 0));
+    add32(&t, find(&t, "trun", moof) + 16, rows[i].by);
+    enum err e = index_of(&t, &d);
+    cr_expect_eq(e, rows[i].want, "row %zu: %s %s", i, err_name(e), d.what);
+    cr_expect_not_null(strstr(d.what, rows[i].what), "row %zu: %s", i, d.what);
+  }
+}
+
+// The second fragment begins when the first does, or before.
+Test(edges, times_that_do_not_ascend) {
+  static struct text t;
+  struct diag d;
+  make(&t, &small);
+  size_t second = find(&t, "tfdt", find(&t, "mdat", 0)) + 16;
+  add32(&t, find(&t, "tfdt", 0) + 16, 4096);
+  cr_expect_eq(index_of(&t, &d), ERR_OK, "%s", d.what);
+  add32(&t, second, -1);
+  cr_expect_eq(index_of(&t, &d), ERR_UNSUPPORTED);
+}
+
+// One mdat for each trun, in the order of the truns or not: the last byte of the fragment's data is not that of its last trun.
+Test(edges, two_mdats_of_one_fragment) {
+  for (int reversed = 0; reversed < 2; reversed++) {
+    static struct text t;
+    struct diag d;
+    struct synth_options o = {.num_frags = 2, .samples_per_trun = 1, .truns_per_traf = 2, .min_size = 64, .max_size = 64, .gap = 8, .reversed = reversed};
+    make(&t, &o);
+    for (size_t at = find(&t, "mdat", 0), n = 0; n < 2; n++) {
+      uint32_t first = load_be32(t.p + at) - 8; // payload
+      size_t moof = n ? find(&t, "moof", find(&t, "mdat", 0)) : find(&t, "moof", 0);
+      uint32_t a = load_be32(t.p + find(&t, "trun", moof) + 16), b = load_be32(t.p + find(&t, "trun", find(&t, "trun", moof) + 8) + 16);
+      uint32_t lo = a < b ? a : b, hi = a < b ? b : a;
+      cr_assert_eq(hi - lo, 72);
+      size_t cut = moof + hi - 8;
+      store_be32(t.p + cut, (uint32_t)(at + 8 + first - cut));
+      memcpy(t.p + cut + 4, "mdat", 4);
+      store_be32(t.p + at, (uint32_t)(cut - at));
+      at = n ? at : find(&t, "mdat", find(&t, "moof", moof + 8));
+    }
+    cr_expect_eq(index_of(&t, &d), ERR_OK, "%d: %s", reversed, d.what);
+  }
+}
+
+// The first trun's data behind the next moof, the second's before it.
+Test(edges, data_behind_the_next_moof) {
+  static struct text t;
+  struct diag d;
+  make(&t, &(struct synth_options){.num_frags = 2, .samples_per_trun = 1, .truns_per_traf = 2, .min_size = 64, .max_size = 64});
+  size_t trun = find(&t, "trun", 0), mdat = find(&t, "mdat", find(&t, "moof", find(&t, "mdat", 0)));
+  store_be32(t.p + trun + 16, (uint32_t)(mdat + 8 - find(&t, "moof", 0)));
+  cr_expect_eq(index_of(&t, &d), ERR_UNSUPPORTED);
+  cr_expect_not_null(strstr(d.what, "behind this moof"), "%s", d.what);
+}
+
+Test(edges, index_boxes_do_not_come_through) {
+  static const char *const types[] = {"sidx", "ssix", "mfra"};
+  struct synth s;
+  struct diag d = {0};
+  struct track_index ix;
+  struct alloc_heap heap;
+  synth_make(&s, &(struct synth_options){.num_frags = 3, .samples_per_trun = 4, .min_size = 40, .max_size = 60, .sidx_each = true, .ssix = true, .mfra = true});
+  struct bytes file = bytes_of(s.file, s.len), blob;
+  struct mp4_source src = memory_source(&file, NULL, 0);
+  alloc_heap_init(&heap, 1 << 26);
+  cr_assert_eq(ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, &d), ERR_OK, "%s", d.what);
+  cr_assert_eq(ix_open(&ix, blob, &d), ERR_OK);
+  struct bytes out = rewrite(&ix, file, NULL);
+  for (size_t i = 0; i < 3; i++)
+    cr_expect(memmem(file.p, file.n, types[i], 4) && !memmem(out.p, out.n, types[i], 4), "%s", types[i]);
+  free((void *)(uintptr_t)out.p);
+  alloc_heap_free(&heap);
+  synth_free(&s);
+}
+
+Test(edges, truns_out_of_order_are_limited) {
+  for (uint32_t num = 1 << 13; num <= (1 << 13) + 1; num++) {
+    struct synth s;
+    struct diag d = {0};
+    struct alloc_heap heap;
+    synth_make(&s, &(struct synth_options){.num_frags = 1, .samples_per_trun = 1, .truns_per_traf = num, .min_size = 1, .max_size = 1, .reversed = true});
+    struct bytes file = bytes_of(s.file, s.len), blob;
+    struct mp4_source src = memory_source(&file, NULL, 0);
+    alloc_heap_init(&heap, 1 << 26);
+    enum err want = num == 1 << 13 ? ERR_OK : ERR_LIMIT;
+    cr_expect_eq(ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, &d), want, "%u: %s", num, d.what);
+    alloc_heap_free(&heap);
+    synth_free(&s);
+  }
+}
+
+// Sizes around the one from which lanes are sorted otherwise; ix_open looks at their order.
+Test(edges, samples_of_many_blocks) {
+  static struct text t;
+  static const uint32_t sizes[] = {16368, 16383, 16384, 16400};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    struct diag d;
+    make(&t, &(struct synth_options){.num_frags = 1, .samples_per_trun = 3, .min_size = sizes[i], .max_size = sizes[i]});
+    cr_expect_eq(index_of(&t, &d), ERR_OK, "%u: %s", sizes[i], d.what);
+  }
+}

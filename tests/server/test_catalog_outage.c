@@ -1,0 +1,269 @@
+// The catalogue over storage that fails or does not answer.
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "catalog_world.h"
+
+static const char low[] = "/album/song/cbcs/1/low.mp4", master[] = "/album/song/cbcs/master.m3u8";
+
+// A track and a manifest, asked for again and again for `ms`: both must be what they were.
+static void asked_for(uint64_t ms, const struct protected_track *t, const struct text_doc *d) {
+  for (uint64_t end = clock_mono_ms() + ms; clock_mono_ms() < end; usleep(20000)) {
+    struct protected_track *t2;
+    struct text_doc *d2;
+    cr_assert_eq(track(&t2, low), CAT_OK);
+    cr_assert_eq(t2, t);
+    cr_assert_eq(text(&d2, master), CAT_OK);
+    cr_assert_eq(d2, d);
+    track_drop(cat, t2);
+    text_drop(cat, d2);
+    quiet_point(0);
+  }
+}
+
+Test(catalog, what_is_in_memory_outlives_storage_that_fails) {
+  struct protected_track *t, *other;
+  struct text_doc *d, *none;
+  FILE *log = tmpfile();
+  int before = dup(STDERR_FILENO);
+  start("stale_if_error: 3s\n"); // and revalidate 50 ms: unseen for at most 400 ms
+  cr_assert_eq(track(&t, low), CAT_OK);
+  free(whole(t)); // and its segments are in RAM
+  cr_assert_eq(text(&d, master), CAT_OK);
+  dup2(fileno(log), STDERR_FILENO);
+  set_storage(STORAGE_FAILS);
+  uint64_t since = clock_mono_ms();
+  unsigned looks = storage_count(&storage.looks);
+  asked_for(1200, t, d);
+  free(whole(t));
+  cr_expect_leq(storage_count(&storage.looks) - looks, 120, "two entries are looked at about every 50 ms: %u", storage.looks - looks);
+  usleep(700000); // nobody asks meanwhile
+  cr_assert_lt(clock_mono_ms() - since, 3000u, "the machine is too slow for this test");
+  asked_for(100, t, d);
+  cr_expect_eq(track(&other, "/album/song/cbcs/1/high.mp4"), CAT_UNAVAILABLE, "what is not in memory cannot be had");
+  cr_expect_gt(metrics[1].looks_failed, 2u);
+  while (clock_mono_ms() - since < 3600)
+    usleep(10000);
+  cr_expect_eq(track(&other, low), CAT_UNAVAILABLE, "not for ever");
+  cr_expect_eq(text(&none, master), CAT_UNAVAILABLE);
+  text_drop(cat, d);
+  dup2(before, STDERR_FILENO);
+  unsigned said = 0, more = 0, served = 0;
+  rewind(log);
+  for (char line[1024]; fgets(line, sizeof line, log);) {
+    said += strstr(line, "the test's disk fails") || strstr(line, "the folder cannot be listed");
+    more += strstr(line, "more looks at storage that failed)") != NULL;
+    served += strstr(line, "storage fails: what is in memory is served as it was, for at most 3 s") != NULL;
+  }
+  cr_expect(said >= 2 && said <= 6 && more >= 1 && served == 1, "lines: %u of the disk, %u with a number, %u of what is served", said, more, served);
+  fclose(log);
+  close(before);
+  set_storage(STORAGE_WORKS);
+  cr_assert_eq(track(&other, low), CAT_OK);
+  track_drop(cat, other);
+  track_drop(cat, t);
+}
+
+// Players ask for a manifest first, and of one that is not there they ask for nothing else: it must say itself why.
+Test(catalog, a_folder_that_cannot_be_listed_is_said) {
+  static const struct {
+    int why, status;
+    const char *path, *said;
+  } cases[] = {{EACCES, CAT_NOT_FOUND, "/album/song/cbcs/master.m3u8", "album/song: the folder cannot be listed: Permission denied"},
+               {EIO, CAT_UNAVAILABLE, "/album/song/cenc/master.m3u8", "album/song: the folder cannot be listed: Input/output error"},
+               {ENOENT, CAT_NOT_FOUND, "/album/none/cenc/master.m3u8", NULL}};
+  start("");
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct text_doc *d;
+    FILE *log = tmpfile();
+    int before = dup(STDERR_FILENO);
+    dup2(fileno(log), STDERR_FILENO);
+    storage_errno = cases[i].why;
+    set_storage(STORAGE_FAILS);
+    int status = text(&d, cases[i].path);
+    set_storage(STORAGE_WORKS);
+    dup2(before, STDERR_FILENO);
+    close(before);
+    unsigned lines = 0, said = 0;
+    rewind(log);
+    for (char line[1024]; fgets(line, sizeof line, log); lines++)
+      said += cases[i].said && strstr(line, cases[i].said);
+    fclose(log);
+    cr_expect_eq(status, cases[i].status, "%s: %d", cases[i].path, status);
+    cr_expect(said == (cases[i].said != NULL) && lines == said, "%s: %u lines, %u say it", cases[i].path, lines, said);
+  }
+}
+
+Test(catalog, a_change_during_an_outage_is_seen_after_it) {
+  struct protected_track *t, *now;
+  start("");
+  cr_assert_eq(track(&t, low), CAT_OK);
+  set_storage(STORAGE_FAILS);
+  write_track("album/song/low.mp4", &(struct synth_options){.num_frags = 20, .samples_per_trun = 30, .min_size = 3, .max_size = 400});
+  usleep(600000);
+  cr_assert_eq(track(&now, low), CAT_OK);
+  cr_assert_eq(now, t);
+  track_drop(cat, now);
+  set_storage(STORAGE_WORKS);
+  bool noticed = false;
+  for (uint64_t end = clock_mono_ms() + 5000; !noticed && clock_mono_ms() < end; usleep(10000)) {
+    cr_assert_eq(track(&now, low), CAT_OK);
+    noticed = strcmp(now->etag, t->etag) != 0;
+    track_drop(cat, now);
+    quiet_point(0);
+  }
+  cr_assert(noticed);
+  track_drop(cat, t);
+}
+
+static struct waiting strangers[3];
+
+// As many names that nobody had asked for as there are helpers: all of these hang.
+static void hang(void) {
+  struct protected_track *t;
+  struct route r;
+  set_storage(STORAGE_HANGS);
+  for (int i = 0; i < 3; i++) {
+    char path[64];
+    snprintf(path, sizeof path, "/nobody/%d/cbcs/1/t.mp4", i);
+    route_parse(&r, bytes_str(path));
+    strangers[i] = (struct waiting){.w.wake = wake};
+    cr_assert_eq(catalog_track(cat, &t, &r, clock_mono_ms(), &metrics[0], &strangers[i].w), CAT_WAIT);
+  }
+  for (int i = 0; i < 1000 && storage_count(&storage.hung) < 3; i++)
+    usleep(5000);
+  cr_assert_eq(storage_count(&storage.hung), 3);
+}
+
+static void let_go(void) {
+  set_storage(STORAGE_WORKS);
+  for (int i = 0; i < 3; i++) {
+    await(&strangers[i]);
+    cr_expect_eq(strangers[i].w.status, CAT_NOT_FOUND);
+  }
+}
+
+Test(catalog, what_is_in_memory_outlives_storage_that_does_not_answer) {
+  struct protected_track *t, *again;
+  struct text_doc *d;
+  start("stale_if_error: 30s\n");
+  cr_assert_eq(track(&t, low), CAT_OK);
+  free(whole(t));
+  cr_assert_eq(text(&d, master), CAT_OK);
+  set_storage(STORAGE_HANGS);
+  asked_for(1500, t, d); // the looks themselves hang
+  set_storage(STORAGE_WORKS);
+  asked_for(200, t, d);
+  hang();
+  asked_for(1500, t, d); // looks wait behind others
+  usleep(600000);
+  asked_for(100, t, d);
+  free(whole(t));
+  cr_expect_gt(metrics[1].looks_silent, 1u);
+  cr_expect_lt(metrics[1].looks_silent, 20u, "counted once each");
+  let_go();
+  usleep(600000);
+  cr_assert_eq(track(&again, low), CAT_OK);
+  cr_assert_eq(again, t);
+  track_drop(cat, again);
+  track_drop(cat, t);
+  text_drop(cat, d);
+}
+
+// However many wait behind looks that hang, each is given what is in memory, and soon.
+Test(catalog, all_who_wait_for_storage_get_what_is_in_memory) {
+  enum { NAMES = 300 };
+  static struct waiting w[NAMES];
+  static struct protected_track *t[NAMES];
+  char path[64];
+  struct route r;
+  for (int i = 0; i < NAMES; i++) {
+    snprintf(path, sizeof path, "many/%d/t.mp4", i);
+    write_track(path, &(struct synth_options){.num_frags = 1, .samples_per_trun = 2, .min_size = 1, .max_size = 9});
+  }
+  start("write_sidecars: false\n");
+  for (int i = 0; i < NAMES; i++) {
+    snprintf(path, sizeof path, "/many/%d/cbcs/1/t.mp4", i);
+    cr_assert_eq(track(&t[i], path), CAT_OK);
+  }
+  usleep(600000); // all of them have to be looked at
+  hang();
+  for (int i = 0; i < NAMES; i++) {
+    struct protected_track *out;
+    snprintf(path, sizeof path, "/many/%d/cbcs/1/t.mp4", i);
+    route_parse(&r, bytes_str(path));
+    w[i] = (struct waiting){.w.wake = wake};
+    cr_assert_eq(catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &w[i].w), CAT_WAIT);
+  }
+  for (int i = 0; i < NAMES; i++) {
+    await(&w[i]);
+    cr_assert_eq(w[i].w.status, CAT_OK);
+    cr_assert_eq(w[i].w.track, t[i]);
+    track_drop(cat, w[i].w.track);
+    track_drop(cat, t[i]);
+  }
+  let_go();
+}
+
+// The queue is full of names that nobody knows.
+Test(catalog, what_is_in_memory_is_served_beside_a_full_queue) {
+  static struct waiting w[QUEUE_JOBS];
+  struct protected_track *t, *out;
+  struct route r;
+  start("write_sidecars: false\n");
+  cr_assert_eq(track(&t, low), CAT_OK);
+  hang();
+  unsigned num = 0;
+  for (int status = CAT_WAIT; status == CAT_WAIT && num < QUEUE_JOBS; num += status == CAT_WAIT) {
+    char path[64];
+    snprintf(path, sizeof path, "/unknown/%u/cbcs/1/t.mp4", num);
+    route_parse(&r, bytes_str(path));
+    w[num] = (struct waiting){.w.wake = wake};
+    status = catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &w[num].w);
+    cr_assert(status == CAT_WAIT || (status == CAT_UNAVAILABLE && num == QUEUE_JOBS));
+  }
+  usleep(600000);
+  struct waiting mine = {.w.wake = wake};
+  route_parse(&r, bytes_str(low));
+  cr_expect_eq(catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &mine.w), CAT_OK);
+  cr_expect_eq(out, t);
+  struct diag diag = {0};
+  cr_assert_eq(epoch_store_rotate(cat->epochs, bytes_str("album/song"), 0, true, clock_unix_ms(), &diag), ERR_OK);
+  catalog_rotated(cat, bytes_str("album/song"));
+  cr_expect_eq(catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &mine.w), CAT_UNAVAILABLE, "but not what was revoked");
+  let_go();
+  for (unsigned i = 0; i < num; i++)
+    await(&w[i]);
+  track_drop(cat, t);
+}
+
+// Rules come before storage: nobody gets a track of an epoch that was revoked because storage does not answer.
+Test(catalog, storage_that_does_not_answer_keeps_nothing_revoked) {
+  struct protected_track *t, *old, *other;
+  struct diag diag = {0};
+  struct route r;
+  write_track("album/other/t.mp4", &(struct synth_options){.num_frags = 2, .samples_per_trun = 5, .min_size = 9, .max_size = 90});
+  start("stale_if_error: 30s\n");
+  cr_assert_eq(track(&t, low), CAT_OK);
+  cr_assert_eq(track(&other, "/album/other/cbcs/1/t.mp4"), CAT_OK);
+  hang();
+  cr_assert_eq(epoch_store_rotate(cat->epochs, bytes_str("album/song"), 0, true, clock_unix_ms(), &diag), ERR_OK);
+  catalog_rotated(cat, bytes_str("album/song"));
+  struct waiting w = {.w.wake = wake};
+  route_parse(&r, bytes_str(low));
+  cr_assert_eq(catalog_track(cat, &old, &r, clock_mono_ms(), &metrics[0], &w.w), CAT_WAIT);
+  usleep(1500000);
+  pthread_mutex_lock(&lock);
+  cr_expect_not(w.woken);
+  pthread_mutex_unlock(&lock);
+  track_drop(cat, other);
+  cr_expect_eq(track(&other, "/album/other/cbcs/1/t.mp4"), CAT_OK, "whose keys were not touched");
+  track_drop(cat, other);
+  let_go();
+  await(&w);
+  cr_expect_eq(w.w.status, CAT_GONE);
+  track_drop(cat, t);
+}
