@@ -120,7 +120,10 @@ static void on_done(struct client *c, const struct client_response *r) {
     hand_over(p, s);
     return;
   }
-  engine_count(e, r->body_len, r->whole && r->status == (s->next.part.len ? 206 : 200) && (!s->next.part.len || r->body_len == s->next.part.len) ? LOAD_ERR_NONE : engine_failure(r), s->next.at_s, s->sent_s, now);
+  uint64_t part = s->next.part.len;
+  bool cut = part && r->status == 206 && r->body_len != part;
+  bool ok = r->whole && r->status == (part ? 206 : 200) && !cut;
+  engine_count(e, r->body_len, ok ? LOAD_ERR_NONE : cut ? LOAD_ERR_CUT : engine_failure(r), s->next.at_s, s->sent_s, now);
   settle(p, s, now);
 }
 
