@@ -65,7 +65,9 @@ static double duration(struct mpd *m, const char **atts, const char *name) {
   double sum = 0;
   size_t next = 0, read = 0;
   bool time = false, ok = v && *p == 'P';
-  for (p += ok; ok && *p;) {
+  if (ok)
+    p++;
+  while (ok && *p) {
     if (*p == 'T' && !time) {
       time = true;
       p++;

@@ -311,7 +311,7 @@ static enum err parse_map(struct parse *p, const yaml_node_t *map, const char *p
 
 enum err scenario_check(struct scenario *s, struct diag *diag) {
   if (!s->catalogue.num)
-    return diag_set(diag, ERR_ARGUMENT, 1, "catalogue.assets, or catalogue.manifests, names nothing to ask for");
+    return diag_set(diag, ERR_ARGUMENT, 1, "catalogue.assets names nothing to ask for, nor does catalogue.manifests");
   if (s->mode == LOAD_LISTENERS && !s->num_pieces)
     return diag_set(diag, ERR_ARGUMENT, 1, "mode listeners needs arrivals");
   s->end_s = s->drain_s;
