@@ -313,7 +313,7 @@ def single(tap, load, port, manifests):
     """The modes without listeners: segments of the first rendition, parts as parts."""
     for m in manifests:
         log = load.folder / "single"
-        r = load(SCENARIO.format(rate=1, manifests=f'"{m}"') + "mode: saturate\nseconds: 0.3s\nconnections: 1\n", f"http://127.0.0.1:{port}", "--request-log", log)
+        r = load(SCENARIO.format(rate=1, manifests=f'"{m}"') + "mode: saturate\nseconds: 1s\nconnections: 1\n", f"http://127.0.0.1:{port}", "--request-log", log)
         asked = list(dict.fromkeys(x for s in sessions(log) for x in s)) if log.exists() else []
         reader = Plays(port)
         reader.all(m)
