@@ -1,8 +1,8 @@
 // What the load generator reads from the server it measures: HLS multivariant and media playlists, MPDs. Any text is given to
 // all three readers. Paths that come out are absolute and without dot segments, and stay the same when they are resolved
-// again; times do not run backwards; a fault names a line of the text.
-// Source: RFC 8216bis §4, ISO/IEC 23009-1 §5.3.9.6 (SegmentTimeline), RFC 3986 §5.2.
-// The first byte of the input chooses the representation of an MPD.
+// again; times do not run backwards; a fault names a line of the text. Half of the inputs are read as fetched from a host.
+// Source: RFC 8216bis §4, ISO/IEC 23009-1 §5.3.9, ISO/IEC 14496-12 §8.16.3 (sidx), RFC 3986 §5.2.
+// The first byte of the input chooses the representation of an MPD (bits 0 and 1) and the host (bit 2).
 #include <string.h>
 
 #include "load/playlist.h"
@@ -10,21 +10,23 @@
 
 enum { MEMORY = 8 << 20 };
 
-static const char base[] = "/a/b/cbcs/manifest";
+static const char *base;
 
 static void check_fault(enum err e, const struct diag *d, struct bytes text, enum err also) {
   uint64_t lines = 1;
   for (size_t i = 0; i < text.n; i++)
     lines += text.p[i] == '\n' || text.p[i] == '\r';
   MUST(d->err == e && d->at <= lines);
-  MUST(e == ERR_SYNTAX || e == ERR_LIMIT || e == ERR_NO_MEMORY || e == also);
+  MUST(e == ERR_SYNTAX || e == ERR_LIMIT || e == ERR_UNSUPPORTED || e == ERR_NO_MEMORY || e == also);
 }
 
 static void check_path(const char *path) {
   char again[PLAYLIST_MAX_URI];
   MUST(path[0] == '/' && strnlen(path, PLAYLIST_MAX_URI) < PLAYLIST_MAX_URI);
-  MUST(!strstr(path, "/../") && !strstr(path, "/./"));
-  MUST(!uri_resolve(again, base, bytes_str(path)) && !strcmp(again, path));
+  const char *dots = strstr(path, "/../"), *dot = strstr(path, "/./"), *query = strchr(path, '?');
+  MUST((!dots || (query && query < dots)) && (!dot || (query && query < dot)));
+  // Two slashes at the beginning would be a host.
+  MUST(path[1] == '/' || (!uri_resolve(again, base, bytes_str(path)) && !strcmp(again, path)));
 }
 
 static void check_renditions(const struct renditions *r, bool paths) {
@@ -38,14 +40,33 @@ static void check_renditions(const struct renditions *r, bool paths) {
 
 static void check_list(const struct media_list *l) {
   MUST(l->num >= 1 && l->num <= PLAYLIST_MAX_SEGMENTS && l->start_s[0] == 0 && l->start_s[l->num] <= PLAYLIST_MAX_SECONDS);
-  check_path(l->init);
+  MUST(l->num_parts >= 1 && l->parts[0].first == 0 && l->init == l->parts[0].init && !l->index);
+  for (uint32_t i = 0; i < l->num_parts; i++) {
+    MUST(i == 0 || l->parts[i].first > l->parts[i - 1].first || !l->parts[i].init[0] || l->has_gaps);
+    if (l->parts[i].init[0])
+      check_path(l->parts[i].init);
+  }
   for (uint32_t i = 0, off = 0; i < l->num; i++) {
     MUST(l->start_s[i] <= l->start_s[i + 1]);
-    MUST(l->uri_off[i] == off);
+    MUST(l->uri_off[i] >= off && (l->has_gaps || media_part_of(l, i)->first <= i));
+    off = l->uri_off[i];
     if (i < 1000 || i + 1 == l->num)
       check_path(l->uris + off);
-    off += (uint32_t)strlen(l->uris + off) + 1;
+    if (l->ranges)
+      MUST(l->ranges[i].from + l->ranges[i].len >= l->ranges[i].from);
   }
+}
+
+// The sidx that an MPD leaves its segments to is answered with whatever the input is.
+static void check_index(const struct media_list *mpd, struct alloc *mem, struct bytes text) {
+  struct media_list l;
+  struct diag d = {0};
+  check_path(mpd->index);
+  MUST(mpd->num_parts == 1 && mpd->index_range.len && !mpd->num);
+  enum err e = sidx_read(&l, mem, text, mpd, &d);
+  MUST(!e || ((e == ERR_SYNTAX || e == ERR_LIMIT || e == ERR_NO_MEMORY) && d.err == e));
+  if (!e)
+    check_list(&l);
 }
 
 static void check_hls(struct bytes text) {
@@ -84,6 +105,8 @@ static void check_mpd(struct bytes text, uint32_t choose) {
   MUST(!e || of_list == e || of_list == ERR_NO_MEMORY);
   if (of_list)
     check_fault(of_list, &d, text, choose < r.num ? ERR_SYNTAX : ERR_ARGUMENT);
+  else if (l.index)
+    check_index(&l, &mem.base, text);
   else
     check_list(&l);
   MUST(of_list || choose < r.num);
@@ -95,8 +118,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     return 0;
   struct bytes text = bytes_of(data + 1, size - 1);
   char path[PLAYLIST_MAX_URI];
+  base = data[0] & 4 ? "http://h:8080/a/b/cbcs/manifest?k=v" : "/a/b/cbcs/manifest";
   check_hls(text);
   check_mpd(text, data[0] % 4);
+  struct media_part part = {.init = ""};
+  struct media_list by_index = {.init = "", .parts = &part, .num_parts = 1, .index = "/a", .index_range = {100, 50}};
+  struct alloc_heap mem;
+  alloc_heap_init(&mem, MEMORY);
+  check_index(&by_index, &mem.base, text);
+  alloc_heap_free(&mem);
   if (!uri_resolve(path, base, text))
     check_path(path);
   return 0;

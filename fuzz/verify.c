@@ -39,6 +39,7 @@ struct world {
   struct plan plan;
   struct verify_track track;
   struct media_list list;
+  char init_path[PLAYLIST_MAX_URI];
   double start_s[MAX_SEGMENTS + 1];
   uint32_t uri_off[MAX_SEGMENTS], first_frag[MAX_SEGMENTS + 1];
   char uris[MAX_SEGMENTS * 32];
@@ -85,7 +86,8 @@ static void write_list(struct world *w) {
     w->uri_off[i] = (uint32_t)used;
     used += (size_t)snprintf(w->uris + used, sizeof w->uris - used, "/a/%s/7/t/%u.m4s", scheme, i + 1) + 1;
   }
-  snprintf(w->list.init, sizeof w->list.init, "/a/%s/7/t/init.mp4", scheme);
+  snprintf(w->init_path, sizeof w->init_path, "/a/%s/7/t/init.mp4", scheme);
+  w->list.init = w->init_path;
 }
 
 static struct world *world_of(unsigned track, enum scheme scheme) {

@@ -49,7 +49,7 @@ static bool read_paths(struct load_run *run, struct alloc *mem, const char *file
   for (size_t i = 0; i < n; i++)
     num += read[i] == '\n' || read[i] == '\r'; // either ends a path below
   char *text = mem->get(mem, n + 1);
-  const char **paths = mem->get(mem, (num + 1) * sizeof *paths);
+  struct load_path *paths = mem->get(mem, (num + 1) * sizeof *paths);
   if (text)
     memcpy(text, read, n + 1);
   free(read);
@@ -61,7 +61,7 @@ static bool read_paths(struct load_run *run, struct alloc *mem, const char *file
     bool last = !line[len];
     line[len] = 0;
     if (*line == '/' && len < PLAYLIST_MAX_URI)
-      paths[num++] = line;
+      paths[num++].path = line;
     line += len + !last;
   }
   run->paths = paths;
@@ -268,7 +268,7 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
   struct scenario *sc = mem->get(mem, sizeof *sc);
   struct load_stats *sum = mem->get(mem, sizeof *sum);
   struct popularity pop;
-  struct diag d = {0};
+  char why[PLAYLIST_MAX_URI + 256];
   int status = sc && sum ? load_scenario(sc, mem, a) : cli_error("load", "out of memory");
   if (status)
     return status;
@@ -288,8 +288,8 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
     status = cli_error(a->log, "%s", strerror(errno));
   if (!status && a->paths && !read_paths(&run, mem, a->paths))
     status = EXIT_FAILED;
-  if (!status && sc->mode != LOAD_LISTENERS && !run.paths && engine_paths(&run, mem, &run.paths, &run.num_paths, &d))
-    status = cli_error(a->target, "%s", d.what);
+  if (!status && sc->mode != LOAD_LISTENERS && !run.paths && engine_paths(&run, mem, &run.paths, &run.num_paths, why, sizeof why))
+    status = cli_error(a->target, "%s", why);
   struct load_results results;
   if (!status && !load_results_open(&results, a))
     status = EXIT_FAILED;

@@ -48,6 +48,7 @@ int load_target(struct load_run *run, const struct load_args *a) {
   if (!n || n >= sizeof host || (p[n] && p[n + 1]))
     return bad(url);
   memcpy(run->host, p, n);
+  snprintf(run->origin, sizeof run->origin, "%s%s", tls ? "https://" : "http://", run->host);
   memcpy(host, p, n);
   host[n] = 0;
   snprintf(port, sizeof port, "%s", tls ? "443" : "80");

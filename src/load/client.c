@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { H_NONE, H_ETAG };
+enum { H_NONE, H_ETAG, H_LOCATION };
 
 struct client_out {
   struct client_out *next;
@@ -65,16 +65,30 @@ static int on_status_head(llhttp_t *p) {
   return c->was_head ? 1 : 0; // 1: no body follows
 }
 
+// Names and values come in pieces, as they arrive.
 static int on_field(llhttp_t *p, const char *at, size_t n) {
   struct client *c = p->data;
-  c->header = n == 4 && strncasecmp(at, "etag", 4) == 0 ? H_ETAG : H_NONE;
+  if (c->in_value)
+    c->name_len = 0;
+  c->in_value = false;
+  for (size_t i = 0; i < n && c->name_len < sizeof c->name; i++)
+    c->name[c->name_len++] = at[i];
   return 0;
 }
 
+static bool is_moved(unsigned status) { return status == 301 || status == 302 || status == 303 || status == 307 || status == 308; }
+
 static int on_value(llhttp_t *p, const char *at, size_t n) {
   struct client *c = p->data;
+  if (!c->in_value)
+    c->header = c->name_len == 4 && strncasecmp(c->name, "etag", 4) == 0                                            ? H_ETAG
+                : c->name_len == 8 && strncasecmp(c->name, "location", 8) == 0 && is_moved((unsigned)p->status_code) ? H_LOCATION
+                                                                                                                     : H_NONE;
+  c->in_value = true;
   if (c->header == H_ETAG && c->w->etag)
     c->w->etag(c, bytes_of(at, n));
+  if (c->header == H_LOCATION && c->w->location)
+    c->w->location(c, bytes_of(at, n));
   return 0;
 }
 
@@ -366,6 +380,7 @@ void client_send(struct client *c, struct bytes request, bool head) {
   c->busy = true;
   c->was_head = head;
   c->header = H_NONE;
+  c->in_value = true;
   c->stop = c->half = c->any = false;
   c->response = (struct client_response){.content_length = UINT64_MAX};
   llhttp_init(&c->parser, HTTP_RESPONSE, &settings);

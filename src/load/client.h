@@ -32,6 +32,7 @@ struct client_world {
   client_done *done;
   client_piece *body; // NULL: bodies are only counted
   client_piece *etag; // NULL: ignored; the value may come in pieces
+  client_piece *location; // of a redirection; as etag
   uint64_t connects, tls_failures;
   uint64_t ended_at_rest; // connections that the other side ended while no request was under way
   uint64_t unasked_bytes; // that came behind a response's end, where nothing was to come
@@ -55,6 +56,9 @@ struct client {
   bool stop;           // set by `body`: the response is given up, `done` sees it as not whole
   bool recv_armed, poll_armed, closing, busy, was_head, half, connected, secured, served, broken, reopen, any;
   uint8_t header; // which header's value is being read
+  uint8_t name_len;
+  bool in_value;
+  char name[9]; // of the header being read, as much as it takes to know it
   llhttp_t parser;
   struct client_response response;
 };

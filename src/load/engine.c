@@ -155,7 +155,7 @@ static void tear_down(struct engine *e) {
     if (!e->clients.io || !engine_wait(e, 1000000))
       break;
   for (uint32_t i = 0; e->sessions && i < e->num_sessions; i++)
-    free(e->sessions[i].etag);
+    free(e->sessions[i].etag), free(e->sessions[i].moved);
   engine_log_flush(e);
   io_free(e->clients.io);
   client_world_free(&e->clients);

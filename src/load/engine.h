@@ -1,5 +1,6 @@
 // The generator's threads: each owns a world (net/io.h), its share of the sessions and one struct load_stats.
 #pragma once
+#include "load/playlist.h"
 #include "load/scenario.h"
 #include "load/stats.h"
 #include <netinet/in.h>
@@ -7,19 +8,26 @@
 struct verifier;
 struct tls_set;
 
+// One resource, or a part of it.
+struct load_path {
+  const char *path;
+  struct byte_range range;
+};
+
 struct load_run {
   const struct scenario *sc;
   const struct popularity *pop;
   struct sockaddr_storage addr;
   socklen_t addr_len;
   char host[300];                 // Host header
+  char origin[PLAYLIST_MAX_ORIGIN]; // "http://HOST:PORT", as the target was given
   struct tls_set *tls;            // NULL: plain
   char tls_host[256];             // whom the certificate is to name
   const char *io;                 // "auto", "io_uring", "epoll"
   unsigned thread, num_threads;   // this one, of all threads of all processes
   uint64_t start_ns;              // CLOCK_MONOTONIC when second 0 is
   struct verifier *verifier;      // NULL: nothing is verified
-  const char *const *paths;       // LOAD_RATE, LOAD_SATURATE, LOAD_IDLE: what is asked for
+  const struct load_path *paths;  // LOAD_RATE, LOAD_SATURATE, LOAD_IDLE: what is asked for
   uint32_t num_paths;
   int log_fd;                     // request log, -1: none
   _Atomic bool *stop;             // set from outside: end now
@@ -30,5 +38,6 @@ struct load_run {
 MUST_USE enum err engine_run(const struct load_run *run, struct diag *diag);
 
 // engine_paths reads the manifests of every asset and lists its segments, for the modes without listeners.
-MUST_USE enum err engine_paths(const struct load_run *run, struct alloc *mem, const char *const **paths, uint32_t *num_paths,
-                               struct diag *diag);
+// `why` says what failed, with the path and line.
+MUST_USE enum err engine_paths(const struct load_run *run, struct alloc *mem, const struct load_path **paths, uint32_t *num_paths,
+                               char *why, size_t cap);

@@ -5,83 +5,21 @@
 #include "base/text.h"
 #include "load/playlist.h"
 
-// The "://" of a URL: only letters, digits, '+', '-' and '.' stand before it (RFC 3986 §3.1), else it is part of a path.
-static const uint8_t *after_scheme(struct bytes ref) {
-  const uint8_t *at = ref.n > 8 ? memmem(ref.p, ref.n < 16 ? ref.n : 16, "://", 3) : NULL;
-  for (const uint8_t *c = ref.p; at && c < at; c++)
-    if (!((*c | 0x20) >= 'a' && (*c | 0x20) <= 'z') && !(*c >= '0' && *c <= '9') && *c != '+' && *c != '-' && *c != '.')
-      return NULL;
-  return at;
-}
+enum { MAX_VARIABLES = 32, MAX_LINE = 4096, MAX_VARIANTS = 1024 };
 
-// Appends `text`, percent-encoding the bytes in `but` and those that no URI may hold; false when that is more than `cap`.
-static bool put_encoded(char *out, size_t cap, size_t *n, struct bytes text, const char *but) {
-  for (size_t i = 0; i < text.n; i++) {
-    uint8_t c = text.p[i];
-    bool bare = c > 0x20 && c < 0x7f && !strchr(but, c) && !strchr("\"<>\\^`{|}", c);
-    if (*n + (bare ? 1 : 3) >= cap)
-      return false;
-    if (bare)
-      out[(*n)++] = (char)c;
-    else
-      *n += (size_t)snprintf(out + *n, cap - *n, "%%%02X", c);
-  }
-  out[*n] = 0;
-  return true;
-}
-
-enum err uri_of_asset(char out[PLAYLIST_MAX_URI], const char *asset, const char *rest) {
-  size_t n = 0;
-  return put_encoded(out, PLAYLIST_MAX_URI, &n, BYTES_LIT("/"), "") && put_encoded(out, PLAYLIST_MAX_URI, &n, bytes_str(asset), "%?#[]") &&
-                 put_encoded(out, PLAYLIST_MAX_URI, &n, BYTES_LIT("/"), "") && put_encoded(out, PLAYLIST_MAX_URI, &n, bytes_str(rest), "")
-             ? ERR_OK
-             : ERR_LIMIT;
-}
-
-enum err uri_resolve(char out[PLAYLIST_MAX_URI], const char *base, struct bytes ref) {
-  char buf[2 * PLAYLIST_MAX_URI];
-  const uint8_t *scheme = after_scheme(ref);
-  if (scheme) {
-    const uint8_t *path = memchr(scheme + 3, '/', ref.n - (size_t)(scheme + 3 - ref.p));
-    ref = path ? bytes_of(path, ref.n - (size_t)(path - ref.p)) : BYTES_LIT("/");
-  }
-  size_t dir = 0;
-  if (!ref.n || ref.p[0] != '/') {
-    const char *query = strchr(base, '?');
-    size_t len = query ? (size_t)(query - base) : strlen(base);
-    while (len && base[len - 1] != '/')
-      len--;
-    dir = len;
-  }
-  if (dir >= sizeof buf)
-    return ERR_LIMIT;
-  memcpy(buf, base, dir);
-  if (!put_encoded(buf, sizeof buf, &dir, ref, ""))
-    return ERR_LIMIT;
-  // dot segments: every "seg/../" takes its parent with it, "./" vanishes
-  size_t n = 0;
-  for (const char *p = buf; *p;) {
-    size_t len = strcspn(p, "/") + (p[strcspn(p, "/")] == '/');
-    if (len == 2 && memcmp(p, "./", 2) == 0) {
-    } else if (len == 3 && memcmp(p, "../", 3) == 0) {
-      n -= n > 1;
-      while (n > 1 && out[n - 1] != '/')
-        n--;
-    } else {
-      if (n + len >= PLAYLIST_MAX_URI)
-        return ERR_LIMIT;
-      memcpy(out + n, p, len);
-      n += len;
-    }
-    p += len;
-  }
-  out[n] = 0;
-  return ERR_OK;
-}
+// EXT-X-DEFINE: both point into the text, or into the playlist's own URL.
+struct variable {
+  struct bytes name, value;
+};
 
 struct lines {
   struct bytes left;
   uint64_t line;
+  const char *base;
+  struct diag *diag;
+  uint32_t num_vars;
+  struct variable vars[MAX_VARIABLES];
+  uint8_t with_values[MAX_LINE]; // the line, where it names variables
 };
 
 static bool next_line(struct lines *l, struct bytes *out) {
@@ -134,58 +72,219 @@ static void copy_text(char *out, size_t cap, struct bytes t) {
   out[n] = 0;
 }
 
-static enum err add_rendition(struct renditions *out, const char *base, struct bytes uri, struct bytes attrs, uint64_t line,
-                              struct diag *diag) {
+// ---- variables (§4.4.2.3)
+
+// The value of a parameter of the playlist's own URL; its p is NULL without one.
+static struct bytes parameter(const char *url, struct bytes name) {
+  const char *p = strchr(url, '?');
+  while (p && *p) {
+    p++;
+    size_t n = strcspn(p, "&"), eq = strcspn(p, "=&");
+    if (p[eq] == '=' && bytes_eq(bytes_of(p, eq), name))
+      return bytes_of(p + eq + 1, n - eq - 1);
+    p += n;
+  }
+  return (struct bytes){0};
+}
+
+static enum err define(struct lines *l, struct bytes attrs) {
+  struct bytes name = attribute(attrs, "NAME"), query = attribute(attrs, "QUERYPARAM"), import = attribute(attrs, "IMPORT");
+  struct variable v = {name, attribute(attrs, "VALUE")};
+  if (import.n)
+    return diag_set(l->diag, ERR_SYNTAX, l->line, "#EXT-X-DEFINE with IMPORT is not read: give NAME and VALUE in this playlist");
+  if (query.n)
+    v = (struct variable){query, parameter(l->base, query)};
+  if (!v.name.n)
+    return diag_set(l->diag, ERR_SYNTAX, l->line, "#EXT-X-DEFINE has neither NAME nor QUERYPARAM");
+  if (query.n && !v.value.p)
+    return diag_set(l->diag, ERR_SYNTAX, l->line, "#EXT-X-DEFINE: the playlist's own URL has no parameter %.*s", query.n < 60 ? (int)query.n : 60, query.p);
+  if (l->num_vars == MAX_VARIABLES)
+    return diag_set(l->diag, ERR_LIMIT, l->line, "more than %d variables", MAX_VARIABLES);
+  l->vars[l->num_vars++] = v;
+  return ERR_OK;
+}
+
+// Puts values in the place of {$NAME}.
+static enum err put_values(struct lines *l, struct bytes *line) {
+  size_t n = 0;
+  if (!l->num_vars || !line->n || !memmem(line->p, line->n, "{$", 2))
+    return ERR_OK;
+  for (size_t i = 0; i < line->n;) {
+    struct bytes piece = bytes_of(line->p + i, 1);
+    const uint8_t *end = line->n - i > 2 && !memcmp(line->p + i, "{$", 2) ? memchr(line->p + i, '}', line->n - i) : NULL;
+    if (end) {
+      struct bytes name = bytes_of(line->p + i + 2, (size_t)(end - line->p) - i - 2);
+      uint32_t k = 0;
+      while (k < l->num_vars && !bytes_eq(l->vars[k].name, name))
+        k++;
+      if (k == l->num_vars)
+        return diag_set(l->diag, ERR_SYNTAX, l->line, "the variable %.*s is not defined", name.n < 60 ? (int)name.n : 60, name.p);
+      piece = l->vars[k].value;
+      i += name.n + 3;
+    } else {
+      i++;
+    }
+    if (piece.n > MAX_LINE - n)
+      return diag_set(l->diag, ERR_LIMIT, l->line, "with its variables the line has more than %d bytes", MAX_LINE);
+    if (piece.n)
+      memcpy(l->with_values + n, piece.p, piece.n);
+    n += piece.n;
+  }
+  *line = bytes_of(l->with_values, n);
+  return ERR_OK;
+}
+
+// The next line that says something, its variables replaced; EXT-X-DEFINE is dealt with. `*more` false: there is none.
+static enum err next_said(struct lines *l, struct bytes *line, bool *more) {
+  struct bytes rest;
+  while ((*more = next_line(l, line))) {
+    if (!line->n)
+      continue;
+    if (!after(*line, "#EXT-X-DEFINE:", &rest))
+      return put_values(l, line);
+    enum err e = define(l, rest);
+    if (e)
+      return e;
+  }
+  return ERR_OK;
+}
+
+static enum err begin(struct lines *l, struct bytes text, const char *base, struct diag *diag) {
+  struct bytes line;
+  l->left = text;
+  l->line = 0;
+  l->base = base;
+  l->diag = diag;
+  l->num_vars = 0;
+  if (text.n >= 2 && text.p[0] == 0x1f && text.p[1] == 0x8b)
+    return diag_set(diag, ERR_SYNTAX, 1, "it is gzip'ed, and no Accept-Encoding was sent: have it served as it is");
+  if (!next_line(l, &line) || !bytes_eq(line, BYTES_LIT("#EXTM3U")))
+    return diag_set(diag, ERR_SYNTAX, 1, "the first line is not #EXTM3U");
+  return ERR_OK;
+}
+
+// ---- multivariant playlists
+
+static enum err add_rendition(struct renditions *out, struct lines *l, struct bytes uri, uint64_t bandwidth, struct bytes codecs) {
+  struct rendition *r = &out->r[out->num < PLAYLIST_MAX_RENDITIONS ? out->num : 0];
+  char path[PLAYLIST_MAX_URI];
+  enum err e = uri_resolve(path, l->base, uri);
+  if (e)
+    return uri_refused(l->diag, e, l->line, uri);
+  for (uint32_t i = 0; i < out->num; i++)
+    if (!strcmp(out->r[i].uri, path)) // as of variants that differ in their pictures
+      return ERR_OK;
   if (out->num == PLAYLIST_MAX_RENDITIONS)
-    return diag_set(diag, ERR_LIMIT, line, "more than %d renditions", PLAYLIST_MAX_RENDITIONS);
-  struct rendition *r = &out->r[out->num];
-  uint64_t bandwidth = 0;
-  if (attribute(attrs, "BANDWIDTH").n && parse_u64(&bandwidth, attribute(attrs, "BANDWIDTH")))
-    return diag_set(diag, ERR_SYNTAX, line, "BANDWIDTH is not a number");
+    return diag_set(l->diag, ERR_LIMIT, l->line, "more than %d renditions", PLAYLIST_MAX_RENDITIONS);
   r->bandwidth = bandwidth < UINT32_MAX ? (uint32_t)bandwidth : UINT32_MAX;
-  copy_text(r->codecs, sizeof r->codecs, attribute(attrs, "CODECS"));
-  if (uri_resolve(r->uri, base, uri))
-    return diag_set(diag, ERR_LIMIT, line, "a URI is too long");
+  copy_text(r->codecs, sizeof r->codecs, codecs);
+  memcpy(r->uri, path, strlen(path) + 1);
   out->num++;
   return ERR_OK;
 }
 
+// Adds the audio of a group that has playlists of its own. `*found` tells whether there is some.
+static enum err add_group(struct renditions *out, struct bytes text, const char *base, struct bytes group, uint64_t bandwidth, struct bytes codecs,
+                          bool *found, struct diag *diag) {
+  struct lines l;
+  struct bytes line, attrs;
+  bool more;
+  enum err e = begin(&l, text, base, diag);
+  *found = false;
+  while (!e && !(e = next_said(&l, &line, &more)) && more) {
+    if (!after(line, "#EXT-X-MEDIA:", &attrs) || !bytes_eq(attribute(attrs, "TYPE"), BYTES_LIT("AUDIO")) ||
+        !bytes_eq(attribute(attrs, "GROUP-ID"), group) || !attribute(attrs, "URI").n)
+      continue;
+    *found = true;
+    e = add_rendition(out, &l, attribute(attrs, "URI"), bandwidth, codecs);
+  }
+  return e;
+}
+
+// Whether a variant has pictures: its size says so, or a codec that is none of sound.
+static bool has_pictures(struct bytes attrs) {
+  static const char *const video[] = {"avc", "hvc1", "hev1", "dvh", "dvav", "av01", "vp08", "vp09", "vvc1", "vvi1", "mp4v"};
+  struct bytes codecs = attribute(attrs, "CODECS");
+  bool found = attribute(attrs, "RESOLUTION").n > 0;
+  for (size_t i = 0; codecs.n && i < sizeof video / sizeof *video; i++)
+    found |= memmem(codecs.p, codecs.n, video[i], strlen(video[i])) != NULL;
+  return found;
+}
+
+// Listeners hear: of a variant with pictures whose sound has playlists of its own, only these.
+static enum err add_variant(struct renditions *out, struct lines *l, struct bytes text, struct bytes attrs, struct bytes uri) {
+  uint64_t bandwidth = 0;
+  struct bytes group = attribute(attrs, "AUDIO");
+  bool found = false;
+  if (attribute(attrs, "BANDWIDTH").n && parse_u64(&bandwidth, attribute(attrs, "BANDWIDTH")))
+    return diag_set(l->diag, ERR_SYNTAX, l->line, "BANDWIDTH is not a number");
+  if (!has_pictures(attrs)) {
+    enum err e = add_rendition(out, l, uri, bandwidth, attribute(attrs, "CODECS"));
+    return e || !group.n ? e : add_group(out, text, l->base, group, bandwidth, attribute(attrs, "CODECS"), &found, l->diag);
+  }
+  enum err e = group.n ? add_group(out, text, l->base, group, bandwidth, attribute(attrs, "CODECS"), &found, l->diag) : ERR_OK;
+  return e || found ? e : add_rendition(out, l, uri, bandwidth, attribute(attrs, "CODECS"));
+}
+
 enum err hls_read_multivariant(struct renditions *out, struct bytes text, const char *base, struct diag *diag) {
-  struct lines l = {text, 0};
-  struct bytes line, attrs = {0}, rest;
-  bool pending = false;
+  struct lines l;
+  struct bytes line, rest;
+  uint8_t attrs[MAX_LINE];
+  size_t num_attrs = 0;
+  uint32_t variants = 0;
+  bool pending = false, more;
   out->num = 0;
-  if (!next_line(&l, &line) || !bytes_eq(line, BYTES_LIT("#EXTM3U")))
-    return diag_set(diag, ERR_SYNTAX, 1, "the first line is not #EXTM3U");
-  while (next_line(&l, &line)) {
+  enum err e = begin(&l, text, base, diag);
+  while (!e && !(e = next_said(&l, &line, &more)) && more) {
     if (after(line, "#EXT-X-STREAM-INF:", &rest)) {
-      attrs = rest;
+      if (rest.n > sizeof attrs || ++variants > MAX_VARIANTS)
+        return diag_set(diag, ERR_LIMIT, l.line, "more than %d bytes in #EXT-X-STREAM-INF, or more than %d of them", MAX_LINE, MAX_VARIANTS);
+      memcpy(attrs, rest.p, num_attrs = rest.n); // the next line may need the place where variables are replaced
       pending = true;
-    } else if (line.n && line.p[0] != '#') {
+    } else if (line.p[0] != '#') {
       if (!pending)
         return diag_set(diag, ERR_SYNTAX, l.line, "a URI without #EXT-X-STREAM-INF");
-      enum err e = add_rendition(out, base, line, attrs, l.line, diag);
-      if (e)
-        return e;
+      e = add_variant(out, &l, text, bytes_of(attrs, num_attrs), line);
       pending = false;
     }
   }
-  if (!out->num)
-    return diag_set(diag, ERR_SYNTAX, l.line, "no rendition in the multivariant playlist");
-  return ERR_OK;
+  return e || out->num ? e : diag_set(diag, ERR_SYNTAX, l.line, "no rendition in the multivariant playlist");
 }
 
-static uint32_t count_segments(struct bytes text, size_t *uri_bytes, size_t base_len) {
-  struct lines l = {text, 0};
-  struct bytes line;
-  uint32_t num = 0;
-  *uri_bytes = 0;
+// ---- media playlists
+
+bool hls_is_media(struct bytes text) {
+  struct lines l = {.left = text};
+  struct bytes line, rest;
   while (next_line(&l, &line))
-    if (line.n && line.p[0] != '#') {
-      num++;
-      *uri_bytes += base_len + 3 * line.n + 1; // every byte may have to be encoded
-    }
-  return num;
+    if (after(line, "#EXTINF:", &rest) || after(line, "#EXT-X-TARGETDURATION:", &rest))
+      return true;
+  return false;
+}
+
+// What there is to make room for.
+struct counts {
+  uint32_t segments, parts;
+  size_t uri_bytes;
+  bool ranges;
+};
+
+static struct counts count_lines(struct bytes text, size_t base_len) {
+  struct lines l = {.left = text};
+  struct bytes line, rest;
+  struct counts c = {.parts = 1};
+  bool variables = false;
+  while (next_line(&l, &line)) {
+    bool map = after(line, "#EXT-X-MAP:", &rest), segment = line.n && line.p[0] != '#';
+    c.ranges |= after(line, "#EXT-X-BYTERANGE:", &rest);
+    variables |= after(line, "#EXT-X-DEFINE:", &rest);
+    c.segments += segment;
+    c.parts += map;
+    size_t most = base_len + 3 * line.n + 2; // every byte may have to be encoded
+    if (map || segment)
+      c.uri_bytes += variables || most > PLAYLIST_MAX_URI ? PLAYLIST_MAX_URI : most;
+  }
+  return c;
 }
 
 static bool read_extinf(struct bytes rest, double *out) {
@@ -200,11 +299,14 @@ static bool read_extinf(struct bytes rest, double *out) {
   return !*end && isfinite(*out) && *out >= 0;
 }
 
-static enum err read_map(struct media_list *out, const char *base, struct bytes attrs, uint64_t line, struct diag *diag) {
-  struct bytes uri = attribute(attrs, "URI");
-  if (!uri.n || uri_resolve(out->init, base, uri))
-    return diag_set(diag, ERR_SYNTAX, line, "#EXT-X-MAP has no usable URI");
-  return ERR_OK;
+// LENGTH[@FROM]; `*from` tells whether it is there.
+static bool read_range(struct byte_range *out, struct bytes text, bool *from) {
+  const uint8_t *at = text.n ? memchr(text.p, '@', text.n) : NULL;
+  *from = at != NULL;
+  out->from = 0;
+  size_t n = at ? (size_t)(at - text.p) : text.n;
+  return !parse_u64(&out->len, bytes_of(text.p, n)) && out->len && (!at || !parse_u64(&out->from, bytes_of(at + 1, text.n - n - 1))) &&
+         out->len <= (UINT64_C(1) << 62) && out->from <= (UINT64_C(1) << 62);
 }
 
 // One line for each DRM system; not every one says the KID.
@@ -219,55 +321,134 @@ static enum err read_key(struct media_list *out, struct bytes attrs, uint64_t li
   return ERR_OK;
 }
 
-enum err hls_read_media(struct media_list *out, struct alloc *mem, struct bytes text, const char *base, struct diag *diag) {
-  size_t uri_bytes, used = 0;
-  uint32_t num = count_segments(text, &uri_bytes, strlen(base));
-  if (num > PLAYLIST_MAX_SEGMENTS)
-    return diag_set(diag, ERR_LIMIT, 1, "more than %d segments", PLAYLIST_MAX_SEGMENTS);
-  *out = (struct media_list){0};
-  out->start_s = mem->get(mem, (num + 1) * sizeof *out->start_s);
-  out->uri_off = mem->get(mem, (num + 1) * sizeof *out->uri_off);
-  out->uris = mem->get(mem, uri_bytes + PLAYLIST_MAX_URI);
-  if (!out->start_s || !out->uri_off || !out->uris)
-    return diag_set(diag, ERR_NO_MEMORY, 1, NULL);
-  struct lines l = {text, 0};
-  struct bytes line, rest;
-  double at = 0, duration = -1;
-  bool ended = false;
-  if (!next_line(&l, &line) || !bytes_eq(line, BYTES_LIT("#EXTM3U")))
-    return diag_set(diag, ERR_SYNTAX, 1, "the first line is not #EXTM3U");
-  while (next_line(&l, &line)) {
-    enum err e = ERR_OK;
-    if (after(line, "#EXTINF:", &rest)) {
-      if (!read_extinf(rest, &duration))
-        return diag_set(diag, ERR_SYNTAX, l.line, "#EXTINF has no duration");
-    } else if (after(line, "#EXT-X-MAP:", &rest)) {
-      e = read_map(out, base, rest, l.line, diag);
-    } else if (after(line, "#EXT-X-KEY:", &rest)) {
-      e = read_key(out, rest, l.line, diag);
-    } else if (after(line, "#EXT-X-ENDLIST", &rest)) {
-      ended = true;
-    } else if (line.n && line.p[0] != '#') {
-      char uri[PLAYLIST_MAX_URI];
-      if (duration < 0)
-        return diag_set(diag, ERR_SYNTAX, l.line, "a segment without #EXTINF");
-      if (uri_resolve(uri, base, line))
-        return diag_set(diag, ERR_LIMIT, l.line, "a URI is too long");
-      out->start_s[out->num] = at;
-      out->uri_off[out->num++] = (uint32_t)used;
-      memcpy(out->uris + used, uri, strlen(uri) + 1);
-      used += strlen(uri) + 1;
-      at += duration;
-      if (at > PLAYLIST_MAX_SECONDS)
-        return diag_set(diag, ERR_LIMIT, l.line, "the playlist lasts more than %d seconds", PLAYLIST_MAX_SECONDS);
-      duration = -1;
-    }
-    if (e)
-      return e;
-  }
-  out->start_s[out->num] = at;
-  if (!out->num || !out->init[0] || !ended)
-    return diag_set(diag, ERR_SYNTAX, l.line, "the media playlist lacks %s",
-                    !out->num ? "segments" : !out->init[0] ? "#EXT-X-MAP" : "#EXT-X-ENDLIST");
+// A media playlist as it is being read.
+struct reading {
+  struct lines l;
+  struct media_list *out;
+  size_t used;          // of out->uris
+  uint32_t last;        // where the last segment's path stands
+  struct byte_range range, last_range;
+  double at_s, duration_s; // negative: no EXTINF yet
+  bool ranged, has_from, ended;
+};
+
+static const char *put_uri(struct reading *r, const char *uri) {
+  char *at = r->out->uris + r->used;
+  memcpy(at, uri, strlen(uri) + 1);
+  r->used += strlen(uri) + 1;
+  return at;
+}
+
+static enum err read_map(struct reading *r, struct bytes attrs) {
+  struct lines *l = &r->l;
+  struct media_list *out = r->out;
+  struct bytes uri = attribute(attrs, "URI"), text = attribute(attrs, "BYTERANGE");
+  struct byte_range range = {0};
+  char path[PLAYLIST_MAX_URI];
+  bool from;
+  if (!uri.n)
+    return diag_set(l->diag, ERR_SYNTAX, l->line, "#EXT-X-MAP has no URI");
+  enum err e = uri_resolve(path, l->base, uri);
+  if (e)
+    return uri_refused(l->diag, e, l->line, uri);
+  if (text.n && !read_range(&range, text, &from))
+    return diag_set(l->diag, ERR_SYNTAX, l->line, "BYTERANGE of #EXT-X-MAP is not LENGTH@FROM");
+  struct media_part *p = &out->parts[out->num_parts - 1];
+  if (!strcmp(p->init, path) && p->range.from == range.from && p->range.len == range.len)
+    return ERR_OK; // as behind a discontinuity: it is there already
+  if (out->num != p->first)
+    p = &out->parts[out->num_parts++];
+  *p = (struct media_part){out->num, put_uri(r, path), range};
   return ERR_OK;
+}
+
+static enum err read_segment(struct reading *r, struct bytes line) {
+  struct lines *l = &r->l;
+  struct media_list *out = r->out;
+  char path[PLAYLIST_MAX_URI];
+  if (r->duration_s < 0)
+    return diag_set(l->diag, ERR_SYNTAX, l->line, "a segment without #EXTINF");
+  enum err e = uri_resolve(path, l->base, line);
+  if (e)
+    return uri_refused(l->diag, e, l->line, line);
+  bool same = out->num && !strcmp(out->uris + r->last, path);
+  if (r->ranged && !r->has_from) {
+    if (!same || !r->last_range.len)
+      return diag_set(l->diag, ERR_SYNTAX, l->line, "#EXT-X-BYTERANGE says no offset, and no range of the same URI precedes it");
+    r->range.from = r->last_range.from + r->last_range.len;
+  }
+  if (!same)
+    r->last = (uint32_t)(put_uri(r, path) - out->uris);
+  r->last_range = r->ranged ? r->range : (struct byte_range){0};
+  if (out->ranges)
+    out->ranges[out->num] = r->last_range;
+  out->start_s[out->num] = r->at_s;
+  out->uri_off[out->num++] = r->last;
+  r->at_s += r->duration_s;
+  if (r->at_s > PLAYLIST_MAX_SECONDS)
+    return diag_set(l->diag, ERR_LIMIT, l->line, "the playlist lasts more than %d seconds", PLAYLIST_MAX_SECONDS);
+  r->duration_s = -1;
+  r->ranged = false;
+  return ERR_OK;
+}
+
+static enum err read_media_line(struct reading *r, struct bytes line) {
+  struct lines *l = &r->l;
+  struct bytes rest;
+  if (after(line, "#EXTINF:", &rest))
+    return read_extinf(rest, &r->duration_s) ? ERR_OK : diag_set(l->diag, ERR_SYNTAX, l->line, "#EXTINF has no duration");
+  if (after(line, "#EXT-X-MAP:", &rest))
+    return read_map(r, rest);
+  if (after(line, "#EXT-X-BYTERANGE:", &rest)) {
+    r->ranged = true;
+    return read_range(&r->range, rest, &r->has_from) ? ERR_OK : diag_set(l->diag, ERR_SYNTAX, l->line, "#EXT-X-BYTERANGE is not LENGTH[@FROM]");
+  }
+  if (after(line, "#EXT-X-KEY:", &rest))
+    return read_key(r->out, rest, l->line, l->diag);
+  if (after(line, "#EXT-X-GAP", &rest))
+    return diag_set(l->diag, ERR_SYNTAX, l->line, "#EXT-X-GAP is not read: only segments that are there are asked for");
+  r->ended |= after(line, "#EXT-X-ENDLIST", &rest);
+  return line.p[0] == '#' ? ERR_OK : read_segment(r, line);
+}
+
+enum err hls_read_media(struct media_list *out, struct alloc *mem, struct bytes text, const char *base, struct diag *diag) {
+  struct counts c = count_lines(text, strlen(base));
+  struct bytes line;
+  bool more;
+  *out = (struct media_list){.num_parts = 1, .init = ""};
+  if (c.segments > PLAYLIST_MAX_SEGMENTS || c.parts > PLAYLIST_MAX_SEGMENTS)
+    return diag_set(diag, ERR_LIMIT, 1, "more than %d segments, or #EXT-X-MAP", PLAYLIST_MAX_SEGMENTS);
+  out->start_s = mem->get(mem, (c.segments + 1) * sizeof *out->start_s);
+  out->uri_off = mem->get(mem, (c.segments + 1) * sizeof *out->uri_off);
+  out->uris = mem->get(mem, c.uri_bytes + 1);
+  out->parts = mem->get(mem, c.parts * sizeof *out->parts);
+  out->ranges = c.ranges ? mem->get(mem, (c.segments + 1) * sizeof *out->ranges) : NULL;
+  if (!out->start_s || !out->uri_off || !out->uris || !out->parts || (c.ranges && !out->ranges))
+    return diag_set(diag, ERR_NO_MEMORY, 1, NULL);
+  out->parts[0].init = "";
+  struct reading r = {.out = out, .duration_s = -1};
+  enum err e = begin(&r.l, text, base, diag);
+  while (!e && !(e = next_said(&r.l, &line, &more)) && more)
+    e = read_media_line(&r, line);
+  if (e)
+    return e;
+  out->start_s[out->num] = r.at_s;
+  out->init = out->parts[0].init;
+  if (!out->num)
+    return diag_set(diag, ERR_SYNTAX, r.l.line, "the media playlist lacks segments");
+  if (!r.ended)
+    return diag_set(diag, ERR_SYNTAX, r.l.line, "the media playlist lacks #EXT-X-ENDLIST: it is live, and only what is complete is played");
+  return ERR_OK;
+}
+
+const struct media_part *media_part_of(const struct media_list *l, uint32_t seg) {
+  uint32_t low = 0, high = l->num_parts;
+  while (high - low > 1) {
+    uint32_t mid = low + (high - low) / 2;
+    if (l->parts[mid].first <= seg)
+      low = mid;
+    else
+      high = mid;
+  }
+  return &l->parts[low];
 }

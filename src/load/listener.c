@@ -20,6 +20,12 @@ static double leave_time(struct rng *r, double scale, double duration_s) {
 
 static bool chance(struct listener *l, double p) { return rng_unit(&l->rng) < p; }
 
+static bool reads_mpd(struct listener *l) {
+  if (l->sc->catalogue.manifests)
+    return scenario_is_mpd(l->sc, l->asset);
+  return l->sc->protocol == LOAD_DASH || (l->sc->protocol == LOAD_MIX && chance(l, 0.5));
+}
+
 // The request for `path`, due at `at_s`; the token is the one that the listener's own clock stands at.
 static void ask(const struct listener *l, struct listener_next *next, const char *path, double at_s) {
   *next = (struct listener_next){.at_s = at_s, .path = path, .act = ACT_REQUEST, .step = l->step};
@@ -29,9 +35,10 @@ static void ask(const struct listener *l, struct listener_next *next, const char
 
 void listener_place(char out[PLAYLIST_MAX_URI], const struct listener *l, const struct listener_next *next) {
   char rest[64];
+  const char *path = next->path ? next->path : l->sc->catalogue.manifests ? l->sc->catalogue.manifests[l->asset] : NULL;
   snprintf(rest, sizeof rest, "%s/%s", l->sc->scheme, l->dash ? "manifest.mpd" : "master.m3u8");
-  if (next->path)
-    snprintf(out, PLAYLIST_MAX_URI, "%s", next->path);
+  if (path)
+    snprintf(out, PLAYLIST_MAX_URI, "%s", path);
   else if (uri_of_asset(out, l->sc->catalogue.names[l->asset], rest))
     out[0] = 0; // scenario_parse has seen to it that it fits
 }
@@ -59,8 +66,9 @@ static void end_session(struct listener *l, struct listener_next *next, double a
 static void begin_track(struct listener *l, const struct popularity *pop, double at_s, struct listener_next *next) {
   const struct scenario *sc = l->sc;
   l->asset = popularity_draw(pop, &l->rng);
-  l->dash = sc->protocol == LOAD_DASH || (sc->protocol == LOAD_MIX && chance(l, 0.5));
-  l->list = NULL;
+  l->dash = reads_mpd(l);
+  l->list = l->index = NULL;
+  l->resuming = false;
   l->switching = false;
   l->playing = false;
   l->begun_s = at_s;
@@ -128,7 +136,7 @@ void listener_begin(struct listener *l, const struct scenario *sc, const struct 
   l->drop_s = poll_until(sc, at_s);
   if (l->drop_s > 0) {
     l->step = STEP_POLL;
-    l->dash = sc->protocol == LOAD_DASH;
+    l->dash = sc->catalogue.manifests ? scenario_is_mpd(sc, 0) : sc->protocol == LOAD_DASH;
     ask(l, next, NULL, at_s);
     return;
   }
@@ -191,6 +199,25 @@ static void seek(struct listener *l, double now_s, double pause_s) {
   l->clock_s += pause_s;
 }
 
+// The segment that is to come, and before it its init segment, where the listener has another one. Whole ones have no range.
+static void ask_for_segment(struct listener *l, struct listener_next *next, double at_s) {
+  const struct media_list *list = l->list;
+  const struct media_part *part = media_part_of(list, l->seg);
+  uint32_t number = (uint32_t)(part - list->parts) + 1;
+  if (number != l->part && part->init[0]) {
+    l->step = STEP_INIT;
+    l->resuming = true;
+    ask(l, next, part->init, at_s);
+    next->part = part->range;
+  } else {
+    l->step = STEP_SEGMENT;
+    ask(l, next, list->uris + list->uri_off[l->seg], at_s);
+    if (list->ranges)
+      next->part = list->ranges[l->seg];
+  }
+  l->part = number;
+}
+
 static void next_segment(struct listener *l, const struct popularity *pop, double now_s, struct listener_next *next) {
   double pause = 0;
   bool sought = false;
@@ -217,9 +244,8 @@ static void next_segment(struct listener *l, const struct popularity *pop, doubl
     end_session(l, next, at);
     return;
   }
-  l->step = STEP_SEGMENT;
-  ask(l, next, l->list->uris + l->list->uri_off[l->seg], at);
-  next->head = l->heads && chance(l, 0.1);
+  ask_for_segment(l, next, at);
+  next->head = l->step == STEP_SEGMENT && l->heads && chance(l, 0.1);
 }
 
 // A segment has arrived: start playing, or see whether it came in time.
@@ -262,8 +288,10 @@ static void retry_or_leave(struct listener *l, const struct popularity *pop, dou
 // A second look at the segment that has just arrived: a part of it, or whether it is still the same. False: none.
 static bool look_again(struct listener *l, const struct listener_got *got, struct listener_next *next) {
   const char *path = l->list->uris + l->list->uri_off[l->seg - 1];
+  struct byte_range part = next->part;
   if (l->ranged && got->body_len > 2 && chance(l, 0.25)) {
     ask(l, next, path, got->now_s);
+    next->part = part;
     next->range = (uint8_t)(RANGE_CLOSED + rng_below(&l->rng, 3));
     next->range_from = rng_below(&l->rng, got->body_len);
     next->range_to = got->body_len - 1;
@@ -273,6 +301,7 @@ static bool look_again(struct listener *l, const struct listener_got *got, struc
   }
   if (l->conditional && chance(l, 0.25)) {
     ask(l, next, path, got->now_s);
+    next->part = part;
     next->if_none_match = true;
     return true;
   }
@@ -281,7 +310,7 @@ static bool look_again(struct listener *l, const struct listener_got *got, struc
 
 static void on_segment(struct listener *l, const struct popularity *pop, const struct listener_got *got, struct listener_next *next) {
   if (next->head) { // now the real one
-    ask(l, next, l->list->uris + l->list->uri_off[l->seg], got->now_s);
+    ask_for_segment(l, next, got->now_s);
     return;
   }
   bool again = next->range || next->if_none_match;
@@ -306,24 +335,43 @@ void listener_on_response(struct listener *l, const struct popularity *pop, cons
     poll_or_play(l, pop, next);
     return;
   case STEP_MASTER:
-    if (!l->dash) {
+    if (!l->dash && got->num_renditions) {
       l->step = STEP_MEDIA;
       ask(l, next, got->renditions[listener_pick(l, got->num_renditions)], got->now_s);
       return;
     }
+    if (got->list->index) {
+      l->index = got->list;
+      l->step = STEP_INDEX;
+      ask(l, next, l->index->index, got->now_s);
+      next->part = l->index->index_range;
+      return;
+    }
     __attribute__((fallthrough)); // an MPD holds the list as well
+  case STEP_INDEX:
   case STEP_MEDIA:
     l->list = got->list;
+    l->part = 0;
     if (!l->switching)
       l->leave_s = leave_time(&l->rng, l->sc->skip_scale, l->list->start_s[l->list->num]);
     else if (l->seg >= l->list->num)
       l->seg = l->list->num - 1; // renditions need not have equally many segments
     l->switching = false;
     l->step = STEP_INIT;
-    ask(l, next, l->list->init, got->now_s);
-    return;
+    l->part = (uint32_t)(media_part_of(l->list, l->seg) - l->list->parts) + 1;
+    if (l->list->parts[l->part - 1].init[0]) {
+      ask(l, next, l->list->parts[l->part - 1].init, got->now_s);
+      next->part = l->list->parts[l->part - 1].range;
+      return;
+    }
+    __attribute__((fallthrough)); // there is none
   case STEP_INIT:
-    next_segment(l, pop, got->now_s, next);
+    if (l->resuming) {
+      l->resuming = false;
+      ask_for_segment(l, next, got->now_s);
+    } else {
+      next_segment(l, pop, got->now_s, next);
+    }
     return;
   case STEP_SEGMENT:
     on_segment(l, pop, got, next);

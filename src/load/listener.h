@@ -14,6 +14,7 @@ enum listener_step {
   STEP_POLL,    // multivariant playlist or MPD again and again, until the release is out
   STEP_MASTER,  // multivariant playlist or MPD
   STEP_MEDIA,   // HLS media playlist
+  STEP_INDEX,   // the sidx that an MPD leaves its segments to
   STEP_INIT,
   STEP_SEGMENT,
   STEP_DONE,
@@ -24,6 +25,7 @@ struct listener {
   struct rng rng;
   const struct scenario *sc;
   const struct media_list *list;
+  const struct media_list *index; // STEP_INDEX: the MPD's, without segments
   // its own clock, seconds of the run
   double clock_s;        // where it stands
   double clock_origin_s; // when media time 0 would have played by it
@@ -39,9 +41,11 @@ struct listener {
   uint32_t misses, segments, errors, requests;
   uint32_t asset, track; // rank in the catalogue; how many tracks were begun before this one
   uint32_t rendition, seg, tries;
+  uint32_t part;                // whose init segment it has: 1 + its number in the list; 0: none
   uint32_t fetched_after_start; // segments since playing was asked for
   uint8_t step;                 // enum listener_step
   bool dash, playing, switching;
+  bool resuming;                // the init segment is for a segment that is due
   // per-session character
   bool slow, aborts, half_close, ranged, conditional, heads, reconnects, verified;
 };
@@ -57,18 +61,19 @@ struct listener_next {
   double at_s;        // when the request is due; may lie in the past
   const char *path;   // without the token; NULL: the manifest's, see listener_path
   uint64_t range_from, range_to; // of what was just received, whatever the form
+  struct byte_range part;        // what is asked for is this part of the resource, and the range above one of the part
   uint32_t token;     // which of the listener's tokens
   uint8_t act, step, range; // enum listener_act, listener_step, range_form
   bool head;          // HEAD instead of GET
   bool if_none_match; // with the ETag of what was just received
 };
 
-// What a response brought. `list` is set when the step was STEP_MEDIA (or STEP_MASTER with DASH) and it parsed.
+// What a response brought. `list` is set when the step was STEP_MEDIA or STEP_INDEX (or STEP_MASTER with DASH, or of a media playlist alone) and it parsed.
 struct listener_got {
   double now_s;
   bool ok;                     // 2xx, whole, and parsed where it is a playlist
   uint64_t body_len;
-  const char *const *renditions; // STEP_MASTER with HLS: paths of media playlists
+  const char *const *renditions; // STEP_MASTER with HLS: paths of media playlists; none where it was one itself
   uint32_t num_renditions;
   const struct media_list *list;
 };

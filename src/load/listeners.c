@@ -40,11 +40,17 @@ static struct bytes write_request(struct session *s, char *out, size_t cap) {
   struct writer w = wr_of(out, cap);
   const struct listener_next *next = &s->next;
   wr_str(&w, next->head ? "HEAD " : "GET ");
-  listener_path(&w, &s->l, next);
+  if (s->moved && s->moved->path[0])
+    wr_str(&w, s->moved->path);
+  else
+    listener_path(&w, &s->l, next);
   wr_str(&w, " HTTP/1.1\r\nHost: ");
   wr_str(&w, s->e->run->host);
   wr_str(&w, "\r\nUser-Agent: sluice-load\r\n");
-  if (next->range == RANGE_CLOSED)
+  if (next->part.len && !next->head) // of a part there is no open range
+    wr_fmt(&w, "Range: bytes=%lu-%lu\r\n", next->part.from + (next->range ? next->range_from : 0),
+           next->part.from + (next->range ? next->range_to : next->part.len - 1));
+  else if (next->range == RANGE_CLOSED)
     wr_fmt(&w, "Range: bytes=%lu-%lu\r\n", next->range_from, next->range_to);
   else if (next->range == RANGE_OPEN)
     wr_fmt(&w, "Range: bytes=%lu-\r\n", next->range_from);
@@ -75,6 +81,8 @@ static void hand_over(struct session *s, bool again) {
 
 static void send_request(struct session *s, double now_s) {
   const struct listener_next *next = &s->next;
+  free(s->moved);
+  s->moved = NULL;
   hist_record(&s->e->st->lag, now_s > next->at_s ? (uint64_t)((now_s - next->at_s) * 1e6) : 0);
   s->sent_s = now_s;
   s->keep = next->step != STEP_SEGMENT || s->l.verified;
@@ -110,6 +118,12 @@ static void on_etag(struct client *c, struct bytes piece) {
   }
 }
 
+static void on_location(struct client *c, struct bytes piece) {
+  struct session *s = c->owner;
+  if (s->moved || (s->moved = calloc(1, sizeof *s->moved)))
+    moved_add(s->moved, piece);
+}
+
 static void end_session(struct session *s, double now_s) {
   struct engine *e = s->e;
   struct load_stats *st = e->st;
@@ -117,6 +131,8 @@ static void end_session(struct session *s, double now_s) {
   listener_cut(&s->l, now_s);
   body_give(e, s->body);
   body_give(e, s->whole);
+  free(s->moved);
+  s->moved = NULL;
   s->body = s->whole = NULL;
   st->rebuffer_s += s->l.rebuffer_s;
   st->played_s += s->l.played_s;
@@ -182,15 +198,32 @@ static bool right_epoch(struct session *s, const struct media_list *list) {
 
 static void schedule(struct session *s) { due_push(s->e, s->next.at_s, (uint32_t)(s - s->e->sessions)); }
 
+// Keeps the first reason why nothing could be made of an answer.
+static void refuse(struct session *s, const struct diag *diag) {
+  struct load_stats *st = s->e->st;
+  char path[PLAYLIST_MAX_URI];
+  if (st->first_refused[0])
+    return;
+  session_place(path, s);
+  const char *what = diag->what[0] ? diag->what : err_text(diag->err);
+  if (diag->at)
+    snprintf(st->first_refused, sizeof st->first_refused, "%.320s: line %lu: %s", path, diag->at, what);
+  else
+    snprintf(st->first_refused, sizeof st->first_refused, "%.320s: %s", path, what);
+}
+
 // What the response was, in the listener's terms.
 static struct listener_got judge(struct session *s, const struct client_response *r, double now_s, enum load_error *failed) {
   struct engine *e = s->e;
   struct diag diag = {0};
   char path[PLAYLIST_MAX_URI];
-  bool manifest = s->next.step == STEP_MASTER || s->next.step == STEP_MEDIA || s->next.step == STEP_POLL;
+  bool manifest = s->next.step == STEP_MASTER || s->next.step == STEP_MEDIA || s->next.step == STEP_POLL || s->next.step == STEP_INDEX;
+  bool part = s->next.part.len && !s->next.head;
   bool unchanged = r->status == 304 && s->next.if_none_match;
   struct listener_got got = {.now_s = now_s, .body_len = r->body_len};
-  got.ok = r->whole && (r->status == (s->next.range ? 206 : 200) || unchanged) && !s->no_memory;
+  got.ok = r->whole && (r->status == (s->next.range || part ? 206 : 200) || unchanged) && !s->no_memory;
+  bool cut = got.ok && part && !s->next.range && !unchanged && r->body_len != s->next.part.len;
+  got.ok &= !cut;
   e->st->not_modified += unchanged;
   e->st->ranges += s->next.range != RANGE_NONE;
   e->st->heads += s->next.head;
@@ -201,10 +234,12 @@ static struct listener_got judge(struct session *s, const struct client_response
   if (got.ok && manifest && !unchanged) {
     got.ok = engine_parse(e, s, &got, &diag) == ERR_OK;
     *failed = LOAD_ERR_PARSE;
+    if (!got.ok)
+      refuse(s, &diag);
     if (got.ok && (s->next.step == STEP_MEDIA || (s->next.step == STEP_MASTER && s->l.dash)))
       (void)right_epoch(s, got.list);
   } else {
-    *failed = engine_failure(r);
+    *failed = cut ? LOAD_ERR_CUT : engine_failure(r);
   }
   if (got.ok)
     *failed = LOAD_ERR_NONE;
@@ -226,6 +261,20 @@ static void keep_for_later(struct session *s, bool ok) {
     s->head_len = UINT64_MAX;
 }
 
+// The answer was a redirection: the same request there, whose time runs on. False: it is not followed.
+static bool follow(struct session *s) {
+  struct diag diag = {0};
+  char path[PLAYLIST_MAX_URI];
+  session_place(path, s);
+  if (!moved_on(s->moved, s->e->run->origin, path, &diag)) {
+    refuse(s, &diag);
+    return false;
+  }
+  s->e->st->redirects++;
+  hand_over(s, false);
+  return true;
+}
+
 static void on_done(struct client *c, const struct client_response *r) {
   struct session *s = c->owner;
   struct engine *e = s->e;
@@ -243,6 +292,8 @@ static void on_done(struct client *c, const struct client_response *r) {
     hand_over(s, true);
     return;
   }
+  if (s->moved && s->moved->n && follow(s))
+    return;
   enum load_error failed;
   struct listener_got got = judge(s, r, now, &failed);
   engine_count(e, r->body_len, failed, s->next.at_s, s->sent_s, now);
@@ -359,6 +410,7 @@ enum err engine_run_listeners(struct engine *e, struct diag *diag) {
   e->clients.done = on_done;
   e->clients.body = on_body;
   e->clients.etag = on_etag;
+  e->clients.location = on_location;
   arrivals_init(&arrivals, sc->pieces, sc->num_pieces, sc->seed);
   bool more = arrivals_next(&arrivals, &next_s);
   for (;;) {

@@ -1,6 +1,7 @@
 // Lists every segment of every asset by reading its manifests, before a run without listeners.
-#include <stdlib.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "load/session.h"
 
@@ -9,6 +10,8 @@ struct fetch {
   struct body body;
   bool done, ok;
   unsigned status;
+  struct moved moved;
+  char url[PLAYLIST_MAX_URL]; // of what was fetched last, redirections followed
 };
 
 enum { ANSWER_S = 10 }; // that long a manifest may take
@@ -18,85 +21,149 @@ static void on_body(struct client *c, struct bytes piece) {
   c->stop = !body_add(&f->body, piece);
 }
 
+static void on_location(struct client *c, struct bytes piece) {
+  struct fetch *f = c->owner;
+  moved_add(&f->moved, piece);
+}
+
 static void on_done(struct client *c, const struct client_response *r) {
   struct fetch *f = c->owner;
   f->done = true;
   f->status = r->status;
-  f->ok = r->whole && r->status == 200;
+  f->ok = r->whole;
 }
 
-static enum err get(struct engine *e, struct fetch *f, const char *path, struct diag *diag) {
+// What failed, for the one who started the run.
+struct why {
+  char *p;
+  size_t cap;
+};
+
+static bool say(struct why *why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static bool say(struct why *why, const char *fmt, ...) {
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(why->p, why->cap, fmt, ap);
+  va_end(ap);
+  return false;
+}
+
+// What is wrong with an answer, with its path before it.
+static bool malformed(struct why *why, const char *path, const struct diag *what) {
+  const char *text = what->what[0] ? what->what : err_text(what->err);
+  return what->at ? say(why, "%s: line %lu: %s", path, what->at, text) : say(why, "%s: %s", path, text);
+}
+
+static bool ask(struct engine *e, struct fetch *f, const char *path, struct byte_range part, struct why *why) {
   char out[CLIENT_REQUEST_MAX];
-  int n = snprintf(out, sizeof out, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: sluice-load\r\n\r\n", path, e->run->host);
+  struct diag diag = {0};
+  struct writer w = wr_of(out, sizeof out);
+  wr_fmt(&w, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: sluice-load\r\n", path, e->run->host);
+  if (part.len)
+    wr_fmt(&w, "Range: bytes=%lu-%lu\r\n", part.from, part.from + part.len - 1);
+  wr_str(&w, "\r\n");
   f->body.n = 0;
   f->done = false;
-  if (n < 0 || (size_t)n >= sizeof out)
-    return diag_say(diag, ERR_LIMIT, "the path %.80s… is too long", path);
-  client_send(&f->c, bytes_of(out, (size_t)n), false);
+  if (!wr_ok(&w))
+    return say(why, "the path %.80s… is too long", path);
+  client_send(&f->c, bytes_of(out, w.n), false);
   double end_s = engine_now(e) + ANSWER_S;
   while (!f->done && engine_now(e) < end_s && !*e->run->stop)
     if (!engine_wait(e, 10000000))
-      return engine_failed(e, diag);
-  if (f->done && f->status == 200 && !f->ok)
-    return diag_say(diag, ERR_IO, "the target's answer for %.100s is not whole, or longer than 64 MB", path);
+      return engine_failed(e, &diag) == ERR_OK || say(why, "%s", diag.what);
+  return true;
+}
+
+static bool get(struct engine *e, struct fetch *f, const char *path, struct byte_range part, struct why *why) {
+  struct diag diag = {0};
+  char at[PLAYLIST_MAX_URI];
+  f->moved = (struct moved){0};
+  snprintf(at, sizeof at, "%s", path);
+  if (!ask(e, f, at, part, why))
+    return false;
+  while (f->done && f->moved.n) {
+    if (!moved_on(&f->moved, e->run->origin, at, &diag))
+      return malformed(why, at, &diag);
+    memcpy(at, f->moved.path, sizeof at);
+    if (!ask(e, f, at, part, why))
+      return false;
+  }
+  snprintf(f->url, sizeof f->url, "%s%s", e->run->origin, at);
+  unsigned want = part.len ? 206 : 200;
   if (!f->done || !f->status)
-    return diag_say(diag, ERR_IO, "the target does not answer for %.300s", path);
-  if (!f->ok)
-    return diag_say(diag, ERR_IO, "the target answers %u for %.300s", f->status, path);
-  return ERR_OK;
+    return say(why, "the target does not answer for %s", at);
+  if (f->status != want)
+    return say(why, "the target answers %u for %s%s", f->status, at, part.len ? ", of which a range was asked" : "");
+  return f->ok || say(why, "the target's answer for %s is not whole, or longer than 64 MB", at);
 }
 
-// What is wrong with the text of `path`, with the path before it.
-static enum err malformed(struct diag *diag, enum err err, const char *path, const struct diag *what) {
-  return err ? diag_say(diag, err, "%.90s: line %lu: %.60s", path, what->at, what->what[0] ? what->what : err_text(err)) : ERR_OK;
+static bool read_mpd(struct engine *e, struct fetch *f, struct media_list *list, struct alloc *mem, const char *path, struct why *why) {
+  struct media_list by_index;
+  struct diag what = {0};
+  if (mpd_read(&e->renditions, list, 0, mem, bytes_of(f->body.p, f->body.n), f->url, &what))
+    return malformed(why, path, &what);
+  if (!list->index)
+    return true;
+  if (!get(e, f, list->index, list->index_range, why))
+    return false;
+  if (sidx_read(&by_index, mem, bytes_of(f->body.p, f->body.n), list, &what))
+    return malformed(why, list->index, &what);
+  *list = by_index;
+  return true;
 }
 
-static enum err segments_of(struct engine *e, struct fetch *f, struct media_list *list, struct alloc *mem, const char *asset, struct diag *diag) {
+static bool segments_of(struct engine *e, struct fetch *f, struct media_list *list, struct alloc *mem, uint32_t asset, struct why *why) {
   char path[PLAYLIST_MAX_URI], rest[64];
   const struct scenario *sc = e->run->sc;
-  bool dash = sc->protocol == LOAD_DASH;
+  bool dash = sc->catalogue.manifests ? scenario_is_mpd(sc, asset) : sc->protocol == LOAD_DASH;
   snprintf(rest, sizeof rest, "%s/%s", sc->scheme, dash ? "manifest.mpd" : "master.m3u8");
-  enum err err = uri_of_asset(path, asset, rest);
-  err = err ? diag_say(diag, err, "the path of %.80s… is too long", asset) : get(e, f, path, diag);
-  if (err)
-    return err;
+  if (sc->catalogue.manifests)
+    snprintf(path, sizeof path, "%s", sc->catalogue.manifests[asset]);
+  else if (uri_of_asset(path, sc->catalogue.names[asset], rest))
+    return say(why, "the path of %.80s… is too long", sc->catalogue.names[asset]);
+  if (!get(e, f, path, (struct byte_range){0}, why))
+    return false;
   struct bytes text = bytes_of(f->body.p, f->body.n);
   struct diag what = {0};
   if (dash)
-    return malformed(diag, mpd_read(&e->renditions, list, 0, mem, text, path, &what), path, &what);
-  const char *media = e->renditions.r[0].uri;
-  err = malformed(diag, hls_read_multivariant(&e->renditions, text, path, &what), path, &what);
-  if (!err)
-    err = get(e, f, media, diag);
-  return err ? err : malformed(diag, hls_read_media(list, mem, bytes_of(f->body.p, f->body.n), media, &what), media, &what);
+    return read_mpd(e, f, list, mem, path, why);
+  if (!sc->catalogue.manifests || !hls_is_media(text)) {
+    if (hls_read_multivariant(&e->renditions, text, f->url, &what))
+      return malformed(why, path, &what);
+    memcpy(path, e->renditions.r[0].uri, sizeof path);
+    if (!get(e, f, path, (struct byte_range){0}, why))
+      return false;
+  }
+  return !hls_read_media(list, mem, bytes_of(f->body.p, f->body.n), f->url, &what) || malformed(why, path, &what);
 }
 
-enum err engine_paths(const struct load_run *run, struct alloc *mem, const char *const **paths, uint32_t *num_paths, struct diag *diag) {
-  char why[160] = "";
+enum err engine_paths(const struct load_run *run, struct alloc *mem, const struct load_path **paths, uint32_t *num_paths, char *text, size_t cap) {
+  struct why why = {text, cap};
   struct engine e = {.run = run};
   struct fetch *f = calloc(1, sizeof *f);
   const struct scenario *sc = run->sc;
   struct media_list *lists = mem->get(mem, sc->catalogue.num * sizeof *lists);
-  e.clients = (struct client_world){.io = io_new(run->io, &(struct io_options){0}, why, sizeof why),
+  char io_why[160] = "";
+  e.clients = (struct client_world){.io = io_new(run->io, &(struct io_options){0}, io_why, sizeof io_why),
                                     .addr = (const struct sockaddr *)&run->addr, .addr_len = run->addr_len,
-                                    .tls = run->tls, .tls_host = run->tls_host, .done = on_done, .body = on_body};
-  enum err err = !e.clients.io ? diag_say(diag, ERR_IO, "%s", why) : f && lists && client_world_ready(&e.clients) ? ERR_OK : diag_say(diag, ERR_NO_MEMORY, NULL);
-  if (!err)
+                                    .tls = run->tls, .tls_host = run->tls_host, .done = on_done, .body = on_body, .location = on_location};
+  bool ok = !e.clients.io ? say(&why, "%s", io_why) : (f && lists && client_world_ready(&e.clients)) || say(&why, "out of memory");
+  if (ok)
     client_init(&f->c, &e.clients, f);
   uint32_t num = 0, longest = 0;
-  for (uint32_t i = 0; !err && i < sc->catalogue.num; i++) {
-    err = segments_of(&e, f, &lists[i], mem, sc->catalogue.names[i], diag);
-    num += err ? 0 : lists[i].num;
-    longest = !err && lists[i].num > longest ? lists[i].num : longest;
+  for (uint32_t i = 0; ok && i < sc->catalogue.num; i++) {
+    ok = segments_of(&e, f, &lists[i], mem, i, &why);
+    num += ok ? lists[i].num : 0;
+    longest = ok && lists[i].num > longest ? lists[i].num : longest;
   }
-  const char **out = err ? NULL : mem->get(mem, num * sizeof *out);
-  if (!err && !out)
-    err = diag_say(diag, ERR_NO_MEMORY, NULL);
+  struct load_path *out = ok ? mem->get(mem, num * sizeof *out) : NULL;
+  if (ok && !out)
+    ok = say(&why, "out of memory");
   uint32_t n = 0; // interleaved, so that neighbouring requests ask different assets
-  for (uint32_t k = 0; !err && k < longest; k++)
+  for (uint32_t k = 0; ok && k < longest; k++)
     for (uint32_t i = 0; i < sc->catalogue.num; i++)
       if (k < lists[i].num)
-        out[n++] = lists[i].uris + lists[i].uri_off[k];
+        out[n++] = (struct load_path){lists[i].uris + lists[i].uri_off[k], lists[i].ranges ? lists[i].ranges[k] : (struct byte_range){0}};
   if (e.clients.io && f && f->c.w) {
     client_close(&f->c);
     for (int i = 0; i < 10 && !client_idle(&f->c); i++)
@@ -109,5 +176,5 @@ enum err engine_paths(const struct load_run *run, struct alloc *mem, const char 
   free(f);
   *paths = out;
   *num_paths = n;
-  return err;
+  return ok ? ERR_OK : ERR_IO;
 }

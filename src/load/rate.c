@@ -14,9 +14,9 @@ struct plain {
 };
 
 // The path of request `n`: cycling for saturation, like wrk with a list; drawn for the rate mode.
-static const char *choose_path(struct plain *p, uint64_t n) {
+static const struct load_path *choose_path(struct plain *p, uint64_t n) {
   const struct load_run *run = p->e->run;
-  return run->paths[run->sc->mode == LOAD_RATE ? rng_below(&p->rng, run->num_paths) : n % run->num_paths];
+  return &run->paths[run->sc->mode == LOAD_RATE ? rng_below(&p->rng, run->num_paths) : n % run->num_paths];
 }
 
 static void hand_over(struct plain *p, struct session *s) {
@@ -26,7 +26,10 @@ static void hand_over(struct plain *p, struct session *s) {
   wr_str(&w, s->next.path);
   wr_str(&w, " HTTP/1.1\r\nHost: ");
   wr_str(&w, p->e->run->host);
-  wr_str(&w, "\r\nUser-Agent: sluice-load\r\n\r\n");
+  wr_str(&w, "\r\nUser-Agent: sluice-load\r\n");
+  if (s->next.part.len)
+    wr_fmt(&w, "Range: bytes=%lu-%lu\r\n", s->next.part.from, s->next.part.from + s->next.part.len - 1);
+  wr_str(&w, "\r\n");
   engine_log(p->e, p->e->run->thread, s->ordinal, bytes_of(out, w.n));
   client_send(&s->c, bytes_of(out, w.n), false);
 }
@@ -43,7 +46,9 @@ static double lag_of(const struct plain *p, const struct session *s, double due_
 static void ask(struct plain *p, struct session *s, double due_s, double now_s) {
   double lag_s = lag_of(p, s, due_s, now_s);
   s->next.at_s = due_s;
-  s->next.path = choose_path(p, p->next);
+  const struct load_path *what = choose_path(p, p->next);
+  s->next.path = what->path;
+  s->next.part = what->range;
   s->sent_s = now_s;
   s->waiting = true;
   s->ordinal = (uint32_t)p->next++;
@@ -115,7 +120,10 @@ static void on_done(struct client *c, const struct client_response *r) {
     hand_over(p, s);
     return;
   }
-  engine_count(e, r->body_len, r->whole && r->status == 200 ? LOAD_ERR_NONE : engine_failure(r), s->next.at_s, s->sent_s, now);
+  uint64_t part = s->next.part.len;
+  bool cut = part && r->status == 206 && r->body_len != part;
+  bool ok = r->whole && r->status == (part ? 206 : 200) && !cut;
+  engine_count(e, r->body_len, ok ? LOAD_ERR_NONE : cut ? LOAD_ERR_CUT : engine_failure(r), s->next.at_s, s->sent_s, now);
   settle(p, s, now);
 }
 

@@ -213,6 +213,10 @@ static enum err parse_arrivals(struct parse *p, const yaml_node_t *n) {
   return ERR_OK;
 }
 
+static enum err one_catalogue(const struct parse *p, const yaml_node_t *k) {
+  return diag_set(p->diag, ERR_ARGUMENT, line_of(k), "catalogue.assets is of a sluice, catalogue.manifests of any origin: give one of them");
+}
+
 static enum err parse_assets(struct parse *p, const yaml_node_t *n) {
   if (n->type != YAML_SEQUENCE_NODE)
     return diag_set(p->diag, ERR_SYNTAX, line_of(n), "catalogue.assets is a list of asset names");
@@ -233,6 +237,41 @@ static enum err parse_assets(struct parse *p, const yaml_node_t *n) {
   }
   p->s->catalogue.num = (uint32_t)num;
   return ERR_OK;
+}
+
+// Paths of manifests in place of names of assets.
+static enum err parse_manifests(struct parse *p, const yaml_node_t *n) {
+  if (n->type != YAML_SEQUENCE_NODE)
+    return diag_set(p->diag, ERR_SYNTAX, line_of(n), "catalogue.manifests is a list of paths");
+  size_t num = (size_t)(n->data.sequence.items.top - n->data.sequence.items.start);
+  if (num > SCENARIO_MAX_ASSETS)
+    return diag_set(p->diag, ERR_LIMIT, line_of(n), "catalogue.manifests has more than %d paths", SCENARIO_MAX_ASSETS);
+  const char **manifests = p->mem->get(p->mem, (num ? num : 1) * sizeof *manifests);
+  p->s->catalogue.names = p->mem->get(p->mem, (num ? num : 1) * SCENARIO_MAX_NAME); // for messages
+  if (!manifests || !p->s->catalogue.names)
+    return diag_set(p->diag, ERR_NO_MEMORY, line_of(n), NULL);
+  for (size_t i = 0; i < num; i++) {
+    const yaml_node_t *v = yaml_document_get_node(&p->doc, n->data.sequence.items.start[i]);
+    char path[PLAYLIST_MAX_URI];
+    if (!is_text(v) || !v->data.scalar.length || v->data.scalar.value[0] != '/' || uri_resolve(path, "/", text_of(v)))
+      return diag_set(p->diag, ERR_ARGUMENT, line_of(v), "a manifest is a path of the target that starts with '/', of at most %d bytes", PLAYLIST_MAX_URI - 1);
+    char *copy = p->mem->get(p->mem, strlen(path) + 1);
+    if (!copy)
+      return diag_set(p->diag, ERR_NO_MEMORY, line_of(v), NULL);
+    manifests[i] = memcpy(copy, path, strlen(path) + 1);
+    snprintf(p->s->catalogue.names[i], SCENARIO_MAX_NAME, "%s", path);
+  }
+  p->s->catalogue.manifests = manifests;
+  p->s->catalogue.num = (uint32_t)num;
+  return ERR_OK;
+}
+
+bool scenario_is_mpd(const struct scenario *s, uint32_t asset) {
+  const char *path = s->catalogue.manifests[asset];
+  size_t n = strcspn(path, "?");
+  if (n >= 4 && strncasecmp(path + n - 4, ".mpd", 4) == 0)
+    return true;
+  return s->protocol == LOAD_DASH && !(n >= 5 && strncasecmp(path + n - 5, ".m3u8", 5) == 0);
 }
 
 // A map below the top gives its name to what is in it, once.
@@ -257,7 +296,9 @@ static enum err parse_map(struct parse *p, const yaml_node_t *map, const char *p
     else if (strcmp(name, "arrivals") == 0)
       e = parse_arrivals(p, v);
     else if (strcmp(name, "catalogue.assets") == 0)
-      e = parse_assets(p, v);
+      e = p->s->catalogue.manifests ? one_catalogue(p, k) : parse_assets(p, v);
+    else if (strcmp(name, "catalogue.manifests") == 0)
+      e = p->s->catalogue.names ? one_catalogue(p, k) : parse_manifests(p, v);
     else if (!*prefix && v->type == YAML_MAPPING_NODE)
       e = parse_map(p, v, name);
     else
@@ -270,7 +311,7 @@ static enum err parse_map(struct parse *p, const yaml_node_t *map, const char *p
 
 enum err scenario_check(struct scenario *s, struct diag *diag) {
   if (!s->catalogue.num)
-    return diag_set(diag, ERR_ARGUMENT, 1, "catalogue.assets names nothing to ask for");
+    return diag_set(diag, ERR_ARGUMENT, 1, "catalogue.assets names nothing to ask for, nor does catalogue.manifests");
   if (s->mode == LOAD_LISTENERS && !s->num_pieces)
     return diag_set(diag, ERR_ARGUMENT, 1, "mode listeners needs arrivals");
   s->end_s = s->drain_s;
@@ -290,6 +331,9 @@ enum err scenario_check(struct scenario *s, struct diag *diag) {
     return diag_set(diag, ERR_ARGUMENT, 1, "seconds is missing: how long the run takes");
   if (strcmp(s->scheme, "cenc") != 0 && strcmp(s->scheme, "cbcs") != 0 && strcmp(s->scheme, "clear") != 0)
     return diag_set(diag, ERR_ARGUMENT, 1, "scheme: '%s' is not one of cenc, cbcs, clear", s->scheme);
+  if ((s->verify_share > 0 || s->verify_epoch) && s->catalogue.manifests)
+    return diag_set(diag, ERR_ARGUMENT, 1, "catalogue.manifests: only a sluice's answers can be compared, by catalogue.assets: leave verify.%s (--verify) out",
+                    s->verify_share > 0 ? "share" : "epoch");
   if ((s->verify_share > 0 || s->verify_epoch) && s->mode != LOAD_LISTENERS)
     return diag_set(diag, ERR_ARGUMENT, 1, "verify.%s: nothing is compared but in mode listeners: leave it out", s->verify_share > 0 ? "share" : "epoch");
   if (s->verify_share > 0 && (!s->media[0] || (!s->keys[0] && strcmp(s->scheme, "clear") != 0)))

@@ -43,6 +43,7 @@ struct scenario {
   // what is asked for
   struct {
     char (*names)[SCENARIO_MAX_NAME];
+    const char *const *manifests; // where each one's manifest lies; NULL: where sluice has those of `names`
     uint32_t num;
     enum popularity_kind kind;
     double shape, release_share;
@@ -77,6 +78,9 @@ struct scenario {
 // scenario_parse reads the text into `out`. Unknown fields, wrong types and values out of range are errors with a line.
 // Errors: ERR_SYNTAX, ERR_ARGUMENT, ERR_LIMIT, ERR_NO_MEMORY; diag->at is the line.
 MUST_USE enum err scenario_parse(struct scenario *out, struct alloc *mem, struct bytes yaml, struct diag *diag);
+
+// scenario_is_mpd says of a scenario with catalogue.manifests whether that of an asset is an MPD: by its path, or else by `protocol`.
+bool scenario_is_mpd(const struct scenario *s, uint32_t asset);
 
 // scenario_check completes and judges a scenario after fields were changed; scenario_parse has done so. Errors: ERR_ARGUMENT.
 MUST_USE enum err scenario_check(struct scenario *s, struct diag *diag);

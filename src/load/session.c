@@ -2,6 +2,7 @@
 #include "load/session.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 #define XXH_INLINE_ALL
@@ -131,21 +132,27 @@ static enum err keep_renditions(struct engine *e, struct shared_list *out) {
 }
 
 static enum err parse(struct engine *e, const struct session *s, struct shared_list *out, uint32_t choose, struct bytes text,
-                      const char *path, struct diag *diag) {
+                      const char *url, struct diag *diag) {
+  struct alloc *mem = &e->mem.base;
   bool manifest = s->next.step == STEP_MASTER || s->next.step == STEP_POLL;
   enum err err;
+  if (s->next.step == STEP_INDEX)
+    return sidx_read(&out->list, mem, text, s->l.index, diag);
   if (s->l.dash)
-    return mpd_read(&e->renditions, &out->list, choose, &e->mem.base, text, path, diag);
-  if (!manifest)
-    return hls_read_media(&out->list, &e->mem.base, text, path, diag);
-  err = hls_read_multivariant(&e->renditions, text, path, diag);
-  return err ? err : keep_renditions(e, out);
+    err = mpd_read(&e->renditions, &out->list, choose, mem, text, url, diag);
+  else if (!manifest || (e->run->sc->catalogue.manifests && hls_is_media(text)))
+    err = hls_read_media(&out->list, mem, text, url, diag);
+  else
+    return (err = hls_read_multivariant(&e->renditions, text, url, diag)) ? err : keep_renditions(e, out);
+  if (!err && !e->run->sc->catalogue.manifests && !out->list.init[0]) // every track of a sluice has one
+    return diag_say(diag, ERR_SYNTAX, "it names no init segment");
+  return err;
 }
 
 // Which representation of an MPD the listener plays: their number must be known first.
 static enum err choose_of(struct engine *e, struct session *s, struct bytes text, const char *path, uint32_t *choose, struct diag *diag) {
   *choose = 0;
-  if (!s->l.dash || s->next.step == STEP_POLL)
+  if (!s->l.dash || s->next.step == STEP_POLL || s->next.step == STEP_INDEX)
     return ERR_OK;
   uint64_t hash[2];
   struct shared_list **at = entry_of(e, path, UINT32_MAX, text, hash), *known = at ? *at : NULL;
@@ -169,23 +176,52 @@ static enum err choose_of(struct engine *e, struct session *s, struct bytes text
   return ERR_OK;
 }
 
+void session_place(char out[PLAYLIST_MAX_URI], const struct session *s) {
+  if (s->moved && s->moved->path[0])
+    memcpy(out, s->moved->path, sizeof s->moved->path);
+  else
+    listener_place(out, &s->l, &s->next);
+}
+
+void moved_add(struct moved *m, struct bytes piece) {
+  if (m->n < sizeof m->location && piece.n <= sizeof m->location - m->n)
+    memcpy(m->location + m->n, piece.p, piece.n);
+  m->n += piece.n;
+}
+
+bool moved_on(struct moved *m, const char *origin, const char *path, struct diag *diag) {
+  char url[PLAYLIST_MAX_URL];
+  struct bytes to = bytes_of(m->location, m->n);
+  if (!m->n || m->n > sizeof m->location)
+    return diag_say(diag, ERR_SYNTAX, m->n ? "it redirects to more than %zu bytes" : "it redirects without a Location", sizeof m->location) == ERR_OK;
+  m->n = 0;
+  if (m->hops++ == SESSION_MAX_HOPS)
+    return diag_say(diag, ERR_LIMIT, "more than %d redirections", SESSION_MAX_HOPS) == ERR_OK;
+  snprintf(url, sizeof url, "%s%s", origin, path);
+  enum err e = uri_resolve(m->path, url, to);
+  return (e ? uri_refused(diag, e, 0, to) : ERR_OK) == ERR_OK;
+}
+
 enum err engine_parse(struct engine *e, struct session *s, struct listener_got *got, struct diag *diag) {
   struct bytes text = s->body ? bytes_of(s->body->p, s->body->n) : (struct bytes){0};
-  char path[PLAYLIST_MAX_URI];
+  char path[PLAYLIST_MAX_URI], url[PLAYLIST_MAX_URL];
   uint32_t choose;
   uint64_t hash[2];
-  listener_place(path, &s->l, &s->next);
-  enum err err = choose_of(e, s, text, path, &choose, diag);
+  session_place(path, s);
+  snprintf(url, sizeof url, "%s%s", e->run->origin, path);
+  enum err err = choose_of(e, s, text, url, &choose, diag);
   if (err)
     return err;
-  struct shared_list **at = entry_of(e, path, choose, text, hash);
+  if (s->next.step == STEP_INDEX) // what the MPD says of it counts as well
+    choose = (uint32_t)XXH3_64bits(&s->l.index, sizeof s->l.index);
+  struct shared_list **at = entry_of(e, url, choose, text, hash);
   if (!at)
     return diag_say(diag, ERR_NO_MEMORY, NULL);
   if (!*at) {
     struct shared_list *new = e->mem.base.get(&e->mem.base, sizeof *new);
     if (!new)
       return diag_say(diag, ERR_NO_MEMORY, NULL);
-    err = parse(e, s, new, choose, text, path, diag);
+    err = parse(e, s, new, choose, text, url, diag);
     if (err)
       return err;
     memcpy(new->hash, hash, sizeof hash);

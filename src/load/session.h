@@ -15,7 +15,20 @@ struct body {
   struct body *next; // in the pool
 };
 
-enum { SESSION_ETAG = 80 };
+enum { SESSION_ETAG = 80, SESSION_MAX_HOPS = 5 };
+
+// Where redirections have led a request to.
+struct moved {
+  char location[PLAYLIST_MAX_URL]; // as it came
+  size_t n;                        // beyond the array: it was too long
+  char path[PLAYLIST_MAX_URI];     // "": no redirection yet
+  uint32_t hops;
+};
+
+// moved_add takes a piece of a Location. moved_on resolves it against `path` on `origin` once it is whole; false: it cannot be followed,
+// and diag says why.
+void moved_add(struct moved *m, struct bytes piece);
+bool moved_on(struct moved *m, const char *origin, const char *path, struct diag *diag);
 
 struct session {
   struct client c;
@@ -34,6 +47,7 @@ struct session {
   struct body *whole; // verified sessions: the segment that a range is asked of
   uint32_t ordinal;   // of the request within the session
   char *etag;         // conditional sessions: of the last response
+  struct moved *moved; // NULL: no redirection of this request so far
 };
 
 struct due {
@@ -90,6 +104,9 @@ void engine_log_flush(struct engine *e);
 
 // engine_parse reads the playlist that a session has received and fills `got`; ERR_SYNTAX and the like when it cannot.
 enum err engine_parse(struct engine *e, struct session *s, struct listener_got *got, struct diag *diag);
+
+// session_place gives the path that was asked for last, redirections followed, without token.
+void session_place(char out[PLAYLIST_MAX_URI], const struct session *s);
 
 // The two ways to run: sessions (listeners.c) and single requests (rate.c).
 enum err engine_run_listeners(struct engine *e, struct diag *diag);

@@ -69,6 +69,9 @@ void stats_add(struct load_stats *into, const struct load_stats *from) {
   into->played_s += from->played_s;
   into->cpu_s += from->cpu_s;
   into->elapsed_s = into->elapsed_s > from->elapsed_s ? into->elapsed_s : from->elapsed_s;
+  into->redirects += from->redirects;
+  if (!into->first_refused[0])
+    memcpy(into->first_refused, from->first_refused, sizeof into->first_refused);
   if (!into->first_wrong[0])
     memcpy(into->first_wrong, from->first_wrong, sizeof into->first_wrong);
   add_seconds(into, from);
@@ -102,6 +105,8 @@ bool stats_verdict(const struct load_stats *s, const struct scenario *sc, struct
   }
   if (s->verified || s->wrong)
     ok &= level(out, "segments with wrong bytes", (double)s->wrong, 0, "segments");
+  if (s->first_refused[0])
+    wr_fmt(out, "first refused: %s\n", s->first_refused);
   if (s->wrong)
     wr_fmt(out, "first wrong byte: %s\n", s->first_wrong);
   return ok;

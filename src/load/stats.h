@@ -50,6 +50,8 @@ struct load_stats {
   uint64_t peak_active; // of one thread; a sum over threads that peak apart is an upper bound
   uint64_t base_bytes;  // resident memory of the process before the first arrival
   uint64_t grown_bytes; // and what it gained until its peak (in its first thread only)
+  uint64_t redirects;       // followed; each is part of the request that it answered
+  char first_refused[512]; // the first manifest that could not be used, or redirection that was not followed, and why
   char first_wrong[512]; // URL, offset, sample of the first wrong byte
   int unopened_errno;
   uint32_t num_seconds;

@@ -10,7 +10,7 @@ import { PROGRAM, openBrowser, servePages } from './browsers.mjs';
 import { done, ok, skip } from './tap.mjs';
 
 const [origin, wide, closed, orders, demo, closedDemo] = process.argv.slice(2);
-const AT_ONCE = 8; // in Chromium
+const AT_ONCE = { chromium: 8, firefox: 2 };
 const SONG_S = 48, LONG_S = 75 * SONG_S;
 
 // A network between a player and `origin`, as slow as is said later: so many bytes a second, all connections together.
@@ -54,26 +54,27 @@ const WIDE = { origin: wide, said: '16-byte IVs' };
 const LONG = { asset: 'long', length: LONG_S, period: SONG_S, far: 3000.4, said: 'an hour' };
 const EACH = [['shaka', 'dash', 'cenc'], ['hls', 'hls', 'cenc'], ['dash', 'dash', 'cbcs']];
 
+// The longest first: what is begun last is to be short.
 const CHROMIUM = [
   ...EACH.map((e) => job('slow', ...e, { adapts: true, said: 'a slow network' })),
-  job('plays', 'shaka', 'dash', 'cenc', WIDE),
-  job('plays', 'shaka', 'hls', 'cenc', WIDE),
-  job('plays', 'hls', 'hls', 'cenc', WIDE),
-  job('plays', 'dash', 'dash', 'cenc', WIDE),
+  ...EACH.map((e) => job('languages', ...e, { asset: 'tongues', said: 'another language' })),
+  ...EACH.map((e) => job('revoked', ...e, { retries: 1, asset: `revoked-${e[0]}`, said: 'keys revoked' })),
+  ...EACH.map((e) => job('rates', ...e, { said: 'another rate' })),
+  job('album', 'shaka', 'dash', 'cbcs', { asset: 'short', voice: 'short', said: 'an album' }),
   ...EACH.map((e) => job('tour', ...e, { said: 'seeks and pauses' })),
   job('tour', 'shaka', 'hls', 'cbcs', { said: 'seeks and pauses' }),
   job('tour', 'shaka', 'ondemand', 'cbcs', LONG),
   job('tour', 'shaka', 'dash', 'cbcs', LONG),
   job('tour', 'hls', 'byterange', 'cenc', LONG),
   job('tour', 'dash', 'ondemand', 'cenc', LONG),
-  ...[['tour', 'flac', 'cenc'], ['plays', 'flac', 'cbcs'], ['plays', 'opus', 'cenc'], ['tour', 'opus', 'cbcs']]
+  ...[['tour', 'flac', 'cenc'], ['tour', 'opus', 'cbcs'], ['plays', 'flac', 'cbcs'], ['plays', 'opus', 'cenc']]
     .map(([scenario, codec, scheme]) => job(scenario, 'shaka', 'dash', scheme, { asset: 'codecs', codec, voice: codec, said: codec })),
-  ...EACH.map((e) => job('rates', ...e, { said: 'another rate' })),
-  ...EACH.map((e) => job('languages', ...e, { asset: 'tongues', said: 'another language' })),
   ...EACH.map((e) => job('tiers', ...e, { asset: 'codecs', origin: wide, codec: 'any', said: 'another key in mid-play' })),
   ...EACH.map((e) => job('rotated', ...e, { asset: `rotated-${e[0]}`, said: 'keys rotated' })),
-  ...EACH.map((e) => job('revoked', ...e, { retries: 1, asset: `revoked-${e[0]}`, said: 'keys revoked' })),
-  job('album', 'shaka', 'dash', 'cbcs', { asset: 'short', voice: 'short', said: 'an album' }),
+  job('plays', 'shaka', 'dash', 'cenc', WIDE),
+  job('plays', 'shaka', 'hls', 'cenc', WIDE),
+  job('plays', 'hls', 'hls', 'cenc', WIDE),
+  job('plays', 'dash', 'dash', 'cenc', WIDE),
   ...EACH.map((e) => job('refused', ...e, { origin: closed, said: 'no licence' })),
 ];
 const FIREFOX = [
@@ -133,31 +134,33 @@ async function main() {
       if (waiting.length === listeners) forward('restart').then((answer) => waiting.forEach((r) => r(answer)));
     }),
   });
-  const browsers = {}, profiles = [];
-  const run = async (which, one) => {
+  const browsers = { chromium: [], firefox: [] }, profiles = [];
+  const run = async (which, one, at = 0) => {
     const from = one.scenario === 'slow' ? await network() : one.origin;
-    const r = await browsers[which].run(`${pages.url}/listen.html`, 'listen', { ...one, origin: from, deaf: which === 'firefox' });
+    const list = browsers[which], r = await list[at % list.length].run(`${pages.url}/listen.html`, 'listen', { ...one, origin: from, deaf: which === 'firefox' });
     console.log(`# ${which}: ${one.name}: ${r.seconds} s${r.told ? `, ${JSON.stringify(r.told)}` : ''}`);
     ok(!r.error, `${which}: ${one.name}`, r);
   };
-  const all = async (which, todo, atOnce) => {
-    await Promise.all(Array.from({ length: atOnce }, async () => { while (todo.length) await run(which, todo.shift()); }));
+  const all = async (which, todo) => {
+    await Promise.all(Array.from({ length: AT_ONCE[which] }, async (_, at) => { while (todo.length) await run(which, todo.shift(), at); }));
+  };
+  const open = async (which) => {
+    const profile = await mkdtemp(path.join(tmpdir(), 'sluice-browser-'));
+    profiles.push(profile);
+    browsers[which].push(await openBrowser(which, profile));
   };
   try {
-    for (const which of here) {
-      profiles.push(await mkdtemp(path.join(tmpdir(), 'sluice-browser-')));
-      browsers[which] = await openBrowser(which, profiles.at(-1));
-      console.log(`# ${which} ${browsers[which].version}`);
-    }
-    // One page after the other in Firefox: its remote control stumbles over one that opens while another closes.
+    // One page after the other in a Firefox, of which there are two: its remote control stumbles over one that opens while another closes.
+    await Promise.all(here.flatMap((which) => (which === 'firefox' ? [open(which), open(which)] : [open(which)])));
+    for (const which of here) console.log(`# ${which} ${browsers[which][0].version}`);
     await Promise.all([
-      browsers.chromium && all('chromium', chosen('chromium', CHROMIUM), AT_ONCE),
-      browsers.chromium && (!only || only === 'demo') && demoPage(browsers.chromium, forward),
-      browsers.firefox && all('firefox', chosen('firefox', FIREFOX), 1),
+      browsers.chromium[0] && all('chromium', chosen('chromium', CHROMIUM)),
+      browsers.chromium[0] && (!only || only === 'demo') && demoPage(browsers.chromium[0], forward),
+      browsers.firefox[0] && all('firefox', chosen('firefox', FIREFOX)),
     ]);
     await Promise.all(Object.entries(last).flatMap(([which, list]) => list.map((one) => run(which, one))));
   } finally {
-    for (const which of Object.keys(browsers)) await browsers[which].close();
+    await Promise.all(Object.values(browsers).flat().map((b) => b.close()));
     pages.close();
     for (const { server } of networks.values()) server.close();
     for (const profile of profiles) await rm(profile, { recursive: true, force: true, maxRetries: 5 });

@@ -156,3 +156,33 @@ window.play = async (job) => {
   media.pause();
   return report;
 };
+
+// What a browser says to licences that outlive the page, and what shaka-player's storage makes of it: with them, and without.
+window.keep = async ({ url }) => {
+  await script(FILES.shaka);
+  const audioCapabilities = [{ contentType: 'audio/mp4; codecs="mp4a.40.2"' }];
+  const config = { initDataTypes: ['keyids'], audioCapabilities, persistentState: 'required', sessionTypes: ['persistent-license'] };
+  const report = { session: await navigator.requestMediaKeySystemAccess('org.w3.clearkey', [config]).then(() => 'granted', (e) => e.name) };
+  for (const persistent of [true, false]) {
+    const player = new shaka.Player();
+    await player.attach(media);
+    player.configure({ offline: { usePersistentLicense: persistent } });
+    const storage = new shaka.offline.Storage(player), asked = [];
+    player.getNetworkingEngine().registerRequestFilter((type, request) => {
+      if (type === shaka.net.NetworkingEngine.RequestType.LICENSE) asked.push(JSON.parse(new TextDecoder().decode(request.body)).type);
+    });
+    try {
+      const { offlineUri } = await storage.store(url).promise;
+      await player.load(offlineUri);
+      media.muted = true;
+      await media.play();
+      for (let i = 0; i < 100 && media.currentTime < 1; i++) await new Promise((resolve) => { setTimeout(resolve, 100); });
+      report[persistent] = { played: media.currentTime, asked };
+      await storage.remove(offlineUri);
+    } catch (e) {
+      report[persistent] = { error: e.code || String(e) };
+    }
+    await player.destroy();
+  }
+  return report;
+};

@@ -72,6 +72,15 @@ async function refuses(browser, page, name, what) {
   if (what.meter) ok(r.rms < QUIET, `${name}: nothing is heard`, r);
 }
 
+// What docs/drm/clearkey.md says of licences that are kept. 6001: REQUESTED_KEY_SYSTEM_CONFIG_UNAVAILABLE.
+async function keeps(browser, page, name) {
+  const r = await browser.run(`${page.url}/page.html`, 'keep', job('shaka', 'dash', 'cenc'));
+  console.log(`# ${name}: ${JSON.stringify(r)}`);
+  ok(r.session === 'NotSupportedError', `${name}: the browser has no persistent-license session`, r);
+  ok(r.true.error === 6001, `${name}: shaka-player stores nothing with a persistent licence`, r);
+  ok(r.false.played >= 1 && r.false.asked.join() === 'temporary', `${name}: it stores and plays without one, and asks for a licence`, r);
+}
+
 async function main() {
   if (!existsSync(PROGRAM[which])) {
     tap.skip(`${which}: everything`, `${PROGRAM[which]} is not installed`);
@@ -87,6 +96,7 @@ async function main() {
     const chosen = (list) => list.filter(([name]) => !only || name.includes(only));
     for (const [name, what] of chosen(which === 'chromium' ? CHROMIUM : FIREFOX)) await plays(browser, page, name, what);
     for (const [name, what] of chosen(BAD)) await refuses(browser, page, name, what);
+    for (const [name] of chosen([['kept licences']])) await keeps(browser, page, name);
   } finally {
     await browser?.close();
     page.close();

@@ -13,12 +13,28 @@ Test(uri, resolves_like_a_player) {
            {"/a/b/c/d.mpd", "../x.mp4", "/a/b/x.mp4"},       {"/a/b", "../../../x", "/x"},
            {"/a/b", "./x/./y", "/a/x/y"},                    {"/a/b?q=/1/2", "x", "/a/x"},
            {"/a%20b/c", "t r%20x?q=\xc3\xa9/1.m4s", "/a%20b/t%20r%20x?q=%C3%A9/1.m4s"},
-           {"/a/b", "https://cdn.example/z/1.m4s?t=1", "/z/1.m4s?t=1"}};
+           {"http://h:80/a/b", "HTTP://H/z/1.m4s?t=1", "/z/1.m4s?t=1"},
+           {"https://h/a/b", "//h:443/z", "/z"},             {"http://h/a/b", "http://h", "/"},
+           {"http://h/a/b", "http://h?x", "/?x"},            {"http://[::1]/a", "http://[::1]:80/b", "/b"},
+           {"/a/b?q", "", "/a/b?q"},                         {"/a/b?q", "?r=../x", "/a/b?r=../x"},
+           {"/a/b", "x?y/../z", "/a/x?y/../z"},              {"/a/b/c", "..", "/a/"},
+           {"/a/b/c", ".", "/a/b/"},                         {"/a/b", "x#y?z", "/a/x"},
+           {"/a/b", "./c:d", "/a/c:d"},                      {"/a/b", "9:00.mp4", "/a/9:00.mp4"}};
   char out[PLAYLIST_MAX_URI];
   for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
     cr_assert_eq(uri_resolve(out, v[i].base, bytes_str(v[i].ref)), ERR_OK);
     cr_assert_str_eq(out, v[i].want);
   }
+}
+
+Test(uri, another_origin_is_none) {
+  static const struct {
+    const char *base, *ref;
+  } v[] = {{"http://h/a", "https://h/a"}, {"http://h/a", "http://h:81/a"}, {"http://h/a", "http://i/a"}, {"http://h/a", "//i/a"}, {"https://h/a", "//h:80/a"},
+           {"http://h/a", "http://me@h/a"}, {"/a", "http://h/a"}, {"/a", "//h/a"}, {"http://h/a", "data:,x"}, {"http://[::1]/a", "http://[::2]/a"}};
+  char out[PLAYLIST_MAX_URI];
+  for (size_t i = 0; i < sizeof v / sizeof v[0]; i++)
+    cr_expect_eq(uri_resolve(out, v[i].base, bytes_str(v[i].ref)), ERR_UNSUPPORTED, "%s", v[i].ref);
 }
 
 Test(uri, names_are_arbitrary_bytes) {
@@ -106,7 +122,8 @@ Test(hls, has_room_for_uris_that_grow) {
 
 Test(hls, refuses_with_a_line) {
   static const char *const bad[] = {"", "#EXTM3U\n", "EXTM3U\n", "#EXTM3U\n1.m4s\n", "#EXTM3U\n#EXTINF:x,\n1.m4s\n",
-                                    "#EXTM3U\n#EXTINF:2,\n1.m4s\n#EXT-X-ENDLIST\n", "#EXTM3U\n#EXT-X-MAP:URI=\"i\"\n#EXTINF:2,\n1.m4s\n"};
+                                    "#EXTM3U\n#EXT-X-MAP:URI=\"i\"\n#EXTINF:2,\n1.m4s\n", "#EXTM3U\n#EXT-X-MAP:X=\"i\"\n#EXTINF:2,\n1.m4s\n#EXT-X-ENDLIST\n",
+                                    "#EXTM3U\n#EXTINF:2,\n#EXT-X-BYTERANGE:0@1\n1.m4s\n#EXT-X-ENDLIST\n"};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     struct alloc_heap mem;
     struct media_list l;
@@ -173,14 +190,12 @@ Test(mpd, templates_inherit_what_they_do_not_say) {
       "<AdaptationSet><SegmentTemplate media=\"$RepresentationID$/$Number$\"><SegmentTimeline><S d=\"2000\" r=\"1\"/></SegmentTimeline></SegmentTemplate>"
       "<Representation id=\"a\"/><Representation id=\"b\"><SegmentTemplate media=\"b/$Number$.mp4\"/></Representation>"
       "<Representation id=\"c\"><SegmentTemplate timescale=\"500\"><SegmentTimeline><S d=\"2000\"/></SegmentTimeline></SegmentTemplate></Representation>"
-      "<Representation id=\"d\"/></AdaptationSet></Period>"
-      "<Period><AdaptationSet><SegmentTemplate media=\"$Number$\"><SegmentTimeline><S d=\"3\"/></SegmentTimeline></SegmentTemplate>"
-      "<Representation id=\"e\"/></AdaptationSet></Period></MPD>";
+      "<Representation id=\"d\"/></AdaptationSet></Period></MPD>";
   static const struct {
     const char *init, *last;
     uint32_t num;
     double seconds;
-  } want[] = {{"/a/a/i", "/a/a/6", 2, 4}, {"/a/b/i", "/a/b/6.mp4", 2, 4}, {"/a/c/i", "/a/c/5", 1, 4}, {"/a/d/i", "/a/d/6", 2, 4}, {"", "/a/1", 1, 3}};
+  } want[] = {{"/a/a/i", "/a/a/6", 2, 4}, {"/a/b/i", "/a/b/6.mp4", 2, 4}, {"/a/c/i", "/a/c/5", 1, 4}, {"/a/d/i", "/a/d/6", 2, 4}};
   static struct renditions r;
   struct alloc_heap mem;
   struct diag d = {0};
@@ -196,14 +211,39 @@ Test(mpd, templates_inherit_what_they_do_not_say) {
   alloc_heap_free(&mem);
 }
 
+// A Period plays after the one before it, with its own init segment; what goes before both is not waited for.
+Test(mpd, periods_follow_each_other) {
+  static const char text[] =
+      "<MPD mediaPresentationDuration=\"PT20S\"><BaseURL>x/</BaseURL><Period start=\"PT5S\"><AdaptationSet><SegmentTemplate timescale=\"10\" initialization=\"i\" media=\"$Time$\">"
+      "<SegmentTimeline><S t=\"100\" d=\"20\" r=\"1\"/></SegmentTimeline></SegmentTemplate><Representation id=\"a\"/></AdaptationSet></Period>"
+      "<Period start=\"PT10S\"><AdaptationSet><Representation id=\"a\"><BaseURL>y/</BaseURL><SegmentTemplate duration=\"4\" initialization=\"i\" media=\"$Number$\"/></Representation>"
+      "</AdaptationSet></Period></MPD>";
+  static const double starts[] = {0, 2, 5, 9, 13, 15};
+  static struct renditions r;
+  struct alloc_heap mem;
+  struct media_list l;
+  struct diag d = {0};
+  alloc_heap_init(&mem, 1 << 20);
+  cr_assert_eq(mpd_read(&r, &l, 0, &mem.base, bytes_str(text), "/a/b", &d), ERR_OK, "%s", d.what);
+  cr_assert(r.num == 1 && l.num == 5 && l.num_parts == 2);
+  for (int i = 0; i < 6; i++)
+    cr_expect(l.start_s[i] == starts[i], "%d: %g", i, l.start_s[i]);
+  cr_expect_str_eq(l.uris + l.uri_off[1], "/a/x/120");
+  cr_expect_str_eq(l.uris + l.uri_off[4], "/a/x/y/3");
+  cr_expect_str_eq(l.init, "/a/x/i");
+  cr_expect(media_part_of(&l, 1) == l.parts && media_part_of(&l, 2) == l.parts + 1 && l.parts[1].first == 2);
+  cr_expect_str_eq(l.parts[1].init, "/a/x/y/i");
+  alloc_heap_free(&mem);
+}
+
 Test(mpd, what_it_does_not_read_is_told) {
   static struct renditions r;
   struct alloc_heap mem;
   struct diag d = {0};
   alloc_heap_init(&mem, 1 << 20);
-  static const char open_end[] = "<MPD><Period><AdaptationSet><SegmentTemplate media=\"$Number$\"><SegmentTimeline>\n<S d=\"3\" r=\"-1\"/>";
-  cr_assert_eq(mpd_read(&r, NULL, 0, &mem.base, bytes_str(open_end), "/a", &d), ERR_SYNTAX);
-  cr_expect(d.at == 2 && strstr(d.what, "S@r is negative"), "line %lu: %s", d.at, d.what);
+  static const char numbered[] = "<MPD><Period><AdaptationSet><SegmentTemplate media=\"$Number$\"><SegmentTimeline>\n<S d=\"3\" n=\"4\"/>";
+  cr_assert_eq(mpd_read(&r, NULL, 0, &mem.base, bytes_str(numbered), "/a", &d), ERR_SYNTAX);
+  cr_expect(d.at == 2 && strstr(d.what, "S@n"), "line %lu: %s", d.at, d.what);
   d = (struct diag){0};
   cr_assert_eq(mpd_read(&r, NULL, 0, &mem.base, BYTES_LIT("<MPD>\n\n<Representation bandwidth=\"x\"/>"), "/a", &d), ERR_SYNTAX);
   cr_expect(d.at == 3 && strstr(d.what, "@bandwidth"), "line %lu: %s", d.at, d.what);
@@ -419,7 +459,8 @@ Test(listener, skips_have_the_measured_shape) {
   char uri[] = "/s";
   for (int i = 0; i <= 200; i++)
     starts[i] = i;
-  struct media_list list = {.num = 200, .start_s = starts, .uri_off = offs, .uris = uri};
+  struct media_part part = {.init = "/i"};
+  struct media_list list = {.init = part.init, .parts = &part, .num_parts = 1, .num = 200, .start_s = starts, .uri_off = offs, .uris = uri};
   enum { N = 20000 };
   double by5 = 0, by30 = 0, early = 0;
   for (uint64_t id = 0; id < N; id++) {
@@ -469,8 +510,9 @@ Test(listener, retries_back_off_and_then_give_the_track_up) {
 
 Test(engine, keeps_as_many_playlists_as_there_are) {
   enum { LISTS = 20000 };
-  struct engine e = {.num_slots = 16, .lists = calloc(16, sizeof *e.lists)};
   struct scenario sc = {.scheme = "cbcs"};
+  struct load_run run = {.sc = &sc, .origin = "http://h"};
+  struct engine e = {.run = &run, .num_slots = 16, .lists = calloc(16, sizeof *e.lists)};
   struct body text = {.p = (uint8_t *)(uintptr_t)master, .n = sizeof master - 1};
   struct session s = {.e = &e, .body = &text, .l.sc = &sc, .next.step = STEP_MASTER};
   struct diag d = {0};
