@@ -242,7 +242,7 @@ bool config_add_cert(struct config *c, const struct option *o, const char *cert,
 bool config_add_rule(struct config *c, const struct option *o, const char *prefix, unsigned schemes, char why[CONFIG_WHY]) {
   struct config_rules *a = field_of(c, o);
   struct diag diag = {0};
-  if (epochs_scope_ok(bytes_str(prefix), &diag)) // it would match nothing
+  if (epochs_scope_served(bytes_str(prefix), &diag)) // it would match nothing
     return no(why, "the prefix '%.80s': %s", prefix, diag.what);
   for (unsigned i = 0; i < a->num; i++)
     if (!strcmp(a->a[i].prefix, prefix))
