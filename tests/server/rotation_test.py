@@ -268,7 +268,8 @@ def slow_disk(tap, work):
     if not tap.equal(p.code, 0, "a disk that stands still on demand is built"):
         return None, still
     asan = ":".join(x for x in (os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0") if x)
-    return {**os.environ, "LD_PRELOAD": str(shim), "SLOW_DISK": str(still), "ASAN_OPTIONS": asan}, still
+    tsan = ":".join(x for x in (os.environ.get("TSAN_OPTIONS"), "report_thread_leaks=0") if x)  # who is not waited for leaves threads
+    return {**os.environ, "LD_PRELOAD": str(shim), "SLOW_DISK": str(still), "ASAN_OPTIONS": asan, "TSAN_OPTIONS": tsan}, still
 
 
 def slow_schedule(tap, sluice, work, media):
