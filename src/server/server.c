@@ -18,6 +18,7 @@
 #include "base/text.h"
 #include "obs/log.h"
 #include "obs/nowait.h"
+#include "obs/told.h"
 #include "server/admin_http.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
@@ -48,7 +49,7 @@ static bool open_access(struct server *s, const struct config *c, struct config_
     return true;
   enum access_format f = c->access_format == 1 ? ACCESS_JSON : ACCESS_COMBINED;
   if (access_open(&s->access, c->access_log, f, s->num_workers))
-    return config_fail(error, "access_log: %s: %s", c->access_log, strerror(errno));
+    return config_fail(error, "access_log: %s: %s", TOLD(c->access_log), strerror(errno));
   return true;
 }
 
@@ -88,7 +89,7 @@ static bool is_folder(const char *path) {
 static bool media_open_here(const struct config *c, struct config_error *error) {
   int root = open(c->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (root < 0)
-    return config_fail(error, "%s: cannot open the media folder: %s", c->media, strerror(errno));
+    return config_fail(error, "%s: cannot open the media folder: %s", TOLD(c->media), strerror(errno));
   int fd = media_open_at((struct media_path){root, "."}, O_PATH | O_DIRECTORY), why = errno;
   close(root);
   if (fd >= 0)
@@ -102,10 +103,10 @@ static bool folders_there(const struct config *c, struct config_error *error) {
   if (!media_open_here(c, error))
     return false;
   if (*c->cache_dir && !is_folder(c->cache_dir))
-    return config_fail(error, "%s: cannot open the cache folder: %s", c->cache_dir, strerror(errno));
+    return config_fail(error, "%s: cannot open the cache folder: %s", TOLD(c->cache_dir), strerror(errno));
   if (is_folder(c->state_dir) ? !access(c->state_dir, W_OK | X_OK) : errno == ENOENT && can_be_made(c->state_dir))
     return true;
-  return config_fail(error, "%s: cannot write into the state folder: %s (state_dir names another)", c->state_dir, strerror(errno));
+  return config_fail(error, "%s: cannot write into the state folder: %s (state_dir names another)", TOLD(c->state_dir), strerror(errno));
 }
 
 static bool resolve(struct addrinfo **found, const struct config_addr *a, struct config_error *error) {
@@ -131,7 +132,7 @@ bool server_check(const struct config *c, struct config_error *error) {
   if (!folders_there(c, error) || !numeric(&c->listen, error) || !numeric(&c->tls_listen, error) || !numeric(&c->admin, error))
     return false;
   if (!log_there(c->access_log))
-    return config_fail(error, "access_log: %s: %s", c->access_log, strerror(errno));
+    return config_fail(error, "access_log: %s: %s", TOLD(c->access_log), strerror(errno));
   if (!*control)
     return true;
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
