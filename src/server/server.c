@@ -210,6 +210,8 @@ static sigset_t hold_signals(bool starting) {
   return held;
 }
 
+void server_hold_signals(void) { (void)hold_signals(true); }
+
 static bool make_catalog(struct server *s, struct startup *up, struct config_error *error) {
   const struct config *c = up->config;
   if (!server_check(c, error) || !workers_check(c, error) || !ports_free("listen", &c->listen, error) || !ports_free("tls_listen", &c->tls_listen, error) ||
@@ -364,7 +366,6 @@ int server_run(struct config *config, const char *file, const struct config_flag
   clock_gettime(CLOCK_MONOTONIC, &t);
   s->started_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
   s->ops = ops;
-  (void)hold_signals(true);
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN); // under `ulimit -f` what would grow too large is an error like a full disk
   bool ok = start(s, &up, file, flags, &error);

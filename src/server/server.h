@@ -52,6 +52,10 @@ bool server_check(const struct config *c, struct config_error *error);
 // server_warn_insecure says what a configuration hands out to anyone.
 void server_warn_insecure(const struct config *c);
 
+// server_hold_signals, before the configuration is loaded, has SIGHUP and SIGUSR1 wait for server_run: by their own action they
+// would end the process. SIGTERM and SIGINT end it at once until it serves.
+void server_hold_signals(void);
+
 // server_run serves until SIGTERM or SIGINT and returns an exit status: 0 drained, 1 could not start. Takes over `config`,
 // which was loaded with `file` and `flags`; these are read again on SIGHUP.
 int server_run(struct config *config, const char *file, const struct config_flags *flags, const struct aes_ops *ops);

@@ -84,6 +84,17 @@ def starting(tap, sluice, work, media):
     p.send_signal(signal.SIGTERM)
     tap.equal(ended(p), 0, "then SIGTERM ends it in good order")
     p.kill()
+    config = work / "start.conf"
+    as_pipe(config)
+    with open(log, "w") as to:
+        p = subprocess.Popen([sluice, "serve", "-c", config, "--listen", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}", "--state-dir", work / "start"],
+                             stderr=to)
+    time.sleep(0.5)
+    p.send_signal(signal.SIGUSR1)
+    tap.ok(fed(config, f"media: {media}\n") and said(" ready: "), "nor does SIGUSR1 while the configuration is read", log.read_text())
+    p.send_signal(signal.SIGTERM)
+    tap.equal(ended(p), 0, "which SIGTERM ends as well")
+    p.kill()
 
 
 def reloading(tap, sluice, work, media):
