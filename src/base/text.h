@@ -1,4 +1,4 @@
-// Text forms of bytes: hex, base64 (RFC 4648 §4 with padding, §5 base64url without), UUID; numbers; paths.
+// Text forms of bytes: hex, base64 (RFC 4648 §4 with padding, §5 base64url without), UUID; numbers; paths and names in them.
 #pragma once
 #include "base/err.h"
 #include "base/writer.h"
@@ -27,6 +27,21 @@ MUST_USE enum err parse_u64(uint64_t *out, struct bytes text);
 
 // is_yaml_null says whether a plain scalar is YAML's word for no value (1.2 §10.3.2).
 bool is_yaml_null(struct bytes text);
+
+// url_name_fault says why no URL can have this name as a segment of its path; NULL: one can.
+enum { URL_NAME_MAX = 255 };
+static inline const char *url_name_fault(struct bytes name) {
+  if (name.n == 0)
+    return "it is empty";
+  if (name.n > URL_NAME_MAX)
+    return "it is longer than 255 bytes";
+  if (name.p[0] == '.')
+    return "it begins with a dot";
+  for (size_t i = 0; i < name.n; i++)
+    if (name.p[i] < 0x20 || name.p[i] == 0x7f)
+      return "it has a control character";
+  return NULL;
+}
 
 // path_folder cuts a path to the folder that its last name is in: "a/b" gives "a", "/b" gives "/", "b" gives ".".
 struct bytes path_folder(struct bytes path);

@@ -74,7 +74,7 @@ static int check_asset(const char *name) {
   size_t n = strlen(name);
   if (!n || name[n - 1] == '/')
     return cli_error(n ? name : "keys", "give one asset's name");
-  return epochs_scope_ok(bytes_str(name), &diag) ? cli_error_diag(name, &diag) : EXIT_DONE;
+  return epochs_scope_served(bytes_str(name), &diag) ? cli_error_diag(name, &diag) : EXIT_DONE;
 }
 
 static bool write_to(int fd, struct bytes b) {
@@ -191,7 +191,7 @@ static int check_content(const struct wish *w, struct bytes content) {
   struct diag diag = {0};
   if (!content.n || content.p[content.n - 1] == '/')
     return cli_error(w->file, "%s: --asset NAME says whose keys they are", content.n ? "its contentId is no asset, but a prefix" : "it names no content");
-  return epochs_scope_ok(content, &diag) ? cli_error(w->file, "its contentId: %s: --asset NAME says whose keys they are", diag.what) : EXIT_DONE;
+  return epochs_scope_served(content, &diag) ? cli_error(w->file, "its contentId: %s: --asset NAME says whose keys they are", diag.what) : EXIT_DONE;
 }
 
 static int import_keys(struct wish *w) {

@@ -75,6 +75,8 @@ int cmd_serve(int argc, char **argv) {
   const struct aes_ops *ops = cli_kernel();
   if (!ops)
     return EXIT_FAILED;
+  if (!only_check)
+    server_hold_signals();
   struct config *c = config_load(file, &flags, &error);
   if (!c)
     return cli_error_config(&error);

@@ -1,5 +1,6 @@
 #include "keys/epochs.h"
 
+#include "base/text.h"
 #include "keys/epochs_state.h"
 
 #define XXH_INLINE_ALL
@@ -185,6 +186,19 @@ enum err epochs_scope_ok(struct bytes scope, struct diag *diag) {
   if (depth > EPOCH_MAX_DEPTH)
     return diag_say(diag, ERR_LIMIT, "a name has at most %d segments", EPOCH_MAX_DEPTH + 1);
   return ERR_OK;
+}
+
+enum err epochs_scope_served(struct bytes scope, struct diag *diag) {
+  enum err e = epochs_scope_ok(scope, diag);
+  for (size_t at = 0, i = 0; !e && i <= scope.n; i++) {
+    if (i < scope.n && scope.p[i] != '/')
+      continue;
+    const char *why = i > at ? url_name_fault(bytes_of(scope.p + at, i - at)) : NULL; // empty: behind the '/' of a prefix
+    if (why)
+      return diag_say(diag, ERR_ARGUMENT, "no URL can have one of its segments: %s", why);
+    at = i + 1;
+  }
+  return e;
 }
 
 bool epochs_covers(struct bytes scope, struct bytes asset) {

@@ -47,6 +47,9 @@ uint64_t epochs_next_seq(const struct epochs *e);
 // epochs_scope_ok checks a scope's form: length, depth, no empty or dot segments, no zero byte. Errors: ERR_ARGUMENT, ERR_LIMIT.
 MUST_USE enum err epochs_scope_ok(struct bytes scope, struct diag *diag);
 
+// epochs_scope_served is that, and that URLs can have its names. What comes from people is held to it, not what a journal has.
+MUST_USE enum err epochs_scope_served(struct bytes scope, struct diag *diag);
+
 // epochs_covers says whether a scope is of an asset.
 bool epochs_covers(struct bytes scope, struct bytes asset);
 

@@ -12,17 +12,6 @@
 
 enum { MAX_RECORDS = 4 << 20, MAX_RULES = 1 << 16, MAX_TEMPLATE = 1024, MAX_REMOTES = 64, MIN_EVERY_MS = 1000 };
 
-struct input {
-  yaml_parser_t yaml;
-  yaml_event_t ev; // the event at hand; wiped and freed by next()
-  struct bytes text;
-  struct alloc *mem;
-  struct keyset *ks;
-  struct diag *diag;
-  uint64_t drm_seen; // options of the drm section so far
-  uint64_t epochs_seen;
-};
-
 struct yaml_place yaml_place_of(struct bytes text, yaml_mark_t m) {
   struct bytes rest = text;
   if (text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0) // libyaml does not count it
@@ -47,11 +36,7 @@ __attribute__((format(printf, 4, 0))) static void tell(struct input *in, enum er
   (void)diag_set(in->diag, e, at.byte, "line %zu: %s", at.line, what);
 }
 
-static enum err fail(struct input *in, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static enum err fail_at(struct input *in, enum err e, yaml_mark_t at, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-
-// About the event at hand, or what libyaml could not read.
-static enum err fail(struct input *in, enum err e, const char *fmt, ...) {
+enum err kf_fail(struct input *in, enum err e, const char *fmt, ...) {
   va_list ap;
   va_start(ap, fmt);
   tell(in, e, in->ev.type == YAML_NO_EVENT ? yaml_problem_of(in->text, &in->yaml) : yaml_place_of(in->text, in->ev.start_mark), fmt, ap);
@@ -59,8 +44,7 @@ static enum err fail(struct input *in, enum err e, const char *fmt, ...) {
   return e;
 }
 
-// About an entry that began there.
-static enum err fail_at(struct input *in, enum err e, yaml_mark_t at, const char *fmt, ...) {
+enum err kf_fail_at(struct input *in, enum err e, yaml_mark_t at, const char *fmt, ...) {
   va_list ap;
   va_start(ap, fmt);
   tell(in, e, yaml_place_of(in->text, at), fmt, ap);
@@ -75,15 +59,15 @@ static void drop(struct input *in) {
   in->ev.type = YAML_NO_EVENT;
 }
 
-static enum err next(struct input *in) {
+enum err kf_next(struct input *in) {
   drop(in);
   if (!yaml_parser_parse(&in->yaml, &in->ev)) {
     in->ev.type = YAML_NO_EVENT;
-    return fail(in, in->yaml.error == YAML_MEMORY_ERROR ? ERR_NO_MEMORY : ERR_SYNTAX, "this is not YAML: %s",
-                in->yaml.problem ? in->yaml.problem : "unreadable");
+    return kf_fail(in, in->yaml.error == YAML_MEMORY_ERROR ? ERR_NO_MEMORY : ERR_SYNTAX, "this is not YAML: %s",
+                   in->yaml.problem ? in->yaml.problem : "unreadable");
   }
   if (in->ev.type == YAML_ALIAS_EVENT)
-    return fail(in, ERR_SYNTAX, "aliases (*name) are not read here: write the value out");
+    return kf_fail(in, ERR_SYNTAX, "aliases (*name) are not read here: write the value out");
   return ERR_OK;
 }
 
@@ -94,7 +78,7 @@ static struct bytes scalar(const struct input *in) {
 static enum err keep(struct input *in, struct bytes *out, struct bytes text) {
   uint8_t *p = text.n ? in->mem->get(in->mem, text.n) : NULL;
   if (text.n && !p)
-    return fail(in, ERR_NO_MEMORY, "out of memory");
+    return kf_fail(in, ERR_NO_MEMORY, "out of memory");
   if (text.n)
     memcpy(p, text.p, text.n);
   *out = bytes_of(p, text.n);
@@ -117,20 +101,20 @@ static enum err read_time(struct input *in, uint64_t *ms, const char *name, stru
       return ERR_OK;
     }
   }
-  return fail(in, ERR_SYNTAX, "%s: give a time such as 24h, 90s or 7d, of at most 100 years", name);
+  return kf_fail(in, ERR_SYNTAX, "%s: give a time such as 24h, 90s or 7d, of at most 100 years", name);
 }
 
 static enum err read_mask_name(struct input *in, const struct field *f, uint32_t *mask, struct bytes text) {
   if (f->kind == K_SYSTEMS) {
     enum drm_system s;
     if (drm_parse(&s, text))
-      return fail(in, ERR_SYNTAX, "%s: unknown system; known: widevine playready fairplay clearkey common", f->name);
+      return kf_fail(in, ERR_SYNTAX, "%s: unknown system; known: widevine playready fairplay clearkey common", f->name);
     *mask |= drm_bit(s);
     return ERR_OK;
   }
   enum scheme s;
   if (scheme_parse(&s, text))
-    return fail(in, ERR_SYNTAX, "%s: unknown scheme; known: cenc cbcs clear", f->name);
+    return kf_fail(in, ERR_SYNTAX, "%s: unknown scheme; known: cenc cbcs clear", f->name);
   *mask |= 1u << s;
   return ERR_OK;
 }
@@ -148,17 +132,17 @@ static enum err read_mask(struct input *in, const struct field *f, uint32_t *out
   enum err e = ERR_OK;
   if (in->ev.type == YAML_SCALAR_EVENT) {
     if (f->kind == K_SYSTEMS && drm_parse_list(&mask, scalar(in)))
-      return fail(in, ERR_SYNTAX, "%s: unknown system; known: widevine playready fairplay clearkey common", f->name);
+      return kf_fail(in, ERR_SYNTAX, "%s: unknown system; known: widevine playready fairplay clearkey common", f->name);
     if (f->kind == K_SCHEMES)
       e = read_mask_name(in, f, &mask, scalar(in));
     *out = mask;
     return e;
   }
   if (in->ev.type != YAML_SEQUENCE_START_EVENT)
-    return fail(in, ERR_SYNTAX, "%s: give a list of names", f->name);
-  while (!e && !(e = next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT)
+    return kf_fail(in, ERR_SYNTAX, "%s: give a list of names", f->name);
+  while (!e && !(e = kf_next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT)
     e = in->ev.type == YAML_SCALAR_EVENT ? read_mask_name(in, f, &mask, scalar(in))
-                                         : fail(in, ERR_SYNTAX, "%s: give a list of names", f->name);
+                                         : kf_fail(in, ERR_SYNTAX, "%s: give a list of names", f->name);
   *out = mask;
   return e;
 }
@@ -174,16 +158,16 @@ static enum err read_template(struct input *in, const struct field *f, struct by
   struct bytes unknown = template_unknown(text);
   char name[64];
   if (text.n > MAX_TEMPLATE || count(text, BYTES_LIT("{asset}")) > 2)
-    return fail(in, ERR_LIMIT, "%s: at most %d bytes, and {asset} at most twice", f->name, MAX_TEMPLATE);
+    return kf_fail(in, ERR_LIMIT, "%s: at most %d bytes, and {asset} at most twice", f->name, MAX_TEMPLATE);
   if (unknown.n)
-    return fail(in, ERR_SYNTAX, "%s: %.24s is unknown; there are " TEMPLATE_NAMES, f->name, key_name(name, unknown));
+    return kf_fail(in, ERR_SYNTAX, "%s: %.24s is unknown; there are " TEMPLATE_NAMES, f->name, key_name(name, unknown));
   return keep(in, out, text);
 }
 
 static enum err read_custom(struct input *in, const struct field *f, struct bytes *out, struct bytes text) {
   static const char open[] = "<c xmlns=\"http://schemas.microsoft.com/DRM/2007/03/PlayReadyHeader\">";
   if (!xml_is_fragment(text, open, "</c>"))
-    return fail(in, ERR_SYNTAX, "%s: give well-formed XML whose elements all end: <a>text</a>", f->name);
+    return kf_fail(in, ERR_SYNTAX, "%s: give well-formed XML whose elements all end: <a>text</a>", f->name);
   return keep(in, out, text);
 }
 
@@ -208,26 +192,26 @@ static enum err read_scalar(struct input *in, const struct field *f, void *base)
   case K_CUSTOM:
   case K_TEXT:
     if (text.n > KEYS_MAX_ASSET)
-      return fail(in, ERR_LIMIT, "%s: at most %d bytes", f->name, KEYS_MAX_ASSET);
+      return kf_fail(in, ERR_LIMIT, "%s: at most %d bytes", f->name, KEYS_MAX_ASSET);
     return f->kind == K_CUSTOM ? read_custom(in, f, at, text) : keep(in, at, text);
   case K_HEX16:
-    return hex_read(at, 16, text) ? fail(in, ERR_SYNTAX, "%s: give exactly 32 hex digits", f->name) : ERR_OK;
+    return hex_read(at, 16, text) ? kf_fail(in, ERR_SYNTAX, "%s: give exactly 32 hex digits", f->name) : ERR_OK;
   case K_U32:
     if (parse_u64(&v, text) || !v || v > INT32_MAX)
-      return fail(in, ERR_SYNTAX, "%s: give a number from 1 to %d", f->name, INT32_MAX);
+      return kf_fail(in, ERR_SYNTAX, "%s: give a number from 1 to %d", f->name, INT32_MAX);
     *(uint32_t *)at = (uint32_t)v;
     return ERR_OK;
   case K_TIME:
   case K_PERIOD: {
     enum err e = read_time(in, at, f->name, text);
     bool often = !e && f->kind == K_PERIOD && *(uint64_t *)at < MIN_EVERY_MS;
-    return often ? fail(in, ERR_SYNTAX, "%s must be at least %ds", f->name, MIN_EVERY_MS / 1000) : e;
+    return often ? kf_fail(in, ERR_SYNTAX, "%s must be at least %ds", f->name, MIN_EVERY_MS / 1000) : e;
   }
   case K_BOOL:
-    return read_truth(at, text) ? ERR_OK : fail(in, ERR_SYNTAX, "%s: give true or false", f->name);
+    return read_truth(at, text) ? ERR_OK : kf_fail(in, ERR_SYNTAX, "%s: give true or false", f->name);
   case K_SCHEME:
     if (scheme_parse(at, text) || *(enum scheme *)at == SCHEME_CLEAR)
-      return fail(in, ERR_SYNTAX, "%s: give cenc or cbcs", f->name);
+      return kf_fail(in, ERR_SYNTAX, "%s: give cenc or cbcs", f->name);
     return ERR_OK;
   case K_SYSTEMS:
   case K_SCHEMES:
@@ -238,15 +222,13 @@ static enum err read_scalar(struct input *in, const struct field *f, void *base)
   case K_SCHEDULES:
     break;
   }
-  return fail(in, ERR_SYNTAX, "%s: a list or mapping is expected", f->name);
+  return kf_fail(in, ERR_SYNTAX, "%s: a list or mapping is expected", f->name);
 }
 
-static enum err read_map(struct input *in, const struct field *fields, void *base, uint64_t *seen);
 static enum err read_records(struct input *in);
 static enum err read_rules(struct input *in);
 static enum err read_remotes(struct input *in);
-static enum err read_schedules(struct input *in);
-static const struct field *const drm_section, *const epochs_section;
+static const struct field *const drm_section;
 enum { D_SYSTEMS = DRM_SYSTEM_COUNT, D_IN_BAND, D_SCHEMES, D_PER_TIER, D_MORE };
 
 // Mappings nest as deep as the tables do, which is three.
@@ -256,46 +238,45 @@ static enum err read_value(struct input *in, const struct field *f, void *base) 
   if (f->kind >= K_MAP && is_null(in))
     return ERR_OK;
   if (f->kind == K_MAP) {
-    enum err e = in->ev.type == YAML_MAPPING_START_EVENT ? read_map(in, f->sub, (uint8_t *)base + f->off, &seen)
-                                                         : fail(in, ERR_SYNTAX, "%s: options are expected", f->name);
-    in->epochs_seen = f->sub == epochs_section ? seen : in->epochs_seen;
+    enum err e = in->ev.type == YAML_MAPPING_START_EVENT ? kf_read_map(in, f->sub, (uint8_t *)base + f->off, &seen)
+                                                         : kf_fail(in, ERR_SYNTAX, "%s: options are expected", f->name);
+    in->epochs_seen = f->sub == kf_epochs_fields ? seen : in->epochs_seen;
     return e;
   }
   if (f->kind == K_SYSTEMS || f->kind == K_SCHEMES)
     return read_mask(in, f, (uint32_t *)(void *)((uint8_t *)base + f->off));
   if (f->kind >= K_RECORDS) {
     if (in->ev.type != YAML_SEQUENCE_START_EVENT)
-      return fail(in, ERR_SYNTAX, "%s: a list is expected", f->name);
+      return kf_fail(in, ERR_SYNTAX, "%s: a list is expected", f->name);
     return f->kind == K_RECORDS ? read_records(in)
            : f->kind == K_RULES ? read_rules(in)
-           : f->kind == K_REMOTES ? read_remotes(in) : read_schedules(in);
+           : f->kind == K_REMOTES ? read_remotes(in) : kf_read_schedules(in);
   }
   if (in->ev.type != YAML_SCALAR_EVENT)
-    return fail(in, ERR_SYNTAX, "%s: one value is expected", f->name);
+    return kf_fail(in, ERR_SYNTAX, "%s: one value is expected", f->name);
   return read_scalar(in, f, base);
 }
 
-// Reads a mapping whose start has been seen. seen: bit n for fields[n], for callers that need to know.
-static enum err read_map(struct input *in, const struct field *fields, void *base, uint64_t *seen) {
+enum err kf_read_map(struct input *in, const struct field *fields, void *base, uint64_t *seen) {
   enum err e;
-  while (!(e = next(in)) && in->ev.type != YAML_MAPPING_END_EVENT) {
+  while (!(e = kf_next(in)) && in->ev.type != YAML_MAPPING_END_EVENT) {
     if (in->ev.type != YAML_SCALAR_EVENT)
-      return fail(in, ERR_SYNTAX, "the name of an option is expected");
+      return kf_fail(in, ERR_SYNTAX, "the name of an option is expected");
     unsigned i = 0;
     while (fields[i].name && !bytes_eq(scalar(in), bytes_str(fields[i].name)))
       i++;
     char name[64];
     if (!fields[i].name)
-      return fail(in, ERR_SYNTAX, "unknown option \"%s\": see docs/keys.md for those known", key_name(name, scalar(in)));
+      return kf_fail(in, ERR_SYNTAX, "unknown option \"%s\": see docs/keys.md for those known", key_name(name, scalar(in)));
     if (*seen >> i & 1)
-      return fail(in, ERR_SYNTAX, "option \"%s\" is given twice", fields[i].name);
+      return kf_fail(in, ERR_SYNTAX, "option \"%s\" is given twice", fields[i].name);
     *seen |= (uint64_t)1 << i;
     if (fields == drm_section) {
       if (in->drm_seen >> D_MORE & 1)
-        return fail(in, ERR_SYNTAX, "drm: rules must come last, for each starts from the options before it");
+        return kf_fail(in, ERR_SYNTAX, "drm: rules must come last, for each starts from the options before it");
       in->drm_seen = *seen;
     }
-    if ((e = next(in)) || (e = read_value(in, &fields[i], base)))
+    if ((e = kf_next(in)) || (e = read_value(in, &fields[i], base)))
       return e;
   }
   return e;
@@ -313,8 +294,7 @@ static const struct field record_fields[] = {
     {0},
 };
 
-// Grows a list to hold one more; what was there is wiped, for it may be keys.
-static void *grow(struct input *in, void *list, uint32_t num, uint32_t *cap, size_t size) {
+void *kf_grow(struct input *in, void *list, uint32_t num, uint32_t *cap, size_t size) {
   if (num < *cap)
     return list;
   uint32_t more = *cap ? *cap * 2 : 16;
@@ -334,10 +314,10 @@ static enum err check_name(struct input *in, const struct key_record *r, yaml_ma
   struct diag why = {0};
   char name[64];
   bool prefix = r->asset.p[r->asset.n - 1] == '/';
-  if (!prefix && !epochs_scope_ok(r->asset, &why))
+  if (!prefix && !epochs_scope_served(r->asset, &why))
     return ERR_OK;
-  return fail_at(in, ERR_SYNTAX, at, "asset \"%s\": %s", key_name(name, r->asset),
-                 prefix ? "a record is for one asset, not for a prefix: leave the / at the end out" : why.what);
+  return kf_fail_at(in, ERR_SYNTAX, at, "asset \"%s\": %s", key_name(name, r->asset),
+                    prefix ? "a record is for one asset, not for a prefix: leave the / at the end out" : why.what);
 }
 
 static enum err read_record(struct input *in, struct key_record *r) {
@@ -345,32 +325,32 @@ static enum err read_record(struct input *in, struct key_record *r) {
   char name[64];
   *r = (struct key_record){.epoch = 1};
   yaml_mark_t at = in->ev.start_mark;
-  enum err e = read_map(in, record_fields, r, &seen);
+  enum err e = kf_read_map(in, record_fields, r, &seen);
   if (e)
     return e;
   static const unsigned must[] = {R_ASSET, R_SCHEME, R_KID, R_KEY};
   for (unsigned i = 0; i < sizeof must / sizeof must[0]; i++)
     if (!(seen >> must[i] & 1))
-      return fail_at(in, ERR_SYNTAX, at, "asset \"%s\": the record has no %s", key_name(name, r->asset), record_fields[must[i]].name);
+      return kf_fail_at(in, ERR_SYNTAX, at, "asset \"%s\": the record has no %s", key_name(name, r->asset), record_fields[must[i]].name);
   r->has_iv = seen >> R_IV & 1;
   if (!r->asset.n || r->label.n > KEYS_MAX_LABEL)
-    return fail_at(in, ERR_SYNTAX, at, "a record needs an asset, and a label of at most %d bytes", KEYS_MAX_LABEL);
+    return kf_fail_at(in, ERR_SYNTAX, at, "a record needs an asset, and a label of at most %d bytes", KEYS_MAX_LABEL);
   if ((e = check_name(in, r, at)) != ERR_OK)
     return e;
   if (r->has_iv && r->scheme != SCHEME_CBCS)
-    return fail_at(in, ERR_SYNTAX, at, "asset \"%s\": iv is for cbcs; cenc IVs are derived: drop it", key_name(name, r->asset));
+    return kf_fail_at(in, ERR_SYNTAX, at, "asset \"%s\": iv is for cbcs; cenc IVs are derived: drop it", key_name(name, r->asset));
   return ERR_OK;
 }
 
 static enum err read_records(struct input *in) {
   enum err e;
   struct keyset *ks = in->ks;
-  while (!(e = next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
+  while (!(e = kf_next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
     if (in->ev.type != YAML_MAPPING_START_EVENT)
-      return fail(in, ERR_SYNTAX, "keys: each entry is a mapping with asset, scheme, kid, key");
-    struct key_record *list = grow(in, ks->records, ks->num_records, &ks->cap_records, sizeof *ks->records);
+      return kf_fail(in, ERR_SYNTAX, "keys: each entry is a mapping with asset, scheme, kid, key");
+    struct key_record *list = kf_grow(in, ks->records, ks->num_records, &ks->cap_records, sizeof *ks->records);
     if (!list || ks->num_records == MAX_RECORDS)
-      return fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "too many keys for this process");
+      return kf_fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "too many keys for this process");
     ks->records = list;
     // Counted before it is read, so that a half-read record is wiped too.
     if ((e = read_record(in, &list[ks->num_records++])))
@@ -420,20 +400,19 @@ static void settle(struct drm_settings *set, uint64_t seen) {
     set->in_band = set->systems & drm_bit(DRM_CLEARKEY) ? drm_bit(DRM_COMMON) : 0;
 }
 
-// The match of an entry of that section.
-static enum err check_match(struct input *in, struct bytes match, yaml_mark_t at, const char *section) {
+enum err kf_check_match(struct input *in, struct bytes match, yaml_mark_t at, const char *section) {
   struct diag why = {0};
-  return epochs_scope_ok(match, &why) ? fail_at(in, ERR_SYNTAX, at, "%s: match: %s", section, why.what) : ERR_OK;
+  return epochs_scope_served(match, &why) ? kf_fail_at(in, ERR_SYNTAX, at, "%s: match: %s", section, why.what) : ERR_OK;
 }
 
 static enum err read_rule(struct input *in, struct drm_rule *r) {
   uint64_t seen = 0;
   yaml_mark_t at = in->ev.start_mark;
   *r = (struct drm_rule){.set = in->ks->drm};
-  enum err e = read_map(in, rule_fields, r, &seen);
+  enum err e = kf_read_map(in, rule_fields, r, &seen);
   if (!e && !r->match.n)
-    e = fail_at(in, ERR_SYNTAX, at, "drm.rules: a rule needs match: an asset, or a prefix ending in /");
-  e = e ? e : check_match(in, r->match, at, "drm.rules");
+    e = kf_fail_at(in, ERR_SYNTAX, at, "drm.rules: a rule needs match: an asset, or a prefix ending in /");
+  e = e ? e : kf_check_match(in, r->match, at, "drm.rules");
   if (!e)
     settle(&r->set, seen);
   return e;
@@ -443,12 +422,12 @@ static enum err read_rules(struct input *in) {
   enum err e;
   struct keyset *ks = in->ks;
   settle(&ks->drm, in->drm_seen);
-  while (!(e = next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
+  while (!(e = kf_next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
     if (in->ev.type != YAML_MAPPING_START_EVENT)
-      return fail(in, ERR_SYNTAX, "drm.rules: each entry is a mapping with match and options of drm");
-    struct drm_rule *list = grow(in, ks->rules, ks->num_rules, &ks->cap_rules, sizeof *ks->rules);
+      return kf_fail(in, ERR_SYNTAX, "drm.rules: each entry is a mapping with match and options of drm");
+    struct drm_rule *list = kf_grow(in, ks->rules, ks->num_rules, &ks->cap_rules, sizeof *ks->rules);
     if (!list || ks->num_rules == MAX_RULES)
-      return fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "drm.rules: too many rules");
+      return kf_fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "drm.rules: too many rules");
     ks->rules = list;
     if ((e = read_rule(in, &list[ks->num_rules])))
       return e;
@@ -462,23 +441,23 @@ static enum err read_remote(struct input *in, struct key_remote *r) {
   yaml_mark_t at = in->ev.start_mark;
   *r = remote_defaults;
   r->line = at.line + 1;
-  enum err e = read_map(in, remote_fields, r, &seen);
-  e = e ? e : check_match(in, r->match, at, "providers");
+  enum err e = kf_read_map(in, remote_fields, r, &seen);
+  e = e ? e : kf_check_match(in, r->match, at, "providers");
   if (e)
     return e;
   const char *fault = remote_settle(r, seen);
-  return fault ? fail_at(in, ERR_SYNTAX, at, "providers: %s", fault) : ERR_OK;
+  return fault ? kf_fail_at(in, ERR_SYNTAX, at, "providers: %s", fault) : ERR_OK;
 }
 
 static enum err read_remotes(struct input *in) {
   enum err e;
   struct keyset *ks = in->ks;
-  while (!(e = next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
+  while (!(e = kf_next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
     if (in->ev.type != YAML_MAPPING_START_EVENT)
-      return fail(in, ERR_SYNTAX, "providers: each entry is a mapping with type and url");
-    struct key_remote *list = grow(in, ks->remotes, ks->num_remotes, &ks->cap_remotes, sizeof *ks->remotes);
+      return kf_fail(in, ERR_SYNTAX, "providers: each entry is a mapping with type and url");
+    struct key_remote *list = kf_grow(in, ks->remotes, ks->num_remotes, &ks->cap_remotes, sizeof *ks->remotes);
     if (!list || ks->num_remotes == MAX_REMOTES)
-      return fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "providers: at most %d", MAX_REMOTES);
+      return kf_fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "providers: at most %d", MAX_REMOTES);
     ks->remotes = list;
     if ((e = read_remote(in, &list[ks->num_remotes])))
       return e;
@@ -491,79 +470,29 @@ static enum err read_remotes(struct input *in) {
 static const struct field derive_fields[] = {{"secret_file", K_TEXT, INFO(secret_file), NULL},
                                              {"kek_file", K_TEXT, INFO(kek_file), NULL},
                                              {0}};
-static const struct field epochs_fields[] = {{"default", K_U32, INFO(default_epoch), NULL},
-                                             {"grace", K_TIME, INFO(grace_ms), NULL},
-                                             {"every", K_PERIOD, INFO(every_ms), NULL},
-                                             {"schedule", K_SCHEDULES, 0, NULL},
-                                             {0}};
-enum { E_GRACE = 1 }; // its place in epochs_fields
-static const struct field *const epochs_section = epochs_fields;
-
-static enum err add_schedule(struct input *in, const struct key_schedule *s) {
-  struct keyset *ks = in->ks;
-  char name[64];
-  for (uint32_t i = 0; i < ks->num_schedules; i++)
-    if (bytes_eq(ks->schedules[i].scope, s->scope))
-      return fail(in, ERR_SYNTAX, "epochs.schedule: two entries for %s", s->scope.n ? key_name(name, s->scope) : "everything");
-  struct key_schedule *list = grow(in, ks->schedules, ks->num_schedules, &ks->cap_schedules, sizeof *list);
-  if (!list || ks->num_schedules == KEYS_MAX_SCHEDULES)
-    return fail(in, list ? ERR_LIMIT : ERR_NO_MEMORY, "epochs.schedule: too many entries");
-  ks->schedules = list;
-  list[ks->num_schedules++] = *s;
-  return ERR_OK;
-}
-
-enum { S_MATCH, S_EVERY, S_GRACE };
-static const struct field schedule_fields[] = {
-    [S_MATCH] = {"match", K_TEXT, offsetof(struct key_schedule, scope), NULL},
-    [S_EVERY] = {"every", K_PERIOD, offsetof(struct key_schedule, every_ms), NULL},
-    [S_GRACE] = {"grace", K_TIME, offsetof(struct key_schedule, grace_ms), NULL},
-    {0}};
-
-static enum err read_schedules(struct input *in) {
-  enum err e;
-  while (!(e = next(in)) && in->ev.type != YAML_SEQUENCE_END_EVENT) {
-    struct key_schedule s = {0};
-    uint64_t seen = 0;
-    yaml_mark_t at = in->ev.start_mark;
-    if (in->ev.type != YAML_MAPPING_START_EVENT)
-      return fail(in, ERR_SYNTAX, "epochs.schedule: each entry is a mapping with match, every and grace");
-    if ((e = read_map(in, schedule_fields, &s, &seen)))
-      return e;
-    if (!s.scope.n || !(seen >> S_EVERY & 1))
-      return fail_at(in, ERR_SYNTAX, at, "epochs.schedule: an entry needs every, and match: an asset, or a prefix ending in /");
-    if ((e = check_match(in, s.scope, at, "epochs.schedule")))
-      return e;
-    s.has_grace = seen >> S_GRACE & 1;
-    if ((e = add_schedule(in, &s)))
-      return e;
-  }
-  return e;
-}
-
 enum { T_DERIVE, T_EPOCHS, T_KEYS, T_DRM, T_PROVIDERS };
 static const struct field top_fields[] = {
     [T_DERIVE] = {"derive", K_MAP, offsetof(struct keyset, info), derive_fields},
-    [T_EPOCHS] = {"epochs", K_MAP, offsetof(struct keyset, info), epochs_fields},
+    [T_EPOCHS] = {"epochs", K_MAP, offsetof(struct keyset, info), kf_epochs_fields},
     [T_KEYS] = {"keys", K_RECORDS, 0, NULL},
     [T_DRM] = {"drm", K_MAP, offsetof(struct keyset, drm), drm_fields},
     [T_PROVIDERS] = {"providers", K_REMOTES, 0, NULL},
     {0}};
 
 static enum err read_stream(struct input *in, uint64_t *seen) {
-  enum err e = next(in); // stream start
+  enum err e = kf_next(in); // stream start
   if (!e)
-    e = next(in);
+    e = kf_next(in);
   if (e || in->ev.type == YAML_STREAM_END_EVENT)
     return e;
-  e = next(in); // document start has been seen
+  e = kf_next(in); // document start has been seen
   if (e || is_null(in))
     return e;
   if (in->ev.type != YAML_MAPPING_START_EVENT)
-    return fail(in, ERR_SYNTAX, "options are expected: derive, epochs, keys, drm, providers");
-  if ((e = read_map(in, top_fields, in->ks, seen)) || (e = next(in)) || (e = next(in)))
+    return kf_fail(in, ERR_SYNTAX, "options are expected: derive, epochs, keys, drm, providers");
+  if ((e = kf_read_map(in, top_fields, in->ks, seen)) || (e = kf_next(in)) || (e = kf_next(in)))
     return e;
-  return in->ev.type == YAML_STREAM_END_EVENT ? ERR_OK : fail(in, ERR_SYNTAX, "one document is expected, not several");
+  return in->ev.type == YAML_STREAM_END_EVENT ? ERR_OK : kf_fail(in, ERR_SYNTAX, "one document is expected, not several");
 }
 
 static void wipe_parser(yaml_parser_t *y) {
@@ -592,11 +521,8 @@ enum err keys_parse(struct alloc *mem, struct keyset **out, struct keys_info *in
   wipe_parser(&in.yaml);
   if (!e && !(in.drm_seen >> D_MORE & 1))
     settle(&in.ks->drm, in.drm_seen);
-  if (!e && in.ks->info.every_ms)
-    e = add_schedule(&in, &(struct key_schedule){.every_ms = in.ks->info.every_ms});
-  in.ks->info.schedules = in.ks->schedules;
-  in.ks->info.num_schedules = in.ks->num_schedules;
-  in.ks->info.has_grace = in.epochs_seen >> E_GRACE & 1;
+  if (!e)
+    e = kf_settle_epochs(&in);
   in.ks->info.num_records = in.ks->num_records;
   in.ks->info.derive = (seen >> T_DERIVE & 1) || (!in.ks->num_records && !in.ks->num_remotes);
   if (!e)

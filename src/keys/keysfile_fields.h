@@ -1,4 +1,4 @@
-// Inside of keys/: the tables of options that the keys file is read against, and where in it something stands.
+// Inside of keys/: the tables of options that the keys file is read against, where in it something stands, and how it is read.
 #pragma once
 #include "keys/keys.h"
 
@@ -36,6 +36,38 @@ struct field {
   size_t off;
   const struct field *sub; // K_MAP
 };
+
+struct keyset;
+struct input {
+  yaml_parser_t yaml;
+  yaml_event_t ev; // the event at hand; wiped and freed by kf_next
+  struct bytes text;
+  struct alloc *mem;
+  struct keyset *ks;
+  struct diag *diag;
+  uint64_t drm_seen; // options of the drm section so far
+  uint64_t epochs_seen;
+};
+
+// kf_next goes on to the next event. kf_fail is about the event at hand, or what libyaml could not read; kf_fail_at about an
+// entry that began there.
+enum err kf_next(struct input *in);
+enum err kf_fail(struct input *in, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+enum err kf_fail_at(struct input *in, enum err e, yaml_mark_t at, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+// kf_read_map reads a mapping whose start has been seen. seen: bit n for fields[n], for callers that need to know.
+enum err kf_read_map(struct input *in, const struct field *fields, void *base, uint64_t *seen);
+
+// kf_grow makes a list hold one more; what was there is wiped, for it may be keys. NULL: no memory.
+void *kf_grow(struct input *in, void *list, uint32_t num, uint32_t *cap, size_t size);
+
+// kf_check_match looks at the match of an entry of that section, which began at `at`.
+enum err kf_check_match(struct input *in, struct bytes match, yaml_mark_t at, const char *section);
+
+// The section `epochs`, over struct keys_info; its list; what follows from it once all is read.
+extern const struct field kf_epochs_fields[];
+enum err kf_read_schedules(struct input *in);
+enum err kf_settle_epochs(struct input *in);
 
 // Options of one entry of `providers`, into struct key_remote; what it is before any of them.
 extern const struct field remote_fields[];

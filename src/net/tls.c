@@ -1,6 +1,7 @@
 #include "net/tls_memory.h"
 #include "net/tls_set.h"
 #include "obs/log.h"
+#include "obs/told.h"
 #include <errno.h>
 #include <openssl/bio.h>
 #include <openssl/bytestring.h>
@@ -131,7 +132,7 @@ bool tls_fail(char *why, size_t cap, const char *what, const char *file, const c
   uint32_t e = ERR_peek_error(); // the first is the cause; later ones name the functions that passed it on
   const char *reason = e ? ERR_reason_error_string(e) : NULL;
   if (e && ERR_GET_LIB(e) == ERR_LIB_SYS)
-    snprintf(why, cap, "%s %s: %s", what, file, strerror(ERR_GET_REASON(e)));
+    snprintf(why, cap, "%s %s: %s", what, TOLD(file), strerror(ERR_GET_REASON(e)));
   else if (e && ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE) // of keys' memory too, which old connections' certificates hold
     snprintf(why, cap, "%s %s: out of memory", what, file);
   else if (e && ERR_GET_REASON(e) == EVP_R_UNSUPPORTED_ALGORITHM && ERR_GET_LIB(e) == ERR_LIB_EVP)
@@ -217,7 +218,7 @@ static bool load_ocsp(SSL_CTX *ctx, struct tls_staple *staple, const char *file,
     why_not = "out of memory";
   bool ok = der && !why_not;
   if (!ok)
-    snprintf(why, cap, "OCSP response %s: %s", file, why_not);
+    snprintf(why, cap, "OCSP response %s: %s", der ? file : TOLD(file), why_not);
   else
     warn_of_status(staple);
   if (ok && staple->status.verdict == OCSP_GOOD) {

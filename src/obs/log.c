@@ -13,12 +13,17 @@
 
 #include "obs/nowait.h"
 
-enum { STALL_MS = 1000 }; // that lines wait for a reader, once; then they are lost until there is one again
+enum {
+  STALL_MS = 1000, // that lines wait for a reader, once; then they are lost until there is one again
+  LINE_BYTES = 4096, // a path has at most 1024 bytes and a reason behind it; PIPE_BUF: no other line gets in between
+};
 
 static _Atomic int current_level = LOG_INFO;
 static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic bool stalled;
 static _Atomic unsigned long long lost;
+static char rest[LINE_BYTES]; // under the lock: of a line, what a socket or a full disk has not taken. It goes before all else
+static size_t rest_len;
 
 void log_set_level(enum log_level level) { atomic_store_explicit(&current_level, (int)level, memory_order_relaxed); }
 
@@ -34,15 +39,52 @@ static bool takes_more(int wait_ms) {
   return r != 0; // an error is the write's to find
 }
 
-// False: another process has filled the pipe since it was looked at.
-static bool put(const char *line, size_t len) {
+static ssize_t push(const char *p, size_t n) {
   struct stat st;
   bool file = !fstat(STDERR_FILENO, &st) && S_ISREG(st.st_mode); // which waits for its disk, and loses nothing
   ssize_t r;
   do
-    r = file ? write(STDERR_FILENO, line, len) : write_nowait(STDERR_FILENO, line, len);
+    r = file ? write(STDERR_FILENO, p, n) : write_nowait(STDERR_FILENO, p, n);
   while (r < 0 && errno == EINTR);
-  return r >= 0 || errno != EAGAIN;
+  return r;
+}
+
+static bool put_rest(void) {
+  while (rest_len) {
+    ssize_t r = push(rest, rest_len);
+    if (r < 0)
+      return false;
+    rest_len -= (size_t)r;
+    memmove(rest, rest + r, rest_len);
+  }
+  return true;
+}
+
+static long long now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+// False: nothing of it is out, for another process has filled the pipe since it was looked at, or the line before is not out. A pipe
+// takes a line whole; of a socket's the rest is waited for, and kept for the next line where that takes too long.
+static bool put(const char *line, size_t len) {
+  if (!put_rest())
+    return false;
+  ssize_t r = push(line, len);
+  if (r < 0)
+    return errno != EAGAIN;
+  rest_len = len - (size_t)r;
+  memcpy(rest, line + r, rest_len);
+  long long end_ms = rest_len ? now_ms() + STALL_MS : 0;
+  while (!put_rest()) {
+    long long left = end_ms - now_ms();
+    if (errno != EAGAIN || left <= 0 || !takes_more((int)left)) {
+      atomic_store(&stalled, true);
+      break;
+    }
+  }
+  return true;
 }
 
 static size_t stamp(char *line, size_t cap, enum log_level level) {
@@ -90,7 +132,7 @@ static void write_line(const char *line, size_t len) {
 void log_line(enum log_level level, const char *fmt, ...) {
   if (!log_enabled(level))
     return;
-  char line[4096]; // a path has at most 1024 bytes and a reason behind it; PIPE_BUF: no other line gets in between
+  char line[LINE_BYTES];
   size_t head = stamp(line, sizeof line, level);
   va_list ap;
   va_start(ap, fmt);

@@ -9,6 +9,7 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_LEVEL_COUNT };
 void log_set_level(enum log_level level);
 bool log_enabled(enum log_level level);
 
-// log_line writes one line (cut at 4095 bytes; control characters become '?') with a single write(2). Where standard error is a
-// pipe or socket that nobody reads, a line waits for a second; then lines are lost, which the first that is taken again says.
+// log_line writes one line (cut at 4095 bytes; control characters become '?') with a single write(2), but to a stream
+// socket, which may take a part at a time. Where standard error is a pipe or socket that nobody reads, a line waits for a second; then lines
+// are lost, always whole ones, which the first that is taken again says.
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

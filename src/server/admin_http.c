@@ -70,6 +70,7 @@ struct admin {
   pthread_t thread;
   bool started;
   int stop_fd;
+  bool ending; // nobody is accepted, and no order taken
   unsigned num;
   int fds[CONFIG_MAX_ADMIN];
   uint16_t ports[CONFIG_MAX_ADMIN];
@@ -120,9 +121,9 @@ static bool handle(struct admin *a, struct admin_response *r, struct client *c) 
     admin_handle(a->s, r, &in);
     return true;
   }
-  if (orders_waiting(a) == ADMIN_ORDERS) {
+  if (a->ending || orders_waiting(a) == ADMIN_ORDERS) {
     r->status = 503;
-    wr_str(&r->body, "too many orders wait for the disk of state_dir\n");
+    wr_str(&r->body, a->ending ? "this server is ending\n" : "too many orders wait for the disk of state_dir\n");
     return true;
   }
   c->order = ORDER_WAITS;
@@ -378,10 +379,10 @@ static void take(struct admin *a, int listener, uint64_t now) {
 static int watch(struct admin *a, struct pollfd *fds, uint64_t now) {
   bool room = place(a, now) != NULL, rest = now < a->retry_ms;
   uint64_t until = rest ? a->retry_ms : now + IDLE_MS;
-  fds[0] = (struct pollfd){.fd = a->stop_fd, .events = POLLIN};
+  fds[0] = (struct pollfd){.fd = a->ending ? -1 : a->stop_fd, .events = POLLIN};
   fds[1] = (struct pollfd){.fd = a->orders.done_fd, .events = POLLIN};
   for (unsigned i = 0; i < a->num; i++)
-    fds[FIRST_FDS + i] = (struct pollfd){.fd = room && !rest ? a->fds[i] : -1, .events = POLLIN};
+    fds[FIRST_FDS + i] = (struct pollfd){.fd = room && !rest && !a->ending ? a->fds[i] : -1, .events = POLLIN};
   for (unsigned i = 0; i < ADMIN_CLIENTS; i++) {
     const struct client *c = &a->clients[i];
     fds[FIRST_FDS + a->num + i] = (struct pollfd){.fd = c->order ? -1 : c->fd, .events = c->out ? POLLOUT : POLLIN};
@@ -400,6 +401,8 @@ static void *admin_main(void *arg) {
     if (r < 0 && errno != EINTR) // no memory, or a limit of descriptors below what is polled: that may pass
       r = poll(fds, 1, RETRY_MS);
     if (r > 0 && fds[0].revents)
+      a->ending = true;
+    if (a->ending && !orders_waiting(a)) // else they are answered first
       return NULL;
     uint64_t now = clock_mono_ms();
     for (unsigned i = 0; i < ADMIN_CLIENTS; i++) {

@@ -1,4 +1,4 @@
-// Making, reloading and ending the catalogue: for the main thread.
+// Making, reloading and ending the catalogue: by one thread at a time.
 #pragma once
 #include "server/catalog.h"
 #include "server/keyring.h"

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "obs/log.h"
+#include "obs/told.h"
 #include "server/keyring.h"
 
 enum { JOURNAL_MAX = 256 << 20, COMPACT_LINES = 1024, RULES_MEMORY = 1 << 30 };
@@ -52,10 +53,10 @@ static bool sync_above(const char *dir) {
 static bool take_dir(struct epoch_store *s, struct config_error *error) {
   bool made = !mkdir(s->dir, 0700);
   if ((!made && errno != EEXIST) || (made && !sync_above(s->dir)))
-    return config_fail(error, "%s: cannot make the state folder: %s (state_dir names another)", s->dir, strerror(errno));
+    return config_fail(error, "%s: cannot make the state folder: %s (state_dir names another)", TOLD(s->dir), strerror(errno));
   int fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0)
-    return config_fail(error, "%s: cannot open the state folder: %s (state_dir names another)", s->dir, strerror(errno));
+    return config_fail(error, "%s: cannot open the state folder: %s (state_dir names another)", TOLD(s->dir), strerror(errno));
   if (flock(fd, LOCK_EX | LOCK_NB)) {
     if (errno == EWOULDBLOCK) {
       close(fd);

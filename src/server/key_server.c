@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "obs/log.h"
+#include "obs/told.h"
 
 enum { URL_MAX = 1024, CREDENTIAL_MAX = 4096 };
 
@@ -92,7 +93,7 @@ static bool read_credential(struct bytes *out, struct secret_alloc *mem, const c
   if (fd >= 0)
     close(fd);
   if (got < 0)
-    return config_fail(error, "providers: %s: %s", path, strerror(why));
+    return config_fail(error, "providers: %s: %s", TOLD(path), strerror(why));
   size_t n = (size_t)got;
   while (n && (buf[n - 1] == '\n' || buf[n - 1] == '\r'))
     n--;

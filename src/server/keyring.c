@@ -12,6 +12,7 @@
 #include "keys/cpix.h"
 #include "keys/wrap.h"
 #include "obs/log.h"
+#include "obs/told.h"
 #include "server/key_server.h"
 #include "server/secret_file.h"
 
@@ -47,12 +48,12 @@ static bool create_secret(const char *dir, const char *path, struct config_error
   uint8_t secret[SECRET_BYTES];
   char fresh[4096];
   if (mkdir(dir, 0700) && errno != EEXIST)
-    return config_fail(error, "%s: cannot make the state folder: %s", dir, strerror(errno));
+    return config_fail(error, "%s: cannot make the state folder: %s", TOLD(dir), strerror(errno));
   if ((size_t)snprintf(fresh, sizeof fresh, "%s.%ld", path, (long)getpid()) >= sizeof fresh)
     return config_fail(error, "%s: the path is too long", dir);
   int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0)
-    return config_fail(error, "%s: cannot create the secret: %s", fresh, strerror(errno));
+    return config_fail(error, "%s: cannot create the secret: %s", TOLD(fresh), strerror(errno));
   bool ok = getrandom(secret, sizeof secret, 0) == (ssize_t)sizeof secret;
   ok = ok && write(fd, secret, sizeof secret) == (ssize_t)sizeof secret && !fsync(fd);
   explicit_bzero(secret, sizeof secret);
@@ -67,7 +68,7 @@ static bool create_secret(const char *dir, const char *path, struct config_error
     close(dir_fd);
   }
   if (!ok)
-    return config_fail(error, "%s: cannot write the secret: %s", path, strerror(why));
+    return config_fail(error, "%s: cannot write the secret: %s", TOLD(path), strerror(why));
   log_line(LOG_WARN, "created a new derivation secret: %s (mode 0600). All content keys come from it: back it up; "
                      "without it nothing that was protected can be played", path);
   return true;
@@ -112,7 +113,7 @@ static bool unwrap(struct keyring *k, const struct config *c, const char *path, 
     return config_fail(error, "derive.kek_file: the path is too long");
   note_file(k, kek_path);
   if (!read_in(k, &text, kek_path, KEK_MAX_FILE))
-    return config_fail(error, "%s: cannot read the key encryption key: %s", kek_path, secret_why(errno));
+    return config_fail(error, "%s: cannot read the key encryption key: %s", TOLD(kek_path), secret_why(errno));
   warn_readable(kek_path);
   enum err e = kek_read(kek, text, &diag);
   if (e) {
@@ -149,7 +150,7 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
     ok = read_in(k, &secret, path, WRAPPED_MAX_FILE);
   }
   if (!ok)
-    return config_fail(error, "%s: cannot read the derivation secret: %s", path, secret_why(errno));
+    return config_fail(error, "%s: cannot read the derivation secret: %s", TOLD(path), secret_why(errno));
   if (!secret_is_wrapped(secret))
     warn_readable(path);
   if (!unwrap(k, c, path, &secret, error))
@@ -192,7 +193,7 @@ static bool give_token(struct keyring *k, const struct config *c, struct config_
   }
   note_file(k, c->admin_token_file);
   if (!read_in(k, &k->token, c->admin_token_file, TOKEN_MAX + 2))
-    return config_fail(error, "admin_token_file: %s: %s", c->admin_token_file, secret_why(errno));
+    return config_fail(error, "admin_token_file: %s: %s", TOLD(c->admin_token_file), secret_why(errno));
   warn_readable(c->admin_token_file);
   while (k->token.n && (k->token.p[k->token.n - 1] == '\n' || k->token.p[k->token.n - 1] == '\r'))
     k->token.n--;
@@ -219,7 +220,7 @@ static bool import_cpix(struct keyring *k, const struct key_remote *r, const cha
     return config_fail(error, "providers: a file's path is too long");
   note_file(k, path);
   if (!read_in(k, &doc, path, CPIX_MAX_DOC))
-    return config_fail(error, "providers: %s: %s", path, secret_why(errno));
+    return config_fail(error, "providers: %s: %s", TOLD(path), secret_why(errno));
   enum err e = keys_add_cpix(k->set, &k->mem.base, doc, r->epoch, r->scheme, &diag);
   explicit_bzero((void *)(uintptr_t)doc.p, doc.n);
   diag_format(&diag, why, sizeof why);
@@ -286,7 +287,7 @@ struct keyring *keyring_load(const struct config *c, bool create, struct config_
   k->inband_pssh = c->inband_pssh;
   bool ok = copy_public_url(k, c->public_url) || config_fail(error, "out of memory");
   if (ok && *c->keys && !read_in(k, &text, c->keys, KEYS_MAX_FILE))
-    ok = config_fail(error, "%s: %s", c->keys, secret_why(errno));
+    ok = config_fail(error, "%s: %s", TOLD(c->keys), secret_why(errno));
   if (ok && keys_parse(&k->mem.base, &k->set, &k->info, text, &diag)) {
     char why[256];
     diag_format(&diag, why, sizeof why);

@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "keys/epochs.h"
+#include "obs/told.h"
 
 const struct option config_options[NUM_OPTIONS] = {
 #define X(field, type, def, min, max, reload, doc) {#field, type, def, min, max, reload, doc, offsetof(struct config, field)},
@@ -242,7 +243,7 @@ bool config_add_cert(struct config *c, const struct option *o, const char *cert,
 bool config_add_rule(struct config *c, const struct option *o, const char *prefix, unsigned schemes, char why[CONFIG_WHY]) {
   struct config_rules *a = field_of(c, o);
   struct diag diag = {0};
-  if (epochs_scope_ok(bytes_str(prefix), &diag)) // it would match nothing
+  if (epochs_scope_served(bytes_str(prefix), &diag)) // it would match nothing
     return no(why, "the prefix '%.80s': %s", prefix, diag.what);
   for (unsigned i = 0; i < a->num; i++)
     if (!strcmp(a->a[i].prefix, prefix))
@@ -448,7 +449,7 @@ const char config_empty_pipe[] = "the pipe has nothing, or nothing any more: one
 static bool read_file(struct config *c, const char *file, struct config_error *error) {
   FILE *f = fopen(file, "re");
   if (!f)
-    return config_fail(error, "%s: %s", file, strerror(errno));
+    return config_fail(error, "%s: %s", TOLD(file), strerror(errno));
   char *text = malloc(MAX_FILE + 1);
   size_t n = text ? fread(text, 1, MAX_FILE + 1, f) : 0;
   bool failed = !text || ferror(f);
@@ -456,7 +457,7 @@ static bool read_file(struct config *c, const char *file, struct config_error *e
   struct stat st;
   bool empty_pipe = !n && !fstat(fileno(f), &st) && S_ISFIFO(st.st_mode);
   fclose(f);
-  bool ok = failed          ? config_fail(error, "%s: %s", file, strerror(why))
+  bool ok = failed          ? config_fail(error, "%s: %s", TOLD(file), strerror(why))
             : empty_pipe    ? config_fail(error, "%s: %s", file, config_empty_pipe)
             : n > MAX_FILE ? config_fail(error, "%s: longer than 1 MiB", file)
                             : config_read_yaml(c, file, text, n, error);

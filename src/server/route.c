@@ -11,14 +11,7 @@ bool route_fits(struct bytes asset, struct bytes track) {
   return asset.n + track.n + sizeof most - 1 <= ROUTE_PATH_MAX;
 }
 
-bool route_names(struct bytes s) {
-  if (s.n == 0 || s.n > ROUTE_NAME_MAX || s.p[0] == '.')
-    return false;
-  for (size_t i = 0; i < s.n; i++)
-    if (s.p[i] < 0x20 || s.p[i] == 0x7f)
-      return false;
-  return true;
-}
+bool route_names(struct bytes s) { return !url_name_fault(s); }
 
 // A decimal number from 1 without leading zeros.
 static bool number(uint32_t *out, struct bytes s) {

@@ -17,7 +17,7 @@ enum route_kind {
   ROUTE_LICENCE,        // <asset>/<scheme>/<epoch>/license: POST (and OPTIONS), only under --insecure-clearkey
 };
 
-enum { ROUTE_PATH_MAX = 1024, ROUTE_NAME_MAX = 255 };
+enum { ROUTE_PATH_MAX = 1024 };
 
 struct route {
   enum route_kind kind;

@@ -1,6 +1,5 @@
 #include "server/schedules.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,11 +9,7 @@
 #include "server/catalog_new.h"
 #include "server/crash.h"
 
-enum {
-  LOOK_MS = 1000, // the wall clock may be set meanwhile
-  END_MS = 2000,  // for a disk at the end
-  END_LOOK_MS = 10,
-};
+enum { LOOK_MS = 1000 }; // the wall clock may be set meanwhile
 
 struct schedules {
   struct server *s;
@@ -105,25 +100,15 @@ bool schedules_start(struct server *s, struct config_error *e) {
   return h->started || config_fail(e, "cannot start the thread of schedules: %s", strerror(r));
 }
 
-static bool join(pthread_t thread) {
-  for (uint64_t end_ms = clock_mono_ms() + END_MS;;) {
-    int r = pthread_tryjoin_np(thread, NULL);
-    if (r != EBUSY || clock_mono_ms() >= end_ms)
-      return r != EBUSY;
-    nanosleep(&(struct timespec){.tv_nsec = END_LOOK_MS * 1000000L}, NULL);
-  }
-}
-
-bool schedules_end(struct server *s) {
+void schedules_end(struct server *s) {
   struct schedules *h = s->schedules;
   schedules_stop(s);
   if (!h)
-    return true;
-  if (h->started && !join(h->thread))
-    return false;
+    return;
+  if (h->started)
+    pthread_join(h->thread, NULL);
   pthread_mutex_destroy(&h->lock);
   pthread_cond_destroy(&h->wake);
   free(h);
   s->schedules = NULL;
-  return true;
 }

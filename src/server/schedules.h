@@ -6,7 +6,6 @@
 bool schedules_start(struct server *s, struct config_error *e);
 void schedules_wake(struct server *s); // the keys file is another
 
-// schedules_stop has no more rotations begin. schedules_end waits for one that is under way, but not for long: nobody has been told
-// of it, and the next start makes it where its line is not on disk. False: it still is; what it uses must stay. Both NULL-safe.
+// schedules_stop has no more rotations begin. schedules_end waits for one that is under way. Both NULL-safe.
 void schedules_stop(struct server *s);
-bool schedules_end(struct server *s);
+void schedules_end(struct server *s);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,12 +17,14 @@
 
 #include "base/text.h"
 #include "obs/log.h"
+#include "obs/nowait.h"
+#include "obs/told.h"
 #include "server/admin_http.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
-#include "server/certificates.h"
 #include "server/crash.h"
 #include "server/notify.h"
+#include "server/reloads.h"
 #include "server/sandbox.h"
 #include "server/schedules.h"
 #include "server/worker.h"
@@ -46,7 +49,7 @@ static bool open_access(struct server *s, const struct config *c, struct config_
     return true;
   enum access_format f = c->access_format == 1 ? ACCESS_JSON : ACCESS_COMBINED;
   if (access_open(&s->access, c->access_log, f, s->num_workers))
-    return config_fail(error, "access_log: %s: %s", c->access_log, strerror(errno));
+    return config_fail(error, "access_log: %s: %s", TOLD(c->access_log), strerror(errno));
   return true;
 }
 
@@ -86,7 +89,7 @@ static bool is_folder(const char *path) {
 static bool media_open_here(const struct config *c, struct config_error *error) {
   int root = open(c->media, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (root < 0)
-    return config_fail(error, "%s: cannot open the media folder: %s", c->media, strerror(errno));
+    return config_fail(error, "%s: cannot open the media folder: %s", TOLD(c->media), strerror(errno));
   int fd = media_open_at((struct media_path){root, "."}, O_PATH | O_DIRECTORY), why = errno;
   close(root);
   if (fd >= 0)
@@ -100,10 +103,10 @@ static bool folders_there(const struct config *c, struct config_error *error) {
   if (!media_open_here(c, error))
     return false;
   if (*c->cache_dir && !is_folder(c->cache_dir))
-    return config_fail(error, "%s: cannot open the cache folder: %s", c->cache_dir, strerror(errno));
+    return config_fail(error, "%s: cannot open the cache folder: %s", TOLD(c->cache_dir), strerror(errno));
   if (is_folder(c->state_dir) ? !access(c->state_dir, W_OK | X_OK) : errno == ENOENT && can_be_made(c->state_dir))
     return true;
-  return config_fail(error, "%s: cannot write into the state folder: %s (state_dir names another)", c->state_dir, strerror(errno));
+  return config_fail(error, "%s: cannot write into the state folder: %s (state_dir names another)", TOLD(c->state_dir), strerror(errno));
 }
 
 static bool resolve(struct addrinfo **found, const struct config_addr *a, struct config_error *error) {
@@ -129,7 +132,7 @@ bool server_check(const struct config *c, struct config_error *error) {
   if (!folders_there(c, error) || !numeric(&c->listen, error) || !numeric(&c->tls_listen, error) || !numeric(&c->admin, error))
     return false;
   if (!log_there(c->access_log))
-    return config_fail(error, "access_log: %s: %s", c->access_log, strerror(errno));
+    return config_fail(error, "access_log: %s: %s", TOLD(c->access_log), strerror(errno));
   if (!*control)
     return true;
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -187,6 +190,28 @@ static bool start_listening(struct server *s, struct config_error *error) {
   return ok;
 }
 
+// By the signal's own action, which the first process of a container does not have.
+static void end_start(int sig) {
+  raise(sig);
+  _exit(128 + sig);
+}
+
+// SIGTERM and SIGINT end a start at once: a file of keys may be a pipe that waits for somebody, and nothing is served yet.
+// What asks for other things waits until there is who does them.
+static sigset_t hold_signals(bool starting) {
+  static const int all[] = {SIGHUP, SIGUSR1, SIGTERM, SIGINT};
+  sigset_t held;
+  sigemptyset(&held);
+  for (unsigned i = 0; i < (starting ? 2 : 4); i++)
+    sigaddset(&held, all[i]);
+  for (unsigned i = 2; starting && i < 4; i++)
+    sigaction(all[i], &(struct sigaction){.sa_handler = end_start, .sa_flags = (int)SA_RESETHAND | SA_NODEFER}, NULL);
+  pthread_sigmask(SIG_BLOCK, &held, NULL); // inherited by every thread
+  return held;
+}
+
+void server_hold_signals(void) { (void)hold_signals(true); }
+
 static bool make_catalog(struct server *s, struct startup *up, struct config_error *error) {
   const struct config *c = up->config;
   if (!server_check(c, error) || !workers_check(c, error) || !ports_free("listen", &c->listen, error) || !ports_free("tls_listen", &c->tls_listen, error) ||
@@ -201,6 +226,7 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
   if (!start_listening(s, error))
     return false;
   warn_flat_media(c->media);
+  (void)hold_signals(false);
   sandbox_enter(c, c->file, up->keyring); // before the first thread
   struct catalog_options o = {.config = up->config, .keyring = up->keyring, .epochs = up->epochs, .published = &s->config,
                               .quiet = &s->quiet, .ops = s->ops, .metrics = &s->metrics[s->num_workers],
@@ -212,61 +238,11 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
   return true;
 }
 
-static void warn_insecure(const struct config *c) {
+void server_warn_insecure(const struct config *c) {
   if (c->insecure_clearkey)
     log_line(LOG_WARN, "--insecure-clearkey: CONTENT KEYS ARE HANDED OUT TO ANYONE WHO ASKS. For demos and tests only");
   if (c->schemes & 1u << SCHEME_CLEAR)
     log_line(LOG_WARN, "the scheme `clear` is allowed for every asset without a rule of its own");
-}
-
-// URLs below an epoch were handed out for a year. What changes their bytes all the same is taken over, for it may have to be,
-// and said, with what makes it whole again.
-static void warn_old_urls(const struct server *s, const struct config *fresh, const struct keyring *keyring) {
-  char options[CONFIG_OLD_URLS_MAX], sections[KEYS_CHANGED_MAX];
-  struct settings *st = settings_get(s->catalog);
-  config_old_urls(options, st->config, fresh);
-  keys_changed(sections, st->keyring->set, keyring->set);
-  settings_put(st);
-  if (*options || *sections)
-    log_line(LOG_WARN, "reload: changed: %s%s%s%s: URLs of epochs that have begun give other bytes now, and caches keep the old ones "
-                       "for a year: rotate (sluice rotate --all) and purge what CDNs have of the old epochs",
-             options, *options && *sections ? ", " : "", *sections ? "of the keys file: " : "", sections);
-}
-
-// The whole new configuration is made and checked before anything of it is in force.
-static void reload(struct server *s, const char *file, const struct config_flags *flags) {
-  struct obs_worker *m = &s->metrics[s->num_workers];
-  struct config_error error;
-  struct config *fresh = config_load(file, flags, &error);
-  struct keyring *keyring = fresh ? keyring_load(fresh, true, &error) : NULL;
-  struct settings *st = keyring ? catalog_prepare(s->catalog, fresh, keyring, &error) : NULL;
-  if (!st || !workers_reload(s, fresh, &error)) {
-    log_line(LOG_ERROR, "reload refused, the old configuration stays in force: %s", error.text);
-    metric_add_shared(&m->reloads_failed, 1);
-    if (st) {
-      settings_put(st);
-    } else {
-      keyring_put(keyring);
-      config_free(fresh);
-    }
-    return;
-  }
-  const char *restart = config_restart_needed(s->first, fresh);
-  if (restart)
-    log_line(LOG_WARN, "reload: %s changed but needs a restart; the old value stays", restart);
-  // It would renumber every epoch under way, those that were revoked too.
-  uint32_t base = epoch_store_base(catalog_epochs(s->catalog));
-  if (keyring->info.default_epoch != base)
-    log_line(LOG_WARN, "reload: epochs.default changed from %u to %u but needs a restart; the old value stays", base, keyring->info.default_epoch);
-  log_set_level((enum log_level)fresh->log_level);
-  warn_insecure(fresh);
-  warn_old_urls(s, fresh, keyring);
-  catalog_reload(s->catalog, st);
-  schedules_wake(s);
-  if (s->access)
-    access_reopen(s->access);
-  metric_add_shared(&m->reloads_ok, 1);
-  log_line(LOG_INFO, "reloaded %s", file ? file : "keys");
 }
 
 static void log_address(const char *what, const char *host, unsigned port) {
@@ -286,35 +262,21 @@ static void log_listening(const struct server *s) {
   log_line(LOG_INFO, "ready: %u workers, %s, kernel %s, media %s", s->num_workers, workers_io(s), s->ops->name, c->media);
 }
 
-// Waits for a signal, with a look at certificates now and then.
-static int next_signal(struct server *s, const sigset_t *signals) {
-  for (;;) {
-    uint64_t ms = certificates_say(s);
-    struct timespec t = {(time_t)(ms / 1000), (long)(ms % 1000 * 1000000)};
-    int sig = sigtimedwait(signals, NULL, &t);
-    if (sig > 0)
-      return sig;
-  }
-}
-
-static void serve(struct server *s, const sigset_t *signals, const char *file, const struct config_flags *flags) {
-  for (;;) {
-    int sig = next_signal(s, signals);
-    if (sig == SIGHUP) {
-      notify_reloading();
-      reload(s, file, flags);
-      notify_manager("READY=1");
-    } else if (sig == SIGUSR1 && s->access) {
+// Waits for nothing but signals.
+static void serve(struct server *s) {
+  sigset_t signals = hold_signals(false);
+  for (int sig = 0; sig != SIGTERM && sig != SIGINT; sig = sigwaitinfo(&signals, NULL)) {
+    if (sig == SIGHUP)
+      reloads_ask(s);
+    else if (sig == SIGUSR1 && s->access)
       access_reopen(s->access);
-    } else if (sig == SIGTERM || sig == SIGINT) {
-      break;
-    }
   }
+  reloads_stop(s); // the configuration stays what it is
   notify_manager("STOPPING=1");
   schedules_stop(s);
   atomic_store(&s->state, SERVER_DRAINING);
   log_line(LOG_INFO, "draining");
-  workers_drain(s, server_config(s)->drain_timeout, signals);
+  workers_drain(s, server_config(s)->drain_timeout, &signals);
 }
 
 // As others reach this server: the port may have been chosen by the system.
@@ -336,7 +298,7 @@ static bool start_workers(struct server *s, struct config_error *error) {
   return true;
 }
 
-static bool start(struct server *s, struct startup *up, struct config_error *error) {
+static bool start(struct server *s, struct startup *up, const char *file, const struct config_flags *flags, struct config_error *error) {
   const struct config *c = up->config;
   s->first = c;
   s->num_workers = c->workers ? (unsigned)c->workers : cpus();
@@ -347,42 +309,45 @@ static bool start(struct server *s, struct startup *up, struct config_error *err
   quiet_init(&s->quiet, s->num_workers);
   pthread_mutex_init(&s->served.lock, NULL);
   log_set_level((enum log_level)c->log_level);
-  warn_insecure(c);
+  server_warn_insecure(c);
   s->turns = (struct steer_turns){-1, -1};
   if (s->num_workers > 1 && c->steering <= STEER_TURNS)
     s->turns = steer_turns_new(s->num_workers);
   return make_catalog(s, up, error) && open_access(s, c, error) && start_workers(s, error) && admin_start(s, error) &&
-         schedules_start(s, error);
+         schedules_start(s, error) && reloads_start(s, file, flags, error);
 }
 
-enum { HURRY_S = 2 };
+enum { END_S = 5 };
 
-static void hurry(int sig) {
-  static volatile sig_atomic_t asked;
-  (void)sig;
-  if (!asked)
-    alarm(HURRY_S);
-  asked = 1;
-}
+static const char *volatile not_waited_for; // as give_up says it
+static volatile sig_atomic_t status;
 
 static void give_up(int sig) {
-  static const char why[] = "sluice: asked to end again: storage that does not answer is not waited for\n";
+  struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
   (void)sig;
-  (void)!write(STDERR_FILENO, why, sizeof why - 1);
-  _exit(1);
+  if (poll(&p, 1, 0) > 0)
+    (void)!write_nowait(STDERR_FILENO, not_waited_for, strlen(not_waited_for));
+  _exit(status);
 }
 
-// When all is drained, only storage can hold the end up: who asks for it again gives it two seconds more.
-static void hurry_when_asked(void) {
-  static const int asks[] = {SIGTERM, SIGINT};
-  sigset_t open;
-  sigemptyset(&open);
+// When all is drained only storage, or the reader of a pipe, can hold the end up: that has a few seconds in all.
+static void end(struct server *s, bool ok) {
+  status = ok ? 0 : 1;
   signal(SIGALRM, give_up);
-  for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
-    signal(asks[i], hurry);
-    sigaddset(&open, asks[i]);
-  }
-  pthread_sigmask(SIG_UNBLOCK, &open, NULL);
+#define WITHOUT(what) "sluice: stopped; " what " is not waited for\n"
+  not_waited_for = WITHOUT("a reload whose files do not answer");
+  alarm(END_S);
+  reloads_end(s); // before what it could change is gone
+  not_waited_for = WITHOUT("storage that does not answer");
+  workers_end(s);
+  not_waited_for = WITHOUT("an order to rotate that the disk of state_dir holds up");
+  admin_stop(s);
+  not_waited_for = WITHOUT("the access log, which takes nothing,");
+  access_close(s->access);
+  not_waited_for = WITHOUT("a rotation by schedule that the disk of state_dir holds up, and that the next start makes where it is not written,");
+  schedules_end(s);
+#undef WITHOUT
+  alarm(0);
 }
 
 int server_run(struct config *config, const char *file, const struct config_flags *flags, const struct aes_ops *ops) {
@@ -390,7 +355,6 @@ int server_run(struct config *config, const char *file, const struct config_flag
   struct server *s = aligned_alloc(128, (sizeof *s + 127) & ~(size_t)127);
   struct config_error error;
   struct timespec t;
-  sigset_t signals;
   if (!s) {
     fprintf(stderr, "sluice: out of memory\n");
     config_free(config);
@@ -402,34 +366,21 @@ int server_run(struct config *config, const char *file, const struct config_flag
   clock_gettime(CLOCK_MONOTONIC, &t);
   s->started_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
   s->ops = ops;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGHUP);
-  sigaddset(&signals, SIGUSR1);
-  pthread_sigmask(SIG_BLOCK, &signals, NULL); // inherited by every thread
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN); // under `ulimit -f` what would grow too large is an error like a full disk
-  bool ok = start(s, &up, &error);
+  bool ok = start(s, &up, file, flags, &error);
   if (ok) {
     set_own_url(s);
     log_listening(s);
     atomic_store(&s->state, SERVER_READY);
     notify_manager("READY=1");
-    serve(s, &signals, file, flags);
-    hurry_when_asked();
+    serve(s);
   } else {
     fprintf(stderr, "sluice: %s\n", error.text);
     if (s->workers)
       workers_drain(s, 0, NULL);
   }
-  workers_end(s);
-  admin_stop(s);
-  access_close(s->access);
-  if (!schedules_end(s)) { // the rest is memory, which the journal's thread still uses
-    log_line(LOG_WARN, "stopped: a rotation by schedule that the disk of state_dir holds up is not waited for; where it is not written the next start makes it");
-    _exit(ok ? 0 : 1);
-  }
+  end(s, ok);
   catalog_free(s->catalog);
   epoch_store_close(up.epochs);
   keyring_put(up.keyring);

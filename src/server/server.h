@@ -15,6 +15,7 @@ enum server_state { SERVER_STARTING, SERVER_READY, SERVER_DRAINING };
 struct workers; // worker.c
 struct admin;   // admin_http.c
 struct schedules; // schedules.c
+struct reloads;   // reloads.c
 
 struct server {
   struct config *_Atomic config; // swapped by SIGHUP; good until the next quiet point
@@ -32,6 +33,7 @@ struct server {
   struct workers *workers;
   struct admin *admin;
   struct schedules *schedules;
+  struct reloads *reloads;
   struct {
     pthread_mutex_t lock;
     struct tls_set *set; // NULL: none
@@ -46,6 +48,13 @@ static inline const struct config *server_config(const struct server *s) {
 // server_check says whether folders are there, addresses are numeric, the access log can be written and the congestion
 // control be had, without making anything: what `--check` looks at beside keys and certificates. False: `error` says why.
 bool server_check(const struct config *c, struct config_error *error);
+
+// server_warn_insecure says what a configuration hands out to anyone.
+void server_warn_insecure(const struct config *c);
+
+// server_hold_signals, before the configuration is loaded, has SIGHUP and SIGUSR1 wait for server_run: by their own action they
+// would end the process. SIGTERM and SIGINT end it at once until it serves.
+void server_hold_signals(void);
 
 // server_run serves until SIGTERM or SIGINT and returns an exit status: 0 drained, 1 could not start. Takes over `config`,
 // which was loaded with `file` and `flags`; these are read again on SIGHUP.

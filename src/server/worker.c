@@ -468,34 +468,42 @@ bool workers_check(const struct config *c, struct config_error *e) {
   return set != NULL;
 }
 
-// A set that was replaced: workers that have just read the pointer may still start a connection with it.
-struct retired_set {
+// A set to be served; then the one that it replaced: workers that have just read the pointer may still start a connection with it.
+struct next_certificates {
   struct quiet_item item;
   struct tls_set *set;
 };
 
-static void free_retired(struct quiet_item *item) {
-  struct retired_set *r = OWNER(struct retired_set, item, item);
-  tls_set_free(r->set);
-  free(r);
+void workers_forget(struct next_certificates *next) {
+  if (next)
+    tls_set_free(next->set);
+  free(next);
 }
 
-bool workers_reload(struct server *s, const struct config *fresh, struct config_error *e) {
-  struct workers *ws = s->workers;
+static void free_retired(struct quiet_item *item) { workers_forget(OWNER(struct next_certificates, item, item)); }
+
+bool workers_prepare(struct server *s, const struct config *fresh, struct next_certificates **out, struct config_error *e) {
+  *out = NULL;
   if (s->first->tls_listen.num == 0)
     return workers_check(fresh, e);
-  struct retired_set *old = calloc(1, sizeof *old);
-  if (!old)
+  struct next_certificates *next = calloc(1, sizeof *next);
+  if (!next)
     return fail(e, "not enough memory for", "TLS", ENOMEM);
-  struct tls_set *set = read_certificates(fresh, ws->tickets, e);
-  if (!set) {
-    free(old);
+  next->set = read_certificates(fresh, s->workers->tickets, e);
+  if (!next->set) {
+    free(next);
     return false;
   }
-  certificates_serve(s, set, false);
-  old->set = atomic_exchange(&ws->certificates, set);
-  quiet_retire(&s->quiet, &old->item, free_retired);
+  *out = next;
   return true;
+}
+
+void workers_take(struct server *s, struct next_certificates *next) {
+  if (!next)
+    return;
+  certificates_serve(s, next->set, false);
+  next->set = atomic_exchange(&s->workers->certificates, next->set);
+  quiet_retire(&s->quiet, &next->item, free_retired);
 }
 
 static uint64_t now_ms(const struct workers *ws) { return ws->w[0].io->v->now_ns(ws->w[0].io) / 1000000; }

@@ -19,9 +19,12 @@ const char *workers_io(const struct server *s);
 // workers_check says whether the certificates and keys of a configuration can be used.
 bool workers_check(const struct config *c, struct config_error *e);
 
-// workers_reload takes over the certificates of a configuration that is about to come into force. false: `e` says why,
-// and the old ones stay.
-bool workers_reload(struct server *s, const struct config *fresh, struct config_error *e);
+// workers_prepare reads the certificates of a configuration that is to come into force; false: `e` says why. workers_take has them
+// served from now on, workers_forget gives them up. NULL: none are served.
+struct next_certificates;
+bool workers_prepare(struct server *s, const struct config *fresh, struct next_certificates **out, struct config_error *e);
+void workers_take(struct server *s, struct next_certificates *next);
+void workers_forget(struct next_certificates *next);
 
 // workers_drain stops accepting, closes idle connections, lets running responses end (Connection: close), cuts what is left
 // after timeout_ms, or at a SIGTERM or SIGINT where `signals` (blocked; NULL: none) are waited for; joins the threads. workers_end ends the

@@ -109,6 +109,38 @@ def bad_starts(tap, sluice, work):
     tap.ok(r.code in (1, 2) and "bad.yaml:3" in r.err and "nonsense" in r.err, "an error of the configuration has file and line", r)
 
 
+def relative(tap, sluice, work):
+    """Relative paths start at the working folder, those in the keys file at its folder; what is not there is named from the root."""
+    here, conf = (work / "here").resolve(), (work / "conf").resolve()
+    here.mkdir()
+    conf.mkdir()
+    media_with(here)
+    keys = {"secret.yaml": "derive: { secret_file: s/secret }\n", "cpix.yaml": "providers:\n  - { type: cpix, file: doc.xml }\n",
+            "bearer.yaml": "providers:\n  - { type: json, url: 'https://127.0.0.1:9/', bearer_file: bearer }\n"}
+    for name, text in keys.items():
+        (conf / name).write_text(text)
+    (conf / "c.yaml").write_text("media: media\nstate_dir: state\nkeys: keys.yaml\n")
+    base = ["--media", "media", "--state-dir", "state"]
+    cases = {  # what is missing: (flags, its path)
+        "media": (["--media", "none", "--state-dir", "state"], here / "none"),
+        "keys": ([*base, "--keys", "k.yaml"], here / "k.yaml"),
+        "the keys of a configuration elsewhere": (["-c", "../conf/c.yaml"], here / "keys.yaml"),
+        "a configuration": (["-c", "c.yaml"], here / "c.yaml"),
+        "secret_file": ([*base, "--keys", "../conf/secret.yaml"], here / "../conf/s/secret"),
+        "a CPIX file": ([*base, "--keys", "../conf/cpix.yaml"], here / "../conf/doc.xml"),
+        "bearer_file": ([*base, "--keys", "../conf/bearer.yaml"], here / "../conf/bearer"),
+        "a token": ([*base, "--admin-token-file", "token"], here / "token"),
+        "a certificate": ([*base, "--tls-certificate", "none.pem", "--tls-key", "key.pem"], here / "none.pem"),
+        "an access log's folder": ([*base, "--access-log", "logs/a.log"], here / "logs/a.log"),
+        "a cache folder": ([*base, "--cache-dir", "cache"], here / "cache"),
+        "a state folder": (["--media", "media", "--state-dir", "no/state"], here / "no/state"),
+    }
+    for name, (flags, path) in cases.items():
+        r = run(sluice.path, "serve", "--check", *flags, cwd=here, timeout=20)
+        tap.ok(r.code == 1 and f"{path}: " in r.err and "No such file" in r.err and len(r.err.strip().splitlines()) == 1,
+               f"a relative path that leads nowhere: {name}", r)
+
+
 def warned(tap, sluice, work):
     """What an operator would not see until it is too late is said."""
     media = media_with(work)

@@ -407,7 +407,7 @@ Test(keysfile, two_key_servers_for_everything_are_refused_wherever_they_stand) {
   }
 }
 
-// What is added is read as it was, whatever its name: YAML takes more characters for line breaks than \n, and some for none at all.
+// What is added is read as it was, whatever its name and label: YAML takes more characters for line breaks than \n, and some for none at all.
 Test(keysfile, records_that_are_added_keep_their_names) {
   static const struct bytes names[] = {
       BYTES_LIT("a/b"),           BYTES_LIT("a\"\\b: #c"),      BYTES_LIT("a\tb\nc\x7f\x01"), // the usual ones
@@ -416,15 +416,17 @@ Test(keysfile, records_that_are_added_keep_their_names) {
       BYTES_LIT("\xef\xbb\xbf" "a"), BYTES_LIT("a\xef\xbf\xbe\xef\xbf\xbf"),                      // a byte order mark, no characters
       BYTES_LIT("\xc2\xa0\xc3\xa9\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbd\xf0\x90\x80\x80"),
   };
+  enum { USUAL = 2 };
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    struct key_record r = {.scheme = SCHEME_CENC, .epoch = 1, .asset = names[i], .kid = "kid", .key = "key"}, got;
+    struct bytes asset = i == USUAL ? BYTES_LIT("a") : names[i]; // no URL can have the usual ones, so no asset
+    struct key_record r = {.scheme = SCHEME_CENC, .epoch = 1, .asset = asset, .label = names[i], .kid = "kid", .key = "key"}, got;
     char text[512];
     struct writer w = wr_of(text, sizeof text - 1);
     cr_assert_eq(keysfile_add(&w, (struct bytes){0}, &r, 1, &diag), ERR_OK, "name %zu", i);
     text[w.n] = 0;
     struct keyset *ks;
     struct keys_info info;
-    cr_expect(load(&ks, &info, text) == ERR_OK && keys_lookup(&got, ks, &(struct key_query){names[i], 1, SCHEME_CENC, {0}}) == ERR_OK,
+    cr_expect(load(&ks, &info, text) == ERR_OK && keys_lookup(&got, ks, &(struct key_query){asset, 1, SCHEME_CENC, names[i]}) == ERR_OK,
               "name %zu, as %s: %s", i, text, shown);
     diag = (struct diag){0};
   }
@@ -609,13 +611,33 @@ Test(derive, every_part_of_the_query_counts) {
   cr_assert_eq(keys_derive(&b, secret, &base), ERR_ARGUMENT);
 }
 
+#define NAME_OF_85 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define NAME_OF_255 NAME_OF_85 NAME_OF_85 NAME_OF_85
+
 Test(keysfile, names_that_no_asset_can_have_are_refused) {
-  static const char *const names[][2] = {{"../a", "no empty"}, {"/a", "no empty"}, {"a//b", "no empty"}, {"a/./b", "no empty"}, {"a/", "leave the /"}};
+  static const char *const names[][2] = {{"../a", "no empty"}, {"/a", "no empty"}, {"a//b", "no empty"}, {"a/./b", "no empty"}, {"a/", "leave the /"},
+                                          {".a", "it begins with a dot"}, {"a/..b/c", "it begins with a dot"}, {"a\\tb", "a control character"}, {"a/b\\x7f", "a control character"},
+                                          {NAME_OF_255 "a", "longer than 255 bytes"}, {"b/" NAME_OF_255 "a/c", "longer than 255 bytes"}};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    char text[300];
+    char text[500];
     snprintf(text, sizeof text, "keys:\n  - { asset: \"%s\", scheme: cbcs, " KID1 ", " KEY1 " }\n", names[i][0]);
     refused(ERR_SYNTAX, text, names[i][1]);
     cr_assert(strstr(shown, "line 2: asset \""), "%s", shown);
+  }
+}
+
+Test(keysfile, nor_are_rules_that_match_none) {
+  refused(ERR_SYNTAX, "epochs:\n  schedule:\n    - { match: .a/, every: 1h }\n", "line 3: epochs.schedule: match: no URL can have one of its segments: it begins with a dot");
+  refused(ERR_SYNTAX, "drm:\n  rules:\n    - { match: \"b/\\t\" }\n", "line 3: drm.rules: match: no URL can have");
+  refused(ERR_SYNTAX, "providers:\n  - { type: cpix, file: f, match: a/.b }\n", "line 2: providers: match: no URL can have");
+}
+
+Test(keysfile, names_that_are_long_or_have_dots_within) {
+  static const char *const names[] = {NAME_OF_255, NAME_OF_255 "/" NAME_OF_255, "a.b./c..", "\xc3\xa9/\xe2\x82\xac"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    char text[700];
+    snprintf(text, sizeof text, "keys:\n  - { asset: \"%s\", scheme: cbcs, " KID1 ", " KEY1 " }\n", names[i]);
+    cr_assert_eq(load(&(struct keyset *){NULL}, &(struct keys_info){0}, text), ERR_OK, "%s", shown);
   }
 }
 

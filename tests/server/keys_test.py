@@ -79,7 +79,7 @@ def exporting(tap, sluice, work):
     r = run(sluice, "keys", "export", ASSET, "--keys", keys, "--out", work / "link.xml", "--scheme", "cbcs")
     tap.ok(r.code == 0 and (work / "link.xml").is_symlink() and (work / "kept.xml").read_bytes() == (work / "one.xml").read_bytes(),
            "an output that is a link stays one", r)
-    for name in ("a//b", "a/", "../a", "a/./b", "/a", "", "a/" * 300 + "b"):
+    for name in ("a//b", "a/", "../a", "a/./b", "/a", "", "a/" * 300 + "b", "a/.b", "a\tb", "a" * 256):
         r = run(sluice, "keys", "export", name, "--keys", keys, "--out", work / "none.xml")
         tap.ok(r.code == 1 and len(r.err.splitlines()) == 1 and not (work / "none.xml").exists(), f"{name[:9]!r} is no asset's name", r)
     r = run(sluice, "keys", "import", work / "one.xml", "--keys", work / "none.yaml", "--asset", "a//b")

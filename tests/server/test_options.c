@@ -129,6 +129,7 @@ static const struct {
     {"media: /m\nassets:\n  - {prefix: a/, schemes: cbcs, x: 1}\n", ":3: assets: unknown member 'x'"},
     {"media: /m\nassets:\n  - {prefix: a/, schemes: cbcs, prefix: b/}\n", ":3: assets: 'prefix' is given twice"},
     {"media: /m\nassets:\n  - {prefix: /a/, schemes: cbcs}\n", ":3: assets: the prefix '/a/': a name has no empty, \".\" or \"..\" segment"},
+    {"media: /m\nassets:\n  - {prefix: a/.b/, schemes: cbcs}\n", ":3: assets: the prefix 'a/.b/': no URL can have one of its segments: it begins with a dot"},
     {"media: /m\nlisten: 127.0.0.1:80\nadmin: [127.0.0.1:81, 127.0.0.1:80]\n", ": 127.0.0.1:80 is given twice in listen, tls_listen and admin"},
     {"media: /m\ntls_client_ca: ca.pem\n", ": tls_client_ca: needs tls_listen; clients of `listen` show no certificates"},
     {"media: /m\ntls_listen: 0.0.0.0:443\n", ": tls_listen: needs tls_certificates"},

@@ -1,0 +1,180 @@
+#include "server/reloads.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "obs/log.h"
+#include "server/catalog_int.h"
+#include "server/catalog_new.h"
+#include "server/certificates.h"
+#include "server/crash.h"
+#include "server/notify.h"
+#include "server/schedules.h"
+#include "server/worker.h"
+
+struct reloads {
+  struct server *s;
+  const char *file;
+  const struct config_flags *flags;
+  pthread_t thread;
+  bool started;
+  pthread_mutex_t lock; // held while a reload comes into force, never while files are read
+  pthread_cond_t wake;
+  bool again, under_way, stop; // under the lock
+};
+
+// What a reload is to bring into force.
+struct fresh {
+  struct config *config;
+  struct keyring *keyring;
+  struct settings *settings; // has both
+  struct next_certificates *certificates;
+};
+
+// URLs below an epoch were handed out for a year. What changes their bytes all the same is taken over, for it may have to be,
+// and said, with what makes it whole again.
+static void warn_old_urls(const struct server *s, const struct config *fresh, const struct keyring *keyring) {
+  char options[CONFIG_OLD_URLS_MAX], sections[KEYS_CHANGED_MAX];
+  struct settings *st = settings_get(s->catalog);
+  config_old_urls(options, st->config, fresh);
+  keys_changed(sections, st->keyring->set, keyring->set);
+  settings_put(st);
+  if (*options || *sections)
+    log_line(LOG_WARN, "reload: changed: %s%s%s%s: URLs of epochs that have begun give other bytes now, and caches keep the old ones "
+                       "for a year: rotate (sluice rotate --all) and purge what CDNs have of the old epochs",
+             options, *options && *sections ? ", " : "", *sections ? "of the keys file: " : "", sections);
+}
+
+static void give_up(struct fresh *f) {
+  workers_forget(f->certificates);
+  if (f->settings) {
+    settings_put(f->settings);
+    return;
+  }
+  keyring_put(f->keyring);
+  config_free(f->config);
+}
+
+// Reads and checks all of it: this may wait for files.
+static bool load(const struct reloads *h, struct fresh *f, struct config_error *error) {
+  struct server *s = h->s;
+  f->config = config_load(h->file, h->flags, error);
+  f->keyring = f->config ? keyring_load(f->config, true, error) : NULL;
+  f->settings = f->keyring ? catalog_prepare(s->catalog, f->config, f->keyring, error) : NULL;
+  return f->settings && workers_prepare(s, f->config, &f->certificates, error);
+}
+
+// This waits for nothing.
+static void take(const struct reloads *h, struct fresh *f) {
+  struct server *s = h->s;
+  workers_take(s, f->certificates);
+  const char *restart = config_restart_needed(s->first, f->config);
+  if (restart)
+    log_line(LOG_WARN, "reload: %s changed but needs a restart; the old value stays", restart);
+  // It would renumber every epoch under way, those that were revoked too.
+  uint32_t base = epoch_store_base(catalog_epochs(s->catalog));
+  if (f->keyring->info.default_epoch != base)
+    log_line(LOG_WARN, "reload: epochs.default changed from %u to %u but needs a restart; the old value stays", base, f->keyring->info.default_epoch);
+  log_set_level((enum log_level)f->config->log_level);
+  server_warn_insecure(f->config);
+  warn_old_urls(s, f->config, f->keyring);
+  catalog_reload(s->catalog, f->settings);
+  schedules_wake(s);
+  if (s->access)
+    access_reopen(s->access);
+  metric_add_shared(&s->metrics[s->num_workers].reloads_ok, 1);
+  log_line(LOG_INFO, "reloaded %s", h->file ? h->file : "keys");
+}
+
+// The whole new configuration is made and checked before anything of it is in force. Begins and ends under the lock.
+static void reload(struct reloads *h) {
+  struct fresh f = {0};
+  struct config_error error;
+  h->again = false;
+  h->under_way = true;
+  pthread_mutex_unlock(&h->lock);
+  notify_reloading();
+  bool ok = load(h, &f, &error);
+  pthread_mutex_lock(&h->lock);
+  h->under_way = false;
+  if (ok && !h->stop) {
+    take(h, &f);
+  } else {
+    give_up(&f);
+    if (!ok)
+      log_line(LOG_ERROR, "reload refused, the old configuration stays in force: %s", error.text);
+    metric_add_shared(&h->s->metrics[h->s->num_workers].reloads_failed, 1);
+  }
+  if (!h->stop)
+    notify_manager("READY=1");
+}
+
+static void *reloads_main(void *arg) {
+  struct reloads *h = arg;
+  crash_thread();
+  pthread_setname_np(pthread_self(), "reloads");
+  pthread_mutex_lock(&h->lock);
+  while (!h->stop) {
+    if (h->again) {
+      reload(h);
+      continue;
+    }
+    uint64_t at = clock_mono_ms() + certificates_say(h->s);
+    pthread_cond_timedwait(&h->wake, &h->lock, &(struct timespec){(time_t)(at / 1000), (long)(at % 1000 * 1000000)});
+  }
+  pthread_mutex_unlock(&h->lock);
+  return NULL;
+}
+
+bool reloads_start(struct server *s, const char *file, const struct config_flags *flags, struct config_error *e) {
+  struct reloads *h = calloc(1, sizeof *h);
+  s->reloads = h;
+  if (!h)
+    return config_fail(e, "out of memory");
+  pthread_condattr_t mono;
+  pthread_condattr_init(&mono);
+  pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
+  pthread_mutex_init(&h->lock, NULL);
+  pthread_cond_init(&h->wake, &mono);
+  pthread_condattr_destroy(&mono);
+  h->s = s;
+  h->file = file;
+  h->flags = flags;
+  int r = pthread_create(&h->thread, NULL, reloads_main, h);
+  h->started = r == 0;
+  return h->started || config_fail(e, "cannot start the thread of reloads: %s", strerror(r));
+}
+
+void reloads_ask(struct server *s) {
+  struct reloads *h = s->reloads;
+  pthread_mutex_lock(&h->lock);
+  if (h->under_way)
+    log_line(LOG_WARN, "a reload is still reading its files; another follows it");
+  h->again = true;
+  pthread_cond_signal(&h->wake);
+  pthread_mutex_unlock(&h->lock);
+}
+
+void reloads_stop(struct server *s) {
+  struct reloads *h = s->reloads;
+  if (!h)
+    return;
+  pthread_mutex_lock(&h->lock);
+  h->stop = true;
+  pthread_cond_signal(&h->wake);
+  pthread_mutex_unlock(&h->lock);
+}
+
+void reloads_end(struct server *s) {
+  struct reloads *h = s->reloads;
+  reloads_stop(s);
+  if (!h)
+    return;
+  if (h->started)
+    pthread_join(h->thread, NULL);
+  pthread_mutex_destroy(&h->lock);
+  pthread_cond_destroy(&h->wake);
+  free(h);
+  s->reloads = NULL;
+}

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Signals in odd orders, and while files that a start or a reload reads do not answer: signals_test.py SLUICE"""
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge import synth  # noqa: E402
+from judge.programs import run  # noqa: E402
+from judge.server import Client, Server, free_port  # noqa: E402
+from judge.tap import Tap  # noqa: E402
+
+KEYS = "derive: {}\n"
+INIT = "/a/cbcs/1/t/init.mp4"
+
+
+def fed(fifo, text, timeout=10):
+    """Whether somebody reads a pipe meanwhile, who is given the text."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        try:
+            fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            time.sleep(0.02)
+            continue
+        os.write(fd, text.encode())
+        os.close(fd)
+        return True
+    return False
+
+
+def ended(process, timeout=12):
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def as_pipe(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+
+
+def as_file(path, text):
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+
+
+def starting(tap, sluice, work, media):
+    """A keys file that is a pipe nobody writes to, as with `--keys <(sops …)` that waits for a word."""
+    keys = work / "start.yaml"
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        as_pipe(keys)
+        p = subprocess.Popen([sluice, "serve", "--media", media, "--listen", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}",
+                              "--state-dir", work / "start", "--keys", keys], stderr=subprocess.PIPE)
+        time.sleep(0.5)
+        tap.equal(p.poll(), None, f"{sig.name}: a start waits for its keys")
+        p.send_signal(sig)
+        tap.ok(ended(p) in (-sig, 128 + sig), f"{sig.name} ends it", p.poll())
+        p.kill()
+        p.communicate()
+    as_pipe(keys)
+    log = work / "start.log"
+    with open(log, "w") as to:
+        p = subprocess.Popen([sluice, "serve", "--media", media, "--listen", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}",
+                              "--state-dir", work / "start", "--keys", keys], stderr=to)
+
+    def said(text):
+        end = time.monotonic() + 10
+        while text not in log.read_text() and time.monotonic() < end:
+            time.sleep(0.02)
+        return text in log.read_text()
+    time.sleep(0.3)
+    for sig in (signal.SIGUSR1, signal.SIGHUP):
+        p.send_signal(sig)
+    tap.ok(fed(keys, KEYS) and said(" ready: "), "SIGUSR1 and SIGHUP end no start: it reads on", log.read_text())
+    tap.ok(fed(keys, KEYS) and said(" reloaded "), "and the reload comes after it", log.read_text())
+    p.send_signal(signal.SIGTERM)
+    tap.equal(ended(p), 0, "then SIGTERM ends it in good order")
+    p.kill()
+    config = work / "start.conf"
+    as_pipe(config)
+    with open(log, "w") as to:
+        p = subprocess.Popen([sluice, "serve", "-c", config, "--listen", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}", "--state-dir", work / "start"],
+                             stderr=to)
+    time.sleep(0.5)
+    p.send_signal(signal.SIGUSR1)
+    tap.ok(fed(config, f"media: {media}\n") and said(" ready: "), "nor does SIGUSR1 while the configuration is read", log.read_text())
+    p.send_signal(signal.SIGTERM)
+    tap.equal(ended(p), 0, "which SIGTERM ends as well")
+    p.kill()
+
+
+def reloading(tap, sluice, work, media):
+    """A reload whose files do not answer holds up nothing else."""
+    keys, cert, key, log = work / "keys.yaml", work / "c.pem", work / "k.pem", work / "access.log"
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", cert, "-subj", "/CN=t", "-days", "9")
+    pem = key.read_text()
+    flags = ["--keys", str(keys), "--access-log", str(log), "--tls-listen", f"127.0.0.1:{free_port()}", "--tls-certificate", str(cert), "--tls-key", str(key),
+             "--drain-timeout", "500ms"]
+    # Who is not waited for leaves threads.
+    env = {**os.environ, "TSAN_OPTIONS": ":".join(x for x in (os.environ.get("TSAN_OPTIONS"), "report_thread_leaks=0") if x)}
+    for name, file, text in (("keys", keys, KEYS), ("a TLS key", key, pem)):
+        as_file(keys, KEYS)
+        as_file(key, pem)
+        with Server(sluice, media, *flags, state=work / "reload", env=env) as server:
+            as_pipe(file)
+            server.signal(signal.SIGHUP)
+            time.sleep(0.3)
+            log.rename(work / "access.old")
+            server.signal(signal.SIGUSR1)
+            end = time.monotonic() + 5
+            while not log.exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            tap.ok(log.exists(), f"{name}: SIGUSR1 is heard while a reload waits")
+            tap.equal(server.get(INIT).status, 200, f"{name}: clients are answered")
+            server.signal(signal.SIGHUP)
+            tap.ok(server.wait_log("another follows"), f"{name}: a second SIGHUP meanwhile is told what is the matter", server.log()[-3:])
+            tap.ok(fed(file, text), f"{name}: the first reads what comes")
+            tap.ok(server.wait_log("reloaded"), f"{name}: and is done", server.log()[-3:])
+            seen = len(server.log())
+            tap.ok(fed(file, "nonsense: 1\n"), f"{name}: the second reads too")
+            tap.ok(server.wait_log("reload refused", after=seen), f"{name}: and is refused", server.log()[-3:])
+            server.signal(signal.SIGHUP)
+            time.sleep(0.3)
+            start = time.monotonic()
+            server.signal(signal.SIGTERM)
+            tap.equal(ended(server.process), 0, f"{name}: SIGTERM ends the server while a reload waits")
+            tap.ok(time.monotonic() - start < 9, f"{name}: in time", time.monotonic() - start)
+            tap.ok(server.wait_log("a reload whose files do not answer is not waited for"), f"{name}: which is said", server.log()[-3:])
+    as_file(key, pem)
+    as_file(keys, KEYS)
+    with Server(sluice, media, *flags[:-1], "20s", state=work / "reload") as server:
+        c = Client(server.port)
+        c.socket.sendall(f"GET {INIT} HT".encode())  # what the drain waits for
+        as_pipe(keys)
+        server.signal(signal.SIGHUP)
+        time.sleep(0.3)
+        server.signal(signal.SIGTERM)
+        tap.ok(server.wait_log("draining"), "SIGTERM is heard while a reload waits")
+        tap.ok(fed(keys, KEYS), "the reload goes on in the drain")
+        time.sleep(0.3)
+        tap.ok(not server.wait_log("reloaded", timeout=0.5), "but does not come into force", server.log()[-3:])
+        server.signal(signal.SIGHUP)
+        server.signal(signal.SIGUSR1)
+        c.close()
+        tap.equal(ended(server.process), 0, "it ends, SIGHUP and SIGUSR1 meanwhile or not")
+        tap.ok(server.wait_log("stopped$"), "having waited for all", server.log()[-3:])
+
+
+def odd_orders(tap, sluice, work, media):
+    """Whatever comes in whatever order, with orders and requests meanwhile: SIGTERM ends it with status 0."""
+    rng = random.Random(7)
+    keys = work / "odd.yaml"
+    as_file(keys, KEYS + "epochs: { schedule: [ { match: b/, every: 1s } ] }\n")
+    for turn in range(6):
+        with Server(sluice, media, "--keys", str(keys), "--access-log", str(work / "odd.log"), "--drain-timeout", "1s", state=work / "odd") as server:
+            order = Client(server.admin_port)
+            c = server.client()
+            sent = 0
+            for _ in range(40):
+                server.signal(rng.choice([signal.SIGHUP, signal.SIGUSR1]))
+                if rng.random() < 0.3 and sent < 8:
+                    order.send("/rotate?scope=a&grace_ms=600000", "POST")
+                    sent += 1
+                if rng.random() < 0.5:
+                    c.get(INIT)
+                time.sleep(rng.random() * 0.02)
+            server.signal(signal.SIGHUP)
+            server.signal(signal.SIGTERM)
+            server.signal(signal.SIGHUP)
+            tap.equal(ended(server.process, 30), 0, f"turn {turn}: status 0")
+            bad = [line for line in server.log() if "ERROR: " in line or "WARNING: ThreadSanitizer" in line or "runtime error" in line or " error " in line]
+            tap.ok(not bad and server.wait_log("stopped$"), f"turn {turn}: all in order", "\n".join(server.log()[-30:]))
+            order.close()
+            c.close()
+
+
+def main():
+    tap = Tap()
+    sluice = os.path.abspath(sys.argv[1])
+    with tempfile.TemporaryDirectory(prefix="sluice-signals-") as folder:
+        work = pathlib.Path(folder)
+        media = work / "media"
+        for n, asset in enumerate(("a", "b/c")):
+            (media / asset).mkdir(parents=True)
+            (media / asset / "t.mp4").write_bytes(bytes(synth.plain(300 + n)[0]))
+        for part in (starting, reloading, odd_orders):
+            part(tap, sluice, work, media)
+    tap.end()
+
+
+if __name__ == "__main__":
+    main()
