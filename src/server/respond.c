@@ -223,11 +223,11 @@ static unsigned preconditions(const struct request *rq) {
   return 0;
 }
 
-// Ranges are of GET alone. RFC 9110 §14.2.
 static enum http_range wanted(const struct request *rq, struct http_span64 spans[HTTP_RANGES_MAX], uint32_t *num, uint64_t size) {
   struct bytes range = header(rq, HTTP_H_RANGE), if_range = header(rq, HTTP_H_IF_RANGE);
   bool conditional = rq->parser.seen & 1u << HTTP_H_IF_RANGE; // an empty one, or two, match nothing
-  if (range.n == 0 || rq->head_only || (conditional && !bytes_eq(if_range, bytes_str(rq->etag))))
+  // With HEAD too, as nginx answers it: the head of the GET. RFC 9110 §14.2 defines ranges for GET alone.
+  if (range.n == 0 || (conditional && !bytes_eq(if_range, bytes_str(rq->etag))))
     return HTTP_RANGE_NONE;
   return http_ranges(spans, num, range, size);
 }
@@ -271,6 +271,8 @@ static void respond_multipart(struct request *rq, const struct entity *e) {
   wr_str(&out, "Content-Type: multipart/byteranges; boundary=sluice-part\r\n");
   head_length(&out, length);
   head_end(rq, &out);
+  if (rq->head_only)
+    return;
   rq->body = body;
   rq->num_ranges = num;
   rq->multipart = true;

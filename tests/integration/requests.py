@@ -96,9 +96,8 @@ def conditional(tap, server):
     for name, good in (("If-None-Match", 304), ("If-Match", 200)):
         c.socket.sendall(f'GET {WHOLE} HTTP/1.1\r\nHost: h\r\n{name}: "other"\r\nX: y\r\n{name}: {tag}\r\n\r\n'.encode())
         tap.equal(c.read().status, good, f"two lines of {name} are one list")
-    for more in ({"Range": "bytes=0-9"}, {"Range": "bytes=0-9,20-30"}, {"Range": f"bytes={n}-"}, {"Range": "bytes=0-9", "If-Range": tag}):
-        r = c.get(WHOLE, "HEAD", more)
-        tap.ok((r.status, r["content-length"], r["content-range"], r["etag"]) == (200, str(n), "", tag), f"HEAD passes over {more}", r)
+    r = c.get(WHOLE, "HEAD", {"Range": "bytes=0-9"})
+    tap.ok((r.status, r["content-length"], r["content-range"]) == (206, "10", f"bytes 0-9/{n}"), "HEAD with Range has the head of the GET", r)
     for text, slices in (("bytes=0-9,20-29", [(0, 9), (20, 29)]), ("bytes=-5,0-0, 7-8", [(n - 5, n - 1), (0, 0), (7, 8)]),
                          (f"bytes=1-2,{n}-", [(1, 2)])):
         r = c.get(WHOLE, headers={"Range": text})

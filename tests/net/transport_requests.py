@@ -84,7 +84,7 @@ def random_ranges_are_slices():
                 expect(data, words(a, n))
                 expect(f"Content-Range: bytes {a}-{a + n - 1}/{total}".encode() in head, True)
             r, _ = ask(c, path, "HEAD", Range="bytes=5-9,20-30")
-            expect((r.status, r.getheader("Content-Length")), (200, str(total)))
+            expect(r.status, 206)
             r, body = ask(c, path, Range=f"bytes={total}-")
             expect((r.status, r.getheader("Content-Range"), body), (416, f"bytes */{total}", b""))
             r, body = ask(c, path, Range="bytes=3-1")
