@@ -148,11 +148,11 @@ class Counted:
         return next(self.cpu)
 
 
-def measured(mode, busy, cpu=(0, 1), hits=0, misses=0, **res):
-    srv, busy, at = Counted(cpu, hits, misses), iter(busy), serve_run.servers
+def measured(mode, busy, cpu=(0, 1), hits=0, misses=0, apart=(3400, 3500), **res):
+    srv, busy, apart, at = Counted(cpu, hits, misses), iter(busy), iter(apart), serve_run.servers
     res = dict(dict(requests=1000, bytes=10**9, seconds=1, errors=0, statuses=0, p50_us=1, p99_us=2), **res)
     with mock.patch.object(at, "core_busy_s", lambda core: next(busy)), mock.patch.object(at, "hot_lookups", lambda admin: next(srv.lookups)), \
-            mock.patch.object(serve_run.client, "wrk", lambda *_, **__: res), mock.patch.object(serve_run.client, "heads", lambda *_, **__: res):
+            mock.patch.object(serve_run.machine, "apart_ns", lambda: next(apart)), mock.patch.object(serve_run.client, "wrk", lambda *_, **__: res), mock.patch.object(serve_run.client, "heads", lambda *_, **__: res):
         return serve_run.measure(dict(mode=mode, name=mode, conns=64, tls=False), srv, ["/x"], 1)
 
 
@@ -162,6 +162,11 @@ check("one beside others is not, and says why", not m["valid"] and "1.50 s, the 
 m = measured("fresh", (0, 0.6))
 check("nor is one whose time was stolen", not m["valid"] and "0.60 s, the server for 1.00 s" in m["why"], m)
 check("ticks that miss a server which mostly sleeps", measured("fresh", (0, 0.05), (0, 0.17))["valid"] and not measured("fresh", (0, 0.25), (0, 0.17))["valid"])
+m = measured("fresh", (0, 1), apart=(3400, 14000))
+check("the cores apart, before or behind: the further", m["apart_ns"] == 14000 and measured("fresh", (0, 1), apart=(9000, 3000))["apart_ns"] == 9000, m)
+check("twice as far apart as at their nearest is not valid, and says why", serve_run.far(m, 3400) and not m["valid"] and "14.0 us, 3.4" in m["why"], m)
+check("less than that is", not serve_run.far(measured("fresh", (0, 1), apart=(3400, 6700)), 3400))
+check("what hands pages on copies none", "apart_ns" not in measured("hot", (0, 1), hits=1) and not any(map(serve_run.copies, (r for r in todo if r["mode"] in ("sendfile", "hot")))))
 m = measured("hot", (0, 1), hits=951, misses=49)
 check("a hot row that was hot", m["valid"] and m["hot_share"] == 0.951, m)
 m = measured("hot", (0, 1), hits=949, misses=51)
@@ -185,13 +190,26 @@ def reported(mine):
     """The exit status of a run of that row and its peer, with rows enough that one lost is no noisy machine."""
     with mock.patch("builtins.print"):
         try:
-            serve_run.report(argparse.Namespace(json=None, rounds=1), enough, {r["name"]: [mine if r is row else dict(took, cpu_s_per_gb=0.9)] for r in enough}, {})
+            serve_run.report(argparse.Namespace(json=None, rounds=1), enough, {r["name"]: [mine if r is row else dict(took, cpu_s_per_gb=0.9)] for r in enough}, {}, None)
         except SystemExit as e:
             return e.code
 
 
 check("bench serve: promises that hold, and one that does not", (reported(took), reported(dict(took, cpu_s_per_gb=2.0))) == (0, 1))
 check("bench serve: a promise that could not be measured is not one that holds", reported(dict(took, valid=False, why="others")) == 3)
+
+with tempfile.TemporaryDirectory() as tmp, mock.patch.object(serve_run.machine, "path_of", lambda name: Path(tmp) / name):
+    for name in ("a.b", "c.d"):
+        Path(tmp, name).write_text("0\n")
+    with serve_run.machine.settings(["a.b=20", "a.b=30"]):
+        during = [Path(tmp, name).read_text() for name in ("a.b", "c.d")]
+    check("bench serve: settings of the kernel last as long as a run", (during, Path(tmp, "a.b").read_text()) == (["30", "0\n"], "0\n"), during)
+    try:
+        with serve_run.machine.settings(["c.d=1", "none=1"]):
+            refused = "not"
+    except SystemExit as e:
+        refused = str(e)
+    check("bench serve: one that is not there is named, and the others are restored", "--sysctl none=1: " in refused and Path(tmp, "c.d").read_text() == "0\n", refused)
 
 # ---- bench/load: what counts as a measurement, and what is asked beyond a limit
 loader = importlib.machinery.SourceFileLoader("load_run", str(ROOT / "bench/load/run"))
