@@ -9,10 +9,11 @@
 #include <xxhash.h>
 
 #include "base/text.h"
+#include "base/url.h"
 #include "obs/log.h"
 #include "obs/told.h"
 
-enum { URL_MAX = 1024, CREDENTIAL_MAX = 4096 };
+enum { CREDENTIAL_MAX = 4096 };
 
 bool key_file_path(char out[KEY_PATH_MAX], const char *folder, struct bytes name) {
   struct writer w = wr_of(out, KEY_PATH_MAX - 1);
@@ -23,48 +24,34 @@ bool key_file_path(char out[KEY_PATH_MAX], const char *folder, struct bytes name
   return wr_ok(&w);
 }
 
-// scheme://host[:port][/path], nothing else: no user, no fragment.
-static bool read_url(struct key_server *s, struct bytes url, bool *tls, struct config_error *error) {
-  static const char https[] = "https://", http[] = "http://";
-  char text[URL_MAX + 1];
-  if (url.n > URL_MAX)
-    return config_fail(error, "providers: url: more than %d bytes", URL_MAX);
-  memcpy(text, url.p, url.n);
-  text[url.n] = 0;
-  const char *authority = strstr(text, "://");
-  authority = authority ? authority + 3 : text;
-  if (memchr(authority, '@', strcspn(authority, "/?#"))) // not repeated: a password may stand there
-    return config_fail(error, "providers: url: it has a user or a password: these stand in a file that basic_file or bearer_file names");
-  for (const char *p = text; *p; p++)
-    if (*p <= 0x20 || *p >= 0x7f || *p == '#' || *p == '"' || *p == '\\')
-      return config_fail(error, "providers: url: '%.80s' is not a URL: write what is not ASCII as %%XX", text);
-  *tls = !strncmp(text, https, 8);
-  if (!*tls && strncmp(text, http, 7) != 0)
-    return config_fail(error, "providers: url: '%.80s' is neither https:// nor http://", text);
-  char *host = text + (*tls ? 8 : 7), *path = host + strcspn(host, "/?"), *end = path;
-  char *tail = strndup(path, URL_MAX);
-  *path = 0;
-  char *colon = strrchr(host, ':');
-  uint64_t port = *tls ? 443 : 80;
-  bool bracketed = host[0] == '[';
-  if (bracketed) {
-    end = strchr(host, ']');
-    colon = end && end[1] == ':' ? end + 1 : NULL;
-  } else if (colon) {
-    end = colon;
+static bool url_fail(enum url_fault fault, struct bytes url, struct config_error *error) {
+  int n = (int)(url.n < 80 ? url.n : 80);
+  const char *text = (const char *)url.p;
+  switch (fault) {
+  case URL_LONG: return config_fail(error, "providers: url: more than %d bytes", URL_MAX);
+  case URL_USER: return config_fail(error, "providers: url: it has a user or a password: these stand in a file that basic_file or bearer_file names");
+  case URL_BYTES: return config_fail(error, "providers: url: '%.*s' is not a URL: write what is not ASCII as %%XX", n, text);
+  case URL_SCHEME: return config_fail(error, "providers: url: '%.*s' is neither https:// nor http://", n, text);
+  case URL_HOST:
+  case URL_GOOD: break;
   }
-  bool ok = tail && end && end > host && (!colon || (!parse_u64(&port, bytes_str(colon + 1)) && port && port < 65536)) &&
-            (!bracketed || colon || end[1] == 0);
-  if (ok) {
-    s->host = strndup(host + bracketed, (size_t)(end - host) - bracketed);
-    s->port = (uint16_t)port;
-    s->host_is_v6 = bracketed;
-    ok = s->host && asprintf(&s->path, "%s%s", tail[0] == '/' ? "" : "/", tail) >= 0;
-    ok = ok && asprintf(&s->name, "%s%s%s%s:%u%.*s", *tls ? https : http, bracketed ? "[" : "", s->host, bracketed ? "]" : "", s->port,
-                        (int)strcspn(s->path, "?"), s->path) >= 0;
-  }
-  free(tail);
-  return ok || config_fail(error, "providers: url: '%.80s' is not https://HOST[:PORT]/PATH", host);
+  return config_fail(error, "providers: url: '%.*s' is not https://HOST[:PORT]/PATH", n, text);
+}
+
+static bool read_url(struct key_server *s, struct bytes text, bool *tls, struct config_error *error) {
+  struct url u;
+  enum url_fault fault = url_read(&u, text);
+  if (fault)
+    return url_fail(fault, text, error);
+  *tls = u.https;
+  s->port = u.port;
+  s->host_is_v6 = u.v6;
+  s->host = strndup((const char *)u.host.p, u.host.n);
+  const char *slash = u.path.n && u.path.p[0] == '/' ? "" : "/";
+  bool ok = s->host && asprintf(&s->path, "%s%.*s", slash, (int)u.path.n, (const char *)u.path.p) >= 0;
+  ok = ok && asprintf(&s->name, "%s%s%s%s:%u%.*s", u.https ? "https://" : "http://", u.v6 ? "[" : "", s->host, u.v6 ? "]" : "", s->port,
+                      (int)strcspn(s->path, "?"), s->path) >= 0;
+  return ok || config_fail(error, "out of memory");
 }
 
 struct reading {
@@ -154,7 +141,7 @@ struct key_server *key_server_new(const struct key_remote *r, const char *folder
                                   void *ctx, struct config_error *error) {
   struct key_server *s = calloc(1, sizeof *s);
   struct reading from = {folder, file, ctx};
-  bool tls;
+  bool tls = false;
   if (!s) {
     config_fail(error, "out of memory");
     return NULL;

@@ -93,7 +93,7 @@ enum { CONFIG_MAX_LISTENERS = 64, CONFIG_MAX_ADMIN = 16, CONFIG_MAX_CERTIFICATES
     "Answers of key servers kept in memory: one for each asset, epoch and scheme that is played; some kilobytes each.")  \
   X(insecure_clearkey, OPT_BOOL, "false", 0, 0, true,                                                                    \
     "Hand out content keys to anyone who asks (ClearKey licences, HLS `identity` keys). For demos and tests only.")      \
-  X(public_url, OPT_TEXT, "", 0, 0, true,                                                                                \
+  X(public_url, OPT_TEXT, "", 0, 400, true,                                                                               \
     "How players reach this server (https://origin.example), for the ClearKey licence URL in manifests. "                \
     "Empty: made from `listen`.")                                                                                        \
   X(schemes, OPT_SCHEMES, "cenc, cbcs", 0, 0, true,                                                                      \

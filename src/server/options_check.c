@@ -2,11 +2,20 @@
 #include <sched.h>
 
 #include "base/text.h"
+#include "base/url.h"
 #include "server/options.h"
 
-static bool is_url(const char *text) {
-  size_t scheme = strncmp(text, "https://", 8) == 0 ? 8 : strncmp(text, "http://", 7) == 0 ? 7 : 0;
-  return scheme && text[scheme] && !strchr("/?#", text[scheme]);
+// The path of a licence follows it.
+static bool check_public_url(const char *text, const char *in, struct config_error *error) {
+  struct url u;
+  enum url_fault fault = url_read(&u, bytes_str(text));
+  if (fault == URL_USER) // not repeated: a password may stand there
+    return config_fail(error, "%s: public_url: it has a user or a password, which every player would be told", in);
+  if (fault)
+    return config_fail(error, "%s: public_url: '%s' is not a URL (like https://origin.example)", in, text);
+  if (u.path.n && memchr(u.path.p, '?', u.path.n))
+    return config_fail(error, "%s: public_url: '%s' has a query: paths are appended to it", in, text);
+  return true;
 }
 
 // The n-th address of all that is listened on, NULL behind the last.
@@ -78,8 +87,8 @@ bool config_check(struct config *c, struct config_error *error) {
   const char *again = twice(c);
   if (again)
     return config_fail(error, "%s: %s is given twice in listen, tls_listen and admin", in, again);
-  if (*c->public_url && !is_url(c->public_url))
-    return config_fail(error, "%s: public_url: '%s' is not a URL (like https://origin.example)", in, c->public_url);
+  if (*c->public_url && !check_public_url(c->public_url, in, error))
+    return false;
   if (!check_cpus(c->cpu_affinity, in, error))
     return false;
   if (*c->tls_certificate && !config_add_cert(c, &config_options[OPTION_tls_certificates], c->tls_certificate, c->tls_key, NULL))

@@ -267,13 +267,18 @@ Test(options, two_rules_for_one_prefix_are_refused) {
 }
 
 Test(options, public_url_is_a_url) {
-  const char *const wrong[] = {"origin.example", "https://", "ftp://origin.example", "//origin.example", "https:///path"};
+  const char *const wrong[] = {"origin.example", "https://", "ftp://origin.example", "//origin.example", "https:///path", "https://a b/",
+                               "https://origin.example/#a", "https://origin.example:0/", "https://origin.example:x", "https://a<b", "https://[::1]x/", "https://[a.b]/"};
   for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
     char yaml[200];
-    snprintf(yaml, sizeof yaml, "media: /m\npublic_url: %s\n", wrong[i]);
+    snprintf(yaml, sizeof yaml, "media: /m\npublic_url: '%s'\n", wrong[i]);
     cr_assert_null(load(yaml, NULL), "%s", wrong[i]);
     cr_assert(strstr(error.text, "is not a URL (like https://origin.example)"), "%s", error.text);
   }
+  cr_assert_null(load("media: /m\npublic_url: https://origin.example/?a=b\n", NULL));
+  cr_assert(strstr(error.text, "has a query"), "%s", error.text);
+  cr_assert_null(load("media: /m\npublic_url: https://user:hidden@origin.example/\n", NULL));
+  cr_assert(strstr(error.text, "a user or a password") && !strstr(error.text, "hidden"), "%s", error.text);
   struct config *c = load("media: /m\npublic_url: https://origin.example/music/\n", NULL);
   cr_assert(c, "%s", error.text);
   config_free(c);
