@@ -172,10 +172,10 @@ static void check_cover(const struct tls_names *n, X509 *cert, const char *name)
   const char *parent = strchr(name, '.');
   bool takes = *name && X509_check_host(cert, name, strlen(name), X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1;
   MUST(!takes || tls_names_cover(n, name));
-  snprintf(other, sizeof other, "%.*s", MAX_LINE, name);
-  for (char *p = other; *p; p++)
-    *p = (char)(*p >= 'a' && *p <= 'z' ? *p - 'a' + 'A' : *p);
-  MUST(strlen(name) > MAX_LINE || tls_names_cover(n, other));
+  size_t len = strlen(name);
+  for (size_t i = 0; i <= len && len <= MAX_LINE; i++)
+    other[i] = (char)(name[i] >= 'a' && name[i] <= 'z' ? name[i] - 'a' + 'A' : name[i]);
+  MUST(len > MAX_LINE || tls_names_cover(n, other));
   if (!parent || strlen(parent) >= MAX_LINE)
     return;
   snprintf(other, sizeof other, "xq%s", parent);
