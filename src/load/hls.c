@@ -104,14 +104,24 @@ static enum err define(struct lines *l, struct bytes attrs) {
   return ERR_OK;
 }
 
+// Where variables may stand: in URIs, and in what a tag says. Comments and the names of tags are left as they are.
+static size_t values_from(struct bytes line) {
+  struct bytes rest;
+  if (line.p[0] != '#')
+    return 0;
+  const uint8_t *colon = after(line, "#EXT", &rest) ? memchr(line.p, ':', line.n) : NULL;
+  return colon ? (size_t)(colon - line.p) + 1 : line.n;
+}
+
 // Puts values in the place of {$NAME}.
 static enum err put_values(struct lines *l, struct bytes *line) {
-  size_t n = 0;
-  if (!l->num_vars || !line->n || !memmem(line->p, line->n, "{$", 2))
+  size_t n = 0, head = values_from(*line);
+  bool is_uri = !head;
+  if (!l->num_vars || !memmem(line->p + head, line->n - head, "{$", 2))
     return ERR_OK;
   for (size_t i = 0; i < line->n;) {
     struct bytes piece = bytes_of(line->p + i, 1);
-    const uint8_t *end = line->n - i > 2 && !memcmp(line->p + i, "{$", 2) ? memchr(line->p + i, '}', line->n - i) : NULL;
+    const uint8_t *end = i >= head && line->n - i > 2 && !memcmp(line->p + i, "{$", 2) ? memchr(line->p + i, '}', line->n - i) : NULL;
     if (end) {
       struct bytes name = bytes_of(line->p + i + 2, (size_t)(end - line->p) - i - 2);
       uint32_t k = 0;
@@ -130,6 +140,8 @@ static enum err put_values(struct lines *l, struct bytes *line) {
       memcpy(l->with_values + n, piece.p, piece.n);
     n += piece.n;
   }
+  if (is_uri && (!n || l->with_values[0] == '#')) // counted as a URI when room was made
+    return diag_set(l->diag, ERR_SYNTAX, l->line, "with its variables the line is no URI: it is empty, or begins with #");
   *line = bytes_of(l->with_values, n);
   return ERR_OK;
 }

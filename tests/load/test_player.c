@@ -135,6 +135,36 @@ Test(hls, refuses_with_a_line) {
   }
 }
 
+// Room is made by the lines as they stand: no variable makes a tag, or nothing, of one. Source: RFC 8216bis §4.4.2.3.
+Test(hls, variables_stand_in_uris_and_attributes) {
+  static const struct {
+    const char *defined, *lines[2], *refused; // the lines in turn, behind a segment each
+    uint32_t parts;
+  } v[] = {
+      {"NAME=\"a\",VALUE=\"#EXT-X-MAP:URI=a\"\n#EXT-X-DEFINE:NAME=\"b\",VALUE=\"#EXT-X-MAP:URI=b\"", {"{$a}", "{$b}"}, "is no URI", 0},
+      {"NAME=\"a\",VALUE=\"\"", {"{$a}", "{$a}"}, "is no URI", 0},
+      {"NAME=\"a\",VALUE=\"MAP\"", {"#EXT-X-{$a}:URI=a", "#EXT-X-{$a}:URI=b"}, NULL, 1},
+      {"NAME=\"a\",VALUE=\"x\"", {"# as in {$none}", "#{$none}"}, NULL, 1},
+      {"NAME=\"a\",VALUE=\"x\"", {"#EXT-X-MAP:URI=\"{$a}1\"", "#EXT-X-MAP:URI=\"{$a}2\""}, NULL, 9},
+  };
+  for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+    char text[1024];
+    struct alloc_heap mem;
+    struct media_list l;
+    struct diag d = {0};
+    alloc_heap_init(&mem, 1 << 20);
+    int n = snprintf(text, sizeof text, "#EXTM3U\n#EXT-X-DEFINE:%s\n", v[i].defined);
+    for (int k = 0; k < 8; k++)
+      n += snprintf(text + n, sizeof text - (size_t)n, "#EXTINF:1,\ns%d\n%s\n", k, v[i].lines[k % 2]);
+    snprintf(text + n, sizeof text - (size_t)n, "#EXTINF:1,\nend\n#EXT-X-ENDLIST\n");
+    enum err e = hls_read_media(&l, &mem.base, bytes_str(text), "/a/b", &d);
+    cr_expect_eq(e, v[i].refused ? ERR_SYNTAX : ERR_OK, "%zu: %s", i, d.what);
+    cr_expect(!v[i].refused || strstr(d.what, v[i].refused), "%zu: %s", i, d.what);
+    cr_expect(e || l.num_parts == v[i].parts, "%zu: %u parts", i, l.num_parts);
+    alloc_heap_free(&mem);
+  }
+}
+
 static const char mpd[] =
     "<?xml version=\"1.0\"?><MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\"><Period><AdaptationSet codecs=\"mp4a.40.2\">"
     "<ContentProtection schemeIdUri=\"urn:mpeg:dash:mp4protection:2011\" value=\"cbcs\" cenc:default_KID=\"00010203-0405-0607-0809-0a0b0c0d0e0f\"/>"
