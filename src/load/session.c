@@ -214,6 +214,8 @@ enum err engine_parse(struct engine *e, struct session *s, struct listener_got *
     return err;
   if (s->next.step == STEP_INDEX) // what the MPD says of it counts as well
     choose = (uint32_t)XXH3_64bits(&s->l.index, sizeof s->l.index);
+  else if (s->next.step == STEP_MEDIA) // what was read as a multivariant playlist has no segments
+    choose = 1;
   struct shared_list **at = entry_of(e, url, choose, text, hash);
   if (!at)
     return diag_say(diag, ERR_NO_MEMORY, NULL);

@@ -561,3 +561,22 @@ Test(engine, keeps_as_many_playlists_as_there_are) {
   free(e.lists);
   alloc_heap_free(&e.mem);
 }
+
+// A multivariant playlist that leads to itself has no segments, however often it was read.
+Test(engine, a_multivariant_playlist_is_no_media_playlist) {
+  static const char self[] = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nself.m3u8\n";
+  struct scenario sc = {.scheme = "cbcs"};
+  struct load_run run = {.sc = &sc, .origin = "http://h"};
+  struct engine e = {.run = &run, .num_slots = 16, .lists = calloc(16, sizeof *e.lists)};
+  struct body text = {.p = (uint8_t *)(uintptr_t)self, .n = sizeof self - 1};
+  struct session s = {.e = &e, .body = &text, .l.sc = &sc, .next = {.step = STEP_MASTER, .path = "/self.m3u8"}};
+  struct listener_got got = {0};
+  struct diag d = {0};
+  alloc_heap_init(&e.mem, (size_t)1 << 30);
+  cr_assert_eq(engine_parse(&e, &s, &got, &d), ERR_OK, "%s", d.what);
+  s.next = (struct listener_next){.step = STEP_MEDIA, .path = got.renditions[0]};
+  cr_expect_eq(engine_parse(&e, &s, &got, &d), ERR_SYNTAX);
+  cr_expect(strstr(d.what, "without #EXTINF"), "%s", d.what);
+  free(e.lists);
+  alloc_heap_free(&e.mem);
+}
