@@ -95,7 +95,10 @@ static const struct segments none = {.timescale = 1, .start_number = 1};
 // ---- levels
 
 static void open_level(struct mpd *m, int level) {
+  static const char *const names[LEVELS] = {"MPD", "Period", "AdaptationSet", "Representation"};
   struct level *l = &m->at[level];
+  if (m->deepest != level - 1) // of the one around it there is nothing to begin from
+    fail(m, ERR_SYNTAX, "%s stands outside of %s", names[level], names[level - 1]);
   *l = m->at[level - 1];
   l->own_base = false;
   m->deepest = level;

@@ -275,9 +275,28 @@ Test(mpd, what_it_does_not_read_is_told) {
   cr_assert_eq(mpd_read(&r, NULL, 0, &mem.base, bytes_str(numbered), "/a", &d), ERR_SYNTAX);
   cr_expect(d.at == 2 && strstr(d.what, "S@n"), "line %lu: %s", d.at, d.what);
   d = (struct diag){0};
-  cr_assert_eq(mpd_read(&r, NULL, 0, &mem.base, BYTES_LIT("<MPD>\n\n<Representation bandwidth=\"x\"/>"), "/a", &d), ERR_SYNTAX);
+  cr_assert_eq(mpd_read(&r, NULL, 0, &mem.base, BYTES_LIT("<MPD><Period><AdaptationSet>\n\n<Representation bandwidth=\"x\"/>"), "/a", &d), ERR_SYNTAX);
   cr_expect(d.at == 3 && strstr(d.what, "@bandwidth"), "line %lu: %s", d.at, d.what);
   alloc_heap_free(&mem);
+}
+
+Test(mpd, levels_stand_in_each_other) {
+  static const struct {
+    const char *text, *what;
+  } v[] = {{"<MPD mediaPresentationDuration=\"PT4S\"><Period>\n<Representation><BaseURL>x</BaseURL></Representation></Period></MPD>", "Representation stands outside of AdaptationSet"},
+           {"<MPD><Period/>\n<AdaptationSet/></MPD>", "AdaptationSet stands outside of Period"},
+           {"<MPD><Period>\n<Period/></Period></MPD>", "Period stands outside of MPD"},
+           {"<MPD><Period><AdaptationSet><Representation>\n<Representation/>", "Representation stands outside of AdaptationSet"}};
+  static struct renditions r;
+  for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+    struct alloc_heap mem;
+    struct media_list l;
+    struct diag d = {0};
+    alloc_heap_init(&mem, 1 << 20);
+    cr_expect_eq(mpd_read(&r, &l, 0, &mem.base, bytes_str(v[i].text), "/a/b", &d), ERR_SYNTAX);
+    cr_expect(d.at == 2 && !strcmp(d.what, v[i].what), "%zu: line %lu: %s", i, d.at, d.what);
+    alloc_heap_free(&mem);
+  }
 }
 
 Test(mpd, refuses_entities_and_broken_text) {
