@@ -334,6 +334,10 @@ static void give_up(int sig) {
 static void end(struct server *s, bool ok) {
   status = ok ? 0 : 1;
   signal(SIGALRM, give_up);
+  sigset_t on_time;
+  sigemptyset(&on_time);
+  sigaddset(&on_time, SIGALRM);
+  pthread_sigmask(SIG_UNBLOCK, &on_time, NULL); // who started this process may have blocked it
 #define WITHOUT(what) "sluice: stopped; " what " is not waited for\n"
   not_waited_for = WITHOUT("a reload whose files do not answer");
   alarm(END_S);

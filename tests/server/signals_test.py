@@ -109,6 +109,7 @@ def reloading(tap, sluice, work, media):
     for name, file, text in (("keys", keys, KEYS), ("a TLS key", key, pem)):
         as_file(keys, KEYS)
         as_file(key, pem)
+        signal.pthread_sigmask(signal.SIG_BLOCK if file == key else signal.SIG_UNBLOCK, [signal.SIGALRM])  # which the server inherits
         with Server(sluice, media, *flags, state=work / "reload", env=env) as server:
             as_pipe(file)
             server.signal(signal.SIGHUP)
@@ -134,6 +135,7 @@ def reloading(tap, sluice, work, media):
             tap.equal(ended(server.process), 0, f"{name}: SIGTERM ends the server while a reload waits")
             tap.ok(time.monotonic() - start < 9, f"{name}: in time", time.monotonic() - start)
             tap.ok(server.wait_log("a reload whose files do not answer is not waited for"), f"{name}: which is said", server.log()[-3:])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     as_file(key, pem)
     as_file(keys, KEYS)
     with Server(sluice, media, *flags[:-1], "20s", state=work / "reload") as server:
