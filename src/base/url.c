@@ -57,7 +57,7 @@ static bool read_authority(struct url *out, struct bytes a) {
   return true;
 }
 
-enum url_fault url_read(struct url *out, struct bytes text) {
+static enum url_fault take_apart(struct url *out, struct bytes text) {
   static const struct bytes https = BYTES_LIT("https://"), http = BYTES_LIT("http://");
   if (text.n > URL_MAX)
     return URL_LONG;
@@ -76,4 +76,11 @@ enum url_fault url_read(struct url *out, struct bytes text) {
     return URL_SCHEME;
   out->path = behind(rest, authority.n);
   return read_authority(out, authority) ? URL_GOOD : URL_HOST;
+}
+
+enum url_fault url_read(struct url *out, struct bytes text) {
+  enum url_fault fault = take_apart(out, text);
+  if (fault == URL_GOOD || fault == URL_LONG || !text.n || !memchr(text.p, '@', text.n))
+    return fault;
+  return URL_USER; // of `user:pass#word@host` the host would be `user`
 }

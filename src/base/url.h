@@ -14,7 +14,7 @@ struct url {
 enum url_fault {
   URL_GOOD,
   URL_LONG,    // more than URL_MAX bytes
-  URL_USER,    // a user, and perhaps a password: not to be repeated
+  URL_USER,    // a user, and perhaps a password: not to be repeated; anything with an '@' that is no URL
   URL_BYTES,   // bytes that no URL has, or a fragment
   URL_SCHEME,  // neither https:// nor http://
   URL_HOST,    // not HOST[:PORT]

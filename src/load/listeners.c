@@ -71,6 +71,8 @@ static void hand_over(struct session *s, bool again) {
   s->waiting = true;
   s->etag_new = true;
   s->aborting = s->no_memory = false;
+  if (s->moved)
+    s->moved->n = 0; // what came of a Location before the connection broke
   body_give(s->e, s->body);
   s->body = NULL;
   client_send(&s->c, request, s->next.head);

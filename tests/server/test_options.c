@@ -277,8 +277,13 @@ Test(options, public_url_is_a_url) {
   }
   cr_assert_null(load("media: /m\npublic_url: https://origin.example/?a=b\n", NULL));
   cr_assert(strstr(error.text, "has a query"), "%s", error.text);
-  cr_assert_null(load("media: /m\npublic_url: https://user:hidden@origin.example/\n", NULL));
-  cr_assert(strstr(error.text, "a user or a password") && !strstr(error.text, "hidden"), "%s", error.text);
+  static const char *const hidden[] = {"user:hidden@origin.example/", "user:hid#den@origin.example", "user:hid/den@origin.example"};
+  for (size_t i = 0; i < sizeof hidden / sizeof *hidden; i++) {
+    char text[128];
+    snprintf(text, sizeof text, "media: /m\npublic_url: 'https://%s'\n", hidden[i]);
+    cr_assert_null(load(text, NULL), "%s", text);
+    cr_assert(strstr(error.text, "a user or a password") && !strstr(error.text, "hid"), "%s", error.text);
+  }
   struct config *c = load("media: /m\npublic_url: https://origin.example/music/\n", NULL);
   cr_assert(c, "%s", error.text);
   config_free(c);
