@@ -1,10 +1,9 @@
 #include "server/reloads.h"
 
-#include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "obs/log.h"
+#include "server/aside.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
 #include "server/certificates.h"
@@ -17,11 +16,8 @@ struct reloads {
   struct server *s;
   const char *file;
   const struct config_flags *flags;
-  pthread_t thread;
-  bool started;
-  pthread_mutex_t lock; // held while a reload comes into force, never while files are read
-  pthread_cond_t wake;
-  bool again, under_way, stop; // under the lock
+  struct aside a; // its lock is held while a reload comes into force, never while files are read
+  bool under_way; // under the lock
 };
 
 // What a reload is to bring into force.
@@ -91,14 +87,14 @@ static void take(const struct reloads *h, struct fresh *f) {
 static void reload(struct reloads *h) {
   struct fresh f = {0};
   struct config_error error;
-  h->again = false;
+  h->a.again = false;
   h->under_way = true;
-  pthread_mutex_unlock(&h->lock);
+  pthread_mutex_unlock(&h->a.lock);
   notify_reloading();
   bool ok = load(h, &f, &error);
-  pthread_mutex_lock(&h->lock);
+  pthread_mutex_lock(&h->a.lock);
   h->under_way = false;
-  if (ok && !h->stop) {
+  if (ok && !h->a.stop) {
     take(h, &f);
   } else {
     give_up(&f);
@@ -106,7 +102,7 @@ static void reload(struct reloads *h) {
       log_line(LOG_ERROR, "reload refused, the old configuration stays in force: %s", error.text);
     metric_add_shared(&h->s->metrics[h->s->num_workers].reloads_failed, 1);
   }
-  if (!h->stop)
+  if (!h->a.stop)
     notify_manager("READY=1");
 }
 
@@ -114,16 +110,15 @@ static void *reloads_main(void *arg) {
   struct reloads *h = arg;
   crash_thread();
   pthread_setname_np(pthread_self(), "reloads");
-  pthread_mutex_lock(&h->lock);
-  while (!h->stop) {
-    if (h->again) {
+  pthread_mutex_lock(&h->a.lock);
+  while (!h->a.stop) {
+    if (h->a.again) {
       reload(h);
       continue;
     }
-    uint64_t at = clock_mono_ms() + certificates_say(h->s);
-    pthread_cond_timedwait(&h->wake, &h->lock, &(struct timespec){(time_t)(at / 1000), (long)(at % 1000 * 1000000)});
+    aside_sleep(&h->a, certificates_say(h->s));
   }
-  pthread_mutex_unlock(&h->lock);
+  pthread_mutex_unlock(&h->a.lock);
   return NULL;
 }
 
@@ -132,49 +127,30 @@ bool reloads_start(struct server *s, const char *file, const struct config_flags
   s->reloads = h;
   if (!h)
     return config_fail(e, "out of memory");
-  pthread_condattr_t mono;
-  pthread_condattr_init(&mono);
-  pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
-  pthread_mutex_init(&h->lock, NULL);
-  pthread_cond_init(&h->wake, &mono);
-  pthread_condattr_destroy(&mono);
   h->s = s;
   h->file = file;
   h->flags = flags;
-  int r = pthread_create(&h->thread, NULL, reloads_main, h);
-  h->started = r == 0;
-  return h->started || config_fail(e, "cannot start the thread of reloads: %s", strerror(r));
+  return aside_start(&h->a, "reloads", reloads_main, h, e);
 }
 
 void reloads_ask(struct server *s) {
   struct reloads *h = s->reloads;
-  pthread_mutex_lock(&h->lock);
+  pthread_mutex_lock(&h->a.lock);
   if (h->under_way)
     log_line(LOG_WARN, "a reload is still reading its files; another follows it");
-  h->again = true;
-  pthread_cond_signal(&h->wake);
-  pthread_mutex_unlock(&h->lock);
+  pthread_mutex_unlock(&h->a.lock);
+  aside_wake(&h->a);
 }
 
 void reloads_stop(struct server *s) {
-  struct reloads *h = s->reloads;
-  if (!h)
-    return;
-  pthread_mutex_lock(&h->lock);
-  h->stop = true;
-  pthread_cond_signal(&h->wake);
-  pthread_mutex_unlock(&h->lock);
+  if (s->reloads)
+    aside_stop(&s->reloads->a);
 }
 
 void reloads_end(struct server *s) {
-  struct reloads *h = s->reloads;
-  reloads_stop(s);
-  if (!h)
+  if (!s->reloads)
     return;
-  if (h->started)
-    pthread_join(h->thread, NULL);
-  pthread_mutex_destroy(&h->lock);
-  pthread_cond_destroy(&h->wake);
-  free(h);
+  aside_end(&s->reloads->a);
+  free(s->reloads);
   s->reloads = NULL;
 }

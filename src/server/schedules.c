@@ -1,10 +1,9 @@
 #include "server/schedules.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "server/aside.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
 #include "server/crash.h"
@@ -13,11 +12,7 @@ enum { LOOK_MS = 1000 }; // the wall clock may be set meanwhile
 
 struct schedules {
   struct server *s;
-  pthread_t thread;
-  bool started;
-  pthread_mutex_t lock;
-  pthread_cond_t wake;
-  bool again, stop; // under the lock
+  struct aside a;
   uint64_t retry_ms[KEYS_MAX_SCHEDULES]; // of rotation_schedule
 };
 
@@ -37,78 +32,48 @@ static uint64_t keep(struct schedules *h) {
   return next == UINT64_MAX ? next : next <= now ? 0 : next - now < LOOK_MS ? next - now : LOOK_MS;
 }
 
-// Under the lock.
-static void sleep_for(struct schedules *h, uint64_t ms) {
-  struct timespec until;
-  if (ms == UINT64_MAX) {
-    pthread_cond_wait(&h->wake, &h->lock);
-    return;
-  }
-  uint64_t at = clock_mono_ms() + ms;
-  until = (struct timespec){(time_t)(at / 1000), (long)(at % 1000 * 1000000)};
-  pthread_cond_timedwait(&h->wake, &h->lock, &until);
-}
-
 static void *schedules_main(void *arg) {
   struct schedules *h = arg;
   crash_thread();
   pthread_setname_np(pthread_self(), "schedules");
-  pthread_mutex_lock(&h->lock);
-  while (!h->stop) {
-    if (h->again)
+  pthread_mutex_lock(&h->a.lock);
+  while (!h->a.stop) {
+    if (h->a.again)
       memset(h->retry_ms, 0, sizeof h->retry_ms);
-    h->again = false;
-    pthread_mutex_unlock(&h->lock);
+    h->a.again = false;
+    pthread_mutex_unlock(&h->a.lock);
     uint64_t ms = keep(h);
-    pthread_mutex_lock(&h->lock);
-    if (ms && !h->again && !h->stop)
-      sleep_for(h, ms);
+    pthread_mutex_lock(&h->a.lock);
+    if (ms && !h->a.again && !h->a.stop)
+      aside_sleep(&h->a, ms);
   }
-  pthread_mutex_unlock(&h->lock);
+  pthread_mutex_unlock(&h->a.lock);
   return NULL;
 }
 
-static void say(struct server *s, bool stop) {
-  struct schedules *h = s->schedules;
-  if (!h)
-    return;
-  pthread_mutex_lock(&h->lock);
-  h->again = true;
-  h->stop |= stop;
-  pthread_cond_signal(&h->wake);
-  pthread_mutex_unlock(&h->lock);
+void schedules_wake(struct server *s) {
+  if (s->schedules)
+    aside_wake(&s->schedules->a);
 }
 
-void schedules_wake(struct server *s) { say(s, false); }
-
-void schedules_stop(struct server *s) { say(s, true); }
+void schedules_stop(struct server *s) {
+  if (s->schedules)
+    aside_stop(&s->schedules->a);
+}
 
 bool schedules_start(struct server *s, struct config_error *e) {
   struct schedules *h = calloc(1, sizeof *h);
   s->schedules = h;
   if (!h)
     return config_fail(e, "out of memory");
-  pthread_condattr_t mono;
-  pthread_condattr_init(&mono);
-  pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
-  pthread_mutex_init(&h->lock, NULL);
-  pthread_cond_init(&h->wake, &mono);
-  pthread_condattr_destroy(&mono);
   h->s = s;
-  int r = pthread_create(&h->thread, NULL, schedules_main, h);
-  h->started = r == 0;
-  return h->started || config_fail(e, "cannot start the thread of schedules: %s", strerror(r));
+  return aside_start(&h->a, "schedules", schedules_main, h, e);
 }
 
 void schedules_end(struct server *s) {
-  struct schedules *h = s->schedules;
-  schedules_stop(s);
-  if (!h)
+  if (!s->schedules)
     return;
-  if (h->started)
-    pthread_join(h->thread, NULL);
-  pthread_mutex_destroy(&h->lock);
-  pthread_cond_destroy(&h->wake);
-  free(h);
+  aside_end(&s->schedules->a);
+  free(s->schedules);
   s->schedules = NULL;
 }
