@@ -34,10 +34,18 @@ def status(server):
     return json.loads(server.admin("/status").body)
 
 
+def link_of(fd):
+    """What a descriptor in /proc leads to; "" when it has been closed since it was listed."""
+    try:
+        return os.readlink(fd)
+    except FileNotFoundError:
+        return ""
+
+
 def memory_file(server):
-    """The memory file of the cache. While nobody is connected: descriptors come and go."""
+    """The memory file of the cache."""
     fds = pathlib.Path(f"/proc/{server.process.pid}/fd")
-    return next(f for f in sorted(fds.iterdir()) if "memfd:sluice-segments" in os.readlink(f))
+    return next(f for f in sorted(fds.iterdir()) if "memfd:sluice-segments" in link_of(f))
 
 
 def wait_until(true, seconds=10):
