@@ -44,7 +44,7 @@ extern const struct peer peer_openssl, peer_boringssl, peer_ipsec;
 void probe_xmm(uint64_t blocks);
 void probe_ymm(uint64_t blocks);
 void probe_zmm(uint64_t blocks);
-bool probe_has_vaes(void);
+bool probe_has(const char *kernel); // whether this processor runs that kernel, and so its registers' probe
 
 // As many cycles as `steps`, for the clock.
 void probe_clock(uint64_t steps);

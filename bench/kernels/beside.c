@@ -98,7 +98,7 @@ int main(void) {
   static const int counts[6] = {0, 10, 20, 30, 40, 60};
   _Alignas(64) uint8_t lines[256];
   memset(lines, 0, sizeof lines);
-  if (!probe_has_vaes()) {
+  if (!probe_has("vaes512")) {
     puts("beside: this processor has no VAES with AVX-512");
     return 77;
   }

@@ -187,10 +187,10 @@ int main(int argc, char **argv) {
   size_t num_ops;
   const struct aes_ops *const *all = aes_ops_all(&num_ops);
   add_probe("xmm", probe_xmm, repetitions);
-  if (probe_has_vaes()) {
+  if (probe_has("vaes256"))
     add_probe("ymm", probe_ymm, repetitions);
+  if (probe_has("vaes512"))
     add_probe("zmm", probe_zmm, repetitions);
-  }
   for (size_t i = 0; i < num_workloads; i++) {
     const struct workload *w = &workloads[i];
     if (w->constant || w->name[1]) { // about addresses, not about instruction sets
