@@ -18,7 +18,7 @@ from integration.command_files import (  # noqa: E402
 from integration.command_inspect import bad_files, inspect  # noqa: E402
 from integration.command_parts import ENCRYPT, IV, KEY, KID, files, one_line  # noqa: E402
 from judge import boxes, synth  # noqa: E402
-from judge.programs import VECTORS, Sluice, run  # noqa: E402
+from judge.programs import FFMPEG, VECTORS, Sluice, run  # noqa: E402
 from judge.server import Client, Server, environment, free_port  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
@@ -112,6 +112,34 @@ def forms(tap, sluice, work):
     for name in ("serve", "index", "inspect", "encrypt", "decrypt", "rotate", "keys", "load", "version"):
         tap.equal(sluice("help", name).out, sluice(name, "--help").out, f"help {name}")
     tap.equal(sluice("help", "nothing").out, sluice("--help").out, "help of no command lists them")
+
+
+def advice(tap, sluice, work):
+    """What a refusal says to type makes a file that is taken: of FLAC, which ffmpeg calls experimental, and beside chapters, which it writes as a track."""
+    if not FFMPEG:
+        tap.skip("what a refusal says to type", "ffmpeg is not here")
+        return
+    (work / "chapters").write_text(";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=500\ntitle=a\n")
+    for codec in ("aac", "flac"):
+        old, new = work / f"{codec}.mp4", work / f"new-{codec}.mp4"
+        r = run(FFMPEG, "-v", "error", "-nostdin", "-f", "lavfi", "-i", "sine=d=1", "-f", "ffmetadata", "-i", work / "chapters",
+                "-map", "0", "-map_metadata", "1", "-c:a", codec, "-strict", "-2", old)
+        tap.equal((r.code, len(boxes.find(old.read_bytes(), b"moov/trak"))), (0, 2), f"{codec}: a progressive file with a track of chapters")
+        r = sluice("encrypt", old, work / "o.mp4", *ENCRYPT)
+        found = re.search(r"ffmpeg's (-map .*) takes the first alone", r.err)
+        tap.ok(r.code == 1 and one_line(r) and found, f"{codec}: two tracks are refused, and what takes one", r)
+        if not found:
+            continue
+        one = work / f"one-{codec}.mp4"
+        r = run(FFMPEG, "-v", "error", "-nostdin", "-i", old, *found[1].split(), "-c", "copy", "-strict", "-2", one)
+        r = sluice("encrypt", one, work / "o.mp4", *ENCRYPT)
+        found = re.search(r"; (ffmpeg .*) fragments it", r.err)
+        tap.ok(r.code == 1 and one_line(r) and found, f"{codec}: the one is not fragmented, and what makes it so", r)
+        if not found:
+            continue
+        r = run(FFMPEG, "-v", "error", "-nostdin", *({"IN.mp4": old, "OUT.mp4": new}.get(a, a) for a in found[1].split()[1:]))
+        r = sluice("encrypt", new, work / "o.mp4", *ENCRYPT)
+        tap.ok(r.code == 0 and boxes.audio((work / "o.mp4").read_bytes()).scheme == b"cenc", f"{codec}: what that makes is taken", r)
 
 
 def failures(tap, sluice, work):
@@ -346,7 +374,7 @@ def ipv6(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, forms, failures, streams, offline, there_and_back, memory, closed_descriptors, outputs, interrupted, languages, folder_faults, sidecars, cached, messages,
+    for part in (usage, forms, advice, failures, streams, offline, there_and_back, memory, closed_descriptors, outputs, interrupted, languages, folder_faults, sidecars, cached, messages,
                  inspect, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
