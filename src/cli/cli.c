@@ -85,7 +85,8 @@ int cli_arg(struct cli_args *a) {
     a->value = a->argv[a->at++];
   if (o->name && o->has_value == (a->value != NULL))
     return i;
-  cli_usage(a->command, !o->name ? "unknown option '%s'" : o->has_value ? "%s needs a value" : "'%s': this option takes no value", arg);
+  int name = (int)strcspn(arg, "="); // what stands behind it may be a key
+  cli_usage(a->command, !o->name ? "unknown option '%.*s'" : o->has_value ? "%.*s needs a value" : "'%.*s': this option takes no value", name, arg);
   return ARG_WRONG;
 }
 

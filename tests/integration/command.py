@@ -60,6 +60,10 @@ def usage(tap, sluice, work):
         "a decrypt key without colon": ["decrypt", clear, out, "--key", KEY], "decrypt without a key": ["decrypt", clear, out],
         "two decrypt keys for one KID": ["decrypt", clear, out, "--key", f"{KID}:{KEY}", "--key", f"{KID.upper()}:{KID}"],
         "a decrypt key of wrong length": ["decrypt", clear, out, "--key", f"{KID}:{KEY}00"],
+        "encrypt, short options behind a key": ["encrypt", *ENCRYPT, "-xy", clear, out],
+        "decrypt, the same": ["decrypt", "--key", f"{KID}:{KEY}", "-xy", clear, out],
+        "encrypt, an option that is almost one, with a key": ["encrypt", clear, out, *ENCRYPT[:-2], f"--keys={KEY}"],
+        "decrypt, an option that is almost one, with a key": ["decrypt", clear, out, f"--keys={KID}:{KEY}"],
         "rotate with --revoke and a grace": ["rotate", "a", "--revoke", "--grace", "1h"],
         "inspect without a file": ["inspect"], "index without a path": ["index"], "inspect --json with a value": ["inspect", clear, "--json=1"],
         "rotate --grace without its value": ["rotate", "a", "--grace"], "keys export --out without its value": ["keys", "export", "a", "--out"],
@@ -73,6 +77,10 @@ def usage(tap, sluice, work):
         r = sluice(*argv)
         tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
         tap.ok(KEY not in r.err, f"wrong usage: {name}: no key in the message", r.err)
+    for argv, want in ((["encrypt", "-name.mp4", out, *ENCRYPT], "encrypt: unknown option '-name.mp4'"), (["encrypt", clear, out, "--kid"], "--kid needs a value"),
+                       (["decrypt", clear, out, f"--keys={KEY}"], "decrypt: unknown option '--keys'"), (["decrypt", clear, "-o.mp4"], "unknown option '-o.mp4'")):
+        r = sluice(*argv)
+        tap.ok(r.code == 2 and want in r.err, f"wrong usage: {argv[0]} names what is wrong: {want}", r)
     tap.equal(sorted(files(work)), sorted(before), "wrong usage writes nothing")
 
 
