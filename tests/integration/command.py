@@ -258,12 +258,14 @@ def offline(tap, sluice, work):
     script = page[page.index("same-bytes-offline"):].split("```bash\n")[1].split("```")[0]
     line = next(x for x in (root / "README.md").read_text().splitlines() if x.startswith("sluice encrypt")).split("#")[0]
     with Server(sluice.path, work / "MEDIA") as server:
-        for scheme in ("cbcs", "cenc"):
-            want = server.get(f"/album/song/{scheme}/1/aac.mp4").body
+        for scheme, epoch in (("cbcs", 1), ("cenc", 1), ("cbcs", 2), ("cenc", 2)):
+            if epoch == 2 and scheme == "cbcs":
+                sluice("rotate", "album/song", "--admin", f"127.0.0.1:{server.admin_port}")
+            want = server.get(f"/album/song/{scheme}/{epoch}/aac.mp4").body
             (work / "whole.mp4").unlink(missing_ok=True)
-            text = script.replace("SCHEME", scheme).replace("MEDIA/ASSET/TRACK", "MEDIA/album/song/aac").replace("ASSET", "album/song")
+            text = script.replace("SCHEME", scheme).replace("MEDIA/ASSET/TRACK", "MEDIA/album/song/aac").replace("ASSET", "album/song").replace("EPOCH", str(epoch))
             r = run("bash", "-ec", f"PATH=$PWD:$PATH STATE={server.state}\n" + text.replace("--state-dir STATE", '--state-dir "$STATE"'), cwd=work)
-            tap.ok(r.code == 0 and (work / "whole.mp4").read_bytes() == want, f"docs/keys.md: offline as served, {scheme}", r)
+            tap.ok(r.code == 0 and (work / "whole.mp4").read_bytes() == want, f"docs/keys.md: offline as served, {scheme}, epoch {epoch}", r)
         want = server.get("/album/song/cbcs/1/aac.mp4").body
         sluice("keys", "export", "album/song", "--scheme", "cbcs", "--state-dir", server.state, "--out", work / "k.xml")
         text = (work / "k.xml").read_text()
