@@ -232,7 +232,7 @@ static bool top_next(const struct unp *u, struct box *b, uint64_t *pos, enum err
   uint64_t left = file_end(u, *pos) - *pos;
   struct bytes head = bytes_of(file.p + *pos, left < 16 ? (size_t)left : 16);
   *e = box_head(b, head, left, true);
-  if (*e && *pos == 0 && box_is_foreign(head)) {
+  if (*pos == 0 && box_is_foreign(*e, head)) {
     *e = ERR_UNSUPPORTED;
     if (u->diag && !u->diag->err)
       (void)diag_set(u->diag, *e, 0, "this is not an MP4 file");

@@ -33,7 +33,7 @@ int cli_error_source(const char *subject, const struct diag *d) {
   if (d->err != ERR_PROGRESSIVE)
     return cli_error_diag(subject, d);
   diag_format(d, text, sizeof text);
-  return cli_error(subject, "%s; ffmpeg -i IN.mp4 -map 0:a:0 -c copy -movflags +cmaf+delay_moov -frag_duration 2000000 OUT.mp4 fragments it", text);
+  return cli_error(subject, "%s; ffmpeg -i IN.mp4 -map 0:a:0 -map_chapters -1 -c copy -strict -2 -movflags +cmaf+delay_moov -frag_duration 2000000 OUT.mp4 fragments it", text);
 }
 
 char *cli_fault_file(const char *path, const struct media_source *m, struct diag *d) {
@@ -85,7 +85,8 @@ int cli_arg(struct cli_args *a) {
     a->value = a->argv[a->at++];
   if (o->name && o->has_value == (a->value != NULL))
     return i;
-  cli_usage(a->command, !o->name ? "unknown option '%s'" : o->has_value ? "%s needs a value" : "'%s': this option takes no value", arg);
+  int name = (int)strcspn(arg, "="); // what stands behind it may be a key
+  cli_usage(a->command, !o->name ? "unknown option '%.*s'" : o->has_value ? "%.*s needs a value" : "'%.*s': this option takes no value", name, arg);
   return ARG_WRONG;
 }
 

@@ -1,10 +1,11 @@
 // sluice decrypt: a clear file with the same samples, from ours or from other packagers' files.
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -22,6 +23,7 @@ static const char help[] =
     "  --key-file FILE  the same from a file\n\n"
     "Samples, times and fragments are as they were before encryption. Boxes of protection are gone, and mfra; the sidx that\n"
     "encrypt and serve write stays, its sizes corrected: OUT is not byte for byte what went into encrypt.\n\n"
+    "All of IN is in memory meanwhile: it takes as much as IN is long, and nothing is written before all of it is right.\n\n"
     "A wrong key is not noticed: neither scheme has a checksum, and what comes out is noise.\n";
 
 struct keys {
@@ -72,14 +74,27 @@ static uint8_t *get_pages(size_t n) {
   return p == MAP_FAILED ? NULL : (uint8_t *)p;
 }
 
+// Bytes of memory and swap, 0: not known.
+static uint64_t memory_size(void) {
+  struct sysinfo s;
+  return sysinfo(&s) ? 0 : ((uint64_t)s.totalram + s.totalswap) * s.mem_unit;
+}
+
 static bool read_input(struct job *j) {
   struct media_source *m = &j->input.media;
   if (!input_open(&j->input, j->in))
     return false;
   size_t n = (size_t)m->src.size;
+  uint64_t room = memory_size();
+  // The kernel would give the pages, and end this process or another one when it has no more.
+  if (room && m->src.size > room) {
+    cli_error(j->input.subject, "its %" PRIu64 " bytes are more than this machine's memory (%" PRIu64 "): decrypt holds all of a file in it; "
+              "take a larger machine, or cut it into files of whole fragments behind its init segment", m->src.size, room);
+    return false;
+  }
   j->file = get_pages(n);
   if (!j->file) {
-    cli_error(j->input.subject, "out of memory");
+    cli_error(j->input.subject, "out of memory: decrypt holds all of a file in it");
     return false;
   }
   enum err e = n ? media_read(m, 0, j->file, n) : ERR_OK;
@@ -133,31 +148,32 @@ static bool run(struct job *j, const struct keys *keys) {
 }
 
 static int parse_args(struct job *j, struct keys *keys, int argc, char **argv, bool *done) {
-  static const struct option longs[] = {
-      {"key", required_argument, NULL, 'k'}, {"key-file", required_argument, NULL, 'K'}, {"help", no_argument, NULL, 'h'}, {0}};
-  opterr = 0;
-  for (int c, status; (c = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
-    if (c == 'h') {
+  enum { KEY, KEY_FILE };
+  static const struct cli_option longs[] = {{"key", 0, true}, {"key-file", 0, true}, {NULL, 0, false}};
+  struct cli_args args = {.command = "decrypt", .argc = argc, .argv = argv, .options = longs, .at = 1};
+  int num = 0;
+  for (int o; (o = cli_arg(&args)) != ARG_END;) {
+    if (o == ARG_HELP) {
       *done = true;
       return cli_help("decrypt", help);
     }
-    if (c == '?')
-      return cli_usage("decrypt", "'%s' is not an option or lacks its value", argv[optind - 1]);
+    if (o == ARG_WRONG)
+      return EXIT_USAGE;
+    if (o == ARG_OPERAND) {
+      *(num++ ? &j->out : &j->in) = args.value;
+      continue;
+    }
     char line[CLI_SECRET];
-    if (c == 'K' && !cli_secret_line(line, optarg))
+    if (o == KEY_FILE && !cli_secret_line(line, args.value))
       return EXIT_FAILED;
-    status = parse_key(keys, c == 'K' ? line : optarg, c == 'K' ? optarg : NULL, j->ops);
+    int status = parse_key(keys, o == KEY_FILE ? line : args.value, o == KEY_FILE ? args.value : NULL, j->ops);
     explicit_bzero(line, sizeof line);
     if (status != EXIT_DONE)
       return status;
   }
-  if (argc - optind != 2)
+  if (num != 2)
     return cli_usage("decrypt", "give one input and one output");
-  if (!keys->num)
-    return cli_usage("decrypt", "--key or --key-file is needed");
-  j->in = argv[optind];
-  j->out = argv[optind + 1];
-  return EXIT_DONE;
+  return keys->num ? EXIT_DONE : cli_usage("decrypt", "--key or --key-file is needed");
 }
 
 int cmd_decrypt(int argc, char **argv) {

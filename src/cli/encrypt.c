@@ -1,7 +1,6 @@
 // sluice encrypt: the plan that serve answers from, rendered from end to end.
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,75 +81,70 @@ static int parse_iv(struct options *o) {
   return EXIT_DONE;
 }
 
-static int parse_option(struct options *o, int c) {
-  switch (c) {
-  case 's':
-    o->has_scheme = scheme_parse(&o->key.scheme, bytes_str(optarg)) == ERR_OK && o->key.scheme != SCHEME_CLEAR;
+enum { SCHEME, KID, KEY, KEY_FILE, IV, IV_SIZE, DRM, SEGMENT };
+
+static int parse_option(struct options *o, int which, const char *value) {
+  switch (which) {
+  case SCHEME:
+    o->has_scheme = scheme_parse(&o->key.scheme, bytes_str(value)) == ERR_OK && o->key.scheme != SCHEME_CLEAR;
     return o->has_scheme ? EXIT_DONE : cli_usage("encrypt", "--scheme is cenc or cbcs");
-  case 'i':
+  case KID:
     o->has_kid = true;
-    return parse_hex(o->key.kid, 16, "kid", optarg);
-  case 'k':
+    return parse_hex(o->key.kid, 16, "kid", value);
+  case KEY:
     o->has_key = true;
-    return parse_hex(o->key.key, 16, "key", optarg);
-  case 'K': {
+    return parse_hex(o->key.key, 16, "key", value);
+  case KEY_FILE: {
     char line[CLI_SECRET];
-    o->has_key = cli_secret_line(line, optarg);
+    o->has_key = cli_secret_line(line, value);
     int status = o->has_key ? EXIT_DONE : EXIT_FAILED;
     if (o->has_key && hex_read(o->key.key, 16, bytes_str(line)) != ERR_OK)
-      status = cli_error(optarg, "a key file holds one line: 32 hex digits");
+      status = cli_error(value, "a key file holds one line: 32 hex digits");
     explicit_bzero(line, sizeof line);
     return status;
   }
-  case 'v':
-    o->iv_text = optarg;
+  case IV:
+    o->iv_text = value;
     return EXIT_DONE;
-  case 'z':
-    return parse_iv_size(o, optarg);
-  case 'd':
-    return drm_parse_list(&o->drm, bytes_str(optarg)) == ERR_OK
+  case IV_SIZE:
+    return parse_iv_size(o, value);
+  case DRM:
+    return drm_parse_list(&o->drm, bytes_str(value)) == ERR_OK
                ? EXIT_DONE
-               : cli_usage("encrypt", "--drm: '%s' is not a list of systems", optarg);
-  case 'g':
-    return parse_segment(o, optarg);
+               : cli_usage("encrypt", "--drm: '%s' is not a list of systems", value);
   default:
-    return cli_usage("encrypt", "'%s' is not an option", optarg);
+    return parse_segment(o, value);
   }
 }
 
 // parse_args fills `o`; *status is set and false returned when there is nothing to do.
 static bool parse_args(struct options *o, int argc, char **argv, int *status) {
-  static const struct option longs[] = {
-      {"scheme", required_argument, NULL, 's'}, {"kid", required_argument, NULL, 'i'},
-      {"key", required_argument, NULL, 'k'},    {"iv", required_argument, NULL, 'v'},
-      {"drm", required_argument, NULL, 'd'},    {"segment", required_argument, NULL, 'g'},
-      {"key-file", required_argument, NULL, 'K'}, {"help", no_argument, NULL, 'h'},
-      {"iv-size", required_argument, NULL, 'z'}, {0},
+  static const struct cli_option longs[] = {
+      [SCHEME] = {"scheme", 0, true}, [KID] = {"kid", 0, true}, [KEY] = {"key", 0, true}, [KEY_FILE] = {"key-file", 0, true},
+      [IV] = {"iv", 0, true}, [IV_SIZE] = {"iv-size", 0, true}, [DRM] = {"drm", 0, true}, [SEGMENT] = {"segment", 0, true},
+      {NULL, 0, false},
   };
+  struct cli_args args = {.command = "encrypt", .argc = argc, .argv = argv, .options = longs, .at = 1};
+  int num = 0;
   *o = (struct options){.segment_ms = 2000};
-  opterr = 0;
-  for (int c; (c = getopt_long(argc, argv, "h", longs, NULL)) != -1;) {
-    if (c == 'h')
-      *status = cli_help("encrypt", help);
-    else if (c == '?')
-      *status = cli_usage("encrypt", "'%s' is not an option or lacks its value", argv[optind - 1]);
-    else
-      *status = parse_option(o, c);
-    if (c == 'h' || *status)
+  for (int c; (c = cli_arg(&args)) != ARG_END;) {
+    *status = c == ARG_HELP ? cli_help("encrypt", help) : c == ARG_WRONG ? EXIT_USAGE : EXIT_DONE;
+    if (c == ARG_HELP)
+      return false;
+    if (c == ARG_OPERAND)
+      *(num++ ? &o->out : &o->in) = args.value;
+    else if (c >= 0)
+      *status = parse_option(o, c, args.value);
+    if (*status)
       return false;
   }
   *status = EXIT_USAGE;
-  if (argc - optind != 2)
+  if (num != 2)
     cli_usage("encrypt", "give one input and one output");
   else if (!o->has_scheme || !o->has_kid || !o->has_key)
     cli_usage("encrypt", "--scheme, --kid and --key (or --key-file) are needed");
   else
-    *status = EXIT_DONE;
-  if (*status)
-    return false;
-  o->in = argv[optind];
-  o->out = argv[optind + 1];
-  *status = parse_iv(o);
+    *status = parse_iv(o);
   return *status == EXIT_DONE;
 }
 

@@ -47,7 +47,11 @@ const char *box_fault(enum err e, bool top) {
   return "not a box";
 }
 
-bool box_is_foreign(struct bytes head) { return head.n < 8 || !box_info_of(load_be32(head.p + 4)); }
+bool box_is_foreign(enum err e, struct bytes head) {
+  if (head.n < 8)
+    return true;
+  return (e || !load_be32(head.p)) && !box_info_of(load_be32(head.p + 4));
+}
 
 enum err box_next(struct box *out, struct reader *r) {
   size_t left = rd_left(r);

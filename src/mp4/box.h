@@ -133,8 +133,9 @@ MUST_USE enum err box_head(struct box *out, struct bytes head, uint64_t left, bo
 // box_fault says what is wrong where box_head gave `e`: with a box of the file itself (`top`), or with one inside another.
 const char *box_fault(enum err e, bool top);
 
-// box_is_foreign says whether a source that begins like this, and not with a whole box, is something else than MP4.
-bool box_is_foreign(struct bytes head);
+// box_is_foreign says whether a source that begins like this, where box_head gave `e`, is something else than MP4: its first box is
+// not whole, or has no size, and is none that is known. Zeros, which a crash or an upload under way may leave, are a box without a size.
+bool box_is_foreign(enum err e, struct bytes head);
 
 // box_next takes the next child. At the end of `r` it returns ERR_OK with out->len 0.
 // Errors: as box_head.

@@ -236,7 +236,7 @@ static enum err scan_part(struct builder *b) {
     if (e)
       return fail(b, e, off, 0, e == ERR_IO ? "reading failed" : NULL);
     e = box_head(&box, bytes_of(p, n), left, true);
-    if (e && off == 0 && box_is_foreign(bytes_of(p, n)))
+    if (off == 0 && box_is_foreign(e, bytes_of(p, n)))
       return fail(b, ERR_UNSUPPORTED, 0, 0, "this is not an MP4 file");
     if (e)
       return fail(b, e, off, left >= 8 ? load_be32(p + 4) : 0, box_fault(e, true));

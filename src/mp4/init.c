@@ -268,7 +268,7 @@ static enum err check_kind(struct init_parser *p) {
   if (!p->num_traks)
     return trail_fail(&p->t, ERR_MISSING, 0, "no track");
   if (p->num_traks > 1)
-    return trail_fail(&p->t, ERR_UNSUPPORTED, 0, "%u tracks in one file; one audio track is expected (ffmpeg's -map 0:a:0 takes the first)", p->num_traks);
+    return trail_fail(&p->t, ERR_UNSUPPORTED, 0, "%u tracks in one file; one audio track is expected (ffmpeg's -map 0:a:0 -map_chapters -1 takes the first alone)", p->num_traks);
   if (p->trak.handler != FOURCC('s', 'o', 'u', 'n'))
     return trail_fail(&p->t, p->trak.handler ? ERR_NOT_AUDIO : ERR_MISSING, 0, "%s",
                       p->trak.handler ? handler_text(p->trak.handler) : "no hdlr");

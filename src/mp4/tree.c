@@ -24,7 +24,7 @@ static enum err read_head(struct walker *k, struct box *b, uint64_t pos, uint64_
   if (e)
     return trail_fail(&k->t, e, pos, NULL);
   e = box_head(b, bytes_of(p, n), left, k->depth == 0);
-  if (e && pos == 0 && box_is_foreign(bytes_of(p, n)))
+  if (pos == 0 && box_is_foreign(e, bytes_of(p, n)))
     return trail_fail(&k->t, ERR_UNSUPPORTED, 0, "this is not an MP4 file");
   return e ? trail_fail(&k->t, e, pos, "%s", box_fault(e, k->depth == 0)) : ERR_OK;
 }

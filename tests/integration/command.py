@@ -18,7 +18,7 @@ from integration.command_files import (  # noqa: E402
 from integration.command_inspect import bad_files, inspect  # noqa: E402
 from integration.command_parts import ENCRYPT, IV, KEY, KID, files, one_line  # noqa: E402
 from judge import boxes, synth  # noqa: E402
-from judge.programs import VECTORS, Sluice, run  # noqa: E402
+from judge.programs import FFMPEG, VECTORS, Sluice, run  # noqa: E402
 from judge.server import Client, Server, environment, free_port  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
@@ -60,6 +60,10 @@ def usage(tap, sluice, work):
         "a decrypt key without colon": ["decrypt", clear, out, "--key", KEY], "decrypt without a key": ["decrypt", clear, out],
         "two decrypt keys for one KID": ["decrypt", clear, out, "--key", f"{KID}:{KEY}", "--key", f"{KID.upper()}:{KID}"],
         "a decrypt key of wrong length": ["decrypt", clear, out, "--key", f"{KID}:{KEY}00"],
+        "encrypt, short options behind a key": ["encrypt", *ENCRYPT, "-xy", clear, out],
+        "decrypt, the same": ["decrypt", "--key", f"{KID}:{KEY}", "-xy", clear, out],
+        "encrypt, an option that is almost one, with a key": ["encrypt", clear, out, *ENCRYPT[:-2], f"--keys={KEY}"],
+        "decrypt, an option that is almost one, with a key": ["decrypt", clear, out, f"--keys={KID}:{KEY}"],
         "rotate with --revoke and a grace": ["rotate", "a", "--revoke", "--grace", "1h"],
         "inspect without a file": ["inspect"], "index without a path": ["index"], "inspect --json with a value": ["inspect", clear, "--json=1"],
         "rotate --grace without its value": ["rotate", "a", "--grace"], "keys export --out without its value": ["keys", "export", "a", "--out"],
@@ -73,6 +77,10 @@ def usage(tap, sluice, work):
         r = sluice(*argv)
         tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
         tap.ok(KEY not in r.err, f"wrong usage: {name}: no key in the message", r.err)
+    for argv, want in ((["encrypt", "-name.mp4", out, *ENCRYPT], "encrypt: unknown option '-name.mp4'"), (["encrypt", clear, out, "--kid"], "--kid needs a value"),
+                       (["decrypt", clear, out, f"--keys={KEY}"], "decrypt: unknown option '--keys'"), (["decrypt", clear, "-o.mp4"], "unknown option '-o.mp4'")):
+        r = sluice(*argv)
+        tap.ok(r.code == 2 and want in r.err, f"wrong usage: {argv[0]} names what is wrong: {want}", r)
     tap.equal(sorted(files(work)), sorted(before), "wrong usage writes nothing")
 
 
@@ -114,6 +122,34 @@ def forms(tap, sluice, work):
     tap.equal(sluice("help", "nothing").out, sluice("--help").out, "help of no command lists them")
 
 
+def advice(tap, sluice, work):
+    """What a refusal says to type makes a file that is taken: of FLAC, which ffmpeg calls experimental, and beside chapters, which it writes as a track."""
+    if not FFMPEG:
+        tap.skip("what a refusal says to type", "ffmpeg is not here")
+        return
+    (work / "chapters").write_text(";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=500\ntitle=a\n")
+    for codec in ("aac", "flac"):
+        old, new = work / f"{codec}.mp4", work / f"new-{codec}.mp4"
+        r = run(FFMPEG, "-v", "error", "-nostdin", "-f", "lavfi", "-i", "sine=d=1", "-f", "ffmetadata", "-i", work / "chapters",
+                "-map", "0", "-map_metadata", "1", "-c:a", codec, "-strict", "-2", old)
+        tap.equal((r.code, len(boxes.find(old.read_bytes(), b"moov/trak"))), (0, 2), f"{codec}: a progressive file with a track of chapters")
+        r = sluice("encrypt", old, work / "o.mp4", *ENCRYPT)
+        found = re.search(r"ffmpeg's (-map .*) takes the first alone", r.err)
+        tap.ok(r.code == 1 and one_line(r) and found, f"{codec}: two tracks are refused, and what takes one", r)
+        if not found:
+            continue
+        one = work / f"one-{codec}.mp4"
+        r = run(FFMPEG, "-v", "error", "-nostdin", "-i", old, *found[1].split(), "-c", "copy", "-strict", "-2", one)
+        r = sluice("encrypt", one, work / "o.mp4", *ENCRYPT)
+        found = re.search(r"; (ffmpeg .*) fragments it", r.err)
+        tap.ok(r.code == 1 and one_line(r) and found, f"{codec}: the one is not fragmented, and what makes it so", r)
+        if not found:
+            continue
+        r = run(FFMPEG, "-v", "error", "-nostdin", *({"IN.mp4": old, "OUT.mp4": new}.get(a, a) for a in found[1].split()[1:]))
+        r = sluice("encrypt", new, work / "o.mp4", *ENCRYPT)
+        tap.ok(r.code == 0 and boxes.audio((work / "o.mp4").read_bytes()).scheme == b"cenc", f"{codec}: what that makes is taken", r)
+
+
 def failures(tap, sluice, work):
     clear = work / "clear.mp4"
     clear.write_bytes(synth.plain()[0])
@@ -121,6 +157,7 @@ def failures(tap, sluice, work):
     kept = work / "kept.mp4"
     kept.write_bytes(b"something of value")
     (work / "text.mp4").write_text("not media at all, but long enough to hold a box header")
+    (work / "zeros.mp4").write_bytes(bytes(5000))
     (work / "empty.mp4").write_bytes(b"")
     (work / "cut.mp4").write_bytes(synth.plain()[0][:-10])
     before = files(work)
@@ -144,9 +181,10 @@ def failures(tap, sluice, work):
                           "decrypt": ["decrypt", work / "empty.mp4", work / "o", "--key", f"{KID}:{KEY}"]}.items():
         r = sluice(*command)
         tap.ok(r.code == 1 and "the file is empty" in r.err, f"{name}: an empty file is called that", r)
-        command[1] = work / "text.mp4"
-        r = sluice(*command)
-        tap.ok(r.code == 1 and "this is not an MP4 file" in r.err, f"{name}: something else is called that", r)
+        for what in ("text", "zeros"):
+            command[1] = work / f"{what}.mp4"
+            r = sluice(*command)
+            tap.ok(r.code == 1 and "this is not an MP4 file" in r.err, f"{name}: something else is called that: {what}", r)
     os.mkfifo(work / "pipe")
     r = sluice("encrypt", work / "pipe", work / "o", *ENCRYPT)
     tap.ok(r.code == 1 and one_line(r) and "give -" in r.err, "a pipe as input: what to give instead", r)
@@ -163,8 +201,9 @@ def failures(tap, sluice, work):
     for form in ([], ["--json"]):
         r = sluice("inspect", work / "empty.mp4", *form)
         tap.equal((r.code, r.err), (1, f"sluice: {work}/empty.mp4: the file is empty\n"), f"inspect {form} of an empty file: status 1, and why")
-    r = sluice("inspect", work / "text.mp4")
-    tap.ok("this is not an MP4 file" in r.err, "inspect: something else is called that", r)
+    for what in ("text", "zeros"):
+        r = sluice("inspect", work / f"{what}.mp4")
+        tap.ok(r.code == 1 and "this is not an MP4 file" in r.err, f"inspect: something else is called that: {what}", r)
     r = sluice("index", work / "none.mp4", work / "text.mp4", clear)
     tap.ok(r.code == 1 and r.out == b"1 indexed, 0 up to date, 2 failed\n" and r.err.count("\n") == 2, "index counts what is not there as failed", r)
     clear.with_name("clear.mp4.slx").unlink()
@@ -222,12 +261,14 @@ def offline(tap, sluice, work):
     script = page[page.index("same-bytes-offline"):].split("```bash\n")[1].split("```")[0]
     line = next(x for x in (root / "README.md").read_text().splitlines() if x.startswith("sluice encrypt")).split("#")[0]
     with Server(sluice.path, work / "MEDIA") as server:
-        for scheme in ("cbcs", "cenc"):
-            want = server.get(f"/album/song/{scheme}/1/aac.mp4").body
+        for scheme, epoch in (("cbcs", 1), ("cenc", 1), ("cbcs", 2), ("cenc", 2)):
+            if epoch == 2 and scheme == "cbcs":
+                sluice("rotate", "album/song", "--admin", f"127.0.0.1:{server.admin_port}")
+            want = server.get(f"/album/song/{scheme}/{epoch}/aac.mp4").body
             (work / "whole.mp4").unlink(missing_ok=True)
-            text = script.replace("SCHEME", scheme).replace("MEDIA/ASSET/TRACK", "MEDIA/album/song/aac").replace("ASSET", "album/song")
+            text = script.replace("SCHEME", scheme).replace("MEDIA/ASSET/TRACK", "MEDIA/album/song/aac").replace("ASSET", "album/song").replace("EPOCH", str(epoch))
             r = run("bash", "-ec", f"PATH=$PWD:$PATH STATE={server.state}\n" + text.replace("--state-dir STATE", '--state-dir "$STATE"'), cwd=work)
-            tap.ok(r.code == 0 and (work / "whole.mp4").read_bytes() == want, f"docs/keys.md: offline as served, {scheme}", r)
+            tap.ok(r.code == 0 and (work / "whole.mp4").read_bytes() == want, f"docs/keys.md: offline as served, {scheme}, epoch {epoch}", r)
         want = server.get("/album/song/cbcs/1/aac.mp4").body
         sluice("keys", "export", "album/song", "--scheme", "cbcs", "--state-dir", server.state, "--out", work / "k.xml")
         text = (work / "k.xml").read_text()
@@ -346,7 +387,7 @@ def ipv6(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, forms, failures, streams, offline, there_and_back, memory, closed_descriptors, outputs, interrupted, languages, folder_faults, sidecars, cached, messages,
+    for part in (usage, forms, advice, failures, streams, offline, there_and_back, memory, closed_descriptors, outputs, interrupted, languages, folder_faults, sidecars, cached, messages,
                  inspect, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
