@@ -1,5 +1,6 @@
 // Names of assets in a keys file: which there can be, and records that are added under them.
 #include "keys/keysfile_add.h"
+#include "keys/keyset.h"
 #include "keysfile.h"
 
 #include <stdio.h>
@@ -49,6 +50,53 @@ Test(keysfile, names_of_60_segments_at_most) {
     else
       cr_assert_eq(load(&(struct keyset *){NULL}, &(struct keys_info){0}, text), ERR_OK, "%s", shown);
   }
+}
+
+// In a keys file as in a CPIX document. What is over the limit is not taken short.
+Test(keysfile, names_and_labels_up_to_their_limits) {
+  static const char record[] = "keys:\n  - { asset: \"%s\", label: \"%s\", scheme: cbcs, " KID1 ", " KEY1 " }\n";
+  static const char doc[] = "<CPIX xmlns=\"urn:dashif:org:cpix\" xmlns:p=\"urn:ietf:params:xml:ns:keyprov:pskc\" contentId=\"%s\"><ContentKeyList>"
+                            "<ContentKey kid=\"00112233-4455-6677-8899-aabbccddee02\" commonEncryptionScheme=\"cbcs\"><Data><p:Secret>"
+                            "<p:PlainValue>ASNFZ4mrze8BI0VniavNAQ==</p:PlainValue></p:Secret></Data></ContentKey></ContentKeyList>"
+                            "<ContentKeyUsageRuleList><ContentKeyUsageRule kid=\"00112233-4455-6677-8899-aabbccddee02\"><AudioFilter/>"
+                            "<LabelFilter label=\"%s\"/></ContentKeyUsageRule></ContentKeyUsageRuleList></CPIX>";
+  static const size_t sizes[][2] = {{KEYS_MAX_ASSET, KEYS_MAX_LABEL}, {KEYS_MAX_ASSET + 1, KEYS_MAX_LABEL}, {KEYS_MAX_ASSET, KEYS_MAX_LABEL + 1}};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    char asset[KEYS_MAX_ASSET + 2] = "", label[KEYS_MAX_LABEL + 2] = "", text[2500];
+    struct keyset *ks;
+    struct keys_info info;
+    struct key_record r;
+    memset(asset, 'a', sizes[i][0]);
+    for (size_t k = 200; k < sizes[i][0]; k += 200) // no segment is longer than a file's name may be
+      asset[k] = '/';
+    memset(label, 'l', sizes[i][1]);
+    struct key_query q = {bytes_str(asset), 1, SCHEME_CBCS, bytes_str(label)};
+    snprintf(text, sizeof text, record, asset, label);
+    if (i == 0) {
+      cr_assert_eq(load(&ks, &info, text), ERR_OK, "%s", shown);
+      cr_expect_eq(keys_lookup(&r, ks, &q), ERR_OK);
+    } else {
+      refused(i == 1 ? ERR_LIMIT : ERR_SYNTAX, text, i == 1 ? "line 2: asset: at most 1024 bytes" : "a label of at most 64 bytes");
+    }
+    cr_assert_eq(load(&ks, &info, ""), ERR_OK);
+    snprintf(text, sizeof text, doc, asset, label);
+    diag = (struct diag){0};
+    cr_expect_eq(keys_add_cpix(ks, &heap.base, bytes_str(text), 1, SCHEME_CLEAR, &diag), i == 0 ? ERR_OK : ERR_MALFORMED, "sizes %zu: %s", i, diag.what);
+    if (i == 0)
+      cr_expect_eq(keys_lookup(&r, ks, &q), ERR_OK);
+    else
+      cr_expect(strstr(diag.what, "too long"), "%s", diag.what);
+  }
+}
+
+// A message has 60 bytes of a name, and says that there are more.
+Test(keysfile, messages_shorten_long_names) {
+  enum { SHOWN = 60 };
+  char name[SHOWN + 2] = "", out[64];
+  memset(name, 'a', SHOWN);
+  cr_expect_str_eq(key_name(out, bytes_of((const uint8_t *)name, SHOWN)), name);
+  name[SHOWN] = 'b';
+  cr_expect(!strncmp(key_name(out, bytes_of((const uint8_t *)name, SHOWN + 1)), name, SHOWN) && !strcmp(out + SHOWN, "..."), "%s", out);
 }
 
 // What is added is read as it was, whatever its name and label: YAML takes more characters for line breaks than \n, and some for none at all.
