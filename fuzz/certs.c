@@ -1,5 +1,6 @@
 // Certificates of the server: which names they cover, and when they end. The first byte of the input chooses what follows: 0 a PEM file
-// as somebody gave it, else lines that certificates are made from (make_chain()), and a line "O" and an OCSP response behind them.
+// as somebody gave it, else lines that certificates are made from (make_chain()), and a line "O" and an OCSP response behind them; or lines
+// of a client's hello among them (hello_line()): then they are a server's certificates, of which the client gets one.
 // Names are those that stand in the certificate, found there as bytes, or those it was made from; what a client takes for the
 // certificate's is covered; the end is the earliest; an end is said in its time, once a day, and when it is there. Source: RFC 5280
 // §4.1.2.5, §4.2.1.6, RFC 6125 §6.4. tls_ends.c is part of this file, with a clock and a log of the target's.
@@ -26,16 +27,28 @@ static void world_log(const char *fmt, ...) __attribute__((format(printf, 1, 2))
 #undef log_line
 
 enum { MAX_CHAIN = 6, MAX_NAMES = 32, MAX_LINE = 256 };
+enum kind { KIND_ED25519, KIND_P256, KIND_P384, KIND_P521, KIND_RSA, NUM_KINDS };
 
 // One certificate to be made, as its lines say.
 struct wanted {
+  enum kind kind; // of its key
   char names[MAX_NAMES][MAX_LINE];
   unsigned num;
   char common[MAX_LINE];
   int64_t from, until;
 };
 
+// What a client's hello says, where it says it: numbers of two bytes each, or a name.
+enum list { LIST_VERSIONS, LIST_SIGNATURES, LIST_GROUPS, LIST_SUITES, NUM_LISTS };
+struct said {
+  char name[MAX_LINE];
+  uint8_t list[NUM_LISTS][MAX_LINE / 2];
+  size_t len[NUM_LISTS];
+  bool there[NUM_LISTS], named, any;
+};
+
 static struct wanted chain[MAX_CHAIN];
+static struct said hello;
 static unsigned said_lines;
 
 static void world_log(const char *fmt, ...) {
@@ -79,6 +92,29 @@ static EVP_PKEY *key_of_test(void) {
 
 // Making certificates.
 
+// A key that nobody can sign with: what is looked at is its kind.
+static EVP_PKEY *public_key(enum kind kind) {
+  static const int curves[NUM_KINDS] = {[KIND_P256] = NID_X9_62_prime256v1, [KIND_P384] = NID_secp384r1, [KIND_P521] = NID_secp521r1};
+  static EVP_PKEY *keys[NUM_KINDS];
+  if (kind == KIND_ED25519)
+    return key_of_test();
+  if (keys[kind])
+    return keys[kind];
+  MUST((keys[kind] = EVP_PKEY_new()) != NULL);
+  if (kind == KIND_RSA) {
+    BIGNUM *n = BN_new(), *e = BN_new();
+    MUST(n && e && BN_set_bit(n, 2047) && BN_set_bit(n, 0) && BN_set_word(e, 65537));
+    RSA *rsa = RSA_new_public_key(n, e);
+    MUST(rsa && EVP_PKEY_assign_RSA(keys[kind], rsa));
+    BN_free(n);
+    BN_free(e);
+  } else {
+    EC_KEY *ec = EC_KEY_new_by_curve_name(curves[kind]);
+    MUST(ec && EC_KEY_set_public_key(ec, EC_GROUP_get0_generator(EC_KEY_get0_group(ec))) && EVP_PKEY_assign_EC_KEY(keys[kind], ec));
+  }
+  return keys[kind];
+}
+
 static bool add_name_to(GENERAL_NAMES *all, int kind, const char *text) {
   GENERAL_NAME *one = GENERAL_NAME_new();
   ASN1_IA5STRING *s = ASN1_IA5STRING_new();
@@ -99,7 +135,7 @@ static X509 *make_one(const struct wanted *c) {
   bool ok = X509_set_version(cert, X509_VERSION_3) && ASN1_INTEGER_set(X509_get_serialNumber(cert), 1) &&
             X509_NAME_add_entry_by_NID(by, NID_commonName, V_ASN1_UTF8STRING, issuer, 1, -1, 0) && X509_set_issuer_name(cert, by) &&
             ASN1_TIME_set_posix(X509_getm_notBefore(cert), c->from) && ASN1_TIME_set_posix(X509_getm_notAfter(cert), c->until) &&
-            X509_set_pubkey(cert, key) && X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, 0) &&
+            X509_set_pubkey(cert, public_key(c->kind)) && X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, 0) &&
             (!*c->common || X509_NAME_add_entry_by_NID(X509_get_subject_name(cert), NID_commonName, MBSTRING_UTF8, (const uint8_t *)c->common,
                                                        -1, -1, 0)) &&
             X509_sign(cert, key, NULL);
@@ -112,10 +148,29 @@ static X509 *make_one(const struct wanted *c) {
   return NULL;
 }
 
-// d a DNS name, c the common name, f and u from and until when, n another certificate, of the chain. Gives how many, and what follows "O".
+// s the name that is asked for, v, a, g and x versions, signature algorithms, groups and cipher suites in hexadecimal digits.
+static void hello_line(uint8_t what, const char *text) {
+  static const char lists[NUM_LISTS] = {[LIST_VERSIONS] = 'v', [LIST_SIGNATURES] = 'a', [LIST_GROUPS] = 'g', [LIST_SUITES] = 'x'};
+  if (what == 's') {
+    memcpy(hello.name, text, sizeof hello.name);
+    hello.named = hello.any = true;
+  }
+  const char *at = memchr(lists, what, NUM_LISTS);
+  if (!at)
+    return;
+  size_t l = (size_t)(at - lists), n = strlen(text) / 2;
+  if (hex_read(hello.list[l], n, bytes_of((const uint8_t *)text, 2 * n)))
+    return;
+  hello.len[l] = n;
+  hello.there[l] = hello.any = true;
+}
+
+// d a DNS name, c the common name, f and u from and until when, k the kind of the key, n another certificate, of the chain. Gives how many,
+// and what follows "O".
 static unsigned make_chain(struct bytes *ocsp, struct bytes in) {
   unsigned n = 0;
   memset(chain, 0, sizeof chain);
+  memset(&hello, 0, sizeof hello);
   for (unsigned i = 0; i < MAX_CHAIN; i++)
     chain[i].until = 2000000000 + i;
   *ocsp = (struct bytes){0};
@@ -135,8 +190,12 @@ static unsigned make_chain(struct bytes *ocsp, struct bytes in) {
       memcpy(c->common, text, sizeof text);
     else if ((what == 'f' || what == 'u') && is_number)
       *(what == 'f' ? &c->from : &c->until) = minus ? -(int64_t)number : (int64_t)number;
+    else if (what == 'k')
+      c->kind = (uint8_t)(text[0] - '0') % NUM_KINDS;
     else if (what == 'n' && n + 1 < MAX_CHAIN)
       n++;
+    else
+      hello_line(what, text);
     in = bytes_of(in.p + len + (end != NULL), in.n - len - (end != NULL));
     if (what == 'O') {
       *ocsp = in;
@@ -307,11 +366,178 @@ static void check_staple(const struct tls_set *s, const char *why, struct bytes 
   MUST(found == good);
 }
 
+// The certificate for a client: what it can verify before what it cannot, its very name before a wildcard, then the order; where none has
+// the name, the first that has all names of the first and that it can verify. Source: RFC 8446 §4.2.3, RFC 8422 §5.1, RFC 6066 §3.
+
+static bool says(enum list l, unsigned number) {
+  for (size_t i = 0; i + 1 < hello.len[l]; i += 2)
+    if (hello.list[l][i] == number >> 8 && hello.list[l][i + 1] == (number & 255))
+      return true;
+  return false;
+}
+
+static bool says_any(enum list l, const uint16_t *numbers, size_t num) {
+  for (size_t i = 0; i < num; i++)
+    if (says(l, numbers[i]))
+      return true;
+  return false;
+}
+#define SAYS(list, ...) says_any(list, (const uint16_t[]){__VA_ARGS__}, sizeof((const uint16_t[]){__VA_ARGS__}) / sizeof(uint16_t))
+
+static bool can_verify(enum kind kind) {
+  static const uint16_t ecdsa[NUM_KINDS] = {[KIND_P256] = 0x0403, [KIND_P384] = 0x0503, [KIND_P521] = 0x0603};
+  static const uint16_t curve[NUM_KINDS] = {[KIND_P256] = 23, [KIND_P384] = 24, [KIND_P521] = 25};
+  bool is_13 = says(LIST_VERSIONS, 0x0304), pss = SAYS(LIST_SIGNATURES, 0x0804, 0x0805, 0x0806);
+  bool ec_suite = SAYS(LIST_SUITES, 0xc02b, 0xc02c, 0xcca9), rsa_suite = SAYS(LIST_SUITES, 0xc02f, 0xc030, 0xcca8);
+  if (kind == KIND_RSA)
+    return is_13 ? pss : rsa_suite && (pss || SAYS(LIST_SIGNATURES, 0x0401, 0x0501, 0x0601));
+  if (kind == KIND_ED25519)
+    return says(LIST_SIGNATURES, 0x0807) && (is_13 || ec_suite);
+  return is_13 ? says(LIST_SIGNATURES, ecdsa[kind])
+               : SAYS(LIST_SIGNATURES, 0x0403, 0x0503, 0x0603) && ec_suite && (!hello.there[LIST_GROUPS] || says(LIST_GROUPS, curve[kind]));
+}
+
+// 2 its very name, 1 a wildcard, 0 neither.
+static unsigned match(const struct tls_names *n, const char *name) {
+  size_t label = strcspn(name, ".");
+  unsigned best = 0;
+  for (size_t i = 0; i < n->num; i++) {
+    if (!strcasecmp(n->name[i], name))
+      return 2;
+    if (label && name[label] && n->name[i][0] == '*' && !strcasecmp(n->name[i] + 1, name + label))
+      best = 1;
+  }
+  return best;
+}
+
+static void check_choice(const struct tls_set *s, unsigned got) {
+  unsigned best = 0, want = 0;
+  MUST(got < s->num);
+  for (unsigned i = 0; i < s->num && hello.named; i++) {
+    unsigned m = match(&s->names[i], hello.name), rank = m ? m + 2 * can_verify(chain[i].kind) : 0;
+    if (rank > best) {
+      best = rank;
+      want = i;
+    }
+  }
+  for (unsigned i = 0; i < s->num && !best; i++)
+    if (can_verify(chain[i].kind) && tls_names_cover_all(&s->names[i], &s->names[0])) {
+      want = i;
+      break;
+    }
+  MUST(got == want);
+}
+
+static void put_be(uint8_t **p, size_t number, unsigned bytes) {
+  for (; bytes; bytes--)
+    *(*p)++ = (uint8_t)(number >> 8 * (bytes - 1));
+}
+
+static void put_bytes(uint8_t **p, const void *from, size_t n) {
+  if (n)
+    memcpy(*p, from, n);
+  *p += n;
+}
+
+// Source: RFC 8446 §4.1.2, §5.1.
+static size_t write_hello(uint8_t *to) {
+  static const struct {
+    uint16_t type;
+    unsigned prefix;
+  } extensions[] = {[LIST_VERSIONS] = {43, 1}, [LIST_SIGNATURES] = {13, 2}, [LIST_GROUPS] = {10, 2}};
+  uint8_t *p = to;
+  size_t name = strlen(hello.name), total = 0;
+  for (unsigned l = 0; l < LIST_SUITES; l++)
+    total += hello.there[l] ? 4 + extensions[l].prefix + hello.len[l] : 0;
+  total += hello.named ? 9 + name : 0;
+  size_t body = 2 + 32 + 1 + 2 + hello.len[LIST_SUITES] + 2 + 2 + total;
+  put_be(&p, 0x160301, 3);
+  put_be(&p, 4 + body, 2);
+  put_be(&p, 1, 1);
+  put_be(&p, body, 3);
+  put_be(&p, 0x0303, 2);
+  memset(p, 7, 32);
+  p += 32;
+  put_be(&p, 0, 1);
+  put_be(&p, hello.len[LIST_SUITES], 2);
+  put_bytes(&p, hello.list[LIST_SUITES], hello.len[LIST_SUITES]);
+  put_be(&p, 0x0100, 2);
+  put_be(&p, total, 2);
+  for (unsigned l = 0; l < LIST_SUITES; l++) {
+    if (!hello.there[l])
+      continue;
+    put_be(&p, extensions[l].type, 2);
+    put_be(&p, extensions[l].prefix + hello.len[l], 2);
+    put_be(&p, hello.len[l], extensions[l].prefix);
+    put_bytes(&p, hello.list[l], hello.len[l]);
+  }
+  if (hello.named) {
+    put_be(&p, 0, 2);
+    put_be(&p, 5 + name, 2);
+    put_be(&p, 3 + name, 2);
+    put_be(&p, 0, 1);
+    put_be(&p, name, 2);
+    put_bytes(&p, hello.name, name);
+  }
+  MUST((size_t)(p - to) == 9 + body);
+  return (size_t)(p - to);
+}
+
+static const struct tls_set *asked;
+static unsigned answers;
+
+static enum ssl_select_cert_result_t on_made_hello(const SSL_CLIENT_HELLO *h) {
+  check_choice(asked, tls_names_choose(asked, h));
+  answers++;
+  return ssl_select_cert_error; // and that is all of this handshake
+}
+
+static void choose_of(unsigned num) {
+  static SSL_CTX *ctx;
+  uint8_t record[2048];
+  struct tls_set *s = tls_set_alloc();
+  MUST(s && (ctx || (ctx = SSL_CTX_new(TLS_server_method()))));
+  SSL_CTX_set_select_certificate_cb(ctx, on_made_hello);
+  if (!hello.there[LIST_SUITES]) { // no hello is without
+    memcpy(hello.list[LIST_SUITES], "\x13\x01", 2);
+    hello.len[LIST_SUITES] = 2;
+  }
+  for (s->num = 0; s->num < num; s->num++) {
+    X509 *cert = make_one(&chain[s->num]);
+    if (!cert)
+      break;
+    MUST(tls_names_read(&s->names[s->num], cert));
+    s->names[s->num].as_first = tls_names_cover_all(&s->names[s->num], &s->names[0]);
+    X509_free(cert);
+  }
+  SSL *ssl = SSL_new(ctx);
+  size_t n = write_hello(record);
+  BIO *in = BIO_new_mem_buf(record, (ossl_ssize_t)n), *out = BIO_new(BIO_s_mem());
+  MUST(ssl && in && out);
+  SSL_set_bio(ssl, in, out);
+  asked = s;
+  answers = 0;
+  if (s->num == num)
+    MUST(SSL_accept(ssl) != 1 && answers <= 1);
+  // A hello that BoringSSL takes is answered: one with whole suites, and a name where one is said.
+  bool plain = hello.len[LIST_SUITES] >= 2 && hello.len[LIST_SUITES] % 2 == 0 && (!hello.named || *hello.name);
+  MUST(s->num < num || answers || !plain);
+  SSL_free(ssl);
+  ERR_clear_error();
+  tls_set_free(s);
+}
+
 static void read_made(struct bytes in) {
   static struct tls_tickets *tickets;
   struct bytes ocsp;
   char why[400] = "";
   unsigned num = make_chain(&ocsp, in);
+  if (hello.any) {
+    choose_of(num);
+    return;
+  }
+  for (unsigned i = 0; i < num; i++)
+    chain[i].kind = KIND_ED25519; // which a set has the key of
   int64_t first = INT64_MAX;
   FILE *f = fopen(file_of(0), "we");
   bool ok = f != NULL;

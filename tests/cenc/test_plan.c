@@ -176,6 +176,40 @@ Test(plan, sidx_groups_references) {
   free(s), free(frags), free(first);
 }
 
+// As many segments as sidx can reference one by one, one more, and as many as it can by twos. A reference that begins with no sync sample is no access point.
+Test(plan, sidx_references_one_by_one_and_access_points) {
+  enum { MOST = 65535, FRAGS = 2 * MOST };
+  static const uint32_t nums[] = {MOST, MOST + 1, FRAGS};
+  struct ix_frag *frags = (struct ix_frag *)calloc(FRAGS + 1, sizeof *frags);
+  uint32_t *first = (uint32_t *)calloc(FRAGS + 1, sizeof *first);
+  for (uint32_t f = 0; f <= FRAGS; f++) {
+    frags[f] = (struct ix_frag){.src_off = f * 100ull, .src_len = 100, .out_len = 100, .out_off = f * 100ull, .first_sample = f};
+    frags[f].time_ticks = f * 1000ull;
+    frags[f].duration_ticks = 1000;
+    frags[f].flags = f % 3 == 1 ? IX_FRAG_NOT_SYNC : 0;
+    first[f] = f;
+  }
+  for (size_t k = 0; k < sizeof nums / sizeof *nums; k++) {
+    uint32_t num = nums[k];
+    struct ix_header h = {.track_id = 1, .timescale = 1000, .num_frags = num};
+    struct track_index ix = {.h = &h, .frags = frags};
+    struct ix_segments segs = {num, first};
+    struct protection prot = {.scheme = SCHEME_CLEAR};
+    struct plan p;
+    uint32_t group = num > MOST ? 2 : 1, refs = num / group;
+    cr_assert_eq(plan_init(&p, &ix, &segs, &prot, NULL), ERR_OK);
+    cr_assert_eq(p.sidx_group, group, "%u segments: groups of %u", num, p.sidx_group);
+    cr_assert_eq(p.sidx_len, 32 + 12 * refs);
+    uint8_t *s = (uint8_t *)malloc(p.sidx_len);
+    plan_render(&p, ops(), plan_sidx_range(&p), bytes_of(NULL, 0), 0, s);
+    cr_assert_eq(load_be16(s + 30), refs);
+    for (uint32_t i = 0; i < refs; i++)
+      cr_assert_eq(load_be32(s + 40 + 12 * i), i * group % 3 == 1 ? 0 : 0x90000000, "reference %u of %u", i, refs);
+    free(s);
+  }
+  free(frags), free(first);
+}
+
 // Two segments of one fragment each: when the first is presented, and how long they last. ISO/IEC 14496-12 8.16.3.
 Test(plan, sidx_times) {
   static const struct {

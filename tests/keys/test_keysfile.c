@@ -1,45 +1,8 @@
-#include "base/text.h"
-#include "keys/keys.h"
-#include "keys/keysfile_add.h"
+#include "keysfile.h"
 
-#include <criterion/criterion.h>
 #include <stdio.h>
 
-static struct alloc_heap heap;
-static struct diag diag;
-static char shown[512];
-
-static void setup(void) {
-  alloc_heap_init(&heap, 64 << 20);
-  diag = (struct diag){0};
-}
-
-static void teardown(void) { alloc_heap_free(&heap); }
-
 TestSuite(keysfile, .init = setup, .fini = teardown);
-TestSuite(derive, .init = setup, .fini = teardown);
-
-static enum err load(struct keyset **ks, struct keys_info *info, const char *text) {
-  enum err e = keys_parse(&heap.base, ks, info, bytes_str(text), &diag);
-  diag_format(&diag, shown, sizeof shown);
-  return e;
-}
-
-static void refused(enum err want, const char *text, const char *part) {
-  struct keyset *ks = NULL;
-  struct keys_info info;
-  diag = (struct diag){0};
-  enum err e = load(&ks, &info, text);
-  cr_assert_eq(e, want, "%s: %s", text, err_name(e));
-  cr_assert(strstr(shown, part), "\"%s\" should say \"%s\"", shown, part);
-  cr_assert_null(ks);
-}
-
-#define KID1 "kid: 00112233445566778899aabbccddee01"
-#define KID2 "kid: 00112233445566778899aabbccddee02"
-#define KEY1 "key: 0123456789abcdef0123456789abcd01"
-#define KEY2 "key: 0123456789abcdef0123456789abcd02"
-#define IV1 "iv: f0000000000000000000000000000001"
 
 static const char two[] = "keys:\n"
                           "  - { asset: album/track, epoch: 1, scheme: cbcs, " KID1 ", " KEY1 ", " IV1 " }\n"
@@ -96,25 +59,6 @@ Test(keysfile, every_key_of_an_epoch_needs_one_of_the_next) {
   cr_assert_not(keys_repeated(&who, ks, (struct bytes){0}, epoch_of, &epoch));
   epoch = 0;
   cr_assert_not(keys_missing(&who, ks, (struct bytes){0}, epoch_of, &epoch));
-}
-
-// What a template does not know would reach players as it stands.
-Test(keysfile, templates_and_markup) {
-  static const char known[] = "line 2: la_url: {Kid} is unknown; there are {kid} {KID} {asset} {epoch} {scheme} {label}";
-  struct keyset *ks;
-  struct keys_info info;
-  refused(ERR_SYNTAX, "drm:\n  clearkey: { la_url: 'http://y/{kid}/{Kid}' }\n", known);
-  refused(ERR_SYNTAX, "drm: { playready: { la_url: 'https://x/{foo}' } }", "line 1: la_url: {foo} is unknown");
-  refused(ERR_SYNTAX, "drm: { playready: { lui_url: 'https://x/{ kid }' } }", "lui_url: { kid } is unknown");
-  refused(ERR_SYNTAX, "drm: { fairplay: { skd: 'skd://{}' } }", "skd: {} is unknown");
-  refused(ERR_SYNTAX, "drm: { rules: [ { match: a, widevine: { content_id: '{track}' } } ] }", "content_id: {track} is unknown");
-  for (const char *const *p = (const char *const[]){"<a>", "</a>", "a & b", "</CUSTOMATTRIBUTES>", "</c><c>", "<x:a/>", "<a b=c/>", NULL}; *p; p++) {
-    char text[256];
-    snprintf(text, sizeof text, "drm:\n  playready:\n    custom: '%s'\n", *p);
-    refused(ERR_SYNTAX, text, "line 3: custom: give well-formed XML");
-  }
-  cr_assert_eq(load(&ks, &info, "drm:\n  widevine: { content_id: '{\"asset\":\"{asset}\",\"n\":{\"epoch\":{epoch}}}' }\n"
-                                "  playready: { la_url: 'https://x/{KID}?{label}', custom: '<a b=\"c\">d &amp; e</a><f/>g' }\n"), ERR_OK, "%s", shown);
 }
 
 Test(keysfile, the_next_epoch_with_the_key_of_this_one_is_found) {
@@ -303,69 +247,6 @@ Test(keysfile, no_error_shows_key_bytes) {
   }
 }
 
-Test(keysfile, drm_section_with_rules) {
-  struct keyset *ks;
-  struct keys_info info;
-  cr_assert_eq(load(&ks, &info,
-                    "drm:\n"
-                    "  widevine: { provider: example, content_id: 'c-{asset}' }\n"
-                    "  playready: { la_url: 'https://pr/{KID}' }\n"
-                    "  rules:\n"
-                    "    - { match: label/, schemes: [cbcs], fairplay: { skd: 'skd://x/{kid}' }, systems: [fairplay] }\n"
-                    "    - { match: label/album/track, clearkey: { la_url: x }, per_tier: true }\n"
-                    "    - { match: label/album/, in_band: all }\n"),
-               ERR_OK, "%s", shown);
-  const struct drm_settings *d = keys_drm(ks, BYTES_LIT("other/track"));
-  cr_assert_eq(d->systems, drm_bit(DRM_WIDEVINE) | drm_bit(DRM_PLAYREADY));
-  cr_assert_eq(d->in_band, 0);
-  cr_assert_eq(d->schemes, 1u << SCHEME_CENC | 1u << SCHEME_CBCS);
-  cr_assert(bytes_eq(d->widevine.content_id, BYTES_LIT("c-{asset}")));
-  d = keys_drm(ks, BYTES_LIT("label/x/y"));
-  cr_assert_eq(d->systems, drm_bit(DRM_FAIRPLAY));
-  cr_assert_eq(d->schemes, 1u << SCHEME_CBCS);
-  cr_assert(bytes_eq(d->widevine.provider, BYTES_LIT("example"))); // what the top level says stays
-  d = keys_drm(ks, BYTES_LIT("label/album/other"));
-  cr_assert_eq(d->in_band, 31);
-  d = keys_drm(ks, BYTES_LIT("label/album/track"));
-  cr_assert_eq(d->systems, drm_bit(DRM_CLEARKEY));
-  cr_assert_eq(d->in_band, drm_bit(DRM_COMMON));
-  cr_assert(d->per_tier);
-  cr_assert_not(keys_drm(ks, BYTES_LIT("label/album/track2"))->per_tier);
-  cr_assert_eq(keys_drm(ks, BYTES_LIT("label")), keys_drm(ks, BYTES_LIT("")));
-}
-
-Test(keysfile, what_is_signalled_for_a_scheme) {
-  static const struct {
-    const char *text;
-    bool cenc, cbcs;
-  } is[] = {
-      {"drm: { playready: { la_url: x } }", true, true},
-      {"drm: { playready: { la_url: x }, schemes: [cbcs] }", false, true},
-      {"drm: { systems: [widevine] }", false, false},
-      {"drm: { systems: [widevine], in_band: [playready] }", true, true},
-      {"drm: { systems: [widevine], rules: [ { match: a/, systems: [playready], schemes: [cenc] } ] }", true, false},
-  };
-  for (size_t i = 0; i < sizeof is / sizeof *is; i++) {
-    struct keyset *ks;
-    struct keys_info info;
-    cr_assert_eq(load(&ks, &info, is[i].text), ERR_OK, "%s", shown);
-    cr_assert_eq(keys_signal(ks, SCHEME_CENC, DRM_PLAYREADY), is[i].cenc, "%s", is[i].text);
-    cr_assert_eq(keys_signal(ks, SCHEME_CBCS, DRM_PLAYREADY), is[i].cbcs, "%s", is[i].text);
-  }
-}
-
-// A rule for one asset is for no other that begins with its name.
-Test(keysfile, a_rule_without_slash_is_no_prefix) {
-  struct keyset *ks;
-  struct keys_info info;
-  cr_assert_eq(load(&ks, &info, "drm: { rules: [ { match: a, per_tier: true }, { match: ab, per_tier: true } ] }"), ERR_OK, "%s", shown);
-  cr_assert(keys_drm(ks, BYTES_LIT("a"))->per_tier && keys_drm(ks, BYTES_LIT("ab"))->per_tier);
-  cr_assert_not(keys_drm(ks, BYTES_LIT("ac"))->per_tier);
-  cr_assert_not(keys_drm(ks, BYTES_LIT("abc"))->per_tier);
-  cr_assert_not(keys_drm(ks, BYTES_LIT("a/b"))->per_tier);
-}
-
-// docs/keys.md, test vectors. Computed independently with Python's hmac module (tests/keys/vectors.py).
 Test(keysfile, providers) {
   struct keyset *ks;
   struct keys_info info;
@@ -404,59 +285,6 @@ Test(keysfile, two_key_servers_for_everything_are_refused_wherever_they_stand) {
     char text[256];
     snprintf(text, sizeof text, "providers:\n%s%s%s", entries[orders[i][0]], entries[orders[i][1]], entries[orders[i][2]]);
     refused(ERR_SYNTAX, text, "everything has two");
-  }
-}
-
-// What is added is read as it was, whatever its name and label: YAML takes more characters for line breaks than \n, and some for none at all.
-Test(keysfile, records_that_are_added_keep_their_names) {
-  static const struct bytes names[] = {
-      BYTES_LIT("a/b"),           BYTES_LIT("a\"\\b: #c"),      BYTES_LIT("a\tb\nc\x7f\x01"), // the usual ones
-      BYTES_LIT("a\xc2\x85 b"),   BYTES_LIT("a \xe2\x80\xa8" "b"), BYTES_LIT("a \xe2\x80\xa9 b"), // NEL, LS, PS: line breaks
-      BYTES_LIT("a\xc2\x80\xc2\x9fz"),                                                          // C1 controls
-      BYTES_LIT("\xef\xbb\xbf" "a"), BYTES_LIT("a\xef\xbf\xbe\xef\xbf\xbf"),                      // a byte order mark, no characters
-      BYTES_LIT("\xc2\xa0\xc3\xa9\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbd\xf0\x90\x80\x80"),
-  };
-  enum { USUAL = 2 };
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    struct bytes asset = i == USUAL ? BYTES_LIT("a") : names[i]; // no URL can have the usual ones, so no asset
-    struct key_record r = {.scheme = SCHEME_CENC, .epoch = 1, .asset = asset, .label = names[i], .kid = "kid", .key = "key"}, got;
-    char text[512];
-    struct writer w = wr_of(text, sizeof text - 1);
-    cr_assert_eq(keysfile_add(&w, (struct bytes){0}, &r, 1, &diag), ERR_OK, "name %zu", i);
-    text[w.n] = 0;
-    struct keyset *ks;
-    struct keys_info info;
-    cr_expect(load(&ks, &info, text) == ERR_OK && keys_lookup(&got, ks, &(struct key_query){asset, 1, SCHEME_CENC, names[i]}) == ERR_OK,
-              "name %zu, as %s: %s", i, text, shown);
-    diag = (struct diag){0};
-  }
-}
-
-// Where the list begins is found in any file that libyaml reads: it counts characters, not bytes, and has more line breaks.
-Test(keysfile, records_are_added_to_files_of_all_kinds) {
-  static const char *const files[] = {
-      "\xef\xbb\xbfkeys: [{ asset: own, scheme: cbcs, " KID1 ", " KEY1 " }]\n",
-      "\xef\xbb\xbfkeys:\n  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\n",
-      "drm: { widevine: { policy: \"\xc3\xa9\xe2\x80\xa8z\" } } # \xc3\xa9\nkeys:\n  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\n",
-      "drm: {}\r\nkeys:\r\n  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\r\n",
-      "drm: {}\rkeys:\r  - { asset: own, scheme: cbcs, " KID1 ", " KEY1 " }\r",
-  };
-  static const char *const without[] = {"", "# only this", "---\n", "drm: {}\n...\n", "---\ndrm: {}\n... # end", "\n  drm: {}\n", "  drm:\n    {}\n  epochs: {}\n...\n"};
-  enum { WITH = sizeof files / sizeof *files, ALL = WITH + sizeof without / sizeof *without };
-  struct key_record r = {.scheme = SCHEME_CENC, .epoch = 1, .asset = BYTES_LIT("new"), .kid = "kid", .key = "key"}, got;
-  for (size_t i = 0; i < ALL; i++) {
-    const char *file = i < WITH ? files[i] : without[i - WITH];
-    char text[1024];
-    struct writer w = wr_of(text, sizeof text - 1);
-    struct keyset *ks;
-    struct keys_info info;
-    cr_assert_eq(load(&ks, &info, file), ERR_OK, "file %zu: %s", i, shown);
-    cr_assert_eq(keysfile_add(&w, bytes_str(file), &r, 1, &diag), ERR_OK, "file %zu", i);
-    text[w.n] = 0;
-    cr_expect(load(&ks, &info, text) == ERR_OK && info.num_records == 1 + (i < WITH) &&
-                  keys_lookup(&got, ks, &(struct key_query){r.asset, 1, SCHEME_CENC, {0}}) == ERR_OK,
-              "file %zu, as %s: %s", i, text, shown);
-    diag = (struct diag){0};
   }
 }
 
@@ -549,109 +377,5 @@ Test(keysfile, what_changes_old_urls_is_named) {
     cr_expect_str_eq(keys_changed(out, a, b), "", "gone: a 503");
     cr_assert_eq(keys_set_secret(b, BYTES_LIT("0123456789abcdef"), &diag), ERR_OK);
     cr_expect_str_eq(keys_changed(out, a, b), gone[i].want, "with derivation, %s", gone[i].now);
-  }
-}
-
-Test(derive, vectors) {
-  static const struct {
-    const char *asset, *label, *kid, *key, *iv;
-    uint32_t epoch;
-    enum scheme scheme;
-  } v[] = {
-#include "vectors.inc"
-  };
-  uint8_t secret[32];
-  for (int i = 0; i < 32; i++)
-    secret[i] = (uint8_t)i;
-  for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
-    struct key_record r;
-    struct key_query q = {bytes_str(v[i].asset), v[i].epoch, v[i].scheme, bytes_str(v[i].label)};
-    uint8_t want[16];
-    cr_assert_eq(keys_derive(&r, bytes_of(secret, 32), &q), ERR_OK);
-    cr_assert_eq(hex_read(want, 16, bytes_str(v[i].kid)), ERR_OK);
-    cr_assert_arr_eq(r.kid, want, 16, "kid %zu", i);
-    cr_assert_eq(hex_read(want, 16, bytes_str(v[i].key)), ERR_OK);
-    cr_assert_arr_eq(r.key, want, 16, "key %zu", i);
-    cr_assert_eq(r.has_iv, v[i].scheme == SCHEME_CBCS);
-    if (r.has_iv) {
-      cr_assert_eq(hex_read(want, 16, bytes_str(v[i].iv)), ERR_OK);
-      cr_assert_arr_eq(r.iv, want, 16, "iv %zu", i);
-    }
-  }
-}
-
-Test(derive, every_part_of_the_query_counts) {
-  struct key_record a, b;
-  struct bytes secret = BYTES_LIT("0123456789abcdef");
-  struct key_query base = {BYTES_LIT("ab"), 1, SCHEME_CBCS, BYTES_LIT("c")}, other[] = {base, base, base, base};
-  other[0].asset = BYTES_LIT("a"), other[0].label = BYTES_LIT("bc");
-  other[1].epoch = 2;
-  other[2].scheme = SCHEME_CENC;
-  other[3].label = BYTES_LIT("");
-  cr_assert_eq(keys_derive(&a, secret, &base), ERR_OK);
-  for (size_t i = 0; i < 4; i++) {
-    cr_assert_eq(keys_derive(&b, secret, &other[i]), ERR_OK);
-    cr_assert_neq(memcmp(a.key, b.key, 16), 0, "%zu", i);
-    cr_assert_neq(memcmp(a.kid, b.kid, 16), 0, "%zu", i);
-    uint8_t ka[16], kb[16];
-    keys_kid(ka, &base);
-    keys_kid(kb, &other[i]);
-    cr_assert_neq(memcmp(ka, kb, 16), 0, "%zu", i);
-  }
-  cr_assert_eq(keys_derive(&b, BYTES_LIT("0123456789abcde"), &base), ERR_ARGUMENT);
-  static uint8_t most[KEYS_MAX_SECRET + 1], label[KEYS_MAX_LABEL + 1];
-  cr_assert_eq(keys_derive(&b, bytes_of(most, KEYS_MAX_SECRET), &base), ERR_OK);
-  cr_assert_eq(keys_derive(&b, bytes_of(most, KEYS_MAX_SECRET + 1), &base), ERR_ARGUMENT);
-  base.label = bytes_of(label, KEYS_MAX_LABEL);
-  cr_assert_eq(keys_derive(&b, secret, &base), ERR_OK);
-  base.label.n++;
-  cr_assert_eq(keys_derive(&b, secret, &base), ERR_ARGUMENT);
-  base.label.n = 1;
-  base.epoch = 0;
-  cr_assert_eq(keys_derive(&b, secret, &base), ERR_ARGUMENT);
-}
-
-#define NAME_OF_85 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-#define NAME_OF_255 NAME_OF_85 NAME_OF_85 NAME_OF_85
-
-Test(keysfile, names_that_no_asset_can_have_are_refused) {
-  static const char *const names[][2] = {{"../a", "no empty"}, {"/a", "no empty"}, {"a//b", "no empty"}, {"a/./b", "no empty"}, {"a/", "leave the /"},
-                                          {".a", "it begins with a dot"}, {"a/..b/c", "it begins with a dot"}, {"a\\tb", "a control character"}, {"a/b\\x7f", "a control character"},
-                                          {NAME_OF_255 "a", "longer than 255 bytes"}, {"b/" NAME_OF_255 "a/c", "longer than 255 bytes"}};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    char text[500];
-    snprintf(text, sizeof text, "keys:\n  - { asset: \"%s\", scheme: cbcs, " KID1 ", " KEY1 " }\n", names[i][0]);
-    refused(ERR_SYNTAX, text, names[i][1]);
-    cr_assert(strstr(shown, "line 2: asset \""), "%s", shown);
-  }
-}
-
-Test(keysfile, nor_are_rules_that_match_none) {
-  refused(ERR_SYNTAX, "epochs:\n  schedule:\n    - { match: .a/, every: 1h }\n", "line 3: epochs.schedule: match: no URL can have one of its segments: it begins with a dot");
-  refused(ERR_SYNTAX, "drm:\n  rules:\n    - { match: \"b/\\t\" }\n", "line 3: drm.rules: match: no URL can have");
-  refused(ERR_SYNTAX, "providers:\n  - { type: cpix, file: f, match: a/.b }\n", "line 2: providers: match: no URL can have");
-}
-
-Test(keysfile, names_that_are_long_or_have_dots_within) {
-  static const char *const names[] = {NAME_OF_255, NAME_OF_255 "/" NAME_OF_255, "a.b./c..", "\xc3\xa9/\xe2\x82\xac"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    char text[700];
-    snprintf(text, sizeof text, "keys:\n  - { asset: \"%s\", scheme: cbcs, " KID1 ", " KEY1 " }\n", names[i]);
-    cr_assert_eq(load(&(struct keyset *){NULL}, &(struct keys_info){0}, text), ERR_OK, "%s", shown);
-  }
-}
-
-// As deep as the router goes.
-Test(keysfile, names_of_60_segments_at_most) {
-  enum { MOST = 60 };
-  for (int num = MOST; num <= MOST + 1; num++) {
-    char text[400], name[2 * (MOST + 1) + 1] = "a";
-    for (int i = 1; i < num; i++)
-      strcat(name, "/a");
-    snprintf(text, sizeof text, "keys:\n  - { asset: \"%s\", scheme: cbcs, " KID1 ", " KEY1 " }\n", name);
-    if (num > MOST)
-      refused(ERR_SYNTAX, text, "a name has at most 60 segments");
-    else
-      cr_assert_eq(load(&(struct keyset *){NULL}, &(struct keys_info){0}, text), ERR_OK, "%s", shown);
   }
 }

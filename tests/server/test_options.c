@@ -289,6 +289,28 @@ Test(options, public_url_is_a_url) {
   config_free(c);
 }
 
+// The licence's path has to have room behind it (KEYRING_URL_MAX).
+Test(options, public_url_has_400_bytes_at_most) {
+  enum { MOST = 400 };
+  static const char begin[] = "https://origin.example/";
+  for (size_t len = MOST - 1; len <= MOST + 1; len++) {
+    char url[MOST + 2] = "", yaml[MOST + 64], flag[MOST + 64];
+    memcpy(url, begin, sizeof begin - 1);
+    memset(url + sizeof begin - 1, 'a', len - (sizeof begin - 1));
+    snprintf(yaml, sizeof yaml, "media: /m\npublic_url: %s\n", url);
+    snprintf(flag, sizeof flag, "--public-url=%s", url);
+    for (int from = 0; from < 2; from++) {
+      struct config *c = from ? with_flags(2, (const char *[]){"--media=/m", flag}) : load(yaml, NULL);
+      cr_assert_eq(c != NULL, len <= MOST, "%zu bytes: %s", len, error.text);
+      if (c)
+        cr_expect_str_eq(c->public_url, url);
+      else
+        cr_expect_str_eq(error.text, from ? "--public-url: 401 bytes are more than 400" : ":2: public_url: 401 bytes are more than 400");
+      config_free(c);
+    }
+  }
+}
+
 Test(options, bytes_that_are_no_text_are_told_with_their_line) {
   cr_assert_null(load("media: /m\n\nworkers: \xff\n", NULL));
   cr_assert_str_eq(error.text, ":3: not valid YAML: invalid leading UTF-8 octet");

@@ -1,109 +1,19 @@
 #include "obs/access.h"
-#include "obs/log.h"
-#include "obs/metrics.h"
 #include "obs/nowait.h"
 
-#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
-
-static struct obs_worker sets[2];
-
-static char *scrape(void) {
-  static char text[1 << 17];
-  const struct obs_worker *const all[] = {&sets[0], &sets[1]};
-  struct writer w = wr_of(text, sizeof text - 1);
-  metrics_write(&w, all, (const char *const[]){"0", "shared"}, 2);
-  cr_assert(wr_ok(&w), "%zu bytes", w.n);
-  text[w.n] = 0;
-  return text;
-}
-
-// Is there a line "# TYPE <name> " in front of `end`? How many of them.
-static int typed(const char *text, const char *end, const char *name, size_t len) {
-  int num = 0;
-  for (const char *p = text; (p = strstr(p, "# TYPE ")) && p < end; p += 7)
-    num += !strncmp(p + 7, name, len) && p[7 + len] == ' ';
-  return num;
-}
-
-Test(metrics, every_sample_belongs_to_a_typed_metric_of_ours) {
-  static const char *const tails[] = {"", "_bucket", "_sum", "_count"};
-  const char *text = scrape();
-  int samples = 0;
-  for (const char *line = text; *line; line = strchr(line, '\n') + 1) {
-    size_t n = strcspn(line, "{ ");
-    int types = 0;
-    if (line[0] == '#')
-      continue;
-    cr_assert_eq(strncmp(line, "sluice_", 7), 0, "%.40s", line);
-    for (int i = 0; i < 4; i++) {
-      size_t t = strlen(tails[i]);
-      if (n > t && !strncmp(line + n - t, tails[i], t))
-        types += typed(text, line, line, n - t);
-    }
-    cr_assert_eq(types, 1, "%d types before: %.60s", types, line);
-    samples++;
-  }
-  cr_assert_gt(samples, 200);
-}
-
-Test(metrics, histograms_are_cumulative_and_in_seconds) {
-  uint64_t durations[] = {0, 8191, 8192, 1000000, 4000000000, 400000000000};
-  for (int i = 0; i < 6; i++)
-    histogram_add(&sets[0].ttfb, durations[i]);
-  char *t = scrape();
-  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_bucket{worker=\"0\",le=\"8.192e-06\"} 2\n"));
-  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_bucket{worker=\"0\",le=\"1.6384e-05\"} 3\n"));
-  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_bucket{worker=\"0\",le=\"0.001048576\"} 4\n"));
-  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_bucket{worker=\"0\",le=\"+Inf\"} 6\n"));
-  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_count{worker=\"0\"} 6\n"));
-  cr_assert(strstr(t, "sluice_time_to_first_byte_seconds_sum{worker=\"0\"} 404.001016383\n"));
-}
-
-Test(metrics, requests_and_errors_are_counted_where_they_belong) {
-  obs_request(&sets[0], 206, 1000, 1, 2);
-  obs_request(&sets[1], 404, 10, 1, 2);
-  obs_error(&sets[1], OBS_err_not_found);
-  struct obs_worker sum;
-  metrics_sum(&sum, (const struct obs_worker *const[]){&sets[0], &sets[1]}, 2);
-  cr_assert_eq(sum.status_2xx, 1);
-  cr_assert_eq(sum.status_4xx, 1);
-  cr_assert_eq(sum.bytes_sent, 1010);
-  cr_assert_eq(sum.err_not_found, 1);
-  char *t = scrape();
-  cr_assert(strstr(t, "sluice_errors_total{worker=\"shared\",reason=\"not_found\"} 1\n"));
-  cr_assert(strstr(t, "sluice_sent_bytes_total{worker=\"0\"} 1000\n"));
-}
-
-// As many as there are with 256 workers.
-Test(metrics, room_for_whatever_every_set_holds) {
-  enum { NUM = 257 };
-  static struct obs_worker full;
-  static const struct obs_worker *all[NUM];
-  const char *names[NUM];
-  for (uint64_t *v = (void *)&full; v + 1 <= (uint64_t *)(void *)(&full + 1); v++)
-    *v = (uint64_t)INT64_MIN; // 19 digits as a counter, 20 bytes as a gauge
-  for (unsigned i = 0; i < NUM; i++)
-    all[i] = &full, names[i] = "shared";
-  for (unsigned num = 1; num <= NUM; num += 64) {
-    struct writer w = wr_of(NULL, 0);
-    metrics_write(&w, all, names, num);
-    cr_assert(metrics_room(num) >= w.n && metrics_room(num) - w.n < w.n / 10, "%u sets: %zu of %zu bytes", num, w.n, metrics_room(num));
-  }
-}
 
 static char path[64];
 
@@ -217,7 +127,7 @@ Test(access, lines_come_out_whole_and_in_order) {
 
 Test(access, a_full_ring_drops_and_counts_and_never_waits) {
   struct access_log *log = open_log(ACCESS_COMBINED, 2);
-  uint64_t pushed = 0, lost = 0, written, dropped;
+  uint64_t pushed = 0, lost = 0, written = 0, dropped = 0;
   for (int i = 0; i < 200000; i++) {
     struct access_record *r = access_slot(access_ring(log, (unsigned)i % 2));
     if (r) {
@@ -228,8 +138,10 @@ Test(access, a_full_ring_drops_and_counts_and_never_waits) {
       lost++;
     }
   }
-  usleep(200000);
-  access_counts(log, &written, &dropped);
+  for (int i = 0; i < 500 && written < pushed; i++) {
+    usleep(10000);
+    access_counts(log, &written, &dropped);
+  }
   cr_assert_eq(dropped, lost);
   cr_assert_gt(lost, 0u, "the writer kept up with 200,000 lines at once?");
   cr_assert_eq(written, pushed);
@@ -502,147 +414,4 @@ Test(access, reopen_follows_a_renamed_file) {
   cr_assert(strstr(read_back(), "/new"));
   unlink(path);
   unlink(moved);
-}
-
-// Standard error is a pipe that nobody reads: lines are lost instead of everything waiting, and that is said afterwards.
-Test(log, a_log_that_nobody_reads_holds_up_nobody, .timeout = 30) {
-  enum { LINES = 500 };
-  int p[2], before = dup(STDERR_FILENO);
-  static char text[1 << 17];
-  size_t n = 0;
-  unsigned long long lost = 0, there = 0;
-  cr_assert_eq(pipe(p), 0);
-  cr_assert_gt(fcntl(p[1], F_SETPIPE_SZ, 16384), 0);
-  dup2(p[1], STDERR_FILENO);
-  for (int i = 0; i < LINES; i++)
-    log_line(LOG_INFO, "a line of a hundred bytes or so, of which a pipe of four pages holds a hundred: this is number %d", i);
-  fcntl(p[0], F_SETFL, O_NONBLOCK);
-  for (ssize_t r; (r = read(p[0], text + n, sizeof text - 1 - n)) > 0;)
-    n += (size_t)r;
-  log_line(LOG_INFO, "there is a reader again");
-  log_line(LOG_INFO, "and it goes on");
-  for (ssize_t r; (r = read(p[0], text + n, sizeof text - 1 - n)) > 0;)
-    n += (size_t)r;
-  dup2(before, STDERR_FILENO);
-  for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
-    const char *said = strstr(line, "not read: ");
-    there += strstr(line, "this is number") != NULL;
-    if (said) {
-      cr_expect_eq(lost, 0, "said twice: %s", line);
-      cr_expect(strstr(line, "Z warn standard error was not read: "), "%s", line);
-      lost = strtoull(said + 10, NULL, 10);
-    }
-  }
-  cr_expect_geq(there, 10);
-  cr_expect_eq(there + lost, LINES, "%llu lines are there, %llu are said to be lost", there, lost);
-  cr_expect(memmem(text, n, "a reader again", 14) && memmem(text, n, "it goes on", 10));
-  close(p[0]);
-  close(p[1]);
-  close(before);
-}
-
-static int log_pipe[2];
-static atomic_bool line_is_out;
-
-static void *write_a_long_line(void *arg) {
-  (void)arg;
-  log_line(LOG_INFO, "%04000d", 1);
-  atomic_store(&line_is_out, true);
-  return NULL;
-}
-
-// What says how many lines were lost may take the room that the pipe had: the line behind it waits for nobody either.
-Test(log, a_reader_that_stops_again_holds_up_nobody, .timeout = 30) {
-  static char page[4096];
-  int before = dup(STDERR_FILENO);
-  pthread_t writer;
-  cr_assert_eq(pipe(log_pipe), 0);
-  cr_assert_gt(fcntl(log_pipe[1], F_SETPIPE_SZ, 16384), 0);
-  for (int i = 0; i < 4; i++) // full, by pages
-    cr_assert_eq(write(log_pipe[1], page, sizeof page), (ssize_t)sizeof page);
-  dup2(log_pipe[1], STDERR_FILENO);
-  log_line(LOG_INFO, "waits for a second, and is lost");
-  cr_assert_eq(read(log_pipe[0], page, sizeof page), (ssize_t)sizeof page);
-  pthread_create(&writer, NULL, write_a_long_line, NULL);
-  for (int i = 0; i < 100 && !atomic_load(&line_is_out); i++)
-    usleep(50000);
-  dup2(before, STDERR_FILENO);
-  cr_expect(atomic_load(&line_is_out), "a line waits although nobody reads");
-  close(log_pipe[0]);
-  close(log_pipe[1]);
-  close(before);
-}
-
-struct reading {
-  int fd;
-  char text[1 << 20];
-  size_t n;
-};
-
-static void *read_slowly(void *arg) {
-  struct reading *to = arg;
-  for (ssize_t r; (r = read(to->fd, to->text + to->n, 300)) > 0; usleep(200))
-    to->n += (size_t)r;
-  return NULL;
-}
-
-// Sockets with as little room as they can be given, so that a line may be taken in parts.
-static void tcp_pair(int s[2]) {
-  struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-  socklen_t len = sizeof a;
-  int listener = socket(AF_INET, SOCK_STREAM, 0), little = 1;
-  s[1] = socket(AF_INET, SOCK_STREAM, 0);
-  setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &little, sizeof little);
-  cr_assert(!bind(listener, (struct sockaddr *)&a, len) && !listen(listener, 1) && !getsockname(listener, (struct sockaddr *)&a, &len));
-  cr_assert_eq(connect(s[1], (struct sockaddr *)&a, len), 0);
-  s[0] = accept(listener, NULL, NULL);
-  cr_assert_geq(s[0], 0);
-  close(listener);
-}
-
-// Standard error is a socket: lines are lost whole, or there whole.
-Test(log, lines_to_a_socket_are_whole, .timeout = 60) {
-  enum { LINES = 300, UNREAD = 30 };
-  static struct reading to[2];
-  for (int tcp = 0; tcp < 2; tcp++) {
-    int s[2], before = dup(STDERR_FILENO), little = 1, torn = 0;
-    unsigned long long lost = 0, there = 0;
-    pthread_t reader;
-    if (tcp)
-      tcp_pair(s);
-    else
-      cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
-    setsockopt(s[1], SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
-    to[tcp].fd = s[0];
-    dup2(s[1], STDERR_FILENO);
-    close(s[1]);
-    for (int i = 0; i < LINES; i++) {
-      if (i == UNREAD)
-        cr_assert_eq(pthread_create(&reader, NULL, read_slowly, &to[tcp]), 0);
-      if (i > UNREAD)
-        usleep(2000); // who reads is often too slow, not always
-      int len = i * 137 % 3900;
-      log_line(LOG_INFO, "%d of %0*d.", len, len + 1, 0);
-    }
-    usleep(300000); // until there is room again
-    log_line(LOG_INFO, "the last");
-    dup2(before, STDERR_FILENO); // the socket ends
-    pthread_join(reader, NULL);
-    for (char *line = strtok(to[tcp].text, "\n"); line; line = strtok(NULL, "\n")) {
-      const char *said = strstr(line, "not read: ");
-      int len = -1, at = 0;
-      if (said)
-        lost += strtoull(said + 10, NULL, 10);
-      else if (strlen(line) > 26 && sscanf(line + 26, "%d of %n", &len, &at) == 1 && at && strlen(line + 26 + at) == (size_t)len + 2 && line[strlen(line) - 1] == '.')
-        there++;
-      else if (strcmp(line + 26, "the last") != 0)
-        torn++;
-    }
-    cr_expect_eq(torn, 0, "%s: %d lines are torn", tcp ? "TCP" : "Unix", torn);
-    cr_expect_eq(there + lost, LINES, "%s: %llu lines are there, %llu are said to be lost", tcp ? "TCP" : "Unix", there, lost);
-    cr_expect_geq(there, 10, "%s: %llu lines are there", tcp ? "TCP" : "Unix", there);
-    cr_expect_geq(lost, 1);
-    close(s[0]);
-    close(before);
-  }
 }
