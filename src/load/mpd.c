@@ -131,9 +131,7 @@ static bool is_silent(const char **atts, bool around) {
 static void open_set(struct mpd *m, const char **atts) {
   open_level(m, L_SET);
   m->set_kids = (struct playlist_kids){0};
-  m->codecs[0] = 0;
   m->set_silent = is_silent(atts, false);
-  copy_attr(m, m->codecs, sizeof m->codecs, atts, "codecs");
 }
 
 static void open_rep(struct mpd *m, const char **atts) {
@@ -142,7 +140,6 @@ static void open_rep(struct mpd *m, const char **atts) {
   m->rep_id[0] = 0;
   m->silent = is_silent(atts, m->set_silent);
   copy_attr(m, m->rep_id, sizeof m->rep_id, atts, "id");
-  copy_attr(m, m->codecs, sizeof m->codecs, atts, "codecs");
   m->rep_bandwidth = (uint32_t)number(m, atts, "bandwidth", 0);
 }
 
@@ -357,9 +354,7 @@ static void close_rep(struct mpd *m) {
     return;
   }
   play(m, p);
-  struct rendition *r = &m->out->r[m->out->num++];
-  *r = (struct rendition){.bandwidth = m->rep_bandwidth};
-  memcpy(r->codecs, m->codecs, sizeof r->codecs);
+  m->out->num++;
 }
 
 static void XMLCALL on_end(void *ctx, const char *name) {

@@ -130,7 +130,7 @@ static bool segments_of(struct engine *e, struct fetch *f, struct media_list *li
   if (!sc->catalogue.manifests || !hls_is_media(text)) {
     if (hls_read_multivariant(&e->renditions, text, f->url, &what))
       return malformed(why, path, &what);
-    memcpy(path, e->renditions.r[0].uri, sizeof path);
+    memcpy(path, e->renditions.uri[0], sizeof path);
     if (!get(e, f, path, (struct byte_range){0}, why))
       return false;
   }

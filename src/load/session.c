@@ -119,11 +119,11 @@ static enum err keep_renditions(struct engine *e, struct shared_list *out) {
   if (!uris)
     return ERR_NO_MEMORY;
   for (uint32_t i = 0; i < e->renditions.num; i++) {
-    size_t n = strlen(e->renditions.r[i].uri) + 1;
+    size_t n = strlen(e->renditions.uri[i]) + 1;
     char *copy = mem->get(mem, n);
     if (!copy)
       return ERR_NO_MEMORY;
-    memcpy(copy, e->renditions.r[i].uri, n);
+    memcpy(copy, e->renditions.uri[i], n);
     uris[i] = copy;
   }
   out->num_renditions = e->renditions.num;
