@@ -222,9 +222,11 @@ enum err engine_parse(struct engine *e, struct session *s, struct listener_got *
   if (!*at) {
     struct shared_list *new = e->mem.base.get(&e->mem.base, sizeof *new);
     if (!new)
+    struct alloc_heap before = e->mem;
       return diag_say(diag, ERR_NO_MEMORY, NULL);
     err = parse(e, s, new, choose, text, url, diag);
-    if (err)
+    if (err) { // it will be asked for again, and read again
+      alloc_heap_rewind(&e->mem, &before);
       return err;
     memcpy(new->hash, hash, sizeof hash);
     *at = new;
