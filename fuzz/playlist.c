@@ -31,11 +31,8 @@ static void check_path(const char *path) {
 
 static void check_renditions(const struct renditions *r, bool paths) {
   MUST(r->num >= 1 && r->num <= PLAYLIST_MAX_RENDITIONS);
-  for (uint32_t i = 0; i < r->num; i++) {
-    MUST(memchr(r->r[i].codecs, 0, sizeof r->r[i].codecs));
-    if (paths)
-      check_path(r->r[i].uri);
-  }
+  for (uint32_t i = 0; paths && i < r->num; i++)
+    check_path(r->uri[i]);
 }
 
 static void check_list(const struct media_list *l) {

@@ -26,12 +26,14 @@ void alloc_heap_init(struct alloc_heap *h, size_t limit) {
   *h = (struct alloc_heap){.base.get = heap_get, .limit = limit};
 }
 
-void alloc_heap_free(struct alloc_heap *h) {
-  while (h->blocks) {
+void alloc_heap_rewind(struct alloc_heap *h, const struct alloc_heap *then) {
+  while (h->blocks != then->blocks) {
     void *next;
     memcpy(&next, h->blocks, sizeof next);
     free(h->blocks);
     h->blocks = next;
   }
-  h->used = 0;
+  h->used = then->used;
 }
+
+void alloc_heap_free(struct alloc_heap *h) { alloc_heap_rewind(h, &(struct alloc_heap){0}); }

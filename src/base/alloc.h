@@ -18,3 +18,6 @@ struct alloc_heap {
 
 void alloc_heap_init(struct alloc_heap *h, size_t limit);
 void alloc_heap_free(struct alloc_heap *h); // frees everything given; safe on a zeroed struct and twice
+
+// alloc_heap_rewind frees what was given since `then`, a copy of the heap, was taken.
+void alloc_heap_rewind(struct alloc_heap *h, const struct alloc_heap *then);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { H_NONE, H_ETAG, H_LOCATION };
+enum { H_NONE, H_ETAG, H_LOCATION, H_ENCODING };
 
 struct client_out {
   struct client_out *next;
@@ -78,17 +78,35 @@ static int on_field(llhttp_t *p, const char *at, size_t n) {
 
 static bool is_moved(unsigned status) { return status == 301 || status == 302 || status == 303 || status == 307 || status == 308; }
 
+static bool is_named(const struct client *c, const char *name) {
+  return c->name_len == strlen(name) && strncasecmp(c->name, name, c->name_len) == 0;
+}
+
+// Several of one name are a list. What there is no room for makes no difference to what is known.
+static void add_encoding(struct client_response *r, struct bytes piece) {
+  size_t have = strlen(r->encoding);
+  for (size_t i = 0; i < piece.n && have + 1 < sizeof r->encoding; i++)
+    if (piece.p[i] != ' ' && piece.p[i] != '\t')
+      r->encoding[have++] = (char)piece.p[i];
+}
+
 static int on_value(llhttp_t *p, const char *at, size_t n) {
   struct client *c = p->data;
-  if (!c->in_value)
-    c->header = c->name_len == 4 && strncasecmp(c->name, "etag", 4) == 0                                            ? H_ETAG
-                : c->name_len == 8 && strncasecmp(c->name, "location", 8) == 0 && is_moved((unsigned)p->status_code) ? H_LOCATION
-                                                                                                                     : H_NONE;
+  if (!c->in_value) {
+    c->header = is_named(c, "etag")                                                 ? H_ETAG
+                : is_named(c, "location") && is_moved((unsigned)p->status_code) ? H_LOCATION
+                : is_named(c, "content-encoding")                               ? H_ENCODING
+                                                                                : H_NONE;
+    if (c->header == H_ENCODING && c->response.encoding[0])
+      add_encoding(&c->response, BYTES_LIT(","));
+  }
   c->in_value = true;
   if (c->header == H_ETAG && c->w->etag)
     c->w->etag(c, bytes_of(at, n));
   if (c->header == H_LOCATION && c->w->location)
     c->w->location(c, bytes_of(at, n));
+  if (c->header == H_ENCODING)
+    add_encoding(&c->response, bytes_of(at, n));
   return 0;
 }
 
@@ -103,8 +121,7 @@ static int on_body(llhttp_t *p, const char *at, size_t n) {
 static int on_complete(llhttp_t *p) {
   struct client *c = p->data;
   if (p->status_code < 200 && p->status_code != 101) { // the answer is still to come (RFC 9110 §15.2)
-    c->response.status = 0;
-    c->response.content_length = UINT64_MAX;
+    c->response = (struct client_response){.content_length = UINT64_MAX};
     return 0;
   }
   c->response.whole = true;

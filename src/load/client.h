@@ -15,6 +15,7 @@ struct client_response {
   bool stale;              // no byte came over a connection that had served before: ask again, as RFC 9112 §9.3.1 allows
   uint64_t body_len;
   uint64_t content_length; // as announced; UINT64_MAX when it was not
+  char encoding[24];       // Content-Encoding, as much as there is room for; "": none
 };
 
 // `done` is called once per request, from io_run; the client may be used for the next request from inside it.
@@ -58,7 +59,7 @@ struct client {
   uint8_t header; // which header's value is being read
   uint8_t name_len;
   bool in_value;
-  char name[9]; // of the header being read, as much as it takes to know it
+  char name[17]; // of the header being read, as much as it takes to know it
   llhttp_t parser;
   struct client_response response;
 };

@@ -22,7 +22,8 @@ void hist_record(struct hist *h, uint64_t us);
 void hist_record_n(struct hist *h, uint64_t us, uint64_t n);
 void hist_add(struct hist *into, const struct hist *from);
 
-// hist_percentile gives the highest value equivalent to the one at `p` percent (0 … 100); 0 when empty.
+// hist_percentile gives a value that at least `p` percent (0 … 100) of all are not above: the highest equivalent to the one there, the
+// maximum at most; 0 when empty.
 uint64_t hist_percentile(const struct hist *h, double p);
 double hist_mean(const struct hist *h);
 

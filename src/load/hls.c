@@ -65,13 +65,6 @@ static struct bytes attribute(struct bytes list, const char *name) {
   return (struct bytes){0};
 }
 
-static void copy_text(char *out, size_t cap, struct bytes t) {
-  size_t n = t.n < cap - 1 ? t.n : cap - 1;
-  if (n)
-    memcpy(out, t.p, n);
-  out[n] = 0;
-}
-
 // ---- variables (§4.4.2.3)
 
 // The value of a parameter of the playlist's own URL; its p is NULL without one.
@@ -169,7 +162,7 @@ static enum err begin(struct lines *l, struct bytes text, const char *base, stru
   l->diag = diag;
   l->num_vars = 0;
   if (text.n >= 2 && text.p[0] == 0x1f && text.p[1] == 0x8b)
-    return diag_set(diag, ERR_SYNTAX, 1, "it is gzip'ed, and no Accept-Encoding was sent: have it served as it is");
+    return diag_set(diag, ERR_SYNTAX, 1, "it is gzip'ed, and no Content-Encoding says so: have it served with one, or as it is");
   if (!next_line(l, &line) || !bytes_eq(line, BYTES_LIT("#EXTM3U")))
     return diag_set(diag, ERR_SYNTAX, 1, "the first line is not #EXTM3U");
   return ERR_OK;
@@ -177,27 +170,22 @@ static enum err begin(struct lines *l, struct bytes text, const char *base, stru
 
 // ---- multivariant playlists
 
-static enum err add_rendition(struct renditions *out, struct lines *l, struct bytes uri, uint64_t bandwidth, struct bytes codecs) {
-  struct rendition *r = &out->r[out->num < PLAYLIST_MAX_RENDITIONS ? out->num : 0];
+static enum err add_rendition(struct renditions *out, struct lines *l, struct bytes uri) {
   char path[PLAYLIST_MAX_URI];
   enum err e = uri_resolve(path, l->base, uri);
   if (e)
     return uri_refused(l->diag, e, l->line, uri);
   for (uint32_t i = 0; i < out->num; i++)
-    if (!strcmp(out->r[i].uri, path)) // as of variants that differ in their pictures
+    if (!strcmp(out->uri[i], path)) // as of variants that differ in their pictures
       return ERR_OK;
   if (out->num == PLAYLIST_MAX_RENDITIONS)
     return diag_set(l->diag, ERR_LIMIT, l->line, "more than %d renditions", PLAYLIST_MAX_RENDITIONS);
-  r->bandwidth = bandwidth < UINT32_MAX ? (uint32_t)bandwidth : UINT32_MAX;
-  copy_text(r->codecs, sizeof r->codecs, codecs);
-  memcpy(r->uri, path, strlen(path) + 1);
-  out->num++;
+  memcpy(out->uri[out->num++], path, strlen(path) + 1);
   return ERR_OK;
 }
 
 // Adds the audio of a group that has playlists of its own. `*found` tells whether there is some.
-static enum err add_group(struct renditions *out, struct bytes text, const char *base, struct bytes group, uint64_t bandwidth, struct bytes codecs,
-                          bool *found, struct diag *diag) {
+static enum err add_group(struct renditions *out, struct bytes text, const char *base, struct bytes group, bool *found, struct diag *diag) {
   struct lines l;
   struct bytes line, attrs;
   bool more;
@@ -208,7 +196,7 @@ static enum err add_group(struct renditions *out, struct bytes text, const char 
         !bytes_eq(attribute(attrs, "GROUP-ID"), group) || !attribute(attrs, "URI").n)
       continue;
     *found = true;
-    e = add_rendition(out, &l, attribute(attrs, "URI"), bandwidth, codecs);
+    e = add_rendition(out, &l, attribute(attrs, "URI"));
   }
   return e;
 }
@@ -225,17 +213,14 @@ static bool has_pictures(struct bytes attrs) {
 
 // Listeners hear: of a variant with pictures whose sound has playlists of its own, only these.
 static enum err add_variant(struct renditions *out, struct lines *l, struct bytes text, struct bytes attrs, struct bytes uri) {
-  uint64_t bandwidth = 0;
   struct bytes group = attribute(attrs, "AUDIO");
   bool found = false;
-  if (attribute(attrs, "BANDWIDTH").n && parse_u64(&bandwidth, attribute(attrs, "BANDWIDTH")))
-    return diag_set(l->diag, ERR_SYNTAX, l->line, "BANDWIDTH is not a number");
   if (!has_pictures(attrs)) {
-    enum err e = add_rendition(out, l, uri, bandwidth, attribute(attrs, "CODECS"));
-    return e || !group.n ? e : add_group(out, text, l->base, group, bandwidth, attribute(attrs, "CODECS"), &found, l->diag);
+    enum err e = add_rendition(out, l, uri);
+    return e || !group.n ? e : add_group(out, text, l->base, group, &found, l->diag);
   }
-  enum err e = group.n ? add_group(out, text, l->base, group, bandwidth, attribute(attrs, "CODECS"), &found, l->diag) : ERR_OK;
-  return e || found ? e : add_rendition(out, l, uri, bandwidth, attribute(attrs, "CODECS"));
+  enum err e = group.n ? add_group(out, text, l->base, group, &found, l->diag) : ERR_OK;
+  return e || found ? e : add_rendition(out, l, uri);
 }
 
 enum err hls_read_multivariant(struct renditions *out, struct bytes text, const char *base, struct diag *diag) {

@@ -234,7 +234,7 @@ static struct listener_got judge(struct session *s, const struct client_response
   if (got.ok && !unchanged && !manifest)
     (void)verified(s, r, path); // wrong bytes fail the run, not the session
   if (got.ok && manifest && !unchanged) {
-    got.ok = engine_parse(e, s, &got, &diag) == ERR_OK;
+    got.ok = (!s->body || body_unpack(s->body, r->encoding, &diag) == ERR_OK) && engine_parse(e, s, &got, &diag) == ERR_OK;
     *failed = LOAD_ERR_PARSE;
     if (!got.ok)
       refuse(s, &diag);

@@ -131,9 +131,7 @@ static bool is_silent(const char **atts, bool around) {
 static void open_set(struct mpd *m, const char **atts) {
   open_level(m, L_SET);
   m->set_kids = (struct playlist_kids){0};
-  m->codecs[0] = 0;
   m->set_silent = is_silent(atts, false);
-  copy_attr(m, m->codecs, sizeof m->codecs, atts, "codecs");
 }
 
 static void open_rep(struct mpd *m, const char **atts) {
@@ -142,7 +140,6 @@ static void open_rep(struct mpd *m, const char **atts) {
   m->rep_id[0] = 0;
   m->silent = is_silent(atts, m->set_silent);
   copy_attr(m, m->rep_id, sizeof m->rep_id, atts, "id");
-  copy_attr(m, m->codecs, sizeof m->codecs, atts, "codecs");
   m->rep_bandwidth = (uint32_t)number(m, atts, "bandwidth", 0);
 }
 
@@ -357,9 +354,7 @@ static void close_rep(struct mpd *m) {
     return;
   }
   play(m, p);
-  struct rendition *r = &m->out->r[m->out->num++];
-  *r = (struct rendition){.bandwidth = m->rep_bandwidth};
-  memcpy(r->codecs, m->codecs, sizeof r->codecs);
+  m->out->num++;
 }
 
 static void XMLCALL on_end(void *ctx, const char *name) {
@@ -392,7 +387,7 @@ static enum err read_text(struct mpd *m, struct bytes text) {
   XML_SetCharacterDataHandler(m->xml, on_text);
   XML_SetStartDoctypeDeclHandler(m->xml, on_doctype);
   if (text.n >= 2 && text.p[0] == 0x1f && text.p[1] == 0x8b)
-    return diag_set(m->diag, ERR_SYNTAX, 1, "it is gzip'ed, and no Accept-Encoding was sent: have it served as it is");
+    return diag_set(m->diag, ERR_SYNTAX, 1, "it is gzip'ed, and no Content-Encoding says so: have it served with one, or as it is");
   enum XML_Status st = text.n <= INT32_MAX ? XML_Parse(m->xml, (const char *)text.p, (int)text.n, 1) : XML_STATUS_ERROR;
   if (m->failed)
     return m->diag->err;

@@ -61,7 +61,6 @@ struct mpd {
   struct period *periods, *last, *renditions_of;
   uint32_t num_periods;
   struct playlist_kids set_kids, kids, chosen_kids; // of the AdaptationSet; with the Representation's own
-  char codecs[32];
   bool set_silent, silent; // known to be no sound
   double duration_s;
   struct alloc_heap scratch;

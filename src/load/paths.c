@@ -8,8 +8,8 @@
 struct fetch {
   struct client c;
   struct body body;
-  bool done, ok;
-  unsigned status;
+  bool done;
+  struct client_response response;
   struct moved moved;
   char url[PLAYLIST_MAX_URL]; // of what was fetched last, redirections followed
 };
@@ -29,8 +29,7 @@ static void on_location(struct client *c, struct bytes piece) {
 static void on_done(struct client *c, const struct client_response *r) {
   struct fetch *f = c->owner;
   f->done = true;
-  f->status = r->status;
-  f->ok = r->whole;
+  f->response = *r;
 }
 
 // What failed, for the one who started the run.
@@ -90,11 +89,13 @@ static bool get(struct engine *e, struct fetch *f, const char *path, struct byte
   }
   snprintf(f->url, sizeof f->url, "%s%s", e->run->origin, at);
   unsigned want = part.len ? 206 : 200;
-  if (!f->done || !f->status)
+  if (!f->done || !f->response.status)
     return say(why, "the target does not answer for %s", at);
-  if (f->status != want)
-    return say(why, "the target answers %u for %s%s", f->status, at, part.len ? ", of which a range was asked" : "");
-  return f->ok || say(why, "the target's answer for %s is not whole, or longer than 64 MB", at);
+  if (f->response.status != want)
+    return say(why, "the target answers %u for %s%s", f->response.status, at, part.len ? ", of which a range was asked" : "");
+  if (!f->response.whole)
+    return say(why, "the target's answer for %s is not whole, or longer than %d MB", at, BODY_MAX >> 20);
+  return !body_unpack(&f->body, f->response.encoding, &diag) || malformed(why, at, &diag);
 }
 
 static bool read_mpd(struct engine *e, struct fetch *f, struct media_list *list, struct alloc *mem, const char *path, struct why *why) {
@@ -130,7 +131,7 @@ static bool segments_of(struct engine *e, struct fetch *f, struct media_list *li
   if (!sc->catalogue.manifests || !hls_is_media(text)) {
     if (hls_read_multivariant(&e->renditions, text, f->url, &what))
       return malformed(why, path, &what);
-    memcpy(path, e->renditions.r[0].uri, sizeof path);
+    memcpy(path, e->renditions.uri[0], sizeof path);
     if (!get(e, f, path, (struct byte_range){0}, why))
       return false;
   }

@@ -13,16 +13,11 @@ enum {
   PLAYLIST_MAX_URL = PLAYLIST_MAX_ORIGIN + PLAYLIST_MAX_URI
 };
 
-// One rendition that can be chosen. HLS: `uri` is its media playlist; DASH: the whole list is known already.
-struct rendition {
-  uint32_t bandwidth; // bits per second
-  char codecs[32];
-  char uri[PLAYLIST_MAX_URI]; // absolute path
-};
-
+// The renditions that can be chosen. HLS: `uri` is the media playlist of each, an absolute path; DASH: only their number, the whole
+// list is known already.
 struct renditions {
   uint32_t num;
-  struct rendition r[PLAYLIST_MAX_RENDITIONS];
+  char uri[PLAYLIST_MAX_RENDITIONS][PLAYLIST_MAX_URI];
 };
 
 // The KIDs that a playlist says for one track. There is one, whoever it is said to; a second one that differs is enough to see that.

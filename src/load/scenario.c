@@ -150,6 +150,7 @@ static enum err set_field(struct parse *p, const struct field *f, const yaml_nod
                     (int)n->data.scalar.length, (const char *)n->data.scalar.value,
                     f->type == F_COUNT     ? "whole number"
                     : f->type == F_SECONDS ? "time (s, ms, m, h)"
+                    : f->type == F_SHARE   ? "share, as 0.5 or 50%,"
                                            : "number",
                     f->min, f->max);
   if (f->type != F_COUNT) {
@@ -164,6 +165,17 @@ static enum err set_field(struct parse *p, const struct field *f, const yaml_nod
   return ERR_OK;
 }
 
+// Of two of one name the author would believe that the other one holds.
+static bool is_given_before(struct parse *p, const yaml_node_t *map, const yaml_node_pair_t *pair) {
+  const yaml_node_t *k = yaml_document_get_node(&p->doc, pair->key);
+  bool found = false;
+  for (const yaml_node_pair_t *before = map->data.mapping.pairs.start; before < pair; before++) {
+    const yaml_node_t *other = yaml_document_get_node(&p->doc, before->key);
+    found |= other->type == YAML_SCALAR_NODE && k->type == YAML_SCALAR_NODE && bytes_eq(text_of(other), text_of(k));
+  }
+  return found;
+}
+
 // arrivals: a list of { for: TIME, rate: R } or { for: TIME, rate: [FROM, TO] }.
 static enum err parse_piece(struct parse *p, const yaml_node_t *n, struct rate_piece *out, double *poll_s) {
   static const struct field time = {"arrivals.for", F_SECONDS, 0, 0, 0, 86400};
@@ -173,6 +185,8 @@ static enum err parse_piece(struct parse *p, const yaml_node_t *n, struct rate_p
   for (yaml_node_pair_t *pair = n->data.mapping.pairs.start; pair < n->data.mapping.pairs.top; pair++) {
     const yaml_node_t *k = yaml_document_get_node(&p->doc, pair->key), *v = yaml_document_get_node(&p->doc, pair->value);
     bool ok = k->type == YAML_SCALAR_NODE;
+    if (is_given_before(p, n, pair))
+      return diag_set(p->diag, ERR_SYNTAX, line_of(k), "%.*s is given twice in an entry of arrivals", (int)k->data.scalar.length, (const char *)k->data.scalar.value);
     if (ok && is(k, "for") && v->type == YAML_SCALAR_NODE) {
       ok = number_of(v, F_SECONDS, &seconds) && seconds >= time.min && seconds <= time.max;
     } else if (ok && is(k, "poll") && v->type == YAML_SCALAR_NODE) {
@@ -274,6 +288,15 @@ bool scenario_is_mpd(const struct scenario *s, uint32_t asset) {
   return s->protocol == LOAD_DASH && !(n >= 5 && strncasecmp(path + n - 5, ".m3u8", 5) == 0);
 }
 
+// Whether fields have names that begin with NAME and a dot.
+static bool is_map_of_fields(const char *name) {
+  size_t n = strlen(name);
+  bool found = false;
+  for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+    found |= strncmp(fields[i].name, name, n) == 0 && fields[i].name[n] == '.';
+  return found;
+}
+
 // A map below the top gives its name to what is in it, once.
 static enum err parse_map(struct parse *p, const yaml_node_t *map, const char *prefix) {
   for (yaml_node_pair_t *pair = map->data.mapping.pairs.start; pair < map->data.mapping.pairs.top; pair++) {
@@ -282,11 +305,8 @@ static enum err parse_map(struct parse *p, const yaml_node_t *map, const char *p
     if (!is_text(k) || !k->data.scalar.length || // an empty one below itself would never end
         (size_t)snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", (const char *)k->data.scalar.value) >= sizeof name)
       return diag_set(p->diag, ERR_SYNTAX, line_of(k), "a field's name is a short text");
-    for (const yaml_node_pair_t *before = map->data.mapping.pairs.start; before < pair; before++) {
-      const yaml_node_t *other = yaml_document_get_node(&p->doc, before->key);
-      if (!strcmp((const char *)other->data.scalar.value, (const char *)k->data.scalar.value))
-        return diag_set(p->diag, ERR_SYNTAX, line_of(k), "%s is given twice", name);
-    }
+    if (is_given_before(p, map, pair))
+      return diag_set(p->diag, ERR_SYNTAX, line_of(k), "%s is given twice", name);
     enum err e = ERR_OK;
     const struct field *f = fields, *end = fields + sizeof fields / sizeof fields[0];
     while (f < end && strcmp(f->name, name) != 0)
@@ -301,6 +321,8 @@ static enum err parse_map(struct parse *p, const yaml_node_t *map, const char *p
       e = p->s->catalogue.names ? one_catalogue(p, k) : parse_manifests(p, v);
     else if (!*prefix && v->type == YAML_MAPPING_NODE)
       e = parse_map(p, v, name);
+    else if (is_map_of_fields(name))
+      e = diag_set(p->diag, ERR_SYNTAX, line_of(k), "%s takes a map of fields", name);
     else
       e = diag_set(p->diag, ERR_SYNTAX, line_of(k), "unknown field '%s'", name);
     if (e)

@@ -25,11 +25,13 @@ void body_give(struct engine *e, struct body *b) {
 }
 
 bool body_add(struct body *b, struct bytes piece) {
+  if (!piece.n)
+    return true;
   if (piece.n > b->cap - b->n) {
     size_t cap = b->cap ? b->cap : 16384;
     while (cap - b->n < piece.n)
       cap *= 2;
-    uint8_t *p = cap <= (size_t)64 << 20 ? realloc(b->p, cap) : NULL;
+    uint8_t *p = cap <= BODY_MAX ? realloc(b->p, cap) : NULL;
     if (!p)
       return false;
     b->p = p;
@@ -119,11 +121,11 @@ static enum err keep_renditions(struct engine *e, struct shared_list *out) {
   if (!uris)
     return ERR_NO_MEMORY;
   for (uint32_t i = 0; i < e->renditions.num; i++) {
-    size_t n = strlen(e->renditions.r[i].uri) + 1;
+    size_t n = strlen(e->renditions.uri[i]) + 1;
     char *copy = mem->get(mem, n);
     if (!copy)
       return ERR_NO_MEMORY;
-    memcpy(copy, e->renditions.r[i].uri, n);
+    memcpy(copy, e->renditions.uri[i], n);
     uris[i] = copy;
   }
   out->num_renditions = e->renditions.num;
@@ -220,12 +222,15 @@ enum err engine_parse(struct engine *e, struct session *s, struct listener_got *
   if (!at)
     return diag_say(diag, ERR_NO_MEMORY, NULL);
   if (!*at) {
+    struct alloc_heap before = e->mem;
     struct shared_list *new = e->mem.base.get(&e->mem.base, sizeof *new);
     if (!new)
       return diag_say(diag, ERR_NO_MEMORY, NULL);
     err = parse(e, s, new, choose, text, url, diag);
-    if (err)
+    if (err) { // it will be asked for again, and read again
+      alloc_heap_rewind(&e->mem, &before);
       return err;
+    }
     memcpy(new->hash, hash, sizeof hash);
     *at = new;
     e->num_lists++;

@@ -15,7 +15,7 @@ struct body {
   struct body *next; // in the pool
 };
 
-enum { SESSION_ETAG = 80, SESSION_MAX_HOPS = 5 };
+enum { SESSION_ETAG = 80, SESSION_MAX_HOPS = 5, BODY_MAX = 64 << 20 };
 
 // Where redirections have led a request to.
 struct moved {
@@ -95,8 +95,11 @@ struct load_second *engine_second(struct engine *e, double now_s);
 
 struct body *body_take(struct engine *e);
 void body_give(struct engine *e, struct body *b); // NULL is a no-op
-// body_add appends; false when memory is out.
+// body_add appends; false when memory is out, or it were more than BODY_MAX.
 bool body_add(struct body *b, struct bytes piece);
+// body_unpack undoes a Content-Encoding ("": there is none). Errors: ERR_SYNTAX, ERR_LIMIT (more than BODY_MAX), ERR_UNSUPPORTED (not
+// gzip), ERR_NO_MEMORY; the body is as it was then.
+MUST_USE enum err body_unpack(struct body *b, const char *encoding, struct diag *diag);
 
 // engine_log writes one line of the request log: who, which of its requests, and the request's bytes with escaped line ends.
 void engine_log(struct engine *e, uint64_t who, uint64_t ordinal, struct bytes request);

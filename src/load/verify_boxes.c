@@ -98,9 +98,13 @@ static bool same_trun(struct pair *p) {
   return ok && same_bytes(p, left_of(a), left_of(b));
 }
 
-static bool is_protection(uint32_t type) {
-  return type == FOURCC('s', 'e', 'n', 'c') || type == FOURCC('s', 'a', 'i', 'z') || type == FOURCC('s', 'a', 'i', 'o') ||
-         type == FOURCC('s', 'i', 'n', 'f') || type == FOURCC('p', 's', 's', 'h');
+// Where protection adds boxes; what a sample entry gets is compared there. ISO/IEC 23001-7 7.2, 8.1.
+static bool is_added(const struct check *c, uint32_t around, uint32_t type) {
+  if (c->init->clear)
+    return false;
+  if (around == FOURCC('t', 'r', 'a', 'f'))
+    return type == FOURCC('s', 'e', 'n', 'c') || type == FOURCC('s', 'a', 'i', 'z') || type == FOURCC('s', 'a', 'i', 'o');
+  return around == FOURCC('m', 'o', 'o', 'v') && type == FOURCC('p', 's', 's', 'h');
 }
 
 // Indexes, pssh of a protection that the source has no more, and auxiliary information of other kinds.
@@ -121,7 +125,7 @@ static bool is_container(uint32_t type) {
 
 static bool same_entries(struct pair *p);
 
-static bool same_boxes(struct check *c, struct reader mine, struct reader theirs);
+static bool same_boxes(struct check *c, uint32_t around, struct reader mine, struct reader theirs);
 
 // Samples have been compared; what belongs to none is as it was.
 static bool same_mdat(struct pair *p) {
@@ -145,25 +149,42 @@ static bool same_box(struct pair *p) {
     return same_trun(p);
   if (type == FOURCC('s', 't', 's', 'd'))
     return same_entries(p);
-  if (is_container(type))
-    return same_boxes(p->c, p->mine.body, p->theirs.body);
+  if (type == FOURCC('m', 'o', 'o', 'f'))
+    p->c->traf = 0;
+  p->c->traf += type == FOURCC('t', 'r', 'a', 'f');
+  if (is_container(type)) {
+    bool ok = same_boxes(p->c, type, p->mine.body, p->theirs.body);
+    p->c->frag += type == FOURCC('m', 'o', 'o', 'f');
+    return ok;
+  }
   return same_bytes(p, left_of(p->mine.body), left_of(p->theirs.body));
 }
 
-// Box by box; what protection adds is passed over, and so is what no packager would keep of the source. A traf without a
-// decode time gets one.
-static bool same_boxes(struct check *c, struct reader mine, struct reader theirs) {
+// A traf without a decode time gets one: where its fragment begins, or, behind others, where the one before has ended. 8.8.12.
+static bool right_tfdt(struct pair *p) {
+  const struct ix_frag *f = &p->c->track->ix->frags[p->c->frag];
+  struct reader r = p->mine.body;
+  uint32_t head = rd_u32(&r);
+  uint64_t time = head ? rd_u64(&r) : rd_u32(&r);
+  bool ok = !r.err && !rd_left(&r) && (head == 0 || head == 1u << 24) && time >= f->time_ticks &&
+            time - f->time_ticks <= (p->c->traf == 1 ? 0 : f->duration_ticks);
+  return ok || differ(p, p->mine.at + p->mine.head_len, "it is not when the source's fragment begins");
+}
+
+// Box by box; what protection adds is passed over, and so is what no packager would keep of the source.
+static bool same_boxes(struct check *c, uint32_t around, struct reader mine, struct reader theirs) {
   struct pair p = {.c = c};
   for (;;) {
     bool have, want;
-    while ((have = vbox_next(&mine, &p.mine)) && is_protection(p.mine.type)) {
+    while ((have = vbox_next(&mine, &p.mine)) && is_added(c, around, p.mine.type)) {
     }
     while ((want = vbox_next(&theirs, &p.theirs)) && is_dropped(p.theirs.type)) {
     }
-    if (have && p.mine.type == FOURCC('t', 'f', 'd', 't') && (!want || p.theirs.type != p.mine.type)) {
-      have = vbox_next(&mine, &p.mine);
-      while (have && is_protection(p.mine.type))
-        have = vbox_next(&mine, &p.mine);
+    if (have && around == FOURCC('t', 'r', 'a', 'f') && p.mine.type == FOURCC('t', 'f', 'd', 't') && (!want || p.theirs.type != p.mine.type)) {
+      if (!right_tfdt(&p))
+        return false;
+      while ((have = vbox_next(&mine, &p.mine)) && is_added(c, around, p.mine.type)) {
+      }
     }
     if (!have && rd_left(&mine))
       return wrong(c, "byte %zu: a box that cannot be read", rd_pos(&mine));
@@ -187,6 +208,7 @@ static bool right_sinf(const char *scheme, struct bytes after_entry, uint32_t fo
   return vbox_next(&r, &sinf) && sinf.type == FOURCC('s', 'i', 'n', 'f') && !rd_left(&r) &&
          vbox_next(&sinf.body, &frma) && frma.type == FOURCC('f', 'r', 'm', 'a') && rd_u32(&frma.body) == format &&
          vbox_next(&sinf.body, &schm) && schm.type == FOURCC('s', 'c', 'h', 'm') && !rd_u32(&schm.body) && rd_u32(&schm.body) == type &&
+         rd_u32(&schm.body) == 0x10000 && !rd_left(&schm.body) &&
          vbox_next(&sinf.body, &schi) && schi.type == FOURCC('s', 'c', 'h', 'i') && !rd_left(&sinf.body) &&
          vbox_next(&schi.body, &tenc) && tenc.type == FOURCC('t', 'e', 'n', 'c') && !rd_left(&schi.body) &&
          rd_u32(&tenc.body) == (type == FOURCC('c', 'b', 'c', 's') ? 1u << 24 : 0) && !rd_u8(&tenc.body) && !rd_u8(&tenc.body);
@@ -223,7 +245,7 @@ static bool same_entries(struct pair *p) {
 }
 
 bool check_init_boxes(struct check *c, struct bytes source) {
-  return same_boxes(c, rd_of(c->r->body), rd_of(source));
+  return same_boxes(c, 0, rd_of(c->r->body), rd_of(source));
 }
 
 bool check_boxes(struct check *c, uint32_t first_frag, uint32_t end_frag) {
@@ -235,7 +257,8 @@ bool check_boxes(struct check *c, uint32_t first_frag, uint32_t end_frag) {
   if (!source)
     return wrong(c, "no memory to compare it");
   bool ok = c->track->read(c->track->ctx, from, source, len) == ERR_OK || wrong(c, "the clear source cannot be read at byte %lu", from);
-  ok = ok && same_boxes(c, rd_of(c->r->body), rd_of(bytes_of(source, len)));
+  c->frag = first_frag;
+  ok = ok && same_boxes(c, 0, rd_of(c->r->body), rd_of(bytes_of(source, len)));
   free(source);
   return ok;
 }

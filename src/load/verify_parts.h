@@ -37,6 +37,7 @@ struct check {
   uint64_t sample, first_sample, end_sample; // numbers within the clear track: next, first and end of the segment
   uint64_t first_iv, num_iv;
   size_t first_iv_at; // offset of the first IV in the response
+  uint32_t frag, traf; // of the source, whose boxes are being compared; how many trafs of it have been
   uint8_t *is_sample; // of each byte of a segment, 1: it has been compared as a sample's
   char *what;
   size_t cap;

@@ -9,6 +9,13 @@ struct fragment {
   size_t moof_at;
 };
 
+// False: there is another one, and players may take either.
+static bool take(struct vbox *to, const struct vbox *b) {
+  bool first = !to->body.p;
+  *to = *b;
+  return first;
+}
+
 static bool read_traf(struct fragment *f, struct reader traf) {
   struct vbox b;
   while (vbox_next(&traf, &b)) {
@@ -19,12 +26,9 @@ static bool read_traf(struct fragment *f, struct reader traf) {
       f->default_size = flags & 16 ? rd_u32(&r) : f->default_size;
       if (r.err)
         return false;
-    } else if (b.type == FOURCC('s', 'e', 'n', 'c')) {
-      f->senc = b;
-    } else if (b.type == FOURCC('s', 'a', 'i', 'z')) {
-      f->saiz = b;
-    } else if (b.type == FOURCC('s', 'a', 'i', 'o')) {
-      f->saio = b;
+    } else if ((b.type == FOURCC('s', 'e', 'n', 'c') && !take(&f->senc, &b)) || (b.type == FOURCC('s', 'a', 'i', 'z') && !take(&f->saiz, &b)) ||
+               (b.type == FOURCC('s', 'a', 'i', 'o') && !take(&f->saio, &b))) {
+      return false;
     }
   }
   return rd_left(&traf) == 0;
@@ -139,31 +143,38 @@ static bool check_run(struct check *c, const struct fragment *f, const struct vb
       return false;
     *data_at += size;
   }
-  return true;
+  return !trun.err || wrong(c, "byte %zu: a trun that cannot be read", box->at);
+}
+
+// The head of saiz or saio, `version` of which is taken off; where it says of what kind the information is, that is the scheme.
+static bool right_aux_head(struct reader *r, const char *scheme, uint32_t *version) {
+  uint32_t head = rd_u32(r);
+  *version = head >> 24;
+  return (head & 0xffffff) == 0 || ((head & 0xffffff) == 1 && rd_u32(r) == FOURCC(scheme[0], scheme[1], scheme[2], scheme[3]) && !rd_u32(r));
 }
 
 // saiz and saio say the same as senc: one size, as many samples, and where the first IV stands. ISO/IEC 14496-12 8.7.8, 8.7.9.
 static bool check_aux(struct check *c, const struct fragment *f, uint64_t samples) {
   struct reader saiz = f->saiz.body, saio = f->saio.body, senc = f->senc.body;
   uint8_t iv_size = c->init->tenc.iv_size;
-  uint32_t senc_flags = rd_u32(&senc), senc_num = rd_u32(&senc);
+  const char *scheme = c->place.scheme;
+  uint32_t version, senc_flags = rd_u32(&senc), senc_num = rd_u32(&senc);
   if (f->senc.body.p && (senc_flags || senc_num != samples || rd_left(&senc) != samples * iv_size))
     return wrong(c, "byte %zu: senc is not that of its %lu samples", f->senc.at, samples);
   if (c->init->clear && (f->senc.body.p || f->saiz.body.p || f->saio.body.p))
     return wrong(c, "byte %zu: a fragment with the protection boxes of another scheme", f->moof_at);
   if (f->saiz.body.p) {
-    rd_skip(&saiz, rd_u32(&saiz) & 1 ? 8 : 0);
+    bool ok = right_aux_head(&saiz, scheme, &version) && !version;
     uint8_t size = rd_u8(&saiz);
     uint32_t num = rd_u32(&saiz);
-    if (saiz.err || rd_left(&saiz) || size != iv_size || num != samples)
+    if (!ok || saiz.err || rd_left(&saiz) || size != iv_size || num != samples)
       return wrong(c, "byte %zu: saiz is not that of its %lu samples", f->saiz.at, samples);
   }
   if (f->saio.body.p) {
-    uint32_t head = rd_u32(&saio);
-    rd_skip(&saio, head & 1 ? 8 : 0);
+    bool ok = right_aux_head(&saio, scheme, &version) && version <= 1;
     uint32_t num = rd_u32(&saio);
-    uint64_t off = head >> 24 ? rd_u64(&saio) : rd_u32(&saio);
-    if (saio.err || rd_left(&saio) || num != 1 || f->moof_at + off != f->senc.at + f->senc.head_len + 8)
+    uint64_t off = version ? rd_u64(&saio) : rd_u32(&saio);
+    if (!ok || saio.err || rd_left(&saio) || num != 1 || f->moof_at + off != f->senc.at + f->senc.head_len + 8)
       return wrong(c, "byte %zu: saio does not point to senc's first IV", f->saio.at);
   }
   return true;

@@ -132,6 +132,24 @@ Test(alloc, keeps_to_its_limit) {
   alloc_heap_free(&h);
 }
 
+Test(alloc, rewinds_to_where_it_was) {
+  struct alloc_heap h, empty, one;
+  alloc_heap_init(&h, 100);
+  empty = h;
+  uint8_t *p = h.base.get(&h.base, 60);
+  cr_assert_not_null(p);
+  memset(p, 7, 60);
+  one = h;
+  for (int round = 0; round < 3; round++) {
+    cr_assert_not_null(h.base.get(&h.base, 20), "round %d", round);
+    cr_assert_not_null(h.base.get(&h.base, 20), "round %d", round);
+    alloc_heap_rewind(&h, &one);
+    cr_assert(h.used == 60 && p[0] == 7 && p[59] == 7);
+  }
+  alloc_heap_rewind(&h, &empty);
+  cr_assert(!h.used && !h.blocks);
+}
+
 Test(diag, the_first_fault_wins_and_reads_as_agreed) {
   struct diag d = {.num_path = 2, .path = {FOURCC('m', 'o', 'o', 'f'), FOURCC('t', 'r', 'u', 'n')}};
   cr_assert_eq(diag_set(&d, ERR_MALFORMED, 77, "%u samples do not fit", 5u), ERR_MALFORMED);

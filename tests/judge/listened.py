@@ -2,6 +2,7 @@
 
 `Plays(port).all(path)` gives, for each rendition of audio, the requests of one listener from the manifest to the last segment,
 redirections included: a list of (path, range), range being (first, last) or None. `.media` has those of segments, as the manifest says them."""
+import gzip
 import http.client
 import math
 import re
@@ -28,7 +29,7 @@ class Plays:
                 c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
                 c.request("GET", path, headers={"Range": f"bytes={span[0]}-{span[1]}"} if span else {})
                 r = c.getresponse()
-                body = r.read()
+                body = gzip.decompress(r.read()) if r.getheader("Content-Encoding") == "gzip" else r.read()
                 assert r.status in ((206,) if span else (200,)) or 300 < r.status < 309, (path, span, r.status)
                 self.bodies[path, span] = r.status, r.getheader("Location"), body
                 c.close()

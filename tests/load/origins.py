@@ -38,7 +38,8 @@ http {{
     location ~ ^/m308/(.*)$ {{ return 308 http://127.0.0.1:{port}/m301/$1; }}
     location ~ ^/loop/(.*)$ {{ return 302 /loop/$1x; }}
     location ~ ^/away/(.*)$ {{ return 302 http://cdn.example:81/$1; }}
-    location /zipped/ {{ gzip off; default_type application/xml; add_header Content-Encoding gzip; }}
+    location /zipped/ {{ gzip off; add_header Content-Encoding gzip; }}
+    location /br/ {{ gzip off; add_header Content-Encoding br; }}
   }}
 }}
 """
@@ -209,6 +210,10 @@ def by_hand(port):
         "/std/self/m.mpd": mpd("<Period>" + audio('<SegmentTemplate duration="2" media="$Number$.mp4"/>' + rep()) + "</Period>"),
         "/std/define/m.m3u8": m3u + '#EXT-X-DEFINE:NAME="at",VALUE="dir/v1"\n#EXT-X-DEFINE:NAME="q",VALUE="k=1&l=2"\n#EXT-X-MAP:URI="{$at}/init.mp4?{$q}"\n' + segments.format(*["{$at}/", ".m4s?{$q}"] * 3),
         "/std/query/m.m3u8": m3u + '#EXT-X-DEFINE:QUERYPARAM="token"\n#EXT-X-MAP:URI="q/init.mp4?t={$token}"\n' + segments.format(*["q/", ".m4s?t={$token}"] * 3),
+        # compressed, whatever was asked for
+        "/zipped/m.m3u8": gzip.compress(b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nindex-1.m3u8\n"),
+        "/zipped/index-1.m3u8": gzip.compress((m3u + segments.format(*["/base/z-", ".aac"] * 3)).encode()),
+        "/zipped/m.mpd": gzip.compress(mpd("<BaseURL>/base/</BaseURL><Period>" + PLAIN + "</Period>").encode()),
         "/std/odd/m.m3u8": m3u.replace("\n", "\r\n") + "# a comment\r\n\r\n" + segments.format("./a/./b/../", ".aac#t=1", "//127.0.0.1:%d/n/" % port, ".aac?u=http://x/../y", "/std/\xe9 ", ".aac").replace("\n", "\r\n"),
     }
 
@@ -249,8 +254,11 @@ def refusals(port, elsewhere):
                          "S@r is negative, and neither another S@t nor the Period's duration says how long"),
         "/no/video.mpd": (mpd("<Period>" + VIDEO + "</Period>"), "the MPD has no Representation of audio with segments"),
         "/no/text.m3u8": ("no playlist\n", "line 1: the first line is not #EXTM3U"),
-        "/zipped/m.m3u8": (gzip.compress((m3u + end).encode()), "line 1: it is gzip'ed, and no Accept-Encoding was sent"),
-        "/zipped/m.mpd": (gzip.compress(mpd("<Period>" + PLAIN + "</Period>").encode()), "line 1: it is gzip'ed, and no Accept-Encoding was sent"),
+        "/zipped/cut.m3u8": (gzip.compress((m3u + end).encode())[:-9], "/zipped/cut.m3u8: its gzip is cut off"),
+        "/zipped/plain.mpd": (mpd("<Period>" + PLAIN + "</Period>"), "/zipped/plain.mpd: its gzip is damaged: incorrect header check"),
+        "/br/m.m3u8": (m3u + end, "/br/m.m3u8: it comes with Content-Encoding: br, and no Accept-Encoding was sent: have it served as it is, or as gzip"),
+        "/no/unsaid.m3u8": (gzip.compress((m3u + end).encode()), "line 1: it is gzip'ed, and no Content-Encoding says so"),
+        "/no/unsaid.mpd": (gzip.compress(mpd("<Period>" + PLAIN + "</Period>").encode()), "line 1: it is gzip'ed, and no Content-Encoding says so"),
         "/away/m.mpd": (None, "/away/m.mpd: leads to http://cdn.example:81, which is not the target"),
         "/loop/m.mpd": (None, "more than 5 redirections"),
     }
@@ -328,7 +336,7 @@ def refused(tap, load, port, cases):
         r = one(path)
         lines = r.err.strip().splitlines()
         tap.ok(r.code == 1 and len(lines) == 1 and path.rsplit("/", 1)[0] in r.err + "/no" * ("bento" in what) and what in r.err, f"{path}: refused in a line", f"{r}\nwanted: {what}")
-    some = ["/no/other.mpd", "/no/port.m3u8", "/no/nosidx.mpd", "/away/m.mpd"]
+    some = ["/no/other.mpd", "/no/port.m3u8", "/no/nosidx.mpd", "/away/m.mpd", "/zipped/cut.m3u8", "/br/m.m3u8"]
     with concurrent.futures.ThreadPoolExecutor(len(some)) as pool:
         for path, r in zip(some, pool.map(lambda p: load(SCENARIO.format(rate=3, manifests=f'"{p}"').replace("drain", "drain: 1s #"), f"http://127.0.0.1:{port}"), some)):
             out = r.out.decode()
@@ -381,7 +389,7 @@ def main():
             make_files(www, port, manifests)
             load = Load(sluice, work)
             read(tap, load, port, manifests)
-            single(tap, load, port, ["/bento/stream.m3u8", "/ff/dash-list/m.mpd", "/ff/hls-file/p.m3u8", "/out/v1/abc/index.mpd"] + ["/shaka/on-demand/m.mpd", "/m307/shaka/on-demand/m.mpd"] * bool(PACKAGER))
+            single(tap, load, port, ["/bento/stream.m3u8", "/ff/dash-list/m.mpd", "/ff/hls-file/p.m3u8", "/out/v1/abc/index.mpd", "/zipped/m.m3u8"] + ["/shaka/on-demand/m.mpd", "/m307/shaka/on-demand/m.mpd"] * bool(PACKAGER))
             with Elsewhere() as elsewhere:
                 cases = refusals(port, elsewhere.port)
                 for path, (text, _) in cases.items():

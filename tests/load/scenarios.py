@@ -152,7 +152,7 @@ level: { latency_p99_ms: 20, errors: 0, lag_p99_ms: 5000 }
 
 def wrong_usage(tap, sluice, folder):
     good = folder / "good.yaml"
-    good.write_text("name: x\nmode: rate\nrate: 5\nseconds: 100ms\n" + SMALL)
+    good.write_text("name: x\nmode: rate\nrate: 5\nseconds: 100ms\nlevel: { lag_p99_ms: 5000 }\n" + SMALL)
     target = ["--target", "http://127.0.0.1:9"]
     r = run(sluice, "load", "--help")
     text = r.out.decode()
@@ -269,6 +269,8 @@ def paths(folder):
 FAULTS = {  # scenario: line, what is wrong, what to do about it
     "name: [": (2, "did not find expected node content"), "- 1": (1, "a scenario is a map of fields"),
     "bogus: 1\n" + SMALL: (1, "unknown field 'bogus'"), SMALL + "player: { aheed: 3 }": (2, "unknown field 'player.aheed'"),
+    SMALL + "player: 5": (2, "player takes a map of fields"), SMALL + "level: { errors: 50 }": (2, "level.errors: '50' is not a share, as 0.5 or 50%, from 0 to 1"),
+    SMALL + "arrivals:\n- for: 1s\n  rate: 5\n  for: 2s": (5, "for is given twice in an entry of arrivals"),
     SMALL + "seconds: 1s\nseconds: 2s": (3, "seconds is given twice"),
     SMALL + "player: { ahead: 1, ahead: 2 }": (2, "player.ahead is given twice"), SMALL + SMALL: (2, "catalogue is given twice"),
     SMALL + "---\nseed: 2": (2, "one document is expected, not several"),

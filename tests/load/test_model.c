@@ -31,6 +31,24 @@ Test(hist, percentiles_merge_and_clamp) {
   cr_assert_eq(a.clamped, 1);
 }
 
+// As many as it says are not above, also where no whole number of values is that share; never above the maximum.
+Test(hist, percentiles_are_not_below_their_share) {
+  static const double at[] = {1, 50, 90, 99, 99.5, 99.9, 99.99};
+  for (uint64_t n = 1; n <= 2000; n += n < 200 ? 1 : 37) {
+    static struct hist h;
+    h = (struct hist){0};
+    for (uint64_t i = 1; i <= n; i++)
+      hist_record(&h, i);
+    for (size_t k = 0; k < sizeof at / sizeof *at; k++) {
+      uint64_t v = hist_percentile(&h, at[k]);
+      cr_expect((double)v >= at[k] * (double)n / 100 - 1e-6 && (double)(v - 1) < at[k] * (double)n / 100 - 1e-6, "of 1 to %lu, %g %%: %lu", n, at[k], v);
+    }
+  }
+  static struct hist h;
+  hist_record(&h, 156086);
+  cr_expect(hist_percentile(&h, 99) == 156086 && hist_percentile(&h, 100) == 156086, "%lu", hist_percentile(&h, 99));
+}
+
 Test(hist, encodes_and_stays_in_its_scratch) {
   static struct hist h;
   uint8_t *scratch = malloc(HIST_SCRATCH);

@@ -1,0 +1,126 @@
+// Right answers of a server under load, for the load generator to judge: small tracks in each scheme, with their playlists. The process
+// ends where one cannot be made.
+#pragma once
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cenc/plan.h"
+#include "load/verify.h"
+#include "rewrite.h"
+#include "synth.h"
+
+enum { NUM_TRACKS = 9, MAX_SEGMENTS = 8, MEMORY = 16 << 20 };
+
+#define SMALL .num_frags = 3, .samples_per_trun = 3, .max_size = 40
+static const struct synth_options options[NUM_TRACKS] = {
+    {SMALL, .name = "plain"},
+    {SMALL, .truns_per_traf = 2, .trafs_per_frag = 2, .name = "several"},
+    {SMALL, .base = SYNTH_BASE_ABSOLUTE, .truns_per_traf = 2, .styp = true, .prft = true, .emsg = true, .free_boxes = true, .name = "boxes"},
+    {SMALL, .mdat_first = true, .groups = true, .name = "data first"},
+    {SMALL, .wide = true, .sidx_each = true, .gap = 5, .name = "wide"},
+    {SMALL, .min_size = 17, .sizes = SYNTH_SIZES_TREX, .aux = true, .no_tfdt = true, .name = "sizes in trex"},
+    {SMALL, .min_size = 17, .sizes = SYNTH_SIZES_TFHD, .reversed = true, .truns_per_traf = 3, .offsets = true, .name = "reversed"},
+    {SMALL, .empty_truns = true, .empty_traf = true, .terminator = true, .trun_v0 = true, .tfdt_v0 = true, .name = "empty"},
+    {SMALL, .sizes = SYNTH_SIZES_TREX, .aux = true, .no_tfdt = true, .name = "samples without bytes"},
+};
+
+// A track in a scheme: its plan, the playlist, all of its output.
+struct world {
+  struct synth s;
+  struct alloc_heap heap;
+  struct track_index ix;
+  struct ix_segments segs;
+  struct protection prot;
+  struct plan plan;
+  struct verify_track track;
+  struct media_list list;
+  char init_path[PLAYLIST_MAX_URI];
+  double start_s[MAX_SEGMENTS + 1];
+  uint32_t uri_off[MAX_SEGMENTS], first_frag[MAX_SEGMENTS + 1];
+  char uris[MAX_SEGMENTS * 32];
+  uint8_t *out;
+};
+
+static void answers_need(bool made) {
+  if (!made)
+    abort();
+}
+
+static const uint8_t key_bytes[16] = "sixteen byte key", kid_bytes[16] = {1, 2, 3};
+
+static const struct aes_ops *ops(void) {
+  const char *why;
+  return aes_ops_best(NULL, &why);
+}
+
+static enum err read_source(void *ctx, uint64_t off, void *buf, size_t n) {
+  const struct synth *s = ctx;
+  if (off > s->len || n > s->len - off)
+    return ERR_TRUNCATED;
+  memcpy(buf, s->file + off, n);
+  return ERR_OK;
+}
+
+static const struct verify_track *track_of(void *ctx, const char *asset, const char *track) {
+  (void)asset, (void)track;
+  return &((const struct world *)ctx)->track;
+}
+
+static bool key_of(void *ctx, const char *asset, const char *scheme, uint32_t epoch, const uint8_t kid[16], uint8_t key[16]) {
+  (void)ctx, (void)asset, (void)scheme;
+  memcpy(key, key_bytes, 16);
+  return epoch == 7 && !memcmp(kid, kid_bytes, 16);
+}
+
+static void write_list(struct world *w) {
+  uint64_t ticks = 0;
+  size_t used = 0;
+  const char *scheme = scheme_name(w->prot.scheme);
+  w->list = (struct media_list){.num = w->segs.num, .start_s = w->start_s, .uri_off = w->uri_off, .uris = w->uris};
+  for (uint32_t i = 0; i <= w->segs.num; i++) {
+    w->start_s[i] = (double)ticks / w->ix.h->timescale;
+    for (uint32_t f = w->first_frag[i]; i < w->segs.num && f < w->first_frag[i + 1]; f++)
+      ticks += w->ix.frags[f].duration_ticks;
+    if (i == w->segs.num)
+      break;
+    w->uri_off[i] = (uint32_t)used;
+    used += (size_t)snprintf(w->uris + used, sizeof w->uris - used, "/a/%s/7/t/%u.m4s", scheme, i + 1) + 1;
+  }
+  snprintf(w->init_path, sizeof w->init_path, "/a/%s/7/t/init.mp4", scheme);
+  w->list.init = w->init_path;
+}
+
+static struct world *world_of(unsigned track, enum scheme scheme) {
+  static struct world *all[NUM_TRACKS][SCHEME_COUNT];
+  struct bytes blob, file;
+  struct diag d = {0};
+  if (all[track][scheme])
+    return all[track][scheme];
+  struct world *w = all[track][scheme] = calloc(1, sizeof *w);
+  answers_need(w);
+  synth_make(&w->s, &options[track]);
+  alloc_heap_init(&w->heap, MEMORY);
+  file = bytes_of(w->s.file, w->s.len);
+  struct mp4_source src = memory_source(&file, w->s.part_ends, w->s.num_parts);
+  answers_need(!ix_build(&w->heap.base, &blob, &src, &(struct ix_identity){.size = w->s.len}, &d) && !ix_open(&w->ix, blob, &d));
+  w->segs.num = ix_segment_count(&w->ix, 0);
+  answers_need(w->segs.num <= MAX_SEGMENTS);
+  ix_segment_fill(&w->ix, 0, w->first_frag);
+  w->segs.first_frag = w->first_frag;
+  w->prot = (struct protection){.scheme = scheme, .iv = {9, 8, 7}};
+  memcpy(w->prot.kid, kid_bytes, 16);
+  ops()->key_init(&w->prot.key, key_bytes);
+  answers_need(!plan_init(&w->plan, &w->ix, &w->segs, &w->prot, NULL));
+  w->out = malloc(w->plan.total_len);
+  answers_need(w->out);
+  plan_render(&w->plan, ops(), (struct plan_range){0, w->plan.total_len}, file, 0, w->out);
+  w->track = (struct verify_track){&w->ix, read_source, &w->s};
+  write_list(w);
+  return w;
+}
+
+static struct bytes part_of(const struct world *w, uint32_t which) {
+  struct plan_range r = which ? plan_segment_range(&w->plan, which - 1) : plan_init_range(&w->plan);
+  return bytes_of(w->out + r.off, r.len);
+}
