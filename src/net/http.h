@@ -58,7 +58,7 @@ enum http_parse {
   HTTP_PARSE_MORE,     // needs more bytes
   HTTP_PARSE_HEAD,     // the head is complete and a body follows: the owner decides, then feeds on
   HTTP_PARSE_COMPLETE, // the request is complete; `used` says where the next one starts
-  HTTP_PARSE_BAD,      // refuse with p->fail (400, 414, 431, 501, 505) and close
+  HTTP_PARSE_BAD,      // refuse with p->fail (400, 414, 431, 501, 505) and close; p->url has what of the target is known
 };
 
 // http_begin readies the parser for a request.
