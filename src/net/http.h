@@ -88,6 +88,10 @@ enum { HTTP_RANGES_MAX = 16 };
 // NONE: the header is to be ignored (malformed, another unit, too many, overlapping beyond use).
 enum http_range http_ranges(struct http_span64 out[HTTP_RANGES_MAX], uint32_t *num, struct bytes value, uint64_t size);
 
+// http_next_line gives the value of the next line of `h` in a complete head, whose lines end in CRLF and are not folded, or it
+// would have been refused; `at` is 0 at first. False: there is none.
+bool http_next_line(struct bytes *value, size_t *at, const struct http_parser *p, const uint8_t *base, enum http_header h);
+
 // http_etag_listed says whether If-None-Match or If-Match lists `etag` (quoted, strong) or is "*". `weak`: W/ forms
 // compare equal too.
 bool http_etag_listed(struct bytes value, struct bytes etag, bool weak);

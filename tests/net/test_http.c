@@ -332,6 +332,19 @@ Test(http, etags) {
   cr_assert_not(http_etag_listed(BYTES_LIT("\""), tag, true));
 }
 
+Test(http, lines_of_one_name) {
+  static const char head[] = "GET / HTTP/1.1\r\nHost: h\r\nx-forwarded-for:  a, b \r\nX-Forwarded-For-Not: n\r\nX-Forwarded-For:\r\nX-FORWARDED-FOR:c\r\n\r\nX-Forwarded-For: d\r\n";
+  static const char *const expected[] = {"a, b", "", "c"};
+  struct http_parser p;
+  struct bytes value;
+  size_t used, at = 0, n = 0;
+  http_begin(&p);
+  cr_assert_eq(http_feed(&p, (const uint8_t *)head, sizeof head - 1, &used), HTTP_PARSE_COMPLETE);
+  for (; http_next_line(&value, &at, &p, (const uint8_t *)head, HTTP_H_FORWARDED_FOR); n++)
+    cr_assert(n < 3 && bytes_eq(value, bytes_str(expected[n])), "line %zu: %.*s", n, (int)value.n, (const char *)value.p);
+  cr_expect_eq(n, 3);
+}
+
 Test(http, dates) {
   static const struct {
     uint64_t s;
