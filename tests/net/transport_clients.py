@@ -258,6 +258,19 @@ def new_clients_when_draining():
         srv.proc.wait(20)
 
 
+def queued_clients_when_draining():
+    """Those that have connected while the server was busy, more than it takes in a turn."""
+    with Server("--workers", "1") as srv:
+        srv.proc.send_signal(signal.SIGSTOP)
+        clients = [srv.dial() for _ in range(300)]
+        for s in clients:
+            s.sendall(get_bytes(segment_path("now", 5, 1)))
+        srv.proc.send_signal(signal.SIGTERM)
+        srv.proc.send_signal(signal.SIGCONT)
+        expect({Reader(s).response()[0] for s in clients}, {200}, "each is answered")
+        srv.proc.wait(20)
+
+
 def answered_clients_when_draining():
     """One that is answered, and may still be sending, is not reset."""
     with Server() as srv:
