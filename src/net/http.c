@@ -230,10 +230,30 @@ static unsigned status_of(const struct http_parser *p, llhttp_errno_t e, const c
   return 501;
 }
 
+// The target of a first line that was refused, as far as it is here: llhttp does not pass on what it refuses, and logs should have it.
+// Nothing, where what stands before it cannot be a method.
+static struct http_span target_refused(const char *base, size_t n) {
+  size_t at = 0, method;
+  while (at < n && (base[at] == '\r' || base[at] == '\n'))
+    at++;
+  for (method = at; at < n && ((base[at] >= 'A' && base[at] <= 'Z') || base[at] == '-'); at++)
+    continue;
+  if (at == method || at == n || base[at] != ' ')
+    return (struct http_span){0, 0};
+  while (at < n && base[at] == ' ')
+    at++;
+  size_t end = at;
+  while (end < n && base[end] != ' ' && base[end] != '\r' && base[end] != '\n')
+    end++;
+  return (struct http_span){(uint32_t)at, (uint32_t)(end - at)};
+}
+
 // The method is known before the head is: the answer to HEAD has no body, a refusal's neither.
-static enum http_parse bad(struct http_parser *p, unsigned status) {
+static enum http_parse bad(struct http_parser *p, unsigned status, size_t n) {
   (void)refuse(p, status);
   p->method = method_of(&p->ll);
+  if (p->state == ST_LINE)
+    p->url = target_refused(p->base, n);
   return HTTP_PARSE_BAD;
 }
 
@@ -246,7 +266,7 @@ static enum http_parse execute(struct http_parser *p, const char *base, size_t f
     return HTTP_PARSE_MORE;
   const char *pos = llhttp_get_error_pos(&p->ll);
   if (e != HPE_PAUSED || p->fail)
-    return bad(p, status_of(p, e, pos));
+    return bad(p, status_of(p, e, pos), n);
   *stopped = (size_t)(pos - base);
   llhttp_resume(&p->ll);
   return p->state == ST_DONE ? HTTP_PARSE_COMPLETE : before < ST_BODY ? HTTP_PARSE_HEAD : HTTP_PARSE_MORE;
@@ -263,12 +283,12 @@ enum http_parse http_feed(struct http_parser *p, const uint8_t *base, size_t n, 
     p->fed = (uint32_t)at;
     *used = at;
     if (in_head && r != HTTP_PARSE_BAD && at > HTTP_HEAD_MAX)
-      return bad(p, p->state == ST_LINE ? 414 : 431);
+      return bad(p, p->state == ST_LINE ? 414 : 431, n);
     // llhttp takes a line feed alone for the empty line, which RFC 9112 §2.2 leaves to the recipient. It is refused here as
     // everywhere else, so that a proxy in front cannot see another end of the head or of the trailers.
     bool ended = r == HTTP_PARSE_HEAD || (r == HTTP_PARSE_COMPLETE && p->chunked);
     if (ended && (at < 2 || base[at - 1] != '\n' || base[at - 2] != '\r'))
-      return bad(p, 400);
+      return bad(p, 400, n);
     if (r == HTTP_PARSE_HEAD) {
       p->body_off = (uint32_t)at;
       if (!p->chunked && p->body_len == 0)

@@ -58,7 +58,7 @@ enum http_parse {
   HTTP_PARSE_MORE,     // needs more bytes
   HTTP_PARSE_HEAD,     // the head is complete and a body follows: the owner decides, then feeds on
   HTTP_PARSE_COMPLETE, // the request is complete; `used` says where the next one starts
-  HTTP_PARSE_BAD,      // refuse with p->fail (400, 414, 431, 501, 505) and close
+  HTTP_PARSE_BAD,      // refuse with p->fail (400, 414, 431, 501, 505) and close; p->url has what of the target is known
 };
 
 // http_begin readies the parser for a request.
@@ -87,6 +87,10 @@ enum { HTTP_RANGES_MAX = 16 };
 // http_ranges reads a Range value into at most HTTP_RANGES_MAX ranges, clipped to `size`, in the order asked.
 // NONE: the header is to be ignored (malformed, another unit, too many, overlapping beyond use).
 enum http_range http_ranges(struct http_span64 out[HTTP_RANGES_MAX], uint32_t *num, struct bytes value, uint64_t size);
+
+// http_next_line gives the value of the next line of `h` in a complete head, whose lines end in CRLF and are not folded, or it
+// would have been refused; `at` is 0 at first. False: there is none.
+bool http_next_line(struct bytes *value, size_t *at, const struct http_parser *p, const uint8_t *base, enum http_header h);
 
 // http_etag_listed says whether If-None-Match or If-Match lists `etag` (quoted, strong) or is "*". `weak`: W/ forms
 // compare equal too.

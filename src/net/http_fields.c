@@ -148,24 +148,33 @@ bool http_etag_listed(struct bytes value, struct bytes etag, bool weak) {
   return false;
 }
 
-// Repeated lines are rare: only then the head is gone through again. Its lines end in CRLF and are not folded, or it would have
-// been refused.
-bool http_etag_given(const struct http_parser *p, const uint8_t *base, enum http_header h, struct bytes etag, bool weak) {
-  static const char *const names[HTTP_H_COUNT] = {
-#define X(id, text) [id] = text,
+bool http_next_line(struct bytes *value, size_t *at, const struct http_parser *p, const uint8_t *base, enum http_header h) {
+  static const struct bytes names[HTTP_H_COUNT] = {
+#define X(id, text) [id] = BYTES_LIT(text),
       HTTP_HEADERS(X)
 #undef X
   };
+  struct bytes name = names[h];
+  for (const uint8_t *lf; *at < p->body_off && (lf = memchr(base + *at, '\n', p->body_off - *at));) {
+    const uint8_t *line = base + *at;
+    size_t n = (size_t)(lf - line);
+    *at += n + 1;
+    if (n <= name.n + 1 || line[name.n] != ':' || strncasecmp((const char *)line, (const char *)name.p, name.n) != 0)
+      continue;
+    *value = trim(bytes_of(line + name.n + 1, n - name.n - 2));
+    return true;
+  }
+  return false;
+}
+
+// Repeated lines are rare: only then the head is gone through again.
+bool http_etag_given(const struct http_parser *p, const uint8_t *base, enum http_header h, struct bytes etag, bool weak) {
+  struct bytes value;
   if (!(p->repeated & 1u << h))
     return http_etag_listed(http_text(base, p->header[h]), etag, weak);
-  size_t name = strlen(names[h]);
-  const uint8_t *line = base, *end = base + p->body_off;
-  for (const uint8_t *lf; line < end && (lf = memchr(line, '\n', (size_t)(end - line))); line = lf + 1) {
-    size_t n = (size_t)(lf - line);
-    if (n > name + 1 && line[name] == ':' && !strncasecmp((const char *)line, names[h], name) &&
-        http_etag_listed(bytes_of(line + name + 1, n - name - 2), etag, weak))
+  for (size_t at = 0; http_next_line(&value, &at, p, base, h);)
+    if (http_etag_listed(value, etag, weak))
       return true;
-  }
   return false;
 }
 

@@ -1,6 +1,7 @@
 #include "obs/log.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -21,11 +22,15 @@ enum {
 static _Atomic int current_level = LOG_INFO;
 static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic bool stalled;
-static _Atomic unsigned long long lost;
+static _Atomic uint64_t lost; // since the start
+static uint64_t told_lost;     // under the lock: as many as a note has said
+static int refused;            // under the lock: what writing failed with since that note; 0: nobody read
 static char rest[LINE_BYTES]; // under the lock: of a line, what a socket or a full disk has not taken. It goes before all else
 static size_t rest_len;
 
 void log_set_level(enum log_level level) { atomic_store_explicit(&current_level, (int)level, memory_order_relaxed); }
+
+uint64_t log_lost(void) { return atomic_load_explicit(&lost, memory_order_relaxed); }
 
 bool log_enabled(enum log_level level) {
   return (int)level <= atomic_load_explicit(&current_level, memory_order_relaxed);
@@ -46,6 +51,8 @@ static ssize_t push(const char *p, size_t n) {
   do
     r = file ? write(STDERR_FILENO, p, n) : write_nowait(STDERR_FILENO, p, n);
   while (r < 0 && errno == EINTR);
+  if (r < 0 && errno != EAGAIN)
+    refused = errno;
   return r;
 }
 
@@ -66,14 +73,14 @@ static long long now_ms(void) {
   return (long long)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-// False: nothing of it is out, for another process has filled the pipe since it was looked at, or the line before is not out. A pipe
-// takes a line whole; of a socket's the rest is waited for, and kept for the next line where that takes too long.
+// False: nothing of it is out, for another process has filled the pipe since it was looked at, the disk is full, or the line before is
+// not out. A pipe takes a line whole; of a socket's the rest is waited for, and kept for the next line where that takes too long.
 static bool put(const char *line, size_t len) {
   if (!put_rest())
     return false;
   ssize_t r = push(line, len);
   if (r < 0)
-    return errno != EAGAIN;
+    return false;
   rest_len = len - (size_t)r;
   memcpy(rest, line + r, rest_len);
   long long end_ms = rest_len ? now_ms() + STALL_MS : 0;
@@ -96,18 +103,24 @@ static size_t stamp(char *line, size_t cap, enum log_level level) {
   return n + (size_t)snprintf(line + n, cap - n, "%s ", names[level]);
 }
 
-// Under the lock: how many lines are lost, where some are and there is a reader again.
+// Under the lock: how many lines are lost, where some are and more are taken again.
 static void put_note(void) {
-  char note[128];
+  char note[192];
   if (!atomic_exchange(&stalled, false)) // who counts a line right after that has it told the next time
     return;
-  unsigned long long n = atomic_exchange(&lost, 0);
-  if (!n)
+  uint64_t n = log_lost();
+  if (n == told_lost)
     return;
   size_t at = stamp(note, sizeof note, LOG_WARN);
-  at += (size_t)snprintf(note + at, sizeof note - at, "standard error was not read: %llu lines before this one are lost\n", n);
-  if (!put(note, at))
-    atomic_fetch_add(&lost, n);
+  const char *why = refused ? strerrordesc_np(refused) : NULL;
+  at += (size_t)snprintf(note + at, sizeof note - at, "standard error was not %s%s: %" PRIu64 " lines before this one are lost\n",
+                         refused ? "written: " : "read", why ? why : "", n - told_lost);
+  if (!put(note, at)) {
+    atomic_store(&stalled, true); // the line behind it may be taken all the same
+    return;
+  }
+  told_lost = n;
+  refused = 0;
 }
 
 // A pipe that says it takes more takes a page: a line does not wait then, unless another process fills it in between and the kernel

@@ -72,6 +72,7 @@
   X(licences, "sluice_clearkey_licences_total", "", "Keys handed out under --insecure-clearkey")                         \
   X(access_lines, "sluice_access_log_lines_total", "result=\"written\"", "Access log lines")                             \
   X(access_dropped, "sluice_access_log_lines_total", "result=\"dropped\"", "")                                           \
+  X(log_lost, "sluice_log_lost_total", "", "Lines that standard error did not take")                                     \
   X(reloads_ok, "sluice_reloads_total", "result=\"ok\"", "Configuration reloads")                                        \
   X(reloads_failed, "sluice_reloads_total", "result=\"failed\"", "")                                                     \
   X(rotations, "sluice_rotations_total", "", "Key rotations ordered")

@@ -51,6 +51,7 @@ static unsigned metric_sets(struct server *s, const struct obs_worker **sets, co
     atomic_store_explicit(&s->metrics[n].access_lines, written, memory_order_relaxed);
     atomic_store_explicit(&s->metrics[n].access_dropped, dropped, memory_order_relaxed);
   }
+  atomic_store_explicit(&s->metrics[n].log_lost, log_lost(), memory_order_relaxed);
   for (unsigned i = 0; i <= n; i++) {
     sets[i] = &s->metrics[i];
     snprintf(text[i], sizeof text[i], i < n ? "%u" : "shared", i);

@@ -527,13 +527,15 @@ void conn_accepted(struct worker *w, int fd, bool tls) {
   conn_deadline(c, head_time(c)); // what was accepted before the listener closed may come after draining began
 }
 
+// Who has connected and not asked yet is about to: as long as half a request is waited for. A connection that is answered already
+// ends by itself, within LINGER_MS: closed now, what its client still sends would reset it and could destroy the answer on its way.
 void conn_drain(struct worker *w) {
   for (struct conn *c = w->open_conns, *next; c; c = next) {
     next = c->next;
-    if (c->state == CONN_IDLE || c->state == CONN_LINGER) {
+    if (c->state == CONN_IDLE && c->num_requests) {
       conn_say_goodbye(c);
       conn_close(c);
-    } else if (c->state == CONN_READING) // also: a reset right behind half a request raises no event in a multishot receive
+    } else if (c->state == CONN_IDLE || c->state == CONN_READING) // also: a reset right behind half a request raises no event in a multishot receive
       conn_deadline(c, DRAIN_HEAD_MS);
   }
 }

@@ -30,7 +30,7 @@ enum {
   UNSENT_SOCKET = 262144, // TCP_NOTSENT_LOWAT: what the kernel holds for a client that does not read, besides what is under way
   RECV_SOCKET = 16384,   // SO_RCVBUF: bounds what the kernel holds for a client that is not being read
   LINGER_MS = 2000,
-  DRAIN_HEAD_MS = 1000,  // for requests half read when draining begins
+  DRAIN_HEAD_MS = 1000,  // for requests half read when draining begins, and the first of who has just connected
 };
 
 struct worker;
@@ -192,7 +192,7 @@ struct worker {
 
 // conn.c
 void conn_accepted(struct worker *w, int fd, bool tls);
-void conn_drain(struct worker *w);           // closes the idle ones, hurries those that are sending a request
+void conn_drain(struct worker *w);           // closes the idle ones, hurries those that are sending a request, or are to send their first
 void conn_close_all(struct worker *w);
 void conn_deadline(struct conn *c, uint64_t after_ms);
 void conn_woken(struct request *rq);         // the catalogue is done with its wait

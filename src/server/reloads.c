@@ -89,17 +89,19 @@ static void reload(struct reloads *h) {
   struct config_error error;
   h->a.again = false;
   h->under_way = true;
+  notify_reloading(); // under the lock: once reloads_stop has had it, the manager is told STOPPING=1 and nothing else
   pthread_mutex_unlock(&h->a.lock);
-  notify_reloading();
   bool ok = load(h, &f, &error);
   pthread_mutex_lock(&h->a.lock);
   h->under_way = false;
   if (ok && !h->a.stop) {
     take(h, &f);
+  } else if (ok) {
+    give_up(&f);
+    log_line(LOG_INFO, "reload given up: the server is ending with the old configuration");
   } else {
     give_up(&f);
-    if (!ok)
-      log_line(LOG_ERROR, "reload refused, the old configuration stays in force: %s", error.text);
+    log_line(LOG_ERROR, "reload refused, the old configuration stays in force: %s", error.text);
     metric_add_shared(&h->s->metrics[h->s->num_workers].reloads_failed, 1);
   }
   if (!h->a.stop)

@@ -220,11 +220,37 @@ enum req_result request_start(struct request *rq) {
   }
 }
 
+static struct bytes last_of(struct bytes b, size_t n) { return b.n > n ? bytes_of(b.p + (b.n - n), n) : b; }
+
+// Who asked, by X-Forwarded-For. Each proxy adds to the end, some of them a line; the beginning may be the client's own invention. So all
+// lines are one list, of which the end is kept.
+static struct bytes forwarded_for(const struct request *rq, char list[ACCESS_FORWARDED_MAX + 2]) {
+  const struct http_parser *p = &rq->parser;
+  struct bytes line;
+  size_t len = 0;
+  unsigned lines = 0;
+  if (!(p->repeated & 1u << HTTP_H_FORWARDED_FOR) || !p->body_off) // a head that was refused is not gone through
+    return last_of(http_text(rq->base, p->header[HTTP_H_FORWARDED_FOR]), ACCESS_FORWARDED_MAX);
+  for (size_t at = 0; http_next_line(&line, &at, p, rq->base, HTTP_H_FORWARDED_FOR);) {
+    if (lines++) {
+      memcpy(list + len, ", ", 2);
+      len += 2;
+    }
+    line = last_of(line, ACCESS_FORWARDED_MAX);
+    size_t kept = len + line.n > ACCESS_FORWARDED_MAX ? ACCESS_FORWARDED_MAX - line.n : len;
+    memmove(list, list + len - kept, kept);
+    memcpy(list + kept, line.p, line.n);
+    len = kept + line.n;
+  }
+  return bytes_of(list, len);
+}
+
 static void log_access(struct request *rq, uint64_t now_ns) {
   struct access_record *r = access_slot(rq->w->access);
   if (!r)
     return;
   const struct http_parser *p = &rq->parser;
+  char list[ACCESS_FORWARDED_MAX + 2]; // with what stands between two lines
   static const char methods[] = {[HTTP_M_GET] = 'G', [HTTP_M_HEAD] = 'H', [HTTP_M_POST] = 'P', [HTTP_M_OPTIONS] = 'O'};
   r->wall_ns = rq->w->io->v->wall_ns(rq->w->io);
   r->bytes = rq->sent > rq->head_len ? rq->sent - rq->head_len : 0;
@@ -239,7 +265,7 @@ static void log_access(struct request *rq, uint64_t now_ns) {
   access_add(r, ACCESS_RANGE, http_text(rq->base, p->header[HTTP_H_RANGE]));
   access_add(r, ACCESS_REFERER, http_text(rq->base, p->header[HTTP_H_REFERER]));
   access_add(r, ACCESS_AGENT, http_text(rq->base, p->header[HTTP_H_USER_AGENT]));
-  access_add(r, ACCESS_FORWARDED, http_text(rq->base, p->header[HTTP_H_FORWARDED_FOR]));
+  access_add(r, ACCESS_FORWARDED, forwarded_for(rq, list));
   access_push(rq->w->access);
 }
 

@@ -4,6 +4,7 @@
 #include "server/conn.h"
 #include "server/crash.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <sched.h>
 #include <signal.h>
@@ -39,16 +40,27 @@ static void accept_again(struct timer *t, void *ctx) {
     l->w->io->v->accept(l->w->io, &l->accept, l->fd);
 }
 
+// Who stands in the queue of a listener that closes would be reset: a busy turn, or one of many connections, leaves some there.
+static void close_listener(struct listener *l) {
+  struct worker *w = l->w;
+  int fd;
+  (void)fcntl(l->fd, F_SETFL, O_NONBLOCK); // a ring's waits by itself
+  for (uint64_t n = w->s->first->backlog; n && (fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0; n--)
+    conn_accepted(w, fd, l->tls);
+  w->io->v->close(w->io, l->fd);
+  l->fd = -1;
+}
+
 static void on_accept(struct io *io, struct io_op *op, const struct io_event *ev) {
   struct listener *l = OWNER(struct listener, accept, op);
   struct worker *w = l->w;
+  (void)io;
   if (ev->res >= 0)
     conn_accepted(w, ev->res, l->tls);
   if (ev->more)
     return;
   if (w->draining) {
-    io->v->close(io, l->fd);
-    l->fd = -1;
+    close_listener(l);
     return;
   }
   obs_conn_refused(w->m); // no descriptors or memory now
@@ -61,12 +73,10 @@ static void begin_drain(struct worker *w) {
   for (unsigned i = 0; i < w->num_listeners; i++) {
     struct listener *l = &w->listeners[i];
     timer_clear(&w->timers, &l->retry);
-    if (io_armed(&l->accept)) {
+    if (io_armed(&l->accept))
       w->io->v->cancel(w->io, &l->accept);
-    } else {
-      w->io->v->close(w->io, l->fd);
-      l->fd = -1;
-    }
+    else
+      close_listener(l);
   }
   conn_drain(w);
 }

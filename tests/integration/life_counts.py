@@ -69,10 +69,19 @@ def observability(tap, sluice, work):
         tap.ok(key not in log.read_text(errors="replace") and not any(key in l for l in server.log()), "no key in any log")
     with Server(sluice.path, media, "--access-log", str(work / "access.json"), "--access-format", "json", keys=keys_file([ASSET])) as server:
         server.get(whole, headers={"User-Agent": 'q"\\\t', "X-Forwarded-For": "198.51.100.9, 10.0.0.1"})
+        # The end of the list is what proxies say, each in a line of its own or not; its beginning may be the client's.
+        c = server.client()
+        for lines in (["9" * 200 + ", 198.51.100.9", "10.0.0.1", "", "10.0.0.2"], ["9" * 200 + ", 198.51.100.9"], ["9" * 126, "10.0.0.1"], ["a", "9" * 200]):
+            c.socket.sendall(f"GET {whole} HTTP/1.1\r\nHost: x\r\n".encode() + b"".join(b"X-Forwarded-For: %s\r\n" % line.encode() for line in lines) + b"\r\n")
+            c.read()
+        c.close()
         server.stop()
         try:
             rows = [json.loads(l) for l in (work / "access.json").read_text().splitlines()]
-            tap.ok(len(rows) == 1 and rows[0]["agent"] == 'q"\\' and rows[0]["forwarded_for"] == "198.51.100.9, 10.0.0.1", "JSON lines", rows)
+            proxied = [row["forwarded_for"] for row in rows[1:]]
+            tap.equal(proxied, [("9" * 200 + ", 198.51.100.9, 10.0.0.1, , 10.0.0.2")[-128:], ("9" * 200 + ", 198.51.100.9")[-128:], ("9" * 126 + ", 10.0.0.1")[-128:], "9" * 128],
+                      "X-Forwarded-For: the end of all its lines")
+            tap.ok(len(rows) == 5 and rows[0]["agent"] == 'q"\\' and rows[0]["forwarded_for"] == "198.51.100.9, 10.0.0.1", "JSON lines", rows)
         except ValueError as e:
             tap.ok(False, "JSON lines", repr(e))
 

@@ -251,6 +251,43 @@ Test(http, limits) {
   }
 }
 
+// Logs have the target of what is refused, up to where the bytes end that were here when that was seen.
+Test(http, targets_of_refused_lines) {
+  static const struct {
+    const char *text, *url;
+    int method;
+  } cases[] = {
+      {"GET /\xc3\xa4/x?y HTTP/1.1\r\nHost: h\r\n\r\n", "/\xc3\xa4/x?y", HTTP_M_GET},
+      {"\r\nHEAD  /a\x01z HTTP/1.1\r\nHost: h\r\n\r\n", "/a\x01z", HTTP_M_HEAD},
+      {"FOO /a HTTP/1.1\r\nHost: h\r\n\r\n", "/a", HTTP_M_KNOWN},
+      {"GET \xff\r\n", "\xff", HTTP_M_GET},
+      {"get /a HTTP/1.1\r\n\r\n", "", HTTP_M_KNOWN},
+      {"\x16\x03\x01 /a", "", HTTP_M_KNOWN},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    size_t len = strlen(cases[i].text);
+    for (size_t cut = 0; cut < len; cut++) {
+      struct http_parser p;
+      enum http_parse what = HTTP_PARSE_MORE;
+      size_t used;
+      http_begin(&p);
+      for (size_t n = cut; what == HTTP_PARSE_MORE && n <= len; n += n == cut ? len - cut : 1) {
+        uint8_t *copy = malloc(n ? n : 1);
+        memcpy(copy, cases[i].text, n);
+        what = http_feed(&p, copy, n, &used);
+        struct bytes url = http_text(copy, p.url);
+        if (what == HTTP_PARSE_BAD) {
+          cr_expect(n < len ? url.n <= strlen(cases[i].url) : url.n == strlen(cases[i].url), "case %zu, cut at %zu: %zu bytes", i, cut, url.n);
+          cr_expect_eq(memcmp(url.p, cases[i].url, url.n), 0, "case %zu, cut at %zu: %.*s", i, cut, (int)url.n, (const char *)url.p);
+          cr_expect_eq(p.method, cases[i].method, "case %zu, cut at %zu", i, cut);
+        }
+        free(copy);
+      }
+      cr_expect_eq(what, HTTP_PARSE_BAD, "case %zu, cut at %zu", i, cut);
+    }
+  }
+}
+
 static void ranges_are(const char *value, uint64_t size, enum http_range expected, uint32_t num, const uint64_t *pairs) {
   struct http_span64 out[HTTP_RANGES_MAX];
   uint32_t got;
@@ -295,6 +332,19 @@ Test(http, etags) {
   cr_assert_not(http_etag_listed(BYTES_LIT(""), tag, true));
   cr_assert_not(http_etag_listed(BYTES_LIT("W/"), tag, true));
   cr_assert_not(http_etag_listed(BYTES_LIT("\""), tag, true));
+}
+
+Test(http, lines_of_one_name) {
+  static const char head[] = "GET / HTTP/1.1\r\nHost: h\r\nx-forwarded-for:  a, b \r\nX-Forwarded-For-Not: n\r\nX-Forwarded-For:\r\nX-FORWARDED-FOR:c\r\n\r\nX-Forwarded-For: d\r\n";
+  static const char *const expected[] = {"a, b", "", "c"};
+  struct http_parser p;
+  struct bytes value;
+  size_t used, at = 0, n = 0;
+  http_begin(&p);
+  cr_assert_eq(http_feed(&p, (const uint8_t *)head, sizeof head - 1, &used), HTTP_PARSE_COMPLETE);
+  for (; http_next_line(&value, &at, &p, (const uint8_t *)head, HTTP_H_FORWARDED_FOR); n++)
+    cr_assert(n < 3 && bytes_eq(value, bytes_str(expected[n])), "line %zu: %.*s", n, (int)value.n, (const char *)value.p);
+  cr_expect_eq(n, 3);
 }
 
 Test(http, dates) {

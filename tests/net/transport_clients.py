@@ -243,6 +243,50 @@ def draining():
         expect(time.monotonic() - begin < 5, True)
 
 
+def new_clients_when_draining():
+    """Who connected just before and sends the first request now is answered; who sends none has a second, like half a request."""
+    with Server("--header-timeout", "15s") as srv:
+        s, silent = srv.dial(), srv.dial()
+        time.sleep(0.2)
+        srv.proc.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        s.sendall(get_bytes(segment_path("now", 5, 1)))
+        status, headers, body = Reader(s).response()
+        expect((status, headers["connection"], body), (200, "close", words(0, 5)))
+        expect(s.recv(10), b"")
+        expect(silent.recv(10), b"")
+        srv.proc.wait(20)
+
+
+def queued_clients_when_draining():
+    """Those that have connected while the server was busy, more than it takes in a turn."""
+    with Server("--workers", "1") as srv:
+        srv.proc.send_signal(signal.SIGSTOP)
+        clients = [srv.dial() for _ in range(300)]
+        for s in clients:
+            s.sendall(get_bytes(segment_path("now", 5, 1)))
+        srv.proc.send_signal(signal.SIGTERM)
+        srv.proc.send_signal(signal.SIGCONT)
+        expect({Reader(s).response()[0] for s in clients}, {200}, "each is answered")
+        srv.proc.wait(20)
+
+
+def answered_clients_when_draining():
+    """One that is answered, and may still be sending, is not reset."""
+    with Server() as srv:
+        s = srv.dial()
+        s.sendall(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 99999\r\n\r\n")
+        time.sleep(0.2)
+        srv.proc.send_signal(signal.SIGTERM)
+        for _ in range(3):
+            time.sleep(0.2)
+            s.sendall(b"x" * 100)
+        expect(Reader(s).response()[0], 413)
+        expect(s.recv(10), b"")
+        s.close()
+        srv.proc.wait(20)
+
+
 def half_a_request_when_draining():
     """It has a second, as those have that were half read before, and not header_timeout."""
     with Server("--header-timeout", "15s") as srv:

@@ -35,6 +35,29 @@ def refused_after_head(tap, server):
     c.close()
 
 
+def raw_bytes_in_targets(tap, binary, work, media, io):
+    """Bytes beyond ASCII that are not percent-encoded: refused, wherever the packet ends, and counted and logged with their target."""
+    log = work / f"raw-{io}.log"
+    names = ('sluice_errors_total{worker="0",reason="bad_request"}', 'sluice_requests_total{worker="0",method="other"}', 'sluice_responses_total{worker="0",class="4xx"}')
+    with Server(binary, media, "--access-log", str(log), "--io", io, "--workers", "1") as server:
+        for i, parts in enumerate(((b"GET /\xc3\xa4/cbcs/master.m3u8?a=b HTTP/1.1\r\nHost: x\r\n\r\n",), (b"HEAD /", b"\xff/x HTTP/1.1\r\nHost: x\r\n\r\n"))):
+            c = server.client()
+            for part in parts:
+                c.socket.sendall(part)
+                time.sleep(0.05)
+            r = c.read(head=i == 1)
+            tap.ok(r.status == 400 and r["connection"] == "close" and c.closed(), f"{io}: raw bytes in a target, {len(parts)} packets: 400, and the end", r)
+            c.close()
+        metrics = server.admin("/metrics").body.decode()
+        counts = [float(line.rsplit(" ", 1)[1]) for name in names for line in metrics.splitlines() if line.startswith(name)]
+        tap.equal(counts, [2.0, 2.0, 2.0], f"{io}: they are counted as bad requests")
+        tap.equal(server.get("/a/cbcs/1/t/init.mp4").status, 200, f"{io}: others are served")
+        server.stop()
+    asked = [line.split('"')[1] + line.split('"')[2][:4] for line in log.read_text().splitlines()]
+    tap.equal(asked, ["GET /\\xc3\\xa4/cbcs/master.m3u8?a=b HTTP/1.1 400", "HEAD /\\xff/x HTTP/1.1 400", "GET /a/cbcs/1/t/init.mp4 HTTP/1.1 200"],
+              f"{io}: and logged with what they asked for")
+
+
 def sidecar_cut(tap, binary, media):
     """`cp` over a sidecar truncates the file that the server has open."""
     with Server(binary, media) as server:  # writes it
@@ -464,6 +487,7 @@ def main():
         renames_elsewhere(tap, sys.argv[1], pathlib.Path(work))
         log_unread(tap, sys.argv[1], pathlib.Path(work))
         for io in ("auto", "epoll"):
+            raw_bytes_in_targets(tap, sys.argv[1], pathlib.Path(work), media, io)
             media_under_fire(tap, sys.argv[1], pathlib.Path(work), io)
             stalled_and_steady(tap, sys.argv[1], pathlib.Path(work), io)
         tickets_and_authorities(tap, sys.argv[1], pathlib.Path(work), media)
