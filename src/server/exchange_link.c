@@ -1,7 +1,9 @@
 // One connection to a key server: a request, its attempts, the reading of the answer.
 #include <netdb.h>
 #include <stdlib.h>
+#include <time.h>
 
+#include "base/text.h"
 #include "obs/log.h"
 #include "server/exchange_int.h"
 
@@ -125,21 +127,31 @@ static void attempt(struct link *l) {
   resolver_ask(x->resolver, &up->question);
 }
 
+// Seconds from now, 0 for what cannot be read: a number, or a date in the one form that is still written. RFC 9110 §10.2.3, §5.6.7.
+static uint32_t seconds_until(struct bytes value) {
+  char text[30] = "";
+  struct tm t = {0};
+  uint64_t seconds = 0;
+  if (parse_u64(&seconds, value) && value.n == sizeof text - 1) {
+    memcpy(text, value.p, value.n);
+    const char *end = strptime(text, "%a, %d %b %Y %H:%M:%S GMT", &t);
+    time_t then = end && !*end ? timegm(&t) : 0, now = time(NULL);
+    seconds = then > now ? (uint64_t)(then - now) : 0;
+  }
+  return (uint32_t)(seconds < MAX_RETRY_AFTER_S ? seconds : MAX_RETRY_AFTER_S);
+}
+
 static void on_header(struct http_response *r, struct bytes name, struct bytes value) {
   struct link *l = r->owner;
   const char *ours = l->up->server->provider->headers;
   static const char version[] = "X-Speke-Version: ", retry[] = "Retry-After";
-  uint64_t seconds = 0;
   if (name.n == sizeof version - 3 && !strncasecmp((const char *)name.p, version, name.n) && !strncmp(ours, version, sizeof version - 1)) {
     const char *want = ours + sizeof version - 1;
     size_t n = strcspn(want, "\r");
     l->wrong_version = value.n != n || memcmp(value.p, want, n) != 0;
   }
-  if (name.n == sizeof retry - 1 && !strncasecmp((const char *)name.p, retry, name.n) && value.n && value.n < 6) {
-    for (size_t i = 0; i < value.n; i++)
-      seconds = value.p[i] >= '0' && value.p[i] <= '9' ? seconds * 10 + (value.p[i] - '0') : 0;
-    l->retry_after_s = (uint32_t)(seconds < MAX_RETRY_AFTER_S ? seconds : MAX_RETRY_AFTER_S);
-  }
+  if (name.n == sizeof retry - 1 && !strncasecmp((const char *)name.p, retry, name.n))
+    l->retry_after_s = seconds_until(value);
 }
 
 static bool on_body(struct http_response *r, struct bytes piece) {

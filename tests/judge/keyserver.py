@@ -242,7 +242,7 @@ class Keys(http.server.BaseHTTPRequestHandler):
             return self.reply(422, fault.encode())
         time.sleep(order.get("delay", 0))
         if mode == "status":
-            return self.reply(order["status"], b"no keys for you", [("Retry-After", "1")] if order.get("retry_after") else [])
+            return self.reply(order["status"], b"no keys for you", [("Retry-After", str(order["retry_after"]))] if "retry_after" in order else [])
         if mode == "silent":
             time.sleep(5)
             self.close_connection = True

@@ -2,6 +2,7 @@
 """Keys from key servers over real connections: good answers, bad ones, none: exchange.py SLUICE"""
 import base64
 import collections
+import email.utils
 import json
 import pathlib
 import re
@@ -203,6 +204,17 @@ def retry_after(work, ca, cert):
             at = [r["time"] for r in ks.requests()]
             gaps = [round(b - a, 3) for a, b in zip(at, at[1:])]
             tap.ok(len(at) >= 2 and min(gaps) >= 1, f"{status} with Retry-After: 1: the next request is not sooner", gaps)
+    for when, name, least in ((20, "a date to come", 1), (-60, "a date that is over", 0), (None, "no date", 0)):
+        with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(), ca, times) + DRM) as s:
+            said = "Sun, 99 Nov 2094 08:49:37 GMT" if when is None else email.utils.formatdate(time.time() + when, usegmt=True)
+            ks.orders(first={"mode": "status", "status": 503, "retry_after": said})
+            end = time.monotonic() + 15
+            while time.monotonic() < end and len(ks.requests()) < 2:
+                s.get("/first/cbcs/1/t/init.mp4")
+                time.sleep(0.02)
+            at = [r["time"] for r in ks.requests()]
+            # a server that were to wait for a date it misread would do so for retry_max, five seconds
+            tap.ok(len(at) >= 2 and (at[1] - at[0] >= least if least else at[1] - at[0] < 4), f"Retry-After with {name}", at)
 
 
 def one_key_two_schemes(work, ca, cert):
