@@ -57,16 +57,19 @@ const kinds = {
   },
 
   async hls(job, fail) {
-    let player = null, picked, waits = false, parsing = false;
-    const choose = () => {
-      waits = false;
-      player.nextLevel = picked;
+    let player = null, picked, waits = null, parsing = false;
+    // Of a choice between a fragment's last byte and its place in the buffer hls.js (1.7.4) drops the fragment, and then loads none any more.
+    const choose = (how) => {
+      waits = parsing ? how : null;
+      if (!parsing) how();
     };
+    const choosePicked = () => choose(() => { player.nextLevel = picked; });
     return {
       async load(url) {
         player?.destroy();
         picked = undefined;
-        waits = parsing = false;
+        waits = null;
+        parsing = false;
         // The licence server is the application's to say: it asks the playlist which epoch this is.
         const epoch = (await (await fetch(url)).text()).match(/^(\d+)\//m)[1];
         player = new Hls({
@@ -86,12 +89,11 @@ const kinds = {
           window.trace.push(`${e.details} ${e.fatal} ${e.response && e.response.code}`);
           if (e.fatal) fail(`hls.js ${e.type} ${e.details} ${e.error}`);
         });
-        // From AAC to another codec and back hls.js (1.7.4) appends to a SourceBuffer of the other one (it compares with the codec that was
+        // From AAC to another codec and back it appends to a SourceBuffer of the other one (it compares with the codec that was
         // there first), makes a new MediaSource for the error, and may go on with any rendition: whoever wants one says so again.
-        player.on(Hls.Events.MEDIA_ATTACHED, () => { parsing = false; if (picked !== undefined) choose(); });
-        // And of a choice between a fragment's last byte and its place in the buffer it drops the fragment, and then loads none any more.
+        player.on(Hls.Events.MEDIA_ATTACHED, () => { parsing = false; if (picked !== undefined) choosePicked(); });
         player.on(Hls.Events.FRAG_LOADED, () => { parsing = true; });
-        player.on(Hls.Events.FRAG_BUFFERED, () => { parsing = false; if (waits) choose(); });
+        player.on(Hls.Events.FRAG_BUFFERED, () => { parsing = false; waits?.(); waits = null; });
         player.loadSource(url);
         player.attachMedia(media);
         await new Promise((resolve) => player.once(Hls.Events.MANIFEST_PARSED, resolve));
@@ -102,12 +104,9 @@ const kinds = {
         levels.sort((a, b) => a.bitrate - b.bitrate);
         const at = { low: 0, high: levels.length - 1 }[wanted];
         picked = (at === undefined ? levels.find((l) => l.codec === wanted) : levels[at]).i;
-        if (parsing) waits = true;
-        else choose();
+        choosePicked();
       },
-      speak(language) {
-        player.audioTrack = player.audioTracks.findIndex((t) => t.lang === language);
-      },
+      speak: (language) => choose(() => { player.audioTrack = player.audioTracks.findIndex((t) => t.lang === language); }),
       keys: () => [],
     };
   },
