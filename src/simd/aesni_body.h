@@ -2,7 +2,7 @@
 // which saves register copies). The including file defines AESNI_OPS and AESNI_NAME.
 //
 // An AES round has a latency of 3-4 cycles and two start per cycle, so eight independent blocks keep the units
-// busy. CTR and CBC decryption find them within a sample; CBC encryption takes twelve samples, see cbc_narrow.h.
+// busy. CTR (ctr_narrow.h) and CBC decryption find them within a sample; CBC encryption takes twelve samples, see cbc_narrow.h.
 #include <immintrin.h>
 
 #include "simd/jobs.h"
@@ -105,7 +105,12 @@ static inline uint32_t v_ended(const uint8_t bytes[32], uint8_t x) {
   return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(load(bytes), _mm_set1_epi8((char)x)));
 }
 
+#define v_load load
+#define v_store store
+#define v_all
+
 #include "simd/cbc_narrow.h"
+#include "simd/ctr_narrow.h"
 
 enum { BLOCKS = 8 }; // in flight where blocks are independent
 
@@ -167,49 +172,6 @@ static void ecb_encrypt(const struct aes_key *k, uint8_t *dst, const uint8_t *sr
     rounds(k, &x, 1);
     store(dst, x);
   }
-}
-
-// Key stream for `n` blocks (a constant) of counters high ‖ low + 0…, carried into `high`.
-__attribute__((always_inline)) static inline void stream(const struct aes_key *k, __m128i *x, int n, uint64_t high,
-                                                         uint64_t low) {
-  for (int i = 0; i < n; i++) {
-    uint64_t lo = low + (unsigned)i;
-    x[i] = _mm_set_epi64x((long long)__builtin_bswap64(lo), (long long)__builtin_bswap64(high + (lo < low)));
-    x[i] = _mm_xor_si128(x[i], rk(k, 0));
-  }
-  rounds(k, x, n);
-}
-
-static void ctr_sample(const struct aes_key *k, const uint8_t counter[16], uint8_t *dst, const uint8_t *src, size_t n) {
-  uint64_t high = load_be64(counter), low = load_be64(counter + 8);
-  __m128i x[BLOCKS];
-  for (; n >= 16 * BLOCKS; n -= 16 * BLOCKS, src += 16 * BLOCKS, dst += 16 * BLOCKS) {
-    stream(k, x, BLOCKS, high, low);
-    for (int i = 0; i < BLOCKS; i++)
-      x[i] = _mm_xor_si128(x[i], load(src + 16 * i));
-    for (int i = 0; i < BLOCKS; i++)
-      store(dst + 16 * i, x[i]);
-    high += low + BLOCKS < low;
-    low += BLOCKS;
-  }
-  if (!n)
-    return;
-  if (n <= 64)
-    stream(k, x, 4, high, low);
-  else
-    stream(k, x, BLOCKS, high, low);
-  const __m128i *s = x;
-  for (; n >= 16; n -= 16, src += 16, dst += 16, s++)
-    store(dst, _mm_xor_si128(*s, load(src)));
-  uint8_t rest[16];
-  store(rest, n ? *s : _mm_setzero_si128());
-  for (size_t i = 0; i < n; i++)
-    dst[i] = src[i] ^ rest[i];
-}
-
-static void ctr(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
-  (void)ahead;
-  aes_ctr_each(k, segs, num, ctr_sample);
 }
 
 static bool usable(void) {

@@ -1,6 +1,6 @@
 // VAES in 256-bit registers with AVX2: two blocks per instruction, for processors without AVX-512 and for those on
-// which it is not wanted. CBC encryption takes 24 samples, see cbc_narrow.h; CTR and CBC decryption work on
-// eight registers, sixteen blocks, and leave what is shorter than two blocks to 128-bit registers.
+// which it is not wanted. CBC encryption takes 24 samples, see cbc_narrow.h; CTR see ctr_narrow.h. CBC decryption works on
+// eight registers, sixteen blocks, and leaves what is shorter than two blocks to 128-bit registers.
 #include <immintrin.h>
 
 #include "simd/jobs.h"
@@ -65,7 +65,12 @@ static inline uint32_t v_ended(const uint8_t bytes[32], uint8_t x) {
   return (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(load2(bytes), _mm256_set1_epi8((char)x)));
 }
 
+#define v_load load2
+#define v_store store2
+#define v_all _mm256_broadcastsi128_si256
+
 #include "simd/cbc_narrow.h"
+#include "simd/ctr_narrow.h"
 
 enum { WIDE = 8 }; // registers in flight where blocks are independent
 
@@ -137,80 +142,6 @@ static void cbc_decrypt(const struct aes_key *k, const uint8_t iv[16], const str
   aes_jobs_init(&it, segs, num);
   while (aes_jobs_next(&it, &job))
     decrypt_chain(k, load(iv), job.dst, job.src, job.blocks);
-}
-
-// ---- CTR: in each block of `low` the low half of the counter as a number, in `high` the high half, ready for use
-
-struct counters {
-  vec low, high;
-};
-
-INLINE void stream(const struct aes_key *k, struct counters *c, vec *x, const int n) {
-  const vec swap = _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, -1, -1, -1, -1, -1, -1, -1, 15, 14, 13, 12, 11, 10, 9, 8));
-  const vec two = _mm256_set_epi64x(2, 0, 2, 0);
-  UNROLL for (int i = 0; i < n; i++) {
-    x[i] = v_xor(_mm256_shuffle_epi8(c->low, swap), c->high);
-    c->low = _mm256_add_epi64(c->low, two);
-  }
-  rounds(k->enc, x, n);
-}
-
-INLINE void ctr_group(const struct aes_key *k, struct counters *c, uint8_t *dst, const uint8_t *src, const int n) {
-  vec x[WIDE];
-  stream(k, c, x, n);
-  UNROLL for (int i = 0; i < n; i++)
-    x[i] = v_xor(x[i], load2(src + 32 * i));
-  UNROLL for (int i = 0; i < n; i++)
-    store2(dst + 32 * i, x[i]);
-}
-
-// Up to 255 bytes: whole registers, then a half, then bytes.
-INLINE void ctr_rest(const struct aes_key *k, struct counters *c, uint8_t *dst, const uint8_t *src, size_t len,
-                     const int n) {
-  vec x[WIDE];
-  _Alignas(32) uint8_t last[32];
-  stream(k, c, x, n);
-  const vec *v = x;
-  for (; len >= 32; len -= 32, src += 32, dst += 32)
-    store2(dst, v_xor(*v++, load2(src)));
-  if (!len)
-    return;
-  store2(last, *v);
-  const uint8_t *s = last;
-  if (len >= 16) {
-    store(dst, _mm_xor_si128(load(s), load(src)));
-    len -= 16, src += 16, dst += 16, s += 16;
-  }
-  for (size_t i = 0; i < len; i++)
-    dst[i] = src[i] ^ s[i];
-}
-
-// A sample, or the part of it within which the low half of the counter does not roll over.
-static void ctr_part(const struct aes_key *k, uint64_t high, uint64_t low, uint8_t *dst, const uint8_t *src, size_t len) {
-  long long first = (long long)low, swapped = (long long)__builtin_bswap64(high);
-  struct counters c = {
-      .low = _mm256_add_epi64(_mm256_set_epi64x(1, 0, 0, 0), _mm256_set_epi64x(first, 0, first, 0)),
-      .high = v_xor(_mm256_set_epi64x(0, swapped, 0, swapped), v_key(k->enc[0])),
-  };
-  for (; len >= 32 * WIDE; len -= 32 * WIDE, src += 32 * WIDE, dst += 32 * WIDE)
-    ctr_group(k, &c, dst, src, WIDE);
-  if (len > 128)
-    ctr_rest(k, &c, dst, src, len, 8);
-  else if (len)
-    ctr_rest(k, &c, dst, src, len, 4);
-}
-
-static void ctr_any(const struct aes_key *k, const uint8_t counter[16], uint8_t *dst, const uint8_t *src, size_t len) {
-  uint64_t high = load_be64(counter), low = load_be64(counter + 8), until = -low;
-  size_t part = until && (len + 15) / 16 > until ? 16 * (size_t)until : len;
-  ctr_part(k, high, low, dst, src, part);
-  if (part < len)
-    ctr_part(k, high + 1, 0, dst + part, src + part, len - part);
-}
-
-static void ctr(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
-  (void)ahead;
-  aes_ctr_each(k, segs, num, ctr_any);
 }
 
 // ---- One chain, and blocks
