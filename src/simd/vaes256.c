@@ -1,6 +1,6 @@
 // VAES in 256-bit registers with AVX2: two blocks per instruction, for processors without AVX-512 and for those on
 // which it is not wanted. CBC encryption takes 24 samples, see cbc_narrow.h; CTR see ctr_narrow.h. CBC decryption works on
-// eight registers, sixteen blocks, and leaves what is shorter than two blocks to 128-bit registers.
+// up to eight registers, sixteen blocks, of a sample.
 #include <immintrin.h>
 
 #include "simd/jobs.h"
@@ -98,42 +98,48 @@ INLINE void inv_rounds(const uint8_t rk[11][16], vec *x, const int n) {
 
 // ---- CBC decryption
 
-// n registers of ciphertext; the block before each comes from memory again, which is cheaper than shuffles. In
-// place the blocks are read before the first of them is written.
-INLINE void decrypt_group(const struct aes_key *k, __m128i iv, uint8_t *dst, const uint8_t *src, const int n) {
+// n registers of ciphertext, the last of them `last` bytes from the first: where it overlaps, both give the same. The block
+// before each comes from memory again, which is cheaper than shuffles. In place the blocks are read before the first of
+// them is written.
+INLINE void decrypt_group(const struct aes_key *k, __m128i iv, uint8_t *dst, const uint8_t *src, const int n, size_t last) {
   vec x[WIDE], prev[WIDE], first = v_key(k->dec[0]);
   UNROLL for (int i = 0; i < n; i++) {
-    vec c = load2(src + 32 * i);
-    prev[i] = i ? load2(src + 32 * i - 16) : _mm256_inserti128_si256(_mm256_castsi128_si256(iv), load(src), 1);
-    x[i] = v_xor(c, first);
+    const uint8_t *at = src + (i + 1 < n ? 32 * (size_t)i : last);
+    prev[i] = i ? load2(at - 16) : _mm256_inserti128_si256(_mm256_castsi128_si256(iv), load(src), 1);
+    x[i] = v_xor(load2(at), first);
   }
   inv_rounds(k->dec, x, n);
   UNROLL for (int i = 0; i < n; i++)
-    store2(dst + 32 * i, v_xor(x[i], prev[i]));
+    store2(dst + (i + 1 < n ? 32 * (size_t)i : last), v_xor(x[i], prev[i]));
 }
 
 static __m128i decrypt_chain(const struct aes_key *k, __m128i iv, uint8_t *dst, const uint8_t *src, size_t blocks) {
-  while (blocks >= 2) {
-    size_t n = blocks >= 16 ? 16 : blocks >= 8 ? 8 : 2;
-    __m128i end = load(src + 16 * n - 16);
-    if (n == 16)
-      decrypt_group(k, iv, dst, src, 8);
-    else if (n == 8)
-      decrypt_group(k, iv, dst, src, 4);
-    else
-      decrypt_group(k, iv, dst, src, 1);
-    iv = end;
-    blocks -= n;
-    src += 16 * n;
-    dst += 16 * n;
-  }
   if (!blocks)
     return iv;
-  __m128i c = load(src);
-  vec x = v_xor(_mm256_castsi128_si256(c), v_key(k->dec[0]));
-  inv_rounds(k->dec, &x, 1);
-  store(dst, _mm_xor_si128(_mm256_castsi256_si128(x), iv));
-  return c;
+  const __m128i end = load(src + 16 * blocks - 16);
+  for (; blocks > 2 * WIDE; blocks -= 2 * WIDE, src += 32 * WIDE, dst += 32 * WIDE) {
+    __m128i next = load(src + 32 * WIDE - 16);
+    decrypt_group(k, iv, dst, src, WIDE, 32 * (WIDE - 1));
+    iv = next;
+  }
+  if (blocks == 1) {
+    vec x = v_xor(_mm256_castsi128_si256(end), v_key(k->dec[0]));
+    inv_rounds(k->dec, &x, 1);
+    store(dst, _mm_xor_si128(_mm256_castsi256_si128(x), iv));
+    return end;
+  }
+  const size_t last = 16 * blocks - 32;
+  switch ((blocks + 1) / 2) {
+  case 1: decrypt_group(k, iv, dst, src, 1, last); break;
+  case 2: decrypt_group(k, iv, dst, src, 2, last); break;
+  case 3: decrypt_group(k, iv, dst, src, 3, last); break;
+  case 4: decrypt_group(k, iv, dst, src, 4, last); break;
+  case 5: decrypt_group(k, iv, dst, src, 5, last); break;
+  case 6: decrypt_group(k, iv, dst, src, 6, last); break;
+  case 7: decrypt_group(k, iv, dst, src, 7, last); break;
+  default: decrypt_group(k, iv, dst, src, WIDE, last); break;
+  }
+  return end;
 }
 
 static void cbc_decrypt(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
