@@ -86,7 +86,11 @@ int cli_arg(struct cli_args *a) {
   if (o->name && o->has_value == (a->value != NULL))
     return i;
   int name = (int)strcspn(arg, "="); // what stands behind it may be a key
-  cli_usage(a->command, !o->name ? "unknown option '%.*s'" : o->has_value ? "%.*s needs a value" : "'%.*s': this option takes no value", name, arg);
+  const char *near = !o->name && a->near && arg[1] == '-' ? a->near(arg + 2) : NULL;
+  if (near)
+    cli_usage(a->command, "unknown option '%.*s' (did you mean %s?)", name, arg, near);
+  else
+    cli_usage(a->command, !o->name ? "unknown option '%.*s'" : o->has_value ? "%.*s needs a value" : "'%.*s': this option takes no value", name, arg);
   return ARG_WRONG;
 }
 

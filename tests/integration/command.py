@@ -70,6 +70,9 @@ def usage(tap, sluice, work):
         "keys export with --asset, which import takes": ["keys", "export", "a", "--out", out, "--asset", "b"],
         "keys import with -c": ["keys", "import", clear, "--keys", out, "-c", clear],
         "keys rewrap with --epoch": ["keys", "rewrap", out, "--plain", "--epoch", "2"],
+        "serve, a value behind --": ["serve", "--check", "--media", work, "--", "--keys"], "serve --check with a value": ["serve", "--media", work, "--check=1"],
+        "serve, a name": ["serve", "--check", "--media", work, "x"], "serve, an option that is almost one, with a key": ["serve", "--media", work, f"--kys={KEY}"],
+        "version, a value behind --": ["version", "--", "-h"], "version, an unknown option": ["version", f"--key={KEY}"],
         "rotate, another option": ["rotate", "a", "-x"], "index --threads=0": ["index", clear, "--threads=0"],
     }
     before = files(work)
@@ -104,7 +107,8 @@ def forms(tap, sluice, work):
         r = sluice(*argv)
         tap.ok(r.code == 0 and r.out == want, f"keys: {argv}", r)
     for argv in (["index", "--threads=1", "--", "-t.mp4"], ["index", f"-c{config}", "--threads=2"], ["index", f"--config={config}"], ["inspect", "--json", "--", "-t.mp4"],
-                 ["inspect", "--", "-t.mp4"], ["encrypt", *ENCRYPT, "--", "-t.mp4", "-o"], ["serve", "--check", f"-c{config}"]):
+                 ["inspect", "--", "-t.mp4"], ["encrypt", *ENCRYPT, "--", "-t.mp4", "-o"], ["serve", "--check", f"-c{config}"], ["version", "--"],
+                 ["serve", f"-c{config}", "--media=/nowhere", "--check", "--media", work / "media", "--"]):
         r = run(sluice.path, *argv, cwd=asset, env=environment(POSIXLY_CORRECT="1") if argv[0] == "encrypt" else None)
         tap.ok(r.code == 0, f"options: {argv}", r)
     r = run(sluice.path, "encrypt", "./-t.mp4", "./-o", *ENCRYPT, cwd=asset, env=environment(POSIXLY_CORRECT="1"))
