@@ -18,7 +18,7 @@ int cli_error(const char *subject, const char *fmt, ...) {
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  fprintf(stderr, "sluice: %s: %s\n", subject, text);
+  fprintf(stderr, "sluice: %s: %s\n", *subject ? subject : "'' (an empty name)", text);
   return EXIT_FAILED;
 }
 
@@ -105,7 +105,7 @@ int cli_usage(const char *name, const char *fmt, ...) {
 }
 
 int cli_error_config(const struct config_error *e) {
-  fprintf(stderr, "sluice: %s\n", e->text);
+  fprintf(stderr, "sluice: %s%s\n", *e->text == ':' ? "'' (an empty name)" : "", e->text);
   return e->in_file ? EXIT_FAILED : EXIT_USAGE;
 }
 
@@ -161,7 +161,7 @@ bool cli_secret_line(char out[CLI_SECRET], const char *path) {
   if (fd >= 0)
     close(fd);
   if (fd < 0 || got < 0 || n == CLI_SECRET) {
-    cli_error(path, "%s", n == CLI_SECRET ? "too long for a key" : strerror(why));
+    cli_error(path, "cannot read the key: %s", n == CLI_SECRET ? "too long for a key, a key file holds one line" : strerror(why));
     explicit_bzero(out, CLI_SECRET);
     return false;
   }

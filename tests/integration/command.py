@@ -85,6 +85,18 @@ def usage(tap, sluice, work):
         r = sluice(*argv)
         tap.ok(r.code == 2 and want in r.err, f"wrong usage: {argv[0]} names what is wrong: {want}", r)
     tap.equal(sorted(files(work)), sorted(before), "wrong usage writes nothing")
+    # What is said of an empty name, of a folder in a file's place, and of an empty file.
+    (work / "nothing").write_bytes(b"")
+    decrypt = ["decrypt", clear, out]
+    for argv, want in ((["inspect", ""], "'' (an empty name): No such file"), (["encrypt", clear, "", *ENCRYPT], "'' (an empty name): cannot create the file"),
+                       (["serve", "--check", "-c", ""], "'' (an empty name): No such file"), ([*decrypt, "--key-file", ""], "'' (an empty name): cannot read the key: No such"),
+                       ([*decrypt, "--key-file", work], "cannot read the key: Is a directory"), ([*decrypt, "--key-file", clear], "too long for a key, a key file holds one line"),
+                       (["rotate", "a", "--token-file", work / "nothing"], "nothing: there is no token in the file"),
+                       (["keys", "rewrap", work / "nothing", "--plain"], "nothing: the master secret has 0 bytes: it must have 16 to 1024")):
+        r = sluice(*argv)
+        tap.ok(r.code == 1 and one_line(r) and want in r.err, f"{argv[0]}: {want}", r)
+    r = sluice("rotate", "a", "--admin", "")
+    tap.ok(r.code == 2 and one_line(r) and "--admin ADDR:PORT names one" in r.err, "rotate: no admin listener", r)
 
 
 def forms(tap, sluice, work):
