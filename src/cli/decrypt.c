@@ -14,7 +14,7 @@
 #include "cli/output.h"
 #include "storage/sidecar.h"
 
-enum { MAX_KEYS = 64, PAGE = 4096, LOADED_MAX = 8 << 20 };
+enum { MAX_KEYS = 64, PAGE = 4096, LOADED_MAX = 8 << 20, WRITE_MIN = 64 << 10 };
 
 static const char help[] =
     "  IN             an encrypted fragmented file, a folder with init.mp4 and *.m4s, or - for standard input\n"
@@ -72,6 +72,10 @@ struct job {
   bool told;                   // why it failed
   struct output output;
   struct progress progress;
+  // Heads of boxes are read, and short boxes written, several at once.
+  uint64_t near, near_len;
+  size_t num_pending;
+  uint8_t near_bytes[PAGE], pending[WRITE_MIN];
 };
 
 static uint8_t *get_pages(size_t n) {
@@ -88,6 +92,18 @@ static uint64_t memory_size(void) {
 static enum err on_load(void *ctx, uint64_t pos, uint64_t len) {
   struct job *j = (struct job *)ctx;
   j->loaded += len + PAGE;
+  if (len <= 16) {
+    if (pos < j->near || pos + len > j->near + j->near_len) {
+      uint64_t left = j->input.media.src.size - pos;
+      j->near = pos;
+      j->near_len = left < PAGE ? left : PAGE;
+      enum err e = media_read(&j->input.media, pos, j->near_bytes, (size_t)j->near_len);
+      if (e)
+        return e;
+    }
+    memcpy(j->file + pos, j->near_bytes + (pos - j->near), (size_t)len);
+    return ERR_OK;
+  }
   // The kernel would give the pages, and end this process or another one when it has no more.
   if (!j->room || len <= j->room)
     return media_read(&j->input.media, pos, j->file + pos, (size_t)len);
@@ -118,13 +134,28 @@ static void on_forget(void *ctx, uint64_t pos, uint64_t len) {
     give_back(j);
 }
 
-static enum err on_write(void *ctx, const uint8_t *p, size_t n) {
-  struct job *j = (struct job *)ctx;
+static enum err put_out(struct job *j, const uint8_t *p, size_t n) {
   const struct input *from = &j->input;
   if ((j->output.fd >= 0 || output_open(&j->output, j->out, from->has_stat ? &from->stat : NULL)) && output_write(&j->output, p, n))
     return ERR_OK;
   j->told = true;
   return ERR_IO;
+}
+
+static enum err put_pending(struct job *j) {
+  size_t n = j->num_pending;
+  j->num_pending = 0;
+  return n ? put_out(j, j->pending, n) : ERR_OK;
+}
+
+static enum err on_write(void *ctx, const uint8_t *p, size_t n) {
+  struct job *j = (struct job *)ctx;
+  enum err e = n > sizeof j->pending - j->num_pending ? put_pending(j) : ERR_OK;
+  if (e || n > sizeof j->pending)
+    return e ? e : put_out(j, p, n);
+  memcpy(j->pending + j->num_pending, p, n);
+  j->num_pending += n;
+  return ERR_OK;
 }
 
 static void on_step(void *ctx, uint64_t done) { progress_set(&((struct job *)ctx)->progress, done); }
@@ -152,6 +183,7 @@ static bool run(struct job *j, const struct keys *keys) {
   struct unprotect_stream stream = {j, on_load, on_forget, on_write};
   progress_start(&j->progress, "decrypting", n);
   enum err e = unprotect_stream(j->file, &stream, &in, &d);
+  e = e ? e : put_pending(j);
   progress_end(&j->progress);
   alloc_heap_free(&heap);
   bool changed = !j->told && !media_unchanged(&from->media);
@@ -199,7 +231,7 @@ static int parse_args(struct job *j, struct keys *keys, int argc, char **argv, b
 
 int cmd_decrypt(int argc, char **argv) {
   static struct keys keys;
-  struct job j = {.output.fd = -1};
+  static struct job j = {.output.fd = -1};
   bool done = false;
   if (!(j.ops = cli_kernel()))
     return EXIT_FAILED;
