@@ -8,6 +8,7 @@
 #include <chrono>
 #include <ctime>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,7 @@ extern "C" {
 
 namespace {
 
-enum { PASSES = 7 };
+int passes = 7;
 
 // The thread's own time: what other programs take of the core is not the kernel's.
 double now() {
@@ -54,7 +55,7 @@ template <typename Fn> void measure(benchmark::State &state, double bytes, Fn pa
   for (auto _ : state) {
     double best = 1e9, before = clock_ghz(), cpu = now(), real = wall();
     pass();
-    for (int i = 0; i < PASSES; i++) {
+    for (int i = 0; i < passes; i++) {
       double start = now();
       pass();
       best = std::min(best, now() - start);
@@ -90,7 +91,7 @@ struct kernel {
 };
 
 void add_kernel(const struct workload *w, const struct aes_ops *ops, int repetitions) {
-  auto *k = new kernel{ops, {}};
+  auto k = std::make_shared<kernel>(kernel{ops, {}});
   ops->key_init(&k->key, bench_key);
   std::string suffix = std::string("/") + w->name + "/" + ops->name;
   double bytes = 0;
@@ -166,6 +167,8 @@ int main(int argc, char **argv) {
     std::string a = argv[i];
     if (a.rfind("--rounds=", 0) == 0)
       repetitions = std::stoi(a.substr(9));
+    else if (a.rfind("--passes=", 0) == 0)
+      passes = std::stoi(a.substr(9));
     else
       args.push_back(argv[i]);
   }
@@ -175,14 +178,18 @@ int main(int argc, char **argv) {
   benchmark::Initialize(&num, args.data());
   workloads_init();
   std::vector<const struct peer *> peers;
+  auto add_peer = [&](const struct peer *p) {
+    if (p->init(bench_key, bench_iv))
+      peers.push_back(p);
+  };
 #ifdef HAVE_OPENSSL
-  peers.push_back(&peer_openssl);
+  add_peer(&peer_openssl);
 #endif
 #ifdef HAVE_BORINGSSL
-  peers.push_back(&peer_boringssl);
+  add_peer(&peer_boringssl);
 #endif
 #ifdef HAVE_IPSEC
-  peers.push_back(&peer_ipsec);
+  add_peer(&peer_ipsec);
 #endif
   size_t num_ops;
   const struct aes_ops *const *all = aes_ops_all(&num_ops);
@@ -202,8 +209,6 @@ int main(int argc, char **argv) {
       if (all[n]->usable())
         add_kernel(w, all[n], repetitions);
     for (const struct peer *p : peers) {
-      if (!p->init(bench_key, bench_iv))
-        continue;
       add_lists(std::string("cbc/") + w->name + "/" + p->name, w, p->cbc, 1, repetitions);
       add_lists(std::string("ctr/") + w->name + "/" + p->name, w, p->ctr, 1, repetitions);
     }

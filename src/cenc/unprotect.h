@@ -31,9 +31,23 @@ struct unprotect_input {
   void *step_ctx;
 };
 
+// Where not all of the file is to be in memory: `file.p` is room for it, and these bring parts of it there and take the output.
+// What was loaded stays until it is forgotten. Their errors end it all.
+struct unprotect_stream {
+  void *ctx;
+  enum err (*load)(void *ctx, uint64_t pos, uint64_t len);
+  void (*forget)(void *ctx, uint64_t pos, uint64_t len); // in one pass after the other over the file, ascending in each
+  enum err (*write)(void *ctx, const uint8_t *p, size_t n);
+};
+
 // unprotect writes the clear file to `out`, which holds in->file.n bytes, and its length to *out_len. `out` is in->file.p, so that
 // the file is in memory once, or does not overlap it. Samples do not overlap; where they do, what comes out is noise.
 // Samples that are marked as clear stay as they are. On failure the contents of `out` mean nothing.
 // Errors: ERR_NOT_PROTECTED (no protected sample entry), ERR_NO_KEY (what: the KID), ERR_PROGRESSIVE,
 // ERR_UNSUPPORTED (scheme), ERR_TRUNCATED, ERR_MALFORMED, ERR_OVERFLOW, ERR_LIMIT, ERR_MISSING, ERR_NO_MEMORY.
 MUST_USE enum err unprotect(uint8_t *out, size_t *out_len, const struct unprotect_input *in, struct diag *diag);
+
+// unprotect_stream does the same with one fragment in memory at a time: a moof and what follows up to the next one. Where samples
+// or what protects them lie elsewhere, all of the file is loaded. `room` is in->file.p. The file is read several times; nothing is
+// written before all of it is right. Errors: as above, ERR_IO (it is not what it was before), what the functions return.
+MUST_USE enum err unprotect_stream(uint8_t *room, const struct unprotect_stream *s, const struct unprotect_input *in, struct diag *diag);

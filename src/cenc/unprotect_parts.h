@@ -33,8 +33,7 @@ struct track {
 // A top-level box and where it goes.
 struct part {
   uint64_t in_off, out_off;
-  uint32_t head_len;
-  bool verbatim; // copied as it is: what samples may lie in
+  uint32_t head_len, type;
 };
 
 struct unp {
@@ -48,6 +47,12 @@ struct unp {
   struct sgpd *sgpds[2]; // of the track and of the traf that were looked into last; NULL before
   bool any_protected;
   uint64_t samples, sample_bytes; // seen so far: bounded by the file's length
+  const struct unprotect_stream *stream; // NULL: the file is in memory, and so is the output
+  uint64_t top;                   // where the newest top-level box is
+  uint64_t group, group_end;      // input that the current moof's samples should lie in: up to the next moof or moov
+  bool loaded;                    // the current group is in memory, maybe decrypted: nothing of it is read again
+  bool dry;                       // samples are looked at, not decrypted
+  bool scattered;                 // some lie elsewhere, or what protects them does
 };
 
 // unp_fail records a fault at an input position (NULL: it has none), with the boxes around it. `type`: of the box whose
@@ -60,6 +65,12 @@ static inline struct reader unp_reader(const struct unp *u, struct bytes body) {
 
 // unp_next is box_next that records the fault; false at the end or on failure (*e says which).
 bool unp_next(const struct unp *u, struct box *b, struct reader *r, enum err *e);
+
+// unp_load gets input bytes [pos, pos + len) into memory, when they are not there.
+MUST_USE enum err unp_load(const struct unp *u, uint64_t pos, uint64_t len);
+
+// unp_belongs notes where input bytes [pos, pos + len) lie outside of the current moof's group.
+void unp_belongs(struct unp *u, uint64_t pos, uint64_t len);
 
 // unp_map gives the output offset of an input offset (clamped inside boxes that are rewritten).
 uint64_t unp_map(const struct unp *u, uint64_t pos);
@@ -138,9 +149,12 @@ struct batch {
   uint8_t ivs[BATCH_SAMPLES][16];
 };
 
-// sample_decrypt decrypts one sample or adds it to the batch; its subsamples must add up to len (ERR_MALFORMED).
+// sample_check says whether a sample's subsamples add up to len (else ERR_MALFORMED).
+MUST_USE enum err sample_check(uint32_t len, const struct sample_crypt *c);
+// sample_decrypt decrypts one sample or adds it to the batch, when it is right.
 MUST_USE enum err sample_decrypt(struct batch *b, const struct aes_ops *ops, uint8_t *at, uint32_t len, const struct sample_crypt *c);
 void batch_flush(struct batch *b, const struct aes_ops *ops);
 
-// moof_decrypt decrypts the samples of a moof, where they stand in the input.
+// moof_decrypt decrypts the samples of a moof, where they stand in the input; with u->dry it finds what would fail.
 MUST_USE enum err moof_decrypt(struct unp *u, const struct box *moof);
+void groups_forget(struct unp *u); // what was found in sample groups, before moov is read again

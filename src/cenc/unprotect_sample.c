@@ -104,6 +104,13 @@ static void decrypt_range(const struct sample_crypt *c, const struct aes_ops *op
   }
 }
 
+enum err sample_check(uint32_t len, const struct sample_crypt *c) {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < c->num_subs; i++)
+    sum += (uint64_t)load_be16(c->subs + 6 * (size_t)i) + load_be32(c->subs + 6 * (size_t)i + 2);
+  return c->num_subs && sum != len ? ERR_MALFORMED : ERR_OK;
+}
+
 enum err sample_decrypt(struct batch *b, const struct aes_ops *ops, uint8_t *at, uint32_t len, const struct sample_crypt *c) {
   if (c->num_subs == 0) {
     bool no_carry = load_be64(c->iv + 8) <= UINT64_MAX - len / 16 - 1; // the kernels count over 128 bits
@@ -123,11 +130,9 @@ enum err sample_decrypt(struct batch *b, const struct aes_ops *ops, uint8_t *at,
     decrypt_range(c, ops, at, len, iv, &s);
     return ERR_OK;
   }
-  uint64_t sum = 0;
-  for (uint32_t i = 0; i < c->num_subs; i++)
-    sum += (uint64_t)load_be16(c->subs + 6 * (size_t)i) + load_be32(c->subs + 6 * (size_t)i + 2);
-  if (sum != len)
-    return ERR_MALFORMED;
+  enum err e = sample_check(len, c);
+  if (e)
+    return e;
   for (uint32_t i = 0; i < c->num_subs; i++) {
     uint32_t clear = load_be16(c->subs + 6 * (size_t)i), n = load_be32(c->subs + 6 * (size_t)i + 2);
     if (clear > len || n > len - clear) // the sample lay over its own subsamples

@@ -73,14 +73,16 @@ static enum err senc_open(struct aux *a, const struct unp *u, struct bytes body,
 
 // aux_at puts the reader on the next `num` entries, which lie back to back from where an offset says.
 static enum err aux_at(struct aux *a, const struct traf_crypt *c, uint64_t off, uint32_t num) {
-  const struct unp *u = c->u;
+  struct unp *u = c->u;
   uint64_t len = (uint64_t)a->size * num, room = u->in->file.n - c->t.base;
   for (uint32_t i = 0; !a->size && i < num; i++)
     len += a->sizes[i];
   if (off > room || len > room - off)
     return ERR_TRUNCATED;
-  a->r = unp_reader(u, bytes_of(u->in->file.p + c->t.base + off, (size_t)len));
-  return ERR_OK;
+  uint64_t pos = c->t.base + off;
+  unp_belongs(u, pos, len);
+  a->r = unp_reader(u, bytes_of(u->in->file.p + pos, (size_t)len));
+  return u->dry ? unp_load(u, pos, len) : ERR_OK; // else all of the group is there
 }
 
 // aux_run goes on to the entries of the next run, of `num` samples.
@@ -159,6 +161,12 @@ static uint32_t sgpd_default(const struct unp *u, struct bytes body) {
   rd_skip(&r, 8);
   uint32_t index = version >= 2 ? rd_u32(&r) : 0;
   return r.err ? 0 : index;
+}
+
+void groups_forget(struct unp *u) {
+  for (int i = 0; i < 2; i++)
+    if (u->sgpds[i])
+      u->sgpds[i]->body = NULL;
 }
 
 // group_find reads description `index` (from 1) of the sgpd of the traf (`local`) or the track.
@@ -289,7 +297,7 @@ static enum err next_sample(struct traf_crypt *c, const struct entry *entry, uin
   if ((e = key_find(c, s.tenc)) != ERR_OK)
     return e;
   s.key = c->key;
-  e = sample_decrypt(&c->batch, c->u->in->ops, at, len, &s);
+  e = c->u->dry ? sample_check(len, &s) : sample_decrypt(&c->batch, c->u->in->ops, at, len, &s);
   return e ? fail(c, e, CC('s', 'e', 'n', 'c'), "subsamples do not add up to the sample") : ERR_OK;
 }
 
@@ -306,6 +314,7 @@ static enum err trun_decrypt(struct traf_crypt *c, const struct entry *entry, co
     return unp_fail(u, ERR_MALFORMED, b->body.p, b->type, "there are more samples than bytes");
   if ((e = aux_run(&c->aux, c, n.num)) != ERR_OK)
     return fail(c, e, CC('s', 'a', 'i', 'o'), NULL);
+  unp_belongs(u, n.pos, n.len);
   uint8_t *at = u->data + n.pos;
   for (uint32_t i = 0; i < n.num; i++) {
     uint32_t len = trun_size(&n, &c->t, i);

@@ -18,7 +18,7 @@ int cli_error(const char *subject, const char *fmt, ...) {
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  fprintf(stderr, "sluice: %s: %s\n", subject, text);
+  fprintf(stderr, "sluice: %s: %s\n", *subject ? subject : "'' (an empty name)", text);
   return EXIT_FAILED;
 }
 
@@ -86,7 +86,11 @@ int cli_arg(struct cli_args *a) {
   if (o->name && o->has_value == (a->value != NULL))
     return i;
   int name = (int)strcspn(arg, "="); // what stands behind it may be a key
-  cli_usage(a->command, !o->name ? "unknown option '%.*s'" : o->has_value ? "%.*s needs a value" : "'%.*s': this option takes no value", name, arg);
+  const char *near = !o->name && a->near && arg[1] == '-' ? a->near(arg + 2) : NULL;
+  if (near)
+    cli_usage(a->command, "unknown option '%.*s' (did you mean %s?)", name, arg, near);
+  else
+    cli_usage(a->command, !o->name ? "unknown option '%.*s'" : o->has_value ? "%.*s needs a value" : "'%.*s': this option takes no value", name, arg);
   return ARG_WRONG;
 }
 
@@ -101,7 +105,7 @@ int cli_usage(const char *name, const char *fmt, ...) {
 }
 
 int cli_error_config(const struct config_error *e) {
-  fprintf(stderr, "sluice: %s\n", e->text);
+  fprintf(stderr, "sluice: %s%s\n", *e->text == ':' ? "'' (an empty name)" : "", e->text);
   return e->in_file ? EXIT_FAILED : EXIT_USAGE;
 }
 
@@ -157,7 +161,7 @@ bool cli_secret_line(char out[CLI_SECRET], const char *path) {
   if (fd >= 0)
     close(fd);
   if (fd < 0 || got < 0 || n == CLI_SECRET) {
-    cli_error(path, "%s", n == CLI_SECRET ? "too long for a key" : strerror(why));
+    cli_error(path, "cannot read the key: %s", n == CLI_SECRET ? "too long for a key, a key file holds one line" : strerror(why));
     explicit_bzero(out, CLI_SECRET);
     return false;
   }

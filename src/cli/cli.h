@@ -57,6 +57,7 @@ struct cli_args {
   int at; // 1 to begin with
   bool only_operands;
   const char *value; // of the option, or the operand
+  const char *(*near)(const char *name); // what was meant by an unknown --name, or NULL; may be NULL itself
 };
 enum { ARG_END = -1, ARG_OPERAND = -2, ARG_HELP = -3, ARG_WRONG = -4 };
 int cli_arg(struct cli_args *a);

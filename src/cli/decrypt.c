@@ -14,7 +14,7 @@
 #include "cli/output.h"
 #include "storage/sidecar.h"
 
-enum { MAX_KEYS = 64, WRITE_CHUNK = 1 << 20 };
+enum { MAX_KEYS = 64, PAGE = 4096, LOADED_MAX = 8 << 20, WRITE_MIN = 64 << 10 };
 
 static const char help[] =
     "  IN             an encrypted fragmented file, a folder with init.mp4 and *.m4s, or - for standard input\n"
@@ -23,7 +23,8 @@ static const char help[] =
     "  --key-file FILE  the same from a file\n\n"
     "Samples, times and fragments are as they were before encryption. Boxes of protection are gone, and mfra; the sidx that\n"
     "encrypt and serve write stays, its sizes corrected: OUT is not byte for byte what went into encrypt.\n\n"
-    "All of IN is in memory meanwhile: it takes as much as IN is long, and nothing is written before all of it is right.\n\n"
+    "One fragment of IN is in memory at a time, or all of IN where its samples lie elsewhere than behind their moof. Nothing is\n"
+    "written before all of IN is right.\n\n"
     "A wrong key is not noticed: neither scheme has a checksum, and what comes out is noise.\n";
 
 struct keys {
@@ -64,9 +65,17 @@ struct job {
   const char *in, *out;
   const struct aes_ops *ops;
   struct input input;
-  uint8_t *file; // an anonymous mapping of media.src.size bytes
+  uint8_t *file; // an anonymous mapping of media.src.size bytes, of which what is needed has pages
+  uint64_t gone_from, gone_to; // what was forgotten, and has pages yet
+  uint64_t loaded;             // since pages were given back
+  uint64_t room;               // memory_size
+  bool told;                   // why it failed
   struct output output;
   struct progress progress;
+  // Heads of boxes are read, and short boxes written, several at once.
+  uint64_t near, near_len;
+  size_t num_pending;
+  uint8_t near_bytes[PAGE], pending[WRITE_MIN];
 };
 
 static uint8_t *get_pages(size_t n) {
@@ -80,68 +89,112 @@ static uint64_t memory_size(void) {
   return sysinfo(&s) ? 0 : ((uint64_t)s.totalram + s.totalswap) * s.mem_unit;
 }
 
-static bool read_input(struct job *j) {
-  struct media_source *m = &j->input.media;
-  if (!input_open(&j->input, j->in))
-    return false;
-  size_t n = (size_t)m->src.size;
-  uint64_t room = memory_size();
+static enum err on_load(void *ctx, uint64_t pos, uint64_t len) {
+  struct job *j = (struct job *)ctx;
+  j->loaded += len + PAGE;
+  if (len <= 16) {
+    if (pos < j->near || pos + len > j->near + j->near_len) {
+      uint64_t left = j->input.media.src.size - pos;
+      j->near = pos;
+      j->near_len = left < PAGE ? left : PAGE;
+      enum err e = media_read(&j->input.media, pos, j->near_bytes, (size_t)j->near_len);
+      if (e)
+        return e;
+    }
+    memcpy(j->file + pos, j->near_bytes + (pos - j->near), (size_t)len);
+    return ERR_OK;
+  }
   // The kernel would give the pages, and end this process or another one when it has no more.
-  if (room && m->src.size > room) {
-    cli_error(j->input.subject, "its %" PRIu64 " bytes are more than this machine's memory (%" PRIu64 "): decrypt holds all of a file in it; "
-              "take a larger machine, or cut it into files of whole fragments behind its init segment", m->src.size, room);
-    return false;
+  if (!j->room || len <= j->room)
+    return media_read(&j->input.media, pos, j->file + pos, (size_t)len);
+  cli_error(j->input.subject, "%" PRIu64 " of its bytes belong together, which is more than this machine's memory (%" PRIu64 "): decrypt holds a fragment "
+            "in it, and all of a file whose samples do not lie behind their moof; take a larger machine, or shorter fragments", len, j->room);
+  j->told = true;
+  return ERR_LIMIT;
+}
+
+// A page that two pieces share goes with the second one.
+static void give_back(struct job *j) {
+  uint64_t from = (j->gone_from + PAGE - 1) / PAGE * PAGE, to = j->gone_to / PAGE * PAGE;
+  if (from < to) {
+    madvise(j->file + from, (size_t)(to - from), MADV_DONTNEED);
+    j->gone_from = to;
   }
-  j->file = get_pages(n);
-  if (!j->file) {
-    cli_error(j->input.subject, "out of memory: decrypt holds all of a file in it");
-    return false;
+  j->loaded = 0;
+}
+
+static void on_forget(void *ctx, uint64_t pos, uint64_t len) {
+  struct job *j = (struct job *)ctx;
+  if (pos != j->gone_to) {
+    give_back(j);
+    j->gone_from = pos;
   }
-  enum err e = n ? media_read(m, 0, j->file, n) : ERR_OK;
-  if (e)
-    cli_error(j->input.subject, "%s", err_text(e));
-  else if (!media_unchanged(m))
-    cli_error(j->input.subject, "the file changed while it was being read");
-  else
-    return true;
-  return false;
+  j->gone_to = pos + len;
+  if (j->loaded >= LOADED_MAX)
+    give_back(j);
+}
+
+static enum err put_out(struct job *j, const uint8_t *p, size_t n) {
+  const struct input *from = &j->input;
+  if ((j->output.fd >= 0 || output_open(&j->output, j->out, from->has_stat ? &from->stat : NULL)) && output_write(&j->output, p, n))
+    return ERR_OK;
+  j->told = true;
+  return ERR_IO;
+}
+
+static enum err put_pending(struct job *j) {
+  size_t n = j->num_pending;
+  j->num_pending = 0;
+  return n ? put_out(j, j->pending, n) : ERR_OK;
+}
+
+static enum err on_write(void *ctx, const uint8_t *p, size_t n) {
+  struct job *j = (struct job *)ctx;
+  enum err e = n > sizeof j->pending - j->num_pending ? put_pending(j) : ERR_OK;
+  if (e || n > sizeof j->pending)
+    return e ? e : put_out(j, p, n);
+  memcpy(j->pending + j->num_pending, p, n);
+  j->num_pending += n;
+  return ERR_OK;
 }
 
 static void on_step(void *ctx, uint64_t done) { progress_set(&((struct job *)ctx)->progress, done); }
 
 static bool run(struct job *j, const struct keys *keys) {
-  const struct input *from = &j->input;
-  if (!read_input(j))
+  struct input *from = &j->input;
+  if (!input_open(from, j->in))
     return false;
+  size_t n = (size_t)from->media.src.size;
+  if (!(j->file = get_pages(n)))
+    return cli_error(from->subject, "out of memory") == EXIT_DONE;
+  j->room = memory_size();
   struct diag d = {0};
   struct alloc_heap heap;
-  alloc_heap_init(&heap, (size_t)j->input.media.src.size * 4 + (1 << 20));
-  struct unprotect_input in = {.file = bytes_of(j->file, (size_t)j->input.media.src.size),
-                               .part_ends = j->input.media.src.part_ends,
-                               .num_parts = j->input.media.src.num_parts,
+  alloc_heap_init(&heap, n * 4 + (1 << 20));
+  struct unprotect_input in = {.file = bytes_of(j->file, n),
+                               .part_ends = from->media.src.part_ends,
+                               .num_parts = from->media.src.num_parts,
                                .keys = keys->key,
                                .num_keys = keys->num,
                                .ops = j->ops,
                                .mem = &heap.base,
                                .step = on_step,
                                .step_ctx = j};
-  size_t len = 0;
-  progress_start(&j->progress, "decrypting", in.file.n);
-  enum err e = unprotect(j->file, &len, &in, &d); // over the encrypted one
+  struct unprotect_stream stream = {j, on_load, on_forget, on_write};
+  progress_start(&j->progress, "decrypting", n);
+  enum err e = unprotect_stream(j->file, &stream, &in, &d);
+  e = e ? e : put_pending(j);
   progress_end(&j->progress);
   alloc_heap_free(&heap);
-  if (e) {
+  bool changed = !j->told && !media_unchanged(&from->media);
+  if (changed) {
+    cli_error(from->subject, "the file changed while it was being read");
+  } else if (e && !j->told) {
     char *file = cli_fault_file(from->subject, &from->media, &d);
     cli_error_diag(file, &d);
     free(file);
-    return false;
   }
-  if (!output_open(&j->output, j->out, from->has_stat ? &from->stat : NULL))
-    return false;
-  bool ok = true;
-  for (size_t at = 0; ok && at < len; at += WRITE_CHUNK)
-    ok = output_write(&j->output, j->file + at, len - at < WRITE_CHUNK ? len - at : WRITE_CHUNK);
-  if (ok)
+  if (!e && !changed)
     return output_commit(&j->output);
   output_drop(&j->output);
   return false;
@@ -178,7 +231,7 @@ static int parse_args(struct job *j, struct keys *keys, int argc, char **argv, b
 
 int cmd_decrypt(int argc, char **argv) {
   static struct keys keys;
-  struct job j = {.output.fd = -1};
+  static struct job j = {.output.fd = -1};
   bool done = false;
   if (!(j.ops = cli_kernel()))
     return EXIT_FAILED;

@@ -256,8 +256,12 @@ static bool read_plain(struct secret_alloc *mem, const struct wish *w, struct by
     cli_error(w->file, w->kek ? "the secret is not wrapped: leave --kek out" : "the secret is wrapped: --kek FILE says with what");
     return false;
   }
-  if (!w->kek)
+  if (!w->kek && file.n >= KEYS_MIN_SECRET && file.n <= KEYS_MAX_SECRET)
     return true;
+  if (!w->kek) {
+    cli_error(w->file, "the master secret has %zu bytes: it must have %d to %d", file.n, KEYS_MIN_SECRET, KEYS_MAX_SECRET);
+    return false;
+  }
   if (!read_kek(mem, &kek, w->kek))
     return false;
   if (secret_unwrap(out, &n, file, kek, &diag)) {

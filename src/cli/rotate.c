@@ -92,6 +92,10 @@ static bool add_token(struct writer *w, const char *path) {
     cli_error(path, "cannot read the token: %s", secret_why(errno));
   while (ok && token.n && (token.p[token.n - 1] == '\n' || token.p[token.n - 1] == '\r'))
     token.n--;
+  if (ok && !token.n) {
+    cli_error(path, "there is no token in the file");
+    ok = false;
+  }
   for (size_t i = 0; ok && i < token.n; i++)
     if (token.p[i] <= ' ' || token.p[i] >= 0x7f) {
       cli_error(path, "a token is printable characters without blanks");
@@ -187,7 +191,7 @@ int cmd_rotate(int argc, char **argv) {
   else if (wish.grace && wish.revoke && c->rotation_grace)
     status = cli_usage("rotate", "--revoke ends the old epochs at once, --grace %s would let the last one answer: give one of them", wish.grace);
   else if (!c->admin.num)
-    status = cli_usage("rotate", "the configuration has no admin listener");
+    status = cli_usage("rotate", "the configuration has no admin listener (--admin ADDR:PORT names one)");
   else
     status = run(&wish, c);
   config_free(c);

@@ -22,55 +22,49 @@ static int check(const struct config *c) {
   return EXIT_DONE;
 }
 
-static int unknown(const char *arg) {
-  char name[64] = "";
-  if (arg[0] == '-' && arg[1] == '-')
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(arg + 2, "="), arg + 2);
-  for (char *p = name; *p; p++)
+// The option of the configuration that looks most like `name`, as it is given.
+static const char *near(const char *name) {
+  static char text[64];
+  snprintf(text, sizeof text, "%.*s", (int)strcspn(name, "="), name);
+  for (char *p = text; *p; p++)
     *p = *p == '-' ? '_' : *p;
-  const struct option *near = config_nearest(name);
-  if (!near)
-    return cli_usage("serve", "unknown argument '%s'", arg);
-  snprintf(name, sizeof name, "--%s", near->name);
-  for (char *p = name; *p; p++)
+  const struct option *o = config_nearest(text);
+  if (!o)
+    return NULL;
+  snprintf(text, sizeof text, "--%s", o->name);
+  for (char *p = text; *p; p++)
     *p = *p == '_' ? '-' : *p;
-  return cli_usage("serve", "unknown argument '%s' (did you mean %s?)", arg, name);
+  return text;
+}
+
+static int show_help(void) {
+  cli_help("serve", NULL);
+  printf("\n");
+  config_help(stdout);
+  return EXIT_DONE;
 }
 
 int cmd_serve(int argc, char **argv) {
+  enum { CHECK, CONFIG };
+  static const struct cli_option longs[] = {{"check", 0, false}, {"config", 'c', true}, {NULL, 0, false}};
+  struct cli_args args = {.command = "serve", .argc = argc, .argv = argv, .options = longs, .at = 1, .near = near};
   struct config_flags flags = {0};
   struct config_error error;
   const char *file = NULL;
   bool only_check = false;
-  for (int i = 1; i < argc;) {
-    if (cli_wants_help(argv[i])) {
-      cli_help("serve", NULL);
-      printf("\n");
-      config_help(stdout);
-      return EXIT_DONE;
-    }
-    if (strcmp(argv[i], "--check") == 0) {
-      only_check = true;
-      i++;
-      continue;
-    }
-    if (strcmp(argv[i], "-c") == 0 || strcmp(argv[i], "--config") == 0) {
-      if (i + 1 == argc)
-        return cli_usage("serve", "%s needs a file", argv[i]);
-      file = argv[i + 1];
-      i += 2;
-      continue;
-    }
-    if (strncmp(argv[i], "--config=", 9) == 0 || (strncmp(argv[i], "-c", 2) == 0 && argv[i][2])) {
-      file = argv[i][1] == 'c' ? argv[i] + 2 : argv[i] + 9;
-      i++;
-      continue;
-    }
-    int taken = config_flag(&flags, argc, argv, &i, &error);
-    if (taken < 0)
+  for (int o, taken; args.at < argc;) {
+    if ((taken = args.only_operands ? 0 : config_flag(&flags, argc, argv, &args.at, &error)) < 0)
       return cli_usage("serve", "%s", error.text);
-    if (!taken)
-      return unknown(argv[i]);
+    if (taken)
+      continue;
+    if ((o = cli_arg(&args)) == ARG_HELP)
+      return show_help();
+    if (o == ARG_WRONG)
+      return EXIT_USAGE;
+    if (o == ARG_OPERAND)
+      return cli_usage("serve", "takes no argument but options, got '%s'", args.value);
+    only_check |= o == CHECK;
+    file = o == CONFIG ? args.value : file;
   }
   const struct aes_ops *ops = cli_kernel();
   if (!ops)

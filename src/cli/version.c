@@ -20,10 +20,13 @@ static void print_cpu(void) {
 }
 
 int cmd_version(int argc, char **argv) {
-  if (argc > 1 && cli_wants_help(argv[1]))
-    return cli_help("version", NULL);
-  if (argc > 1)
-    return cli_usage("version", "takes no argument, got '%s'", argv[1]);
+  struct cli_args args = {.command = "version", .argc = argc, .argv = argv, .options = (struct cli_option[]){{NULL, 0, false}}, .at = 1};
+  switch (cli_arg(&args)) {
+  case ARG_END: break;
+  case ARG_HELP: return cli_help("version", NULL);
+  case ARG_OPERAND: return cli_usage("version", "takes no argument, got '%s'", args.value);
+  default: return EXIT_USAGE;
+  }
   const struct aes_ops *ops = cli_kernel();
   if (!ops)
     return EXIT_FAILED;

@@ -71,26 +71,6 @@ static inline uint8_t *render_with(struct made *m, enum scheme scheme, bool wide
 
 static inline uint8_t *render(struct made *m, enum scheme scheme, uint64_t *len) { return render_with(m, scheme, false, len); }
 
-// The file is a folder's where part_ends is not NULL.
-static inline enum err decrypt_parts(uint8_t *out, size_t *len, struct bytes file, const uint64_t *part_ends, uint32_t num_parts,
-                              uint8_t first_of_kid, struct diag *d) {
-  struct content_key k = {.kid = {first_of_kid, 2, 3}};
-  struct alloc_heap heap;
-  ops()->key_init(&k.key, key);
-  alloc_heap_init(&heap, MEMORY);
-  struct unprotect_input in = {.file = file, .part_ends = part_ends, .num_parts = num_parts, .keys = &k, .num_keys = 1, .ops = ops(),
-                               .mem = &heap.base};
-  enum err e = unprotect(out, len, &in, d);
-  alloc_heap_free(&heap);
-  return e;
-}
-
-static inline enum err decrypt(uint8_t *out, size_t *len, struct bytes file, uint8_t first_of_kid, struct diag *d) {
-  return decrypt_parts(out, len, file, NULL, 0, first_of_kid, d);
-}
-
-static const struct synth_options small = {.num_frags = 4, .samples_per_trun = 30, .min_size = 1, .max_size = 200, .name = "small"};
-
 // Encrypted files made by hand: what sluice itself does not write.
 struct made_box {
   uint8_t *p;
@@ -102,6 +82,31 @@ static inline size_t put(struct made_box *b, const void *p, size_t n) {
     memcpy(b->p + b->n, p, n);
   return (b->n += n) - n;
 }
+
+#include "streamed.h"
+
+// The file is a folder's where part_ends is not NULL. In memory and in pieces.
+static inline enum err decrypt_parts(uint8_t *out, size_t *len, struct bytes file, const uint64_t *part_ends, uint32_t num_parts,
+                              uint8_t first_of_kid, struct diag *d) {
+  struct content_key k = {.kid = {first_of_kid, 2, 3}};
+  struct alloc_heap heap;
+  ops()->key_init(&k.key, key);
+  alloc_heap_init(&heap, MEMORY);
+  struct unprotect_input in = {.file = file, .part_ends = part_ends, .num_parts = num_parts, .keys = &k, .num_keys = 1, .ops = ops(),
+                               .mem = &heap.base};
+  struct diag none = {0};
+  enum err e = unprotect(out, len, &in, d ? d : (d = &none));
+  if (out != file.p) // else the file is gone
+    same_streamed(&in, e, bytes_of(out, *len), d);
+  alloc_heap_free(&heap);
+  return e;
+}
+
+static inline enum err decrypt(uint8_t *out, size_t *len, struct bytes file, uint8_t first_of_kid, struct diag *d) {
+  return decrypt_parts(out, len, file, NULL, 0, first_of_kid, d);
+}
+
+static const struct synth_options small = {.num_frags = 4, .samples_per_trun = 30, .min_size = 1, .max_size = 200, .name = "small"};
 
 static inline size_t put32(struct made_box *b, uint32_t v) {
   uint8_t be[4];

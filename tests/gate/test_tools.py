@@ -35,7 +35,7 @@ DOCS = {
     "kernels": dict(benchmarks=[dict(name=f"cbc/A/vaes512/iterations:1/repeats:3/manual_time{s}", run_name="cbc/A/vaes512/iterations:1/repeats:3/manual_time",
                                      run_type=t, **{"GB/s": g, "cycles/byte": 0.25}) for s, t, g in (("", "iteration", 7.0), ("", "iteration", 9.0),
                                                                                                       ("", "iteration", 8.25), ("_mean", "aggregate", 99.0))],
-                    claims=[CLAIM]),
+                    claims=[CLAIM], not_measured=[dict(name="promise three", bound=0.55, unit="x", peer="limit/zmm", why="limit/zmm: this processor cannot run it")]),
     "core": dict(benchmarks=[dict(name="encrypt/cp", run_type="iteration", cpu_time=2e7), dict(name="encrypt/sluice cbcs", run_type="iteration", cpu_time=3e7),
                              dict(name="render/cbcs/32K/hot", run_type="iteration", cpu_time=4000, bytes_per_second=7.5e9),
                              dict(name="plan_init/128k_30min", run_type="iteration", cpu_time=10000, per_item=1.1e-8)],
@@ -76,6 +76,7 @@ check("serve: rows of 256 connections, figures, what was said, what else the rat
 check("serve: versions, rounds, settings", "sluice abc123, wrk 4.1; 3 rounds of 1 s, 2 measurements thrown away; nginx's settings: `NGINX` in servers.py" in page, page)
 check("load: the figures that its rows have", "client us per request" in page and "13.25" in page, page)
 check("promises say whether they hold", "| promise one | cp | 1.5 x | 2 | yes |" in page and "| promise two | cp | 1.5 x | 2 | **no** |" in page, page)
+check("promises that could not be measured say why", "| promise three | limit/zmm | not measured | 0.55 | limit/zmm: this processor cannot run it |" in page, page)
 code, page, err = page_of(BEFORE, "serve={tmp}/serve.json")
 check("a suite that did not run keeps its tables", code == 0 and "old kernels" in page and "old serve" not in page, page)
 code, page, err = page_of(BEFORE, "serve={tmp}/serve.json", "--command", "tools/bench {suite} --rows 'x{1}$'")
