@@ -232,6 +232,28 @@ def without(segment, kind):
     return bytes(out)
 
 
+def signalling(tap, load, sluice, folder):
+    """What init segments tell the players of DRM systems: each as the keys file says, wherever the server was told to put it."""
+    drm = "drm: { in_band: [widevine, common], systems: [widevine, playready, clearkey], widevine: { provider: us, content_id: '{asset}' } }\n"
+    other = drm.replace("provider: us", "provider: as")
+    (folder / "signals.yaml").write_text(keys_text(ASSETS) + drm)
+    for config, keys, fault, want in (
+            ("", drm, None, None),
+            ("inband_pssh: true\n", drm, None, None),
+            ("", other, None, r"init\.mp4: byte \d+: its pssh of edef8ba9-79d6-4ace-a3c8-27dcd51d21ed is not what the key set says of this key"),
+            ("inband_pssh: true\n", drm, (b"WRMHEADER".decode().encode("utf-16le"), b"wRMHEADER".decode().encode("utf-16le")),
+             r"init\.mp4: byte \d+: its pssh of 9a04f079-9840-4286-ab92-e65be0885f95 is not what the key set says"),
+            ("", drm, (b"\x10\x77\xef\xec", b"\x10\x77\xef\xed"), r"init\.mp4: byte \d+: its pssh of 1077efec-c0b2-4d02-ace3-3c1e52e2fb4b is missing")):
+        with Server(sluice, folder / "media", keys=keys_text(ASSETS) + keys, config=config) as server:
+            def change(path, response):
+                if fault and path.endswith("init.mp4"):
+                    response.body = response.body.replace(*fault, 1)
+            with Proxy(server.port, change) as proxy:
+                r = load(scenario("cenc", 3).replace("keys: keys.yaml", "keys: signals.yaml"), proxy.url)
+            wrong = r.json["totals"]["first_wrong"]
+            tap.ok(re.search(want, wrong) and r.code == 1 if want else not wrong and r.code == 0, f"pssh: {config.strip() or 'as the keys file says'}: {want or 'right'}", f"{wrong}\n{r}")
+
+
 def no_way_to_ivs(tap, load, server):
     """Right samples in right boxes, but for one of those by which players find the IVs."""
     for kind in (b"senc", b"saiz", b"saio"):
@@ -373,6 +395,7 @@ def main():
             no_way_to_ivs(tap, load, server)
             no_faults(tap, load, server)
             structures(tap, load, sluice, folder)
+            signalling(tap, load, sluice, folder)
             for scheme in ("cenc", "cbcs"):
                 r = load(scenario(scheme, 10), f"http://127.0.0.1:{server.port}")
                 tap.ok(r.code == 0 and r.json["totals"]["verified"] > 20 and not r.json["totals"]["wrong"], f"{scheme}: a right server passes", r.out.decode())
