@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { H_NONE, H_ETAG, H_LOCATION, H_ENCODING };
+enum { H_NONE, H_ETAG, H_LOCATION, H_ENCODING, H_RANGE };
 
 struct client_out {
   struct client_out *next;
@@ -90,15 +90,23 @@ static void add_encoding(struct client_response *r, struct bytes piece) {
       r->encoding[have++] = (char)piece.p[i];
 }
 
+static void add_range(struct client_response *r, struct bytes piece) {
+  size_t have = strlen(r->range), n = piece.n < sizeof r->range - 1 - have ? piece.n : sizeof r->range - 1 - have;
+  memcpy(r->range + have, piece.p, n);
+}
+
 static int on_value(llhttp_t *p, const char *at, size_t n) {
   struct client *c = p->data;
   if (!c->in_value) {
     c->header = is_named(c, "etag")                                                 ? H_ETAG
                 : is_named(c, "location") && is_moved((unsigned)p->status_code) ? H_LOCATION
                 : is_named(c, "content-encoding")                               ? H_ENCODING
+                : is_named(c, "content-range")                                  ? H_RANGE
                                                                                 : H_NONE;
     if (c->header == H_ENCODING && c->response.encoding[0])
       add_encoding(&c->response, BYTES_LIT(","));
+    if (c->header == H_RANGE && c->response.range[0])
+      add_range(&c->response, BYTES_LIT(",")); // no list: two of them are none that is right
   }
   c->in_value = true;
   if (c->header == H_ETAG && c->w->etag)
@@ -107,6 +115,8 @@ static int on_value(llhttp_t *p, const char *at, size_t n) {
     c->w->location(c, bytes_of(at, n));
   if (c->header == H_ENCODING)
     add_encoding(&c->response, bytes_of(at, n));
+  if (c->header == H_RANGE)
+    add_range(&c->response, bytes_of(at, n));
   return 0;
 }
 

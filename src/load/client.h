@@ -16,6 +16,7 @@ struct client_response {
   uint64_t body_len;
   uint64_t content_length; // as announced; UINT64_MAX when it was not
   char encoding[24];       // Content-Encoding, as much as there is room for; "": none
+  char range[72];          // Content-Range likewise: no right one is longer
 };
 
 // `done` is called once per request, from io_run; the client may be used for the next request from inside it.

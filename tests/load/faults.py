@@ -358,6 +358,53 @@ def structures(tap, load, sluice, folder):
         tap.ok(r.code == 1 and "it differs from the source in its box mdat" in r.json["totals"]["first_wrong"], "a wrong byte in an mdat that belongs to no sample", r)
 
 
+def parts(tap, load, server):
+    """Ranges whose bytes are right, and of which Content-Range says something else, or nothing; then a whole file by its parts."""
+    def as_it_is(text):
+        return text
+
+    def none(_):
+        return None
+
+    def none_that_can_be_read(text):
+        return text.replace("bytes ", "octets ")
+
+    def moved(text):
+        return re.sub(r"(\d+)-(\d+)/", lambda m: f"{int(m[1]) + 1}-{int(m[2]) + 1}/", text)
+
+    def longer(text):
+        return re.sub(r"-(\d+)/", lambda m: f"-{int(m[1]) + 1}/", text)
+
+    def another_length(text):
+        return re.sub(r"/(\d+)$", lambda m: f"/{int(m[1]) + 1}", text)
+
+    def too_short(text):
+        return re.sub(r"-(\d+)/\d+$", r"-\1/\1", text)
+
+    def length_unknown(text):
+        return re.sub(r"/\d+$", "/*", text)
+    segments = scenario("cbcs", 12, more="clients: { range: 100% }")
+    whole_file = re.sub(r"verify:.*", "", scenario("cbcs", 6)).replace("{ assets: [album/one, two]", "{ manifests: [/two/cbcs/byterange.m3u8, /two/cbcs/ondemand.mpd]")
+    for fault, in_segments, in_file in (
+            (as_it_is, None, None), (length_unknown, None, None),
+            (none, r"it comes with 206 and without a Content-Range; bytes \d+ to \d+ were asked for$", r"it comes with 206 and without a Content-Range"),
+            (none_that_can_be_read, r'its Content-Range is not of the form "bytes FROM-TO/LENGTH"', r"its Content-Range is not of the form"),
+            (moved, r"its Content-Range says bytes \d+ to \d+; \d+ to \d+ were asked for$", r"its Content-Range says bytes \d+ to \d+; \d+ to \d+ were asked for$"),
+            (longer, r"its Content-Range says bytes \d+ to \d+; \d+ to \d+ were asked for$", r"its Content-Range says bytes \d+ to \d+; \d+ to \d+ were asked for$"),
+            (another_length, r"its Content-Range says that the whole has \d+ bytes; it came with \d+$", None),
+            (too_short, r"its Content-Range says that the whole has \d+ bytes; it came with \d+$", r"its Content-Range says that the whole has \d+ bytes; byte \d+ was asked for$")):
+        def change(path, response):
+            if response.status == 206:
+                response.headers = [(k, fault(v) if k.lower() == "content-range" else v) for k, v in response.headers]
+                response.headers = [(k, v) for k, v in response.headers if v is not None]
+        for what, text, want in (("of segments", segments, in_segments), ("of a file", whole_file, in_file)):
+            with Proxy(server.port, change) as proxy:
+                r = load(text, proxy.url)
+            t = r.json["totals"]
+            tap.ok(not t["errors"] and (re.search(want, t["first_wrong"]) and t["wrong"] > 1 and r.code == 1 if want else r.code == 0 and not t["wrong"]),
+                   f"parts {what}: Content-Range {fault.__name__}", f"{t}\n{r}")
+
+
 def no_faults(tap, load, server):
     """A server that is overloaded for a moment gives no wrong bytes: what is asked for again is compared with what it was before."""
     refused = []
@@ -394,6 +441,7 @@ def main():
             playlists(tap, load, server)
             no_way_to_ivs(tap, load, server)
             no_faults(tap, load, server)
+            parts(tap, load, server)
             structures(tap, load, sluice, folder)
             signalling(tap, load, sluice, folder)
             for scheme in ("cenc", "cbcs"):
