@@ -97,7 +97,7 @@ struct body *body_take(struct engine *e);
 void body_give(struct engine *e, struct body *b); // NULL is a no-op
 // body_add appends; false when memory is out, or it were more than BODY_MAX.
 bool body_add(struct body *b, struct bytes piece);
-// body_unpack undoes a Content-Encoding ("": there is none). Errors: ERR_SYNTAX, ERR_LIMIT (more than BODY_MAX), ERR_UNSUPPORTED (not
+// body_unpack undoes a Content-Encoding ("": there is none). Errors: ERR_SYNTAX (also of gzip that is not said to be), ERR_LIMIT (more than BODY_MAX), ERR_UNSUPPORTED (not
 // gzip), ERR_NO_MEMORY; the body is as it was then.
 MUST_USE enum err body_unpack(struct body *b, const char *encoding, struct diag *diag);
 

@@ -128,6 +128,10 @@ Test(unpack, gives_what_was_packed) {
     cr_expect(b.n == sizeof TEXT - 1 && !memcmp(b.p, TEXT, b.n), "and leaves alone what is not");
     free(b.p);
   }
+  struct body unsaid = packed(TEXT, sizeof TEXT - 1);
+  struct diag why = {0};
+  cr_expect(body_unpack(&unsaid, "", &why) == ERR_SYNTAX && strstr(why.what, "no Content-Encoding says so"), "%s", why.what);
+  free(unsaid.p);
   struct body b = twice(packed(TEXT, sizeof TEXT - 1)), big = packed(NULL, 1000000);
   struct diag d = {0};
   cr_assert_eq(body_unpack(&b, "gzip", &d), ERR_OK, "several members: %s", d.what);
