@@ -157,8 +157,8 @@ static void summary_of_search(FILE *to, const struct load_capacity *c) {
     fprintf(to, "after %.1f s at %.0f a second, requests were not in time again before the run ended\n", c->spike_s, c->spike_rate);
 }
 
-static void print_errors(FILE *to, const struct load_stats *s) {
-  static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out", "with another status"};
+static void print_errors(FILE *to, const struct load_stats *s, bool tls) {
+  static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out", "with another status", "not HTTP"};
   _Static_assert(sizeof kinds / sizeof *kinds == LOAD_ERR_COUNT, "each kind has a name");
   const char *between = "failed:";
   for (int i = 0; i < LOAD_ERR_COUNT; i++)
@@ -169,6 +169,8 @@ static void print_errors(FILE *to, const struct load_stats *s) {
   fprintf(to, "\n");
   if (s->by_error[LOAD_ERR_CONNECT] == s->requests)
     fprintf(to, "nothing was answered: does the server listen at --target?\n");
+  else if (s->by_error[LOAD_ERR_PROTOCOL] == s->requests)
+    fprintf(to, "nothing that came was HTTP/1.1: what listens at --target, and does it want %s?\n", tls ? "http://" : "https://");
   else if (s->by_error[LOAD_ERR_4XX] == s->requests)
     fprintf(to, "nothing was found: does the server have the scenario's catalogue.assets, under this scheme?\n");
 }
@@ -177,7 +179,7 @@ void load_summary(FILE *to, const struct load_stats *s, const struct report_cont
   fprintf(to, "%s: %lu requests in %.1f s (%.0f a second), %.3f GB, %lu failed, %lu unanswered\n", c->sc->name, s->requests, s->elapsed_s,
          (double)s->requests / (s->elapsed_s > 0 ? s->elapsed_s : 1), (double)s->bytes / 1e9, s->errors, s->unanswered);
   if (s->errors)
-    print_errors(to, s);
+    print_errors(to, s, strncmp(c->target, "https://", 8) == 0);
   fprintf(to, "latency p50 %.3f ms, p99 %.3f ms, p99.9 %.3f ms, max %.3f ms; service p99 %.3f ms; generator lag p99 %.3f ms, CPU %.2f us a request\n",
          (double)hist_percentile(&s->latency, 50) / 1e3, (double)hist_percentile(&s->latency, 99) / 1e3,
          (double)hist_percentile(&s->latency, 99.9) / 1e3, (double)s->latency.max / 1e3, (double)hist_percentile(&s->service, 99) / 1e3,

@@ -186,6 +186,7 @@ static void after_drop(struct client *c) {
 
 static void report(struct client *c) {
   struct client_response r = c->response;
+  r.begun = c->any;
   c->busy = false;
   c->w->done(c, &r);
 }
@@ -209,7 +210,10 @@ static void feed(struct client *c, struct bytes b) {
   enum llhttp_errno e = llhttp_execute(&c->parser, (const char *)b.p, b.n);
   if (c->response.whole && e == HPE_PAUSED)
     c->w->unasked_bytes += (uint64_t)((const char *)b.p + b.n - llhttp_get_error_pos(&c->parser));
-  if (c->response.whole || (e != HPE_OK && e != HPE_PAUSED))
+  bool failed = e != HPE_OK && e != HPE_PAUSED && !c->response.whole;
+  if (failed && !c->stop)
+    c->response.malformed = llhttp_get_error_reason(&c->parser);
+  if (c->response.whole || failed)
     finish(c);
 }
 

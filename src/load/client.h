@@ -12,6 +12,8 @@ struct client_out; // bytes waiting to be sent, pooled
 struct client_response {
   uint16_t status;         // 0: no response (connection refused, reset, closed early)
   bool whole;              // head and body arrived as announced
+  bool begun;              // some bytes came
+  const char *malformed;   // why what came is not HTTP/1.1; NULL: as far as it came it is
   bool stale;              // no byte came over a connection that had served before: ask again, as RFC 9112 §9.3.1 allows
   uint64_t body_len;
   uint64_t content_length; // as announced; UINT64_MAX when it was not

@@ -46,7 +46,12 @@ static void count_window(struct engine *e, double due_s, uint64_t us, bool ok) {
 }
 
 enum load_error engine_failure(const struct client_response *r) {
-  return !r->status ? LOAD_ERR_CONNECT : !r->whole ? LOAD_ERR_CUT : r->status >= 500 ? LOAD_ERR_5XX : r->status >= 400 ? LOAD_ERR_4XX : LOAD_ERR_STATUS;
+  return r->malformed                ? LOAD_ERR_PROTOCOL
+         : !r->status && !r->begun ? LOAD_ERR_CONNECT
+         : !r->whole               ? LOAD_ERR_CUT
+         : r->status >= 500        ? LOAD_ERR_5XX
+         : r->status >= 400        ? LOAD_ERR_4XX
+                                   : LOAD_ERR_STATUS;
 }
 
 void engine_count(struct engine *e, uint64_t body_len, enum load_error failed, double due_s, double sent_s, double now_s) {

@@ -263,6 +263,8 @@ static struct listener_got judge(struct session *s, const struct client_response
       (void)right_epoch(s, got.list);
   } else {
     *failed = cut ? LOAD_ERR_CUT : engine_failure(r);
+    if (r->malformed && diag_say(&diag, ERR_SYNTAX, "the answer is not HTTP/1.1: %s", r->malformed))
+      refuse(s, &diag);
   }
   if (got.ok)
     *failed = LOAD_ERR_NONE;
