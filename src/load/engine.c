@@ -165,16 +165,14 @@ static void tear_down(struct engine *e) {
   io_free(e->clients.io);
   client_world_free(&e->clients);
   free_bodies(e);
-  alloc_heap_free(&e->mem);
+  engine_lists_free(e);
   free(e->sessions);
   free(e->heap);
-  free(e->lists);
   free(e->log);
 }
 
 enum err engine_run(const struct load_run *run, struct diag *diag) {
   struct engine e = {.run = run, .st = run->stats};
-  alloc_heap_init(&e.mem, (size_t)1 << 30);
   enum err err = set_up(&e, diag);
   if (!err)
     err = run->sc->mode != LOAD_LISTENERS ? engine_run_plain(&e, diag) : engine_run_listeners(&e, diag);
