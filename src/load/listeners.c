@@ -265,6 +265,9 @@ static struct listener_got judge(struct session *s, const struct client_response
     *failed = cut ? LOAD_ERR_CUT : engine_failure(r);
     if (r->malformed && diag_say(&diag, ERR_SYNTAX, "the answer is not HTTP/1.1: %s", r->malformed))
       refuse(s, &diag);
+    bool is_status = *failed == LOAD_ERR_4XX || *failed == LOAD_ERR_5XX || *failed == LOAD_ERR_STATUS;
+    if (!got.ok && is_status && diag_say(&diag, ERR_UNSUPPORTED, "answered with %u%s", r->status, r->status == 200 && (part || s->next.range) ? ", and a range was asked for" : ""))
+      refuse(s, &diag);
   }
   if (got.ok)
     *failed = LOAD_ERR_NONE;

@@ -52,7 +52,7 @@ struct load_stats {
   uint64_t base_bytes;  // resident memory of the process before the first arrival
   uint64_t grown_bytes; // and what it gained until its peak (in its first thread only)
   uint64_t redirects;       // followed; each is part of the request that it answered
-  char first_refused[512]; // the first manifest that could not be used, redirection that was not followed, or answer that is not HTTP, and why
+  char first_refused[512]; // the first answer that could not be used, and why: a manifest, a redirection, a status, what is not HTTP
   char first_wrong[512]; // URL, offset, sample of the first wrong byte
   int unopened_errno;
   uint32_t num_seconds;

@@ -120,10 +120,12 @@ def elsewhere(tap, sluice, folder):
 def other_catalogue(tap, sluice, folder, server):
     """The first thing that goes wrong with a server of one's own."""
     path = folder / "other.yaml"
-    path.write_text("name: x\narrivals: [{ for: 200ms, rate: 20 }]\ndrain: 200ms\nplayer: { retries: 0 }\ncatalogue: { assets: [not/here] }\n")
-    r = run(sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", timeout=60)
-    tap.ok(re.search(r"\nfailed: \d+ 4xx\nnothing was found: does the server have the scenario's catalogue.assets, under this scheme\?\n", r.out.decode()),
-           "assets that the server does not have: what to look at", r)
+    for catalogue, field, first in (("assets: [not/here]", "assets, under this scheme", "/not/here/cbcs/master.m3u8"), ("manifests: [/no.m3u8]", "manifests", "/no.m3u8")):
+        path.write_text(f"arrivals: [{{ for: 200ms, rate: 20 }}]\ndrain: 200ms\nplayer: {{ retries: 0 }}\ncatalogue: {{ {catalogue} }}\n")
+        r = run(sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", timeout=60)
+        says = rf"^run: \d+ requests .*\nfailed: \d+ 4xx\nnothing was found, or nothing for everybody: does the server have the scenario's catalogue\.{field}\?\n"
+        tap.ok(re.search(says, r.out.decode()) and f"first refused: {first}: answered with 404\n" in r.out.decode() and re.search(r"\n\d+ sessions, none of which heard anything", r.out.decode()),
+               f"{catalogue}, which the server does not have: what to look at", r)
 
 
 def capacity(tap, load, server):
