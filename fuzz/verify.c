@@ -115,7 +115,7 @@ static void check_sentence(const char *what, size_t cap, const char *path) {
 }
 
 static void check_response(struct world *w, uint32_t which, struct bytes body, bool same) {
-  struct verify_world of = {.ctx = w, .track = track_of, .key = key_of};
+  struct verify_world of = {.ctx = w, .track = track_of, .key = key_of, .pssh = pssh_of};
   struct verifier *v = verifier_new(&of, ops(), 16);
   char what[300] = "";
   struct verify_response r = {.asset = "a", .scheme = scheme_name(w->prot.scheme), .path = w->list.init, .body = which ? part_of(w, 0) : body,

@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,10 +76,6 @@ static int mode_of(const char *name) {
   return -1;
 }
 
-static int usage_number(const char *option, const char *text) {
-  return cli_usage("load", "--%s takes a number, not '%s'", option, text);
-}
-
 // A share as scenarios write it: 0.1 or 10%.
 static bool share_of(double *out, const char *text) {
   char *end;
@@ -91,68 +86,86 @@ static bool share_of(double *out, const char *text) {
   return end != text && (percent || !*end) && *out > 0 && *out <= 1;
 }
 
-static int parse_args(struct load_args *a, int argc, char **argv) {
-  enum { O_TARGET = 256, O_THREADS, O_PROCESSES, O_SEED, O_RATE, O_SECONDS, O_CONNECTIONS, O_MODE, O_PATHS, O_IO, O_JSON, O_HDR, O_HTML, O_LOG, O_REPORT, O_CA, O_INSECURE, O_SHORTEN, O_VERIFY, O_KEYS, O_SHARE };
-  static const struct option longs[] = {
-      {"target", 1, 0, O_TARGET}, {"threads", 1, 0, O_THREADS}, {"processes", 1, 0, O_PROCESSES}, {"seed", 1, 0, O_SEED},
-      {"rate", 1, 0, O_RATE}, {"seconds", 1, 0, O_SECONDS}, {"connections", 1, 0, O_CONNECTIONS}, {"mode", 1, 0, O_MODE},
-      {"paths", 1, 0, O_PATHS}, {"io", 1, 0, O_IO}, {"json", 1, 0, O_JSON}, {"hdr", 1, 0, O_HDR}, {"html", 1, 0, O_HTML},
-      {"request-log", 1, 0, O_LOG}, {"report", 1, 0, O_REPORT}, {"ca", 1, 0, O_CA}, {"insecure", 0, 0, O_INSECURE},
-      {"shorten", 1, 0, O_SHORTEN}, {"verify", 1, 0, O_VERIFY}, {"keys", 1, 0, O_KEYS}, {"share", 1, 0, O_SHARE}, {"help", 0, 0, 'h'}, {0}};
+// In the order of the options below.
+enum { O_TARGET, O_JSON, O_HDR, O_HTML, O_LOG, O_PATHS, O_IO, O_MODE, O_REPORT, O_CA, O_VERIFY, O_KEYS, O_TEXTS, O_INSECURE = O_TEXTS, O_SHORTEN, O_SHARE, O_RATE, O_SECONDS, O_THREADS, O_PROCESSES, O_SEED, O_CONNECTIONS };
+
+static const struct cli_option options[] = {
+    {"target", 0, true}, {"json", 0, true}, {"hdr", 0, true}, {"html", 0, true}, {"request-log", 0, true}, {"paths", 0, true},
+    {"io", 0, true}, {"mode", 0, true}, {"report", 0, true}, {"ca", 0, true}, {"verify", 0, true}, {"keys", 0, true},
+    {"insecure", 0, false}, {"shorten", 0, true}, {"share", 0, true}, {"rate", 0, true}, {"seconds", 0, true}, {"threads", 0, true},
+    {"processes", 0, true}, {"seed", 0, true}, {"connections", 0, true}, {0}};
+
+static const char **text_of(struct load_args *a, int o) {
+  const char **const texts[O_TEXTS] = {&a->target, &a->json, &a->hdr, &a->html, &a->log, &a->paths, &a->io, &a->mode, &a->report, &a->ca,
+                                       &a->verify, &a->keys};
+  return texts[o];
+}
+
+// A number above 0 with a fraction.
+static int real_option(struct load_args *a, int o, const char *text) {
+  char *end;
+  double number = strtod(text, &end);
+  bool right = !*end && end != text && number > 0 && number <= (o == O_SHORTEN ? 1 : 1e7);
+  if (!right)
+    return cli_usage("load", "--%s takes a number above 0%s, not '%s'", options[o].name, o == O_SHORTEN ? " and at most 1" : "", text);
+  *(o == O_SHORTEN ? &a->shorten : o == O_RATE ? &a->rate : &a->seconds) = number;
+  return EXIT_DONE;
+}
+
+static int whole_option(struct load_args *a, int o, const char *text) {
+  uint64_t v;
+  if (parse_u64(&v, bytes_str(text)))
+    return cli_usage("load", "--%s takes a number, not '%s'", options[o].name, text);
+  if ((o == O_THREADS || o == O_PROCESSES) && (v < 1 || v > LOAD_MAX_WORKERS))
+    return cli_usage("load", "--%s takes 1 to %d", options[o].name, LOAD_MAX_WORKERS);
+  if (o == O_SEED && v > SCENARIO_MAX_SEED)
+    return cli_usage("load", "--seed takes 0 to %llu", (unsigned long long)SCENARIO_MAX_SEED);
+  if (o == O_CONNECTIONS && (v < 1 || v > 1000000))
+    return cli_usage("load", "--connections takes 1 to 1000000");
+  if (o == O_SEED)
+    a->seed = v, a->has_seed = true;
+  else if (o == O_CONNECTIONS)
+    a->connections = v;
+  else
+    *(o == O_THREADS ? &a->threads : &a->processes) = (unsigned)v;
+  return EXIT_DONE;
+}
+
+static int take_option(struct load_args *a, int o, const char *value) {
+  if (o < O_TEXTS) {
+    *text_of(a, o) = value;
+    return EXIT_DONE;
+  }
+  if (o == O_INSECURE) {
+    a->insecure = true;
+    return EXIT_DONE;
+  }
+  if (o == O_SHARE)
+    return share_of(&a->share, value) ? EXIT_DONE : cli_usage("load", "--share takes a number above 0 and at most 1, or a percentage, not '%s'", value);
+  return o <= O_SECONDS ? real_option(a, o, value) : whole_option(a, o, value);
+}
+
+// An exit status, -1 after --help. Operands go to the front of argv, as they are read from behind themselves.
+static int parse_args(struct load_args *a, int argc, char **argv, int *num_operands) {
+  struct cli_args args = {.command = "load", .argc = argc, .argv = argv, .options = options, .at = 1};
   *a = (struct load_args){.threads = 1, .processes = 1, .io = "auto", .shorten = 1};
-  int o;
-  opterr = 0;
-  while ((o = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
-    uint64_t v = 0;
-    char *end = NULL;
-    const char **text = o == O_TARGET ? &a->target : o == O_JSON ? &a->json : o == O_HDR ? &a->hdr : o == O_HTML ? &a->html
-                        : o == O_LOG ? &a->log : o == O_PATHS ? &a->paths : o == O_IO ? &a->io : o == O_MODE ? &a->mode
-                        : o == O_REPORT ? &a->report : o == O_CA ? &a->ca
-                        : o == O_VERIFY ? &a->verify : o == O_KEYS ? &a->keys : NULL;
-    if (o == 'h')
+  *num_operands = 0;
+  for (int o; (o = cli_arg(&args)) != ARG_END;) {
+    int status = EXIT_DONE;
+    if (o == ARG_WRONG)
+      return EXIT_USAGE;
+    if (o == ARG_HELP)
       return cli_help("load", options_text), -1;
-    if (o == '?')
-      return cli_usage("load", "unknown option or missing value: '%s'", argv[optind - 1]);
-    if (text) {
-      *text = optarg;
-    } else if (o == O_INSECURE) {
-      a->insecure = true;
-    } else if (o == O_SHORTEN) {
-      a->shorten = strtod(optarg, &end);
-      if (*end || end == optarg || !(a->shorten > 0 && a->shorten <= 1))
-        return cli_usage("load", "--shorten takes a number above 0 and at most 1, not '%s'", optarg);
-    } else if (o == O_SHARE) {
-      if (!share_of(&a->share, optarg))
-        return cli_usage("load", "--share takes a number above 0 and at most 1, or a percentage, not '%s'", optarg);
-    } else if (o == O_RATE || o == O_SECONDS) {
-      double number = strtod(optarg, &end);
-      if (*end || end == optarg || !(number > 0 && number <= 1e7))
-        return cli_usage("load", "--%s takes a number above 0, not '%s'", longs[o - O_TARGET].name, optarg);
-      *(o == O_RATE ? &a->rate : &a->seconds) = number;
-    } else {
-      if (parse_u64(&v, bytes_str(optarg)))
-        return usage_number(longs[o - O_TARGET].name, optarg);
-      if ((o == O_THREADS || o == O_PROCESSES) && (v < 1 || v > LOAD_MAX_WORKERS))
-        return cli_usage("load", "--%s takes 1 to %d", longs[o - O_TARGET].name, LOAD_MAX_WORKERS);
-      if (o == O_SEED && v > SCENARIO_MAX_SEED)
-        return cli_usage("load", "--seed takes 0 to %llu", (unsigned long long)SCENARIO_MAX_SEED);
-      if (o == O_THREADS)
-        a->threads = (unsigned)v;
-      else if (o == O_PROCESSES)
-        a->processes = (unsigned)v;
-      else if (o == O_SEED)
-        a->seed = v, a->has_seed = true;
-      else if (v >= 1 && v <= 1000000)
-        a->connections = v;
-      else
-        return cli_usage("load", "--connections takes 1 to 1000000");
-    }
+    if (o == ARG_OPERAND)
+      argv[(*num_operands)++] = argv[args.at - 1];
+    else if ((status = take_option(a, o, args.value)) != EXIT_DONE)
+      return status;
   }
   if (a->mode && mode_of(a->mode) < 0)
     return cli_usage("load", "--mode takes listeners, rate, saturate, idle or capacity, not '%s'", a->mode);
   if (strcmp(a->io, "auto") != 0 && strcmp(a->io, "io_uring") != 0 && strcmp(a->io, "epoll") != 0)
     return cli_usage("load", "--io takes auto, io_uring or epoll, not '%s'", a->io);
-  return 0;
+  return EXIT_DONE;
 }
 
 // A path of the command line is relative to the working folder, one of a scenario to the scenario's.
@@ -324,14 +337,14 @@ static void on_signal(int sig) {
 
 int cmd_load(int argc, char **argv) {
   struct load_args a;
-  int e = parse_args(&a, argc, argv);
+  int num, e = parse_args(&a, argc, argv, &num);
   if (e)
     return e < 0 ? EXIT_DONE : e;
   if (a.report && (a.target || a.mode || a.json || a.hdr || a.html || a.log || a.paths || a.verify || a.keys))
     return cli_usage("load", "--report makes a page of earlier results: it goes with their JSON files and nothing else");
   if (a.report)
-    return load_compare(a.report, argc - optind, argv + optind);
-  if (optind + 1 != argc)
+    return load_compare(a.report, num, argv);
+  if (num != 1)
     return cli_usage("load", "takes one SCENARIO");
   if (!a.target)
     return cli_usage("load", "--target URL is missing");
@@ -339,7 +352,7 @@ int cmd_load(int argc, char **argv) {
     return cli_usage("load", "%s is for https:// targets", a.ca ? "--ca" : "--insecure");
   if (a.ca && a.insecure)
     return cli_usage("load", "give --ca FILE or --insecure, not both: the second believes every certificate");
-  a.scenario = argv[optind];
+  a.scenario = argv[0];
   raise_limit();
   signal(SIGINT, on_signal);
   signal(SIGTERM, on_signal);

@@ -157,8 +157,8 @@ static void summary_of_search(FILE *to, const struct load_capacity *c) {
     fprintf(to, "after %.1f s at %.0f a second, requests were not in time again before the run ended\n", c->spike_s, c->spike_rate);
 }
 
-static void print_errors(FILE *to, const struct load_stats *s) {
-  static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out", "with another status"};
+static void print_errors(FILE *to, const struct load_stats *s, const struct report_context *c) {
+  static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out", "with another status", "not HTTP"};
   _Static_assert(sizeof kinds / sizeof *kinds == LOAD_ERR_COUNT, "each kind has a name");
   const char *between = "failed:";
   for (int i = 0; i < LOAD_ERR_COUNT; i++)
@@ -169,20 +169,25 @@ static void print_errors(FILE *to, const struct load_stats *s) {
   fprintf(to, "\n");
   if (s->by_error[LOAD_ERR_CONNECT] == s->requests)
     fprintf(to, "nothing was answered: does the server listen at --target?\n");
+  else if (s->by_error[LOAD_ERR_PROTOCOL] == s->requests)
+    fprintf(to, "nothing that came was HTTP/1.1: what listens at --target, and does it want %s?\n", strncmp(c->target, "https://", 8) ? "https://" : "http://");
   else if (s->by_error[LOAD_ERR_4XX] == s->requests)
-    fprintf(to, "nothing was found: does the server have the scenario's catalogue.assets, under this scheme?\n");
+    fprintf(to, "nothing was found, or nothing for everybody: does the server have the scenario's catalogue.%s?\n",
+            c->sc->catalogue.manifests ? "manifests" : "assets, under this scheme");
 }
 
 void load_summary(FILE *to, const struct load_stats *s, const struct report_context *c, const char *verdict) {
-  fprintf(to, "%s: %lu requests in %.1f s (%.0f a second), %.3f GB, %lu failed, %lu unanswered\n", c->sc->name, s->requests, s->elapsed_s,
+  fprintf(to, "%s: %lu requests in %.1f s (%.0f a second), %.3f GB, %lu failed, %lu unanswered\n", c->sc->name[0] ? c->sc->name : "run", s->requests, s->elapsed_s,
          (double)s->requests / (s->elapsed_s > 0 ? s->elapsed_s : 1), (double)s->bytes / 1e9, s->errors, s->unanswered);
   if (s->errors)
-    print_errors(to, s);
+    print_errors(to, s, c);
   fprintf(to, "latency p50 %.3f ms, p99 %.3f ms, p99.9 %.3f ms, max %.3f ms; service p99 %.3f ms; generator lag p99 %.3f ms, CPU %.2f us a request\n",
          (double)hist_percentile(&s->latency, 50) / 1e3, (double)hist_percentile(&s->latency, 99) / 1e3,
          (double)hist_percentile(&s->latency, 99.9) / 1e3, (double)s->latency.max / 1e3, (double)hist_percentile(&s->service, 99) / 1e3,
          (double)hist_percentile(&s->lag, 99) / 1e3, s->requests ? s->cpu_s * 1e6 / (double)s->requests : 0);
-  if (s->sessions)
+  if (s->sessions && !s->startup.total)
+    fprintf(to, "%lu sessions, none of which heard anything; %.0f bytes a listener\n", s->sessions, c->bytes_per_listener);
+  else if (s->sessions)
     fprintf(to, "%lu sessions, startup p50 %.3f ms, p99 %.3f ms; %lu of %lu segments late; %.1f s waited in %.1f s played; %.0f bytes a listener\n",
            s->sessions, (double)hist_percentile(&s->startup, 50) / 1e3, (double)hist_percentile(&s->startup, 99) / 1e3, s->misses,
            s->segments, s->rebuffer_s, s->played_s, c->bytes_per_listener);

@@ -40,6 +40,8 @@ static const struct addrinfo *who_answers(const struct addrinfo *all) {
 int load_target(struct load_run *run, const struct load_args *a) {
   const char *url = a->target;
   bool tls = strncmp(url, "https://", 8) == 0;
+  if (strchr(url, '@')) // not repeated: it may hold a password
+    return cli_usage("load", "--target takes http://HOST:PORT or https://HOST:PORT, without a user or password");
   char host[256], port[8];
   if (!tls && strncmp(url, "http://", 7) != 0)
     return bad(url);

@@ -90,23 +90,45 @@ static const struct verify_track *find_track(void *ctx, const char *asset, const
   return t ? &t->v : NULL;
 }
 
-static bool find_key(void *ctx, const char *asset, const char *scheme, uint32_t epoch, const uint8_t kid[16], uint8_t key[16]) {
-  struct load_world *w = ctx;
+// The record that has this KID; to be wiped. False: there is none.
+static bool find_record(struct key_record *out, const struct load_world *w, const char *asset, const char *scheme, uint32_t epoch,
+                        const uint8_t kid[16]) {
   static const char *const labels[] = {"", "lossless"};
   struct key_query q = {.asset = bytes_str(asset), .epoch = epoch};
   if (scheme_parse(&q.scheme, bytes_str(scheme)))
     return false;
   for (size_t i = 0; i < 2; i++) {
-    struct key_record r = {0};
+    *out = (struct key_record){0};
     q.label = bytes_str(labels[i]);
-    bool right = keys_lookup(&r, w->keys, &q) == ERR_OK && memcmp(r.kid, kid, 16) == 0;
-    if (right)
-      memcpy(key, r.key, 16);
-    key_record_wipe(&r);
-    if (right)
+    if (keys_lookup(out, w->keys, &q) == ERR_OK && memcmp(out->kid, kid, 16) == 0)
       return true;
+    key_record_wipe(out);
   }
   return false;
+}
+
+static bool find_key(void *ctx, const char *asset, const char *scheme, uint32_t epoch, const uint8_t kid[16], uint8_t key[16]) {
+  struct key_record r;
+  if (!find_record(&r, ctx, asset, scheme, epoch, kid))
+    return false;
+  memcpy(key, r.key, 16);
+  key_record_wipe(&r);
+  return true;
+}
+
+// What the keys file leaves out of init segments the server's `inband_pssh` may put there, which is not known here.
+static bool find_pssh(void *ctx, const char *asset, const char *scheme, uint32_t epoch, const uint8_t kid[16], unsigned n, struct writer *out,
+                      bool *needed) {
+  const struct load_world *w = ctx;
+  struct drm_settings set = *keys_drm(w->keys, bytes_str(asset));
+  struct key_record r;
+  *needed = n < DRM_SYSTEM_COUNT && set.in_band & drm_bit((enum drm_system)n);
+  if (n >= DRM_SYSTEM_COUNT || !find_record(&r, w, asset, scheme, epoch, kid))
+    return false;
+  set.in_band = (set.in_band | set.systems) & drm_bit((enum drm_system)n);
+  drm_pssh(out, &(struct drm_input){.key = &r, .set = &set});
+  key_record_wipe(&r);
+  return true;
 }
 
 static bool read_secret(struct secret_alloc *mem, const char *path, size_t cap, struct bytes *out) {
@@ -220,7 +242,7 @@ struct load_world *load_world_new(const char *scenario_path, const struct scenar
     return NULL;
   }
   alloc_heap_init(&w->mem, (size_t)1 << 30);
-  struct verify_world world = {.ctx = w, .track = find_track, .key = find_key};
+  struct verify_world world = {.ctx = w, .track = find_track, .key = find_key, .pssh = find_pssh};
   bool placed = relative_to(w->media, sizeof w->media, scenario_path, sc->media) && relative_to(keys, sizeof keys, scenario_path, sc->keys);
   bool ok = placed && (strcmp(sc->scheme, "clear") == 0 || load_keys(w, sc, keys));
   w->verifier = ok ? verifier_new(&world, ops, MAX_VERIFIED_SEGMENTS) : NULL;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { H_NONE, H_ETAG, H_LOCATION, H_ENCODING };
+enum { H_NONE, H_ETAG, H_LOCATION, H_ENCODING, H_RANGE };
 
 struct client_out {
   struct client_out *next;
@@ -90,15 +90,23 @@ static void add_encoding(struct client_response *r, struct bytes piece) {
       r->encoding[have++] = (char)piece.p[i];
 }
 
+static void add_range(struct client_response *r, struct bytes piece) {
+  size_t have = strlen(r->range), n = piece.n < sizeof r->range - 1 - have ? piece.n : sizeof r->range - 1 - have;
+  memcpy(r->range + have, piece.p, n);
+}
+
 static int on_value(llhttp_t *p, const char *at, size_t n) {
   struct client *c = p->data;
   if (!c->in_value) {
     c->header = is_named(c, "etag")                                                 ? H_ETAG
                 : is_named(c, "location") && is_moved((unsigned)p->status_code) ? H_LOCATION
                 : is_named(c, "content-encoding")                               ? H_ENCODING
+                : is_named(c, "content-range")                                  ? H_RANGE
                                                                                 : H_NONE;
     if (c->header == H_ENCODING && c->response.encoding[0])
       add_encoding(&c->response, BYTES_LIT(","));
+    if (c->header == H_RANGE && c->response.range[0])
+      add_range(&c->response, BYTES_LIT(",")); // no list: two of them are none that is right
   }
   c->in_value = true;
   if (c->header == H_ETAG && c->w->etag)
@@ -107,6 +115,8 @@ static int on_value(llhttp_t *p, const char *at, size_t n) {
     c->w->location(c, bytes_of(at, n));
   if (c->header == H_ENCODING)
     add_encoding(&c->response, bytes_of(at, n));
+  if (c->header == H_RANGE)
+    add_range(&c->response, bytes_of(at, n));
   return 0;
 }
 
@@ -176,6 +186,7 @@ static void after_drop(struct client *c) {
 
 static void report(struct client *c) {
   struct client_response r = c->response;
+  r.begun = c->any;
   c->busy = false;
   c->w->done(c, &r);
 }
@@ -199,7 +210,10 @@ static void feed(struct client *c, struct bytes b) {
   enum llhttp_errno e = llhttp_execute(&c->parser, (const char *)b.p, b.n);
   if (c->response.whole && e == HPE_PAUSED)
     c->w->unasked_bytes += (uint64_t)((const char *)b.p + b.n - llhttp_get_error_pos(&c->parser));
-  if (c->response.whole || (e != HPE_OK && e != HPE_PAUSED))
+  bool failed = e != HPE_OK && e != HPE_PAUSED && !c->response.whole;
+  if (failed && !c->stop)
+    c->response.malformed = llhttp_get_error_reason(&c->parser);
+  if (c->response.whole || failed)
     finish(c);
 }
 

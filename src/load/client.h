@@ -12,10 +12,13 @@ struct client_out; // bytes waiting to be sent, pooled
 struct client_response {
   uint16_t status;         // 0: no response (connection refused, reset, closed early)
   bool whole;              // head and body arrived as announced
+  bool begun;              // some bytes came
+  const char *malformed;   // why what came is not HTTP/1.1; NULL: as far as it came it is
   bool stale;              // no byte came over a connection that had served before: ask again, as RFC 9112 §9.3.1 allows
   uint64_t body_len;
   uint64_t content_length; // as announced; UINT64_MAX when it was not
   char encoding[24];       // Content-Encoding, as much as there is room for; "": none
+  char range[72];          // Content-Range likewise: no right one is longer
 };
 
 // `done` is called once per request, from io_run; the client may be used for the next request from inside it.

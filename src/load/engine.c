@@ -46,7 +46,12 @@ static void count_window(struct engine *e, double due_s, uint64_t us, bool ok) {
 }
 
 enum load_error engine_failure(const struct client_response *r) {
-  return !r->status ? LOAD_ERR_CONNECT : !r->whole ? LOAD_ERR_CUT : r->status >= 500 ? LOAD_ERR_5XX : r->status >= 400 ? LOAD_ERR_4XX : LOAD_ERR_STATUS;
+  return r->malformed                ? LOAD_ERR_PROTOCOL
+         : !r->status && !r->begun ? LOAD_ERR_CONNECT
+         : !r->whole               ? LOAD_ERR_CUT
+         : r->status >= 500        ? LOAD_ERR_5XX
+         : r->status >= 400        ? LOAD_ERR_4XX
+                                   : LOAD_ERR_STATUS;
 }
 
 void engine_count(struct engine *e, uint64_t body_len, enum load_error failed, double due_s, double sent_s, double now_s) {
@@ -160,16 +165,14 @@ static void tear_down(struct engine *e) {
   io_free(e->clients.io);
   client_world_free(&e->clients);
   free_bodies(e);
-  alloc_heap_free(&e->mem);
+  engine_lists_free(e);
   free(e->sessions);
   free(e->heap);
-  free(e->lists);
   free(e->log);
 }
 
 enum err engine_run(const struct load_run *run, struct diag *diag) {
   struct engine e = {.run = run, .st = run->stats};
-  alloc_heap_init(&e.mem, (size_t)1 << 30);
   enum err err = set_up(&e, diag);
   if (!err)
     err = run->sc->mode != LOAD_LISTENERS ? engine_run_plain(&e, diag) : engine_run_listeners(&e, diag);

@@ -161,8 +161,6 @@ static enum err begin(struct lines *l, struct bytes text, const char *base, stru
   l->base = base;
   l->diag = diag;
   l->num_vars = 0;
-  if (text.n >= 2 && text.p[0] == 0x1f && text.p[1] == 0x8b)
-    return diag_set(diag, ERR_SYNTAX, 1, "it is gzip'ed, and no Content-Encoding says so: have it served with one, or as it is");
   if (!next_line(l, &line) || !bytes_eq(line, BYTES_LIT("#EXTM3U")))
     return diag_set(diag, ERR_SYNTAX, 1, "the first line is not #EXTM3U");
   return ERR_OK;

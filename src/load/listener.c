@@ -295,6 +295,7 @@ static bool look_again(struct listener *l, const struct listener_got *got, struc
     next->range = (uint8_t)(RANGE_CLOSED + rng_below(&l->rng, 3));
     next->range_from = rng_below(&l->rng, got->body_len);
     next->range_to = got->body_len - 1;
+    next->range_of = got->body_len;
     if (next->range == RANGE_CLOSED)
       next->range_to = next->range_from + rng_below(&l->rng, got->body_len - next->range_from);
     return true;

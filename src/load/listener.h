@@ -61,6 +61,7 @@ struct listener_next {
   double at_s;        // when the request is due; may lie in the past
   const char *path;   // without the token; NULL: the manifest's, see listener_path
   uint64_t range_from, range_to; // of what was just received, whatever the form
+  uint64_t range_of;             // how long that was
   struct byte_range part;        // what is asked for is this part of the resource, and the range above one of the part
   uint32_t token;     // which of the listener's tokens
   uint8_t act, step, range; // enum listener_act, listener_step, range_form

@@ -146,6 +146,31 @@ static void end_session(struct session *s, double now_s) {
   e->free = s;
 }
 
+// Counts a wrong answer; the statistics name the first.
+static bool is_wrong(struct session *s, const char *what) {
+  struct load_stats *st = s->e->st;
+  st->wrong++;
+  if (!st->first_wrong[0])
+    snprintf(st->first_wrong, sizeof st->first_wrong, "%s", what);
+  return false;
+}
+
+// What a part says of itself is what was asked for. Players place it by that.
+static bool right_part(struct session *s, const struct client_response *r, const char *path) {
+  const struct listener_next *next = &s->next;
+  uint64_t from = next->part.from, to = from + next->part.len - 1;
+  char why[CONTENT_RANGE_WHY], what[sizeof s->e->st->first_wrong];
+  if (next->range) {
+    to = from + next->range_to;
+    from += next->range_from;
+  }
+  content_range_wrong(why, r->range, from, to, next->part.len ? 0 : next->range_of);
+  if (!why[0])
+    return true;
+  snprintf(what, sizeof what, "%.260s: %s", path, why);
+  return is_wrong(s, what);
+}
+
 // Compares what arrived with the clear source. False: it is wrong, and the statistics name it.
 static bool verified(struct session *s, const struct client_response *r, const char *path) {
   struct engine *e = s->e;
@@ -174,10 +199,7 @@ static bool verified(struct session *s, const struct client_response *r, const c
       right = verify_segment(e->run->verifier, &v, what, sizeof what);
     e->st->verified += s->next.range ? s->whole != NULL : s->next.step == STEP_SEGMENT && s->init;
   }
-  e->st->wrong += !right;
-  if (!right && !e->st->first_wrong[0])
-    memcpy(e->st->first_wrong, what, sizeof what);
-  return right;
+  return right || is_wrong(s, what);
 }
 
 // Which epoch a media playlist or MPD points to, by its init segment's path; it must be the one asked for.
@@ -191,11 +213,9 @@ static bool right_epoch(struct session *s, const struct media_list *list) {
   snprintf(rest, sizeof rest, "%s/%u/", s->l.sc->scheme, want);
   if (!uri_of_asset(expected, asset, rest) && strncmp(list->init, expected, strlen(expected)) == 0)
     return true;
-  e->st->wrong++;
-  if (!e->st->first_wrong[0])
-    snprintf(e->st->first_wrong, sizeof e->st->first_wrong, "%.200s: a stale epoch: the manifest leads there, it is to lead below %.200s",
-             list->init, expected);
-  return false;
+  char what[sizeof e->st->first_wrong];
+  snprintf(what, sizeof what, "%.200s: a stale epoch: the manifest leads there, it is to lead below %.200s", list->init, expected);
+  return is_wrong(s, what);
 }
 
 static void schedule(struct session *s) { due_push(s->e, s->next.at_s, (uint32_t)(s - s->e->sessions)); }
@@ -231,7 +251,8 @@ static struct listener_got judge(struct session *s, const struct client_response
   e->st->heads += s->next.head;
   e->st->polls += s->next.step == STEP_POLL;
   listener_place(path, &s->l, &s->next);
-  if (got.ok && !unchanged && !manifest)
+  bool right = got.ok && !unchanged && (r->status != 206 || right_part(s, r, path));
+  if (right && !manifest)
     (void)verified(s, r, path); // wrong bytes fail the run, not the session
   if (got.ok && manifest && !unchanged) {
     got.ok = (!s->body || body_unpack(s->body, r->encoding, &diag) == ERR_OK) && engine_parse(e, s, &got, &diag) == ERR_OK;
@@ -242,6 +263,11 @@ static struct listener_got judge(struct session *s, const struct client_response
       (void)right_epoch(s, got.list);
   } else {
     *failed = cut ? LOAD_ERR_CUT : engine_failure(r);
+    if (r->malformed && diag_say(&diag, ERR_SYNTAX, "the answer is not HTTP/1.1: %s", r->malformed))
+      refuse(s, &diag);
+    bool is_status = *failed == LOAD_ERR_4XX || *failed == LOAD_ERR_5XX || *failed == LOAD_ERR_STATUS;
+    if (!got.ok && is_status && diag_say(&diag, ERR_UNSUPPORTED, "answered with %u%s", r->status, r->status == 200 && (part || s->next.range) ? ", and a range was asked for" : ""))
+      refuse(s, &diag);
   }
   if (got.ok)
     *failed = LOAD_ERR_NONE;

@@ -386,8 +386,6 @@ static enum err read_text(struct mpd *m, struct bytes text) {
   XML_SetElementHandler(m->xml, on_start, on_end);
   XML_SetCharacterDataHandler(m->xml, on_text);
   XML_SetStartDoctypeDeclHandler(m->xml, on_doctype);
-  if (text.n >= 2 && text.p[0] == 0x1f && text.p[1] == 0x8b)
-    return diag_set(m->diag, ERR_SYNTAX, 1, "it is gzip'ed, and no Content-Encoding says so: have it served with one, or as it is");
   enum XML_Status st = text.n <= INT32_MAX ? XML_Parse(m->xml, (const char *)text.p, (int)text.n, 1) : XML_STATUS_ERROR;
   if (m->failed)
     return m->diag->err;

@@ -89,8 +89,12 @@ static bool get(struct engine *e, struct fetch *f, const char *path, struct byte
   }
   snprintf(f->url, sizeof f->url, "%s%s", e->run->origin, at);
   unsigned want = part.len ? 206 : 200;
-  if (!f->done || !f->response.status)
+  if (f->done && f->response.malformed)
+    return say(why, "the target's answer for %s is not HTTP/1.1: %s", at, f->response.malformed);
+  if (!f->done || !f->response.begun)
     return say(why, "the target does not answer for %s", at);
+  if (!f->response.status)
+    return say(why, "the target's answer for %s ends within its head", at);
   if (f->response.status != want)
     return say(why, "the target answers %u for %s%s", f->response.status, at, part.len ? ", of which a range was asked" : "");
   if (!f->response.whole)

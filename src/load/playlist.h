@@ -93,5 +93,10 @@ bool uri_is_absolute(struct bytes ref);
 // uri_of_asset writes "/ASSET/REST" with the asset's name, which is arbitrary bytes, percent-encoded. Errors: ERR_LIMIT.
 MUST_USE enum err uri_of_asset(char out[PLAYLIST_MAX_URI], const char *asset, const char *rest);
 
+// content_range_wrong says what is wrong with a Content-Range ("": there is none) where these bytes were asked for, the first and the
+// last, of so many (0: nobody knows). "": nothing is. Source: RFC 9110 §14.4, §15.3.7.
+enum { CONTENT_RANGE_WHY = 240 };
+void content_range_wrong(char why[CONTENT_RANGE_WHY], const char *text, uint64_t from, uint64_t to, uint64_t of);
+
 // byte_range_read reads "FROM-TO" (DASH). False: it is something else, or empty.
 bool byte_range_read(struct byte_range *out, struct bytes text);

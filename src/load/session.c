@@ -114,9 +114,76 @@ static struct shared_list **entry_of(struct engine *e, const char *path, uint32_
   return make_room(e) ? slot_of(e, hash) : NULL;
 }
 
+static struct shared_list *list_new(const struct engine *e) {
+  struct shared_list *l = calloc(1, sizeof *l);
+  if (l)
+    alloc_heap_init(&l->mem, e->lists_used < ENGINE_LISTS_MAX ? ENGINE_LISTS_MAX - e->lists_used : 0);
+  return l;
+}
+
+static void list_free(struct shared_list *l) {
+  alloc_heap_free(&l->mem);
+  free(l);
+}
+
+static size_t size_of(const struct shared_list *l) { return sizeof *l + l->mem.used; }
+
+static void put_list(struct engine *e, struct shared_list **at, struct shared_list *l) {
+  l->held = false;
+  *at = l;
+  e->num_lists++;
+  e->lists_used += size_of(l);
+}
+
+void engine_lists_free(struct engine *e) {
+  for (uint32_t i = 0; e->lists && i < e->num_slots; i++)
+    if (e->lists[i])
+      list_free(e->lists[i]);
+  free(e->lists);
+}
+
+static struct shared_list *list_around(const struct media_list *l) {
+  return l ? (struct shared_list *)(uintptr_t)((const char *)l - offsetof(struct shared_list, list)) : NULL;
+}
+
+static void hold(struct shared_list *l) {
+  for (; l; l = l->of)
+    l->held = true;
+}
+
+// An origin whose manifests differ from one answer to the next would fill all memory: those go that no session holds, each time that
+// they have doubled.
+static void drop_lists(struct engine *e) {
+  if (e->lists_used < 2 * e->lists_kept + ENGINE_LISTS_KEPT)
+    return;
+  struct shared_list **old = e->lists, **kept = calloc(e->num_slots, sizeof *kept);
+  if (!kept)
+    return;
+  for (uint32_t i = 0; i < e->num_used; i++) {
+    const struct session *s = &e->sessions[i];
+    if (!s->in_use)
+      continue;
+    hold(list_around(s->l.list));
+    hold(list_around(s->l.index));
+    hold(s->list);
+  }
+  e->lists = kept;
+  e->num_lists = 0;
+  e->lists_used = 0;
+  for (uint32_t i = 0; i < e->num_slots; i++) {
+    struct shared_list *l = old[i];
+    if (l && l->held)
+      put_list(e, slot_of(e, l->hash), l);
+    else if (l)
+      list_free(l);
+  }
+  e->lists_kept = e->lists_used;
+  free(old);
+}
+
 // Keeps the paths of the media playlists in e->renditions.
 static enum err keep_renditions(struct engine *e, struct shared_list *out) {
-  struct alloc *mem = &e->mem.base;
+  struct alloc *mem = &out->mem.base;
   const char **uris = mem->get(mem, e->renditions.num * sizeof *uris);
   if (!uris)
     return ERR_NO_MEMORY;
@@ -135,7 +202,7 @@ static enum err keep_renditions(struct engine *e, struct shared_list *out) {
 
 static enum err parse(struct engine *e, const struct session *s, struct shared_list *out, uint32_t choose, struct bytes text,
                       const char *url, struct diag *diag) {
-  struct alloc *mem = &e->mem.base;
+  struct alloc *mem = &out->mem.base;
   bool manifest = s->next.step == STEP_MASTER || s->next.step == STEP_POLL;
   enum err err;
   if (s->next.step == STEP_INDEX)
@@ -167,11 +234,11 @@ static enum err choose_of(struct engine *e, struct session *s, struct bytes text
     if (err)
       return err;
     num = e->renditions.num;
-    struct shared_list *new = at ? e->mem.base.get(&e->mem.base, sizeof *new) : NULL;
+    struct shared_list *new = at ? list_new(e) : NULL;
     if (new) {
-      *new = (struct shared_list){.hash = {hash[0], hash[1]}, .num_renditions = num};
-      *at = new;
-      e->num_lists++;
+      new->num_renditions = num;
+      memcpy(new->hash, hash, sizeof new->hash);
+      put_list(e, at, new);
     }
   }
   *choose = listener_pick(&s->l, num) % num;
@@ -209,6 +276,7 @@ enum err engine_parse(struct engine *e, struct session *s, struct listener_got *
   char path[PLAYLIST_MAX_URI], url[PLAYLIST_MAX_URL];
   uint32_t choose;
   uint64_t hash[2];
+  drop_lists(e);
   session_place(path, s);
   snprintf(url, sizeof url, "%s%s", e->run->origin, path);
   enum err err = choose_of(e, s, text, url, &choose, diag);
@@ -222,19 +290,19 @@ enum err engine_parse(struct engine *e, struct session *s, struct listener_got *
   if (!at)
     return diag_say(diag, ERR_NO_MEMORY, NULL);
   if (!*at) {
-    struct alloc_heap before = e->mem;
-    struct shared_list *new = e->mem.base.get(&e->mem.base, sizeof *new);
+    struct shared_list *new = list_new(e);
     if (!new)
       return diag_say(diag, ERR_NO_MEMORY, NULL);
     err = parse(e, s, new, choose, text, url, diag);
     if (err) { // it will be asked for again, and read again
-      alloc_heap_rewind(&e->mem, &before);
-      return err;
+      list_free(new);
+      return err == ERR_NO_MEMORY ? diag_say(diag, err, "the manifests that listeners hold at once take more than %d MB: fewer of them, or more --threads", ENGINE_LISTS_MAX >> 20) : err;
     }
     memcpy(new->hash, hash, sizeof hash);
-    *at = new;
-    e->num_lists++;
+    new->of = s->next.step == STEP_INDEX ? list_around(s->l.index) : NULL;
+    put_list(e, at, new);
   }
+  s->list = *at;
   got->list = &(*at)->list;
   got->renditions = (*at)->renditions;
   got->num_renditions = (*at)->num_renditions;

@@ -48,6 +48,7 @@ struct session {
   uint32_t ordinal;   // of the request within the session
   char *etag;         // conditional sessions: of the last response
   struct moved *moved; // NULL: no redirection of this request so far
+  struct shared_list *list; // what it has read last: paths that it asks for lie there
 };
 
 struct due {
@@ -57,6 +58,9 @@ struct due {
 
 // A playlist as parsed, shared by all sessions that received the same text at the same path.
 struct shared_list {
+  struct alloc_heap mem; // of all that it points to
+  struct shared_list *of; // a sidx's: the MPD's, whose init segments it has
+  bool held;              // while those are looked for that no session holds
   uint64_t hash[2];
   struct media_list list;
   uint32_t num_renditions;
@@ -73,9 +77,9 @@ struct engine {
   struct due *heap; // earliest first
   uint32_t num_due;
   struct body *pool;
-  struct alloc_heap mem;           // parsed playlists
   struct shared_list **lists;      // open addressing
   uint32_t num_lists, num_slots;
+  size_t lists_used, lists_kept;   // bytes of them all; of those that were held when that was looked at last
   struct renditions renditions;    // of the playlist being handled
   double slow_tick_s, sweep_s;
   uint32_t swept;
@@ -86,7 +90,8 @@ struct engine {
   struct load_second beyond;       // takes what came after LOAD_MAX_SECONDS, for nobody
 };
 
-enum { ENGINE_LISTS = 16384, ENGINE_LOG = 65536 }; // places for playlists: to begin with
+// Places for playlists: to begin with; bytes that they may take before those are dropped that nobody holds; and at most.
+enum { ENGINE_LISTS = 16384, ENGINE_LISTS_KEPT = 32 << 20, ENGINE_LISTS_MAX = 1 << 30, ENGINE_LOG = 65536 };
 
 double engine_now(const struct engine *e);
 bool engine_wait(struct engine *e, int64_t timeout_ns); // false: the backend failed; engine_failed says why
@@ -97,7 +102,7 @@ struct body *body_take(struct engine *e);
 void body_give(struct engine *e, struct body *b); // NULL is a no-op
 // body_add appends; false when memory is out, or it were more than BODY_MAX.
 bool body_add(struct body *b, struct bytes piece);
-// body_unpack undoes a Content-Encoding ("": there is none). Errors: ERR_SYNTAX, ERR_LIMIT (more than BODY_MAX), ERR_UNSUPPORTED (not
+// body_unpack undoes a Content-Encoding ("": there is none). Errors: ERR_SYNTAX (also of gzip that is not said to be), ERR_LIMIT (more than BODY_MAX), ERR_UNSUPPORTED (not
 // gzip), ERR_NO_MEMORY; the body is as it was then.
 MUST_USE enum err body_unpack(struct body *b, const char *encoding, struct diag *diag);
 
@@ -107,6 +112,8 @@ void engine_log_flush(struct engine *e);
 
 // engine_parse reads the playlist that a session has received and fills `got`; ERR_SYNTAX and the like when it cannot.
 enum err engine_parse(struct engine *e, struct session *s, struct listener_got *got, struct diag *diag);
+
+void engine_lists_free(struct engine *e);
 
 // session_place gives the path that was asked for last, redirections followed, without token.
 void session_place(char out[PLAYLIST_MAX_URI], const struct session *s);

@@ -9,12 +9,13 @@ enum { LOAD_MAX_SECONDS = 7200, LOAD_HEAT_ROWS = 48, LOAD_MAX_WINDOWS = 36000 };
 
 enum load_error {
   LOAD_ERR_CONNECT, // no response at all
-  LOAD_ERR_CUT,     // response shorter than announced
+  LOAD_ERR_CUT,     // response shorter than announced, or than a head
   LOAD_ERR_4XX,
   LOAD_ERR_5XX,
   LOAD_ERR_PARSE, // playlist
   LOAD_ERR_TIMEOUT, // no whole answer in time
   LOAD_ERR_STATUS,  // another status than was to come: a redirection, 200 for a range
+  LOAD_ERR_PROTOCOL, // what came is not HTTP/1.1: a head or a chunk that cannot be read
   LOAD_ERR_COUNT,
   LOAD_ERR_NONE = LOAD_ERR_COUNT
 };
@@ -51,7 +52,7 @@ struct load_stats {
   uint64_t base_bytes;  // resident memory of the process before the first arrival
   uint64_t grown_bytes; // and what it gained until its peak (in its first thread only)
   uint64_t redirects;       // followed; each is part of the request that it answered
-  char first_refused[512]; // the first manifest that could not be used, or redirection that was not followed, and why
+  char first_refused[512]; // the first answer that could not be used, and why: a manifest, a redirection, a status, what is not HTTP
   char first_wrong[512]; // URL, offset, sample of the first wrong byte
   int unopened_errno;
   uint32_t num_seconds;

@@ -31,8 +31,10 @@ static enum err inflate_all(struct body *out, struct body *in, struct diag *diag
 
 enum err body_unpack(struct body *b, const char *encoding, struct diag *diag) {
   struct body out = {0};
-  if (!encoding[0] || !strcasecmp(encoding, "identity"))
-    return ERR_OK;
+  if (!encoding[0] || !strcasecmp(encoding, "identity")) {
+    bool is_gzip = b->n >= 2 && b->p[0] == 0x1f && b->p[1] == 0x8b; // no playlist, MPD or sidx begins so
+    return is_gzip ? diag_set(diag, ERR_SYNTAX, 1, "it is gzip'ed, and no Content-Encoding says so: have it served with one, or as it is") : ERR_OK;
+  }
   if (strcasecmp(encoding, "gzip") != 0 && strcasecmp(encoding, "x-gzip") != 0)
     return diag_say(diag, ERR_UNSUPPORTED, "it comes with Content-Encoding: %s, and no Accept-Encoding was sent: have it served as it is, or as gzip", encoding);
   enum err e = inflate_all(&out, b, diag);

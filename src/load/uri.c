@@ -1,5 +1,6 @@
 // References of playlists and manifests. Source: RFC 3986 §3, §5.2.
 #include <stdio.h>
+#include <string.h>
 
 #include "base/text.h"
 #include "load/playlist.h"
@@ -162,4 +163,29 @@ bool byte_range_read(struct byte_range *out, struct bytes text) {
     return false;
   *out = (struct byte_range){first, last - first + 1};
   return true;
+}
+
+// "bytes FROM-TO/LENGTH", whose length may be "*".
+static bool content_range_read(struct byte_range *out, uint64_t *of, bool *has_length, const char *text) {
+  const char *slash = strchr(text, '/');
+  if (!slash || strncasecmp(text, "bytes ", 6) != 0 || slash < text + 6)
+    return false;
+  *has_length = strcmp(slash + 1, "*") != 0;
+  return byte_range_read(out, bytes_of(text + 6, (size_t)(slash - text) - 6)) && (!*has_length || parse_u64(of, bytes_str(slash + 1)) == ERR_OK);
+}
+
+void content_range_wrong(char why[CONTENT_RANGE_WHY], const char *text, uint64_t from, uint64_t to, uint64_t of) {
+  struct byte_range got;
+  uint64_t length = 0;
+  bool has_length;
+  why[0] = 0;
+  if (!text[0])
+    snprintf(why, CONTENT_RANGE_WHY, "it comes with 206 and without a Content-Range; bytes %lu to %lu were asked for", from, to);
+  else if (!content_range_read(&got, &length, &has_length, text))
+    snprintf(why, CONTENT_RANGE_WHY, "its Content-Range is not of the form \"bytes FROM-TO/LENGTH\"; bytes %lu to %lu were asked for", from, to);
+  else if (got.from != from || got.from + got.len - 1 != to)
+    snprintf(why, CONTENT_RANGE_WHY, "its Content-Range says bytes %lu to %lu; %lu to %lu were asked for", got.from, got.from + got.len - 1, from, to);
+  else if (has_length && (of ? length != of : length <= to))
+    snprintf(why, CONTENT_RANGE_WHY, of ? "its Content-Range says that the whole has %lu bytes; it came with %lu" : "its Content-Range says that the whole has %lu bytes; byte %lu was asked for",
+             length, of ? of : to);
 }

@@ -66,6 +66,8 @@ void verify_counts(const struct verifier *v, uint64_t *compared, uint64_t *same)
   *same = v->same;
 }
 
+const struct verify_world *verify_world_of(const struct verifier *v) { return &v->world; }
+
 bool verify_ivs_left_out(const struct verifier *v) { return iv_table_full(v->ivs); }
 
 bool wrong(struct check *c, const char *fmt, ...) {
@@ -250,7 +252,7 @@ static bool check_init(struct check *c, struct verify_init *init) {
   if ((!init->clear && !check_key(c, init)) || !check_list(c, init))
     return false;
   c->init = init;
-  return check_init_boxes(c, c->track->ix->init);
+  return check_init_boxes(c, c->track->ix->init) && (init->clear || check_pssh(c));
 }
 
 const struct verify_init *verify_init(struct verifier *v, const struct verify_response *r, char *what, size_t cap) {

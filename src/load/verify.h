@@ -5,6 +5,7 @@
 // Every byte of every response is compared. Once the bytes of a path have been found right, later responses of that path
 // need only be the same bytes: their digest (XXH3, 128 bits) is compared instead.
 #pragma once
+#include "base/writer.h"
 #include "load/playlist.h"
 #include "mp4/index.h"
 
@@ -21,6 +22,10 @@ struct verify_world {
   const struct verify_track *(*track)(void *ctx, const char *asset, const char *track);
   // The key that `kid` must have under this asset, scheme and epoch. False: that KID does not belong there.
   bool (*key)(void *ctx, const char *asset, const char *scheme, uint32_t epoch, const uint8_t kid[16], uint8_t key[16]);
+  // Writes pssh box number `n` of that key, in the order in which they stand in an init segment; nothing where its system has none.
+  // `needed`: it must be there. False: there are no more.
+  bool (*pssh)(void *ctx, const char *asset, const char *scheme, uint32_t epoch, const uint8_t kid[16], unsigned n, struct writer *w,
+               bool *needed);
 };
 
 struct verifier;

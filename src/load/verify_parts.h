@@ -65,6 +65,12 @@ bool check_boxes(struct check *c, uint32_t first_frag, uint32_t end_frag);
 // check_init_boxes compares an init segment with the source's, read from `source`.
 bool check_init_boxes(struct check *c, struct bytes source);
 
+// check_pssh compares the pssh boxes of an init segment whose boxes can be read with those of the key set.
+bool check_pssh(struct check *c);
+
+// verify_world_of gives what is outside the layer.
+const struct verify_world *verify_world_of(const struct verifier *v);
+
 // vtenc_read finds the track encryption box of an init segment. A scan is enough: its fields are checked by what they do.
 bool vtenc_read(struct vtenc *out, struct bytes init);
 

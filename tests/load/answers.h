@@ -39,6 +39,7 @@ struct world {
   double start_s[MAX_SEGMENTS + 1];
   uint32_t uri_off[MAX_SEGMENTS], first_frag[MAX_SEGMENTS + 1];
   char uris[MAX_SEGMENTS * 32];
+  uint8_t pssh[96];
   uint8_t *out;
 };
 
@@ -71,6 +72,22 @@ static bool key_of(void *ctx, const char *asset, const char *scheme, uint32_t ep
   (void)ctx, (void)asset, (void)scheme;
   memcpy(key, key_bytes, 16);
   return epoch == 7 && !memcmp(kid, kid_bytes, 16);
+}
+
+// As a key set with two systems in band says: with a KID and no data, and with data alone.
+static const uint8_t pssh_bytes[2][56] = {
+    {0, 0, 0, 52, 'p', 's', 's', 'h', 1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0, 0, 0, 1, 1, 2, 3},
+    {0, 0, 0, 36, 'p', 's', 's', 'h', 0, 0, 0, 0, 9, 9, 9, 9, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0, 0, 0, 4, 'd', 'a', 't', 'a'},
+};
+
+static struct bytes pssh_box(unsigned n) { return bytes_of(pssh_bytes[n], load_be32(pssh_bytes[n])); }
+
+static bool pssh_of(void *ctx, const char *asset, const char *scheme, uint32_t epoch, const uint8_t kid[16], unsigned n, struct writer *w, bool *needed) {
+  (void)ctx, (void)asset, (void)scheme, (void)epoch, (void)kid;
+  *needed = true;
+  if (n < 2)
+    wr_bytes(w, pssh_box(n));
+  return n < 2;
 }
 
 static void write_list(struct world *w) {
@@ -110,6 +127,11 @@ static struct world *world_of(unsigned track, enum scheme scheme) {
   w->segs.first_frag = w->first_frag;
   w->prot = (struct protection){.scheme = scheme, .iv = {9, 8, 7}};
   memcpy(w->prot.kid, kid_bytes, 16);
+  struct writer both = wr_of(w->pssh, sizeof w->pssh);
+  for (unsigned n = 0; n < 2; n++)
+    wr_bytes(&both, pssh_box(n));
+  answers_need(wr_ok(&both));
+  w->prot.pssh = bytes_of(w->pssh, scheme == SCHEME_CLEAR ? 0 : both.n);
   ops()->key_init(&w->prot.key, key_bytes);
   answers_need(!plan_init(&w->plan, &w->ix, &w->segs, &w->prot, NULL));
   w->out = malloc(w->plan.total_len);

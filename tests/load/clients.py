@@ -3,6 +3,7 @@
 import collections
 import pathlib
 import re
+import socket
 import sys
 import tempfile
 import time
@@ -88,7 +89,7 @@ def broken(tap, load, proxy):
     proxy.heads, proxy.change = [], refuse
     r = load(scenario(player="ahead: 9, tracks: 1, skip: 0, retries: 3, retry_after: 100ms", arrivals="{ for: 50ms, rate: 300 }", drain="300ms", level=", errors: 1"), proxy.url)
     t = r.json["totals"]
-    tap.ok(t["errors"] == t["errors_by_kind"]["5xx"] == len(asked) == 4 * t["sessions"] > 20, "a 503 is asked for again three times, and given up", t)
+    tap.ok(t["errors"] == t["errors_by_kind"]["5xx"] == len(asked) == 4 * t["sessions"] > 20 and t["first_refused"].endswith("/2.m4s: answered with 503"), "a 503 is asked for again three times, and given up", t)
     tap.ok(r.code == 0, "level.errors says how many may fail", r)
     proxy.change = lambda path, response: None
     r = load(scenario(level=", errors: 0"), proxy.url)
@@ -110,7 +111,7 @@ def broken(tap, load, proxy):
     proxy.change = moved
     r = load(scenario(player="ahead: 9, tracks: 1, skip: 0, retries: 0"), proxy.url)
     t = r.json["totals"]
-    tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"]["status"] == t["sessions"] and f"failed: {t['errors']} with another status" in r.out.decode(),
+    tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"]["status"] == t["sessions"] and f"failed: {t['errors']} with another status" in r.out.decode() and t["first_refused"].endswith("/2.m4s: answered with 302"),
            "redirections are not followed, and told as what they are", f"{t} {r.out.decode()}")
 
     def hinted(path, response):
@@ -137,6 +138,46 @@ def broken(tap, load, proxy):
     t = r.json["totals"]
     tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"]["parse"] == t["sessions"], "playlists that are none", t)
     proxy.change = lambda path, response: None
+
+
+class Saying(Listening):
+    """Answers every request with the same bytes, and ends the connection."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        super().__init__()
+
+    def handle(self, s):
+        try:
+            s.recv(65536)
+            s.sendall(self.answer)
+            s.shutdown(socket.SHUT_WR)
+            s.recv(1)
+        except OSError:
+            pass
+        finally:
+            s.close()
+
+
+def no_http(tap, load):
+    """What is not HTTP/1.1, or not a whole head, is told from no answer."""
+    for answer, kind, why, at_start in (
+            (b"\x15\x03\x03\x00\x02\x02\x46", "protocol", "Expected HTTP/", "is not HTTP/1.1: Expected HTTP/"),
+            (b"SSH-2.0-OpenSSH_9.6\r\n", "protocol", "Expected HTTP/", "is not HTTP/1.1: Expected HTTP/"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n", "protocol", "Invalid character in Content-Length", "is not HTTP/1.1: Invalid character in Content-Length"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxy\r\n", "protocol", "Invalid character in chunk size", "is not HTTP/1.1: Invalid character in chunk size"),
+            (b"HTTP/1.1 200 OK\r\nContent-Le", "cut", "", "ends within its head"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1", "cut", "", "is not whole"),
+            (b"", "connect", "", "does not answer")):
+        with Saying(answer) as server:
+            r = load(scenario(player="ahead: 9, tracks: 1, skip: 0, retries: 0"), server.url)
+            t = r.json["totals"]
+            refused = t["first_refused"].endswith(f"/cenc/master.m3u8: the answer is not HTTP/1.1: {why}") if why else not t["first_refused"]
+            tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"][kind] == t["sessions"] > 5 and refused, f"{answer[:40]}: {kind}", f"{t} {r}")
+            hint = "nothing that came was HTTP/1.1: what listens at --target, and does it want https://?"
+            tap.equal(hint in r.out.decode(), kind == "protocol", f"{answer[:40]}: the hint")
+            r = load(re.sub(r"verify:.*", "", scenario()) + "seconds: 1\nrate: 20\n", server.url, "--mode", "rate")
+            tap.ok(r.code == 1 and at_start in r.err, f"{answer[:40]}: at the start of a run without listeners", r)
 
 
 def backoff(tap, load, proxy):
@@ -236,6 +277,7 @@ def main():
                 kinds(tap, load, proxy)
                 broken(tap, load, proxy)
                 backoff(tap, load, proxy)
+            no_http(tap, load)
             slow(tap, load, server)
             herd(tap, load, server)
         over_tls(tap, load, sluice, folder)

@@ -232,6 +232,28 @@ def without(segment, kind):
     return bytes(out)
 
 
+def signalling(tap, load, sluice, folder):
+    """What init segments tell the players of DRM systems: each as the keys file says, wherever the server was told to put it."""
+    drm = "drm: { in_band: [widevine, common], systems: [widevine, playready, clearkey], widevine: { provider: us, content_id: '{asset}' } }\n"
+    other = drm.replace("provider: us", "provider: as")
+    (folder / "signals.yaml").write_text(keys_text(ASSETS) + drm)
+    for config, keys, fault, want in (
+            ("", drm, None, None),
+            ("inband_pssh: true\n", drm, None, None),
+            ("", other, None, r"init\.mp4: byte \d+: its pssh of edef8ba9-79d6-4ace-a3c8-27dcd51d21ed is not what the key set says of this key"),
+            ("inband_pssh: true\n", drm, (b"WRMHEADER".decode().encode("utf-16le"), b"wRMHEADER".decode().encode("utf-16le")),
+             r"init\.mp4: byte \d+: its pssh of 9a04f079-9840-4286-ab92-e65be0885f95 is not what the key set says"),
+            ("", drm, (b"\x10\x77\xef\xec", b"\x10\x77\xef\xed"), r"init\.mp4: byte \d+: its pssh of 1077efec-c0b2-4d02-ace3-3c1e52e2fb4b is missing")):
+        with Server(sluice, folder / "media", keys=keys_text(ASSETS) + keys, config=config) as server:
+            def change(path, response):
+                if fault and path.endswith("init.mp4"):
+                    response.body = response.body.replace(*fault, 1)
+            with Proxy(server.port, change) as proxy:
+                r = load(scenario("cenc", 3).replace("keys: keys.yaml", "keys: signals.yaml"), proxy.url)
+            wrong = r.json["totals"]["first_wrong"]
+            tap.ok(re.search(want, wrong) and r.code == 1 if want else not wrong and r.code == 0, f"pssh: {config.strip() or 'as the keys file says'}: {want or 'right'}", f"{wrong}\n{r}")
+
+
 def no_way_to_ivs(tap, load, server):
     """Right samples in right boxes, but for one of those by which players find the IVs."""
     for kind in (b"senc", b"saiz", b"saio"):
@@ -336,6 +358,53 @@ def structures(tap, load, sluice, folder):
         tap.ok(r.code == 1 and "it differs from the source in its box mdat" in r.json["totals"]["first_wrong"], "a wrong byte in an mdat that belongs to no sample", r)
 
 
+def parts(tap, load, server):
+    """Ranges whose bytes are right, and of which Content-Range says something else, or nothing; then a whole file by its parts."""
+    def as_it_is(text):
+        return text
+
+    def none(_):
+        return None
+
+    def none_that_can_be_read(text):
+        return text.replace("bytes ", "octets ")
+
+    def moved(text):
+        return re.sub(r"(\d+)-(\d+)/", lambda m: f"{int(m[1]) + 1}-{int(m[2]) + 1}/", text)
+
+    def longer(text):
+        return re.sub(r"-(\d+)/", lambda m: f"-{int(m[1]) + 1}/", text)
+
+    def another_length(text):
+        return re.sub(r"/(\d+)$", lambda m: f"/{int(m[1]) + 1}", text)
+
+    def too_short(text):
+        return re.sub(r"-(\d+)/\d+$", r"-\1/\1", text)
+
+    def length_unknown(text):
+        return re.sub(r"/\d+$", "/*", text)
+    segments = scenario("cbcs", 12, more="clients: { range: 100% }")
+    whole_file = re.sub(r"verify:.*", "", scenario("cbcs", 6)).replace("{ assets: [album/one, two]", "{ manifests: [/two/cbcs/byterange.m3u8, /two/cbcs/ondemand.mpd]")
+    for fault, in_segments, in_file in (
+            (as_it_is, None, None), (length_unknown, None, None),
+            (none, r"it comes with 206 and without a Content-Range; bytes \d+ to \d+ were asked for$", r"it comes with 206 and without a Content-Range"),
+            (none_that_can_be_read, r'its Content-Range is not of the form "bytes FROM-TO/LENGTH"', r"its Content-Range is not of the form"),
+            (moved, r"its Content-Range says bytes \d+ to \d+; \d+ to \d+ were asked for$", r"its Content-Range says bytes \d+ to \d+; \d+ to \d+ were asked for$"),
+            (longer, r"its Content-Range says bytes \d+ to \d+; \d+ to \d+ were asked for$", r"its Content-Range says bytes \d+ to \d+; \d+ to \d+ were asked for$"),
+            (another_length, r"its Content-Range says that the whole has \d+ bytes; it came with \d+$", None),
+            (too_short, r"its Content-Range says that the whole has \d+ bytes; it came with \d+$", r"its Content-Range says that the whole has \d+ bytes; byte \d+ was asked for$")):
+        def change(path, response):
+            if response.status == 206:
+                response.headers = [(k, fault(v) if k.lower() == "content-range" else v) for k, v in response.headers]
+                response.headers = [(k, v) for k, v in response.headers if v is not None]
+        for what, text, want in (("of segments", segments, in_segments), ("of a file", whole_file, in_file)):
+            with Proxy(server.port, change) as proxy:
+                r = load(text, proxy.url)
+            t = r.json["totals"]
+            tap.ok(not t["errors"] and (re.search(want, t["first_wrong"]) and t["wrong"] > 1 and r.code == 1 if want else r.code == 0 and not t["wrong"]),
+                   f"parts {what}: Content-Range {fault.__name__}", f"{t}\n{r}")
+
+
 def no_faults(tap, load, server):
     """A server that is overloaded for a moment gives no wrong bytes: what is asked for again is compared with what it was before."""
     refused = []
@@ -372,7 +441,9 @@ def main():
             playlists(tap, load, server)
             no_way_to_ivs(tap, load, server)
             no_faults(tap, load, server)
+            parts(tap, load, server)
             structures(tap, load, sluice, folder)
+            signalling(tap, load, sluice, folder)
             for scheme in ("cenc", "cbcs"):
                 r = load(scenario(scheme, 10), f"http://127.0.0.1:{server.port}")
                 tap.ok(r.code == 0 and r.json["totals"]["verified"] > 20 and not r.json["totals"]["wrong"], f"{scheme}: a right server passes", r.out.decode())

@@ -120,10 +120,12 @@ def elsewhere(tap, sluice, folder):
 def other_catalogue(tap, sluice, folder, server):
     """The first thing that goes wrong with a server of one's own."""
     path = folder / "other.yaml"
-    path.write_text("name: x\narrivals: [{ for: 200ms, rate: 20 }]\ndrain: 200ms\nplayer: { retries: 0 }\ncatalogue: { assets: [not/here] }\n")
-    r = run(sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", timeout=60)
-    tap.ok(re.search(r"\nfailed: \d+ 4xx\nnothing was found: does the server have the scenario's catalogue.assets, under this scheme\?\n", r.out.decode()),
-           "assets that the server does not have: what to look at", r)
+    for catalogue, field, first in (("assets: [not/here]", "assets, under this scheme", "/not/here/cbcs/master.m3u8"), ("manifests: [/no.m3u8]", "manifests", "/no.m3u8")):
+        path.write_text(f"arrivals: [{{ for: 200ms, rate: 20 }}]\ndrain: 200ms\nplayer: {{ retries: 0 }}\ncatalogue: {{ {catalogue} }}\n")
+        r = run(sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", timeout=60)
+        says = rf"^run: \d+ requests .*\nfailed: \d+ 4xx\nnothing was found, or nothing for everybody: does the server have the scenario's catalogue\.{field}\?\n"
+        tap.ok(re.search(says, r.out.decode()) and f"first refused: {first}: answered with 404\n" in r.out.decode() and re.search(r"\n\d+ sessions, none of which heard anything", r.out.decode()),
+               f"{catalogue}, which the server does not have: what to look at", r)
 
 
 def capacity(tap, load, server):
@@ -158,8 +160,15 @@ def wrong_usage(tap, sluice, folder):
     text = r.out.decode()
     options = set(re.findall(r"^  (--[a-z-]+)", text, re.M))
     tap.ok(r.code == 0 and not r.err and "Exit status:" in text, "load --help", r)
-    known = set(re.findall(r'\{"([a-z-]+)", [01], 0', (ROOT / "src/cli/load.c").read_text()))
-    tap.equal({o[2:] for o in options} | {"help"}, known, "load --help names every option")
+    known = set(re.findall(r'\{"([a-z-]+)", 0, (?:true|false)\}', (ROOT / "src/cli/load.c").read_text()))
+    tap.equal({o[2:] for o in options}, known, "load --help names every option")
+    secret = "00112233445566778899aabbccddeeff"
+    for argv in ([f"--key={secret}"], [f"--insecure={secret}"], [f"--kid:key=1:{secret}"], ["--target", f"http://me:{secret}@127.0.0.1:9"], ["--target", f"ftp://me:{secret}@127.0.0.1:9/x"]):
+        r = run(sluice, "load", good, *target, *argv)
+        tap.ok(r.code == 2 and r.err.startswith("sluice: load: ") and r.err.count("\n") == 1 and secret not in r.err and not r.out, f"wrong usage: {argv[0][:6]}: what may be a secret is not repeated", r)
+    for argv in ([good, "--target=http://127.0.0.1:9", "--threads=2"], ["--target", "http://127.0.0.1:9", "--", good]):
+        r = run(sluice, "load", *argv)
+        tap.ok(r.code == 1 and "does not answer" in r.err, "options with '=', operands behind '--'", r)
     for name, argv in {"no scenario": target, "two scenarios": [good, good, *target], "no target": [good], "an unknown option": [good, *target, "--frob"],
                        "no number": [good, *target, "--threads", "x"], "no thread": [good, *target, "--threads", "0"], "a seed that a report cannot hold": [good, *target, "--seed", "9000000000000001"],
                        "a negative rate": [good, *target, "--rate", "-1"],

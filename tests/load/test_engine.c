@@ -15,7 +15,6 @@ Test(engine, keeps_as_many_playlists_as_there_are) {
   struct body text = {.p = (uint8_t *)(uintptr_t)master, .n = sizeof master - 1};
   struct session s = {.e = &e, .body = &text, .l.sc = &sc, .next.step = STEP_MASTER};
   struct diag d = {0};
-  alloc_heap_init(&e.mem, (size_t)1 << 30);
   for (int round = 0; round < 2; round++)
     for (uint32_t i = 0; i < LISTS; i++) {
       struct listener_got got = {0};
@@ -27,8 +26,53 @@ Test(engine, keeps_as_many_playlists_as_there_are) {
       cr_assert_str_eq(got.renditions[0], want);
     }
   cr_assert_eq(e.num_lists, LISTS);
-  free(e.lists);
-  alloc_heap_free(&e.mem);
+  engine_lists_free(&e);
+}
+
+// Manifests that differ from answer to answer: what listeners hold stays, also where one waits for what its multivariant playlist
+// leads to; what nobody holds goes.
+Test(engine, keeps_what_is_held_of_manifests_that_differ) {
+  enum { SEGMENTS = 500, TIMES = 400, HOLDERS = 3, NAME = 400 }; // long names: much memory for little reading
+  static char text[SEGMENTS * (NAME + 40) + 256];
+  struct scenario sc = {.scheme = "cbcs"};
+  struct load_run run = {.sc = &sc, .origin = "http://h"};
+  struct session sessions[HOLDERS + 1] = {0};
+  struct engine e = {.run = &run, .num_slots = 16, .lists = calloc(16, sizeof *e.lists), .sessions = sessions, .num_used = HOLDERS + 1};
+  struct listener_got held[HOLDERS] = {0};
+  struct diag d = {0};
+  size_t most = 0;
+  for (uint32_t n = 0; n < TIMES; n++) {
+    uint32_t who = n < HOLDERS ? n : HOLDERS;
+    bool master = n == 0;
+    struct session *s = &sessions[who];
+    size_t used = (size_t)snprintf(text, sizeof text, "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=%u\nmedia-%u.m3u8\n", n + 1, n);
+    if (!master) {
+      used = (size_t)snprintf(text, sizeof text, "#EXTM3U\n# for listener %u\n#EXT-X-MAP:URI=\"i\"\n", n);
+      for (uint32_t i = 0; i < SEGMENTS; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, "#EXTINF:1,\n%u-%0*u.m4s\n", n, NAME, i);
+      used += (size_t)snprintf(text + used, sizeof text - used, "#EXT-X-ENDLIST\n");
+    }
+    cr_assert_lt(used, sizeof text);
+    struct body body = {.p = (uint8_t *)text, .n = used};
+    struct listener_got got = {0};
+    *s = (struct session){.e = &e, .in_use = true, .body = &body, .l.sc = &sc, .next = {.step = master ? STEP_MASTER : STEP_MEDIA, .path = "/a/m.m3u8"}};
+    cr_assert_eq(engine_parse(&e, s, &got, &d), ERR_OK, "%u: %s", n, d.what);
+    s->l.list = master ? NULL : got.list;
+    s->body = NULL;
+    if (n == 2) // it seeks the next track: what it plays is no more what it has read last
+      s->list = NULL;
+    if (n < HOLDERS)
+      held[n] = got;
+    most = e.lists_used > most ? e.lists_used : most;
+  }
+  cr_expect_lt(most, (size_t)2 * ENGINE_LISTS_KEPT, "%zu bytes", most);
+  cr_expect_str_eq(held[0].renditions[0], "/a/media-0.m3u8");
+  for (uint32_t n = 1; n < HOLDERS; n++) {
+    char want[NAME + 64];
+    snprintf(want, sizeof want, "/a/%u-%0*u.m4s", n, NAME, SEGMENTS - 1);
+    cr_expect_str_eq(held[n].list->uris + held[n].list->uri_off[SEGMENTS - 1], want);
+  }
+  engine_lists_free(&e);
 }
 
 // A multivariant playlist that leads to itself has no segments, however often it was read.
@@ -41,13 +85,11 @@ Test(engine, a_multivariant_playlist_is_no_media_playlist) {
   struct session s = {.e = &e, .body = &text, .l.sc = &sc, .next = {.step = STEP_MASTER, .path = "/self.m3u8"}};
   struct listener_got got = {0};
   struct diag d = {0};
-  alloc_heap_init(&e.mem, (size_t)1 << 30);
   cr_assert_eq(engine_parse(&e, &s, &got, &d), ERR_OK, "%s", d.what);
   s.next = (struct listener_next){.step = STEP_MEDIA, .path = got.renditions[0]};
   cr_expect_eq(engine_parse(&e, &s, &got, &d), ERR_SYNTAX);
   cr_expect(strstr(d.what, "without #EXTINF"), "%s", d.what);
-  free(e.lists);
-  alloc_heap_free(&e.mem);
+  engine_lists_free(&e);
 }
 
 // What fails is read again with each retry, and leaves nothing behind.
@@ -69,21 +111,19 @@ Test(engine, what_cannot_be_read_takes_no_memory) {
     struct body text = {.p = (uint8_t *)(uintptr_t)cases[i].text.p, .n = cases[i].text.n};
     struct session s = {.e = &e, .body = &text, .l = {.sc = &sc, .dash = cases[i].dash, .index = &mpd}, .next = {.step = cases[i].step, .path = "/a"}};
     struct listener_got got = {0};
-    alloc_heap_init(&e.mem, (size_t)1 << 30);
     size_t used = 0;
     for (int n = 0; n < 100; n++) {
       struct diag d = {0};
       cr_assert_eq(engine_parse(&e, &s, &got, &d), ERR_SYNTAX, "case %zu, time %d: %s", i, n, d.what);
-      used = n ? used : e.mem.used;
+      used = n ? used : e.lists_used;
     }
-    cr_expect_eq(e.mem.used, used, "case %zu: %zu bytes after the first time, %zu after 100", i, used, e.mem.used);
+    cr_expect_eq(e.lists_used, used, "case %zu: %zu bytes after the first time, %zu after 100", i, used, e.lists_used);
     text = (struct body){.p = (uint8_t *)(uintptr_t)vod, .n = sizeof vod - 1};
     s.next.step = STEP_MEDIA;
     s.l.dash = false;
     struct diag d = {0};
     cr_expect_eq(engine_parse(&e, &s, &got, &d), ERR_OK, "case %zu: what can be read is read afterwards: %s", i, d.what);
-    free(e.lists);
-    alloc_heap_free(&e.mem);
+    engine_lists_free(&e);
   }
 }
 
@@ -128,6 +168,10 @@ Test(unpack, gives_what_was_packed) {
     cr_expect(b.n == sizeof TEXT - 1 && !memcmp(b.p, TEXT, b.n), "and leaves alone what is not");
     free(b.p);
   }
+  struct body unsaid = packed(TEXT, sizeof TEXT - 1);
+  struct diag why = {0};
+  cr_expect(body_unpack(&unsaid, "", &why) == ERR_SYNTAX && strstr(why.what, "no Content-Encoding says so"), "%s", why.what);
+  free(unsaid.p);
   struct body b = twice(packed(TEXT, sizeof TEXT - 1)), big = packed(NULL, 1000000);
   struct diag d = {0};
   cr_assert_eq(body_unpack(&b, "gzip", &d), ERR_OK, "several members: %s", d.what);

@@ -32,7 +32,7 @@ static bool is_idle(const struct world *w, struct bytes b, size_t at) {
 
 static void flip_each(unsigned track, enum scheme scheme) {
   struct world *w = world_of(track, scheme);
-  struct verify_world of = {.ctx = w, .track = track_of, .key = key_of};
+  struct verify_world of = {.ctx = w, .track = track_of, .key = key_of, .pssh = pssh_of};
   char what[300];
   for (uint32_t which = 0; which <= w->segs.num; which++) {
     struct bytes right = part_of(w, which);
@@ -56,6 +56,42 @@ static void flip_each(unsigned track, enum scheme scheme) {
       }
     verifier_free(v);
     free(p);
+  }
+}
+
+// Each box there may be left out, twice, or in another's place.
+Test(verify, finds_pssh_that_are_missing_or_too_many) {
+  struct world *w = world_of(0, SCHEME_CENC);
+  struct verify_world of = {.ctx = w, .track = track_of, .key = key_of, .pssh = pssh_of};
+  static const struct {
+    int order[4]; // -1: no more
+    const char *says;
+  } cases[] = {{{0, 1, -1}, NULL},
+               {{1, -1}, "its pssh of 01020304-0506-0708-090a-0b0c0d0e0f10 is missing"},
+               {{0, -1}, "its pssh of 09090909-0506-0708-090a-0b0c0d0e0f10 is missing"},
+               {{-1}, "is missing"},
+               {{0, 1, 1, -1}, "its pssh of 09090909-0506-0708-090a-0b0c0d0e0f10 is none of those"},
+               {{1, 0, -1}, "its pssh of 01020304-0506-0708-090a-0b0c0d0e0f10 is missing"}};
+  struct bytes init = part_of(w, 0);
+  const uint8_t *at = memmem(init.p, init.n, "pssh", 4);
+  cr_assert(at);
+  size_t before = (size_t)(at - 4 - init.p), both = pssh_box(0).n + pssh_box(1).n;
+  const uint8_t *moov = memmem(init.p, init.n, "moov", 4);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    uint8_t made[4096];
+    char what[300] = "";
+    struct writer out = wr_of(made, sizeof made);
+    wr_raw(&out, init.p, before);
+    for (const int *n = cases[i].order; *n >= 0; n++)
+      wr_bytes(&out, pssh_box((unsigned)*n));
+    wr_raw(&out, init.p + before + both, init.n - before - both);
+    cr_assert(wr_ok(&out));
+    size_t size_at = (size_t)(moov - 4 - init.p);
+    store_be32(made + size_at, (uint32_t)(load_be32(made + size_at) + out.n - init.n));
+    struct verifier *v = verifier_new(&of, ops(), 16);
+    bool right = found_right(v, w, 0, bytes_of(made, out.n), what);
+    cr_expect(right == !cases[i].says && (right || strstr(what, cases[i].says)), "case %zu: %s", i, what);
+    verifier_free(v);
   }
 }
 
