@@ -424,6 +424,22 @@ Test(sidecar, no_digest_means_no_sidecar) {
   cr_expect_neq(access(path_of("a.mp4.slx"), F_OK), 0);
 }
 
+// One that has none, from wherever it is: its IVs would not be this file's.
+Test(sidecar, one_without_a_digest_is_not_used_where_that_is_needed) {
+  make("plain", "a.mp4");
+  struct loaded *l = load_at((struct media_path){AT_FDCWD, path_of("a.mp4")}, (struct index_options){.cache_fd = -1, .no_digest = true});
+  FILE *f = fopen(path_of("a.mp4.slx"), "w");
+  cr_assert(!l->err && f && fwrite(l->f.ix.h, 1, (size_t)l->f.ix.h->blob_len, f) == l->f.ix.h->blob_len);
+  cr_assert_eq(fclose(f), 0);
+  drop(l);
+  l = load_at((struct media_path){AT_FDCWD, path_of("a.mp4")}, (struct index_options){.cache_fd = -1, .no_digest = true});
+  cr_expect_eq(l->f.origin, INDEX_SIDECAR, "%s", err_name(l->f.sidecar_err));
+  drop(l);
+  enum err e;
+  cr_expect_eq(how("a.mp4", &e), 'b');
+  cr_expect_eq(e, ERR_STALE);
+}
+
 Test(sidecar, nothing_outside_of_the_root_is_opened) {
   struct media_source m;
   cr_assert_eq(mkdir(path_of("root"), 0777), 0);
