@@ -114,6 +114,25 @@ Test(cache, stays_within_its_size_and_keeps_what_is_asked_for_again) {
   cache_free(c);
 }
 
+// A region that is being read into is not emptied, however long that takes.
+Test(cache, what_is_being_filled_stays_in_its_place) {
+  enum { LEN = 30000 };
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(4 << 20);
+  struct cache_waiter w = {0};
+  struct cache_ref ref;
+  cr_assert_eq(cache_get(c, &ref, 7, 7, LEN, &w), CACHE_FILL);
+  pattern(ref.data, 7, 7, LEN);
+  for (uint32_t i = 0; i < 1000; i++) { // the log goes round many times
+    put(c, 1, i, LEN);
+    settle(c);
+  }
+  cr_expect(holds_pattern(ref.data, 7, 7, LEN), "others were written over it");
+  cache_fill_done(c, &ref, true);
+  cr_expect_eq(put(c, 7, 7, LEN), CACHE_HIT);
+  cache_free(c);
+}
+
 Test(cache, too_large_blocks_pass_by) {
   quiet_init(&quiet, 1);
   struct cache *c = plain_cache(1 << 20);
@@ -283,11 +302,12 @@ static uint64_t granted(struct cache *a, struct cache *b) {
 Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
   enum { LEN = 30000, LIMIT = 16 << 20, HOT = 60 };
   struct cache_budget budget = {.limit = LIMIT};
-  struct cache_counts a_counts, b_counts;
+  struct cache_counts a_counts, b_counts, least;
   quiet_init(&quiet, 1);
   struct cache *a = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet});
   struct cache *b = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet, .file = true});
   cr_assert(a && b);
+  cache_stats(b, &least);
   for (uint32_t i = 0; i < 1000; i++) { // a alone takes what there is
     put(a, 1, i, LEN);
     settle(a);
@@ -316,6 +336,7 @@ Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
   uint64_t before = b_counts.granted;
   cache_stats(b, &b_counts);
   cr_assert_lt(b_counts.granted, before);
+  cr_assert_eq(b_counts.granted, least.granted, "down to the regions that it never gives");
   cr_assert_null(cache_open(&(struct cache_options){.size = LIMIT, .budget = &(struct cache_budget){.limit = 200 << 10}, .quiet = &quiet}),
                  "no cache without the regions it needs");
   cache_free(a);
