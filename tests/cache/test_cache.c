@@ -114,6 +114,28 @@ Test(cache, stays_within_its_size_and_keeps_what_is_asked_for_again) {
   cache_free(c);
 }
 
+// What was asked for again and again makes room once it is asked for no more, however often it was.
+Test(cache, fame_ends) {
+  enum { LEN = 30000, HOT = 300, ROUNDS = 20 };
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(16 << 20);
+  unsigned hits = 0;
+  for (uint64_t source = 1; source <= 2; source++)
+    for (uint32_t i = 0; i < ROUNDS * HOT; i++) {
+      bool hit = put(c, source, i % HOT, LEN) == CACHE_HIT;
+      hits += hit && source == 2 && i >= (ROUNDS - 1) * HOT;
+      put(c, 3, (uint32_t)source * ROUNDS * HOT + i, LEN); // so that regions are emptied all the time
+      settle(c);
+    }
+  cr_expect_gt(hits, HOT / 2u, "%u of %d: no room for those that are asked for now", hits, HOT);
+  struct cache_ref ref;
+  unsigned old = 0;
+  for (uint32_t i = 0; i < HOT; i++)
+    old += cache_look(c, &ref, 1, i, LEN);
+  cr_expect_lt(old, HOT / 2u, "%u of the first ones are still there", old); // there is room for some
+  cache_free(c);
+}
+
 // A region that is being read into is not emptied, however long that takes.
 Test(cache, what_is_being_filled_stays_in_its_place) {
   enum { LEN = 30000 };
