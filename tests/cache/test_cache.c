@@ -361,6 +361,16 @@ Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
   cr_assert_eq(b_counts.granted, least.granted, "down to the regions that it never gives");
   cr_assert_null(cache_open(&(struct cache_options){.size = LIMIT, .budget = &(struct cache_budget){.limit = 200 << 10}, .quiet = &quiet}),
                  "no cache without the regions it needs");
+  cache_free(a); // which is no member any more
+  a = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet});
+  cr_assert_not_null(a);
+  for (uint32_t i = 0; i < 1000; i++) {
+    put(b, 5, i, LEN);
+    put(a, 6, i, LEN);
+    settle(b);
+    settle(a);
+  }
+  cr_assert_leq(granted(a, b), LIMIT);
   cache_free(a);
   cache_free(b);
   cr_assert_eq(budget.used, 0);
