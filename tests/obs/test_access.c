@@ -215,17 +215,20 @@ static void push_two(struct access_log *log) {
   }
 }
 
-// Until the log has `path` open, which another descriptor had not before.
-static void await_open(void) {
+static bool is_open(const char *file) {
   struct stat want, st;
-  cr_assert_eq(stat(path, &want), 0);
-  for (int i = 0; i < 1000; i++) {
-    for (int fd = 3; fd < 64; fd++)
-      if (!fstat(fd, &st) && st.st_dev == want.st_dev && st.st_ino == want.st_ino)
-        return;
+  cr_assert_eq(stat(file, &want), 0);
+  for (int fd = 3; fd < 64; fd++)
+    if (!fstat(fd, &st) && st.st_dev == want.st_dev && st.st_ino == want.st_ino)
+      return true;
+  return false;
+}
+
+// Until the log has `path` open; nobody else has.
+static void await_open(void) {
+  for (int i = 0; i < 1000 && !is_open(path); i++)
     usleep(5000);
-  }
-  cr_assert_fail("%s was not opened", path);
+  cr_assert(is_open(path), "%s was not opened", path);
 }
 
 // Until the pipe takes no more: the log has written what goes into it, and waits for its reader.
@@ -491,6 +494,7 @@ Test(access, reopen_follows_a_renamed_file) {
   access_push(access_ring(log, 0));
   access_close(log);
   cr_assert(strstr(read_back(), "/new"));
+  cr_expect_not(is_open(moved), "the old file takes its place on the disk for ever");
   unlink(path);
   unlink(moved);
 }
