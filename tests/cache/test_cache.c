@@ -160,6 +160,30 @@ Test(cache, too_large_blocks_pass_by) {
   struct cache *c = plain_cache(1 << 20);
   cr_assert_eq(put(c, 1, 1, 1 << 20), CACHE_BYPASS);
   cr_assert_eq(put(c, 1, 2, 0), CACHE_BYPASS);
+  struct cache_waiter w = {0};
+  struct cache_ref ref;
+  uint8_t *base;
+  size_t len;
+  cr_assert_eq(cache_get(c, &ref, 1, 3, 100, &w), CACHE_FILL);
+  cache_fill_done(c, &ref, true);
+  (void)cache_region(c, &ref, &base, &len);
+  cr_assert_eq(put(c, 1, 4, (uint32_t)len / 2 + 1), CACHE_BYPASS, "more than half a region would waste the other half");
+  cr_assert_eq(put(c, 1, 4, (uint32_t)len / 2), CACHE_FILL);
+  cache_free(c);
+}
+
+// A region has room for more small blocks than it can keep account of.
+Test(cache, small_blocks_fill_a_region_by_their_number) {
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(1 << 20);
+  for (uint32_t i = 0; i < 5000; i++) {
+    cr_assert_eq(put(c, 1, i, 100), CACHE_FILL, "%u", i);
+    cr_assert_eq(put(c, 1, i, 100), CACHE_HIT, "%u", i);
+    settle(c);
+  }
+  struct cache_counts counts;
+  cache_stats(c, &counts);
+  cr_assert_leq(counts.blocks, (1 << 20) / 4096, "one for 4,096 bytes");
   cache_free(c);
 }
 

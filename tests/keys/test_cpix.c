@@ -536,6 +536,7 @@ Test(json, answers_that_are_refused) {
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":{\"pssh\":\"!\"}}}]}", "not base64", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":{\"mpd\":\"<a>\"}}}]}", "not an XML", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"iv\":[1,2]}]}", "iv is no text", ERR_MALFORMED},
+      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 "," KEY2 "}]}", "not JSON", ERR_SYNTAX}, // two keys for one name
       {"{\"keys\":[{\"label\":0,\"scheme\":\"cbcs\"," KEY1 "}]}", "label is no text", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":[1]}]}", "systems is no object", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":\"AAAA\"}}]}", "widevine is no object", ERR_MALFORMED},

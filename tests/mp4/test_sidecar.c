@@ -338,6 +338,13 @@ Test(sidecar, folders) {
   drop(l);
 }
 
+static int num_open(void) {
+  int num = 0;
+  for (int fd = 0; fd < 64; fd++)
+    num += fcntl(fd, F_GETFD) >= 0;
+  return num;
+}
+
 Test(sidecar, parts_are_in_natural_order) {
   static const char *const names[] = {"s10.m4s", "s9.m4s", "s100.m4s", "s1.m4s", "s02.m4s", ".s3.m4s" /* being written */};
   static const char *const want[] = {"init.mp4", "s1.m4s", "s02.m4s", "s9.m4s", "s10.m4s", "s100.m4s"};
@@ -353,6 +360,7 @@ Test(sidecar, parts_are_in_natural_order) {
     cr_assert_eq(fputs(names[i], f) < 0, 0);
     fclose(f);
   }
+  int before = num_open();
   cr_assert_eq(media_open(&m, (struct media_path){AT_FDCWD, path_of("f")}, &d), ERR_OK, "%s", d.what);
   cr_assert_eq(m.num_parts, 6u);
   for (size_t i = 0; i < 6; i++)
@@ -364,6 +372,7 @@ Test(sidecar, parts_are_in_natural_order) {
   cr_expect_str_eq(text, "s1.m4ss02.m4ss9.m4ss");
   cr_expect_eq(media_read(&m, m.id.size - 1, text, 2), ERR_TRUNCATED);
   media_close(&m);
+  cr_expect_eq(num_open(), before, "a part is still open");
 }
 
 // Names that differ in leading zeros only: the same order whatever the file system lists first.

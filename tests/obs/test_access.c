@@ -44,7 +44,7 @@ static struct access_log *open_log(enum access_format format, unsigned rings) {
 Test(access, combined_lines_escape_what_clients_send) {
   struct access_log *log = open_log(ACCESS_COMBINED, 1);
   struct access_record *r = access_slot(access_ring(log, 0));
-  fill(r, "/a\"\n\\\xff");
+  fill(r, "/a\"\n\\\xff\x7f");
   access_add(r, ACCESS_AGENT, bytes_of("cu\trl", 4));
   access_push(access_ring(log, 0));
   r = access_slot(access_ring(log, 0));
@@ -52,7 +52,7 @@ Test(access, combined_lines_escape_what_clients_send) {
   r->http10 = true;
   access_push(access_ring(log, 0));
   access_close(log);
-  cr_assert_str_eq(read_back(), "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET /a\\x22\\x0a\\x5c\\xff HTTP/1.1\" 200 42 \"-\" \"cu\\x09r\"\n"
+  cr_assert_str_eq(read_back(), "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET /a\\x22\\x0a\\x5c\\xff\\x7f HTTP/1.1\" 200 42 \"-\" \"cu\\x09r\"\n"
                                 "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET / HTTP/1.0\" 200 42 \"-\" \"-\"\n");
   unlink(path);
 }
