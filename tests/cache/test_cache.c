@@ -114,11 +114,76 @@ Test(cache, stays_within_its_size_and_keeps_what_is_asked_for_again) {
   cache_free(c);
 }
 
+// What was asked for again and again makes room once it is asked for no more, however often it was.
+Test(cache, fame_ends) {
+  enum { LEN = 30000, HOT = 300, ROUNDS = 20 };
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(16 << 20);
+  unsigned hits = 0;
+  for (uint64_t source = 1; source <= 2; source++)
+    for (uint32_t i = 0; i < ROUNDS * HOT; i++) {
+      bool hit = put(c, source, i % HOT, LEN) == CACHE_HIT;
+      hits += hit && source == 2 && i >= (ROUNDS - 1) * HOT;
+      put(c, 3, (uint32_t)source * ROUNDS * HOT + i, LEN); // so that regions are emptied all the time
+      settle(c);
+    }
+  cr_expect_gt(hits, HOT / 2u, "%u of %d: no room for those that are asked for now", hits, HOT);
+  struct cache_ref ref;
+  unsigned old = 0;
+  for (uint32_t i = 0; i < HOT; i++)
+    old += cache_look(c, &ref, 1, i, LEN);
+  cr_expect_lt(old, HOT / 2u, "%u of the first ones are still there", old); // there is room for some
+  cache_free(c);
+}
+
+// A region that is being read into is not emptied, however long that takes.
+Test(cache, what_is_being_filled_stays_in_its_place) {
+  enum { LEN = 30000 };
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(4 << 20);
+  struct cache_waiter w = {0};
+  struct cache_ref ref;
+  cr_assert_eq(cache_get(c, &ref, 7, 7, LEN, &w), CACHE_FILL);
+  pattern(ref.data, 7, 7, LEN);
+  for (uint32_t i = 0; i < 1000; i++) { // the log goes round many times
+    put(c, 1, i, LEN);
+    settle(c);
+  }
+  cr_expect(holds_pattern(ref.data, 7, 7, LEN), "others were written over it");
+  cache_fill_done(c, &ref, true);
+  cr_expect_eq(put(c, 7, 7, LEN), CACHE_HIT);
+  cache_free(c);
+}
+
 Test(cache, too_large_blocks_pass_by) {
   quiet_init(&quiet, 1);
   struct cache *c = plain_cache(1 << 20);
   cr_assert_eq(put(c, 1, 1, 1 << 20), CACHE_BYPASS);
   cr_assert_eq(put(c, 1, 2, 0), CACHE_BYPASS);
+  struct cache_waiter w = {0};
+  struct cache_ref ref;
+  uint8_t *base;
+  size_t len;
+  cr_assert_eq(cache_get(c, &ref, 1, 3, 100, &w), CACHE_FILL);
+  cache_fill_done(c, &ref, true);
+  (void)cache_region(c, &ref, &base, &len);
+  cr_assert_eq(put(c, 1, 4, (uint32_t)len / 2 + 1), CACHE_BYPASS, "more than half a region would waste the other half");
+  cr_assert_eq(put(c, 1, 4, (uint32_t)len / 2), CACHE_FILL);
+  cache_free(c);
+}
+
+// A region has room for more small blocks than it can keep account of.
+Test(cache, small_blocks_fill_a_region_by_their_number) {
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(1 << 20);
+  for (uint32_t i = 0; i < 5000; i++) {
+    cr_assert_eq(put(c, 1, i, 100), CACHE_FILL, "%u", i);
+    cr_assert_eq(put(c, 1, i, 100), CACHE_HIT, "%u", i);
+    settle(c);
+  }
+  struct cache_counts counts;
+  cache_stats(c, &counts);
+  cr_assert_leq(counts.blocks, (1 << 20) / 4096, "one for 4,096 bytes");
   cache_free(c);
 }
 
@@ -283,11 +348,12 @@ static uint64_t granted(struct cache *a, struct cache *b) {
 Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
   enum { LEN = 30000, LIMIT = 16 << 20, HOT = 60 };
   struct cache_budget budget = {.limit = LIMIT};
-  struct cache_counts a_counts, b_counts;
+  struct cache_counts a_counts, b_counts, least;
   quiet_init(&quiet, 1);
   struct cache *a = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet});
   struct cache *b = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet, .file = true});
   cr_assert(a && b);
+  cache_stats(b, &least);
   for (uint32_t i = 0; i < 1000; i++) { // a alone takes what there is
     put(a, 1, i, LEN);
     settle(a);
@@ -316,8 +382,19 @@ Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
   uint64_t before = b_counts.granted;
   cache_stats(b, &b_counts);
   cr_assert_lt(b_counts.granted, before);
+  cr_assert_eq(b_counts.granted, least.granted, "down to the regions that it never gives");
   cr_assert_null(cache_open(&(struct cache_options){.size = LIMIT, .budget = &(struct cache_budget){.limit = 200 << 10}, .quiet = &quiet}),
                  "no cache without the regions it needs");
+  cache_free(a); // which is no member any more
+  a = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet});
+  cr_assert_not_null(a);
+  for (uint32_t i = 0; i < 1000; i++) {
+    put(b, 5, i, LEN);
+    put(a, 6, i, LEN);
+    settle(b);
+    settle(a);
+  }
+  cr_assert_leq(granted(a, b), LIMIT);
   cache_free(a);
   cache_free(b);
   cr_assert_eq(budget.used, 0);

@@ -158,7 +158,8 @@ def interrupted(tap, sluice, work):
     """A signal ends it: nothing of what was being written stays, also where the file system has no nameless files (NFS, FUSE)."""
     def start(*argv, limit=None, nameless=True):
         def ready():
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whatever the tests were started by: nohup ignores the last
+                signal.signal(number, signal.SIG_DFL)
             if limit:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             if not nameless:  # openat with O_TMPFILE among its flags, its third argument

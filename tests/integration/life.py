@@ -153,16 +153,15 @@ def drain(tap, sluice, work):
         idle.get(whole)
         busy.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         busy.socket.sendall(busy.request_bytes(whole) * 40)
-        time.sleep(0.3)
+        busy.socket.recv(1, socket.MSG_PEEK)  # they are being answered
         server.signal(signal.SIGTERM)
-        time.sleep(0.3)
         tap.ok(idle.closed(10), "SIGTERM: idle connections end")
-        refused = False
-        try:
-            c = server.client(timeout=3)
-            c.get(whole)
-        except (OSError, EOFError):
-            refused = True
+        refused, end = False, time.monotonic() + 10
+        while not refused and time.monotonic() < end:  # each worker closes its own listener
+            try:
+                server.get(whole)
+            except (OSError, EOFError):
+                refused = True
         tap.ok(refused, "SIGTERM: no new connections")
         got = 0
         try:
@@ -181,11 +180,11 @@ def drain(tap, sluice, work):
         with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
             busy = server.client()
             busy.socket.sendall(busy.request_bytes(whole) * 40)
-            time.sleep(0.3)
+            busy.socket.recv(1, socket.MSG_PEEK)
             server.signal(first)
             server.wait_log("draining")
             server.signal(second)  # as timeout(1) sends it, to the process and to its group
-            time.sleep(1)
+            time.sleep(1)  # it should not end: there is nothing else to wait for
             there = server.process.poll() is None
             server.signal(second)
             try:

@@ -5,7 +5,7 @@ import resource
 import socket
 import time
 
-from integration.life_parts import ASSET, media_with, parse_metrics, total
+from integration.life_parts import ASSET, await_metrics, media_with, parse_metrics, total
 from integration.truth import keys_file, record, url
 from judge import boxes, synth
 from judge.programs import VECTORS, Sluice
@@ -56,7 +56,7 @@ def descriptors_kept(tap, sluice, work):
             c = server.client()
             tap.equal(c.get("/nothing").status, 404, f"{io}: a client")
             idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
-            time.sleep(0.3)
+            await_metrics(server, lambda m: total(m, "sluice_connections") >= 40)  # they have all there is
             got = [c.get(url(ASSET, "cbcs", 1, "a", f"{n}.m4s")).status for n in (1, 2)]
             tap.equal(got, [200, 200], f"{io}: beside 200 idle ones gets media that nobody had asked for")
             for s in idle:

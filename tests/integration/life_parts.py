@@ -1,5 +1,6 @@
 """What the parts of life.py share: media, and metrics as they are read."""
 import re
+import time
 
 from judge import synth
 
@@ -71,3 +72,11 @@ def check_histogram(series, family):
 
 def total(metrics, name, *labels):
     return sum(v for k, v in metrics.get(name, {}).items() if all(l in (k or "") for l in labels))
+
+
+def await_metrics(server, good, timeout=10):
+    """The metrics once they are `good`, or after that time as they are: a response is counted when it is out, a moment after its client has it."""
+    end = time.monotonic() + timeout
+    while not good(m := parse_metrics(server.admin("/metrics").body.decode())) and time.monotonic() < end:
+        time.sleep(0.05)
+    return m

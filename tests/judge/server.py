@@ -1,11 +1,15 @@
 """Starts `sluice serve` on a catalogue of its own and talks HTTP/1.1 to it over a bare socket."""
+import array
+import fcntl
 import os
 import pathlib
 import re
+import select
 import signal
 import socket
 import subprocess
 import tempfile
+import termios
 import threading
 import time
 
@@ -126,18 +130,32 @@ class Server:
 
     def _start(self):
         self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.PIPE, text=True, errors="replace", env=self.env)
+                                        stderr=subprocess.PIPE, env=self.env)
         self.reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
         self.reader.start()
 
-    def _read(self, lines):
-        for line in lines:
-            with self.lock:
-                self.lines.append(line.rstrip("\n"))
+    def _read(self, pipe):
+        rest = b""
+        while True:
+            select.select([pipe], [], [])
+            with self.lock:  # what is out of the pipe is in the list for who holds it
+                data = os.read(pipe.fileno(), 1 << 16)
+                *lines, rest = (rest + data).split(b"\n")
+                self.lines += [line.decode(errors="replace") for line in (lines if data or not rest else [rest])]
+            if not data:
+                return
 
-    def log(self):
-        with self.lock:
-            return list(self.lines)
+    def log(self, timeout=5):
+        """The lines that the server has written by now, also where the reader is late."""
+        end = time.monotonic() + timeout
+        while True:
+            with self.lock:
+                waiting = array.array("i", [0])
+                if not self.process.stderr.closed:
+                    fcntl.ioctl(self.process.stderr, termios.FIONREAD, waiting)
+                if not waiting[0] or time.monotonic() > end:
+                    return list(self.lines)
+            time.sleep(0.001)
 
     def wait_log(self, pattern, timeout=15, after=0):
         """The first log line from number `after` that matches, None when none comes in time."""

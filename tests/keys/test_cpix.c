@@ -222,13 +222,18 @@ Test(cpix, entity_bombs_and_strangers) {
   cr_assert_eq(parse("<CPIX xmlns=\"urn:dashif:org:cpix\">&x;</CPIX>"), ERR_SYNTAX);
   cr_assert_eq(parse(""), ERR_SYNTAX);
   cr_assert_eq(parse("\xff\xfe"), ERR_SYNTAX);
-  static char deep[4096];
+  static char deep[CPIX_MAX_TEXT + 300];
   struct writer w = wr_of(deep, sizeof deep - 1);
   wr_str(&w, "<CPIX xmlns=\"urn:dashif:org:cpix\">");
   for (int i = 0; i < 100; i++)
     wr_str(&w, "<a>");
   cr_assert_eq(parse(deep), ERR_LIMIT);
   cr_assert(strstr(shown, "too deeply"));
+  for (int over = 0; over < 2; over++) {
+    snprintf(deep, sizeof deep, "<CPIX xmlns=\"urn:dashif:org:cpix\"><DRMSystemList><DRMSystem kid=\"%032x\" systemId=\"%032x\"><PSSH>%0*d</PSSH></DRMSystem></DRMSystemList></CPIX>",
+             1, 2, CPIX_MAX_TEXT + over, 0);
+    cr_assert_eq(parse(deep), over ? ERR_LIMIT : ERR_OK, "%s", shown);
+  }
 }
 
 Test(cpix, every_truncation_fails) {
@@ -284,7 +289,7 @@ static enum err import_doc(struct key_record *out, uint32_t *num, const char *ro
   wr_str(&w, root);
   wr_str(&w, "><ContentKeyList>");
   for (unsigned i = 0; keys[i]; i++) {
-    wr_fmt(&w, "<ContentKey kid=\"00000000-0000-0000-0000-0000000000%02x\" commonEncryptionScheme=\"cbcs\" ", i + 1);
+    wr_fmt(&w, "<ContentKey kid=\"00000000-0000-0000-0000-0000000000%02x\" %s", i + 1, strstr(keys[i], "Scheme=") ? "" : "commonEncryptionScheme=\"cbcs\" ");
     wr_str(&w, keys[i]);
     wr_str(&w, "><Data><p:Secret><p:PlainValue>");
     base64_write(&w, bytes_of((const uint8_t[16]){(uint8_t)(i + 1)}, 16));
@@ -298,6 +303,14 @@ static enum err import_doc(struct key_record *out, uint32_t *num, const char *ro
   enum err e = cpix_import(&heap.base, out, num, bytes_of(text, w.n), 1, SCHEME_CLEAR, &diag);
   diag_format(&diag, shown, sizeof shown);
   return e;
+}
+
+Test(cpix, an_iv_is_taken_for_cbcs_alone) {
+  struct key_record r[2];
+  uint32_t num = 2;
+  const char *iv = "explicitIV=\"AQIDBAUGBwgJCgsMDQ4PEA==\"", *cenc = "commonEncryptionScheme=\"cenc\" explicitIV=\"AQIDBAUGBwgJCgsMDQ4PEA==\"";
+  cr_assert_eq(import_doc(r, &num, "contentId=\"a\"", (const char *const[]){iv, cenc, NULL}, ""), ERR_OK, "%s", shown);
+  cr_expect(num == 2 && r[0].has_iv && !r[1].has_iv);
 }
 
 #define RULES(x) "<ContentKeyUsageRuleList>" x "</ContentKeyUsageRuleList>"
@@ -523,6 +536,7 @@ Test(json, answers_that_are_refused) {
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":{\"pssh\":\"!\"}}}]}", "not base64", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":{\"mpd\":\"<a>\"}}}]}", "not an XML", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"iv\":[1,2]}]}", "iv is no text", ERR_MALFORMED},
+      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 "," KEY2 "}]}", "not JSON", ERR_SYNTAX}, // two keys for one name
       {"{\"keys\":[{\"label\":0,\"scheme\":\"cbcs\"," KEY1 "}]}", "label is no text", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":[1]}]}", "systems is no object", ERR_MALFORMED},
       {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":\"AAAA\"}}]}", "widevine is no object", ERR_MALFORMED},

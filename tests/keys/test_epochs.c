@@ -397,3 +397,10 @@ Test(epochs, scopes_that_only_have_a_slot_are_not_walked) {
   epochs_walk(e, count, &n);
   cr_assert_eq(n, 1);
 }
+
+Test(epochs, an_ordered_rotation_leaves_the_schedule_where_it_stands) {
+  struct epochs *e = epochs_new(&heap.base, 1);
+  cr_assert_eq(epochs_set_slot(e, BYTES_LIT("a/"), 7000, &diag), ERR_OK);
+  rotate(e, "a/", 1, 1, false);
+  cr_assert_eq(epochs_slot(e, BYTES_LIT("a/")), 7000);
+}

@@ -360,13 +360,17 @@ Test(index, truns_that_share_data_are_refused) {
   synth_make(&s, preset("gaps"));
   struct bytes file = bytes_of(s.file, s.len);
   size_t one = find(file, "trun", find(file, "moof", 0)), two = find(file, "trun", one + 8);
-  uint32_t off = load_be32(file.p + one + 16);
-  for (uint32_t shift = 0; shift < 3; shift++) { // all of it, and all but a byte or two
+  uint32_t off = load_be32(file.p + one + 16), len = load_be32(file.p + two + 16) - off - preset("gaps")->gap;
+  const uint32_t shifts[] = {0, 1, 2, len - 1}; // all of it, all but a byte or two, one byte
+  for (size_t i = 0; i < sizeof shifts / sizeof *shifts; i++) {
     d = (struct diag){0};
-    store_be32(s.file + two + 16, off + shift);
-    cr_expect_eq(index_of(file, &d), ERR_MALFORMED, "%s", d.what);
-    cr_expect_not_null(strstr(d.what, "share"), "%s", d.what);
+    store_be32(s.file + two + 16, off + shifts[i]);
+    cr_expect_eq(index_of(file, &d), ERR_MALFORMED, "%u: %s", shifts[i], d.what);
+    cr_expect_not_null(strstr(d.what, "share"), "%u: %s", shifts[i], d.what);
   }
+  d = (struct diag){0};
+  store_be32(s.file + two + 16, off + len);
+  cr_expect_eq(index_of(file, &d), ERR_OK, "%s", d.what);
   synth_free(&s);
 }
 

@@ -338,14 +338,21 @@ Test(sidecar, folders) {
   drop(l);
 }
 
+static int num_open(void) {
+  int num = 0;
+  for (int fd = 0; fd < 64; fd++)
+    num += fcntl(fd, F_GETFD) >= 0;
+  return num;
+}
+
 Test(sidecar, parts_are_in_natural_order) {
-  static const char *const names[] = {"s10.m4s", "s9.m4s", "s100.m4s", "s1.m4s", "s02.m4s"};
+  static const char *const names[] = {"s10.m4s", "s9.m4s", "s100.m4s", "s1.m4s", "s02.m4s", ".s3.m4s" /* being written */};
   static const char *const want[] = {"init.mp4", "s1.m4s", "s02.m4s", "s9.m4s", "s10.m4s", "s100.m4s"};
   struct media_source m;
   struct diag d = {0};
   cr_assert_eq(mkdir(path_of("f"), 0777), 0);
   make("plain", "f/init.mp4");
-  for (size_t i = 0; i < 5; i++) {
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     char name[64];
     snprintf(name, sizeof name, "f/%s", names[i]);
     FILE *f = fopen(path_of(name), "wb");
@@ -353,6 +360,7 @@ Test(sidecar, parts_are_in_natural_order) {
     cr_assert_eq(fputs(names[i], f) < 0, 0);
     fclose(f);
   }
+  int before = num_open();
   cr_assert_eq(media_open(&m, (struct media_path){AT_FDCWD, path_of("f")}, &d), ERR_OK, "%s", d.what);
   cr_assert_eq(m.num_parts, 6u);
   for (size_t i = 0; i < 6; i++)
@@ -364,6 +372,7 @@ Test(sidecar, parts_are_in_natural_order) {
   cr_expect_str_eq(text, "s1.m4ss02.m4ss9.m4ss");
   cr_expect_eq(media_read(&m, m.id.size - 1, text, 2), ERR_TRUNCATED);
   media_close(&m);
+  cr_expect_eq(num_open(), before, "a part is still open");
 }
 
 // Names that differ in leading zeros only: the same order whatever the file system lists first.
@@ -422,6 +431,53 @@ Test(sidecar, no_digest_means_no_sidecar) {
   cr_expect(!l->err && !l->f.written && l->f.ix.h->flags & IX_NO_DIGEST);
   drop(l);
   cr_expect_neq(access(path_of("a.mp4.slx"), F_OK), 0);
+}
+
+// One that says it is of this file, which its checksums do not contradict: a few looks at the file tell.
+Test(sidecar, what_one_says_of_itself_is_compared_with_the_file) {
+  make("plain", "a.mp4");
+  struct loaded *a = load("a.mp4");
+  cr_assert(!a->err && a->f.ix.h->num_frags > 2);
+  const struct ix_frag *middle = &a->f.ix.frags[a->f.ix.h->num_frags / 2], *last = &a->f.ix.frags[a->f.ix.h->num_frags - 1];
+  const uint64_t at[] = {a->f.ix.init.n - 1, 4 + a->f.ix.frags[0].src_off + a->f.ix.frags[0].moof_pos, 4 + middle->src_off + middle->moof_pos,
+                         4 + last->src_off + last->moof_pos, 0};
+  for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+    bool same = !at[i]; // byte 0 stays as it is: such a one is believed, so that the others are refused for the byte alone
+    struct alloc_heap heap;
+    struct media_source b;
+    struct bytes blob;
+    struct diag d = {0};
+    make("plain", "b.mp4");
+    patch("b.mp4", (long)at[i], same ? "" : "X", 1);
+    cr_assert_eq(media_open(&b, (struct media_path){AT_FDCWD, path_of("b.mp4")}, &d), ERR_OK);
+    alloc_heap_init(&heap, 1 << 26);
+    cr_assert_eq(ix_build(&heap.base, &blob, &a->m.src, &b.id, &d), ERR_OK, "%s", d.what);
+    ix_set_digest(blob, a->m.id.digest);
+    FILE *f = fopen(path_of("b.mp4.slx"), "w");
+    cr_assert(f && fwrite(blob.p, 1, blob.n, f) == blob.n && !fclose(f));
+    struct loaded *l = load_at((struct media_path){AT_FDCWD, path_of("b.mp4")}, (struct index_options){.cache_fd = -1});
+    cr_expect_eq(l->f.sidecar_err, same ? ERR_OK : ERR_STALE, "byte %llu: %s", (unsigned long long)at[i], err_name(l->f.sidecar_err));
+    drop(l);
+    media_close(&b);
+    alloc_heap_free(&heap);
+  }
+  drop(a);
+}
+
+// One that has none, from wherever it is: its IVs would not be this file's.
+Test(sidecar, one_without_a_digest_is_not_used_where_that_is_needed) {
+  make("plain", "a.mp4");
+  struct loaded *l = load_at((struct media_path){AT_FDCWD, path_of("a.mp4")}, (struct index_options){.cache_fd = -1, .no_digest = true});
+  FILE *f = fopen(path_of("a.mp4.slx"), "w");
+  cr_assert(!l->err && f && fwrite(l->f.ix.h, 1, (size_t)l->f.ix.h->blob_len, f) == l->f.ix.h->blob_len);
+  cr_assert_eq(fclose(f), 0);
+  drop(l);
+  l = load_at((struct media_path){AT_FDCWD, path_of("a.mp4")}, (struct index_options){.cache_fd = -1, .no_digest = true});
+  cr_expect_eq(l->f.origin, INDEX_SIDECAR, "%s", err_name(l->f.sidecar_err));
+  drop(l);
+  enum err e;
+  cr_expect_eq(how("a.mp4", &e), 'b');
+  cr_expect_eq(e, ERR_STALE);
 }
 
 Test(sidecar, nothing_outside_of_the_root_is_opened) {

@@ -56,6 +56,20 @@ Test(timer, never_early_and_at_most_two_ticks_late) {
   cr_assert_eq(timers_wait_ms(&ts, now), UINT64_MAX);
 }
 
+// A loop that wakes at the very tick that it was told has nothing to wait for any more.
+Test(timer, one_tick_is_enough) {
+  static struct timers ts;
+  static struct probe p;
+  uint64_t now = 100 * TIMER_TICK_MS;
+  timers_init(&ts, now);
+  p = (struct probe){.t.fire = fire, .now_ms = &now};
+  timer_set(&ts, &p.t, now, TIMER_TICK_MS);
+  cr_assert_eq(timers_wait_ms(&ts, now), TIMER_TICK_MS);
+  now += TIMER_TICK_MS;
+  timers_run(&ts, now, NULL);
+  cr_assert_eq(p.fired_ms, now);
+}
+
 Test(timer, a_long_sleep_fires_everything_due) {
   static struct timers ts;
   static struct probe probes[3];

@@ -129,6 +129,24 @@ Test(tls, a_ticket_is_no_longer_good_than_the_certificate_that_it_was_given_for)
   }
 }
 
+// Without AES instructions ChaCha20 is what is cheap: such clients name it first of all, some behind GREASE (RFC 8701).
+Test(tls, a_client_that_names_chacha_first_has_it) {
+  static const uint16_t suites[2][2] = {{SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_CHACHA20_POLY1305_SHA256},
+                                        {SSL_CIPHER_CHACHA20_POLY1305_SHA256, SSL_CIPHER_AES_128_GCM_SHA256}};
+  static const char *const suites_12[2] = {"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256"};
+  static const uint16_t want[2][2] = {{SSL_CIPHER_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, SSL_CIPHER_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256},
+                                      {SSL_CIPHER_AES_128_GCM_SHA256, SSL_CIPHER_CHACHA20_POLY1305_SHA256}};
+  cr_assert_null(load(NULL));
+  for (size_t v = 0; v < 2; v++)
+    for (int chacha = 0; chacha < 2; chacha++)
+      for (int grease = 0; grease < 2; grease++) {
+        SSL_CTX_set_grease_enabled(w.client, grease);
+        cr_assert(SSL_CTX_set1_tls13_ciphers(w.client, suites[chacha], NULL, 2) && SSL_CTX_set_strict_cipher_list(w.client, suites_12[chacha]));
+        struct meeting m = meet(versions[v], NULL);
+        cr_expect_eq(m.suite, want[v][chacha], "%x, chacha first: %d, grease: %d: %x", (unsigned)versions[v], chacha, grease, m.suite);
+      }
+}
+
 // A set of certificates lives as long as a connection that began with it: many reloads hold many of them at once.
 Test(tls, keys_of_many_reloads_have_room_and_none_is_said) {
   static const size_t sizes[] = {1 << 20, 1 << 16, 1 << 12, 64};

@@ -152,7 +152,7 @@ struct meeting meet(int version, SSL_SESSION *session) {
   const uint8_t *staple;
   size_t len;
   SSL_get0_ocsp_response(c, &staple, &len);
-  struct meeting m = {.resumed = SSL_session_reused(c) == 1, .stapled = len > 0};
+  struct meeting m = {.resumed = SSL_session_reused(c) == 1, .stapled = len > 0, .suite = SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(c))};
   cr_assert_eq(m.resumed, tls_resumed(s));
   SSL_free(c);
   tls_free(s);

@@ -30,6 +30,7 @@ const char *load(const char *ocsp);
 
 struct meeting {
   bool resumed, stapled, refused;
+  uint16_t suite;
 };
 
 // One connection, from the handshake to the first byte of the server, by which tickets have come.

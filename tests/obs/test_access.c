@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -43,7 +44,7 @@ static struct access_log *open_log(enum access_format format, unsigned rings) {
 Test(access, combined_lines_escape_what_clients_send) {
   struct access_log *log = open_log(ACCESS_COMBINED, 1);
   struct access_record *r = access_slot(access_ring(log, 0));
-  fill(r, "/a\"\n\\\xff");
+  fill(r, "/a\"\n\\\xff\x7f");
   access_add(r, ACCESS_AGENT, bytes_of("cu\trl", 4));
   access_push(access_ring(log, 0));
   r = access_slot(access_ring(log, 0));
@@ -51,7 +52,7 @@ Test(access, combined_lines_escape_what_clients_send) {
   r->http10 = true;
   access_push(access_ring(log, 0));
   access_close(log);
-  cr_assert_str_eq(read_back(), "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET /a\\x22\\x0a\\x5c\\xff HTTP/1.1\" 200 42 \"-\" \"cu\\x09r\"\n"
+  cr_assert_str_eq(read_back(), "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET /a\\x22\\x0a\\x5c\\xff\\x7f HTTP/1.1\" 200 42 \"-\" \"cu\\x09r\"\n"
                                 "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET / HTTP/1.0\" 200 42 \"-\" \"-\"\n");
   unlink(path);
 }
@@ -67,6 +68,36 @@ Test(access, json_lines) {
   cr_assert_str_eq(read_back(), "{\"time\":\"2026-09-21T14:13:20.000Z\",\"ip\":\"192.0.2.7\",\"method\":\"GET\",\"path\":\"/x\\u0022y\",\"status\":200,"
                                 "\"bytes\":42,\"duration\":0.001500,\"ttfb\":0.000250,\"tls\":false,\"range\":\"\",\"referer\":\"\",\"agent\":\"curl\","
                                 "\"forwarded_for\":\"198.51.100.7, \\u0022\\u0001\"}\n");
+  unlink(path);
+}
+
+// The second and the client of a line are kept for the next one: each of these differs from the one before it in one of them.
+Test(access, each_line_has_its_own_time_and_client) {
+  static const struct {
+    unsigned ms;
+    uint8_t last; // of the address; 0: ::1
+    const char *time, *ip;
+  } lines[] = {{0, 7, "14:13:20.000", "192.0.2.7"},   {999, 7, "14:13:20.999", "192.0.2.7"}, {1000, 7, "14:13:21.000", "192.0.2.7"},
+               {1000, 123, "14:13:21.000", "192.0.2.123"}, {1000, 9, "14:13:21.000", "192.0.2.9"}, {1000, 0, "14:13:21.000", "::1"},
+               {0, 0, "14:13:20.000", "::1"}};
+  enum { NUM = sizeof lines / sizeof *lines };
+  struct access_log *log = open_log(ACCESS_JSON, 1);
+  for (size_t i = 0; i < NUM; i++) {
+    struct access_record *r = access_slot(access_ring(log, 0));
+    fill(r, "/");
+    r->wall_ns += lines[i].ms * 1000000u;
+    r->ip[15] = lines[i].last;
+    if (!lines[i].last)
+      memcpy(r->ip, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1", 16);
+    access_push(access_ring(log, 0));
+  }
+  access_close(log);
+  const char *at = read_back();
+  for (size_t i = 0; i < NUM; i++, at = strchr(at, '\n') + 1) {
+    char want[120];
+    snprintf(want, sizeof want, "{\"time\":\"2026-09-21T%sZ\",\"ip\":\"%s\",", lines[i].time, lines[i].ip);
+    cr_assert_eq(strncmp(at, want, strlen(want)), 0, "line %zu: %.100s", i, at);
+  }
   unlink(path);
 }
 
@@ -168,6 +199,47 @@ static void push_all(struct access_log *log, int num) {
   }
 }
 
+static uint64_t counted(const struct access_log *log) {
+  uint64_t written, dropped;
+  access_counts(log, &written, &dropped);
+  return written + dropped;
+}
+
+// Two lines, the second one behind what was asked of the log before: each time it goes around, it looks at that before it takes lines.
+static void push_two(struct access_log *log) {
+  for (int i = 0; i < 2; i++) {
+    uint64_t before = counted(log);
+    push_all(log, 1);
+    for (int k = 0; k < 1000 && counted(log) == before; k++)
+      usleep(5000);
+  }
+}
+
+static bool is_open(const char *file) {
+  struct stat want, st;
+  cr_assert_eq(stat(file, &want), 0);
+  for (int fd = 3; fd < 64; fd++)
+    if (!fstat(fd, &st) && st.st_dev == want.st_dev && st.st_ino == want.st_ino)
+      return true;
+  return false;
+}
+
+// Until the log has `path` open; nobody else has.
+static void await_open(void) {
+  for (int i = 0; i < 1000 && !is_open(path); i++)
+    usleep(5000);
+  cr_assert(is_open(path), "%s was not opened", path);
+}
+
+// Until the pipe takes no more: the log has written what goes into it, and waits for its reader.
+static void await_full_pipe(void) {
+  struct pollfd p = {.fd = open(path, O_WRONLY | O_NONBLOCK), .events = POLLOUT};
+  cr_assert_geq(p.fd, 0);
+  for (int i = 0; i < 1000 && poll(&p, 1, 0) > 0; i++)
+    usleep(5000);
+  close(p.fd);
+}
+
 static int open_fifo(struct access_log **log) {
   snprintf(path, sizeof path, "/tmp/sluice-access-%d", (int)getpid());
   (void)unlink(path); // of a process that had this number before
@@ -190,12 +262,23 @@ Test(access, a_reader_that_stopped_does_not_hold_the_end, .timeout = 20) {
   unlink(path);
 }
 
+struct late {
+  int fd;
+  const struct access_log *log;
+};
+
+// Reads once the ring was full.
 static void *read_late(void *arg) {
   static char text[1 << 23];
+  const struct late *late = arg;
   size_t n = 0;
-  usleep(700000);
-  fcntl(*(int *)arg, F_SETFL, 0);
-  for (ssize_t r; (r = read(*(int *)arg, text + n, sizeof text - 1 - n)) > 0;)
+  uint64_t written, dropped = 0;
+  for (int i = 0; i < 2000 && !dropped; i++) {
+    usleep(5000);
+    access_counts(late->log, &written, &dropped);
+  }
+  fcntl(late->fd, F_SETFL, 0);
+  for (ssize_t r; (r = read(late->fd, text + n, sizeof text - 1 - n)) > 0;)
     n += (size_t)r;
   return text;
 }
@@ -205,8 +288,9 @@ Test(access, a_reader_that_comes_late_gets_every_line_whole, .timeout = 20) {
   pthread_t thread;
   uint64_t written, dropped;
   void *text;
-  int fd = open_fifo(&log);
-  pthread_create(&thread, NULL, read_late, &fd);
+  struct late late = {.fd = open_fifo(&log)};
+  late.log = log;
+  pthread_create(&thread, NULL, read_late, &late);
   push_all(log, 30000);
   access_counts(log, &written, &dropped);
   cr_assert_gt(dropped, 0u, "the ring was never full?");
@@ -223,7 +307,7 @@ Test(access, a_reader_that_comes_late_gets_every_line_whole, .timeout = 20) {
     p = end + 1;
   }
   cr_assert_eq(*p, 0);
-  close(fd);
+  close(late.fd);
   unlink(path);
 }
 
@@ -265,35 +349,40 @@ Test(access, a_line_that_was_cut_off_does_not_run_into_the_next, .timeout = 20) 
   unlink(path);
 }
 
-// Who frees a full disk starts the server again, or has it reopen the file, which then ends within a line.
+// Who frees a full disk starts the server again, or has it reopen the file, which then ends within a line: here another one, so that it
+// can be seen when that is done.
 Test(access, a_line_that_was_cut_off_before_the_file_was_opened_is_ended, .timeout = 20) {
   struct access_log *log;
   uint64_t written = 0, dropped = 0;
   char text[1000];
-  struct stat st;
+  const char *line = "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET /000000 HTTP/1.1\" 200 42 \"-\" \"-\"\n";
   snprintf(path, sizeof path, "/tmp/sluice-access-XXXXXX");
   int fd = mkstemp(path);
   cr_assert_eq(write(fd, "cut", 3), 3);
+  close(fd);
   cr_assert_eq(access_open(&log, path, ACCESS_COMBINED, 1), ERR_OK);
   push_all(log, 1);
   for (int i = 0; i < 500 && !written; i++) {
     usleep(10000);
     access_counts(log, &written, &dropped);
   }
-  cr_assert(!fstat(fd, &st) && pwrite(fd, "again", 5, st.st_size) == 5);
+  cr_expect(written == 1 && !dropped, "%llu written, %llu dropped", (unsigned long long)written, (unsigned long long)dropped);
+  snprintf(text, sizeof text, "cut\n%s", line);
+  cr_expect_str_eq(read_back(), text);
+  unlink(path);
+  fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+  cr_assert_eq(write(fd, "again", 5), 5);
+  close(fd);
   access_reopen(log);
-  usleep(300000);
+  await_open();
   push_all(log, 1);
   access_close(log);
   log = NULL;
   cr_assert_eq(access_open(&log, path, ACCESS_COMBINED, 1), ERR_OK); // and a line that is whole is left alone
   push_all(log, 1);
   access_close(log);
-  const char *line = "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET /000000 HTTP/1.1\" 200 42 \"-\" \"-\"\n";
-  snprintf(text, sizeof text, "cut\n%sagain\n%s%s", line, line, line);
+  snprintf(text, sizeof text, "again\n%s%s", line, line);
   cr_expect_str_eq(read_back(), text);
-  cr_expect(written == 1 && !dropped, "%llu written, %llu dropped", (unsigned long long)written, (unsigned long long)dropped);
-  close(fd);
   unlink(path);
 }
 
@@ -313,19 +402,13 @@ Test(access, a_pipe_that_nobody_reads_yet_does_not_hold_the_start, .timeout = 20
   unlink(path);
 }
 
-static uint64_t counted(const struct access_log *log) {
-  uint64_t written, dropped;
-  access_counts(log, &written, &dropped);
-  return written + dropped;
-}
-
 // A pipe that is full and that nobody reads: who puts a file in its place has the next lines in it, and those that are lost counted.
 Test(access, a_reader_that_stopped_does_not_hold_a_reopening, .timeout = 20) {
   struct access_log *log;
   struct stat st = {0};
   int fd = open_fifo(&log), pushed = 12000, num = 0;
   push_all(log, pushed);
-  usleep(300000);
+  await_full_pipe();
   cr_expect_lt(counted(log), (uint64_t)pushed, "the pipe took all?");
   cr_assert_eq(unlink(path), 0);
   access_reopen(log);
@@ -344,7 +427,7 @@ Test(access, what_is_lost_over_a_reopening_is_counted, .timeout = 20) {
   struct access_log *log;
   int fd = open_fifo(&log), pushed = 12000;
   push_all(log, pushed);
-  usleep(300000);
+  await_full_pipe();
   cr_assert_eq(unlink(path), 0);
   access_reopen(log);
   for (int i = 0; i < 500 && counted(log) < (uint64_t)pushed; i++)
@@ -366,18 +449,17 @@ Test(access, a_pipe_that_nobody_reads_yet_keeps_its_lines_over_a_reopening, .tim
   signal(SIGPIPE, SIG_IGN);
   cr_assert_eq(mkfifo(path, 0600), 0);
   cr_assert_eq(access_open(&log, path, ACCESS_COMBINED, 1), ERR_OK);
-  for (int i = 0; i < 2; i++) {
-    push_all(log, 1);
-    for (int k = 0; k < 500 && counted(log) <= (uint64_t)i; k++)
-      usleep(10000);
+  for (int i = 0; i < 3; i++) {
+    push_two(log);
     access_reopen(log);
-    usleep(100000);
   }
-  int fd = open(path, O_RDONLY | O_NONBLOCK);
+  push_two(log);
+  int fd = open(path, O_RDONLY | O_NONBLOCK), num = 0;
   access_close(log);
   cr_expect_gt(read(fd, text, sizeof text - 1), 0);
-  const char *second = strchr(text, '\n');
-  cr_expect(second && strstr(second, "GET /000000 "), "both lines: %s", text);
+  for (const char *at = text; (at = strstr(at, "GET /000000 ")); at++)
+    num++;
+  cr_expect_eq(num, 8, "%d lines of 8: %s", num, text);
   close(fd);
   unlink(path);
 }
@@ -412,6 +494,7 @@ Test(access, reopen_follows_a_renamed_file) {
   access_push(access_ring(log, 0));
   access_close(log);
   cr_assert(strstr(read_back(), "/new"));
+  cr_expect_not(is_open(moved), "the old file takes its place on the disk for ever");
   unlink(path);
   unlink(moved);
 }

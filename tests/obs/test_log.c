@@ -48,6 +48,26 @@ Test(log, a_log_that_nobody_reads_holds_up_nobody, .timeout = 30) {
   close(before);
 }
 
+// A line is one line, of at most 4,096 bytes with its end: a pipe takes so many at once.
+Test(log, lines_are_whole_and_have_no_control_bytes) {
+  char text[3 * 4096] = "";
+  int before = dup(STDERR_FILENO);
+  FILE *f = tmpfile();
+  cr_assert(f && dup2(fileno(f), STDERR_FILENO) >= 0);
+  log_line(LOG_INFO, "a\n\x1f\x7f z");
+  log_line(LOG_INFO, "%05000d", 1);
+  log_line(LOG_INFO, "the next one");
+  dup2(before, STDERR_FILENO);
+  rewind(f);
+  size_t n = fread(text, 1, sizeof text - 1, f);
+  char *second = strchr(text, '\n') + 1, *third = strchr(second, '\n') + 1;
+  cr_expect_not_null(strstr(text, " info a??? z\n"), "%.100s", text);
+  cr_expect_eq(third - second, 4096);
+  cr_expect(strstr(third, " info the next one\n") && third + strlen(third) == text + n, "%.100s", third);
+  fclose(f);
+  close(before);
+}
+
 static int log_pipe[2];
 static atomic_bool line_is_out;
 

@@ -67,10 +67,20 @@ Test(metrics, requests_and_errors_are_counted_where_they_belong) {
   cr_assert_eq(sum.status_2xx, 1);
   cr_assert_eq(sum.status_4xx, 1);
   cr_assert_eq(sum.bytes_sent, 1010);
+  cr_assert_eq(sum.ttfb.sum_ns, 2);
+  cr_assert_eq(sum.latency.sum_ns, 4);
   cr_assert_eq(sum.err_not_found, 1);
   char *t = scrape();
   cr_assert(strstr(t, "sluice_errors_total{worker=\"shared\",reason=\"not_found\"} 1\n"));
   cr_assert(strstr(t, "sluice_sent_bytes_total{worker=\"0\"} 1000\n"));
+}
+
+Test(metrics, a_status_is_of_its_class) {
+  static const unsigned statuses[] = {200, 299, 304, 399, 400, 499, 500, 503};
+  static struct obs_worker one;
+  for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
+    obs_request(&one, statuses[i], 1, 1, 1);
+  cr_assert(one.status_2xx == 2 && one.status_3xx == 2 && one.status_4xx == 2 && one.status_5xx == 2);
 }
 
 // As many as there are with 256 workers.
