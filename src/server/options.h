@@ -134,7 +134,8 @@ enum { CONFIG_MAX_LISTENERS = 64, CONFIG_MAX_ADMIN = 16, CONFIG_MAX_CERTIFICATES
   X(helper_threads, OPT_COUNT, "4", 1, 64, false, "Threads that open tracks and read storage for the workers.")          \
   X(backlog, OPT_COUNT, "4096", 1, 65535, false, "Connections that may wait to be accepted, for each worker.")              \
   X(max_connections, OPT_COUNT, "20000", 1, 10000000, false,                                                             \
-    "Client connections of one worker, idle or with a request; more are refused. Fewer where the process may not open "  \
+    "Client connections of one worker, idle or with a request. To more, those give way that wait for a request, longer than a " \
+    "second, the longest first; where there is none they are refused. Fewer where the process may not open "     \
     "as many descriptors (`ulimit -n`), of which some are kept for media; the log says so. An idle one takes less than "  \
     "512 bytes of memory, one with a request up to 55 KB; over TLS 6 KB more (13 KB with a client's certificate), until the " \
     "handshake is done up to 26 KB (50 KB with `tls_client_ca`).")                                                               \
