@@ -76,6 +76,9 @@ enum { CONFIG_MAX_LISTENERS = 64, CONFIG_MAX_ADMIN = 16, CONFIG_MAX_CERTIFICATES
     "Let the kernel seal TLS 1.3 records where it can (AES-GCM), so that hot segments leave with sendfile over TLS too.") \
   X(admin, OPT_ADDRS, "127.0.0.1:9090", 0, 0, false,                                                                     \
     "Where /live, /ready, /metrics, /status and rotation are served. Keep it off public networks.")                      \
+  X(admin_hosts, OPT_TEXT, "", 0, 0, false,                                                                               \
+    "Names by which browsers may read the page and /status, beside addresses, localhost and names in `admin`: \"origin1.example origin1\". " \
+    "By any other a page could have led its own name there, and gets 403; /metrics, /live and /ready answer to all.")      \
   X(admin_token_file, OPT_PATH, "", 0, 0, true,                                                                           \
     "File with the token that rotations through the admin listener must carry (`Authorization: Bearer …`). Empty: none.") \
   X(workers, OPT_COUNT, "0", 0, 256, false, "Worker threads. 0: one for each CPU that the process may use.")             \
