@@ -220,7 +220,7 @@ def others_do_not_give_way():
         try:
             expect(Reader(srv.dial()).response()[0], 503)
             expect(TLS, False)
-        except ConnectionError:  # over TLS there is nobody who could be told
+        except (ConnectionError, ssl.SSLError):  # over TLS there is nobody who could be told
             expect(TLS, True)
         half.sendall(get_bytes(segment_path("now", 5, 1))[20:])
         expect(Reader(half).response()[2], words(0, 5), "half a request")
