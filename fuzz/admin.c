@@ -321,7 +321,9 @@ static void check_order_again(struct admin *a, const struct said *said) {
 static struct admin *make(void) {
   static struct obs_worker metrics_of_test[2];
   static const struct aes_ops aes = {.name = "x"};
-  static struct server server = {.num_workers = 1, .metrics = metrics_of_test, .ops = &aes, .io = "input", .served.lock = PTHREAD_MUTEX_INITIALIZER};
+  static const struct config config = {.admin_hosts = ""};
+  static struct server server = {.first = &config, .num_workers = 1, .metrics = metrics_of_test, .ops = &aes, .io = "input",
+                                 .served.lock = PTHREAD_MUTEX_INITIALIZER};
   if (!admin_of_test) {
     log_set_level(LOG_ERROR);
     struct admin *a = calloc(1, sizeof *a + ADMIN_HEAD + BODY_MAX);

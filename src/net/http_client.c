@@ -225,7 +225,9 @@ static void send_request(struct http_client *c) {
   set_timer(c, c->target->times.first_byte_ms);
 }
 
-static void feed(struct http_client *c, struct bytes b) {
+// `behind`: the same read has more than these bytes. Behind a whole answer that is another one nobody asked for, and must not become
+// the next request's.
+static void feed(struct http_client *c, struct bytes b, bool behind) {
   size_t used;
   if (!c->busy) { // nobody asked
     drop(c);
@@ -237,7 +239,7 @@ static void feed(struct http_client *c, struct bytes b) {
   }
   switch (http_response_feed(&c->response, &used, b)) {
   case HTTP_RESPONSE_MORE: return;
-  case HTTP_RESPONSE_WHOLE: finish(c, HTTP_CLIENT_OK, c->response.keep_alive && used == b.n && !unsent(c).n); return;
+  case HTTP_RESPONSE_WHOLE: finish(c, HTTP_CLIENT_OK, c->response.keep_alive && used == b.n && !behind && !unsent(c).n); return;
   case HTTP_RESPONSE_BAD: fail(c, HTTP_CLIENT_BAD, "the answer is not HTTP/1.1"); return;
   case HTTP_RESPONSE_LIMIT: fail(c, HTTP_CLIENT_LIMIT, "the answer is too long"); return;
   case HTTP_RESPONSE_STOPPED: fail(c, HTTP_CLIENT_STOPPED, "given up"); return;
@@ -296,7 +298,7 @@ static void open_records(struct http_client *c, struct bytes data) {
     if (r != TLS_FAILED && t.out_len && !put_sealed(c, &t))
       r = TLS_FAILED;
     if (r == TLS_OK) {
-      feed(c, bytes_of(c->net->plain, n));
+      feed(c, bytes_of(c->net->plain, n), t.in_len > 0);
       wipe(c, c->net->plain, n);
     } else if (r == TLS_ENDED) {
       ended(c, true, "the server closed the connection");
@@ -317,7 +319,7 @@ static void on_recv(struct io *io, struct io_op *op, const struct io_event *ev) 
     if (c->state != S_CLOSING && c->tls)
       open_records(c, ev->data);
     else if (c->state == S_OPEN)
-      feed(c, ev->data);
+      feed(c, ev->data, false);
     if (!c->tls || conn != c->conn)
       wipe(c, ev->data.p, ev->data.n);
     io->v->recv_done(io, ev->buf);

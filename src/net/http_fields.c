@@ -56,13 +56,13 @@ static bool read_pos(uint64_t *out, struct bytes digits) {
 
 enum spec { SPEC_BAD, SPEC_OUTSIDE, SPEC_OK };
 
-// One range-spec. Source: RFC 9110 §14.1.2.
+// One range-spec, in which there are no blanks. Source: RFC 9110 §14.1.1, §14.1.2.
 static enum spec read_spec(struct http_span64 *out, struct bytes s, uint64_t size) {
   const uint8_t *dash = s.n ? memchr(s.p, '-', s.n) : NULL;
   if (!dash)
     return SPEC_BAD;
-  struct bytes from = trim(bytes_of(s.p, (size_t)(dash - s.p)));
-  struct bytes to = trim(bytes_of(dash + 1, s.n - (size_t)(dash - s.p) - 1));
+  struct bytes from = bytes_of(s.p, (size_t)(dash - s.p));
+  struct bytes to = bytes_of(dash + 1, s.n - (size_t)(dash - s.p) - 1);
   uint64_t first, last = UINT64_MAX;
   if (to.n && !read_pos(&last, to))
     return SPEC_BAD;
@@ -92,11 +92,10 @@ enum http_range http_ranges(struct http_span64 out[HTTP_RANGES_MAX], uint32_t *n
   for (size_t i = 0; i < UNIT; i++)
     if ((value.p[i] | 0x20) != unit[i])
       return HTTP_RANGE_NONE;
-  struct bytes rest = trim(bytes_of(value.p + UNIT, value.n - UNIT)), item;
-  if (rest.n == 0 || rest.p[0] != '=')
+  struct bytes rest = bytes_of(value.p + UNIT + 1, value.n - UNIT - 1), item;
+  struct bytes first = trim(rest);
+  if (value.p[UNIT] != '=' || !first.n || (first.p > rest.p && first.p[0] != ',')) // blanks stand around commas. Source: RFC 9110 §5.6.1.2.
     return HTTP_RANGE_NONE;
-  rest.p++;
-  rest.n--;
   uint32_t asked = 0, got = 0;
   uint64_t sum = 0;
   while (next_item(&item, &rest)) {

@@ -20,9 +20,10 @@
   X(bytes_cenc, "sluice_rendered_bytes_total", "scheme=\"cenc\"", "Body bytes rendered")                                 \
   X(bytes_cbcs, "sluice_rendered_bytes_total", "scheme=\"cbcs\"", "")                                                    \
   X(bytes_clear, "sluice_rendered_bytes_total", "scheme=\"clear\"", "")                                                  \
-  X(connections_accepted, "sluice_connections_total", "event=\"accepted\"", "Connections by what happened; refused ones are told 503 where there is no TLS, and counted nowhere else") \
+  X(connections_accepted, "sluice_connections_total", "event=\"accepted\"", "Connections by what happened; refused ones are told 503 where there is no TLS, and counted nowhere else; displaced ones waited for a request and gave way to a new one, and are counted as closed too") \
   X(connections_closed, "sluice_connections_total", "event=\"closed\"", "")                                              \
   X(connections_refused, "sluice_connections_total", "event=\"refused\"", "")                                            \
+  X(connections_displaced, "sluice_connections_total", "event=\"displaced\"", "")                                        \
   X(tls_handshakes, "sluice_tls_handshakes_total", "result=\"ok\"", "TLS handshakes")                                    \
   X(tls_failures, "sluice_tls_handshakes_total", "result=\"failed\"", "")                                                \
   X(tls_resumed, "sluice_tls_resumed_total", "", "TLS handshakes that resumed a session")                                \

@@ -279,6 +279,8 @@ void admin_handle(struct server *s, struct admin_response *out, const struct adm
     plain(out, ready ? 200 : 503, ready ? "ready\n" : atomic_load(&s->state) == SERVER_STARTING ? "starting\n" : "draining\n");
   } else if (bytes_eq(in->path, of("/metrics"))) {
     metrics(s, out);
+  } else if (in->stranger) { // probes and scrapers, which ask by any name, need no more than the above
+    plain(out, 403, "Host is a name that this server does not know: ask by an address or as localhost, or add the name to admin_hosts\n");
   } else if (bytes_eq(in->path, of("/status"))) {
     status(s, out);
   } else if (bytes_eq(in->path, of("/"))) {

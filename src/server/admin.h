@@ -10,6 +10,7 @@ struct admin_request {
   struct bytes path;   // without query
   struct bytes query;  // after '?', may be empty
   struct bytes authorization; // the header's value; empty without it
+  bool stranger;       // Host is a name that the configuration does not have: a page may have had it lead here
 };
 
 struct admin_response {

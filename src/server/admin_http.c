@@ -7,12 +7,14 @@
 #include "server/admin.h"
 #include "server/catalog_int.h"
 #include "server/crash.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -84,7 +86,35 @@ struct admin {
 
 static struct writer body_of(struct admin *a) { return wr_of(a->out + ADMIN_HEAD, a->body_max); }
 
-static struct admin_request request_of(const struct client *c) {
+static bool same_name(struct bytes a, const char *b, size_t n) { return a.n == n && !strncasecmp((const char *)a.p, b, n); }
+
+// A page can have a name of its own lead to this listener and then read what it asks for here: a browser sends that name as Host.
+// It cannot send an address, or localhost. Without Host it is no browser.
+static bool known_host(const struct config *cfg, struct bytes host) {
+  char text[INET_ADDRSTRLEN] = "";
+  struct in_addr v4;
+  if (!host.n || host.p[0] == '[')
+    return true;
+  const uint8_t *colon = memchr(host.p, ':', host.n);
+  if (colon)
+    host.n = (size_t)(colon - host.p);
+  if (host.n < sizeof text)
+    memcpy(text, host.p, host.n);
+  if (same_name(host, "localhost", 9) || inet_pton(AF_INET, text, &v4) == 1)
+    return true;
+  for (unsigned i = 0; i < cfg->admin.num; i++)
+    if (same_name(host, cfg->admin.a[i].host, strlen(cfg->admin.a[i].host)))
+      return true;
+  const char *name = cfg->admin_hosts;
+  for (size_t n; *name; name += n ? n : 1) {
+    n = strcspn(name, " ,");
+    if (n && same_name(host, name, n))
+      return true;
+  }
+  return false;
+}
+
+static struct admin_request request_of(const struct admin *a, const struct client *c) {
   const struct http_parser *p = &c->p;
   static const char *const names[] = {[HTTP_M_GET] = "GET", [HTTP_M_HEAD] = "GET", [HTTP_M_POST] = "POST", [HTTP_M_OPTIONS] = "", [HTTP_M_KNOWN] = ""};
   struct bytes target = http_text(c->in, p->url), query = {0};
@@ -98,6 +128,7 @@ static struct admin_request request_of(const struct client *c) {
       .path = http_target_path(target),
       .query = query,
       .authorization = http_text(c->in, p->header[HTTP_H_AUTHORIZATION]),
+      .stranger = !known_host(a->s->first, http_text(c->in, p->header[HTTP_H_HOST])),
   };
 }
 
@@ -110,7 +141,7 @@ static unsigned orders_waiting(const struct admin *a) {
 
 // Answers a whole request, or leaves it to the thread for orders (false).
 static bool handle(struct admin *a, struct admin_response *r, struct client *c) {
-  struct admin_request in = request_of(c);
+  struct admin_request in = request_of(a, c);
   *r = (struct admin_response){.status = 403, .content_type = "text/plain", .body = body_of(a)};
   // Browsers name the page a POST comes from: no page may rotate keys with an operator's browser.
   if (c->p.method == HTTP_M_POST && c->p.seen & 1u << HTTP_H_ORIGIN) {
@@ -300,7 +331,7 @@ static void turn_of_orders(struct admin *a, uint64_t now) {
   struct client *next = next_order(a);
   if (next) {
     next->order = ORDER_UNDER_WAY;
-    o->in = request_of(next);
+    o->in = request_of(a, next);
   }
   pthread_mutex_lock(&o->lock);
   o->state = next ? ORDERS_GIVEN : ORDERS_IDLE;

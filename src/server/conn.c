@@ -43,12 +43,35 @@ static void free_if_quiet(struct conn *c) {
     conn_free(c);
 }
 
+// Who waits for a request, the first or another, stands in the worker's list, the longest first.
+static void begin_wait(struct conn *c) {
+  struct worker *w = c->w;
+  c->idle_ms = w->now_ms;
+  c->idle_next = NULL;
+  c->idle_prev = w->newest_idle;
+  *w->newest_idle = c;
+  w->newest_idle = &c->idle_next;
+}
+
+static void end_wait(struct conn *c) {
+  if (!c->idle_prev)
+    return;
+  *c->idle_prev = c->idle_next;
+  if (c->idle_next)
+    c->idle_next->idle_prev = c->idle_prev;
+  else
+    c->w->newest_idle = c->idle_prev;
+  c->idle_prev = NULL;
+}
+
 // At once; the connection is free when nothing is armed any more.
 void conn_close(struct conn *c) {
   struct worker *w = c->w;
   if (c->state == CONN_CLOSING)
     return;
   c->state = CONN_CLOSING;
+  end_wait(c);
+  w->num_open--;
   *c->prev = c->next;
   if (c->next)
     c->next->prev = c->prev;
@@ -82,6 +105,7 @@ void conn_linger(struct conn *c) {
     request_give(w, c->rq);
     c->rq = NULL;
   }
+  end_wait(c);
   c->state = CONN_LINGER;
   if (!io_armed(&c->recv)) {
     c->recv_stopped = false;
@@ -135,6 +159,7 @@ static void go_idle(struct conn *c) {
     return;
   }
   c->state = CONN_IDLE;
+  begin_wait(c);
   conn_deadline(c, config_of(c)->idle_timeout);
   resume_receiving(c);
 }
@@ -342,6 +367,7 @@ void conn_input(struct conn *c, struct bytes data) {
       shed(c);
       return;
     }
+    end_wait(c);
     serve(c, data.p, data.n);
     return;
   case CONN_READING:
@@ -501,19 +527,35 @@ static void refuse_connection(struct worker *w, int fd, bool tls) {
   w->io->v->close(w->io, fd);
 }
 
+// Idle connections must not keep others out: crowds hold them for nothing. Not those of a moment, which are about to ask.
+static bool make_room(struct worker *w) {
+  struct conn *c = w->longest_idle;
+  if (w->num_used == w->num_places)
+    return false;
+  if (w->num_open < w->num_conns)
+    return true;
+  if (!c || w->now_ms - c->idle_ms < MOMENT_MS)
+    return false;
+  metric_inc(&w->m->connections_displaced);
+  conn_handshake_ended(c, "its place was needed");
+  conn_say_goodbye(c);
+  conn_close(c);
+  return true;
+}
+
 void conn_accepted(struct worker *w, int fd, bool tls) {
-  struct tls_conn *secure = tls ? tls_accept(atomic_load_explicit(w->certificates, memory_order_acquire)) : NULL;
-  struct conn *c = tls && !secure ? NULL : w->free_conns;
-  if (c) {
-    w->free_conns = c->next;
-  } else if (w->conns_cut < w->num_conns && (secure || !tls)) {
-    c = &w->conns[w->conns_cut++];
-  } else {
-    tls_free(secure);
+  struct tls_conn *secure = NULL;
+  if (!make_room(w) || (tls && !(secure = tls_accept(atomic_load_explicit(w->certificates, memory_order_acquire))))) {
     refuse_connection(w, fd, tls);
     return;
   }
+  struct conn *c = w->free_conns;
+  if (c)
+    w->free_conns = c->next;
+  else
+    c = &w->conns[w->conns_cut++];
   w->num_used++;
+  w->num_open++;
   *c = (struct conn){.recv.done = on_recv, .poll.done = on_poll, .timer.fire = on_timer, .w = w, .tls = secure, .fd = fd, .state = CONN_IDLE};
   c->next = w->open_conns;
   c->prev = &w->open_conns;
@@ -524,6 +566,7 @@ void conn_accepted(struct worker *w, int fd, bool tls) {
   if (w->access || (tls && log_enabled(LOG_DEBUG)))
     conn_note_peer(c);
   w->io->v->recv(w->io, &c->recv, fd);
+  begin_wait(c);
   conn_deadline(c, head_time(c)); // what was accepted before the listener closed may come after draining began
 }
 

@@ -23,6 +23,7 @@ enum {
   OUT_BODY = 256 << 10,  // rendered at once
   OUT_TLS = 4096,        // less than that over TLS, so that its records fit a buffer too
   OUT_SIZE = OUT_HEAD + OUT_BODY,
+  LEAVING_MAX = 1024,    // connections of a worker that have given way and wait for their last completions
   BEHIND_MAX = 1024,     // of a worker's requests, those whose `in` holds what was sent behind another: 32 MiB
   READY_MAX = 64,        // requests answered one after the other, each knowing the next
   RECV_BUFFERS = 256,
@@ -30,6 +31,7 @@ enum {
   UNSENT_SOCKET = 262144, // TCP_NOTSENT_LOWAT: what the kernel holds for a client that does not read, besides what is under way
   RECV_SOCKET = 16384,   // SO_RCVBUF: bounds what the kernel holds for a client that is not being read
   LINGER_MS = 2000,
+  MOMENT_MS = 1000,      // who waits for a request, the first or another, keeps its place so long
   DRAIN_HEAD_MS = 1000,  // for requests half read when draining begins, and the first of who has just connected
 };
 
@@ -51,6 +53,8 @@ struct conn {
   struct worker *w;
   struct request *rq;
   struct conn *next, **prev; // of the open ones; `next` alone: of the free ones
+  struct conn *idle_next, **idle_prev; // in the worker's list of those that wait for a request; idle_prev NULL: not there
+  uint64_t idle_ms;     // since when
   struct tls_conn *tls; // NULL: plain
   int fd;
   uint32_t num_requests;
@@ -165,7 +169,9 @@ struct worker {
   struct listener *listeners;
   unsigned num_listeners;
   struct conn *conns, *free_conns, *open_conns;
-  uint32_t num_conns, conns_cut;  // of `conns`: all, and those that were ever used
+  struct conn *longest_idle, **newest_idle; // who has waited for a request the longest gives way to who connects
+  uint32_t num_conns, num_open;   // open ones: at most, and now
+  uint32_t num_places, conns_cut; // of `conns`: all, some more than may be open, and those that were ever used
   uint32_t num_used;              // open, or waiting for their last completions
   struct request *requests, *free_requests;
   uint32_t num_requests;          // one for each of `conns`, and BEHIND_MAX: touched when they are first used

@@ -76,6 +76,9 @@ enum { CONFIG_MAX_LISTENERS = 64, CONFIG_MAX_ADMIN = 16, CONFIG_MAX_CERTIFICATES
     "Let the kernel seal TLS 1.3 records where it can (AES-GCM), so that hot segments leave with sendfile over TLS too.") \
   X(admin, OPT_ADDRS, "127.0.0.1:9090", 0, 0, false,                                                                     \
     "Where /live, /ready, /metrics, /status and rotation are served. Keep it off public networks.")                      \
+  X(admin_hosts, OPT_TEXT, "", 0, 0, false,                                                                               \
+    "Names by which browsers may read the page and /status, beside addresses, localhost and names in `admin`: \"origin1.example origin1\". " \
+    "By any other a page could have led its own name there, and gets 403; /metrics, /live and /ready answer to all.")      \
   X(admin_token_file, OPT_PATH, "", 0, 0, true,                                                                           \
     "File with the token that rotations through the admin listener must carry (`Authorization: Bearer …`). Empty: none.") \
   X(workers, OPT_COUNT, "0", 0, 256, false, "Worker threads. 0: one for each CPU that the process may use.")             \
@@ -134,7 +137,8 @@ enum { CONFIG_MAX_LISTENERS = 64, CONFIG_MAX_ADMIN = 16, CONFIG_MAX_CERTIFICATES
   X(helper_threads, OPT_COUNT, "4", 1, 64, false, "Threads that open tracks and read storage for the workers.")          \
   X(backlog, OPT_COUNT, "4096", 1, 65535, false, "Connections that may wait to be accepted, for each worker.")              \
   X(max_connections, OPT_COUNT, "20000", 1, 10000000, false,                                                             \
-    "Client connections of one worker, idle or with a request; more are refused. Fewer where the process may not open "  \
+    "Client connections of one worker, idle or with a request. To more, those give way that wait for a request, longer than a " \
+    "second, the longest first; where there is none they are refused. Fewer where the process may not open "     \
     "as many descriptors (`ulimit -n`), of which some are kept for media; the log says so. An idle one takes less than "  \
     "512 bytes of memory, one with a request up to 55 KB; over TLS 6 KB more (13 KB with a client's certificate), until the " \
     "handshake is done up to 26 KB (50 KB with `tls_client_ca`).")                                                               \

@@ -72,6 +72,14 @@ static bool check_cpus(const char *list, const char *in, struct config_error *er
   return true;
 }
 
+// Host names with blanks or commas between them: letters, digits, - _ and dots.
+static bool check_hosts(const char *list, const char *in, struct config_error *error) {
+  for (const char *p = list; *p; p++)
+    if (!strchr(" ,.-_", *p) && !((*p | 0x20) >= 'a' && (*p | 0x20) <= 'z') && !(*p >= '0' && *p <= '9'))
+      return config_fail(error, "%s: admin_hosts: '%s' is not a list of host names, without scheme and port (like origin1.example origin1)", in, list);
+  return true;
+}
+
 bool config_check(struct config *c, struct config_error *error) {
   const char *in = c->file ? c->file : "configuration";
   if (!*c->media)
@@ -89,7 +97,7 @@ bool config_check(struct config *c, struct config_error *error) {
     return config_fail(error, "%s: %s is given twice in listen, tls_listen and admin", in, again);
   if (*c->public_url && !check_public_url(c->public_url, in, error))
     return false;
-  if (!check_cpus(c->cpu_affinity, in, error))
+  if (!check_cpus(c->cpu_affinity, in, error) || !check_hosts(c->admin_hosts, in, error))
     return false;
   if (*c->tls_certificate && !config_add_cert(c, &config_options[OPTION_tls_certificates], c->tls_certificate, c->tls_key, NULL))
     return config_fail(error, "out of memory");

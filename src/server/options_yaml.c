@@ -112,7 +112,7 @@ static bool read_map(struct reading *r, const struct option *o, const yaml_node_
 
 static bool takes_list(const struct option *o) {
   return o->type == OPT_ADDRS || o->type == OPT_CERTS || o->type == OPT_RULES || o->type == OPT_SCHEMES ||
-         o == &config_options[OPTION_cpu_affinity];
+         o == &config_options[OPTION_cpu_affinity] || o == &config_options[OPTION_admin_hosts];
 }
 
 static bool read_option(struct reading *r, const struct option *o, const yaml_node_t *v) {

@@ -282,9 +282,16 @@ static bool limit_connections(struct workers *ws, struct server *s, unsigned num
                        (unsigned long long)own + 2 * ws->num, (unsigned long long)all);
   uint64_t free = all - own, kept = free / 2 < KEPT_FDS ? free / 2 : KEPT_FDS, each = (free - kept) / ws->num;
   s->kept_fds = (unsigned)kept;
-  each = each >= cfg->max_connections ? cfg->max_connections : each;
-  for (unsigned n = 0; n < ws->num; n++)
-    ws->w[n].num_conns = (uint32_t)each;
+  // Those that have given way hold theirs until their last completions.
+  uint64_t num = cfg->max_connections, leaving = num < LEAVING_MAX ? num : LEAVING_MAX, eighth = each > 1 ? each / 8 + 1 : 0;
+  if (each < num + leaving) {
+    leaving = eighth < leaving ? eighth : leaving;
+    num = each - leaving < num ? each - leaving : num;
+  }
+  for (unsigned n = 0; n < ws->num; n++) {
+    ws->w[n].num_conns = (uint32_t)num;
+    ws->w[n].num_places = (uint32_t)(num + leaving);
+  }
   return true;
 }
 
@@ -311,7 +318,8 @@ static bool worker_init(struct worker *w, struct server *s, unsigned n, unsigned
   w->opened = malloc(TLS_RECORD);
   w->listeners = calloc(num_listeners, sizeof *w->listeners);
   atomic_store(&w->m->connections_limit, (int64_t)w->num_conns);
-  w->conns = map(w->num_conns * sizeof *w->conns);
+  w->conns = map(w->num_places * sizeof *w->conns);
+  w->newest_idle = &w->longest_idle;
   w->num_requests = w->num_conns + BEHIND_MAX;
   w->requests = map(w->num_requests * sizeof *w->requests);
   if (!w->flight || !w->opened || !w->listeners || !w->conns || !w->requests || !out_pool_init(&w->out, (uint32_t)cfg->output_buffers))
@@ -330,7 +338,7 @@ static void workers_free(struct workers *ws) {
     free(w->flight);
     free(w->opened);
     if (w->conns)
-      munmap(w->conns, w->num_conns * sizeof *w->conns);
+      munmap(w->conns, w->num_places * sizeof *w->conns);
     if (w->requests)
       munmap(w->requests, w->num_requests * sizeof *w->requests);
     out_pool_free(&w->out);

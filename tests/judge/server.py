@@ -49,7 +49,7 @@ class Client:
 
     @staticmethod
     def request_bytes(path, method="GET", headers=None, body=b""):
-        lines = [f"{method} {path} HTTP/1.1", "Host: judge.test"] + [f"{k}: {v}" for k, v in (headers or {}).items()]
+        lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"] + [f"{k}: {v}" for k, v in (headers or {}).items()]
         if body:
             lines.append(f"Content-Length: {len(body)}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body

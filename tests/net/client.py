@@ -184,6 +184,17 @@ with tempfile.TemporaryDirectory() as folder:
         for _ in requests(s):
             s.sendall(answer(b"bye", "Connection: close\r\n"))
 
+    def stuffing(s):
+        for head, _ in requests(s):
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # in one segment; over TLS in two records
+            s.sendall(answer(head.split()[1]))
+            s.sendall(answer(b"forged"))
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+
+    def stuffing_at_once(s):
+        for head, _ in requests(s):
+            s.sendall(answer(head.split()[1]) + answer(b"forged"))
+
     for tls in (None, context(cert)):
         kind, ca = ("TLS", ours.ca) if tls else ("plain", "plain")
         check(fetch(Server(cut, tls).port, ca), "cut", "", f"{kind}: cut off")
@@ -199,6 +210,11 @@ with tempfile.TemporaryDirectory() as folder:
         srv = Server(closing, tls)
         tap.equal([g[0] for g in fetch(srv.port, ca, paths=("/a", "/b", "/c"))], ["ok"] * 3, f"{kind}: Connection: close, three times")
         tap.equal(srv.connections, 3, "three connections")
+        for serve in (stuffing, stuffing_at_once):
+            srv = Server(serve, tls)
+            tap.equal([(g[0], g[4]) for g in fetch(srv.port, ca, paths=("/a", "/b", "/c"))], [("ok", digest(p)) for p in (b"/a", b"/b", b"/c")],
+                      f"{kind}, {serve.__name__}: what comes behind an answer is not the next one's")
+            tap.equal(srv.connections, 3, "three connections")
         got = fetch(Server(once, tls).port, ca, paths=("/a", "/b"))
         tap.ok(got[0][0] == "ok" and got[1][0] in ("ok", "cut"), f"{kind}: the server goes after one answer", got)
     with socket.create_server(("127.0.0.1", 0)) as s:

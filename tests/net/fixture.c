@@ -371,12 +371,13 @@ int main(int argc, char **argv) {
   workers_drain(&s, c->drain_timeout, NULL);
   workers_end(&s);
   int64_t buffers = 0, connections = 0, holds = doc.holds;
-  uint64_t overloads = 0, failed = 0;
+  uint64_t overloads = 0, failed = 0, displaced = 0;
   for (unsigned i = 0; i < s.num_workers; i++) {
     buffers += s.metrics[i].buffers_used;
     connections += s.metrics[i].connections;
     overloads += s.metrics[i].err_overload;
     failed += s.metrics[i].status_5xx;
+    displaced += s.metrics[i].connections_displaced;
   }
   for (unsigned i = 0; i < num_tracks; i++)
     holds += tracks[i].t.holds;
@@ -386,7 +387,8 @@ int main(int argc, char **argv) {
   pthread_mutex_unlock(&helper.lock);
   pthread_join(thread, NULL);
   printf("left: %lld buffers, %lld connections, %lld holds\n", (long long)buffers, (long long)connections, (long long)holds);
-  printf("counted: %llu overload, %llu 5xx\n", (unsigned long long)overloads, (unsigned long long)failed);
+  printf("counted: %llu overload, %llu 5xx, %llu displaced\n", (unsigned long long)overloads, (unsigned long long)failed,
+         (unsigned long long)displaced);
   free(s.metrics);
   config_free(c);
   return 0;

@@ -303,17 +303,23 @@ static void ranges_are(const char *value, uint64_t size, enum http_range expecte
 
 Test(http, ranges) {
   ranges_are("bytes=0-0", 10, HTTP_RANGE_OK, 1, (uint64_t[]){0, 1});
-  ranges_are("BYTES = 2- ", 10, HTTP_RANGE_OK, 1, (uint64_t[]){2, 8});
+  ranges_are("BYTES=2-", 10, HTTP_RANGE_OK, 1, (uint64_t[]){2, 8});
   ranges_are("bytes=-3", 10, HTTP_RANGE_OK, 1, (uint64_t[]){7, 3});
   ranges_are("bytes=-30", 10, HTTP_RANGE_OK, 1, (uint64_t[]){0, 10});
   ranges_are("bytes=9-99999999999999999999999", 10, HTTP_RANGE_OK, 1, (uint64_t[]){9, 1});
   ranges_are("bytes=0-1, 5-6,-1", 10, HTTP_RANGE_OK, 3, (uint64_t[]){0, 2, 5, 2, 9, 1});
+  ranges_are("bytes=0-1,", 10, HTTP_RANGE_OK, 1, (uint64_t[]){0, 2});
+  ranges_are("bytes= \t, ,0-1 \t,\t , 5-6,,", 10, HTTP_RANGE_OK, 2, (uint64_t[]){0, 2, 5, 2});
   ranges_are("bytes=20-30,1-2", 10, HTTP_RANGE_OK, 1, (uint64_t[]){1, 2});
   ranges_are("bytes=10-", 10, HTTP_RANGE_UNSATISFIABLE, 0, NULL);
   ranges_are("bytes=-0", 10, HTTP_RANGE_UNSATISFIABLE, 0, NULL);
   ranges_are("bytes=0-", 0, HTTP_RANGE_UNSATISFIABLE, 0, NULL);
   ranges_are("bytes=2-1", 10, HTTP_RANGE_NONE, 0, NULL);
   ranges_are("bytes=", 10, HTTP_RANGE_NONE, 0, NULL);
+  for (const char *const *v = (const char *const[]){"bytes =0-1", "bytes= 0-1", "bytes=\t0-1", "bytes=0 -1", "bytes=0- 1", "bytes=- 1", "bytes=2 -", "bytes = 0 - 1",
+                                                     "bytes=0-1,2 -3", "bytes=0-1,- 1", "bytes0-1", "bytes", "bytes= ", "bytes=,", "bytes= , ,", "bytes=--1", "bytes=0-1-2",
+                                                     "bytes=+0-1", "bytes=0-+1", "bytes=-", "bytes=0x0-1", "bytes=0-1;2-3", "bytes==0-1", NULL}; *v; v++)
+    ranges_are(*v, 10, HTTP_RANGE_NONE, 0, NULL);
   ranges_are("bytes=a-b", 10, HTTP_RANGE_NONE, 0, NULL);
   ranges_are("bytes=1", 10, HTTP_RANGE_NONE, 0, NULL);
   ranges_are("items=0-1", 10, HTTP_RANGE_NONE, 0, NULL);

@@ -7,8 +7,8 @@ import time
 
 from transport_clients import (
     an_allocation_while_serving_is_noticed, answered_clients_when_draining, as_many_requests_as_connections, clients_that_leave_at_any_time,
-    draining, half_a_request_when_draining, half_closed_clients_get_their_answer, keepalive_limit, more_clients_than_allowed,
-    more_sent_ahead_than_one_buffer, more_sent_ahead_when_draining, new_clients_when_draining, occupied_port, pauses_within_the_write_timeout,
+    draining, half_a_request_when_draining, half_closed_clients_get_their_answer, idle_clients_give_way, keepalive_limit, more_clients_than_allowed,
+    more_sent_ahead_than_one_buffer, more_sent_ahead_when_draining, new_clients_when_draining, occupied_port, others_do_not_give_way, pauses_within_the_write_timeout,
     queued_clients_when_draining, refused_clients_get_their_answer, stalled_readers_hold_no_buffers, timeouts)
 from transport_requests import (
     a_day_in_one_response, bodies_of_requests, hot_segments, http10, lost_sources, pipelined_requests_come_back_in_order, preconditions,
@@ -21,7 +21,8 @@ from workers import BACKEND, KTLS, TLS
 CASES = [whole_bodies_and_heads, requests_cut_at_every_byte, pipelined_requests_come_back_in_order, random_ranges_are_slices,
          preconditions, refusals, bodies_of_requests, http10, a_day_in_one_response, stalled_readers_hold_no_buffers, timeouts,
          pauses_within_the_write_timeout, more_sent_ahead_than_one_buffer,
-         lost_sources, clients_that_leave_at_any_time, half_closed_clients_get_their_answer, more_clients_than_allowed, refused_clients_get_their_answer, as_many_requests_as_connections, draining, half_a_request_when_draining, more_sent_ahead_when_draining,
+         lost_sources, clients_that_leave_at_any_time, half_closed_clients_get_their_answer, more_clients_than_allowed, idle_clients_give_way, others_do_not_give_way,
+         refused_clients_get_their_answer, as_many_requests_as_connections, draining, half_a_request_when_draining, more_sent_ahead_when_draining,
          new_clients_when_draining, queued_clients_when_draining, answered_clients_when_draining, keepalive_limit, an_allocation_while_serving_is_noticed, occupied_port,
          hot_segments]
 if TLS:  # ragged ends and half-closed clients are another matter there; who waits in the queue has not shaken hands
@@ -32,7 +33,7 @@ if TLS:  # ragged ends and half-closed clients are another matter there; who wai
 if KTLS:
     CASES = [the_kernel_seals_from_the_second_response_on, keys_that_a_client_asks_for, hot_segments, whole_bodies_and_heads, requests_cut_at_every_byte,
              pipelined_requests_come_back_in_order, random_ranges_are_slices, preconditions, refusals, bodies_of_requests, http10,
-             clients_that_leave_at_any_time, keepalive_limit, tls_versions_names_and_tickets, tls_ends_are_answered]
+             clients_that_leave_at_any_time, idle_clients_give_way, keepalive_limit, tls_versions_names_and_tickets, tls_ends_are_answered]
 
 failed = 0
 WHERE = BACKEND + (" ktls" if KTLS else " tls" if TLS else "")

@@ -2,6 +2,7 @@
 import http.client
 import random
 import resource
+import select
 import signal
 import socket
 import ssl
@@ -10,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from workers import BACKEND, FIXTURE, Reader, Server, TwoWays, ask, expect, get_bytes, segment_path, words
+from workers import BACKEND, FIXTURE, TLS, Reader, Server, TwoWays, ask, expect, get_bytes, segment_path, words
 
 
 def sent_and_not_acknowledged(port):
@@ -144,7 +145,13 @@ def half_closed_clients_get_their_answer():
 
 def more_clients_than_allowed():
     with Server("--max-connections", "20") as srv:
-        socks, refused = [srv.dial() for _ in range(100)], 0
+        srv.proc.send_signal(signal.SIGSTOP)  # they come within a moment, in which nobody gives way
+        try:
+            socks, refused, end = [srv.dial() for _ in range(100)], 0, time.monotonic() + 20
+        finally:
+            srv.proc.send_signal(signal.SIGCONT)
+        while len(select.select(socks, [], [], 0.1)[0]) < 60 and time.monotonic() < end:
+            time.sleep(0.05)
         for s in socks:
             try:
                 s.sendall(get_bytes(segment_path("now", 5, 1)))
@@ -161,11 +168,71 @@ def more_clients_than_allowed():
         expect(ask(srv.client(), segment_path("now", 5, 1))[0].status, 200)
 
 
+def answers(s, n=1):
+    """Whether the n-th segment is answered on this connection."""
+    try:
+        s.sendall(get_bytes(segment_path("now", 5, n)))
+        return Reader(s).response()[::2] == (200, words(5 * n - 5, 5))
+    except (ConnectionError, EOFError):
+        return False
+
+
+def idle_clients_give_way():
+    """Where all places are taken, who has waited for a request the longest is closed for who connects."""
+    with Server("--workers", "1", "--max-connections", "8") as srv:
+        socks = [srv.dial() for _ in range(8)]
+        for n, s in enumerate(socks[:7], 1):
+            expect(answers(s, n), True, f"connection {n}")
+        expect(answers(socks[0], 3), True, "the first one asks again: now the last, which has not asked, has waited longest, then the second")
+        socks[2].sendall(get_bytes(segment_path("now", 5, 1))[:20])  # it does not wait for a request any more
+        time.sleep(1.3)
+        fresh = [srv.dial() for _ in range(3)]
+        expect([answers(s, 5) for s in fresh], [True] * 3, "three more")
+        expect([socks[n].recv(10) for n in (7, 1, 3)], [b""] * 3, "those that have waited longest: their end, and no reset")
+        socks[2].sendall(get_bytes(segment_path("now", 5, 1))[20:])
+        expect(Reader(socks[2]).response()[2], words(0, 5), "half a request keeps its place")
+        for n, s in enumerate((*socks[4:7], socks[0], *fresh), 1):
+            expect(answers(s, n), True, f"kept {n}")
+    expect(srv.displaced, 3)
+    with Server("--workers", "1", "--max-connections", "300") as srv:
+        crowd = [srv.dial() for _ in range(300)]
+        expect([answers(s) for s in crowd], [True] * 300)
+        time.sleep(1.3)
+        srv.proc.send_signal(signal.SIGSTOP)  # all of the next ones come in one turn
+        try:
+            raw = [srv.dial(raw=True) for _ in range(300)]
+        finally:
+            srv.proc.send_signal(signal.SIGCONT)
+        fresh = [srv.context.wrap_socket(s, server_hostname="one.test") for s in raw] if TLS else raw
+        expect([answers(s) for s in fresh], [True] * 300, "as many new ones at once")
+        expect({s.recv(10) for s in crowd}, {b""}, "all others have ended")
+    expect((srv.displaced, srv.failed), (300, 0))
+
+
+def others_do_not_give_way():
+    """Who sends a request or is being answered keeps its place, however long: new ones are refused."""
+    with Server("--workers", "1", "--max-connections", "2") as srv:
+        half, busy = srv.dial(), srv.dial(rcvbuf=65536)
+        expect([answers(half), answers(busy)], [True, True])
+        half.sendall(get_bytes(segment_path("now", 5, 1))[:20])
+        busy.sendall(get_bytes("/now/cbcs/1/s300000x20.mp4"))
+        time.sleep(1.3)
+        try:
+            expect(Reader(srv.dial()).response()[0], 503)
+            expect(TLS, False)
+        except (ConnectionError, ssl.SSLError):  # over TLS there is nobody who could be told
+            expect(TLS, True)
+        half.sendall(get_bytes(segment_path("now", 5, 1))[20:])
+        expect(Reader(half).response()[2], words(0, 5), "half a request")
+        expect(Reader(busy).response()[2] == words(0, 6000000), True, "an answer in progress")
+    expect(srv.displaced, 0)
+
+
 def refused_clients_get_their_answer():
     """What a client has sent before it is refused must not turn the end of the connection into a reset, which can destroy the 503."""
     with Server("--workers", "1", "--max-connections", "1") as srv:
         kept = srv.dial()
-        kept.sendall(get_bytes(segment_path("now", 5, 1)))
+        kept.sendall(get_bytes(segment_path("now", 5, 1)) + b"GET ")  # half a request: it does not give way
         expect(Reader(kept).response()[0], 200)
         srv.proc.send_signal(signal.SIGSTOP)
         try:
@@ -194,9 +261,9 @@ def as_many_requests_as_connections():
             s.close()
     if BACKEND == "io_uring":
         return  # a reset right behind a request raises no event in a multishot receive: these clients would not have left
-    with Server("--workers", "1", "--max-connections", "20") as srv:
+    with Server("--workers", "1", "--max-connections", "200") as srv:
         kept = srv.dial()
-        for _ in range(20 + 1024 + 300):  # their clients leave, their lookups stay; not of all: a reset can overtake the request
+        for _ in range(200 + 1024 + 300):  # their clients leave, their lookups stay; not of all: a reset can overtake the request
             s = srv.dial()
             s.sendall(get_bytes("/stuck/cbcs/1/s1x1/1.m4s"))
             time.sleep(0.001)

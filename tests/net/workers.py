@@ -85,7 +85,7 @@ class Server:
         expect(self.proc.returncode, 0)
         left, counted = out.splitlines()
         expect(left, "left: 0 buffers, 0 connections, 0 holds")
-        self.overloads, self.failed = (int(n) for n in re.search(r"(\d+) overload, (\d+) 5xx", counted).groups())
+        self.overloads, self.failed, self.displaced = (int(n) for n in re.search(r"(\d+) overload, (\d+) 5xx, (\d+) displaced", counted).groups())
 
     def dial(self, **kw):
         s = socket.socket()

@@ -92,6 +92,27 @@ def rotation_by_a_page(tap, server):
     tap.equal(server.get(FILE).status, 200, "no key was revoked")
 
 
+def rebound_names(tap, binary, media):
+    """A page can have its own name lead to the admin listener: it must not read there what is no probe's."""
+    with Server(binary, media, "--admin-hosts", "origin1.example, Origin1") as server:
+        def asked(host, path, method="GET"):
+            with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+                line = b"HTTP/1.0\r\n" if host is None else b"HTTP/1.1\r\nHost: " + host.encode() + b"\r\n"
+                s.sendall(f"{method} {path} ".encode() + line + b"Connection: close\r\n\r\n")
+                return b"".join(iter(lambda: s.recv(1 << 20), b""))
+
+        for path in ("/", "/status", "/status?x=1", "/none"):
+            for host in ("evil.example", f"evil.example:{server.admin_port}", "127.0.0.1.evil.example", "localhost.evil.example", "origin1.example.evil", "1", "a:b:1"):
+                r = asked(host, path)
+                tap.ok(r.startswith(b"HTTP/1.1 403 ") and b"admin_hosts" in r and b'"state"' not in r, f"{path} as {host} is refused, and why", r)
+        tap.ok(asked("evil.example", "/status", "HEAD").startswith(b"HTTP/1.1 403 "), "HEAD too")
+        for host in (None, "localhost", "LOCALHOST:1", "127.0.0.1", "127.9.9.9:80", "10.1.2.3:9090", "[::1]", "[2001:db8::1]:9090", "origin1.example", "ORIGIN1.example:9090", "origin1"):
+            tap.ok(b'"state"' in asked(host, "/status"), f"/status as {host}")
+        for path in ("/live", "/ready", "/metrics"):
+            tap.ok(asked("origin2.example:9090", path).startswith(b"HTTP/1.1 200 "), f"{path} by any name: probes have theirs")
+        tap.ok(asked("origin2.example", "/rotate?scope=none/", "POST").startswith(b"HTTP/1.1 200 "), "orders are guarded by Origin and token")
+
+
 def slow_operator(tap, server):
     """One who sends its request a byte at a time does not keep the admin listener from others for long."""
     with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
@@ -483,6 +504,7 @@ def main():
             many_operators(tap, server)
             no_place_for_operators(tap, server)
             operators_bodies(tap, server)
+        rebound_names(tap, sys.argv[1], media)
         many_rotations(tap, sys.argv[1], media)
         sidecar_cut(tap, sys.argv[1], media)
         renames_elsewhere(tap, sys.argv[1], pathlib.Path(work))

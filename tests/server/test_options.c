@@ -135,6 +135,8 @@ static const struct {
     {"media: /m\ntls_listen: 0.0.0.0:443\n", ": tls_listen: needs tls_certificates"},
     {"media: /m\ntls_key: k\n", ": tls_certificate and tls_key go together; one of them is missing"},
     {"media: /m\npin_workers: maybe\n", ":2: pin_workers: 'maybe' is neither true nor false"},
+    {"media: /m\nadmin_hosts: http://a\n", ": admin_hosts: 'http://a' is not a list of host names, without scheme and port (like origin1.example origin1)"},
+    {"media: /m\nadmin_hosts: [a, \"b:9090\"]\n", ": admin_hosts: 'a b:9090' is not a list of host names, without scheme and port (like origin1.example origin1)"},
     {"media: /m\ncpu_affinity: 0 1024\n", ": cpu_affinity: 1024 is no CPU (allowed: 0 to 1023)"},
     {"media: /m\ncpu_affinity: 99999999999999999999\n", ": cpu_affinity: 99999999999999999999 is no CPU (allowed: 0 to 1023)"},
     {"media: /m\ncpu_affinity: all\n", ": cpu_affinity: 'all' is not a list of CPU numbers (like 0 2 4)"},
