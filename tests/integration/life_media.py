@@ -5,7 +5,7 @@ import resource
 import socket
 import time
 
-from integration.life_parts import ASSET, await_metrics, media_with, parse_metrics, total
+from integration.life_parts import ASSET, media_with, parse_metrics, total
 from integration.truth import keys_file, record, url
 from judge import boxes, synth
 from judge.programs import VECTORS, Sluice
