@@ -1,5 +1,5 @@
 // CTR for kernels with registers of one or two blocks (WIDTH). The including file defines vec, WIDTH and the v_ functions
-// used here, as for cbc_narrow.h, and v_load, v_store (any address) and v_all (a block in every place).
+// used here, as for cbc_narrow.h, which comes first, and v_load, v_store (any address) and v_all (a block in every place).
 //
 // The counters of 256 blocks differ in their last byte, and what the first round makes of that byte is an exclusive or that
 // does not depend on the others: a table of the key and one round for all of the 256 replace whitening, counting, swapping
@@ -13,12 +13,10 @@
 // decided long before the data, and out-of-order execution overlaps groups across samples.
 #pragma once
 
-#define CTR_INLINE __attribute__((always_inline)) static inline
-
 enum {
   CTR_GROUP = 8,
-  CTR_BYTES = 16 * WIDTH,   // of a register
-  CTR_AHEAD = 4096,         // between what is read and the source line asked for: the next page, where the processor stops
+  CTR_BYTES = 16 * WIDTH, // of a register
+  CTR_AHEAD = 4096, // between what is read and the source line asked for: the next page, where the processor stops
 };
 
 struct ctr_first {
@@ -36,8 +34,8 @@ __attribute__((noinline)) static void ctr_extend(struct ctr_first *f, const stru
 
 // n registers (a constant); of the last one's stream only what is in `last`, where that is not NULL. All loads come before
 // the first store: in place, stores would hold up the loads behind them.
-CTR_INLINE void ctr_group(const struct aes_key *k, vec base, const uint8_t (*first)[16], uint8_t *dst, const uint8_t *src,
-                          const int n, const vec *last) {
+INLINE void ctr_group(const struct aes_key *k, vec base, const uint8_t (*first)[16], uint8_t *dst, const uint8_t *src,
+                      const int n, const vec *last) {
   vec x[CTR_GROUP];
   UNROLL for (int i = 0; i < n; i += 4 / WIDTH)
     __builtin_prefetch((const void *)((uintptr_t)src + CTR_BYTES * (unsigned)i + CTR_AHEAD));
@@ -61,8 +59,8 @@ CTR_INLINE void ctr_group(const struct aes_key *k, vec base, const uint8_t (*fir
 }
 
 // 1 to CTR_GROUP registers, `num`.
-CTR_INLINE void ctr_rest(const struct aes_key *k, vec base, const uint8_t (*first)[16], uint8_t *dst, const uint8_t *src,
-                         unsigned num, vec last) {
+INLINE void ctr_rest(const struct aes_key *k, vec base, const uint8_t (*first)[16], uint8_t *dst, const uint8_t *src,
+                     unsigned num, vec last) {
   switch (num) {
   case 1: ctr_group(k, base, first, dst, src, 1, &last); break;
   case 2: ctr_group(k, base, first, dst, src, 2, &last); break;
@@ -86,8 +84,8 @@ __attribute__((noinline)) static void ctr_end(const struct aes_key *k, vec base,
 
 // A part of a sample, at least a byte, within which only the counter's last byte changes, from the one that `first` stands
 // for. `room`: bytes from src to the segment's end.
-CTR_INLINE void ctr_part(const struct aes_key *k, vec base, const uint8_t (*first)[16], uint8_t *dst, const uint8_t *src,
-                         size_t len, size_t room) {
+INLINE void ctr_part(const struct aes_key *k, vec base, const uint8_t (*first)[16], uint8_t *dst, const uint8_t *src,
+                     size_t len, size_t room) {
   static const uint8_t ends[64] = {
       255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
       255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
@@ -106,8 +104,8 @@ CTR_INLINE void ctr_part(const struct aes_key *k, vec base, const uint8_t (*firs
     ctr_rest(k, base, first, dst, src, num, last);
 }
 
-CTR_INLINE void ctr_sample(const struct aes_key *k, struct ctr_first *f, uint64_t high, uint64_t low, uint8_t *dst,
-                           const uint8_t *src, size_t len, size_t room) {
+INLINE void ctr_sample(const struct aes_key *k, struct ctr_first *f, uint64_t high, uint64_t low, uint8_t *dst,
+                       const uint8_t *src, size_t len, size_t room) {
   while (len) {
     unsigned byte = low & 255, left = 256 - byte;
     size_t part = len < 16 * left ? len : 16 * left;
