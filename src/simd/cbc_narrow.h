@@ -1,7 +1,7 @@
 // CBC encryption for 128- and 256-bit registers: twelve registers, each with the chains of one or two samples.
-// Included by the kernels after they have defined
+// Included by the kernels after rounds_narrow.h and after they have defined
 //   WIDTH        blocks of a register, 1 or 2
-//   vec          its type, and v_and, v_xor, v_key, v_round, v_last on it; v_mask, blocks of ones where a bit is set
+//   v_and        of registers; v_mask, blocks of ones where a bit is set
 //   v_pin        keeps the compiler from moving the computation of a register across other such points
 //   v_gather     blocks from addresses[i] + t + (odd ? 16 : 0)
 //   v_scatter    to there; of an even step it may keep in `even` what it writes with the odd one. A constant tells which
@@ -30,7 +30,6 @@
 //
 // What the caller reads next (struct aes_ahead) is asked for into L2 between the rounds, in a step no less than the step
 // itself reads.
-#define INLINE __attribute__((always_inline)) static inline
 #define FENCE() __asm__ volatile("" ::: "memory")
 
 enum {
@@ -83,15 +82,11 @@ struct lanes {
   uint8_t *scratch;
 };
 
-INLINE vec v_close(vec x, vec in, vec key) {
-  return v_xor(x, v_xor(in, key));
-}
-
 // Closes a step of the group `a` and does its rounds 1 to 5, beside rounds 6 to 10 of a step of the group `b`, which goes to
 // `dst`. Either may be NULL. Lanes of `a` and `b` start at `a_at` and `b_at`; at and bt are t of their pairs.
 INLINE void half(struct lanes *s, const uint8_t rk[11][16], struct asking *ask, vec *a, unsigned a_at, uint64_t at, const bool a_odd,
                  vec *b, unsigned b_at, const uint64_t *dst, uint64_t bt, const bool b_odd) {
-  vec key = v_key(rk[0]), later = v_key(rk[6]);
+  vec key = v_key(rk[0]), later = v_round_key(rk, 6);
   UNROLL for (unsigned i = 0; i < REGS; i++) {
     if (a) {
       a[i] = v_close(a[i], v_gather(s->src + a_at + WIDTH * i, at, a_odd), key);
@@ -104,15 +99,16 @@ INLINE void half(struct lanes *s, const uint8_t rk[11][16], struct asking *ask, 
   }
   FENCE();
   UNROLL for (int r = 1; r < 5; r++) {
-    key = v_key(rk[r]);
-    later = v_key(rk[6 + r]);
+    key = v_round_key(rk, r);
+    later = v_round_key(rk, 6 + r);
+    const vec end = v_key(rk[10]);
     UNROLL for (int i = 0; i < REGS; i++) {
       if (a) {
         a[i] = v_round(a[i], key);
         v_pin(a[i]);
       }
       if (b) {
-        b[i] = r < 4 ? v_round(b[i], later) : v_last(b[i], later);
+        b[i] = r < 4 ? v_round(b[i], later) : v_last(b[i], later, end);
         v_pin(b[i]);
       }
       if (r == 2 && i < ASKED)
@@ -120,7 +116,7 @@ INLINE void half(struct lanes *s, const uint8_t rk[11][16], struct asking *ask, 
     }
     FENCE();
   }
-  key = v_key(rk[5]);
+  key = v_round_key(rk, 5);
   UNROLL for (unsigned i = 0; i < REGS; i++) {
     if (a) {
       a[i] = v_round(a[i], key);
@@ -143,14 +139,9 @@ INLINE void apart_group(const struct apart *l, unsigned at, const uint8_t rk[11]
     vec chain = iv ? v_key(iv) : v_gather(l->dst + at + WIDTH * i, before, false);
     x[i] = v_close(chain, v_gather(l->src + at + WIDTH * i, 0, false), key);
   }
-  UNROLL for (int r = 1; r < 10; r++) {
-    key = v_key(rk[r]);
-    UNROLL for (int i = 0; i < n; i++)
-      x[i] = v_round(x[i], key);
-  }
-  key = v_key(rk[10]);
+  rounds(rk, x, n);
   UNROLL for (int i = 0; i < n; i++)
-    v_blocks(l->dst + at + WIDTH * i, v_last(x[i], key));
+    v_blocks(l->dst + at + WIDTH * i, x[i]);
 }
 
 __attribute__((noinline)) static void apart_finish(struct apart *l, const uint8_t rk[11][16], const uint8_t *iv) {

@@ -1,5 +1,6 @@
 // CTR for kernels with registers of one or two blocks (WIDTH). The including file defines vec, WIDTH and the v_ functions
-// used here, as for cbc_narrow.h, which comes first, and v_load, v_store (any address) and v_all (a block in every place).
+// used here, as for cbc_narrow.h, which comes first, and v_load, v_store (any address) and v_all (a block in every place); of
+// single blocks the type `block`, load, store, b_xor, b_counter (two halves, big-endian) and b_first, all of round 1.
 //
 // The counters of 256 blocks differ in their last byte, and what the first round makes of that byte is an exclusive or that
 // does not depend on the others: a table of the key and one round for all of the 256 replace whitening, counting, swapping
@@ -25,11 +26,9 @@ struct ctr_first {
 };
 
 __attribute__((noinline)) static void ctr_extend(struct ctr_first *f, const struct aes_key *k, unsigned num) {
-  const __m128i k0 = load(k->enc[0]), k1 = load(k->enc[1]), zero = _mm_aesenc_si128(k0, k1);
-  for (; f->num < num; f->num++) {
-    __m128i byte = _mm_slli_si128(_mm_cvtsi32_si128((int)f->num), 15);
-    store(f->x[f->num], _mm_xor_si128(_mm_aesenc_si128(_mm_xor_si128(k0, byte), k1), zero));
-  }
+  const block zero = b_first(b_counter(0, 0), k);
+  for (; f->num < num; f->num++)
+    store(f->x[f->num], b_xor(b_first(b_counter(0, f->num), k), zero));
 }
 
 // n registers (a constant); of the last one's stream only what is in `last`, where that is not NULL. All loads come before
@@ -42,17 +41,17 @@ INLINE void ctr_group(const struct aes_key *k, vec base, const uint8_t (*first)[
   UNROLL for (int i = 0; i < n; i++)
     x[i] = v_xor(base, v_load(first[WIDTH * i]));
   UNROLL for (int r = 2; r < 10; r++) {
-    vec key = v_key(k->enc[r]);
+    vec key = v_round_key(k->enc, r);
     UNROLL for (int i = 0; i < n; i++)
       x[i] = v_round(x[i], key);
   }
-  vec key = v_key(k->enc[10]);
+  vec key = v_round_key(k->enc, 10), end = v_key(k->enc[10]);
   UNROLL for (int i = 0; i < n; i++) {
     vec data = v_load(src + CTR_BYTES * i);
     if (last && i + 1 == n)
-      x[i] = v_xor(v_and(v_last(x[i], key), *last), data);
+      x[i] = v_xor(v_and(v_last(x[i], key, end), *last), data);
     else
-      x[i] = v_last(x[i], v_xor(data, key));
+      x[i] = v_last(x[i], key, v_xor(data, end));
   }
   UNROLL for (int i = 0; i < n; i++)
     v_store(dst + CTR_BYTES * i, x[i]);
@@ -112,9 +111,7 @@ INLINE void ctr_sample(const struct aes_key *k, struct ctr_first *f, uint64_t hi
     unsigned need = byte + (unsigned)((part + 15) / 16) + WIDTH - 1; // whole registers are read
     if (__builtin_expect(need > f->num, 0))
       ctr_extend(f, k, need);
-    __m128i base = _mm_set_epi64x((long long)__builtin_bswap64(low - byte), (long long)__builtin_bswap64(high));
-    base = _mm_aesenc_si128(_mm_xor_si128(base, load(k->enc[0])), load(k->enc[1]));
-    ctr_part(k, v_all(base), f->x + byte, dst, src, part, room);
+    ctr_part(k, v_all(b_first(b_counter(high, low - byte), k)), f->x + byte, dst, src, part, room);
     low += left;
     high += low == 0;
     src += part;

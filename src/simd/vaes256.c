@@ -1,18 +1,9 @@
 // VAES in 256-bit registers with AVX2: two blocks per instruction, for processors without AVX-512 and for those on
 // which it is not wanted. CBC encryption takes 24 samples, see cbc_narrow.h; CTR see ctr_narrow.h. CBC decryption works on
 // up to eight registers, sixteen blocks, of a sample.
-#include <immintrin.h>
-
+#include "simd/block_x86.h"
 #include "simd/jobs.h"
 #include "simd/ops.h"
-
-static inline __m128i load(const void *p) {
-  return _mm_loadu_si128((const __m128i *)p);
-}
-
-static inline void store(void *p, __m128i v) {
-  _mm_storeu_si128((__m128i *)p, v);
-}
 
 static inline __m256i load2(const void *p) {
   return _mm256_loadu_si256((const __m256i *)p);
@@ -22,16 +13,26 @@ static inline void store2(void *p, __m256i v) {
   _mm256_storeu_si256((__m256i *)p, v);
 }
 
-// What cbc_narrow.h asks for.
+// What rounds_narrow.h, cbc_narrow.h and ctr_narrow.h ask for.
 #define WIDTH 2
 typedef __m256i vec;
 #define v_and _mm256_and_si256
 #define v_xor _mm256_xor_si256
 #define v_round _mm256_aesenc_epi128
-#define v_last _mm256_aesenclast_epi128
+#define v_unround _mm256_aesdec_epi128
 
 static inline vec v_key(const void *p) {
   return _mm256_broadcastsi128_si256(load(p));
+}
+
+static inline vec v_last(vec x, vec ninth, vec tenth) {
+  (void)ninth;
+  return _mm256_aesenclast_epi128(x, tenth);
+}
+
+static inline vec v_unlast(vec x, vec ninth, vec tenth) {
+  (void)ninth;
+  return _mm256_aesdeclast_epi128(x, tenth);
 }
 
 static inline vec v_mask(unsigned m) {
@@ -69,32 +70,11 @@ static inline uint32_t v_ended(const uint8_t bytes[32], uint8_t x) {
 #define v_store store2
 #define v_all _mm256_broadcastsi128_si256
 
+#include "simd/rounds_narrow.h"
 #include "simd/cbc_narrow.h"
 #include "simd/ctr_narrow.h"
 
 enum { WIDE = 8 }; // registers in flight where blocks are independent
-
-INLINE void rounds(const uint8_t rk[11][16], vec *x, const int n) {
-  for (int r = 1; r < 10; r++) {
-    vec key = v_key(rk[r]);
-    UNROLL for (int i = 0; i < n; i++)
-      x[i] = v_round(x[i], key);
-  }
-  vec key = v_key(rk[10]);
-  UNROLL for (int i = 0; i < n; i++)
-    x[i] = v_last(x[i], key);
-}
-
-INLINE void inv_rounds(const uint8_t rk[11][16], vec *x, const int n) {
-  for (int r = 1; r < 10; r++) {
-    vec key = v_key(rk[r]);
-    UNROLL for (int i = 0; i < n; i++)
-      x[i] = _mm256_aesdec_epi128(x[i], key);
-  }
-  vec key = v_key(rk[10]);
-  UNROLL for (int i = 0; i < n; i++)
-    x[i] = _mm256_aesdeclast_epi128(x[i], key);
-}
 
 // ---- CBC decryption
 
