@@ -91,7 +91,7 @@ check("docs/benchmarks.md has a place for each", all(real.count(f"<!-- measured:
 
 # ---- tools/bench --page: the command that was run
 with tempfile.TemporaryDirectory() as tmp:
-    for path, text in (("tools/install", "exit 0"), ("tools/build", f"echo {tmp}/build-release/src/cli/sluice"),
+    for path, text in (("tools/install", f"echo install $* >>{tmp}/asked"), ("tools/npm", f"echo npm $* >>{tmp}/asked"), ("tools/build", f"echo {tmp}/build-release/src/cli/sluice"),
                        ("bench/core/run", """while [ "$1" != --json ]; do shift; done; cp "$0.json" "$2" """)):
         program = Path(tmp) / path
         program.parent.mkdir(parents=True, exist_ok=True)
@@ -100,10 +100,11 @@ with tempfile.TemporaryDirectory() as tmp:
     Path(tmp, "bench/core/run.json").write_text(json.dumps(DOCS["core"]))
     Path(tmp, "docs").mkdir()
     Path(tmp, "docs/benchmarks.md").write_text(BEFORE)
-    for path in ("bench/page", "tools/bench"):
+    Path(tmp, "bench/pictures").mkdir()
+    for path in ("bench/page", "bench/pictures/charts.py", "tools/bench"):
         shutil.copy(ROOT / path, f"{tmp}/{path}")
     r = subprocess.run([f"{tmp}/tools/bench", "core", "--rounds", "3", "--page", "--rows", "(a|b){2}$"], capture_output=True, text=True)
-    page = Path(tmp, "docs/benchmarks.md").read_text()
+    page, asked = Path(tmp, "docs/benchmarks.md").read_text(), Path(tmp, "asked").read_text()
     away = Path(tmp) / "away"
     away.mkdir()
     for argv in (["core", "--json", "o.json"], ["--json=o.json", "core"], ["--json", "o.json", "core", "--rounds", "3"]):
@@ -114,6 +115,8 @@ with tempfile.TemporaryDirectory() as tmp:
     for place in ("none/o.json", "."):
         done = subprocess.run([f"{tmp}/tools/bench", "core", "--json", place], capture_output=True, text=True, cwd=away)
         check(f"tools/bench --json {place}: refused at once", done.returncode == 2 and "cannot be written" in done.stderr, done.stderr)
+    check("tools/bench installs what draws pictures when there is a page to write, and not else", asked == "install bench pictures\nnpm pictures\n"
+          and "pictures" not in Path(tmp, "asked").read_text().removeprefix(asked), Path(tmp, "asked").read_text())
     check("tools/bench --page writes its own command with the options", r.returncode == 0 and "`tools/bench core --rounds 3 --rows '(a|b){2}$'`, " in page, page + r.stderr)
 
 # ---- benches without a build, and what they say they measured
