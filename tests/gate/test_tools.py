@@ -91,19 +91,22 @@ check("docs/benchmarks.md has a place for each", all(real.count(f"<!-- measured:
 
 # ---- tools/bench --page: the command that was run
 with tempfile.TemporaryDirectory() as tmp:
-    for path, text in (("tools/install", "exit 0"), ("tools/build", f"echo {tmp}/build-release/src/cli/sluice"),
-                       ("bench/core/run", """while [ "$1" != --json ]; do shift; done; cp "$0.json" "$2" """)):
+    copy = """while [ "$1" != --json ]; do shift; done; cp "$0.json" "$2" """
+    for path, text in (("tools/install", f"echo install $* >>{tmp}/asked"), ("tools/npm", f"echo npm $* >>{tmp}/asked"), ("tools/build", f"echo {tmp}/build-release/src/cli/sluice"),
+                       ("bench/core/run", copy), ("bench/serve/run", copy), ("path/ninja", "exit 0")):
         program = Path(tmp) / path
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text(f"#!/bin/sh\n{text}\n")
         program.chmod(0o755)
-    Path(tmp, "bench/core/run.json").write_text(json.dumps(DOCS["core"]))
+    for suite in ("core", "serve"):
+        Path(tmp, f"bench/{suite}/run.json").write_text(json.dumps(DOCS[suite]))
     Path(tmp, "docs").mkdir()
     Path(tmp, "docs/benchmarks.md").write_text(BEFORE)
-    for path in ("bench/page", "tools/bench"):
+    Path(tmp, "bench/pictures").mkdir()
+    for path in ("bench/page", "bench/pictures/charts.py", "tools/bench"):
         shutil.copy(ROOT / path, f"{tmp}/{path}")
     r = subprocess.run([f"{tmp}/tools/bench", "core", "--rounds", "3", "--page", "--rows", "(a|b){2}$"], capture_output=True, text=True)
-    page = Path(tmp, "docs/benchmarks.md").read_text()
+    page, asked = Path(tmp, "docs/benchmarks.md").read_text(), Path(tmp, "asked").read_text()
     away = Path(tmp) / "away"
     away.mkdir()
     for argv in (["core", "--json", "o.json"], ["--json=o.json", "core"], ["--json", "o.json", "core", "--rounds", "3"]):
@@ -111,9 +114,15 @@ with tempfile.TemporaryDirectory() as tmp:
         got = json.loads((away / "o.json").read_text())["claims"] if (away / "o.json").exists() else None
         check(f"tools/bench {argv}: the file is where the command was given", done.returncode == 0 and got == DOCS["core"]["claims"], f"{got} {done.stderr}")
         (away / "o.json").unlink(missing_ok=True)
+    done = subprocess.run([f"{tmp}/tools/bench", "serve", "--page", "--json", "o.json"], capture_output=True, text=True, cwd=away,
+                          env=dict(os.environ, PATH=f"{tmp}/path:{os.environ['PATH']}"))
+    check("tools/bench --page draws, and has written the JSON where it cannot", done.returncode == 1 and "pictures are drawn by ECharts" in done.stderr
+          and (away / "o.json").exists() and json.loads((away / "o.json").read_text())["benchmarks"] == DOCS["serve"]["benchmarks"], done.stderr)
     for place in ("none/o.json", "."):
         done = subprocess.run([f"{tmp}/tools/bench", "core", "--json", place], capture_output=True, text=True, cwd=away)
         check(f"tools/bench --json {place}: refused at once", done.returncode == 2 and "cannot be written" in done.stderr, done.stderr)
+    check("tools/bench installs what draws pictures when there is a page to write, and not else", asked == "install bench pictures\nnpm pictures\n"
+          and Path(tmp, "asked").read_text() == asked + "install bench\n" * 3 + asked, Path(tmp, "asked").read_text())
     check("tools/bench --page writes its own command with the options", r.returncode == 0 and "`tools/bench core --rounds 3 --rows '(a|b){2}$'`, " in page, page + r.stderr)
 
 # ---- benches without a build, and what they say they measured
