@@ -197,17 +197,25 @@ took = dict(cpu_s_per_gb=0.3, us_per_request=10, req_per_s=1, p50_us=1, p99_us=1
 enough = [row] + [dict(r, name=r["name"] + f" {i}" * bool(i)) for i in range(3) for r in todo if r["name"] == peers[row["name"]]]
 
 
-def reported(mine):
-    """The exit status of a run of that row and its peer, with rows enough that one lost is no noisy machine."""
-    with mock.patch("builtins.print"):
+def reported(mine, its=None):
+    """The exit status and what the JSON says of promises, of a run of that row and its peer, with rows enough that one lost is no noisy machine."""
+    with tempfile.TemporaryDirectory() as tmp, mock.patch("builtins.print"), mock.patch.object(serve_run.versions, "of", lambda _: {}):
+        out, status = Path(tmp) / "o.json", 0
+        results = {r["name"]: [mine if r is row else dict(took, cpu_s_per_gb=0.9)] for r in enough} | ({peers[row["name"]]: [its]} if its else {})
         try:
-            serve_run.report(argparse.Namespace(json=None, rounds=1), enough, {r["name"]: [mine if r is row else dict(took, cpu_s_per_gb=0.9)] for r in enough}, {}, None)
+            serve_run.report(argparse.Namespace(json=out, rounds=1, seconds=1, seed=1, sluice=""), enough, results, {}, None)
         except SystemExit as e:
-            return e.code
+            status = e.code
+        doc = json.loads(out.read_text())
+        return status, [c["holds"] for c in doc["claims"]], [c["why"] for c in doc["not_measured"]]
 
 
-check("bench serve: promises that hold, and one that does not", (reported(took), reported(dict(took, cpu_s_per_gb=2.0))) == (0, 1))
-check("bench serve: a promise that could not be measured is not one that holds", reported(dict(took, valid=False, why="others")) == 3)
+lost = dict(took, valid=False, why="others")
+check("bench serve: promises that hold, and one that does not", (reported(took), reported(dict(took, cpu_s_per_gb=2.0))) == ((0, [True] * 3, []), (1, [False, True, True], [])), reported(took))
+check("bench serve: promises that could not be measured are none that hold", reported(lost) == (3, [], ["no valid round"] * 3), reported(lost))
+check("bench serve: nor are those of a row whose peer could not", reported(took, lost) == (3, [], ["its peer has no valid round"] * 3), reported(took, lost))
+other = reported(took, dict(took, round=1))
+check("bench serve: nor those whose peer was measured in other rounds", other == (3, [], ["no round in which its peer is valid as well"] * 3), other)
 
 with tempfile.TemporaryDirectory() as tmp, mock.patch.object(serve_run.machine, "path_of", lambda name: Path(tmp) / name):
     for name in ("a.b", "c.d"):
