@@ -10,12 +10,6 @@ struct vtenc {
   uint8_t iv_size; // 0: the constant IV
 };
 
-// Where a path points.
-struct place {
-  char scheme[16], track[256];
-  uint32_t epoch, segment; // segment from 1; 0: the init segment
-};
-
 struct verify_init {
   struct vtenc tenc;
   struct place place;
