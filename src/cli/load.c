@@ -160,6 +160,7 @@ static int parse_args(struct load_args *a, int argc, char **argv, int *num_opera
       argv[(*num_operands)++] = argv[args.at - 1];
     else if ((status = take_option(a, o, args.value)) != EXIT_DONE)
       return status;
+    a->of_a_load |= o != ARG_OPERAND && o != O_REPORT;
   }
   if (a->mode && mode_of(a->mode) < 0)
     return cli_usage("load", "--mode takes listeners, rate, saturate, idle or capacity, not '%s'", a->mode);
@@ -342,7 +343,7 @@ int cmd_load(int argc, char **argv) {
   int num, e = parse_args(&a, argc, argv, &num);
   if (e)
     return e < 0 ? EXIT_DONE : e;
-  if (a.report && (a.target || a.mode || a.json || a.hdr || a.html || a.log || a.paths || a.verify || a.keys))
+  if (a.report && a.of_a_load)
     return cli_usage("load", "--report makes a page of earlier results: it goes with their JSON files and nothing else");
   if (a.report)
     return load_compare(a.report, num, argv);

@@ -206,11 +206,11 @@ static bool no_segment(const struct engine *e, const char *path, struct why *why
 
 static bool open_folder(struct engine *e, struct fetch *f, struct alloc *mem, struct folder *at, struct why *why) {
   const struct scenario *sc = e->run->sc;
-  struct place place;
+  struct verify_place place;
   struct diag what = {0};
   char list[PLAYLIST_MAX_URI];
   uint32_t i = 0;
-  while (i < sc->catalogue.num && (!place_read(&place, sc->catalogue.names[i], at->path) || strcmp(place.scheme, sc->scheme) != 0))
+  while (i < sc->catalogue.num && (!verify_place_read(&place, sc->catalogue.names[i], at->path) || strcmp(place.scheme, sc->scheme) != 0))
     i++;
   if (i == sc->catalogue.num)
     return no_segment(e, at->path, why);
@@ -224,7 +224,7 @@ static bool open_folder(struct engine *e, struct fetch *f, struct alloc *mem, st
 }
 
 static bool find_path(struct engine *e, struct fetch *f, struct alloc *mem, struct folder **all, struct load_path *p, struct why *why) {
-  struct place place;
+  struct verify_place place;
   size_t end = strcspn(p->path, "?"), n = end;
   while (n && p->path[n - 1] != '/')
     n--;
@@ -241,7 +241,7 @@ static bool find_path(struct engine *e, struct fetch *f, struct alloc *mem, stru
     *all = at;
   }
   const struct media_list *list = &at->track.list;
-  if (!place_read(&place, at->track.asset, p->path) || !place.segment)
+  if (!verify_place_read(&place, at->track.asset, p->path) || !place.segment)
     return no_segment(e, p->path, why);
   if (place.segment > list->num)
     return say(why, "%s: its playlist has %u segments only", p->path, list->num);

@@ -37,13 +37,13 @@ struct verifier *verifier_new(const struct verify_world *world, const struct aes
 void verifier_free(struct verifier *v);
 
 // Where a path points.
-struct place {
+struct verify_place {
   char scheme[16], track[256];
   uint32_t epoch, segment; // segment from 1; 0: the init segment
 };
 
-// place_read reads the path of a segment or init segment of this asset, as a sluice has them, with a query or without. False: it is none.
-bool place_read(struct place *out, const char *asset, const char *uri);
+// verify_place_read reads the path of a segment or init segment of this asset, as a sluice has them, with a query or without. False: it is none.
+bool verify_place_read(struct verify_place *out, const char *asset, const char *uri);
 
 struct verify_response {
   const char *asset, *scheme; // that were asked for

@@ -12,7 +12,7 @@ struct vtenc {
 
 struct verify_init {
   struct vtenc tenc;
-  struct place place;
+  struct verify_place place;
   const struct verify_track *track;
   struct aes_key key;
   bool clear;
@@ -27,7 +27,7 @@ struct check {
   const struct verify_track *track;
   const struct aes_ops *ops;
   const struct verify_init *init;
-  struct place place;
+  struct verify_place place;
   uint64_t sample, first_sample, end_sample; // numbers within the clear track: next, first and end of the segment
   uint64_t first_iv, num_iv;
   size_t first_iv_at; // offset of the first IV in the response

@@ -56,6 +56,7 @@ def right(tap, load, server):
 def wrong(tap, load, server):
     """Every answer for one path is wrong: each kind of fault is found, told with path, offset and sample, and fails the run."""
     path = "/two/{}/1/aac/3.m4s"
+    sample_number = sum(boxes.audio((load.folder / "media/two/aac.mp4").read_bytes()).fragments[:2])
     other = {scheme: server.get(path.format(scheme).replace("3.m4s", "2.m4s")).body for scheme in ("cenc", "cbcs")}
     init = {scheme: server.get(path.format(scheme).replace("3.m4s", "init.mp4")).body for scheme in ("cenc", "cbcs")}
 
@@ -78,10 +79,12 @@ def wrong(tap, load, server):
     def iv(scheme, body):
         at = body.index(first_sample(scheme, body).iv)
         return body[:at] + bytes([body[at] ^ 1]) + body[at + 1:]
-    sample = r"byte \d+ \(sample \d+, byte \d+ of it\) decrypts to"
-    cases = [(byte, "cenc", sample), (byte, "cbcs", sample), (shorter, "cenc", r"byte \d+(: it ends inside a box|: sample \d+ lies outside of the response)"),
+    at = {scheme: first_sample(scheme, server.get(path.format(scheme)).body).offset - len(init[scheme]) for scheme in init}
+    cases = [(byte, "cenc", rf"byte {at['cenc'] + 64} \(sample {sample_number}, byte 64 of it\) decrypts to"),
+             (byte, "cbcs", rf"byte {at['cbcs'] + 64} \(sample {sample_number}, byte 64 of it\) decrypts to"),
+             (shorter, "cenc", r"byte \d+(: it ends inside a box|: sample \d+ lies outside of the response)"),
              (longer, "cenc", r"byte \d+: it ends inside a box"), (another, "cenc", r"byte \d+(:| \().*sample \d+"), (another, "cbcs", r"byte \d+(:| \().*sample \d+"),
-             (iv, "cenc", r"byte \d+ \(sample \d+, byte 0 of it\) decrypts to")]
+             (iv, "cenc", rf"byte {at['cenc']} \(sample {sample_number}, byte 0 of it\) decrypts to")]
     for mode in MODES:
         for fault, scheme, want in cases:
             count = collections.Counter()

@@ -186,6 +186,8 @@ def wrong_usage(tap, sluice, folder):
                               ("--rate with saturate", [good, *target, "--mode", "saturate", "--rate", "5"], "mode rate"),
                               ("--rate with idle", [good, *target, "--mode", "idle", "--rate", "5"], "mode rate"),
                               ("--json with --report", ["--report", folder / "o.html", "--json", folder / "o.json", folder / "a.json"], "nothing else"),
+                              ("--share with --report", ["--report", folder / "o.html", folder / "a.json", "--share", "10%"], "nothing else"),
+                              ("--threads with --report", ["--threads", "2", "--report", folder / "o.html", folder / "a.json"], "nothing else"),
                               ("--ca without TLS", [good, *target, "--ca", folder / "none.pem"], "https://"),
                               ("--insecure without TLS", [good, *target, "--insecure"], "https://"),
                               ("a URL with a path", [good, "--target", "http://127.0.0.1:9/x"], "without a path, not 'http://127.0.0.1:9/x'"),
