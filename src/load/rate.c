@@ -10,6 +10,7 @@ struct plain {
   uint64_t next;        // number of the next request of this thread
   bool queueing;        // requests that are due may be waiting for a connection,
   double queue_s;       // since then
+  double compared_s;    // how long answers of this turn were compared
   uint64_t done;
   struct rng rng;
 };
@@ -96,16 +97,15 @@ static void ask_what_is_due(struct plain *p, double now_s) {
   }
 }
 
-// The request of `s` has ended, in whatever way: its connection is free since then.
-static void settle(struct plain *p, struct session *s, double free_s, double now_s) {
+// The request of `s` has ended, in whatever way: its connection is free, since s->free_s.
+static void settle(struct plain *p, struct session *s, double now_s) {
   const struct load_run *run = p->e->run;
   s->waiting = false;
-  s->free_s = free_s;
   p->done++;
   body_give(p->e, s->body);
   s->body = NULL;
   if (run->sc->mode == LOAD_SATURATE && now_s < run->sc->seconds && !*run->stop) {
-    ask(p, s, free_s, now_s);
+    ask(p, s, s->free_s, now_s);
     return;
   }
   s->next_free = p->idle;
@@ -118,7 +118,8 @@ static void settle(struct plain *p, struct session *s, double free_s, double now
 static void time_out(struct session *s, double now_s) {
   client_close(&s->c);
   engine_count(s->e, 0, LOAD_ERR_TIMEOUT, s->next.at_s, s->sent_s, now_s);
-  settle(s->plain, s, now_s, now_s);
+  s->free_s = now_s;
+  settle(s->plain, s, now_s);
 }
 
 static void on_body(struct client *c, struct bytes piece) {
@@ -126,7 +127,7 @@ static void on_body(struct client *c, struct bytes piece) {
   c->stop = s->keep && !session_keep(s, piece);
 }
 
-// Compares what arrived with the clear source. What that takes is the generator's lag.
+// Compares what arrived with the clear source. What that takes is the generator's lag, also of what comes meanwhile.
 static void compare(struct session *s) {
   const struct load_path *what = s->what;
   const struct load_track *of = what->of;
@@ -149,10 +150,15 @@ static void on_done(struct client *c, const struct client_response *r) {
   bool ok = r->whole && r->status == (part.len ? 206 : 200) && !cut;
   if (ok && part.len)
     (void)engine_right_part(e, s->what->path, r->range, part.from, part.from + part.len - 1, 0);
-  if (ok && s->keep)
-    compare(s);
   engine_count(e, r->body_len, ok ? LOAD_ERR_NONE : cut ? LOAD_ERR_CUT : engine_failure(r), s->next.at_s, s->sent_s, arrived);
-  settle(p, s, arrived, ok && s->keep ? engine_now(e) : arrived);
+  s->free_s = arrived - p->compared_s; // it may have lain here as long
+  double now = arrived;
+  if (ok && s->keep) {
+    compare(s);
+    now = engine_now(e);
+    p->compared_s += now - arrived;
+  }
+  settle(p, s, now);
 }
 
 static void init_sessions(struct plain *p) {
@@ -202,6 +208,7 @@ enum err engine_run_plain(struct engine *e, struct diag *diag) {
     double wake = now < 0 ? 0 : now + 0.05;
     if (sc->mode == LOAD_RATE && p.idle && due_of(&p, p.next) < wake)
       wake = due_of(&p, p.next);
+    p.compared_s = 0;
     int64_t wait_ns = (int64_t)((wake - engine_now(e)) * 1e9);
     if (!engine_wait(e, wait_ns > 0 ? wait_ns : 0))
       return engine_failed(e, diag);
