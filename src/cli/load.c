@@ -26,9 +26,9 @@ static const char options_text[] =
     "  --connections N     instead of the scenario's (not with listeners)\n"
     "  --mode M            listeners, rate, saturate, idle, capacity: instead of the scenario's\n"
     "  --shorten F         the scenario's arrivals, drain, seconds, storm and spike times F (0 to 1), for a first look\n"
-    "  --verify MEDIA      compare what comes with the clear tracks in this folder (mode listeners)\n"
+    "  --verify MEDIA      compare what comes with the clear tracks in this folder (not with idle)\n"
     "  --keys FILE         the keys file that the server uses, to compare with\n"
-    "  --share P           of the sessions that is compared, 0.1 or 10% (100%)\n"
+    "  --share P           of the sessions, or without listeners of the requests, that is compared, 0.1 or 10% (100%)\n"
     "  --paths FILE        ask for these paths, one a line, instead of reading manifests (not with listeners)\n"
     "  --io NAME           auto, io_uring or epoll\n"
     "  --json FILE         write what was measured\n"
@@ -40,7 +40,7 @@ static const char options_text[] =
 
 enum { EXIT_INVALID = 3 };
 
-static bool read_paths(struct load_run *run, struct alloc *mem, const char *file) {
+static bool read_paths(struct load_path **out, uint32_t *num_out, struct alloc *mem, const char *file) {
   size_t n, num = 0;
   char *read = load_file(file, &n);
   if (!read)
@@ -60,11 +60,11 @@ static bool read_paths(struct load_run *run, struct alloc *mem, const char *file
     bool last = !line[len];
     line[len] = 0;
     if (*line == '/' && len < PLAYLIST_MAX_URI)
-      paths[num++].path = line;
+      paths[num++] = (struct load_path){.path = line};
     line += len + !last;
   }
-  run->paths = paths;
-  run->num_paths = (uint32_t)num;
+  *out = paths;
+  *num_out = (uint32_t)num;
   return num ? true : cli_error(file, "holds no path that starts with '/'") != EXIT_FAILED;
 }
 
@@ -160,6 +160,7 @@ static int parse_args(struct load_args *a, int argc, char **argv, int *num_opera
       argv[(*num_operands)++] = argv[args.at - 1];
     else if ((status = take_option(a, o, args.value)) != EXIT_DONE)
       return status;
+    a->of_a_load |= o != ARG_OPERAND && o != O_REPORT;
   }
   if (a->mode && mode_of(a->mode) < 0)
     return cli_usage("load", "--mode takes listeners, rate, saturate, idle or capacity, not '%s'", a->mode);
@@ -185,8 +186,8 @@ static bool set_comparison(struct scenario *sc, const struct load_args *a) {
     return false;
   if (!sc->media[0])
     return cli_error(a->scenario, "--keys and --share need --verify MEDIA: the scenario has nothing to compare with") != EXIT_FAILED;
-  if (sc->mode != LOAD_LISTENERS)
-    return cli_error(a->scenario, "nothing is compared but in mode listeners: leave --verify, --keys and --share out") != EXIT_FAILED;
+  if (sc->mode == LOAD_IDLE)
+    return cli_error(a->scenario, "mode idle compares nothing: leave --verify, --keys and --share out") != EXIT_FAILED;
   sc->verify_share = a->share > 0 ? a->share : 1;
   return true;
 }
@@ -247,7 +248,7 @@ static int conclude(struct load_stats *stats, struct load_stats *sum, const stru
       stats_add(sum, &stats[i]);
   struct writer w = wr_of(verdict, sizeof verdict - 1);
   // a search goes beyond the service level on purpose
-  c->levels_met = c->capacity ? c->capacity->found : stats_verdict(sum, c->sc, &w);
+  c->levels_met = c->capacity ? stats_compared(sum, c->sc, &w) && c->capacity->found : stats_verdict(sum, c->sc, &w);
   c->valid = stats_valid(sum, c->sc, &w) && !status;
   verdict[w.n < sizeof verdict - 1 ? w.n : sizeof verdict - 1] = 0;
   load_summary(load_takes_stdout(a) ? stderr : stdout, sum, c, verdict);
@@ -299,10 +300,12 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
     status = cli_error("load", "out of memory");
   if (!status && a->log && (run.log_fd = open(a->log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644)) < 0)
     status = cli_error(a->log, "%s", strerror(errno));
-  if (!status && a->paths && !read_paths(&run, mem, a->paths))
+  struct load_path *paths = NULL;
+  if (!status && a->paths && !read_paths(&paths, &run.num_paths, mem, a->paths))
     status = EXIT_FAILED;
-  if (!status && sc->mode != LOAD_LISTENERS && !run.paths && engine_paths(&run, mem, &run.paths, &run.num_paths, why, sizeof why))
+  if (!status && sc->mode != LOAD_LISTENERS && engine_paths(&run, mem, &paths, &run.num_paths, why, sizeof why))
     status = cli_error(a->target, "%s", why);
+  run.paths = paths;
   struct load_results results;
   if (!status && !load_results_open(&results, a))
     status = EXIT_FAILED;
@@ -340,7 +343,7 @@ int cmd_load(int argc, char **argv) {
   int num, e = parse_args(&a, argc, argv, &num);
   if (e)
     return e < 0 ? EXIT_DONE : e;
-  if (a.report && (a.target || a.mode || a.json || a.hdr || a.html || a.log || a.paths || a.verify || a.keys))
+  if (a.report && a.of_a_load)
     return cli_usage("load", "--report makes a page of earlier results: it goes with their JSON files and nothing else");
   if (a.report)
     return load_compare(a.report, num, argv);

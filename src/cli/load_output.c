@@ -133,7 +133,7 @@ int load_compare(const char *out, int num, char **files) {
   return ok ? EXIT_DONE : EXIT_FAILED;
 }
 
-static void summary_of_search(FILE *to, const struct load_capacity *c) {
+static void summary_of_search(FILE *to, const struct load_capacity *c, bool wrong) {
   uint32_t passed = 0, late = 0;
   for (uint32_t i = 0; i < c->num_probes; i++) {
     passed += c->probes[i].passed;
@@ -141,7 +141,8 @@ static void summary_of_search(FILE *to, const struct load_capacity *c) {
   }
   if (!c->found) {
     fprintf(to, "no limit between the rates of the search: %s%s\n",
-           late && passed + late == c->num_probes ? "where a probe did not pass, the generator itself was late"
+           wrong                                  ? "wrong bytes came in a probe, which ended it"
+           : late && passed + late == c->num_probes ? "where a probe did not pass, the generator itself was late"
            : passed && passed == c->num_probes    ? "every probe passed"
            : passed                               ? "it was ended before there was one"
                                                   : "no probe passed",
@@ -195,6 +196,6 @@ void load_summary(FILE *to, const struct load_stats *s, const struct report_cont
     fprintf(to, "%lu segments compared with the clear source (%lu decrypted, the others the same bytes as one of these), %lu wrong\n", s->verified,
            s->decrypted, s->wrong);
   if (c->capacity)
-    summary_of_search(to, c->capacity);
+    summary_of_search(to, c->capacity, s->wrong > 0);
   fputs(verdict, to);
 }

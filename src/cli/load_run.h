@@ -11,7 +11,7 @@ struct load_args {
   unsigned threads, processes;
   double rate, seconds, shorten, share; // share: 0 when not given
   uint64_t seed, connections;
-  bool has_seed, insecure;
+  bool has_seed, insecure, of_a_load; // of_a_load: some option but --report was given
 };
 
 // Set by SIGINT and SIGTERM: the run ends, and reports what it has.

@@ -7,8 +7,12 @@
 #include "cli/load_run.h"
 #include "load/capacity.h"
 
+// The figures are the last run's, but for what was compared: that is of all of them. What is wrong ends the search.
 static void add_up(struct load_stats *sum, const struct load_stats *stats, const struct load_args *a) {
+  uint64_t verified = sum->verified, decrypted = sum->decrypted;
   memset(sum, 0, sizeof *sum);
+  sum->verified = verified;
+  sum->decrypted = decrypted;
   for (unsigned i = 0; i < a->threads * a->processes; i++)
     stats_add(sum, &stats[i]);
 }
@@ -34,6 +38,7 @@ static int probe(struct load_run *run, struct load_stats *stats, struct load_sta
   snprintf(label, sizeof label, "probe %u, %.0f/s: ", number + 1, p->rate);
   int status = run_rate(run, stats, sum, &sc, a, label);
   struct writer w = wr_of(text, sizeof text);
+  sc.verify_share = 0; // that some were compared is asked of all probes together
   p->p99_us = (double)hist_percentile(&sum->latency, 99);
   p->passed = stats_verdict(sum, &sc, &w);
   w = wr_of(text, sizeof text);
@@ -82,8 +87,8 @@ int load_search(struct load_run *run, struct load_stats *stats, struct load_stat
     struct load_probe *p = &out->probes[out->num_probes];
     p->rate = capacity_estimate(&model).rate;
     status = probe(run, stats, sum, sc, a, out->num_probes, p);
-    if (status || atomic_load(&load_stop))
-      break; // half a probe says nothing
+    if (status || sum->wrong || atomic_load(&load_stop))
+      break; // half a probe says nothing, and a rate at which wrong bytes come is no limit
     out->num_probes++;
     capacity_observe(&model, p->rate, p->passed);
     passed += p->passed;
@@ -94,7 +99,7 @@ int load_search(struct load_run *run, struct load_stats *stats, struct load_stat
   out->rate = e.rate;
   out->low = e.low;
   out->high = e.high;
-  out->found = !status && passed && beyond;
+  out->found = !status && !sum->wrong && passed && beyond;
   if (out->found && sc->search.spike > 0 && !atomic_load(&load_stop))
     status = spike(run, stats, sum, sc, a, out);
   return status;

@@ -6,12 +6,22 @@
 #include <netinet/in.h>
 
 struct verifier;
+struct verify_init;
 struct tls_set;
+
+// A track that is asked for without listeners.
+struct load_track {
+  const char *asset;
+  struct media_list list;
+  const struct verify_init *init; // NULL: nothing is compared
+};
 
 // One resource, or a part of it.
 struct load_path {
   const char *path;
   struct byte_range range;
+  const struct load_track *of; // NULL: not known, nothing is compared
+  uint32_t segment;            // of its list
 };
 
 struct load_run {
@@ -37,7 +47,7 @@ struct load_run {
 // engine_run runs until the scenario has ended. Errors: ERR_NO_MEMORY, ERR_IO with a diag.
 MUST_USE enum err engine_run(const struct load_run *run, struct diag *diag);
 
-// engine_paths reads the manifests of every asset and lists its segments, for the modes without listeners.
-// `why` says what failed, with the path and line.
-MUST_USE enum err engine_paths(const struct load_run *run, struct alloc *mem, const struct load_path **paths, uint32_t *num_paths,
+// engine_paths reads the manifests of every asset and lists its segments, for the modes without listeners, with what they are compared
+// with; where `*paths` has some already, these are kept. `why` says what failed, or cannot be compared, with the path and line.
+MUST_USE enum err engine_paths(const struct load_run *run, struct alloc *mem, struct load_path **paths, uint32_t *num_paths,
                                char *why, size_t cap);

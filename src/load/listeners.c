@@ -98,9 +98,7 @@ static void send_request(struct session *s, double now_s) {
 
 static void on_body(struct client *c, struct bytes piece) {
   struct session *s = c->owner;
-  if (s->keep && !s->body)
-    s->body = body_take(s->e);
-  if (s->keep && (!s->body || !body_add(s->body, piece)))
+  if (s->keep && !session_keep(s, piece))
     s->no_memory = c->stop = true;
   if (c->response.body_len >= s->abort_after)
     s->aborting = c->stop = true;
@@ -146,76 +144,66 @@ static void end_session(struct session *s, double now_s) {
   e->free = s;
 }
 
-// Counts a wrong answer; the statistics name the first.
-static bool is_wrong(struct session *s, const char *what) {
-  struct load_stats *st = s->e->st;
-  st->wrong++;
-  if (!st->first_wrong[0])
-    snprintf(st->first_wrong, sizeof st->first_wrong, "%s", what);
-  return false;
-}
-
-// What a part says of itself is what was asked for. Players place it by that.
 static bool right_part(struct session *s, const struct client_response *r, const char *path) {
   const struct listener_next *next = &s->next;
   uint64_t from = next->part.from, to = from + next->part.len - 1;
-  char why[CONTENT_RANGE_WHY], what[sizeof s->e->st->first_wrong];
   if (next->range) {
     to = from + next->range_to;
     from += next->range_from;
   }
-  content_range_wrong(why, r->range, from, to, next->part.len ? 0 : next->range_of);
-  if (!why[0])
-    return true;
-  snprintf(what, sizeof what, "%.260s: %s", path, why);
-  return is_wrong(s, what);
+  return engine_right_part(s->e, path, r->range, from, to, next->part.len ? 0 : next->range_of);
 }
 
-// Compares what arrived with the clear source. False: it is wrong, and the statistics name it.
-static bool verified(struct session *s, const struct client_response *r, const char *path) {
+// A part against what was asked for, and against the whole.
+static void compare_range(struct session *s, const struct client_response *r, const char *path) {
   struct engine *e = s->e;
   char what[sizeof e->st->first_wrong];
-  struct bytes body = s->body ? bytes_of(s->body->p, s->body->n) : (struct bytes){0};
+  uint64_t asked = s->next.range_to + 1 - s->next.range_from;
+  if (r->body_len != asked) {
+    engine_wrong(e, "%.300s: a range of %lu bytes brought %lu", path, asked, r->body_len);
+    return;
+  }
+  if (!e->run->verifier || !s->l.verified || !s->whole)
+    return;
+  e->st->verified++;
+  if (!verify_range(path, session_body(s), bytes_of(s->whole->p, s->whole->n), s->next.range_from, what, sizeof what))
+    engine_wrong(e, "%s", what);
+}
+
+// Compares what arrived with the clear source, and with what else is known of it.
+static void compare(struct session *s, const struct client_response *r, const char *path) {
+  struct engine *e = s->e;
+  char what[sizeof e->st->first_wrong];
   struct verify_response v = {.asset = s->l.sc->catalogue.names[s->l.asset], .scheme = s->l.sc->scheme, .path = path,
-                              .body = body, .init = s->init, .list = s->l.list};
-  bool right = true;
+                              .body = session_body(s), .init = s->init, .list = s->l.list};
   if (s->next.head) {
     s->head_len = r->content_length;
-  } else if (s->next.step == STEP_SEGMENT && !s->next.range && s->head_len != UINT64_MAX) {
-    right = s->head_len == r->body_len;
-    if (!right)
-      snprintf(what, sizeof what, "%.300s: HEAD announced %lu bytes, GET brought %lu", path, s->head_len, r->body_len);
+    return;
+  }
+  if (s->next.range) {
+    compare_range(s, r, path);
+    return;
+  }
+  uint64_t announced = s->head_len;
+  if (s->next.step == STEP_SEGMENT)
     s->head_len = UINT64_MAX;
+  if (s->next.step == STEP_SEGMENT && announced != UINT64_MAX && announced != r->body_len) {
+    engine_wrong(e, "%.300s: HEAD announced %lu bytes, GET brought %lu", path, announced, r->body_len);
+    return;
   }
-  if (right && s->next.range && r->body_len != s->next.range_to + 1 - s->next.range_from) {
-    right = false;
-    snprintf(what, sizeof what, "%.300s: a range of %lu bytes brought %lu", path, s->next.range_to + 1 - s->next.range_from, r->body_len);
-  } else if (right && e->run->verifier && s->l.verified && !s->next.head) {
-    if (s->next.range)
-      right = !s->whole || verify_range(path, body, bytes_of(s->whole->p, s->whole->n), s->next.range_from, what, sizeof what);
-    else if (s->next.step == STEP_INIT)
-      right = (s->init = verify_init(e->run->verifier, &v, what, sizeof what)) != NULL;
-    else if (s->next.step == STEP_SEGMENT && s->init) // behind a wrong init segment there is nothing to decrypt by
-      right = verify_segment(e->run->verifier, &v, what, sizeof what);
-    e->st->verified += s->next.range ? s->whole != NULL : s->next.step == STEP_SEGMENT && s->init;
-  }
-  return right || is_wrong(s, what);
+  if (!e->run->verifier || !s->l.verified)
+    return;
+  if (s->next.step == STEP_SEGMENT && s->init) // behind a wrong init segment there is nothing to decrypt by
+    engine_compare(e, &v);
+  else if (s->next.step == STEP_INIT && !(s->init = verify_init(e->run->verifier, &v, what, sizeof what)))
+    engine_wrong(e, "%s", what);
 }
 
-// Which epoch a media playlist or MPD points to, by its init segment's path; it must be the one asked for.
-static bool right_epoch(struct session *s, const struct media_list *list) {
-  struct engine *e = s->e;
-  const char *asset = s->l.sc->catalogue.names[s->l.asset];
-  uint32_t want = s->l.sc->verify_epoch;
-  char expected[PLAYLIST_MAX_URI], rest[64];
-  if (!want || !list || !list->num)
-    return true;
-  snprintf(rest, sizeof rest, "%s/%u/", s->l.sc->scheme, want);
-  if (!uri_of_asset(expected, asset, rest) && strncmp(list->init, expected, strlen(expected)) == 0)
-    return true;
-  char what[sizeof e->st->first_wrong];
-  snprintf(what, sizeof what, "%.200s: a stale epoch: the manifest leads there, it is to lead below %.200s", list->init, expected);
-  return is_wrong(s, what);
+// A media playlist or MPD points to the epoch asked for.
+static void compare_epoch(struct session *s, const struct media_list *list) {
+  char what[sizeof s->e->st->first_wrong];
+  if (!engine_right_epoch(what, sizeof what, s->l.sc, s->l.sc->catalogue.names[s->l.asset], list))
+    engine_wrong(s->e, "%s", what);
 }
 
 static void schedule(struct session *s) { due_push(s->e, s->next.at_s, (uint32_t)(s - s->e->sessions)); }
@@ -253,14 +241,14 @@ static struct listener_got judge(struct session *s, const struct client_response
   listener_place(path, &s->l, &s->next);
   bool right = got.ok && !unchanged && (r->status != 206 || right_part(s, r, path));
   if (right && !manifest)
-    (void)verified(s, r, path); // wrong bytes fail the run, not the session
+    compare(s, r, path); // wrong bytes fail the run, not the session
   if (got.ok && manifest && !unchanged) {
     got.ok = (!s->body || body_unpack(s->body, r->encoding, &diag) == ERR_OK) && engine_parse(e, s, &got, &diag) == ERR_OK;
     *failed = LOAD_ERR_PARSE;
     if (!got.ok)
       refuse(s, &diag);
     if (got.ok && (s->next.step == STEP_MEDIA || (s->next.step == STEP_MASTER && s->l.dash)))
-      (void)right_epoch(s, got.list);
+      compare_epoch(s, got.list);
   } else {
     *failed = cut ? LOAD_ERR_CUT : engine_failure(r);
     if (r->malformed && diag_say(&diag, ERR_SYNTAX, "the answer is not HTTP/1.1: %s", r->malformed))

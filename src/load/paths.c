@@ -1,9 +1,11 @@
-// Lists every segment of every asset by reading its manifests, before a run without listeners.
+// Before a run without listeners: lists every segment of every asset by reading its manifests, and finds what they, or paths that are
+// given, are compared with.
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "load/session.h"
+#include "load/verify.h"
 
 struct fetch {
   struct client c;
@@ -142,33 +144,132 @@ static bool segments_of(struct engine *e, struct fetch *f, struct media_list *li
   return !hls_read_media(list, mem, bytes_of(f->body.p, f->body.n), f->url, &what) || malformed(why, path, &what);
 }
 
-enum err engine_paths(const struct load_run *run, struct alloc *mem, const struct load_path **paths, uint32_t *num_paths, char *text, size_t cap) {
+// What segments of a track are compared by: its init segment, which is compared itself.
+static bool open_track(struct engine *e, struct fetch *f, struct load_track *t, const char *asset, struct why *why) {
+  const struct load_run *run = e->run;
+  const struct media_list *list = &t->list;
+  char what[512];
+  t->asset = asset;
+  if (!engine_right_epoch(what, sizeof what, run->sc, asset, list))
+    return say(why, "%s", what);
+  if (!run->verifier)
+    return true;
+  if (!list->num || !list->init[0] || list->num_parts != 1)
+    return say(why, "%s: its playlist is to name segments and one init segment, to compare them by", asset);
+  if (!get(e, f, list->init, list->parts[0].range, why))
+    return false;
+  struct verify_response v = {.asset = asset, .scheme = run->sc->scheme, .path = list->init, .body = bytes_of(f->body.p, f->body.n), .list = list};
+  t->init = verify_init(run->verifier, &v, what, sizeof what);
+  return t->init || say(why, "%s", what);
+}
+
+// All segments of all assets, interleaved, so that neighbouring requests ask different assets.
+static bool list_paths(struct engine *e, struct fetch *f, struct alloc *mem, struct load_path **paths, uint32_t *num_paths, struct why *why) {
+  const struct scenario *sc = e->run->sc;
+  uint32_t num = 0, longest = 0, n = 0;
+  struct load_track *tracks = mem->get(mem, sc->catalogue.num * sizeof *tracks);
+  for (uint32_t i = 0; tracks && i < sc->catalogue.num; i++) {
+    struct media_list *list = &tracks[i].list;
+    if (!segments_of(e, f, list, mem, i, why) || !open_track(e, f, &tracks[i], sc->catalogue.names[i], why))
+      return false;
+    num += list->num;
+    longest = list->num > longest ? list->num : longest;
+  }
+  struct load_path *out = tracks ? mem->get(mem, num * sizeof *out) : NULL;
+  if (!out)
+    return say(why, "out of memory");
+  for (uint32_t k = 0; k < longest; k++)
+    for (uint32_t i = 0; i < sc->catalogue.num; i++) {
+      const struct media_list *list = &tracks[i].list;
+      if (k < list->num)
+        out[n++] = (struct load_path){list->uris + list->uri_off[k], list->ranges ? list->ranges[k] : (struct byte_range){0}, &tracks[i], k};
+    }
+  *paths = out;
+  *num_paths = n;
+  return true;
+}
+
+// ---- paths that are given
+
+// A track that some of them belong to: these begin alike, up to their last slash.
+struct folder {
+  struct load_track track;
+  const char *path;
+  size_t n;
+  struct folder *next;
+};
+
+static bool no_segment(const struct engine *e, const char *path, struct why *why) {
+  return say(why, "%s: of --paths only segments of the scenario's assets can be compared, /ASSET/%s/EPOCH/TRACK/NUMBER.m4s: leave it out, or --verify", path,
+             e->run->sc->scheme);
+}
+
+static bool open_folder(struct engine *e, struct fetch *f, struct alloc *mem, struct folder *at, struct why *why) {
+  const struct scenario *sc = e->run->sc;
+  struct verify_place place;
+  struct diag what = {0};
+  char list[PLAYLIST_MAX_URI];
+  uint32_t i = 0;
+  while (i < sc->catalogue.num && (!verify_place_read(&place, sc->catalogue.names[i], at->path) || strcmp(place.scheme, sc->scheme) != 0))
+    i++;
+  if (i == sc->catalogue.num)
+    return no_segment(e, at->path, why);
+  if (snprintf(list, sizeof list, "%.*smedia.m3u8", (int)at->n, at->path) >= (int)sizeof list)
+    return say(why, "the path %.80s… is too long", at->path);
+  if (!get(e, f, list, (struct byte_range){0}, why))
+    return false;
+  if (hls_read_media(&at->track.list, mem, bytes_of(f->body.p, f->body.n), f->url, &what))
+    return malformed(why, list, &what);
+  return open_track(e, f, &at->track, sc->catalogue.names[i], why);
+}
+
+static bool find_path(struct engine *e, struct fetch *f, struct alloc *mem, struct folder **all, struct load_path *p, struct why *why) {
+  struct verify_place place;
+  size_t end = strcspn(p->path, "?"), n = end;
+  while (n && p->path[n - 1] != '/')
+    n--;
+  struct folder *at = *all;
+  while (at && (at->n != n || memcmp(at->path, p->path, n) != 0))
+    at = at->next;
+  if (!at) {
+    at = mem->get(mem, sizeof *at);
+    if (!at)
+      return say(why, "out of memory");
+    *at = (struct folder){.path = p->path, .n = n, .next = *all};
+    if (!open_folder(e, f, mem, at, why))
+      return false;
+    *all = at;
+  }
+  const struct media_list *list = &at->track.list;
+  if (!verify_place_read(&place, at->track.asset, p->path) || !place.segment)
+    return no_segment(e, p->path, why);
+  if (place.segment > list->num)
+    return say(why, "%s: its playlist has %u segments only", p->path, list->num);
+  p->of = &at->track;
+  p->segment = place.segment - 1;
+  const char *uri = list->uris + list->uri_off[p->segment];
+  return (strncmp(uri, p->path, end) == 0 && (!uri[end] || uri[end] == '?')) || say(why, "%s: its playlist has %s in its place", p->path, uri);
+}
+
+enum err engine_paths(const struct load_run *run, struct alloc *mem, struct load_path **paths, uint32_t *num_paths, char *text, size_t cap) {
   struct why why = {text, cap};
   struct engine e = {.run = run};
+  bool given = *paths != NULL;
+  if (given && !run->verifier && !run->sc->verify_epoch)
+    return ERR_OK;
   struct fetch *f = calloc(1, sizeof *f);
-  const struct scenario *sc = run->sc;
-  struct media_list *lists = mem->get(mem, sc->catalogue.num * sizeof *lists);
+  struct folder *folders = NULL;
   char io_why[160] = "";
   e.clients = (struct client_world){.io = io_new(run->io, &(struct io_options){0}, io_why, sizeof io_why),
                                     .addr = (const struct sockaddr *)&run->addr, .addr_len = run->addr_len,
                                     .tls = run->tls, .tls_host = run->tls_host, .done = on_done, .body = on_body, .location = on_location};
-  bool ok = !e.clients.io ? say(&why, "%s", io_why) : (f && lists && client_world_ready(&e.clients)) || say(&why, "out of memory");
+  bool ok = !e.clients.io ? say(&why, "%s", io_why) : (f && client_world_ready(&e.clients)) || say(&why, "out of memory");
   if (ok)
     client_init(&f->c, &e.clients, f);
-  uint32_t num = 0, longest = 0;
-  for (uint32_t i = 0; ok && i < sc->catalogue.num; i++) {
-    ok = segments_of(&e, f, &lists[i], mem, i, &why);
-    num += ok ? lists[i].num : 0;
-    longest = ok && lists[i].num > longest ? lists[i].num : longest;
-  }
-  struct load_path *out = ok ? mem->get(mem, num * sizeof *out) : NULL;
-  if (ok && !out)
-    ok = say(&why, "out of memory");
-  uint32_t n = 0; // interleaved, so that neighbouring requests ask different assets
-  for (uint32_t k = 0; ok && k < longest; k++)
-    for (uint32_t i = 0; i < sc->catalogue.num; i++)
-      if (k < lists[i].num)
-        out[n++] = (struct load_path){lists[i].uris + lists[i].uri_off[k], lists[i].ranges ? lists[i].ranges[k] : (struct byte_range){0}};
+  if (ok && !given)
+    ok = list_paths(&e, f, mem, paths, num_paths, &why);
+  for (uint32_t i = 0; ok && given && i < *num_paths; i++)
+    ok = find_path(&e, f, mem, &folders, &(*paths)[i], &why);
   if (e.clients.io && f && f->c.w) {
     client_close(&f->c);
     for (int i = 0; i < 10 && !client_idle(&f->c); i++)
@@ -179,7 +280,5 @@ enum err engine_paths(const struct load_run *run, struct alloc *mem, const struc
   if (f)
     free(f->body.p);
   free(f);
-  *paths = out;
-  *num_paths = n;
   return ok ? ERR_OK : ERR_IO;
 }

@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "load/session.h"
+#include "load/verify.h"
 
 struct plain {
   struct engine *e;
@@ -9,6 +10,7 @@ struct plain {
   uint64_t next;        // number of the next request of this thread
   bool queueing;        // requests that are due may be waiting for a connection,
   double queue_s;       // since then
+  double compared_s;    // how long answers of this turn were compared
   uint64_t done;
   struct rng rng;
 };
@@ -23,12 +25,12 @@ static void hand_over(struct plain *p, struct session *s) {
   char out[CLIENT_REQUEST_MAX];
   struct writer w = wr_of(out, sizeof out);
   wr_str(&w, "GET ");
-  wr_str(&w, s->next.path);
+  wr_str(&w, s->what->path);
   wr_str(&w, " HTTP/1.1\r\nHost: ");
   wr_str(&w, p->e->run->host);
   wr_str(&w, "\r\nUser-Agent: sluice-load\r\n");
-  if (s->next.part.len)
-    wr_fmt(&w, "Range: bytes=%lu-%lu\r\n", s->next.part.from, s->next.part.from + s->next.part.len - 1);
+  if (s->what->range.len)
+    wr_fmt(&w, "Range: bytes=%lu-%lu\r\n", s->what->range.from, s->what->range.from + s->what->range.len - 1);
   wr_str(&w, "\r\n");
   engine_log(p->e, p->e->run->thread, s->ordinal, bytes_of(out, w.n));
   client_send(&s->c, bytes_of(out, w.n), false);
@@ -43,12 +45,20 @@ static double lag_of(const struct plain *p, const struct session *s, double due_
   return now_s - fmax(due_s, s->free_s);
 }
 
+// Whether request `n` of this thread is in the share that is compared: by the seed and its number among those of all threads.
+static bool is_compared(const struct plain *p, uint64_t n) {
+  const struct load_run *run = p->e->run;
+  if (!run->verifier || run->sc->verify_share >= 1)
+    return run->verifier != NULL;
+  struct rng r = rng_of(run->sc->seed ^ 0x636f6d70617265, n * run->num_threads + run->thread);
+  return rng_unit(&r) < run->sc->verify_share;
+}
+
 static void ask(struct plain *p, struct session *s, double due_s, double now_s) {
   double lag_s = lag_of(p, s, due_s, now_s);
   s->next.at_s = due_s;
-  const struct load_path *what = choose_path(p, p->next);
-  s->next.path = what->path;
-  s->next.part = what->range;
+  s->what = choose_path(p, p->next);
+  s->keep = is_compared(p, p->next);
   s->sent_s = now_s;
   s->waiting = true;
   s->ordinal = (uint32_t)p->next++;
@@ -87,14 +97,15 @@ static void ask_what_is_due(struct plain *p, double now_s) {
   }
 }
 
-// The request of `s` has ended, in whatever way: its connection is free.
+// The request of `s` has ended, in whatever way: its connection is free, since s->free_s.
 static void settle(struct plain *p, struct session *s, double now_s) {
   const struct load_run *run = p->e->run;
   s->waiting = false;
-  s->free_s = now_s;
   p->done++;
+  body_give(p->e, s->body);
+  s->body = NULL;
   if (run->sc->mode == LOAD_SATURATE && now_s < run->sc->seconds && !*run->stop) {
-    ask(p, s, now_s, now_s);
+    ask(p, s, s->free_s, now_s);
     return;
   }
   s->next_free = p->idle;
@@ -107,29 +118,53 @@ static void settle(struct plain *p, struct session *s, double now_s) {
 static void time_out(struct session *s, double now_s) {
   client_close(&s->c);
   engine_count(s->e, 0, LOAD_ERR_TIMEOUT, s->next.at_s, s->sent_s, now_s);
+  s->free_s = now_s;
   settle(s->plain, s, now_s);
+}
+
+static void on_body(struct client *c, struct bytes piece) {
+  struct session *s = c->owner;
+  c->stop = s->keep && !session_keep(s, piece);
+}
+
+// Compares what arrived with the clear source. What that takes is the generator's lag, also of what comes meanwhile.
+static void compare(struct session *s) {
+  const struct load_path *what = s->what;
+  const struct load_track *of = what->of;
+  engine_compare(s->e, &(struct verify_response){.asset = of->asset, .scheme = s->e->run->sc->scheme, .body = session_body(s),
+                                                 .path = of->list.uris + of->list.uri_off[what->segment], .init = of->init, .list = &of->list});
 }
 
 static void on_done(struct client *c, const struct client_response *r) {
   struct session *s = c->owner;
   struct plain *p = s->plain;
   struct engine *e = p->e;
-  double now = engine_now(e);
+  double arrived = engine_now(e);
   if (r->stale) {
     e->st->resent++;
     hand_over(p, s);
     return;
   }
-  uint64_t part = s->next.part.len;
-  bool cut = part && r->status == 206 && r->body_len != part;
-  bool ok = r->whole && r->status == (part ? 206 : 200) && !cut;
-  engine_count(e, r->body_len, ok ? LOAD_ERR_NONE : cut ? LOAD_ERR_CUT : engine_failure(r), s->next.at_s, s->sent_s, now);
+  struct byte_range part = s->what->range;
+  bool cut = part.len && r->status == 206 && r->body_len != part.len;
+  bool ok = r->whole && r->status == (part.len ? 206 : 200) && !cut;
+  if (ok && part.len)
+    (void)engine_right_part(e, s->what->path, r->range, part.from, part.from + part.len - 1, 0);
+  engine_count(e, r->body_len, ok ? LOAD_ERR_NONE : cut ? LOAD_ERR_CUT : engine_failure(r), s->next.at_s, s->sent_s, arrived);
+  s->free_s = arrived - p->compared_s; // it may have lain here as long
+  double now = arrived;
+  if (ok && s->keep) {
+    compare(s);
+    now = engine_now(e);
+    p->compared_s += now - arrived;
+  }
   settle(p, s, now);
 }
 
 static void init_sessions(struct plain *p) {
   struct engine *e = p->e;
   e->clients.done = on_done;
+  e->clients.body = e->run->verifier ? on_body : NULL;
   for (uint32_t i = 0; i < e->num_sessions; i++) {
     struct session *s = &e->sessions[i];
     *s = (struct session){.e = e, .plain = p, .next_free = p->idle};
@@ -173,6 +208,7 @@ enum err engine_run_plain(struct engine *e, struct diag *diag) {
     double wake = now < 0 ? 0 : now + 0.05;
     if (sc->mode == LOAD_RATE && p.idle && due_of(&p, p.next) < wake)
       wake = due_of(&p, p.next);
+    p.compared_s = 0;
     int64_t wait_ns = (int64_t)((wake - engine_now(e)) * 1e9);
     if (!engine_wait(e, wait_ns > 0 ? wait_ns : 0))
       return engine_failed(e, diag);
@@ -180,7 +216,9 @@ enum err engine_run_plain(struct engine *e, struct diag *diag) {
   count_the_rest(&p, now);
   e->st->peak_active = e->num_sessions;
   e->st->elapsed_s = now < sc->seconds || sc->mode == LOAD_RATE ? now : sc->seconds;
-  for (uint32_t i = 0; i < e->num_sessions; i++)
+  for (uint32_t i = 0; i < e->num_sessions; i++) {
     client_close(&e->sessions[i].c);
+    body_give(e, e->sessions[i].body);
+  }
   return ERR_OK;
 }

@@ -356,8 +356,8 @@ enum err scenario_check(struct scenario *s, struct diag *diag) {
   if ((s->verify_share > 0 || s->verify_epoch) && s->catalogue.manifests)
     return diag_set(diag, ERR_ARGUMENT, 1, "catalogue.manifests: only a sluice's answers can be compared, by catalogue.assets: leave verify.%s (--verify) out",
                     s->verify_share > 0 ? "share" : "epoch");
-  if ((s->verify_share > 0 || s->verify_epoch) && s->mode != LOAD_LISTENERS)
-    return diag_set(diag, ERR_ARGUMENT, 1, "verify.%s: nothing is compared but in mode listeners: leave it out", s->verify_share > 0 ? "share" : "epoch");
+  if ((s->verify_share > 0 || s->verify_epoch) && s->mode == LOAD_IDLE)
+    return diag_set(diag, ERR_ARGUMENT, 1, "verify.%s: mode idle compares nothing: leave it out", s->verify_share > 0 ? "share" : "epoch");
   if (s->verify_share > 0 && (!s->media[0] || (!s->keys[0] && strcmp(s->scheme, "clear") != 0)))
     return diag_set(diag, ERR_ARGUMENT, 1, "verify.share needs verify.media and verify.keys (or --verify and --keys) to compare with");
   return ERR_OK;

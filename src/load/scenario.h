@@ -66,7 +66,7 @@ struct scenario {
   double storm_at_s, storm; // >= 0: when this share of all sessions loses its connection and reconnects at once
   uint32_t slow_bytes_per_s;
   // checks
-  double verify_share;      // of sessions whose every byte is decrypted and compared
+  double verify_share;      // of sessions, or of requests without listeners, whose every byte is decrypted and compared
   uint32_t verify_epoch;    // the epoch that manifests must name; 0: any
   char media[SCENARIO_MAX_PATH], keys[SCENARIO_MAX_PATH]; // for verifying; relative to the scenario's folder
   // service level; a negative value is not checked

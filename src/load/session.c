@@ -42,6 +42,14 @@ bool body_add(struct body *b, struct bytes piece) {
   return true;
 }
 
+bool session_keep(struct session *s, struct bytes piece) {
+  if (!s->body)
+    s->body = body_take(s->e);
+  return s->body && body_add(s->body, piece);
+}
+
+struct bytes session_body(const struct session *s) { return s->body ? bytes_of(s->body->p, s->body->n) : (struct bytes){0}; }
+
 // ---- the log
 
 void engine_log_flush(struct engine *e) {
@@ -272,7 +280,7 @@ bool moved_on(struct moved *m, const char *origin, const char *path, struct diag
 }
 
 enum err engine_parse(struct engine *e, struct session *s, struct listener_got *got, struct diag *diag) {
-  struct bytes text = s->body ? bytes_of(s->body->p, s->body->n) : (struct bytes){0};
+  struct bytes text = session_body(s);
   char path[PLAYLIST_MAX_URI], url[PLAYLIST_MAX_URL];
   uint32_t choose;
   uint64_t hash[2];

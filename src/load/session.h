@@ -7,8 +7,9 @@
 struct engine;
 struct plain; // rate.c
 struct verify_init;
+struct verify_response;
 
-// A body that is being kept: playlists, and what verified sessions receive. Taken when its first byte comes.
+// A body that is being kept: playlists, and what is compared. Taken when its first byte comes.
 struct body {
   uint8_t *p;
   size_t n, cap;
@@ -34,7 +35,10 @@ struct session {
   struct client c;
   struct engine *e;
   union {
-    struct plain *plain; // in runs without listeners
+    struct { // in runs without listeners
+      struct plain *plain;
+      const struct load_path *what; // that is asked for
+    };
     const struct verify_init *init; // verified sessions: of the track
   };
   struct session *next_free;
@@ -100,6 +104,10 @@ struct load_second *engine_second(struct engine *e, double now_s);
 
 struct body *body_take(struct engine *e);
 void body_give(struct engine *e, struct body *b); // NULL is a no-op
+// session_keep takes a piece of what a session receives; false as body_add.
+bool session_keep(struct session *s, struct bytes piece);
+struct bytes session_body(const struct session *s);
+
 // body_add appends; false when memory is out, or it were more than BODY_MAX.
 bool body_add(struct body *b, struct bytes piece);
 // body_unpack undoes a Content-Encoding ("": there is none). Errors: ERR_SYNTAX (also of gzip that is not said to be), ERR_LIMIT (more than BODY_MAX), ERR_UNSUPPORTED (not
@@ -117,6 +125,20 @@ void engine_lists_free(struct engine *e);
 
 // session_place gives the path that was asked for last, redirections followed, without token.
 void session_place(char out[PLAYLIST_MAX_URI], const struct session *s);
+
+// engine_wrong counts a wrong answer; the statistics name the first.
+void engine_wrong(struct engine *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+// engine_compare compares a segment with the clear source and counts that.
+void engine_compare(struct engine *e, const struct verify_response *v);
+
+// engine_right_part: what a part says of itself, by its Content-Range, is what was asked for: players place it by that. Else it is
+// counted as wrong. `of`: as content_range_wrong takes it.
+bool engine_right_part(struct engine *e, const char *path, const char *content_range, uint64_t from, uint64_t to, uint64_t of);
+
+// engine_right_epoch: a media playlist or MPD points to verify.epoch, where there is one, by its init segment's path. False: `what` says
+// where it leads.
+bool engine_right_epoch(char *what, size_t cap, const struct scenario *sc, const char *asset, const struct media_list *list);
 
 // The two ways to run: sessions (listeners.c) and single requests (rate.c).
 enum err engine_run_listeners(struct engine *e, struct diag *diag);

@@ -87,6 +87,19 @@ static bool level(struct writer *out, const char *name, double value, double bou
 
 static double share(double part, double whole) { return whole > 0 ? part / whole : 0; }
 
+bool stats_compared(const struct load_stats *s, const struct scenario *sc, struct writer *out) {
+  bool ok = true;
+  if (sc->verify_share > 0 && !s->verified && !s->wrong) { // a comparison of nothing finds nothing
+    wr_fmt(out, "MISSED  segments compared: none: none came to the share of --share (verify.share)\n");
+    ok = false;
+  }
+  if (s->verified || s->wrong)
+    ok &= level(out, "segments with wrong bytes", (double)s->wrong, 0, "segments");
+  if (s->wrong)
+    wr_fmt(out, "first wrong byte: %s\n", s->first_wrong);
+  return ok;
+}
+
 bool stats_verdict(const struct load_stats *s, const struct scenario *sc, struct writer *out) {
   bool ok = true;
   ok &= level(out, "startup p99", (double)hist_percentile(&s->startup, 99) / 1e3, sc->level.startup_p99_ms, "ms");
@@ -99,16 +112,9 @@ bool stats_verdict(const struct load_stats *s, const struct scenario *sc, struct
     ok &= level(out, "connections that did not stay", share((double)s->ended_at_rest, (double)sc->connections), sc->level.error_share, "of all");
   if (s->unasked_bytes)
     ok &= level(out, "bytes behind a response's end", (double)s->unasked_bytes, 0, "bytes");
-  if (sc->verify_share > 0 && !s->verified && !s->wrong) { // a comparison of nothing finds nothing
-    wr_fmt(out, "MISSED  segments compared: none: no session of verify.share (--share) received one\n");
-    ok = false;
-  }
-  if (s->verified || s->wrong)
-    ok &= level(out, "segments with wrong bytes", (double)s->wrong, 0, "segments");
+  ok &= stats_compared(s, sc, out);
   if (s->first_refused[0])
     wr_fmt(out, "first refused: %s\n", s->first_refused);
-  if (s->wrong)
-    wr_fmt(out, "first wrong byte: %s\n", s->first_wrong);
   return ok;
 }
 

@@ -45,7 +45,7 @@ struct load_stats {
   uint64_t ended_at_rest; // connections without a request that the other side ended
   uint64_t unasked_bytes; // that came behind a response's end
   uint64_t unopened;      // connections that this machine could not begin (unopened_errno: why)
-  uint64_t verified, wrong; // segments compared; segments that differed
+  uint64_t verified, wrong; // segments compared; segments that differed. Mode capacity: in all probes
   uint64_t decrypted;       // of the compared ones; the others had the bytes of one of these (by process, in its first thread)
   double rebuffer_s, played_s, cpu_s, elapsed_s;
   uint64_t peak_active; // of one thread; a sum over threads that peak apart is an upper bound
@@ -71,6 +71,9 @@ struct scenario;
 
 // The verdict over the service levels: one line per level in `out`, "ok" or "MISSED" first. Returns false when one is missed.
 bool stats_verdict(const struct load_stats *s, const struct scenario *sc, struct writer *out);
+
+// stats_compared is the part of it that is of the comparison: nothing was wrong, and something was compared where that was asked for.
+bool stats_compared(const struct load_stats *s, const struct scenario *sc, struct writer *out);
 
 // stats_valid says whether the generator itself was in time; when not, the numbers are not to be used.
 bool stats_valid(const struct load_stats *s, const struct scenario *sc, struct writer *why);

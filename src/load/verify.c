@@ -114,7 +114,7 @@ static bool decode(char out[PLAYLIST_MAX_URI], const char *path) {
   return true;
 }
 
-static bool read_place(struct place *out, const char *asset, const char *uri) {
+bool verify_place_read(struct verify_place *out, const char *asset, const char *uri) {
   char path[PLAYLIST_MAX_URI];
   size_t n = strlen(asset);
   if (!decode(path, uri))
@@ -238,7 +238,7 @@ static bool check_key(struct check *c, struct verify_init *init) {
 
 static bool check_init(struct check *c, struct verify_init *init) {
   struct verifier *v = c->v;
-  if (!read_place(&c->place, c->r->asset, c->r->path) || c->place.segment)
+  if (!verify_place_read(&c->place, c->r->asset, c->r->path) || c->place.segment)
     return wrong(c, "is not an init segment's path");
   if (strcmp(c->place.scheme, c->r->scheme) != 0) // above all: clear, where it is to be protected
     return wrong(c, "the manifest of %s leads to %s", c->r->scheme, c->place.scheme);
@@ -320,7 +320,7 @@ static bool check_ivs(struct check *c) {
 
 static bool check_segment(struct check *c) {
   uint32_t first, end;
-  if (!read_place(&c->place, c->r->asset, c->r->path) || !c->place.segment)
+  if (!verify_place_read(&c->place, c->r->asset, c->r->path) || !c->place.segment)
     return wrong(c, "is not a segment's path");
   c->track = c->v->world.track(c->v->world.ctx, c->r->asset, c->place.track);
   if (!c->track)

@@ -36,6 +36,15 @@ struct verify_init; // an init segment that has been found right
 struct verifier *verifier_new(const struct verify_world *world, const struct aes_ops *ops, uint32_t max_segments);
 void verifier_free(struct verifier *v);
 
+// Where a path points.
+struct verify_place {
+  char scheme[16], track[256];
+  uint32_t epoch, segment; // segment from 1; 0: the init segment
+};
+
+// verify_place_read reads the path of a segment or init segment of this asset, as a sluice has them, with a query or without. False: it is none.
+bool verify_place_read(struct verify_place *out, const char *asset, const char *uri);
+
 struct verify_response {
   const char *asset, *scheme; // that were asked for
   const char *path;           // as requested, without a query: /<asset>/<scheme>/<epoch>/<track>/<n>.m4s or …/init.mp4

@@ -10,15 +10,9 @@ struct vtenc {
   uint8_t iv_size; // 0: the constant IV
 };
 
-// Where a path points.
-struct place {
-  char scheme[16], track[256];
-  uint32_t epoch, segment; // segment from 1; 0: the init segment
-};
-
 struct verify_init {
   struct vtenc tenc;
-  struct place place;
+  struct verify_place place;
   const struct verify_track *track;
   struct aes_key key;
   bool clear;
@@ -33,7 +27,7 @@ struct check {
   const struct verify_track *track;
   const struct aes_ops *ops;
   const struct verify_init *init;
-  struct place place;
+  struct verify_place place;
   uint64_t sample, first_sample, end_sample; // numbers within the clear track: next, first and end of the segment
   uint64_t first_iv, num_iv;
   size_t first_iv_at; // offset of the first IV in the response

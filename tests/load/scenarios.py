@@ -76,7 +76,7 @@ def comparison(tap, load, sluice, folder, server):
     tap.ok(t.get("verified", 0) >= t.get("segments", 1) and not t["wrong"], "they go before the scenario's own", f"{t} {r}")
     for name, flags, what in (("no keys", ["--verify", "media"], "--verify and --keys"), ("no media", ["--keys", "keys.yaml"], "need --verify MEDIA"),
                               ("a share of nothing", ["--share", "50%"], "need --verify MEDIA"),
-                              ("another mode", ["--verify", "media", "--keys", "keys.yaml", "--mode", "rate", "--rate", "5", "--seconds", "1"], "mode listeners")):
+                              ("an idle herd", ["--verify", "media", "--keys", "keys.yaml", "--mode", "idle", "--seconds", "1"], "mode idle compares nothing")):
         r, _ = play(*flags)
         tap.ok(r.code == 1 and what in r.err and r.err.count("\n") == 1, f"a comparison with {name}: one line says what is missing", r)
 
@@ -186,6 +186,8 @@ def wrong_usage(tap, sluice, folder):
                               ("--rate with saturate", [good, *target, "--mode", "saturate", "--rate", "5"], "mode rate"),
                               ("--rate with idle", [good, *target, "--mode", "idle", "--rate", "5"], "mode rate"),
                               ("--json with --report", ["--report", folder / "o.html", "--json", folder / "o.json", folder / "a.json"], "nothing else"),
+                              ("--share with --report", ["--report", folder / "o.html", folder / "a.json", "--share", "10%"], "nothing else"),
+                              ("--threads with --report", ["--threads", "2", "--report", folder / "o.html", folder / "a.json"], "nothing else"),
                               ("--ca without TLS", [good, *target, "--ca", folder / "none.pem"], "https://"),
                               ("--insecure without TLS", [good, *target, "--insecure"], "https://"),
                               ("a URL with a path", [good, "--target", "http://127.0.0.1:9/x"], "without a path, not 'http://127.0.0.1:9/x'"),
@@ -291,8 +293,9 @@ FAULTS = {  # scenario: line, what is wrong, what to do about it
     "mode: idle\n" + SMALL: (1, "seconds is missing"), "arrivals: [{ for: 1s, rate: 1 }]": (1, "catalogue.assets names nothing to ask for"),
     SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nscheme: cens": (1, "scheme: 'cens' is not one of cenc, cbcs, clear"),
     SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nverify: { share: 1 }": (1, "verify.share needs verify.media and verify.keys"),
-    SMALL + "mode: rate\nrate: 1\nseconds: 1s\nverify: { share: 1, media: m, keys: k }": (1, "nothing is compared but in mode listeners"),
-    SMALL + "mode: rate\nrate: 1\nseconds: 1s\nverify: { epoch: 2 }": (1, "verify.epoch: nothing is compared"),
+    SMALL + "mode: idle\nseconds: 1s\nverify: { share: 1, media: m, keys: k }": (1, "verify.share: mode idle compares nothing"),
+    SMALL + "mode: idle\nseconds: 1s\nverify: { epoch: 2 }": (1, "verify.epoch: mode idle compares nothing"),
+    "catalogue: { manifests: [/a.mpd] }\nmode: rate\nrate: 1\nseconds: 1s\nverify: { share: 1, media: m, keys: k }": (1, "catalogue.manifests: only a sluice's answers can be compared"),
     SMALL + "mode: capacity\nseconds: 1s": (1, "needs level.latency_p99_ms"),
 }
 
