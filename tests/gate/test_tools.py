@@ -424,7 +424,7 @@ demo_ports()
 
 # What the demo builds and starts, played by one script: servers answer everything, the load generator writes $RESULT or nothing.
 PART = """#!/usr/bin/env python3
-import http.server, os, pathlib, sys, threading
+import http.server, os, pathlib, sys, threading, time
 class Yes(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -432,7 +432,10 @@ class Yes(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 name, args = pathlib.Path(sys.argv[0]).name, sys.argv[1:]
-if name in ("build", "npm"):
+if [name, *args] == os.environ.get("FAILS", "").split():
+    time.sleep(0.2)
+    sys.exit(9)
+elif name in ("build", "npm"):
     print(pathlib.Path(sys.argv[0]).resolve().parent / "sluice")
 elif args[:1] == ["load"]:
     if os.environ["RESULT"]:
@@ -451,7 +454,7 @@ def demo_check():
             (root / folder).mkdir(parents=True)
         shutil.copy(ROOT / "tools/demo", root / "tools/demo")
         (root / "demo/synth/a.c").write_text("")
-        for part in ("tools/sluice", "tools/install", "tools/build", "tools/npm", "demo/make-catalogue", "demo/serve-page"):
+        for part in ("tools/sluice", "tools/install", "tools/build", "tools/npm", "tools/boringssl", "demo/make-catalogue", "demo/serve-page"):
             (root / part).write_text(PART)
             (root / part).chmod(0o755)
         good, wrong = (json.dumps(dict(totals=dict(verified=7, wrong=n))) for n in (0, 1))
@@ -468,6 +471,10 @@ def demo_check():
                                text=True, timeout=60, env=dict(os.environ, RESULT=result))
             check(f"tools/demo --check: {name}: status {code}", r.returncode == code and said in r.stdout + r.stderr
                   and ("everything answers" in r.stdout) == (code == 0), f"{r}")
+        for step in ("install build", "install demo", "npm demo", "boringssl"):
+            r = subprocess.run([root / "tools/demo", "--check", "--port", ports[0], "--admin", ports[1], "--page", ports[2]], capture_output=True,
+                               text=True, timeout=60, env=dict(os.environ, RESULT=good, FAILS=step))
+            check(f"tools/demo: where {step} fails, also beside another step, it ends with its status", r.returncode == 9 and not r.stdout, f"{r}")
 
 
 demo_check()
