@@ -54,9 +54,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     MUST(e == ERR_SYNTAX || e == ERR_ARGUMENT || e == ERR_LIMIT || e == ERR_NO_MEMORY);
   } else {
     MUST(!d.err);
-    check_arrivals(&s);
-    check_values(&s);
-    MUST(!scenario_check(&s, &d));
+    e = scenario_check(&s, &d);
+    MUST(e == d.err && (!e || e == ERR_ARGUMENT));
+    if (!e) {
+      check_arrivals(&s);
+      check_values(&s);
+      MUST(!scenario_check(&s, &d));
+    }
   }
   alloc_heap_free(&mem);
   return 0;

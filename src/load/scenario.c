@@ -333,33 +333,33 @@ static enum err parse_map(struct parse *p, const yaml_node_t *map, const char *p
 
 enum err scenario_check(struct scenario *s, struct diag *diag) {
   if (!s->catalogue.num)
-    return diag_set(diag, ERR_ARGUMENT, 1, "catalogue.assets names nothing to ask for, nor does catalogue.manifests");
+    return diag_set(diag, ERR_ARGUMENT, 0, "catalogue.assets names nothing to ask for, nor does catalogue.manifests");
   if (s->mode == LOAD_LISTENERS && !s->num_pieces)
-    return diag_set(diag, ERR_ARGUMENT, 1, "mode listeners needs arrivals");
+    return diag_set(diag, ERR_ARGUMENT, 0, "mode listeners needs arrivals");
   s->end_s = s->drain_s;
   for (uint32_t i = 0; i < s->num_pieces; i++)
     s->end_s += s->pieces[i].seconds;
   if (s->mode != LOAD_LISTENERS && s->rate > 0)
     s->num_pieces = 0; // one rate instead of a shape
   if (s->mode == LOAD_RATE && !(s->rate > 0) && !s->num_pieces)
-    return diag_set(diag, ERR_ARGUMENT, 1, "mode rate needs a rate, or arrivals as the shape that requests follow");
+    return diag_set(diag, ERR_ARGUMENT, 0, "mode rate needs a rate, or arrivals as the shape that requests follow");
   if (s->mode == LOAD_RATE && s->num_pieces && !(s->seconds > 0))
     s->seconds = s->end_s - s->drain_s;
   if (s->mode == LOAD_CAPACITY && s->level.latency_p99_ms < 0)
-    return diag_set(diag, ERR_ARGUMENT, 1, "mode capacity needs level.latency_p99_ms: the service level to meet");
+    return diag_set(diag, ERR_ARGUMENT, 0, "mode capacity needs level.latency_p99_ms: the service level to meet");
   if (s->mode == LOAD_CAPACITY && !(s->search.from < s->search.to))
-    return diag_set(diag, ERR_ARGUMENT, 1, "search.from is to be less than search.to");
+    return diag_set(diag, ERR_ARGUMENT, 0, "search.from is to be less than search.to");
   if (s->mode != LOAD_LISTENERS && !(s->seconds > 0))
-    return diag_set(diag, ERR_ARGUMENT, 1, "seconds is missing: how long the run takes");
+    return diag_set(diag, ERR_ARGUMENT, 0, "seconds is missing: how long the run takes");
   if (strcmp(s->scheme, "cenc") != 0 && strcmp(s->scheme, "cbcs") != 0 && strcmp(s->scheme, "clear") != 0)
-    return diag_set(diag, ERR_ARGUMENT, 1, "scheme: '%s' is not one of cenc, cbcs, clear", s->scheme);
+    return diag_set(diag, ERR_ARGUMENT, 0, "scheme: '%s' is not one of cenc, cbcs, clear", s->scheme);
   if ((s->verify_share > 0 || s->verify_epoch) && s->catalogue.manifests)
-    return diag_set(diag, ERR_ARGUMENT, 1, "catalogue.manifests: only a sluice's answers can be compared, by catalogue.assets: leave verify.%s (--verify) out",
+    return diag_set(diag, ERR_ARGUMENT, 0, "catalogue.manifests: only a sluice's answers can be compared, by catalogue.assets: leave verify.%s (--verify) out",
                     s->verify_share > 0 ? "share" : "epoch");
   if ((s->verify_share > 0 || s->verify_epoch) && s->mode == LOAD_IDLE)
-    return diag_set(diag, ERR_ARGUMENT, 1, "verify.%s: mode idle compares nothing: leave it out", s->verify_share > 0 ? "share" : "epoch");
+    return diag_set(diag, ERR_ARGUMENT, 0, "verify.%s: mode idle compares nothing: leave it out", s->verify_share > 0 ? "share" : "epoch");
   if (s->verify_share > 0 && (!s->media[0] || (!s->keys[0] && strcmp(s->scheme, "clear") != 0)))
-    return diag_set(diag, ERR_ARGUMENT, 1, "verify.share needs verify.media and verify.keys (or --verify and --keys) to compare with");
+    return diag_set(diag, ERR_ARGUMENT, 0, "verify.share needs verify.media and verify.keys (or --verify and --keys) to compare with");
   return ERR_OK;
 }
 
@@ -407,8 +407,6 @@ enum err scenario_parse(struct scenario *out, struct alloc *mem, struct bytes ya
   else
     e = parse_map(&p, root, "");
   e = e ? e : parse_end(&parser, yaml, diag);
-  if (!e)
-    e = scenario_check(&s, diag);
   yaml_document_delete(&p.doc);
   yaml_parser_delete(&parser);
   if (!e)

@@ -82,5 +82,5 @@ MUST_USE enum err scenario_parse(struct scenario *out, struct alloc *mem, struct
 // scenario_is_mpd says of a scenario with catalogue.manifests whether that of an asset is an MPD: by its path, or else by `protocol`.
 bool scenario_is_mpd(const struct scenario *s, uint32_t asset);
 
-// scenario_check completes and judges a scenario after fields were changed; scenario_parse has done so. Errors: ERR_ARGUMENT.
+// scenario_check completes and judges a scenario as a whole, once what the command line says is in it. Errors: ERR_ARGUMENT, with no line.
 MUST_USE enum err scenario_check(struct scenario *s, struct diag *diag);

@@ -169,6 +169,10 @@ def wrong_usage(tap, sluice, folder):
     for argv in ([good, "--target=http://127.0.0.1:9", "--threads=2"], ["--target", "http://127.0.0.1:9", "--", good]):
         r = run(sluice, "load", *argv)
         tap.ok(r.code == 1 and "does not answer" in r.err, "options with '=', operands behind '--'", r)
+    for text, argv in (("mode: rate", ["--rate", "5", "--seconds", "1"]), ("mode: rate", ["--mode", "saturate", "--seconds", "1"]), ("mode: listeners", ["--mode", "idle", "--seconds", "1"])):
+        (folder / "part.yaml").write_text(f"name: x\n{text}\n" + SMALL)
+        r = run(sluice, "load", folder / "part.yaml", *target, *argv)
+        tap.ok(r.code == 1 and "does not answer" in r.err, f"a scenario that its options complete: {text} {' '.join(argv)}", r)
     for name, argv in {"no scenario": target, "two scenarios": [good, good, *target], "no target": [good], "an unknown option": [good, *target, "--frob"],
                        "no number": [good, *target, "--threads", "x"], "no thread": [good, *target, "--threads", "0"], "a seed that a report cannot hold": [good, *target, "--seed", "9000000000000001"],
                        "a negative rate": [good, *target, "--rate", "-1"],
@@ -289,14 +293,14 @@ FAULTS = {  # scenario: line, what is wrong, what to do about it
     SMALL + "seconds: 5 parsecs": (2, "seconds"), SMALL + "clients: { abort: 120% }": (2, "clients.abort"),
     SMALL + "player: { ahead: 0 }": (2, "player.ahead"), SMALL + "arrivals: [{ for: 1s }]": (2, "needs both `for` and `rate`"),
     SMALL + "arrivals: [{ for: 1s, rate: 1, pull: 2 }]": (2, "arrivals is a list of { for: TIME"),
-    SMALL: (1, "mode listeners needs arrivals"), "mode: rate\nseconds: 1s\n" + SMALL: (1, "mode rate needs a rate"),
-    "mode: idle\n" + SMALL: (1, "seconds is missing"), "arrivals: [{ for: 1s, rate: 1 }]": (1, "catalogue.assets names nothing to ask for"),
-    SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nscheme: cens": (1, "scheme: 'cens' is not one of cenc, cbcs, clear"),
-    SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nverify: { share: 1 }": (1, "verify.share needs verify.media and verify.keys"),
-    SMALL + "mode: idle\nseconds: 1s\nverify: { share: 1, media: m, keys: k }": (1, "verify.share: mode idle compares nothing"),
-    SMALL + "mode: idle\nseconds: 1s\nverify: { epoch: 2 }": (1, "verify.epoch: mode idle compares nothing"),
-    "catalogue: { manifests: [/a.mpd] }\nmode: rate\nrate: 1\nseconds: 1s\nverify: { share: 1, media: m, keys: k }": (1, "catalogue.manifests: only a sluice's answers can be compared"),
-    SMALL + "mode: capacity\nseconds: 1s": (1, "needs level.latency_p99_ms"),
+    SMALL: (0, "mode listeners needs arrivals"), "mode: rate\nseconds: 1s\n" + SMALL: (0, "mode rate needs a rate"),
+    "mode: idle\n" + SMALL: (0, "seconds is missing"), "arrivals: [{ for: 1s, rate: 1 }]": (0, "catalogue.assets names nothing to ask for"),
+    SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nscheme: cens": (0, "scheme: 'cens' is not one of cenc, cbcs, clear"),
+    SMALL + "arrivals: [{ for: 1s, rate: 1 }]\nverify: { share: 1 }": (0, "verify.share needs verify.media and verify.keys"),
+    SMALL + "mode: idle\nseconds: 1s\nverify: { share: 1, media: m, keys: k }": (0, "verify.share: mode idle compares nothing"),
+    SMALL + "mode: idle\nseconds: 1s\nverify: { epoch: 2 }": (0, "verify.epoch: mode idle compares nothing"),
+    "catalogue: { manifests: [/a.mpd] }\nmode: rate\nrate: 1\nseconds: 1s\nverify: { share: 1, media: m, keys: k }": (0, "catalogue.manifests: only a sluice's answers can be compared"),
+    SMALL + "mode: capacity\nseconds: 1s": (0, "needs level.latency_p99_ms"),
 }
 
 
@@ -305,7 +309,7 @@ def bad_scenarios(tap, sluice, folder):
     for text, (line, what) in FAULTS.items():
         path.write_text(text + "\n")
         r = run(sluice, "load", path, "--target", "http://127.0.0.1:9")
-        tap.ok(r.code == 1 and r.err.startswith(f"sluice: {path}: line {line}: ") and what in r.err and r.err.count("\n") == 1,
+        tap.ok(r.code == 1 and r.err.startswith(f"sluice: {path}: " + f"line {line}: " * bool(line)) and what in r.err and r.err.count("\n") == 1,
                f"a bad scenario: {what}", r)
 
 

@@ -311,7 +311,8 @@ Test(mpd, refuses_entities_and_broken_text) {
 static enum err parse(struct scenario *s, struct alloc_heap *mem, const char *yaml, struct diag *d) {
   alloc_heap_init(mem, 8 << 20);
   *d = (struct diag){0};
-  return scenario_parse(s, &mem->base, bytes_str(yaml), d);
+  enum err e = scenario_parse(s, &mem->base, bytes_str(yaml), d);
+  return e ? e : scenario_check(s, d);
 }
 
 Test(scenario, reads_units_and_shapes) {
