@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Rotation of a running server: token, schedule, revocation under load, kill -9, DRM configuration while running: rotation_test.py SLUICE"""
+import contextlib
 import os
 import pathlib
 import random
@@ -338,6 +339,15 @@ def slow_schedule(tap, sluice, work, media):
     tap.ok(len(slots) == len(set(slots)), "no moment of the schedule has two rotations", lines)
 
 
+def answered(port):
+    """Whether somebody who connects is answered soon."""
+    try:
+        with contextlib.closing(Client(port, timeout=0.3)) as c:
+            return c.get("/live").status == 200
+    except (OSError, EOFError):
+        return False
+
+
 def slow(tap, sluice, work, media):
     """While the disk of the journal stands still, whoever gave no order notices nothing."""
     env, still = slow_disk(tap, work)
@@ -369,10 +379,13 @@ def slow(tap, sluice, work, media):
         tap.equal(server.admin("/live").status, 200, "another waits")
         server.signal(signal.SIGTERM)
         tap.ok(server.wait_log("draining"), "the end is asked for meanwhile")
+        while answered(server.admin_port):  # until the drain is over and nobody else is taken; of the seconds for the end most are left
+            pass
         still.unlink()
         r = clients[0].read()
         tap.ok(r.status == 200 and b'"epoch":11,' in r.body, "and waits for it: who gave it is told", r)
         tap.equal(server.process.wait(20), 0, "then it ends")
+        tap.ok(server.wait_log("stopped$"), "though that connection stays", server.log()[-3:])
         for c in clients:
             c.close()
     with Server(sluice, media, env=env) as server:
