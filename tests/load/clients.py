@@ -191,11 +191,12 @@ def backoff(tap, load, proxy):
                 tries[m[1]].append(time.monotonic())
                 response.status, response.reason = 503, "Service Unavailable"
         proxy.change = refuse
-        load(scenario(player=f"ahead: 9, tracks: 1, skip: 0, retries: 4, retry_after: {base * 1000:.0f}ms, token_ttl: 1h", arrivals="{ for: 100ms, rate: 300 }", drain="300ms"), proxy.url)
+        load(scenario(player=f"ahead: 9, tracks: 1, skip: 0, retries: 4, retry_after: {base * 1000:.0f}ms, token_ttl: 1h", arrivals="{ for: 100ms, rate: 300 }", drain=f"{30 * base - 2.7:.1f}s"),
+             proxy.url)
         proxy.change = lambda path, response: None
         return [[b - a for a, b in zip(t, t[1:])] for t in tries.values()]
     late = 0.15  # a busy machine sends later, never earlier: then pauses beside which that is little are looked at
-    for base in (0.1, 0.8):
+    for base in (0.1, 0.6):
         pauses = pauses_of(base)
         if all(len(p) == 4 and all(b <= 1.5 * base * 2 ** k + late for k, b in enumerate(p)) for p in pauses):
             break

@@ -30,7 +30,7 @@ def shipped(tap, load, server):
     for f in files:
         text = f.read_text()
         text = re.sub(r"^level:.*$", "level: { errors: 0, lag_p99_ms: 5000 }", text, flags=re.M)
-        flags = ["--connections", "100"] if "mode: idle" in text else compare
+        flags = ["--connections", "100", "--seconds", "80"] if "mode: idle" in text else compare
         if "mode: capacity" in text:
             continue
         path = load.folder / f.name
@@ -63,7 +63,7 @@ def comparison(tap, load, sluice, folder, server):
     r, t = play("--verify", "media", "--keys", "other.yaml")
     tap.ok(r.code == 1 and t["wrong"] > 0 and t["first_wrong"].startswith("/coastline/"), "--keys of another server: status 1, and where", f"{t} {r}")
     r = run("bash", "-c", 'exec "$@" --keys <(cat keys.yaml)', "bash", sluice, "load", path, "--target", target, "--shorten", "0.03", "--verify", "media", cwd=folder, timeout=120)
-    tap.ok(r.code in (0, 3) and re.search(r"[1-9]\d* segments compared .* 0 wrong", r.out.decode()), "--keys may be a pipe", r)
+    tap.ok(re.search(r"[1-9]\d* segments compared .* 0 wrong", r.out.decode()), "--keys may be a pipe", r)
     swapped = folder / "swapped"
     for asset, other in zip(ASSETS, ASSETS[1:] + ASSETS[:1]):
         (swapped / asset).parent.mkdir(parents=True, exist_ok=True)

@@ -35,11 +35,13 @@ def stalled_readers_hold_no_buffers():
             c = srv.client()
             for i in range(1, 51):  # each within the 20 s of the socket
                 expect(ask(c, segment_path("now", 200000, i))[1], words((i - 1) * 200000, 200000), f"segment {i} beside stalled readers, {stall}")
+
+            def held():
+                return sorted(connections(srv.port, SENT_AND_NOT_ACKNOWLEDGED))[-len(stalled):]
+            expect(comes(lambda: len(held()) == 100 and held()[0] > 0), True, f"the kernel's table has the stalled connections: {held()}")
             time.sleep(0.5)  # longer than the stall timeout, which closes nothing
-            held = sorted(connections(srv.port, SENT_AND_NOT_ACKNOWLEDGED))[-len(stalled):]
-            expect(len(held) == 100 and held[0] > 0, True, f"the kernel's table has the stalled connections: {held}")
             # what may not be sent yet, one send that began below it, and what is under way to a window of 64 KB
-            expect(held[-1] <= 262144 + 300000 + 131072, True, f"the kernel holds up to {held[-1]} bytes for a stalled reader")
+            expect(len(held()) == 100 and held()[-1] <= 262144 + 300000 + 131072, True, f"the kernel holds for stalled readers: {held()}")
             for s in stalled[::20]:
                 reader, at = Reader(s), 0
                 while b"\r\n\r\n" not in reader.buf:
