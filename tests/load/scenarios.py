@@ -30,7 +30,7 @@ def shipped(tap, load, server):
     for f in files:
         text = f.read_text()
         text = re.sub(r"^level:.*$", "level: { errors: 0, lag_p99_ms: 5000 }", text, flags=re.M)
-        flags = ["--connections", "100", "--seconds", "80"] if "mode: idle" in text else compare
+        flags = ["--connections", "100", "--seconds", "5"] if "mode: idle" in text else compare
         if "mode: capacity" in text:
             continue
         path = load.folder / f.name
@@ -225,7 +225,7 @@ def limits(tap, sluice, folder, server):
     """What the machine, not the server, does not give."""
     target = ["--target", f"http://127.0.0.1:{server.port}"]
     herd = folder / "herd.yaml"
-    herd.write_text("name: x\nmode: idle\nseconds: 500ms\nconnections: 200\n" + SMALL + "level: { lag_p99_ms: 5000 }\n")
+    herd.write_text("name: x\nmode: idle\nseconds: 3s\nconnections: 200\n" + SMALL + "level: { lag_p99_ms: 5000 }\n")
 
     def with_files(soft, hard, *argv):
         return subprocess.run([sluice, "load", herd, *target, *argv], capture_output=True, text=True, timeout=60,
