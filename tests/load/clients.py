@@ -260,14 +260,14 @@ class Leaving(Listening):
 
 
 def herd(tap, load, server):
-    herd_of = "name: herd\nmode: idle\nseconds: 1s\nconnections: 20\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 2000 }\n"
+    herd_of = "name: herd\nmode: idle\nseconds: 3s\nconnections: 20\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 2000 }\n"
     (load.folder / "paths").write_text("/x\n")
     with Leaving() as leaving:
         r = load(herd_of, leaving.url, "--paths", load.folder / "paths")
     tap.ok(r.code == 1 and r.json["totals"]["ended_at_rest"] == 20 == r.json["totals"]["requests"] and "MISSED  connections that did not stay" in r.out.decode(),
            "an idle herd that the server sends away", r)
     with Proxy(server.port) as proxy:
-        r = load("name: herd\nmode: idle\nseconds: 1s\nconnections: 60\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 2000 }\n", proxy.url)
+        r = load("name: herd\nmode: idle\nseconds: 3s\nconnections: 60\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 2000 }\n", proxy.url)
         t = r.json["totals"]
         tap.ok(r.code == 0 and t["requests"] == 60 and t["connects"] == 60 and proxy.connections == 61, "an idle herd: each asks once and stays", (t, proxy.connections))
 
