@@ -427,14 +427,12 @@ static void *admin_main(void *arg) {
   struct admin *a = arg;
   struct pollfd fds[FIRST_FDS + CONFIG_MAX_ADMIN + ADMIN_CLIENTS];
   crash_thread();
-  for (;;) {
+  while (!a->ending || orders_waiting(a)) { // who gave an order is told before the end
     int wait = watch(a, fds, clock_mono_ms()), r = poll(fds, FIRST_FDS + a->num + ADMIN_CLIENTS, wait);
     if (r < 0 && errno != EINTR) // no memory, or a limit of descriptors below what is polled: that may pass
       r = poll(fds, 1, RETRY_MS);
     if (r > 0 && fds[0].revents)
       a->ending = true;
-    if (a->ending && !orders_waiting(a)) // else they are answered first
-      return NULL;
     uint64_t now = clock_mono_ms();
     for (unsigned i = 0; i < ADMIN_CLIENTS; i++) {
       struct client *c = &a->clients[i];
@@ -456,6 +454,7 @@ static void *admin_main(void *arg) {
       if (fds[FIRST_FDS + i].revents)
         take(a, a->fds[i], now);
   }
+  return NULL;
 }
 
 static bool fail(struct config_error *e, const char *name, const char *why) {

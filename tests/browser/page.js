@@ -129,7 +129,7 @@ window.play = async (job) => {
     // Not awaited: it is fulfilled only when playback begins, which may be never.
     media.play().catch((e) => fail(`play: ${e.message}`));
     if (heard) heard.resume();
-    const end = performance.now() + job.timeout * 1000;
+    let end = performance.now() + job.timeout * 1000;
     const start = job.seek || 0;
     let sum = 0, count = 0, sought = !job.seek;
     while (!error && media.currentTime < start + job.seconds && performance.now() < end) {
@@ -141,6 +141,7 @@ window.play = async (job) => {
         sum += heard.rms();
         count++;
       }
+      if (spoilt()) end = Math.min(end, performance.now() + job.spoilt * 1000);
       await sleep(50);
     }
     report.played = media.currentTime - start;

@@ -55,7 +55,10 @@ def main():
             a = load(listeners("quiet day </script><b>", 40, seconds), target)
             b = load(listeners("release day", 400, seconds), target, "--processes", "2")
             how = ("14", "1s", "1s") if pictures else ("12", "400ms", "500ms")
-            c = load(CAPACITY.replace("PROBES", how[0]).replace("SPIKE", how[1]).replace("SECONDS", how[2]), target)
+            for level in (20, 200, 1000):  # a machine that does other things has no capacity within 20 ms
+                c = load(CAPACITY.replace("PROBES", how[0]).replace("SPIKE", how[1]).replace("SECONDS", how[2]).replace("latency_p99_ms: 20", f"latency_p99_ms: {level}"), target)
+                if c.json["capacity"]["found"]:
+                    break
         # A result of somewhere else is text, whatever is in it; one of a run that asked nothing has no rate.
         strange = json.loads(a.files["json"].read_text())
         strange.update(mode="<img src=x onerror=document.title=1>", scenario="<!--<script>", valid=False)

@@ -2,8 +2,10 @@
 import base64
 import json
 import pathlib
+import re
 import struct
 import threading
+import time
 import zlib
 
 from golden import made
@@ -62,6 +64,24 @@ class Load:
         r.json = json.loads(files["json"].read_text()) if files["json"].exists() else None
         r.hdr = hdr_log(files["hdr"].read_text()) if files["hdr"].exists() else None
         return r
+
+
+def under_way(server, asked=20):
+    """Returns when a run's requests come, however long it took to start: more than those for manifests."""
+    def count():
+        return sum(int(n) for n in re.findall(r"(?m)^sluice_requests_total\{.*\} (\d+)", server.admin("/metrics").body.decode()))
+    before, end = count(), time.monotonic() + 60
+    while count() < before + asked and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def children(process):
+    """The processes of a generator, once it has them."""
+    kids, end = [], time.monotonic() + 60
+    while not kids and time.monotonic() < end:
+        kids = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        time.sleep(0.01)
+    return kids
 
 
 def hdr_log(text):

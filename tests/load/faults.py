@@ -25,9 +25,9 @@ drain: 100ms
 catalogue: {{ assets: [{", ".join(ASSETS)}], shape: 0 }}
 scheme: {scheme}
 protocol: {protocol}
-player: {{ ahead: 20, tracks: {tracks}, skip: 0{player} }}
+player: {{ timeout: 60s, ahead: 20, tracks: {tracks}, skip: 0{player} }}
 verify: {{ share: {share}, media: media, keys: keys.yaml {verify} }}
-level: {{ lag_p99_ms: 2000 }}
+level: {{ lag_p99_ms: 20000 }}
 {more}"""
 
 

@@ -18,25 +18,32 @@ LIMIT = 100        # requests a second: above that every answer takes SLOW_S, be
 SLOW_S, LEVEL_S = 0.25, 0.1
 SPIKE = 220        # no probe asks for so many
 WINDOW_S = 0.1
-SCENARIO = f"""name: recovery
+# All of it as many times slower, where a machine that does other things disturbed what was faster: who sleeps here woke, or the generator
+# sent, later than they do where nothing else runs. What was not disturbed counts.
+SCALES = (1, 3, 9)
+LATE_S = 0.04
+
+
+def scenario(scale):
+    return f"""name: recovery
 seed: 6
 mode: capacity
-search: {{ from: 30, to: 180, probes: 6, spike: 3, spike_for: 400ms }}
-seconds: 600ms
-drain: 600ms
+search: {{ from: {30 / scale}, to: {180 / scale}, probes: 6, spike: 3, spike_for: {400 * scale}ms }}
+seconds: {600 * scale}ms
+drain: {600 * scale}ms
 connections: 300
 catalogue: {{ assets: [one] }}
 scheme: cbcs
-level: {{ latency_p99_ms: {1000 * LEVEL_S:.0f}, errors: 0, lag_p99_ms: 5000 }}
+level: {{ latency_p99_ms: {1000 * LEVEL_S * scale:.0f}, errors: 0, lag_p99_ms: 5000 }}
 """
 
 
 class Stopping(Listening):
     """Answers everything, slowly above LIMIT. When a spike is over it answers nothing (`refuse`: 503 at once) for `stop_s`, then goes
-    on as before."""
+    on as before. Its seconds are `scale` long."""
 
-    def __init__(self, stop_s, refuse=False):
-        self.stop_s, self.refuse, self.lock, self.recent = stop_s, refuse, threading.Lock(), collections.deque()
+    def __init__(self, stop_s, refuse, scale):
+        self.stop_s, self.refuse, self.scale, self.lock, self.recent = stop_s, refuse, scale, threading.Lock(), collections.deque()
         self.spiked, self.until = False, 0.0
         super().__init__()
 
@@ -62,8 +69,8 @@ class Stopping(Listening):
                     if not more:
                         return
                     head += more
-                at, refused = self._answer_at(time.monotonic())
-                time.sleep(min(max(0, at - time.monotonic()), 60))
+                at, refused = self._answer_at(time.monotonic() / self.scale)
+                time.sleep(min(max(0, at * self.scale - time.monotonic()), 60))
                 s.sendall((b"HTTP/1.1 503 Busy" if refused else b"HTTP/1.1 200 OK") + b"\r\nContent-Length: 4\r\n\r\nbody")
         except OSError:
             pass
@@ -71,37 +78,67 @@ class Stopping(Listening):
             s.close()
 
 
-def play(load, stop_s, refuse, number):
-    server = Stopping(stop_s, refuse)
-    paths = load.folder / f"paths-{number}"
-    paths.write_text("/one\n")
+class Disturbance:
+    """How late one who sleeps wakes, at the most, for as long as it is used with `with`."""
+
+    def __enter__(self):
+        self.late_s, self.over = 0.0, threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def _watch(self):
+        before = time.monotonic()
+        while not self.over.wait(0.01):
+            now = time.monotonic()
+            self.late_s, before = max(self.late_s, now - before - 0.01), now
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
+def play(load, stop_s, refuse, scale, number):
+    folder = load.folder / f"run-{number}-{scale}"
+    folder.mkdir()
+    server = Stopping(stop_s, refuse, scale)
+    (folder / "paths").write_text("/one\n")
     try:
-        return Load(load.sluice, load.folder / f"run-{number}")(SCENARIO, server.url, "--paths", paths)
+        with Disturbance() as seen:
+            r = Load(load.sluice, folder)(scenario(scale), server.url, "--paths", folder / "paths", timeout=400)
     finally:
         server.close()
+    return judged(stop_s, refuse, scale, r), max(seen.late_s, max(r.hdr["lag"], default=0) / 1e6) > LATE_S
+
+
+def judged(stop_s, refuse, scale, r):
+    """What a run is to show: [(whether it does, what it is, what was seen)]."""
+    does = f"{'refuses' if refuse else 'stops'} for {stop_s} s"
+    c = r.json["capacity"]
+    got = c["recovery_s"]
+    found = c["found"] and c["spike_rate"] > SPIKE / scale and c["base_rate"] < SPIKE / scale / 2
+    out = [(found, f"a server that {does}: a limit and a spike beyond it", f"{c} {r}")]
+    if stop_s == math.inf:
+        good = got == -1 and "not in time again before the run ended" in r.out.decode()
+        return out + [(found and good, "a server that never answers again: no recovery, and it says so", f"{c} {r.out.decode()}")]
+    # The server sees that the spike is over up to WINDOW_S after it; what was due up to LEVEL_S before the stop ends is in
+    # time; and the answer counts in whole windows of 0.1 s, however slow all else is.
+    low, high = max(0, stop_s - (0 if refuse else LEVEL_S) - WINDOW_S) * scale, (stop_s + WINDOW_S + 0.15) * scale + 0.1
+    return out + [(found and low <= got <= high, f"a server that {does} after a spike: recovered in time", f"{got}, not {low:.2f} to {high:.2f} s, {scale} times slower: {c}")]
 
 
 def main():
     tap, sluice = Tap(), sys.argv[1]
     stops = [(0, False), (1, False), (2.5, False), (math.inf, False), (1, True)]
     with tempfile.TemporaryDirectory(prefix="sluice-load-") as work, concurrent.futures.ThreadPoolExecutor(len(stops)) as pool:
-        load = Load(sluice, work)
-        for n in range(len(stops)):
-            (load.folder / f"run-{n}").mkdir()
-        runs = list(pool.map(lambda n: play(load, *stops[n], n), range(len(stops))))
-        for (stop_s, refuse), r in zip(stops, runs):
-            does = f"{'refuses' if refuse else 'stops'} for {stop_s} s"
-            c = r.json["capacity"]
-            got = c["recovery_s"]
-            if not tap.ok(c["found"] and c["spike_rate"] > SPIKE and c["base_rate"] < SPIKE / 2, f"a server that {does}: a limit and a spike beyond it", f"{c} {r}"):
-                continue
-            if stop_s == math.inf:
-                tap.ok(got == -1 and "not in time again before the run ended" in r.out.decode(), "a server that never answers again: no recovery, and it says so", f"{c} {r.out.decode()}")
-                continue
-            # The server sees that the spike is over up to WINDOW_S after it; what was due up to LEVEL_S before the stop ends is in
-            # time; and the answer counts in whole windows.
-            low, high = stop_s - (0 if refuse else LEVEL_S) - WINDOW_S, stop_s + 2 * WINDOW_S + 0.15
-            tap.ok(max(0, low) <= got <= high, f"a server that {does} after a spike: recovered after {max(0, low):.2f} to {high:.2f} s", f"{got} {c}")
+        load, seen, again = Load(sluice, work), {}, range(len(stops))
+        for scale in SCALES:
+            for n, (cases, disturbed) in zip(again, pool.map(lambda n: play(load, *stops[n], scale, n), again)):
+                seen[n] = cases, disturbed and not all(good for good, _, _ in cases)
+            again = [n for n in seen if seen[n][1]]
+        for cases, _ in seen.values():
+            for case in cases:
+                tap.ok(*case)
     tap.end()
 
 

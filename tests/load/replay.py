@@ -19,10 +19,10 @@ drain: 300ms
 catalogue: { assets: [album/one, two, three], release_share: 50% }
 scheme: cbcs
 protocol: mix
-player: { ahead: 2, tracks: 3, skip: 2, seek: 20%, pause: 20%, pause_for: 200ms, switch_rendition: 20%, token_ttl: 400ms }
+player: { timeout: 100s, ahead: 2, tracks: 3, skip: 2, seek: 20%, pause: 20%, pause_for: 200ms, switch_rendition: 20%, token_ttl: 400ms }
 clients: { abort: 30%, half_close: 20%, range: 30%, conditional: 30%, head: 30%, reconnect: 20% }
 verify: { share: 50%, media: media, keys: keys.yaml }
-level: { lag_p99_ms: 2000 }
+level: { lag_p99_ms: 20000 }
 """
 RATE = """name: replay
 seed: 78

@@ -1,7 +1,7 @@
 // The real workers over a catalogue that is made up, so that transport can be tested without media: any size, any delay,
 // any failure by name. A track is called s<bytes of a segment>x<segments>; its output is the little-endian 32-bit words
 // 0, 1, 2, …. Assets: "now" answers at once, "later" makes every lookup wait for another thread, "cut" loses its source
-// after the third segment, "stuck" is not found, 3 s after the last such lookup, "heap" allocates, "hot" is in the cache of encrypted segments once it was asked for, others answer with the
+// after the third segment, "stuck" is not found, once SIGUSR1 comes, "heap" allocates, "hot" is in the cache of encrypted segments once it was asked for, others answer with the
 // status they are named after. Prints its port, drains on SIGTERM.
 #include "server/catalog.h"
 #include "server/server.h"
@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { GUARD_STATUS = 70 };
@@ -80,9 +79,8 @@ static struct {
   pthread_mutex_t lock;
   pthread_cond_t cond;
   struct cat_wait *list, *stuck;
-  time_t stuck_s; // when the last one came, and some
   bool stop;
-} helper = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, NULL, 0, false};
+} helper = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, NULL, false};
 
 enum { MAX_TRACKS = 64 };
 static struct fake_track tracks[MAX_TRACKS];
@@ -97,15 +95,7 @@ static void *helper_main(void *arg) {
   while (!helper.stop || helper.list) {
     struct cat_wait *w = helper.list;
     if (!w) {
-      struct timespec t;
-      clock_gettime(CLOCK_REALTIME, &t);
-      if (helper.stuck && t.tv_sec > helper.stuck_s + 3) {
-        helper.list = helper.stuck;
-        helper.stuck = NULL;
-        continue;
-      }
-      t.tv_sec++;
-      pthread_cond_timedwait(&helper.cond, &helper.lock, &t);
+      pthread_cond_wait(&helper.cond, &helper.lock);
       continue;
     }
     helper.list = w->next;
@@ -133,9 +123,20 @@ static int wait_long(struct cat_wait *w) {
   pthread_mutex_lock(&helper.lock);
   w->next = helper.stuck;
   helper.stuck = w;
-  helper.stuck_s = time(NULL);
   pthread_mutex_unlock(&helper.lock);
   return CAT_WAIT;
+}
+
+static void free_the_stuck(void) {
+  pthread_mutex_lock(&helper.lock);
+  while (helper.stuck) {
+    struct cat_wait *w = helper.stuck;
+    helper.stuck = w->next;
+    w->next = helper.list;
+    helper.list = w;
+  }
+  pthread_cond_signal(&helper.cond);
+  pthread_mutex_unlock(&helper.lock);
 }
 
 static struct fake_track *track_of(uint64_t segment, uint64_t num, bool waits, bool cut, bool hot) {
@@ -349,6 +350,7 @@ int main(int argc, char **argv) {
   prctl(PR_SET_PDEATHSIG, SIGKILL); // a test that breaks off leaves nothing behind
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGUSR1);
   pthread_sigmask(SIG_BLOCK, &signals, NULL);
   s.first = c;
   guard_off = c && c->tls_listen.num;
@@ -366,7 +368,8 @@ int main(int argc, char **argv) {
     printf("%u ", workers_port(&s, i));
   printf("%s\n", workers_io(&s));
   fflush(stdout);
-  sigwait(&signals, &sig);
+  while (!sigwait(&signals, &sig) && sig == SIGUSR1)
+    free_the_stuck();
   guard_off = true; // draining is over with the path of requests
   workers_drain(&s, c->drain_timeout, NULL);
   workers_end(&s);

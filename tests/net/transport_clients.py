@@ -1,5 +1,6 @@
 """Clients that are slow, leave or are too many, and how workers end: cases of transport.py."""
 import http.client
+import os
 import random
 import resource
 import select
@@ -11,43 +12,47 @@ import subprocess
 import threading
 import time
 
-from workers import BACKEND, FIXTURE, TLS, Reader, Server, TwoWays, ask, expect, get_bytes, segment_path, words
+from workers import BACKEND, FIXTURE, TLS, Reader, Server, TwoWays, ask, comes, expect, get_bytes, segment_path, words
 
 
-def sent_and_not_acknowledged(port):
-    """Bytes that the kernel holds for each connection of a local port."""
+def connections(port, queue):
+    """What the kernel holds, in bytes, for each connection of a local port."""
     rows = [x.split() for x in open("/proc/net/tcp").read().splitlines()[1:]]
-    return [int(r[4].split(":")[0], 16) for r in rows if int(r[1].split(":")[1], 16) == port and r[3] == "01"]
+    return [int(r[4].split(":")[queue], 16) for r in rows if int(r[1].split(":")[1], 16) == port and r[3] == "01"]
+
+
+SENT_AND_NOT_ACKNOWLEDGED, CAME_AND_NOT_READ = 0, 1
 
 
 def stalled_readers_hold_no_buffers():
-    with Server("--output-buffers", "8", "--stall-timeout", "200ms") as srv:
-        path = "/now/cbcs/1/s300000x100.mp4"
-        stalled = [srv.dial(rcvbuf=65536) for _ in range(100)]
-        for s in stalled:
-            s.sendall(get_bytes(path))
-        c = srv.client()
-        begin = time.monotonic()
-        for i in range(1, 101):
-            expect(ask(c, segment_path("now", 200000, i))[1], words((i - 1) * 200000, 200000))
-        took = time.monotonic() - begin
-        expect(took < 15, True, f"{took:.1f} s for 100 segments beside stalled readers")
-        time.sleep(0.5)  # longer than the stall timeout: it takes buffers back and closes nothing
-        held = sorted(sent_and_not_acknowledged(srv.port))[-len(stalled):]
-        expect(len(held) == 100 and held[0] > 0, True, f"the kernel's table has the stalled connections: {held}")
-        # what may not be sent yet, one send that began below it, and what is under way to a window of 64 KB
-        expect(held[-1] <= 262144 + 300000 + 131072, True, f"the kernel holds up to {held[-1]} bytes for a stalled reader")
-        for s in stalled[::10]:
-            reader, at = Reader(s), 0
-            while b"\r\n\r\n" not in reader.buf:
-                reader.more()
-            data = reader.buf.split(b"\r\n\r\n", 1)[1]
-            while at < 5 << 20:  # more than the kernel held
-                expect(data == words(at, len(data)), True, f"stalled reader at {at}")
-                at += len(data)
-                data = s.recv(1 << 16)
-        for s in stalled:
-            s.close()
+    """Who needs a buffer takes one that a stalled reader holds (1h: nobody else would), and without need the clock takes it back."""
+    for stall in ("1h", "200ms"):
+        with Server("--output-buffers", "8", "--stall-timeout", stall, "--write-timeout", "1h") as srv:
+            path = "/now/cbcs/1/s300000x100.mp4"
+            stalled = [srv.dial(rcvbuf=65536) for _ in range(100)]
+            for s in stalled:
+                s.sendall(get_bytes(path))
+            c = srv.client()
+            for i in range(1, 51):  # each within the 20 s of the socket
+                expect(ask(c, segment_path("now", 200000, i))[1], words((i - 1) * 200000, 200000), f"segment {i} beside stalled readers, {stall}")
+
+            def held():
+                return sorted(connections(srv.port, SENT_AND_NOT_ACKNOWLEDGED))[-len(stalled):]
+            expect(comes(lambda: len(held()) == 100 and held()[0] > 0), True, f"the kernel's table has the stalled connections: {held()}")
+            time.sleep(0.5)  # longer than the stall timeout, which closes nothing
+            # what may not be sent yet, one send that began below it, and what is under way to a window of 64 KB
+            expect(len(held()) == 100 and held()[-1] <= 262144 + 300000 + 131072, True, f"the kernel holds for stalled readers: {held()}")
+            for s in stalled[::20]:
+                reader, at = Reader(s), 0
+                while b"\r\n\r\n" not in reader.buf:
+                    reader.more()
+                data = reader.buf.split(b"\r\n\r\n", 1)[1]
+                while at < 5 << 20:  # more than the kernel held
+                    expect(data == words(at, len(data)), True, f"stalled reader at {at}")
+                    at += len(data)
+                    data = s.recv(1 << 16)
+            for s in stalled:
+                s.close()
 
 
 def timeouts():
@@ -57,7 +62,7 @@ def timeouts():
             s = srv.dial(rcvbuf=65536)
             s.sendall(first)
             if b"mp4" in first:
-                time.sleep(2)
+                comes(lambda: not connections(srv.port, 0))  # the server has ended it
                 total = 0
                 try:
                     while got := s.recv(1 << 16):
@@ -76,16 +81,17 @@ def timeouts():
                 except ConnectionError:
                     break
             return time.monotonic() - begin
-        for seconds, low, high, what in ((lasts(b""), 0.25, 1.2, "no request"), (lasts(b"GET / HTTP/1.1\r\nHost: h\r\nX: ", b"x"), 0.25, 1.2, "a head that trickles"),
-                                         (lasts(get_bytes(segment_path("now", 5, 1))), 0.55, 1.6, "idle after a response")):
-            expect(low < seconds < high, True, f"{what}: {seconds:.2f} s")
+        # not before its time; and long before those that are in force without these flags, and before what would never end
+        for seconds, least, what in ((lasts(b""), 0.25, "no request"), (lasts(b"GET / HTTP/1.1\r\nHost: h\r\nX: ", b"x"), 0.25, "a head that trickles"),
+                                     (lasts(get_bytes(segment_path("now", 5, 1))), 0.55, "idle after a response")):
+            expect(least < seconds < 5, True, f"{what}: {seconds:.2f} s")
         total = lasts(get_bytes("/now/cbcs/1/s300000x400.mp4"))
         expect(total < 60000000, True, f"a reader that stopped still got {total} bytes")
 
 
 def pauses_within_the_write_timeout():
     """Who pauses longer than stall_timeout but not than write_timeout loses nothing, whether or not its response had a buffer."""
-    with Server("--output-buffers", "8", "--stall-timeout", "200ms", "--write-timeout", "20s") as srv:
+    with Server("--output-buffers", "8", "--stall-timeout", "200ms", "--write-timeout", "1h") as srv:  # 24 answers, one after the other
         size = 300000 * 25
         readers = [Reader(srv.dial(rcvbuf=65536)) for _ in range(24)]
         for r in readers:
@@ -164,8 +170,7 @@ def more_clients_than_allowed():
         expect(refused, 60)
         for s in socks:
             s.close()
-        time.sleep(0.2)
-        expect(ask(srv.client(), segment_path("now", 5, 1))[0].status, 200)
+        expect(comes(lambda: ask(srv.client(), segment_path("now", 5, 1))[0].status == 200), True, "and there is room again")
 
 
 def answers(s, n=1):
@@ -179,7 +184,8 @@ def answers(s, n=1):
 
 def idle_clients_give_way():
     """Where all places are taken, who has waited for a request the longest is closed for who connects."""
-    with Server("--workers", "1", "--max-connections", "8") as srv:
+    patient = "--header-timeout", "1h", "--idle-timeout", "1h"  # nobody ends but for this
+    with Server("--workers", "1", "--max-connections", "8", *patient) as srv:
         socks = [srv.dial() for _ in range(8)]
         for n, s in enumerate(socks[:7], 1):
             expect(answers(s, n), True, f"connection {n}")
@@ -194,7 +200,7 @@ def idle_clients_give_way():
         for n, s in enumerate((*socks[4:7], socks[0], *fresh), 1):
             expect(answers(s, n), True, f"kept {n}")
     expect(srv.displaced, 3)
-    with Server("--workers", "1", "--max-connections", "300") as srv:
+    with Server("--workers", "1", "--max-connections", "300", *patient) as srv:
         crowd = [srv.dial() for _ in range(300)]
         expect([answers(s) for s in crowd], [True] * 300)
         time.sleep(1.3)
@@ -211,7 +217,7 @@ def idle_clients_give_way():
 
 def others_do_not_give_way():
     """Who sends a request or is being answered keeps its place, however long: new ones are refused."""
-    with Server("--workers", "1", "--max-connections", "2") as srv:
+    with Server("--workers", "1", "--max-connections", "2", "--header-timeout", "1h") as srv:
         half, busy = srv.dial(), srv.dial(rcvbuf=65536)
         expect([answers(half), answers(busy)], [True, True])
         half.sendall(get_bytes(segment_path("now", 5, 1))[:20])
@@ -230,7 +236,7 @@ def others_do_not_give_way():
 
 def refused_clients_get_their_answer():
     """What a client has sent before it is refused must not turn the end of the connection into a reset, which can destroy the 503."""
-    with Server("--workers", "1", "--max-connections", "1") as srv:
+    with Server("--workers", "1", "--max-connections", "1", "--header-timeout", "1h") as srv:
         kept = srv.dial()
         kept.sendall(get_bytes(segment_path("now", 5, 1)) + b"GET ")  # half a request: it does not give way
         expect(Reader(kept).response()[0], 200)
@@ -249,7 +255,7 @@ def refused_clients_get_their_answer():
 def as_many_requests_as_connections():
     """Each connection may be in the middle of a request. Where none can be begun, the answer says so and arrives."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # of the server too
-    with Server("--workers", "1", "--max-connections", "4300") as srv:
+    with Server("--workers", "1", "--max-connections", "4300", "--header-timeout", "1h") as srv:
         half = []
         for _ in range(min(4200, limit - 1000) if limit >= 0 else 4200):
             half.append(srv.dial())
@@ -261,24 +267,24 @@ def as_many_requests_as_connections():
             s.close()
     if BACKEND == "io_uring":
         return  # a reset right behind a request raises no event in a multishot receive: these clients would not have left
-    with Server("--workers", "1", "--max-connections", "200") as srv:
-        kept = srv.dial()
-        for _ in range(200 + 1024 + 300):  # their clients leave, their lookups stay; not of all: a reset can overtake the request
-            s = srv.dial()
-            s.sendall(get_bytes("/stuck/cbcs/1/s1x1/1.m4s"))
-            time.sleep(0.001)
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            s.close()
-        time.sleep(0.3)
+    with Server("--workers", "1", "--max-connections", "200", "--header-timeout", "1h") as srv:
+        kept, descriptors = srv.dial(), f"/proc/{srv.proc.pid}/fd"
+        for _ in range(0, 200 + 1024 + 100, 50):  # their clients leave, their lookups stay
+            some = [srv.dial() for _ in range(50)]
+            for s in some:
+                s.sendall(get_bytes("/stuck/cbcs/1/s1x1/1.m4s"))
+            expect(comes(lambda: not any(connections(srv.port, CAME_AND_NOT_READ))), True, "requests are read")  # a reset would overtake them
+            for s in some:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                s.close()
+            expect(comes(lambda: len(os.listdir(descriptors)) < 50), True, "their connections end")  # or `kept` would have to give way
         kept.sendall(get_bytes(segment_path("now", 5, 1)) * 3)
         kept.sendall(b"x" * 3000)
         status, headers, _ = Reader(kept).response()
         expect((status, headers["retry-after"], headers["connection"]), (503, "1", "close"))
         expect(kept.recv(10), b"")
-        end = time.monotonic() + 15
-        while (status := ask(srv.client(), segment_path("now", 5, 1))[0].status) == 503 and time.monotonic() < end:
-            time.sleep(0.2)
-        expect(status, 200, "when they have ended")
+        srv.proc.send_signal(signal.SIGUSR1)
+        expect(comes(lambda: ask(srv.client(), segment_path("now", 5, 1))[0].status == 200), True, "when they have ended")
     expect(srv.overloads > 0 and srv.failed >= srv.overloads, True, f"each of {srv.overloads} is a 5xx too: {srv.failed}")
 
 
@@ -291,13 +297,14 @@ def draining():
         time.sleep(0.1)
         srv.proc.send_signal(signal.SIGTERM)
         expect(idle.recv(10), b"")
-        time.sleep(0.2)
+
+        def refused():
+            try:
+                srv.dial(raw=True).close()
+            except ConnectionError:
+                return True
+        expect(comes(refused), True, "no more are accepted, by any worker")
         expect(srv.proc.poll(), None)
-        try:
-            srv.dial()
-            raise AssertionError("still accepts")
-        except ConnectionError:
-            pass
         status, _, body = Reader(busy).response()
         expect((status, body), (200, words(0, 6000000)))
         expect(busy.recv(10), b"")
@@ -305,9 +312,7 @@ def draining():
         busy = srv.dial(rcvbuf=65536)
         busy.sendall(get_bytes("/now/cbcs/1/s300000x100.mp4"))
         time.sleep(0.1)
-        begin = time.monotonic()
-        srv.stop()
-        expect(time.monotonic() - begin < 5, True)
+        srv.stop()  # waits for less than a drain_timeout that was not given
 
 
 def new_clients_when_draining():
@@ -366,7 +371,7 @@ def half_a_request_when_draining():
         begin = time.monotonic()
         expect(s.recv(10), b"")
         srv.proc.wait(20)
-        expect(time.monotonic() - begin < 5, True, f"{time.monotonic() - begin:.1f} s")
+        expect(time.monotonic() - begin < 12, True, f"{time.monotonic() - begin:.1f} s")
 
 
 def more_sent_ahead_when_draining():

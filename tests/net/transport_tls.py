@@ -1,13 +1,16 @@
 """TLS, sealed here or by the kernel: cases of transport.py."""
+import array
+import fcntl
 import http.client
 import os
 import re
 import select
 import ssl
 import subprocess
+import termios
 import time
 
-from workers import CERTS, FIXTURE, Reader, Server, ask, client_context, expect, get_bytes, segment_path, words
+from workers import CERTS, FIXTURE, Reader, Server, ask, client_context, comes, expect, get_bytes, segment_path, words
 
 
 def tls_versions_names_and_tickets():
@@ -158,6 +161,11 @@ def keys_that_a_client_asks_for():
             got += piece or b""
         return text in got
 
+    def unread(pipe):
+        n = array.array("i", [0])
+        fcntl.ioctl(pipe, termios.FIONREAD, n)
+        return n[0]
+
     # what is typed and how often keys are asked for, when: whether all is answered, and whether the kernel sealed
     for suite in ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"):
         for keys, before, answered, handed_over in ((b"K\n", 1, True, 0), (b"k\n", 1, True, 1), (b"k\n", 3, True, 1), (b"K\n", 3, False, 1)):
@@ -170,7 +178,8 @@ def keys_that_a_client_asks_for():
                     if n == before:
                         p.stdin.write(keys)
                         p.stdin.flush()
-                        time.sleep(0.3)
+                        expect(comes(lambda: not unread(p.stdin)), True, f"{what}: typed")  # a line of its own for the client
+                        time.sleep(0.3)  # and mostly for the server, before the next request
                     if n >= before and not answered:
                         expect(p.wait(10) is not None, True, f"{what}: the connection ends")
                         break

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 FIXTURE, BACKEND = sys.argv[1:3]
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
@@ -109,6 +110,14 @@ class Server:
 def expect(got, want, what=""):
     if got != want:
         raise AssertionError(f"{what}: {str(got)[:300]!r} is not {str(want)[:300]!r}")
+
+
+def comes(true, seconds=20):
+    """Waits until something is so; whether it is. As long as no busy machine needs."""
+    end = time.monotonic() + seconds
+    while not (so := true()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return so
 
 
 def ask(c, path, method="GET", body=None, **headers):
