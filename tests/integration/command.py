@@ -72,6 +72,8 @@ def usage(tap, sluice, work):
         "rotate --grace without its value": ["rotate", "a", "--grace"], "keys export --out without its value": ["keys", "export", "a", "--out"],
         "keys export with --asset, which import takes": ["keys", "export", "a", "--out", out, "--asset", "b"],
         "keys import with -c": ["keys", "import", clear, "--keys", out, "-c", clear],
+        "keys export --epoch 0": ["keys", "export", "a", "--out", out, "--epoch", "0"], "keys export --epoch 2^31": ["keys", "export", "a", "--out", out, "--epoch", 1 << 31],
+        "keys rewrap with --plain and --new-kek": ["keys", "rewrap", out, "--plain", "--new-kek", clear], "keys rewrap with neither": ["keys", "rewrap", out],
         "keys rewrap with --epoch": ["keys", "rewrap", out, "--plain", "--epoch", "2"],
         "serve, a value behind --": ["serve", "--check", "--media", work, "--", "--keys"], "serve --check with a value": ["serve", "--media", work, "--check=1"],
         "serve, a name": ["serve", "--check", "--media", work, "x"], "serve, an option that is almost one, with a key": ["serve", "--media", work, f"--kys={KEY}"],
@@ -96,9 +98,12 @@ def usage(tap, sluice, work):
                        (["serve", "--check", "-c", ""], "'' (an empty name): No such file"), ([*decrypt, "--key-file", ""], "'' (an empty name): cannot read the key: No such"),
                        ([*decrypt, "--key-file", work], "cannot read the key: Is a directory"), ([*decrypt, "--key-file", clear], "too long for a key, a key file holds one line"),
                        (["rotate", "a", "--token-file", work / "nothing"], "nothing: there is no token in the file"),
+                       (["keys", "import", work / "nothing", "--keys", out, "--asset", "a/"], "a/: give one asset's name"),
                        (["keys", "rewrap", work / "nothing", "--plain"], "nothing: the master secret has 0 bytes: it must have 16 to 1024")):
         r = sluice(*argv)
         tap.ok(r.code == 1 and one_line(r) and want in r.err, f"{argv[0]}: {want}", r)
+    r = sluice("serve", "--check", "-c", "/dev/stdin", stdin=b"")
+    tap.ok(r.code == 1 and one_line(r) and "/dev/stdin: the pipe has nothing, or nothing any more" in r.err, "serve: a configuration from a pipe that is empty", r)
     r = sluice("rotate", "a", "--admin", "")
     tap.ok(r.code == 2 and one_line(r) and "--admin ADDR:PORT names one" in r.err, "rotate: no admin listener", r)
 
