@@ -349,7 +349,8 @@ Test(options, each_that_differs_is_seen_where_that_matters) {
       const char *name = turn ? config_restart_needed(b, a) : config_restart_needed(a, b);
       cr_expect(o->reload ? !name : name && !strcmp(name, o->name), "%s: %s", o->name, name);
     }
-    bool in_segments = i == OPTION_segment_target || i == OPTION_inband_pssh || i == OPTION_cbcs_senc || i == OPTION_cenc_iv_size || i == OPTION_insecure_clearkey;
+    bool in_segments = i == OPTION_segment_target || i == OPTION_inband_pssh || i == OPTION_cbcs_senc || i == OPTION_cenc_iv_size ||
+                       i == OPTION_insecure_clearkey;
     char names[CONFIG_OLD_URLS_MAX];
     cr_expect_str_eq(config_old_urls(names, a, b), in_segments ? o->name : "");
     config_free(a);
