@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 static const struct command commands[] = {
@@ -82,7 +81,6 @@ static int run(int argc, char **argv) {
 int main(int argc, char **argv) {
   if (!hold_standard_descriptors())
     return EXIT_FAILED; // and nowhere to say so
-  unsetenv("POSIXLY_CORRECT"); // options stand behind operands in every usage line
   int status = run(argc, argv);
   errno = 0;
   if (fflush(stdout) != 0 || ferror(stdout))

@@ -1,6 +1,7 @@
 #include "base/alloc.h"
 #include "base/reader.h"
 #include "base/text.h"
+#include "base/url.h"
 
 #include <criterion/criterion.h>
 
@@ -22,6 +23,16 @@ Test(hex, reads_what_it_writes_and_refuses_the_rest) {
   cr_assert_eq(hex_read(b, 4, bytes_str("00ffa07g")), ERR_SYNTAX);
   cr_assert_eq(hex_read(b, 4, bytes_str("-0ffa07b0")), ERR_SYNTAX);
   cr_assert_eq(hex_read(b, 4, bytes_str("00ffa07b-")), ERR_SYNTAX);
+  cr_assert_eq(hex_read(b, 4, bytes_str("11223g")), ERR_SYNTAX);
+  cr_assert_str_eq(hex_of(b, 4), "00ffa07b", "what cannot be read leaves what was there");
+  uint8_t much[65];
+  char text[2 * sizeof much + 1], upper[2 * sizeof b] = "";
+  memset(text, '5', sizeof text);
+  cr_assert_eq(hex_read(much, 64, bytes_of(text, 128)), ERR_OK);
+  cr_assert_eq(hex_read(much, 65, bytes_of(text, 130)), ERR_ARGUMENT);
+  struct writer w = wr_of(upper, sizeof upper);
+  hex_write_upper(&w, bytes_of(b, 4));
+  cr_assert(bytes_eq(bytes_of(upper, w.n), BYTES_LIT("00FFA07B")));
 }
 
 // RFC 4648 §10.
@@ -51,8 +62,23 @@ Test(base64, url_alphabet_padding_and_bad_input) {
     n = sizeof out;
     cr_assert_eq(base64_read(out, &n, bytes_str(*bad)), ERR_SYNTAX, "%s", *bad);
   }
-  n = 2;
-  cr_assert_eq(base64_read(out, &n, bytes_str("Zm9v")), ERR_NO_SPACE);
+  static const struct {
+    const char *text;
+    size_t len;
+  } unpadded[] = {{"Zg", 1}, {"Zm8", 2}, {"Zm9v", 3}, {"Zm9vYg", 4}, {"Zm9vYmE", 5}};
+  for (size_t i = 0; i < sizeof unpadded / sizeof *unpadded; i++) {
+    n = unpadded[i].len - 1;
+    cr_assert_eq(base64_read(out, &n, bytes_str(unpadded[i].text)), ERR_NO_SPACE, "%s", unpadded[i].text);
+    n = unpadded[i].len;
+    cr_assert_eq(base64_read(out, &n, bytes_str(unpadded[i].text)), ERR_OK, "%s", unpadded[i].text);
+    cr_assert(bytes_eq(bytes_of(out, n), bytes_of("fooba", unpadded[i].len)));
+    char text[8];
+    struct writer w = wr_of(text, sizeof text);
+    base64url_write(&w, bytes_of(out, n));
+    cr_assert(bytes_eq(bytes_of(text, w.n), bytes_str(unpadded[i].text)), "no padding in URLs");
+  }
+  n = sizeof out;
+  cr_assert_eq(base64_read(out, &n, bytes_str("Z===")), ERR_SYNTAX);
 }
 
 Test(uuid, has_its_dashes) {
@@ -84,6 +110,8 @@ Test(reader, the_error_sticks_and_nothing_is_read_past_the_end) {
   r = rd_of(BYTES_LIT("\x01\x02"));
   cr_assert_eq(rd_u32(&r), 0);
   cr_assert_eq(rd_u8(&r), 0, "what follows a failed read is not read either");
+  cr_assert_eq(rd_left(&r), 0, "loops over what is left end");
+  cr_assert_null(rd_take(&r, 0));
   cr_assert_eq(r.err, ERR_TRUNCATED);
 }
 
@@ -116,6 +144,19 @@ Test(writer, measures_first_and_never_writes_past_cap) {
   cr_assert_eq(w.n, 8);
   cr_assert_not(wr_ok(&w));
   cr_assert(memcmp(buf, "abc#####", 8) == 0);
+  w = wr_of(buf, 5);
+  wr_str(&w, "abcde");
+  cr_assert(wr_ok(&w) && memcmp(buf, "abcde###", 8) == 0, "to the last byte");
+  w = wr_of(buf, 8);
+  wr_dec(&w, 0);
+  wr_dec(&w, 10);
+  cr_assert(w.n == 3 && memcmp(buf, "010", 3) == 0);
+  char cut[1100], text[1101];
+  memset(text, 'x', 1100);
+  text[1100] = 0;
+  w = wr_of(cut, sizeof cut);
+  wr_fmt(&w, "%s", text);
+  cr_assert_eq(w.n, 1023, "as it is documented");
 }
 
 Test(alloc, keeps_to_its_limit) {
@@ -168,6 +209,64 @@ Test(diag, the_first_fault_wins_and_reads_as_agreed) {
   (void)diag_set(&memory, ERR_NO_MEMORY, 5, NULL);
   diag_format(&memory, text, sizeof text);
   cr_assert_str_eq(text, "out of memory");
+}
+
+Test(diag, a_path_and_a_text_have_an_end) {
+  struct diag d = {.err = ERR_MALFORMED, .num_path = 13, .what = "w", .at = 0x2020202020202020};
+  for (int i = 0; i < 12; i++)
+    d.path[i] = i == 11 ? FOURCC('l', 'a', 's', 't') : FOURCC('m', 'o', 1, 'f');
+  char text[160], small[24];
+  diag_format(&d, text, sizeof text);
+  cr_assert_str_eq(text, "w (at byte 2314885530818453536, box mo?f/mo?f/mo?f/mo?f/mo?f/mo?f/mo?f/mo?f/mo?f/mo?f/mo?f/last)", "twelve have room");
+  for (size_t cap = 1; cap <= sizeof small; cap++) {
+    memset(small, '#', sizeof small);
+    diag_format(&d, small, cap);
+    cr_assert(strlen(small) == cap - 1 && !memcmp(small, text, cap - 1), "%zu", cap);
+  }
+}
+
+Test(text, a_name_that_can_stand_in_a_url) {
+  char name[256];
+  memset(name, 'n', sizeof name);
+  cr_assert_null(url_name_fault(bytes_of(name, 255)));
+  cr_assert_not_null(url_name_fault(bytes_of(name, 256)));
+  static const struct bytes wrong[] = {BYTES_LIT(""), BYTES_LIT("."), BYTES_LIT(".a"), BYTES_LIT("a\0"), BYTES_LIT("a\x1f"), BYTES_LIT("a\x7f" "b")};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+    cr_assert_not_null(url_name_fault(wrong[i]), "%zu", i);
+  static const char *const right[] = {"a", "a.", " ", "a b", "%", "\xc3\xa4", "\xff"};
+  for (size_t i = 0; i < sizeof right / sizeof *right; i++)
+    cr_assert_null(url_name_fault(bytes_str(right[i])), "%s", right[i]);
+}
+
+Test(url, is_taken_apart) {
+  static const struct {
+    const char *text;
+    bool https, v6;
+    uint16_t port;
+    const char *host, *path;
+  } right[] = {{"https://a.example", true, false, 443, "a.example", ""},        {"http://a_b-1", false, false, 80, "a_b-1", ""},
+               {"https://a:65535/x?y", true, false, 65535, "a", "/x?y"},        {"http://127.0.0.1:1?q", false, false, 1, "127.0.0.1", "?q"},
+               {"https://[::1]", true, true, 443, "::1", ""},                   {"http://[2001:db8::2]:8080/", false, true, 8080, "2001:db8::2", "/"}};
+  struct url u;
+  for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
+    cr_assert_eq(url_read(&u, bytes_str(right[i].text)), URL_GOOD, "%s", right[i].text);
+    cr_assert(u.https == right[i].https && u.v6 == right[i].v6 && u.port == right[i].port && bytes_eq(u.host, bytes_str(right[i].host)) &&
+                  bytes_eq(u.path, bytes_str(right[i].path)), "%s", right[i].text);
+  }
+  static const struct {
+    const char *text;
+    enum url_fault fault;
+  } wrong[] = {{"", URL_SCHEME}, {"a.example/", URL_SCHEME}, {"ftp://a", URL_SCHEME}, {"https://", URL_HOST}, {"https:///x", URL_HOST}, {"https://:1", URL_HOST},
+               {"https://a:0", URL_HOST}, {"https://a:65536", URL_HOST}, {"https://a:", URL_HOST}, {"https://a:1x", URL_HOST}, {"https://a%20", URL_HOST}, {"https://[::1", URL_HOST},
+               {"https://[::1]x", URL_HOST}, {"https://[a.b]", URL_HOST}, {"https://[0000:0000:0000:0000:0000:0000:0000:0000:0000:0000]", URL_HOST},
+               {"https://a/ b", URL_BYTES}, {"https://a/#b", URL_BYTES}, {"https://a/\x7f", URL_BYTES}, {"https://a/\"", URL_BYTES}, {"https://u:p@a", URL_USER},
+               {"https://u:p/x@a", URL_USER}, {"https://u:p#x@a", URL_USER}, {"u@a", URL_USER}};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+    cr_assert_eq(url_read(&u, bytes_str(wrong[i].text)), wrong[i].fault, "%s", wrong[i].text);
+  char text[URL_MAX + 1] = "https://a/";
+  memset(text + 10, 'x', sizeof text - 10);
+  cr_assert_eq(url_read(&u, bytes_of(text, URL_MAX)), URL_GOOD);
+  cr_assert_eq(url_read(&u, bytes_of(text, URL_MAX + 1)), URL_LONG);
 }
 
 Test(text, the_folder_of_a_path) {

@@ -142,6 +142,7 @@ Test(unprotect, protection_data_of_every_form) {
     struct bytes boxes;
     size_t saio, saio_at;
     enum err want;
+    struct bytes before;
   } rows[] = {
       {"none", {0}, 0, 0, ERR_MISSING},
       {"senc", BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK},
@@ -152,6 +153,10 @@ Test(unprotect, protection_data_of_every_form) {
       {"an offset more than there are truns", BYTES_LIT("\0\0\0\x11saiz\0\0\0\0\x8\0\0\0\4" "\0\0\0\x18saio\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\0" IVS), 33, 49, ERR_MALFORMED},
       {"behind the end", BYTES_LIT(PAIR_PLAIN IVS), 33, 1 << 20, ERR_TRUNCATED},
       {"up to the end and a byte more", BYTES_LIT(PAIR_PLAIN), 33, PLAIN_LEN + 8 + HAND_SAMPLES * HAND_SIZE - 31, ERR_TRUNCATED},
+      // As many entries as samples would end a byte, or an entry, behind the file.
+      {"three for four samples, an offset for each trun",
+       BYTES_LIT("\0\0\0\x11saiz\0\0\0\0\x8\0\0\0\3" "\0\0\0\x18saio\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\0"), 37, 41 + 8 + HAND_SAMPLES * HAND_SIZE - 24,
+       ERR_MISSING, BYTES_LIT("\0\0\0\x10trun\0\0\0\0\0\0\0\0")},
       {"a group that is not there",
        BYTES_LIT("\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_CLEAR "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\1\0\2"), 0, 0, ERR_MALFORMED},
       {"a group with another key",
@@ -167,7 +172,7 @@ Test(unprotect, protection_data_of_every_form) {
     size_t len = 0;
     struct diag d = {0};
     put_init(&b, SCHEME_CENC);
-    put_hand_frag(&b, &(struct hand_frag){.after_trun = rows[i].boxes, .saio = rows[i].saio, .saio_at = rows[i].saio_at});
+    put_hand_frag(&b, &(struct hand_frag){.before_trun = rows[i].before, .after_trun = rows[i].boxes, .saio = rows[i].saio, .saio_at = rows[i].saio_at});
     enum err e = decrypt(out, &len, bytes_of(b.p, b.n), 1, &d);
     cr_expect_eq(e, rows[i].want, "%s: %s %s", rows[i].name, err_name(e), d.what);
     if (!e)

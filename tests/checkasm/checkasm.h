@@ -54,6 +54,7 @@ void check_ctr(struct check *c);
 void check_ctr_bursts(struct check *c);
 void check_cbc_pattern(struct check *c);
 void check_ctr_pattern(struct check *c);
+void check_pattern_bursts(struct check *c);
 void check_chain(struct check *c);
 void check_large(struct check *c);
 void check_many(struct check *c);

@@ -93,8 +93,8 @@ static const struct {
     {"cbc encrypt", check_cbc_encrypt},     {"cbc decrypt", check_cbc_decrypt},
     {"cbc bursts", check_cbc_bursts},       {"ctr", check_ctr},
     {"ctr bursts", check_ctr_bursts},       {"cbc pattern", check_cbc_pattern},
-    {"ctr pattern", check_ctr_pattern},     {"chain and blocks", check_chain},
-    {"large samples", check_large},
+    {"ctr pattern", check_ctr_pattern},     {"pattern bursts", check_pattern_bursts},
+    {"chain and blocks", check_chain},      {"large samples", check_large},
     {"many samples", check_many},
 };
 enum { NUM_SECTIONS = sizeof sections / sizeof *sections };

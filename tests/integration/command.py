@@ -13,6 +13,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from integration.command_edges import arguments, changed, half_written, orders, shown, trees  # noqa: E402
 from integration.command_files import (  # noqa: E402
     cached, closed_descriptors, folder_faults, interrupted, modes, outputs, sidecars, streams, there_and_back)
 from integration.command_inspect import bad_files, inspect  # noqa: E402
@@ -46,6 +47,8 @@ def usage(tap, sluice, work):
         "no scheme": ["encrypt", clear, out, "--kid", KID, "--key", KEY], "no key": ["encrypt", clear, out, "--scheme", "cenc", "--kid", KID],
         "no KID": ["encrypt", clear, out, "--scheme", "cenc", "--key", KEY],
         "an unknown scheme": ["encrypt", clear, out, "--scheme", "cens", "--kid", KID, "--key", KEY],
+        "the scheme clear": ["encrypt", clear, out, "--scheme", "clear", "--kid", KID, "--key", KEY],
+        **{f"--segment {s}": ["encrypt", clear, out, *ENCRYPT, f"--segment={s}"] for s in ("nan", "-1", "3601", "2x", "", "inf")},
         "a short key": ["encrypt", clear, out, "--scheme", "cenc", "--kid", KID, "--key", KEY[:-1]],
         "a long key": ["encrypt", clear, out, "--scheme", "cenc", "--kid", KID, "--key", KEY + "00"],
         "a key that is not hex": ["encrypt", clear, out, "--scheme", "cenc", "--kid", KID, "--key", "zz" + KEY[2:]],
@@ -69,11 +72,14 @@ def usage(tap, sluice, work):
         "rotate --grace without its value": ["rotate", "a", "--grace"], "keys export --out without its value": ["keys", "export", "a", "--out"],
         "keys export with --asset, which import takes": ["keys", "export", "a", "--out", out, "--asset", "b"],
         "keys import with -c": ["keys", "import", clear, "--keys", out, "-c", clear],
+        "keys export --epoch 0": ["keys", "export", "a", "--out", out, "--epoch", "0"], "keys export --epoch 2^31": ["keys", "export", "a", "--out", out, "--epoch", 1 << 31],
+        "keys rewrap with --plain and --new-kek": ["keys", "rewrap", out, "--plain", "--new-kek", clear], "keys rewrap with neither": ["keys", "rewrap", out],
         "keys rewrap with --epoch": ["keys", "rewrap", out, "--plain", "--epoch", "2"],
         "serve, a value behind --": ["serve", "--check", "--media", work, "--", "--keys"], "serve --check with a value": ["serve", "--media", work, "--check=1"],
         "serve, a name": ["serve", "--check", "--media", work, "x"], "serve, an option that is almost one, with a key": ["serve", "--media", work, f"--kys={KEY}"],
         "version, a value behind --": ["version", "--", "-h"], "version, an unknown option": ["version", f"--key={KEY}"],
-        "rotate, another option": ["rotate", "a", "-x"], "index --threads=0": ["index", clear, "--threads=0"],
+        "rotate, another option": ["rotate", "a", "-x"], "rotate of a name and --all": ["rotate", "a", "--all"], "rotate of an empty name": ["rotate", ""], "index --threads=0": ["index", clear, "--threads=0"],
+        "index --threads=257": ["index", clear, "--threads=257"], "inspect, two files": ["inspect", clear, clear],
     }
     before = files(work)
     for name, argv in wrong.items():
@@ -92,9 +98,12 @@ def usage(tap, sluice, work):
                        (["serve", "--check", "-c", ""], "'' (an empty name): No such file"), ([*decrypt, "--key-file", ""], "'' (an empty name): cannot read the key: No such"),
                        ([*decrypt, "--key-file", work], "cannot read the key: Is a directory"), ([*decrypt, "--key-file", clear], "too long for a key, a key file holds one line"),
                        (["rotate", "a", "--token-file", work / "nothing"], "nothing: there is no token in the file"),
+                       (["keys", "import", work / "nothing", "--keys", out, "--asset", "a/"], "a/: give one asset's name"),
                        (["keys", "rewrap", work / "nothing", "--plain"], "nothing: the master secret has 0 bytes: it must have 16 to 1024")):
         r = sluice(*argv)
         tap.ok(r.code == 1 and one_line(r) and want in r.err, f"{argv[0]}: {want}", r)
+    r = sluice("serve", "--check", "-c", "/dev/stdin", stdin=b"")
+    tap.ok(r.code == 1 and one_line(r) and "/dev/stdin: the pipe has nothing, or nothing any more" in r.err, "serve: a configuration from a pipe that is empty", r)
     r = sluice("rotate", "a", "--admin", "")
     tap.ok(r.code == 2 and one_line(r) and "--admin ADDR:PORT names one" in r.err, "rotate: no admin listener", r)
 
@@ -415,8 +424,8 @@ def ipv6(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, forms, advice, failures, streams, offline, there_and_back, memory, closed_descriptors, outputs, interrupted, languages, folder_faults, sidecars, cached, messages,
-                 inspect, bad_files, ipv6, modes):
+    for part in (usage, forms, advice, failures, streams, offline, there_and_back, memory, closed_descriptors, outputs, half_written, changed, arguments, interrupted, orders, trees, languages, folder_faults, sidecars, cached, messages,
+                 inspect, shown, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory(prefix="sluice-command-") as work:

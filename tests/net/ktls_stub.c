@@ -1,7 +1,7 @@
 // The kernel's TLS, played at the socket calls (--wrap), for kernels that have none: what a socket was given with TLS_TX is
 // what its bytes are sealed with, by BoringSSL. A client's own TLS then judges keys, sequence and record types.
 // Whole calls of send go out, waiting for the socket: what the kernel would take is not what is tested. Of sendfile it takes a
-// few records at a time, so that segments are gone on with.
+// few records at a time, so that segments are gone on with. With KTLS_STUB_REFUSES in the environment it takes no keys.
 #include <errno.h>
 #include <linux/tls.h>
 #include <netinet/in.h>
@@ -41,6 +41,10 @@ int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t 
     return 0;
   if (level != 282 || name != TLS_TX || fd >= FDS)
     return __real_setsockopt(fd, level, name, value, len);
+  if (getenv("KTLS_STUB_REFUSES")) {
+    errno = EBUSY;
+    return -1;
+  }
   const struct tls12_crypto_info_aes_gcm_128 *a = value;
   const struct tls12_crypto_info_aes_gcm_256 *b = value;
   bool big = a->info.cipher_type == TLS_CIPHER_AES_GCM_256;

@@ -14,7 +14,7 @@ from transport_requests import (
     a_day_in_one_response, bodies_of_requests, hot_segments, http10, lost_sources, pipelined_requests_come_back_in_order, preconditions,
     random_ranges_are_slices, refusals, requests_cut_at_every_byte, whole_bodies_and_heads)
 from transport_tls import (
-    keys_that_a_client_asks_for, the_kernel_seals_from_the_second_response_on, tls_ends_are_answered,
+    a_kernel_that_takes_no_keys_is_done_without, keys_that_a_client_asks_for, the_kernel_seals_from_the_second_response_on, tls_ends_are_answered,
     tls_needs_client_certificates_where_told, tls_records_begin_small, tls_versions_names_and_tickets, unusable_certificates)
 from workers import BACKEND, KTLS, TLS
 
@@ -31,7 +31,7 @@ if TLS:  # ragged ends and half-closed clients are another matter there; who wai
     CASES += [tls_versions_names_and_tickets, tls_ends_are_answered, tls_records_begin_small, tls_needs_client_certificates_where_told, unusable_certificates]
 
 if KTLS:
-    CASES = [the_kernel_seals_from_the_second_response_on, keys_that_a_client_asks_for, hot_segments, whole_bodies_and_heads, requests_cut_at_every_byte,
+    CASES = [the_kernel_seals_from_the_second_response_on, a_kernel_that_takes_no_keys_is_done_without, keys_that_a_client_asks_for, hot_segments, whole_bodies_and_heads, requests_cut_at_every_byte,
              pipelined_requests_come_back_in_order, random_ranges_are_slices, preconditions, refusals, bodies_of_requests, http10,
              clients_that_leave_at_any_time, idle_clients_give_way, keepalive_limit, tls_versions_names_and_tickets, tls_ends_are_answered]
 

@@ -150,6 +150,17 @@ def the_kernel_seals_from_the_second_response_on():
     expect(srv.handed_over, 0)
 
 
+def a_kernel_that_takes_no_keys_is_done_without():
+    os.environ["KTLS_STUB_REFUSES"] = "1"
+    try:
+        with Server() as srv:
+            c = srv.client()
+            expect([ask(c, segment_path("now", 3000, n))[1] for n in (1, 2, 3)], [words(n * 3000, 3000) for n in range(3)])
+    finally:
+        del os.environ["KTLS_STUB_REFUSES"]
+    expect(srv.handed_over, 0)
+
+
 def keys_that_a_client_asks_for():
     """KeyUpdate: the kernel never gets the keys of before with the count of after, and is not left with old ones."""
     def read_until(out, text, seconds=20):

@@ -162,6 +162,8 @@ def wrapping(tap, sluice, work):
     with Server(sluice, media, "--keys", str(keys)) as server:
         want = kids(server)
     tap.equal(len(want), 2, "two KIDs, from the secret as it is")
+    r = run(sluice, "keys", "rewrap", secret, "--kek", old, "--new-kek", new)
+    tap.ok(r.code == 1 and "the secret is not wrapped: leave --kek out" in r.err and secret.read_bytes() == SECRET, "a KEK for a secret that is not wrapped is refused", r)
     r = run(sluice, "keys", "rewrap", secret, "--new-kek", old)
     line = secret.read_text()
     tap.ok(r.code == 0 and re.fullmatch(r"sluice-wrapped-secret A256KWP [A-Za-z0-9+/=]+\n", line), "the secret is wrapped", r)
@@ -182,6 +184,9 @@ def wrapping(tap, sluice, work):
     tap.ok(r.code == 1 and "derive.kek_file" in r.err, "a wrapped secret without its KEK is refused", r)
     r = run(sluice, "keys", "rewrap", secret, "--kek", new, "--new-kek", new)
     tap.ok(r.code == 1 and secret.read_text() == line, "another KEK is refused and nothing changed", r)
+    for more in (["--new-kek", new], ["--plain"]):
+        r = run(sluice, "keys", "rewrap", secret, *more)
+        tap.ok(r.code == 1 and "the secret is wrapped: --kek FILE says with what" in r.err and secret.read_text() == line, f"nor is it taken for a secret without one: {more[0]}", r)
     damaged = line.replace(line.split()[-1][5:9], "AAAA")
     (work / "damaged").write_text(damaged)
     r = run(sluice, "keys", "rewrap", work / "damaged", "--kek", old, "--new-kek", new)

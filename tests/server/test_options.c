@@ -104,6 +104,8 @@ static const struct {
     {"media: /m\nsegment_target: 5M\n", ":2: segment_target: '5M' is not a duration (like 250ms, 2s, 5m, 24h, 7d, 0)"},
     {"listen: 127.0.0.1:80\n", ": media: not set; give --media DIR or a line `media: DIR` in the file"},
     {"media: /m\nworkers: 9999\n", ":2: workers: 9999 is more than 256 (allowed: 0 to 256)"},
+    {"media: /m\nhelper_threads: 0\n", ":2: helper_threads: 0 is less than 1 (allowed: 1 to 64)"},
+    {"media: /m\nheader_timeout: 99ms\n", ":2: header_timeout: 99ms is less than 100ms (allowed: 100ms to 1h)"},
     {"media: /m\nworkers: two\n", ":2: workers: 'two' is not a whole number"},
     {"media: /m\nworkers: -1\n", ":2: workers: '-1' is not a whole number"},
     {"media: /m\n\nwokers: 2\n", ":3: unknown option 'wokers'; did you mean 'workers'?"},
@@ -121,6 +123,12 @@ static const struct {
     {"media: /m\nlisten: 8080\n", ":2: listen: '8080' is not ADDR:PORT (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)"},
     {"media: /m\nlisten: ::1:8080\n", ":2: listen: '::1:8080' is not ADDR:PORT (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)"},
     {"media: /m\nlisten: a:65536\n", ":2: listen: 'a:65536' is not ADDR:PORT (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)"},
+    {"media: /m\nlisten: ':80'\n", ":2: listen: ':80' is not ADDR:PORT (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)"},
+    {"media: /m\nlisten: '[::1:80'\n", ":2: listen: '[::1:80' is not ADDR:PORT (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)"},
+    {"media: /m\nlisten: []\n", ": listen: nothing to listen on"},
+    {"media: \"/a\\tb\"\n", ":1: media: control characters are not allowed"},
+    {"media: /m\ntls_certificates: [{cert: a, key: {b: c}}]\n", ":2: tls_certificates: needs {cert: FILE, key: FILE}, and may have ocsp: FILE"},
+    {"media: /m\ntls_certificates: [{cert: a, key: b, ocsp: {c: d}}]\n", ":2: tls_certificates: needs {cert: FILE, key: FILE}, and may have ocsp: FILE"},
     {"media: [a, b]\n", ":1: media: takes one value, not a list"},
     {"media: {a: b}\n", ":1: media: takes a value, not a mapping"},
     {"media: /m\nschemes: [cbcs, cens]\n", ":2: schemes: 'cens' is not one of clear, cenc, cbcs"},
@@ -133,6 +141,7 @@ static const struct {
     {"media: /m\nlisten: 127.0.0.1:80\nadmin: [127.0.0.1:81, 127.0.0.1:80]\n", ": 127.0.0.1:80 is given twice in listen, tls_listen and admin"},
     {"media: /m\ntls_client_ca: ca.pem\n", ": tls_client_ca: needs tls_listen; clients of `listen` show no certificates"},
     {"media: /m\ntls_listen: 0.0.0.0:443\n", ": tls_listen: needs tls_certificates"},
+    {"media: /m\ntls_certificate: c\n", ": tls_certificate and tls_key go together; one of them is missing"},
     {"media: /m\ntls_key: k\n", ": tls_certificate and tls_key go together; one of them is missing"},
     {"media: /m\npin_workers: maybe\n", ":2: pin_workers: 'maybe' is neither true nor false"},
     {"media: /m\nadmin_hosts: http://a\n", ": admin_hosts: 'http://a' is not a list of host names, without scheme and port (like origin1.example origin1)"},
@@ -151,6 +160,39 @@ Test(options, what_is_wrong_is_said_with_line_reason_and_what_is_allowed) {
     cr_expect_str_eq(error.text, refused[i].error, "\n%s\n%s", error.text, refused[i].error);
     config_free(c);
   }
+}
+
+Test(options, addresses_that_only_look_like_one_given_twice) {
+  struct config *c = load("media: /m\nlisten: [127.0.0.1:0, 127.0.0.1:0, 127.0.0.1:80, 127.0.0.2:80]\nadmin: 127.0.0.1:0\n", NULL);
+  cr_assert(c, "%s", error.text);
+  cr_assert_eq(c->listen.num, 4);
+  config_free(c);
+}
+
+Test(options, lists_and_rules_in_any_order) {
+  struct config *c = load("media: /m\nschemes: [clear, cbcs]\nassets:\n  - {prefix: free/not, schemes: cenc}\n  - {prefix: free/, schemes: [clear, cbcs]}\n"
+                          "  - {prefix: '', schemes: [cenc, clear]}\n", NULL);
+  cr_assert(c, "%s", error.text);
+  cr_assert_eq(c->schemes, (1u << SCHEME_CLEAR | 1u << SCHEME_CBCS));
+  cr_assert_eq(config_schemes(c, bytes_str("free/not")), 1u << SCHEME_CENC);
+  cr_assert_eq(config_schemes(c, bytes_str("free/song")), 1u << SCHEME_CLEAR | 1u << SCHEME_CBCS);
+  cr_assert_eq(config_schemes(c, bytes_str("other")), 1u << SCHEME_CENC | 1u << SCHEME_CLEAR, "no prefix at all is every asset's");
+  config_free(c);
+}
+
+Test(options, a_file_is_not_longer_than_1_mib) {
+  enum { MOST = 1 << 20 };
+  char *text = malloc(MOST + 2);
+  memset(text, '#', MOST + 1);
+  memcpy(text, "media: /m\n", 10);
+  text[MOST + 1] = 0;
+  cr_assert_null(load(text, NULL));
+  cr_assert_str_eq(error.text, ": longer than 1 MiB");
+  text[MOST] = 0;
+  struct config *c = load(text, NULL);
+  cr_assert(c, "%s", error.text);
+  config_free(c);
+  free(text);
 }
 
 Test(options, a_header_value_has_room_in_every_head) {
@@ -225,6 +267,33 @@ Test(options, flags_override_the_file) {
   cr_assert_null(with_flags(1, (const char *[]){"--segment-target"}));
   cr_assert_str_eq(error.text, "--segment-target needs a value");
   cr_assert_null(with_flags(1, (const char *[]){"--nonsense"}));
+  c = with_flags(3, (const char *[]){"--tls-certificates=a.pem:a.key,b.pem:b.key", "--assets=a=clear", "--assets=b/=cbcs"});
+  cr_assert(c, "%s", error.text);
+  cr_assert(c->tls_certificates.num == 2 && c->assets.num == 2);
+  cr_assert_str_eq(c->tls_certificates.a[1].cert, "b.pem");
+  cr_assert_str_eq(c->tls_certificates.a[1].key, "b.key");
+  config_free(c);
+}
+
+Test(options, flags_have_an_end) {
+  struct config_flags flags = {0};
+  enum { MOST = sizeof flags.a / sizeof *flags.a };
+  for (unsigned n = 0; n <= MOST; n++) {
+    int i = 0;
+    cr_assert_eq(config_flag(&flags, 1, (char *[]){(char[]){"--workers=1"}}, &i, &error), n < MOST ? 1 : -1, "%u", n);
+  }
+  cr_assert_str_eq(error.text, "--workers=1: too many flags");
+}
+
+// The flag's rules take the place of the file's.
+Test(options, rules_of_a_flag_replace_those_of_the_file) {
+  struct config_flags flags = {0};
+  config_flag_add(&flags, OPTION_assets, "b=cenc");
+  struct config *c = load("media: /m\nassets: [{prefix: a, schemes: clear}]\n", &flags);
+  cr_assert(c, "%s", error.text);
+  cr_assert_eq(c->assets.num, 1);
+  cr_assert_str_eq(c->assets.a[0].prefix, "b");
+  config_free(c);
 }
 
 Test(options, what_needs_a_restart_is_named) {
@@ -249,6 +318,44 @@ Test(options, what_needs_a_restart_is_named) {
   config_free(b);
   config_free(c);
   config_free(d);
+}
+
+// Some other value of an option.
+static const char *another(const struct option *o) {
+  static char text[32];
+  switch (o->type) {
+  case OPT_BOOL: return strcmp(o->def, "true") ? "true" : "false";
+  case OPT_COUNT: return strcmp(o->def, "17") ? "17" : "18";
+  case OPT_SIZE: return "32M";
+  case OPT_DURATION: return "1500ms";
+  case OPT_ENUM: return config_allowed(o)[1];
+  case OPT_SCHEMES: return "clear";
+  case OPT_ADDRS: snprintf(text, sizeof text, "%s%s1.1.1.1:1", o->def, *o->def ? "," : ""); return text; // one more
+  case OPT_CERTS: return "a:b";
+  case OPT_RULES: return "a=clear";
+  case OPT_TEXT:
+  case OPT_PATH: return "other";
+  }
+  return "";
+}
+
+Test(options, each_that_differs_is_seen_where_that_matters) {
+  for (unsigned i = 0; i < NUM_OPTIONS; i++) {
+    const struct option *o = &config_options[i];
+    struct config *a = load("media: /m\n", NULL), *b = load("media: /m\n", NULL);
+    char why[CONFIG_WHY] = "";
+    cr_assert(config_set(b, o, another(o), false, why), "%s: %s", o->name, why);
+    for (int turn = 0; turn < 2; turn++) {
+      const char *name = turn ? config_restart_needed(b, a) : config_restart_needed(a, b);
+      cr_expect(o->reload ? !name : name && !strcmp(name, o->name), "%s: %s", o->name, name);
+    }
+    bool in_segments = i == OPTION_segment_target || i == OPTION_inband_pssh || i == OPTION_cbcs_senc || i == OPTION_cenc_iv_size ||
+                       i == OPTION_insecure_clearkey;
+    char names[CONFIG_OLD_URLS_MAX];
+    cr_expect_str_eq(config_old_urls(names, a, b), in_segments ? o->name : "");
+    config_free(a);
+    config_free(b);
+  }
 }
 
 Test(options, what_stands_behind_the_first_document_is_not_passed_over) {

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Certificates of a running server: SIGHUP takes new ones over for new connections alone, and OCSP responses that the openssl
 command makes are checked and stapled: tls_test.py SLUICE"""
+import errno
+import os
 import pathlib
 import re
 import shutil
@@ -65,6 +67,18 @@ class Responder:
         return response.read_bytes()
 
 
+def sealer():
+    """What the log has to say of who seals records, as the kernel answers."""
+    with socket.socket() as s:
+        try:
+            s.setsockopt(socket.IPPROTO_TCP, 31, b"tls")  # TCP_ULP
+        except OSError as e:
+            if e.errno != errno.ENOTCONN:
+                why = r"the kernel's module `tls` is not loaded \(modprobe tls\)" if e.errno == errno.ENOENT else os.strerror(e.errno)
+                return f"TLS records are sealed by this process: {why}$"
+    return "TLS 1.3 records are sealed by the kernel$"
+
+
 def long_ago(response):
     """The response, its times ten years back. The signature is then wrong, but an expired one is not for anybody."""
     old = re.sub(rb"\x18\x0f20(\d\d)(\d{10}Z)", lambda m: b"\x18\x0f20%02d%s" % (int(m[1]) - 10, m[2]), response)
@@ -97,6 +111,7 @@ def reloads(tap, sluice, work, media, authority):
         want = server.get(PATH).body
         old = Secure(port, authority.ca)
         tap.equal((old.serial(), old.get(PATH).body), (first, want), "the first certificate is served")
+        tap.ok(server.wait_log(sealer()), f"the log says: {sealer()}", server.log())
         resumable = Secure(port, authority.ca, ssl.TLSVersion.TLSv1_2)
         resumable.get(PATH)
         put(1)
