@@ -42,7 +42,10 @@ typedef __m128i vec;
 #define v_xor _mm_xor_si128
 #define v_round _mm_aesenc_si128
 #define v_unround _mm_aesdec_si128
-#define v_key load
+
+static inline vec v_key(const void *p) {
+  return _mm_load_si128((const __m128i *)p);
+}
 
 static inline vec v_last(vec x, vec ninth, vec tenth) {
   (void)ninth;

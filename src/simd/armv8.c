@@ -64,6 +64,7 @@ static inline uint32_t v_ended(const uint8_t bytes[32], uint8_t x) {
 #define load vld1q_u8
 #define store vst1q_u8
 #define b_xor veorq_u8
+#define b_add vaddq_u8
 #define v_load load
 #define v_store store
 #define v_all

@@ -6,6 +6,7 @@
 
 typedef __m128i block;
 #define b_xor _mm_xor_si128
+#define b_add _mm_add_epi8
 enum { KEY_FIRST = 0 }; // AESENC adds its key at the end of a round
 
 static inline block load(const void *p) {

@@ -2,6 +2,7 @@
 // Included by the kernels after rounds_narrow.h and after they have defined
 //   WIDTH        blocks of a register, 1 or 2
 //   v_and        of registers; v_mask, blocks of ones where a bit is set
+//   v_all        a block, which `load` gives, in every place
 //   v_pin        keeps the compiler from moving the computation of a register across other such points
 //   v_gather     blocks from addresses[i] + t + (odd ? 16 : 0)
 //   v_scatter    to there; of an even step it may keep in `even` what it writes with the odd one. A constant tells which
@@ -136,7 +137,7 @@ INLINE void apart_group(const struct apart *l, unsigned at, const uint8_t rk[11]
   const uint64_t before = -(uint64_t)16;
   vec x[8], key = v_key(rk[0]);
   UNROLL for (int i = 0; i < n; i++) {
-    vec chain = iv ? v_key(iv) : v_gather(l->dst + at + WIDTH * i, before, false);
+    vec chain = iv ? v_all(load(iv)) : v_gather(l->dst + at + WIDTH * i, before, false);
     x[i] = v_close(chain, v_gather(l->src + at + WIDTH * i, 0, false), key);
   }
   rounds(rk, x, n);
@@ -389,7 +390,7 @@ static void cbc_encrypt(const struct aes_key *k, const uint8_t iv[16], const str
                         struct aes_ahead *ahead) {
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct lanes s;
-  const vec start = v_key(iv);
+  const vec start = v_all(load(iv));
   for (unsigned m = 0; m < 1 << WIDTH; m++) {
     s.fresh[m] = v_and(start, v_mask(m));
     s.keep[m] = v_mask(~m);

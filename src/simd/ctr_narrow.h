@@ -1,6 +1,6 @@
 // CTR for kernels with registers of one or two blocks (WIDTH). The including file defines vec, WIDTH and the v_ functions
-// used here, as for cbc_narrow.h, which comes first, and v_load, v_store (any address) and v_all (a block in every place); of
-// single blocks the type `block`, load, store, b_xor, b_counter (two halves, big-endian) and b_first, all of round 1.
+// used here, as for cbc_narrow.h, which comes first, and v_load, v_store (any address); of single blocks the type `block`,
+// load, store, b_xor, b_add (bytes), b_counter (two halves, big-endian) and b_first, all of round 1.
 //
 // The counters of 256 blocks differ in their last byte, and what the first round makes of that byte is an exclusive or that
 // does not depend on the others: a table of the key and one round for all of the 256 replace whitening, counting, swapping
@@ -26,9 +26,9 @@ struct ctr_first {
 };
 
 __attribute__((noinline)) static void ctr_extend(struct ctr_first *f, const struct aes_key *k, unsigned num) {
-  const block zero = b_first(b_counter(0, 0), k);
-  for (; f->num < num; f->num++)
-    store(f->x[f->num], b_xor(b_first(b_counter(0, f->num), k), zero));
+  const block zero = b_first(b_counter(0, 0), k), one = b_counter(0, 1);
+  for (block byte = b_counter(0, f->num); f->num < num; byte = b_add(byte, one), f->num++)
+    store(f->x[f->num], b_xor(b_first(byte, k), zero));
 }
 
 // n registers (a constant); of the last one's stream only what is in `last`, where that is not NULL. All loads come before

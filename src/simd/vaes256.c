@@ -22,7 +22,7 @@ typedef __m256i vec;
 #define v_unround _mm256_aesdec_epi128
 
 static inline vec v_key(const void *p) {
-  return _mm256_broadcastsi128_si256(load(p));
+  return _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)p));
 }
 
 static inline vec v_last(vec x, vec ninth, vec tenth) {

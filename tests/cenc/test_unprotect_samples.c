@@ -144,27 +144,28 @@ Test(unprotect, protection_data_of_every_form) {
     enum err want;
     struct bytes before;
   } rows[] = {
-      {"none", {0}, 0, 0, ERR_MISSING},
-      {"senc", BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK},
-      {"senc of three", BYTES_LIT("\0\0\0\x28senc\0\0\0\0\0\0\0\3" "\0\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\1" "\0\0\0\0\0\0\0\2"), 0, 0, ERR_MISSING},
-      {"PIFF", BYTES_LIT("\0\0\0\x40uuid" PIFF "\0\0\0\0\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK},
-      {"PIFF with its own parameters", BYTES_LIT("\0\0\0\x54uuid" PIFF "\0\0\0\1\0\0\1\x8" "kkkkkkkkkkkkkkkk" "\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK},
-      {"one size each", BYTES_LIT("\0\0\0\x15saiz\0\0\0\0\0\0\0\0\4\x8\x8\x8\x8" "\0\0\0\x14saio\0\0\0\0\0\0\0\1\0\0\0\0" IVS), 37, 49, ERR_OK},
-      {"an offset more than there are truns", BYTES_LIT("\0\0\0\x11saiz\0\0\0\0\x8\0\0\0\4" "\0\0\0\x18saio\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\0" IVS), 33, 49, ERR_MALFORMED},
-      {"behind the end", BYTES_LIT(PAIR_PLAIN IVS), 33, 1 << 20, ERR_TRUNCATED},
-      {"up to the end and a byte more", BYTES_LIT(PAIR_PLAIN), 33, PLAIN_LEN + 8 + HAND_SAMPLES * HAND_SIZE - 31, ERR_TRUNCATED},
+      {"none", {0}, 0, 0, ERR_MISSING, {0}},
+      {"senc", BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK, {0}},
+      {"senc of three", BYTES_LIT("\0\0\0\x28senc\0\0\0\0\0\0\0\3" "\0\0\0\0\0\0\0\0" "\0\0\0\0\0\0\0\1" "\0\0\0\0\0\0\0\2"), 0, 0, ERR_MISSING, {0}},
+      {"PIFF", BYTES_LIT("\0\0\0\x40uuid" PIFF "\0\0\0\0\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK, {0}},
+      {"PIFF with its own parameters", BYTES_LIT("\0\0\0\x54uuid" PIFF "\0\0\0\1\0\0\1\x8" "kkkkkkkkkkkkkkkk" "\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK, {0}},
+      {"one size each", BYTES_LIT("\0\0\0\x15saiz\0\0\0\0\0\0\0\0\4\x8\x8\x8\x8" "\0\0\0\x14saio\0\0\0\0\0\0\0\1\0\0\0\0" IVS), 37, 49, ERR_OK, {0}},
+      {"an offset more than there are truns",
+       BYTES_LIT("\0\0\0\x11saiz\0\0\0\0\x8\0\0\0\4" "\0\0\0\x18saio\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\0" IVS), 33, 49, ERR_MALFORMED, {0}},
+      {"behind the end", BYTES_LIT(PAIR_PLAIN IVS), 33, 1 << 20, ERR_TRUNCATED, {0}},
+      {"up to the end and a byte more", BYTES_LIT(PAIR_PLAIN), 33, PLAIN_LEN + 8 + HAND_SAMPLES * HAND_SIZE - 31, ERR_TRUNCATED, {0}},
       // As many entries as samples would end a byte, or an entry, behind the file.
       {"three for four samples, an offset for each trun",
        BYTES_LIT("\0\0\0\x11saiz\0\0\0\0\x8\0\0\0\3" "\0\0\0\x18saio\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\0"), 37, 41 + 8 + HAND_SAMPLES * HAND_SIZE - 24,
        ERR_MISSING, BYTES_LIT("\0\0\0\x10trun\0\0\0\0\0\0\0\0")},
       {"a group that is not there",
-       BYTES_LIT("\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_CLEAR "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\1\0\2"), 0, 0, ERR_MALFORMED},
+       BYTES_LIT("\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_CLEAR "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\1\0\2"), 0, 0, ERR_MALFORMED, {0}},
       {"a group with another key",
        BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" FOUR_IVS "\0\0\0\x3csgpd\0\0\0\0seig\0\0\0\2" SEIG_SENC SEIG_OTHER
-                 "\0\0\0\x24sbgp\0\0\0\0seig\0\0\0\2\0\0\0\1\0\1\0\1\0\0\0\1\0\1\0\2"), 0, 0, ERR_NO_KEY},
+                 "\0\0\0\x24sbgp\0\0\0\0seig\0\0\0\2\0\0\0\1\0\1\0\1\0\0\0\1\0\1\0\2"), 0, 0, ERR_NO_KEY, {0}},
       {"groups of the same key, sbgp version 1",
        BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" FOUR_IVS "\0\0\0\x3csgpd\0\0\0\0seig\0\0\0\2" SEIG_OTHER SEIG_SENC
-                 "\0\0\0\x20sbgp\1\0\0\0seig\0\0\0\0\0\0\0\1\0\0\0\4\0\1\0\2"), 0, 0, ERR_OK},
+                 "\0\0\0\x20sbgp\1\0\0\0seig\0\0\0\0\0\0\0\1\0\0\0\4\0\1\0\2"), 0, 0, ERR_OK, {0}},
   };
   uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
