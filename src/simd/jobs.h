@@ -82,21 +82,5 @@ static inline void aes_ctr_first(uint8_t c[16], const struct aes_ctr_seg *s, siz
   }
 }
 
-// aes_ctr_each calls `sample`, the CTR of one sample from its first counter block on, for all samples of all segments.
-__attribute__((always_inline)) static inline void aes_ctr_each(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t num,
-                                                               void (*sample)(const struct aes_key *, const uint8_t[16], uint8_t *,
-                                                                              const uint8_t *, size_t)) {
-  for (size_t s = 0; s < num; s++) {
-    size_t at = 0;
-    for (size_t i = 0; i < segs[s].num; i++) {
-      uint8_t counter[16];
-      size_t len = aes_ctr_size(&segs[s], i);
-      aes_ctr_first(counter, &segs[s], i);
-      sample(k, counter, segs[s].dst + at, segs[s].src + at, len);
-      at += len;
-    }
-  }
-}
-
 // aes_xor_parts xors key stream block i into part i (`blocks` is its length in bytes, up to 16).
 void aes_xor_parts(const struct aes_job *parts, const uint8_t *stream, size_t num);
