@@ -150,6 +150,8 @@ Test(unprotect, protection_data_of_every_form) {
       {"PIFF", BYTES_LIT("\0\0\0\x40uuid" PIFF "\0\0\0\0\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK, {0}},
       {"PIFF with its own parameters", BYTES_LIT("\0\0\0\x54uuid" PIFF "\0\0\0\1\0\0\1\x8" "kkkkkkkkkkkkkkkk" "\0\0\0\4" FOUR_IVS), 0, 0, ERR_OK, {0}},
       {"one size each", BYTES_LIT("\0\0\0\x15saiz\0\0\0\0\0\0\0\0\4\x8\x8\x8\x8" "\0\0\0\x14saio\0\0\0\0\0\0\0\1\0\0\0\0" IVS), 37, 49, ERR_OK, {0}},
+      {"an offset of 64 bits",
+       BYTES_LIT("\0\0\0\x15saiz\0\0\0\0\0\0\0\0\4\x8\x8\x8\x8" "\0\0\0\x18saio\1\0\0\0\0\0\0\1\0\0\0\0\0\0\0\0" IVS), 41, 53, ERR_OK, {0}},
       {"an offset more than there are truns",
        BYTES_LIT("\0\0\0\x11saiz\0\0\0\0\x8\0\0\0\4" "\0\0\0\x18saio\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\0" IVS), 33, 49, ERR_MALFORMED, {0}},
       {"behind the end", BYTES_LIT(PAIR_PLAIN IVS), 33, 1 << 20, ERR_TRUNCATED, {0}},
