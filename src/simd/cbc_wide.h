@@ -66,7 +66,9 @@ struct state {
 };
 
 // Keeps the computation of a register where it is written.
+#ifndef PIN // emulated registers (tests/checkasm/emulated.h) have no place
 #define PIN(x) __asm__ volatile("" : "+v"(x))
+#endif
 
 enum { SWAP = 0x4e, FRONT = 0x33, BACK = 0xcc }; // for pairs of blocks: exchange them; where the first, the second is
 
