@@ -10,6 +10,7 @@ static const struct aes_ops *const all[] = {
     &aes_ops_aesni_vex,
     &aes_ops_vaes256,
     &aes_ops_vaes512,
+    &aes_ops_vaes512_x2,
 #elif defined(__aarch64__)
     &aes_ops_armv8,
 #endif
@@ -24,7 +25,7 @@ const struct aes_ops *aes_ops_best(const char *name, const char **why) {
   for (size_t i = sizeof all / sizeof *all; i-- > 0;) {
     if (name && strcmp(name, all[i]->name) != 0)
       continue;
-    if (all[i]->usable())
+    if (all[i]->usable() && (name || !all[i]->fits || all[i]->fits()))
       return all[i];
     if (name) {
       *why = "this kernel is built in, but this machine lacks its instructions";

@@ -58,8 +58,9 @@ struct aes_pattern {
 };
 
 struct aes_ops {
-  const char *name; // "ref", "aesni", "aesni-vex", "vaes256", "vaes512", "armv8"
+  const char *name; // "ref", "aesni", "aesni-vex", "vaes256", "vaes512", "vaes512-x2", "armv8"
   bool (*usable)(void);
+  bool (*fits)(void); // NULL, or whether it is faster here than the tables before it; asked where it is usable
   void (*key_init)(struct aes_key *out, const uint8_t key[16]);
   void (*cbc_encrypt)(const struct aes_key *k, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
                       struct aes_ahead *ahead);

@@ -1,9 +1,10 @@
 // CBC encryption in 512-bit registers, included by vaes512.c. A register carries the chains of four samples; up to six
-// registers, 24 lanes, are in flight. Measured limits: one VAESENC of 512 bits starts per cycle and takes 3 (Golden Cove,
-// port 0) or 4 (Zen 4, two pipes of 256 bits), so four registers would do if nothing ever ended; six leave room for what
-// happens between steps. What is not AES must fit beside it, above all what moves blocks between the quarters of a
-// register: on Golden Cove it has port 5, on Zen 4 one pipe that AES leaves alone and one that it needs. That decides the
-// details:
+// registers, 24 lanes, are in flight, or eight, 32 lanes. Measured limits: one VAESENC of 512 bits starts per cycle and takes
+// 3 (Golden Cove, port 0) or 4 (Zen 4, two pipes of 256 bits), so four registers would do if nothing ever ended; six leave
+// room for what happens between steps. Zen 5 starts two a cycle that take 4: six registers leave a quarter of its AES unit
+// idle, eight fill it. What is not AES must fit beside it, above all what moves blocks between the quarters of a
+// register: on Golden Cove it has port 5, on Zen 4 and 5 one pipe that AES leaves alone and one that it needs. That decides
+// the details:
 //
 //  - Steps come in pairs. Two blocks of a lane are read and written at once and transposed, 2 x 2: four shuffles for a
 //    register and step instead of the six that insert and extract block by block. Half as many loads and stores as well,
@@ -21,6 +22,8 @@
 //  - Behind the list stand jobs on a scratch buffer: a lane without work runs along without a special case. The
 //    list's order puts the longest samples in the lowest registers, so that at the end registers fall idle from
 //    the top, and the loop continues with fewer of them.
+//  - Eight registers, with two inputs and two outputs each, are more than there are: of more than six, the first
+//    ciphertext block of a pair lies in memory until it goes out.
 //  - Two dozen scattered destinations miss the L1 cache at every fourth step, and stores leave in order: the line
 //    two ahead of a lane is asked for, half of the lanes in a round trip.
 //  - What the caller reads next (struct aes_ahead) is asked for into L2, as many lines in a step as the step itself
@@ -32,7 +35,8 @@
 // The inner functions are compiled once per number of registers from one always-inline body.
 
 enum {
-  REGS = 6,
+  REGS = 8, // at most
+  NEAR = 6, // up to which all that a pair needs is in registers
   LANES = 4 * REGS,
   AHEAD = 128,    // bytes between a block written and the destination line asked for
   SCRATCH = 2048, // bytes an idle lane may walk before it starts over
@@ -54,9 +58,9 @@ struct list {
 
 struct state {
   _Alignas(64) uint64_t src[LANES], dst[LANES]; // addresses minus t
-  _Alignas(64) uint32_t ends[32];               // value of t (its low half) at which the lane's job is done
+  _Alignas(64) uint32_t ends[LANES];            // value of t (its low half) at which the lane's job is done
   __m512i x[REGS];                              // last ciphertext blocks, or the IV
-  __m512i even[REGS], odd[REGS];                // the last two ciphertext blocks
+  __m512i even[REGS], odd[REGS];                // the last two ciphertext blocks; while it runs, `even` beyond NEAR only
   uint64_t t;                                   // bytes
   unsigned next;                                // of the list
   unsigned real;                                // lanes that work on a sample rather than on scratch
@@ -124,7 +128,7 @@ INLINE unsigned take_ended(struct state *s, const struct list *list, uint64_t t,
   __m512i ends0 = _mm512_load_si512(s->ends), ends1 = _mm512_load_si512(s->ends + 16);
   unsigned next = s->next, left = list->num - next;
   unsigned ended = _mm512_cmpeq_epi32_mask(ends0, now) | (unsigned)_mm512_cmpeq_epi32_mask(ends1, now) << 16;
-  ended &= (1u << 4 * regs) - 1;
+  ended &= ~0u >> (32 - 4 * regs);
   __mmask16 low = (__mmask16)ended, high = (__mmask16)(ended >> 16);
   unsigned num = (unsigned)__builtin_popcount(ended);
   take(s->src, list->src + next, ended, t, regs);
@@ -159,6 +163,7 @@ INLINE void copy_tail(const struct list *l, unsigned i) {
 // Rounds 1 to 9 of the first step of a pair. Between them, the ciphertext of the pair before goes out.
 INLINE void rounds_scattering(__m512i *x, const volatile __m512i *k, const struct state *s, uint64_t t, const __m512i *even,
                               const __m512i *odd, uint64_t ahead, const int regs) {
+  const volatile __m512i *far = s->even;
   UNROLL for (int r = 1; r < 10; r++) {
     __m512i key = k[r];
     UNROLL for (int i = 0; i < regs; i++) {
@@ -166,7 +171,7 @@ INLINE void rounds_scattering(__m512i *x, const volatile __m512i *k, const struc
       x[i] = _mm512_aesenc_epi128(x[i], key);
       PIN(x[i]);
       if (at == 3 || at == 4)
-        scatter_part(s->dst + 4 * g, t - 32, even[g], odd[g], at == 4);
+        scatter_part(s->dst + 4 * g, t - 32, regs > NEAR ? far[g] : even[g], odd[g], at == 4);
       if (slot % 8 == 3 && slot / 8 < regs)
         prefetch_ahead(ahead + 64 * (unsigned)(slot / 8));
     }
@@ -202,14 +207,19 @@ INLINE uint64_t asked(uint64_t ahead, uint64_t last, const int regs) {
 // destination. On entering, the last blocks are written once more. The trailing bytes of two jobs are copied in a
 // round trip: in a row they cost A a twentieth, as stores to lines that are not in L1. Where in the rounds things happen was
 // found by trying 60 arrangements, of which the best is 8 % faster than the worst.
+//
+// Where the next input is at hand when a step ends, `fold` puts it and round key 0 into the last round's key: the next
+// step begins without an exclusive or, one cycle of 41 sooner, and the ciphertext, which is in no hurry, needs one more.
 INLINE void run(struct state *s, const struct list *list, const struct keys *keys, __m512i iv, const int regs,
-                const int floor) {
+                const int floor, const bool fold) {
   const volatile __m512i *k = keys->k; // volatile: read where it says so, not kept in registers
+  volatile __m512i *far = s->even;
   __m512i x[REGS], in_even[REGS], in_odd[REGS], even[REGS], odd[REGS], key;
   uint64_t t = s->t;
   UNROLL for (int i = 0; i < regs; i++) {
     x[i] = s->x[i];
-    even[i] = s->even[i];
+    if (regs <= NEAR)
+      even[i] = s->even[i];
     odd[i] = s->odd[i];
     UNROLL for (int part = 0; part < 3; part++)
       gather_part(&in_even[i], &in_odd[i], s->src + 4 * i, t, part);
@@ -218,23 +228,43 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
   unsigned moved = s->moved, tail = s->tail;
   uint64_t ahead = s->ahead;
   const uint64_t ahead_last = s->ahead_last;
-  while (s->real >> floor) {
+  const __m512i first_and_last = fold ? _mm512_xor_si512(k[0], k[10]) : iv;
+  if (fold) {
     key = k[0];
-    UNROLL for (int i = 0; i < regs; i++) {
+    UNROLL for (int i = 0; i < regs; i++)
       x[i] = _mm512_ternarylogic_epi64(in_even[i], x[i], key, 0x96);
-      PIN(x[i]);
+  }
+  while (s->real >> floor) {
+    if (!fold) {
+      key = k[0];
+      UNROLL for (int i = 0; i < regs; i++) {
+        x[i] = _mm512_ternarylogic_epi64(in_even[i], x[i], key, 0x96);
+        PIN(x[i]);
+      }
     }
     rounds_scattering(x, k, s, t, even, odd, ahead, regs);
-    key = k[10];
+    key = k[fold ? 0 : 10];
     ahead = asked(ahead, ahead_last, regs);
     if (__builtin_expect(moved, 0))
       take(s->dst, list->dst + s->from, moved, t, regs);
-    UNROLL for (int i = 0; i < regs; i++)
-      even[i] = _mm512_aesenclast_epi128(x[i], key);
-    key = k[0];
     UNROLL for (int i = 0; i < regs; i++) {
-      x[i] = _mm512_ternarylogic_epi64(in_odd[i], even[i], key, 0x96);
-      PIN(x[i]);
+      if (fold) {
+        x[i] = _mm512_aesenclast_epi128(x[i], _mm512_xor_si512(in_odd[i], first_and_last));
+        PIN(x[i]);
+        even[i] = _mm512_ternarylogic_epi64(in_odd[i], x[i], key, 0x96);
+        PIN(even[i]);
+      } else {
+        even[i] = _mm512_aesenclast_epi128(x[i], key);
+      }
+      if (regs > NEAR)
+        far[i] = even[i];
+    }
+    if (!fold) {
+      key = k[0];
+      UNROLL for (int i = 0; i < regs; i++) {
+        x[i] = _mm512_ternarylogic_epi64(in_odd[i], even[i], key, 0x96);
+        PIN(x[i]);
+      }
     }
     t += 32;
     unsigned from = s->next, ended = 0;
@@ -248,22 +278,31 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
       tail += 2;
     }
     rounds_gathering(x, k, s, t, in_even, in_odd, ahead, regs);
-    key = k[10];
+    key = k[fold ? 0 : 10];
     ahead = asked(ahead, ahead_last, regs);
     UNROLL for (int i = 0; i < regs; i++)
-      odd[i] = x[i] = _mm512_aesenclast_epi128(x[i], key);
+      if (fold) {
+        x[i] = _mm512_aesenclast_epi128(x[i], _mm512_xor_si512(in_even[i], first_and_last));
+        PIN(x[i]);
+        odd[i] = _mm512_ternarylogic_epi64(in_even[i], x[i], key, 0x96);
+        PIN(odd[i]);
+      } else {
+        odd[i] = x[i] = _mm512_aesenclast_epi128(x[i], key);
+      }
     if (__builtin_expect(ended, 0)) {
       s->from = from;
       UNROLL for (int i = 0; i < regs; i++)
-        x[i] = _mm512_mask_mov_epi64(x[i], (__mmask8)(_pdep_u32(ended >> 4 * i, 0x55) * 3), iv);
+        x[i] = _mm512_mask_mov_epi64(x[i], (__mmask8)(_pdep_u32(ended >> 4 * i, 0x55) * 3),
+                                     fold ? _mm512_ternarylogic_epi64(in_even[i], iv, key, 0x96) : iv);
     }
     moved = ended;
   }
   UNROLL for (int i = 0; i < regs; i++) {
     UNROLL for (int part = 0; part < 2; part++)
-      scatter_part(s->dst + 4 * i, t - 32, even[i], odd[i], part);
-    s->x[i] = x[i];
-    s->even[i] = even[i];
+      scatter_part(s->dst + 4 * i, t - 32, regs > NEAR ? far[i] : even[i], odd[i], part);
+    s->x[i] = fold ? _mm512_ternarylogic_epi64(in_even[i], x[i], k[0], 0x96) : x[i]; // the IV where a lane has ended
+    if (regs <= NEAR)
+      s->even[i] = even[i];
     s->odd[i] = odd[i];
   }
   s->t = t;
@@ -272,65 +311,76 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
   s->ahead = ahead;
 }
 
-// One function for each number of registers; 1 to 3 cost about the same, they wait for the rounds' latency.
-#define RUN(regs, floor)                                                                                         \
-  __attribute__((noinline)) static void run##regs(struct state *s, const struct list *list,                      \
-                                                  const struct keys *k, __m512i iv) {                            \
-    run(s, list, k, iv, regs, floor);                                                                            \
+// One function for each number of registers; 1 to 3 cost about the same, they wait for the rounds' latency. Up to seven wait for
+// it on cores that start two rounds a cycle (_x2), on others the AES unit is what they wait for.
+#define RUN(name, regs, floor, fold)                                                                             \
+  __attribute__((noinline)) static void name(struct state *s, const struct list *list, const struct keys *k, __m512i iv) { \
+    run(s, list, k, iv, regs, floor, fold);                                                                      \
   }
-RUN(6, 20)
-RUN(5, 16)
-RUN(4, 12)
-RUN(3, 4)
-RUN(1, 0)
+RUN(run6, 6, 20, false)
+RUN(run5, 5, 16, false)
+RUN(run4, 4, 12, false)
+RUN(run3, 3, 4, false)
+RUN(run1, 1, 0, false)
+RUN(run8_x2, 8, 28, false)
+RUN(run7_x2, 7, 24, true)
+RUN(run6_x2, 6, 20, true)
+RUN(run5_x2, 5, 16, true)
+RUN(run4_x2, 4, 12, true)
+RUN(run3_x2, 3, 4, true)
+RUN(run1_x2, 1, 0, true)
 
 static uint32_t whole_blocks(const struct list *l, unsigned i) { return l->len[i] + (l->rest[i] & 16); }
 
-static unsigned list_stagger(const struct list *l) {
-  return aes_stagger(whole_blocks(l, 0), whole_blocks(l, l->num - 1), l->num, LANES);
-}
-
-static void run_list(struct list *list, const struct keys *k, __m512i iv, unsigned stagger, struct aes_ahead *ahead) {
+// With `regs` registers, 6 or 8, in flight.
+INLINE void run_list(struct list *list, const struct keys *k, __m512i iv, struct aes_ahead *ahead, const unsigned regs) {
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct state s;
-  unsigned num = list->num, start = stagger ? 4 : LANES;
+  const unsigned lanes = 4 * regs;
+  unsigned num = list->num, stagger = aes_stagger(whole_blocks(list, 0), whole_blocks(list, num - 1), num, lanes);
+  unsigned start = stagger ? 4 : lanes;
   const __m512i idle = _mm512_set1_epi64((long long)scratch);
-  UNROLL for (unsigned i = 0; i < LANES; i += 8) {
+  UNROLL for (unsigned i = 0; i < lanes; i += 8) {
     _mm512_storeu_si512(list->src + num + i, idle);
     _mm512_storeu_si512(list->dst + num + i, idle);
     _mm256_storeu_si256((__m256i *)(list->len + num + i), _mm256_set1_epi32(SCRATCH));
     _mm256_storeu_si256((__m256i *)(list->rest + num + i), _mm256_setzero_si256());
   }
-  bool any = ahead && ahead->n > 64 * REGS;
+  bool any = ahead && ahead->n > 64 * regs;
   s.ahead = any ? (uint64_t)ahead->p : (uint64_t)scratch;
-  s.ahead_last = any ? (uint64_t)ahead->p + ahead->n - 64 * REGS : (uint64_t)scratch;
+  s.ahead_last = any ? (uint64_t)ahead->p + ahead->n - 64 * regs : (uint64_t)scratch;
   s.t = 0;
   s.next = num < start ? num : start;
-  s.real = stagger ? (1u << LANES) - 1 : (1u << s.next) - 1;
-  s.moved = (1u << start) - 1;
+  s.real = _bzhi_u32(~0u, stagger ? lanes : s.next);
+  s.moved = _bzhi_u32(~0u, start);
   s.from = 0;
   s.tail = list->apart ? 0 : num;
-  UNROLL for (unsigned i = 0; i < LANES; i += 8) {
+  UNROLL for (unsigned i = 0; i < lanes; i += 8) {
     _mm512_store_si512(s.src + i, _mm512_loadu_si512(list->src + i));
     _mm512_store_si512(s.dst + i, _mm512_add_epi64(idle, _mm512_set1_epi64(32))); // written once before the first step, at t - 32
     _mm256_store_si256((__m256i *)(s.ends + i), _mm256_loadu_si256((const __m256i *)(list->len + i)));
   }
-  _mm256_store_si256((__m256i *)(s.ends + LANES), _mm256_setzero_si256());
-  for (unsigned i = start; i < LANES; i++) {
+  if (lanes < LANES)
+    _mm256_store_si256((__m256i *)(s.ends + lanes), _mm256_setzero_si256());
+  for (unsigned i = start; i < lanes; i++) {
     s.src[i] = (uint64_t)scratch;
     s.ends[i] = i / 4 * stagger;
   }
-  for (unsigned i = 0; i < REGS; i++)
+  for (unsigned i = 0; i < regs; i++)
     s.x[i] = s.even[i] = s.odd[i] = iv;
+  if (regs == 8 && num > 28)
+    run8_x2(&s, list, k, iv);
+  if (regs == 8 && num > 24)
+    run7_x2(&s, list, k, iv);
   if (num > 20)
-    run6(&s, list, k, iv);
+    (regs == 8 ? run6_x2 : run6)(&s, list, k, iv);
   if (num > 16)
-    run5(&s, list, k, iv);
+    (regs == 8 ? run5_x2 : run5)(&s, list, k, iv);
   if (num > 12)
-    run4(&s, list, k, iv);
+    (regs == 8 ? run4_x2 : run4)(&s, list, k, iv);
   if (num > 4)
-    run3(&s, list, k, iv);
-  run1(&s, list, k, iv);
+    (regs == 8 ? run3_x2 : run3)(&s, list, k, iv);
+  (regs == 8 ? run1_x2 : run1)(&s, list, k, iv);
   for (; s.tail < num; s.tail++)
     copy_tail(list, s.tail);
   if (any) {
@@ -428,7 +478,7 @@ INLINE void fill(struct list *l, struct last *last, unsigned *num, unsigned *num
 }
 
 // The lanes of the segment in a row, as far as the list holds them.
-static void list_fill(struct aes_jobs *it, struct list *l, struct last *last, const uint8_t *iv) {
+INLINE void list_fill(struct aes_jobs *it, struct list *l, struct last *last, const uint8_t *iv) {
   const struct aes_cbc_seg *seg = it->seg;
   unsigned num = l->num, num_last = last->num;
   l->apart |= seg->src != seg->dst;
@@ -447,8 +497,8 @@ static void list_fill(struct aes_jobs *it, struct list *l, struct last *last, co
   last->num = num_last;
 }
 
-static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
-                        struct aes_ahead *ahead) {
+INLINE void encrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
+                    struct aes_ahead *ahead, const unsigned regs) {
   struct aes_jobs it;
   struct list list;
   struct last last;
@@ -462,7 +512,17 @@ static void cbc_encrypt(const struct aes_key *key, const uint8_t iv[16], const s
       list_fill(&it, &list, &last, iv);
     while (list.num < LIST && last.num < LIST && aes_jobs_seg(&it));
     if (list.num)
-      run_list(&list, &k, start, list_stagger(&list), ahead);
+      run_list(&list, &k, start, ahead, regs);
     finish(&last, &k);
   }
+}
+
+static void cbc_encrypt_6(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
+                          struct aes_ahead *ahead) {
+  encrypt(key, iv, segs, num, ahead, 6);
+}
+
+static void cbc_encrypt_8(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,
+                          struct aes_ahead *ahead) {
+  encrypt(key, iv, segs, num, ahead, 8);
 }

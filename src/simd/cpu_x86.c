@@ -32,3 +32,14 @@ bool aes_cpu_runs(uint32_t sets) {
     id.word[EXT1_C] = c;
   return (aes_cpu_of(&id) & sets) == sets;
 }
+
+bool aes_cpu_two_wide_of(uint32_t b, uint32_t c, uint32_t d, uint32_t version) {
+  uint32_t base = version >> 8 & 15, family = base < 15 ? base : 15 + (version >> 20 & 255);
+  return b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx && family >= 0x1a;
+}
+
+bool aes_cpu_two_wide(void) {
+  uint32_t a, b, c, d, version, other[3];
+  return __get_cpuid(0, &a, &b, &c, &d) && __get_cpuid(1, &version, &other[0], &other[1], &other[2]) &&
+         aes_cpu_two_wide_of(b, c, d, version);
+}

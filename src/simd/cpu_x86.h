@@ -61,3 +61,10 @@ uint32_t aes_cpu_of(const struct aes_cpuid *id);
 // aes_cpu_runs says whether this machine has all of `sets`. In a file for every processor: a check that stood among the kernels could
 // itself be compiled to what it is to check.
 bool aes_cpu_runs(uint32_t sets);
+
+// aes_cpu_two_wide says whether the processor starts two AES rounds of 512 bits a cycle, by its maker's name and family: AMD's
+// 1Ah (Zen 5) and later. No bit of CPUID says so. Source: AMD APM volume 3, CPUID 0000_0000 and 0000_0001 EAX.
+bool aes_cpu_two_wide(void);
+
+// The same of made-up answers: the words EBX, ECX and EDX of leaf 0, and EAX of leaf 1.
+bool aes_cpu_two_wide_of(uint32_t b, uint32_t c, uint32_t d, uint32_t version);

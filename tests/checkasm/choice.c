@@ -1,25 +1,40 @@
 // Which kernel runs: compared with what the operating system says about the processor, which dispatch never reads.
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "checkasm/checkasm.h"
 #include "simd/ops.h"
 
-// Looks for ` word ` in the line of /proc/cpuinfo that lists the processor's features.
-static bool cpu_says(const char *word) {
+// The first line of /proc/cpuinfo that begins with one of two words, or "".
+static char *cpu_line(const char *a, const char *b) {
   static char line[16384];
   FILE *f = fopen("/proc/cpuinfo", "r");
   bool found = false;
-  while (f && fgets(line, sizeof line, f)) {
-    if (strncmp(line, "flags", 5) != 0 && strncmp(line, "Features", 8) != 0)
-      continue;
-    for (char *p = line; (p = strstr(p, word)) && !found; p++)
-      found = p[-1] == ' ' && (p[strlen(word)] == ' ' || p[strlen(word)] == '\n');
-    break;
-  }
+  while (f && !found && fgets(line, sizeof line, f))
+    found = strncmp(line, a, strlen(a)) == 0 || strncmp(line, b, strlen(b)) == 0;
   if (f)
     fclose(f);
+  if (!found)
+    line[0] = 0;
+  return line;
+}
+
+// Looks for ` word ` in the line that lists the processor's features.
+static bool cpu_says(const char *word) {
+  bool found = false;
+  for (char *p = cpu_line("flags", "Features"); (p = strstr(p, word)) && !found; p++)
+    found = p[-1] == ' ' && (p[strlen(word)] == ' ' || p[strlen(word)] == '\n');
   return found;
 }
+
+#if defined(__x86_64__)
+static bool two_wide(void) {
+  if (!strstr(cpu_line("vendor_id", "vendor_id"), "AuthenticAMD"))
+    return false;
+  const char *family = strchr(cpu_line("cpu family", "cpu family"), ':');
+  return family && strtol(family + 1, NULL, 10) >= 26;
+}
+#endif
 
 static const char *expected(void) {
 #if defined(__x86_64__)
@@ -29,7 +44,9 @@ static const char *expected(void) {
     return "aesni";
   if (!cpu_says("vaes") || !cpu_says("avx2") || !cpu_says("bmi1") || !cpu_says("bmi2") || !cpu_says("abm"))
     return "aesni-vex";
-  return cpu_says("avx512bw") && cpu_says("avx512vbmi") && cpu_says("3dnowprefetch") ? "vaes512" : "vaes256";
+  if (!cpu_says("avx512bw") || !cpu_says("avx512vbmi") || !cpu_says("3dnowprefetch"))
+    return "vaes256";
+  return two_wide() ? "vaes512-x2" : "vaes512";
 #else
   return cpu_says("aes") ? "armv8" : "ref";
 #endif
@@ -51,9 +68,9 @@ const char *check_choice(void) {
     const struct aes_ops *got = aes_ops_best(all[i]->name, &why);
     if (got != (all[i]->usable() ? all[i] : NULL))
       return "a name did not give its own table";
-    // Two tables must not share code, or a test of one would pass for the other.
+    // Two tables must not share code, or a test of one would pass for the other; vaes512-x2 differs in one function.
     for (size_t j = 0; j < i; j++)
-      if (all[i]->cbc_encrypt == all[j]->cbc_encrypt || all[i]->ctr == all[j]->ctr)
+      if (all[i]->cbc_encrypt == all[j]->cbc_encrypt || (all[i]->ctr == all[j]->ctr && !all[i]->fits))
         return "two kernels share their functions";
   }
   return NULL;
@@ -98,6 +115,13 @@ const char *check_cpu_sets(void) {
   id.xcr0 = 0;
   if (aes_cpu_of(&id) != (aes_cpu_of(&all) & ~(zmm | ymm)))
     return "where the system saves nothing, it is just AVX and AVX-512 that cannot be had";
+  // Leaf 0 of AMD and of Intel; leaf 1 of EPYC 9005 (Zen 5), EPYC 9004 (Zen 4), Xeon 6, and of an older AMD whose extended family does not count.
+  static const uint32_t amd[] = {0x68747541, 0x444d4163, 0x69746e65}, intel[] = {0x756e6547, 0x6c65746e, 0x49656e69};
+  if (!aes_cpu_two_wide_of(amd[0], amd[1], amd[2], 0x00b00f21) || aes_cpu_two_wide_of(amd[0], amd[1], amd[2], 0x00a10f11) ||
+      aes_cpu_two_wide_of(intel[0], intel[1], intel[2], 0x00b00f21) || aes_cpu_two_wide_of(intel[0], intel[1], intel[2], 0x000a06d1) ||
+      aes_cpu_two_wide_of(amd[0], amd[1], amd[2], 0x00b00e21) || aes_cpu_two_wide_of(amd[0], intel[1], amd[2], 0x00b00f21) ||
+      aes_cpu_two_wide_of(amd[0], amd[1], intel[2], 0x00b00f21))
+    return "two wide AES rounds a cycle are AMD's, from family 1Ah on";
 #endif
   return NULL;
 }

@@ -57,7 +57,7 @@ def kernels():
     p = Picture(charts.kernels(rows, "A & B <c>, 2 cores"))
     values = [v for k, v in rows.items() if not k.startswith("limit/")]
     check("kernels: each bar is as long as its value", proportional([b[2] for b in p.bars], values), [(b[2], v) for b, v in zip(p.bars, values)])
-    check("kernels: ours are told from others by colour and by name", [b[3] for b in p.bars] == ([charts.THEIRS] * 3 + [charts.OURS] * 4) * 6
+    check("kernels: ours are told from others by colour and by name", [b[3] for b in p.bars] == ([charts.THEIRS] * 3 + [charts.OURS] * 5) * 6
           and p.texts.count("sluice vaes512") == 3 and p.texts.count("ipsec-mb") == 3 and "sluice ipsec-mb" not in p.texts, p.texts)
     left, scale = p.bars[0][0], p.bars[0][2] / values[0]
     check("kernels: a line at each limit, equal ones as one", len(p.lines) == 4 and all(any(abs(left + v * scale - x) < 1.5 for x in p.lines) for v in (11.8, 20))
