@@ -17,6 +17,7 @@
 enum {
   CTR_GROUP = 8,
   CTR_BYTES = 16 * WIDTH, // of a register
+  CTR_PART = 16 * 256, // bytes within which only the counter's last byte changes
   CTR_AHEAD = 4096, // between what is read and the source line asked for: the next page, where the processor stops
 };
 
@@ -103,13 +104,14 @@ INLINE void ctr_part(const struct aes_key *k, vec base, const uint8_t (*first)[1
     ctr_rest(k, base, first, dst, src, num, last);
 }
 
-INLINE void ctr_sample(const struct aes_key *k, struct ctr_first *f, uint64_t high, uint64_t low, uint8_t *dst,
-                       const uint8_t *src, size_t len, size_t room) {
+// Any sample: a part for each 256 counters.
+__attribute__((noinline)) static void ctr_sample(const struct aes_key *k, struct ctr_first *f, uint64_t high, uint64_t low, uint8_t *dst,
+                                                 const uint8_t *src, size_t len, size_t room) {
   while (len) {
     unsigned byte = low & 255, left = 256 - byte;
     size_t part = len < 16 * left ? len : 16 * left;
     unsigned need = byte + (unsigned)((part + 15) / 16) + WIDTH - 1; // whole registers are read
-    if (__builtin_expect(need > f->num, 0))
+    if (need > f->num)
       ctr_extend(f, k, need);
     ctr_part(k, v_all(b_first(b_counter(high, low - byte), k)), f->x + byte, dst, src, part, room);
     low += left;
@@ -129,11 +131,22 @@ static void ctr(const struct aes_key *k, const struct aes_ctr_seg *segs, size_t 
     const uint8_t *src = seg->src;
     uint8_t *dst = seg->dst;
     size_t room = 0;
-    for (size_t i = 0; i < seg->num; i++)
-      room += aes_ctr_size(seg, i);
+    uint32_t longest = 0;
+    for (size_t i = 0; i < seg->num; i++) {
+      uint32_t len = aes_ctr_size(seg, i);
+      room += len;
+      longest = len > longest ? len : longest;
+    }
+    // Nearly all samples begin at counter 0 and end within the table: it is made for them at once.
+    const size_t most = seg->ivs ? 0 : CTR_PART;
+    unsigned need = (unsigned)((longest < most ? longest : most) + 15) / 16 + WIDTH - 1;
+    if (need > f.num)
+      ctr_extend(&f, k, need);
     for (size_t i = 0; i < seg->num; i++) {
       size_t len = aes_ctr_size(seg, i);
-      if (seg->ivs)
+      if (__builtin_expect(len - 1 < most, 1))
+        ctr_part(k, v_all(b_first(b_counter(seg->iv + i, 0), k)), f.x, dst, src, len, room);
+      else if (seg->ivs)
         ctr_sample(k, &f, load_be64(seg->ivs[i]), load_be64(seg->ivs[i] + 8), dst, src, len, room);
       else
         ctr_sample(k, &f, seg->iv + i, 0, dst, src, len, room);

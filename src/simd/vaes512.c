@@ -18,6 +18,7 @@
 
 enum {
   GROUP = 4,      // registers of a group in CTR, decryption and of last blocks
+  CTR_PART = 16 * 256, // bytes within which only the counter's last byte changes
   SRC_AHEAD = 4096, // bytes between what CTR reads and the source line asked for: the next page, where the processor stops
 };
 
@@ -167,18 +168,22 @@ INLINE void ctr_part(const struct keys *k, __m512i base, const uint8_t (*first)[
   }
 }
 
-INLINE void ctr_sample(const struct keys *k, struct first *f, uint64_t high, uint64_t low, uint8_t *dst,
-                       const uint8_t *src, size_t len) {
-  const __m128i k0 = _mm512_castsi512_si128(k->k[0]), k1 = _mm512_castsi512_si128(k->k[1]);
+INLINE __m512i ctr_base(const struct keys *k, uint64_t high, uint64_t low) {
+  __m128i base = _mm_set_epi64x((long long)__builtin_bswap64(low), (long long)__builtin_bswap64(high));
+  base = _mm_aesenc_si128(_mm_xor_si128(base, _mm512_castsi512_si128(k->k[0])), _mm512_castsi512_si128(k->k[1]));
+  return _mm512_broadcast_i32x4(base);
+}
+
+// Any sample: a part for each 256 counters.
+__attribute__((noinline)) static void ctr_sample(const struct keys *k, struct first *f, uint64_t high, uint64_t low, uint8_t *dst,
+                                                 const uint8_t *src, size_t len) {
   while (len) {
     unsigned byte = low & 255, room = 256 - byte;
     size_t part = len < 16 * room ? len : 16 * room;
     unsigned need = byte + (unsigned)((part + 15) / 16) + 3; // whole registers are read
-    if (__builtin_expect(need > f->num, 0))
+    if (need > f->num)
       first_extend(f, k, need);
-    __m128i base = _mm_set_epi64x((long long)__builtin_bswap64(low - byte), (long long)__builtin_bswap64(high));
-    base = _mm_aesenc_si128(_mm_xor_si128(base, k0), k1);
-    ctr_part(k, _mm512_broadcast_i32x4(base), f->x + byte, dst, src, part);
+    ctr_part(k, ctr_base(k, high, low - byte), f->x + byte, dst, src, part);
     low += room;
     high += low == 0;
     src += part;
@@ -204,9 +209,19 @@ static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_
     const struct aes_ctr_seg *seg = &segs[s];
     const uint8_t *src = seg->src;
     uint8_t *dst = seg->dst;
+    uint32_t longest = 0;
+    for (size_t i = 0; i < seg->num; i++)
+      longest = aes_ctr_size(seg, i) > longest ? aes_ctr_size(seg, i) : longest;
+    // Nearly all samples begin at counter 0 and end within the table: it is made for them at once.
+    const size_t most = seg->ivs ? 0 : CTR_PART;
+    unsigned need = (unsigned)((longest < most ? longest : most) + 15) / 16 + 3;
+    if (need > f.num)
+      first_extend(&f, &k, need);
     for (size_t i = 0; i < seg->num; i++) {
       size_t len = aes_ctr_size(seg, i);
-      if (seg->ivs)
+      if (__builtin_expect(len - 1 < most, 1))
+        ctr_part(&k, ctr_base(&k, seg->iv + i, 0), f.x, dst, src, len);
+      else if (seg->ivs)
         ctr_sample(&k, &f, load_be64(seg->ivs[i]), load_be64(seg->ivs[i] + 8), dst, src, len);
       else
         ctr_sample(&k, &f, seg->iv + i, 0, dst, src, len);
