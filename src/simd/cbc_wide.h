@@ -334,15 +334,21 @@ RUN(run1_x2, 1, 0, true)
 
 static uint32_t whole_blocks(const struct list *l, unsigned i) { return l->len[i] + (l->rest[i] & 16); }
 
-// With `regs` registers, 6 or 8, in flight.
+// How many of 32 lanes to use: where 24 need as many rounds of jobs, their shorter steps are worth more.
+INLINE unsigned lanes_for(unsigned num) {
+  return (num + 23) / 24 == (num + 31) / 32 ? 24 : 32;
+}
+
+// With up to `regs` registers, 6 or 8, in flight.
 INLINE void run_list(struct list *list, const struct keys *k, __m512i iv, struct aes_ahead *ahead, const unsigned regs) {
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct state s;
-  const unsigned lanes = 4 * regs;
-  unsigned num = list->num, stagger = aes_stagger(whole_blocks(list, 0), whole_blocks(list, num - 1), num, lanes);
+  const unsigned most = 4 * regs;
+  unsigned num = list->num, lanes = regs == 8 ? lanes_for(num) : most;
+  unsigned stagger = aes_stagger(whole_blocks(list, 0), whole_blocks(list, num - 1), num, lanes);
   unsigned start = stagger ? 4 : lanes;
   const __m512i idle = _mm512_set1_epi64((long long)scratch);
-  UNROLL for (unsigned i = 0; i < lanes; i += 8) {
+  UNROLL for (unsigned i = 0; i < most; i += 8) {
     _mm512_storeu_si512(list->src + num + i, idle);
     _mm512_storeu_si512(list->dst + num + i, idle);
     _mm256_storeu_si256((__m256i *)(list->len + num + i), _mm256_set1_epi32(SCRATCH));
@@ -357,23 +363,24 @@ INLINE void run_list(struct list *list, const struct keys *k, __m512i iv, struct
   s.moved = _bzhi_u32(~0u, start);
   s.from = 0;
   s.tail = list->apart ? 0 : num;
-  UNROLL for (unsigned i = 0; i < lanes; i += 8) {
+  UNROLL for (unsigned i = 0; i < most; i += 8) {
     _mm512_store_si512(s.src + i, _mm512_loadu_si512(list->src + i));
     _mm512_store_si512(s.dst + i, _mm512_add_epi64(idle, _mm512_set1_epi64(32))); // written once before the first step, at t - 32
     _mm256_store_si256((__m256i *)(s.ends + i), _mm256_loadu_si256((const __m256i *)(list->len + i)));
   }
-  if (lanes < LANES)
-    _mm256_store_si256((__m256i *)(s.ends + lanes), _mm256_setzero_si256());
+  if (lanes == 24)
+    _mm256_store_si256((__m256i *)(s.ends + 24), _mm256_setzero_si256());
   for (unsigned i = start; i < lanes; i++) {
     s.src[i] = (uint64_t)scratch;
     s.ends[i] = i / 4 * stagger;
   }
   for (unsigned i = 0; i < regs; i++)
     s.x[i] = s.even[i] = s.odd[i] = iv;
-  if (regs == 8 && num > 28)
-    run8_x2(&s, list, k, iv);
-  if (regs == 8 && num > 24)
+  if (lanes == 32) {
+    if (num > 28)
+      run8_x2(&s, list, k, iv);
     run7_x2(&s, list, k, iv);
+  }
   if (num > 20)
     (regs == 8 ? run6_x2 : run6)(&s, list, k, iv);
   if (num > 16)
