@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Rotating everything, over a catalogue of N assets: million_test.py SLUICE [N]
 
-The suite runs it with 20,000 assets; `million_test.py SLUICE 1000000` is the figure of docs/internals/catalogue.md. Nothing here is a
+The suite runs it with 20,000 assets; `million_test.py SLUICE 1000000` is the figure of docs/benchmarks.md. Nothing here is a
 timed pass or fail but the promise itself: under one second to the first manifest of the new epoch.
 """
 import os
