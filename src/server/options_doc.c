@@ -214,6 +214,6 @@ void config_man8(FILE *out) {
         ".TP\n.B SIGUSR1\nOpen the access log again, for logrotate.\n"
         ".SH EXIT STATUS\n0 done, 1 failed (a fault in a file that was named is that), 2 wrong usage, of an option too.\n"
         ".SH ENVIRONMENT\n.TP\n.B SLUICE_KERNEL\nNarrows the choice of AES kernels; see\n.BR \"sluice version\" .\n"
-        ".SH SEE ALSO\n.BR sluice.yaml (5)\n",
+        ".SH SEE ALSO\n.BR sluice (1),\n.BR sluice.yaml (5)\n",
         out);
 }

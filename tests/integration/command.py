@@ -23,6 +23,8 @@ from judge.programs import FFMPEG, VECTORS, Sluice, run  # noqa: E402
 from judge.server import Client, Server, environment, free_port  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
 
 def usage(tap, sluice, work):
     clear = work / "clear.mp4"
@@ -33,6 +35,17 @@ def usage(tap, sluice, work):
             r = sluice(name, asked)
             tap.ok(r.code == 0 and name in r.out.decode() and not r.err, f"{name} {asked}", r)
         tap.equal(r.out.decode().split("\n")[0].rstrip(), r.out.decode().split("\n")[0], f"{name} -h: no blank at the end of its usage")
+    page = work / "sluice.1"
+    made = subprocess.run([ROOT / "src/cli/manual", sluice.path, page], capture_output=True, text=True)
+    written = page.read_text().replace("\\-", "-") if page.exists() else ""
+    asked = re.findall(r"^\.B (\S+)$", written.partition(".SH DESCRIPTION")[2].split(".SH SERVE")[0], re.M)
+    tap.ok(made.returncode == 0 and asked == re.findall(r"^  (\w+)  ", sluice("--help").out.decode(), re.M), "sluice(1) has every command", (made.stderr, asked))
+    for name in asked:
+        first = sluice(name, "--help").out.decode().split("\n")[0].removeprefix("usage: ")
+        tap.ok(name == "serve" or f".SH {name.upper()}\n.nf\n{first.strip()}\n.fi\n" in written, f"sluice(1) has the usage of {name}", first)
+    macros = set(re.findall(r"^[.'](\S*)", written, re.M))
+    tap.ok(macros <= {"TH", "SH", "TP", "B", "BR", "I", "PP", "nf", "fi"} and "\\-" not in written.replace("\\e", ""),
+           "sluice(1): nothing of a help text is a request", macros)
     r = sluice("serve", "--media", work, "--scheme", "cbcs")
     tap.ok(r.code == 2 and "did you mean --schemes?" in r.err, "a flag that is almost one: the likely one is offered", r)
     r = sluice("--help")
