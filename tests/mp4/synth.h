@@ -25,6 +25,8 @@ struct synth_options {
   bool styp, prft, emsg, free_boxes, sidx, sidx_each, ssix, mfra, groups; // groups: sgpd and sbgp in each traf
   bool no_tfdt, tfdt_v0, trun_v0;
   bool offsets;                  // composition offsets in truns (signed in version 1)
+  bool fields;                   // tfhd says sample description, duration and flags, each trun its first sample's flags
+  bool each;                     // truns say duration and flags of each sample
   bool aux;                      // saiz and saio of a type that nobody knows, before the truns of each traf
   bool terminator;               // the sample entry ends with a 32-bit 0, as QuickTime's may
   uint32_t gap;                  // bytes of mdat between runs that belong to no sample

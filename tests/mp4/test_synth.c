@@ -71,6 +71,7 @@ static void check(const struct synth_options *o) {
   X(reversed, "reversed-data") X(gaps, "gaps") X(before, "prft-emsg-styp") X(sidx, "sidx")                       \
   X(sidx_each, "sidx-each") X(groups, "groups") X(no_tfdt, "no-tfdt") X(no_tfdt_absolute, "no-tfdt-absolute")    \
   X(version_0, "version-0") X(version_1, "version-1-offsets") X(tfhd, "sizes-in-tfhd") X(trex, "sizes-in-trex")  \
+  X(fields, "fields-of-trafs") X(first_fields, "fields-of-first-samples") X(each, "fields-of-samples")            \
   X(small, "sizes-0-to-33") X(zero, "sizes-0") X(one_each, "one-sample-each") X(big, "big-samples")              \
   X(many, "many-truns") X(many_reversed, "many-truns-reversed") X(terminator, "terminator")                      \
   X(foreign_aux, "foreign-aux")                                                                                  \
