@@ -29,6 +29,10 @@ static enum err parse_moof(struct frag_moof *m, struct frag_samples *s, struct a
 #define TFHD_LASTS(ticks) "\0\0\0\x14tfhd\0\2\0\x08\0\0\0\1\0\0\0" ticks
 #define TFDT "\0\0\0\x10tfdt\0\0\0\0\0\0\0\5"
 #define TRUN(num) "\0\0\0\x14trun\0\0\0\1\0\0\0" num "\0\x0f\0\0"
+#define TRAF "\0\0\0\x3ctraf" TFHD TFDT "\0\0\0\x14trun\0\0\0\1\0\0\0\1\0\x0e\0\0"
+#define LATE_TRAF(end) \
+  "\0\0\0\x40traf" TFHD "\0\0\0\x14tfdt\1\0\0\0\xff\xff\xff\xff\xff\xff\xff" end "\0\0\0\x14trun\0\0\0\1\0\0\0\1\0\x0e\0\0"
+#define PIFF "\xa2\x39\x4f\x52\x5a\x9b\x4f\x14\xa2\x44\x6c\x42\x7c\x64\x8d\xf4"
 
 Test(edges, trafs) {
   static const struct {
@@ -43,6 +47,14 @@ Test(edges, trafs) {
       {BYTES_LIT(""), BYTES_LIT("\0\0\0\x11tfhd\0\2\0\0\0\0\0\1\0" TFDT TRUN("\1")), ERR_MALFORMED, 0}, // a byte too many
       {BYTES_LIT(""), BYTES_LIT(TFHD "\0\0\0\x14sbgp\0\0\0\0seig\0\0\0\0" TRUN("\1")), ERR_PROTECTED, 0},
       {BYTES_LIT(""), BYTES_LIT(TFHD "\0\0\0\x14sgpd\0\0\0\0seig\0\0\0\0" TRUN("\1")), ERR_PROTECTED, 0},
+      {BYTES_LIT(""), BYTES_LIT(TFHD TRUN("\1") "\0\0\0\x20uuid" PIFF "\0\0\0\0\0\0\0\0"), ERR_PROTECTED, 0},
+      {BYTES_LIT(""), BYTES_LIT(TFHD TRUN("\1") "\0\0\0\x19saiz\0\0\0\1" "cens\0\0\0\0\x8\0\0\0\1"), ERR_PROTECTED, 0},
+      {BYTES_LIT(""), BYTES_LIT("\0\0\0\x14tfhd\0\2\0\2\0\0\0\1\0\0\0\1" TFDT TRUN("\1")), ERR_OK, 0},
+      {BYTES_LIT(""), BYTES_LIT("\0\0\0\x14tfhd\0\2\0\2\0\0\0\1\0\0\0\0" TFDT TRUN("\1")), ERR_MALFORMED, 0}, // no description
+      {BYTES_LIT(TRAF), BYTES_LIT(TFHD "\0\0\0\x14tfdt\1\0\0\0\xff\xff\xff\xff\xff\xff\xff\xf5" TRUN("\1")), ERR_OK, 0}, // 10 ticks
+      {BYTES_LIT(TRAF), BYTES_LIT(TFHD "\0\0\0\x14tfdt\1\0\0\0\xff\xff\xff\xff\xff\xff\xff\xf6" TRUN("\1")), ERR_OVERFLOW, 0},
+      {BYTES_LIT(LATE_TRAF("\xeb")), BYTES_LIT(TFHD TFDT TRUN("\1")), ERR_OK, 0}, // the times of both, from the first one's
+      {BYTES_LIT(LATE_TRAF("\xec")), BYTES_LIT(TFHD TFDT TRUN("\1")), ERR_OVERFLOW, 0},
       {BYTES_LIT("\0\0\0\x0cpssh\0\0\0\0"), BYTES_LIT(TFHD TFDT TRUN("\1")), ERR_OK, -12},
       {BYTES_LIT("\0\0\0\x0c" "free\0\0\0\0"), BYTES_LIT(TFHD TRUN("\1")), ERR_OK, 20}, // a tfdt is inserted
   };

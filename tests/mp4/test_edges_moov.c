@@ -55,7 +55,13 @@ Test(edges, moov) {
       {"hdlr", false, BYTES_LIT("\0\0\0\x18" "elng" "\0\0\0\0" "de-abcdefghi"), "moov trak mdia", ERR_OK, 0, 48000, "en"},
       {"hdlr", false, BYTES_LIT("\0\0\0\x1b" "elng" "\0\0\0\0" "de-1234-5678-12"), "moov trak mdia", ERR_OK, 0, 48000, "de-1234-5678-12"},
       {"hdlr", false, BYTES_LIT("\0\0\0\x1c" "elng" "\0\0\0\0" "de-1234-5678-123"), "moov trak mdia", ERR_OK, 0, 48000, "en"},
+      {"hdlr", false, BYTES_LIT("\0\0\0\x0f" "elng" "\0\0\0\0" "de-"), "moov trak mdia", ERR_OK, 0, 48000, "en"},
       {"minf", false, BYTES_LIT("\0\0\0\x08" "minf"), "moov trak mdia", ERR_MALFORMED, 0, 0, ""},
+      {"tkhd", true, BYTES_LIT("\0\0\0\x18" "tkhd" "\2\0\0\0" "\0\0\0\0\0\0\0\0\0\0\0\1"), "moov trak", ERR_MALFORMED, 0, 0, ""},
+      {"mdhd", true, BYTES_LIT("\0\0\0\x20" "mdhd" "\2\0\0\0" "\0\0\0\0\0\0\0\0" "\0\0\xac\x44" "\0\0\0\0" "\x10\xb5\0\0"), "moov trak mdia",
+       ERR_MALFORMED, 0, 0, ""},
+      {"stsz", true, BYTES_LIT("\0\0\0\x14" "stz2" "\0\0\0\0" "\0\0\0\x10" "\0\0\0\0"), "moov trak mdia minf stbl", ERR_OK, 0, 48000, "en"},
+      {"stsz", true, BYTES_LIT("\0\0\0\x14" "stz2" "\0\0\0\0" "\0\0\0\x10" "\0\0\0\1"), "moov trak mdia minf stbl", ERR_PROGRESSIVE, 0, 0, ""},
       {"trak", false, BYTES_LIT("\0\0\0\x08" "trak"), "moov", ERR_UNSUPPORTED, 0, 0, ""},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -133,6 +139,11 @@ Test(edges, many_sample_entries_and_tracks) {
   copy = t;
   splice(&t, at, 0, bytes_of(copy.p + at, len), "moov trak mdia minf stbl stsd");
   cr_expect_eq(parse_moov(&info, &edits, &heap, &t, 20, &d), ERR_MALFORMED); // two, one is announced
+  alloc_heap_free(&heap);
+  memcpy(t.p + at + len + 4, "twos", 4); // the first one is told
+  store_be32(t.p + at - 4, 2);
+  cr_expect_eq(parse_moov(&info, &edits, &heap, &t, 20, &d), ERR_OK, "%s", d.what);
+  cr_expect(info.format == FOURCC('m', 'p', '4', 'a') && !strcmp(info.codec.codecs, "mp4a.40.2"), "%s", info.codec.codecs);
   alloc_heap_free(&heap);
   for (uint32_t num = 2; num <= IX_MAX_SINF + 1; num++) {
     if (num > 2)

@@ -310,6 +310,10 @@ static enum err index_of(struct bytes file, struct diag *diag) {
 Test(index, refusals) {
   static const struct change rows[] = {
       {"plain", "mp4a", "stsd", 4, BYTES_LIT("enca"), ERR_PROTECTED},
+      {"plain", "mp4a", "stsd", 4, BYTES_LIT("encv"), ERR_PROTECTED},
+      {"plain", "mp4a", "stsd", 4, BYTES_LIT("enct"), ERR_PROTECTED},
+      {"plain", "mp4a", "stsd", 4, BYTES_LIT("encs"), ERR_PROTECTED},
+      {"plain", "mp4a", "stsd", 4, BYTES_LIT("encm"), ERR_PROTECTED},
       {"plain", "hdlr", "moov", 16, BYTES_LIT("vide"), ERR_NOT_AUDIO},
       {"plain", "mvex", "moov", 4, BYTES_LIT("free"), ERR_PROGRESSIVE},
       {"plain", "stsz", "moov", 19, BYTES_LIT("\1"), ERR_PROGRESSIVE},
@@ -386,6 +390,19 @@ Test(index, samples_without_bytes_are_limited) {
   store_be32(s.file + at, (1 << 16) + 1);
   cr_expect_eq(index_of(file, &d), ERR_LIMIT);
   synth_free(&s);
+  // Samples that have fields in their trun cost bytes.
+  synth_make(&s, &(struct synth_options){.num_frags = 1, .samples_per_trun = (1 << 16) + 1, .sizes = SYNTH_SIZES_TREX, .each = true});
+  d = (struct diag){0};
+  cr_expect_eq(index_of(bytes_of(s.file, s.len), &d), ERR_OK, "%s", d.what);
+  synth_free(&s);
+}
+
+// As a crash leaves a file, or an upload under way.
+Test(index, zeros_are_no_mp4_file) {
+  static const uint8_t zeros[64];
+  struct diag d = {0};
+  cr_expect_eq(index_of(bytes_of(zeros, sizeof zeros), &d), ERR_UNSUPPORTED);
+  cr_expect_str_eq(d.what, "this is not an MP4 file");
 }
 
 Test(index, an_error_names_byte_and_box) {
