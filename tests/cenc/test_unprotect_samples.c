@@ -36,6 +36,25 @@ Test(unprotect, auxiliary_information_of_other_kinds) {
   free(in), free(out);
 }
 
+// Auxiliary information may name each of the schemes. ISO/IEC 23001-7 7.1.
+Test(unprotect, auxiliary_information_of_each_scheme) {
+  static const char *const names[] = {"cenc", "cens", "cbc1", "cbcs"};
+  static uint8_t boxes[] = PAIR_CENC IVS;
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    memcpy(boxes + 12, names[i], 4);
+    memcpy(boxes + 25 + 12, names[i], 4);
+    put_init(&b, SCHEME_CENC);
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = bytes_of(boxes, sizeof boxes - 1), .saio = 49, .saio_at = CENC_LEN + 8});
+    cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s: %s", names[i], d.what);
+    check_hand_data((const uint8_t *)memmem(out, len, "mdat", 4) + 4, names[i]);
+  }
+  free(in), free(out);
+}
+
 // seig descriptions of 20 bytes: clear, and protected with the IVs of senc (which there is none of here).
 #define SEIG_CLEAR "\0\0\0\0\1\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"
 #define SEIG_CLEAR_8 "\0\0\0\x8\1\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"

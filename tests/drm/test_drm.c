@@ -296,6 +296,21 @@ Test(markup, xml_and_percent_take_any_byte) {
   w = wr_of(out, sizeof out);
   percent_write(&w, BYTES_LIT("a/b"), false);
   cr_assert_str_eq(text_of(&w), "a%2Fb");
+  w = wr_of(out, sizeof out);
+  xml_write(&w, BYTES_LIT("\x7f"));
+  cr_assert_str_eq(text_of(&w), "\xef\xbf\xbd");
+  w = wr_of(out, sizeof out);
+  hls_quoted_write(&w, BYTES_LIT("a\"\n\x1f \x7f\xc3\xa9"));
+  cr_assert_str_eq(text_of(&w), "a%22%0A%1F %7F\xc3\xa9");
+}
+
+// An asset's slashes are those of a path; a label is one segment of it.
+Test(markup, templates_of_names_with_slashes) {
+  struct key_record k = golden;
+  uint8_t buf[TEMPLATE_MAX];
+  k.asset = BYTES_LIT("a/b");
+  k.label = BYTES_LIT("c/d");
+  cr_assert(bytes_eq(template_expand(buf, BYTES_LIT("{asset} {label}"), &k), BYTES_LIT("a/b c%2Fd")));
 }
 
 Test(protection, ivs_by_scheme) {

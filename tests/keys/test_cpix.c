@@ -181,6 +181,17 @@ Test(speke, answers_that_are_refused) {
   refused(&(struct answer){.systems = "<cpix:DRMSystem kid=\"x\"/>"}, ERR_MALFORMED, "kid is missing");
 }
 
+// Of two keys the second is not there: the first one is not kept either.
+Test(speke, no_key_is_left_where_another_is_missing) {
+  static const uint8_t zero[16];
+  struct key_query both[2] = {query, lossless};
+  struct key_doc doc = {both, 2, &all_systems};
+  struct key_record r[2] = {0};
+  struct bytes body = answer_text(&(struct answer){0});
+  cr_assert_eq(key_provider_find(BYTES_LIT("speke2.0"))->answer(&heap.base, r, &doc, body, &diag), ERR_NO_KEY);
+  cr_expect_arr_eq(r[0].key, zero, 16);
+}
+
 // An answer repeats the rules that were asked with; one that gives the key to video is not believed.
 Test(speke, usage_rules_of_an_answer) {
 #define END "</cpix:ContentKeyUsageRule></cpix:ContentKeyUsageRuleList>"
@@ -404,6 +415,23 @@ Test(cpix, documents_up_to_their_limits) {
     wr_str(&w, "</ContentKeyUsageRuleList>");
     rules[w.n] = 0;
     cr_expect_eq(import_doc(&r, &num, "contentId=\"a\"", one, rules), over ? ERR_LIMIT : ERR_OK, "%s", shown);
+  }
+  static char doc_text[1 << 19];
+  for (int i = 0; i < 4; i++) { // keys, and DRM systems of them
+    int keys = CPIX_MAX_KEYS + (i == 1), systems = i < 2 ? 0 : CPIX_MAX_SYSTEMS + (i == 3);
+    struct writer w = wr_of(doc_text, sizeof doc_text - 1);
+    wr_str(&w, "<CPIX xmlns=\"urn:dashif:org:cpix\"><ContentKeyList>");
+    for (int k = 0; k < keys; k++)
+      wr_fmt(&w, "<ContentKey kid=\"%032x\"/>", k);
+    wr_str(&w, "</ContentKeyList><DRMSystemList>");
+    for (int k = 0; k < systems; k++) { // each of the known systems for one key, then for the next
+      wr_fmt(&w, "<DRMSystem kid=\"%032x\" systemId=\"", k / DRM_SYSTEM_COUNT);
+      uuid_write(&w, drm_systems[k % DRM_SYSTEM_COUNT]->system_id);
+      wr_str(&w, "\"/>");
+    }
+    wr_str(&w, "</DRMSystemList></CPIX>");
+    doc_text[w.n] = 0;
+    cr_expect_eq(parse(doc_text), i % 2 ? ERR_LIMIT : i ? ERR_MALFORMED : ERR_OK, "%d: %s", i, shown); // systems of so many keys
   }
   uint32_t num = 1;
   cr_assert_eq(import_doc(&r, &num, "contentId=\"a\"", one, ""), ERR_OK, "%s", shown);
