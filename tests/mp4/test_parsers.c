@@ -191,10 +191,13 @@ Test(codec, languages) {
   char out[4];
   codec_language(out, 0); // QuickTime's English
   cr_expect_str_eq(out, "und");
+  codec_language(out, 0x8000 | ('e' - 0x60) << 10 | ('n' - 0x60) << 5 | ('g' - 0x60));
+  cr_expect_str_eq(out, "und");
   codec_language(out, 0xffff);
   cr_expect_str_eq(out, "und");
 }
 
+#define ELEVEN "\0\0\0\0\0\0\0\0\0\0\0"
 Test(codec, configurations) {
   static const struct {
     const char *type, *box;
@@ -211,8 +214,17 @@ Test(codec, configurations) {
       {"ac-3", "dac3", BYTES_LIT("\x50\x11\x40"), "ac-3", 44100, 2, 0xa000, 0, 0},
       {"ec-3", "dec3", BYTES_LIT("\x0c\0\x20\x0f\0"), "ec-3", 48000, 6, 0xf801, 0, 0},
       {"ec-3", "dec3", BYTES_LIT("\x0c\0\x20\x0f\2\2"), "ec-3", 48000, 8, 0xfa01, 0, 0},     // 7.1: Lrs, Rrs
+      {"ec-3", "dec3", BYTES_LIT("\x0c\0\x20\x0f\3\0"), "ec-3", 48000, 7, 0xf803, 0, 0},     // a second LFE
+      {"ec-3", "dec3", BYTES_LIT("\x0c\0\x20\x0f\2\x40"), "ec-3", 48000, 8, 0xf811, 0, 0},   // Lvh, Rvh
+      {"ec-3", "dec3", BYTES_LIT("\x0c\1\x20\x0f\0\x60\4\0"), "ec-3", 48000, 6, 0xf801, 0, 0}, // a second programme
       {"ec-3", "dec3", BYTES_LIT("\x18\0\x20\x0f\0\1\x10"), "ec-3", 48000, 6, 0xf801, 16, 0}, // Atmos
+      {"ec-3", "dec3", BYTES_LIT("\x18\0\x20\x0f\0\0\x10"), "ec-3", 48000, 6, 0xf801, 0, 0},  // an extension that is none
+      {"mp4a", "esds", BYTES_LIT("\0\0\0\0\3\x19\0\1\0\4\x11\x40\x15" ELEVEN "\5\2\x11\x90\6\1\2"), "mp4a.40.2", 48000, 2, 0, 0, 0},
+      {"mp4a", "esds", BYTES_LIT("\0\0\0\0\3\x21\0\1\xe0\0\7\3url\0\x9\4\x11\x40\x15" ELEVEN "\5\2\x11\x88\6\1\2"), "mp4a.40.2", 48000, 1, 0, 0, 0},
+      {"mp4a", "esds", BYTES_LIT("\0\0\0\0\3\x80\x80\x80\x16\0\1\0\4\x11\x68\x15" ELEVEN "\5\2\x11\x88"), "mp4a.68", 48000, 1, 0, 0, 0}, // MPEG-2
+      {"mp4a", "esds", BYTES_LIT("\0\0\0\0\3\x12\0\1\0\4\x0d\x6b\x15" ELEVEN), "mp4a.6B", 44100, 2, 0, 0, 0},                  // MP3
       {"mhm1", "mhaC", BYTES_LIT("\1\x0d\6\0\0"), "mhm1.0x0D", 44100, 6, 0, 0, 0},
+      {"mhm1", "mhaC", BYTES_LIT("\1\x0d\x08\0\0"), "mhm1.0x0D", 44100, 2, 0, 0, 0}, // a layout that the table has not
       {"mhm1", NULL, BYTES_LIT(""), "mhm1", 44100, 2, 0, 0, 0},
       {"dtse", "ddts", BYTES_LIT("\0\0\0\0"), "dtse", 44100, 2, 0, 0, 0},
       {"iamf", "iacb", BYTES_LIT("\1\x14\xf8\6iamf\1\1\0\5\0mp4a"), "iamf.001.001.mp4a.40.2", 44100, 0, 0, 0, 0},
