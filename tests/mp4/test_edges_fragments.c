@@ -74,6 +74,40 @@ Test(edges, trafs) {
   }
 }
 
+// Whether a fragment begins with a sync sample: by trex, which says yes here, by tfhd, or by its first trun with samples, which may
+// say it of each sample or of the first. ISO/IEC 14496-12 8.8.3.1, 8.8.7, 8.8.8.
+Test(edges, first_samples) {
+#define YES "\2\0\0\0"
+#define NOT "\1\1\0\0"
+#define TFHD_SAYS(flags) "\0\0\0\x14tfhd\0\2\0\x20\0\0\0\1" flags
+#define TRUN_SAYS(flags) "\0\0\0\x18trun\0\0\0\5\0\0\0\1\0\x0f\0\0" flags
+#define TRUN_EACH(first, second) \
+  "\0\0\0\x34trun\0\0\x0f\1\0\0\0\2\0\x0e\0\0" "\0\0\0\x0a\0\0\0\4" first "\0\0\0\0" "\0\0\0\x0a\0\0\0\4" second "\0\0\0\0"
+  static const struct {
+    struct bytes in_traf;
+    bool not_sync;
+  } rows[] = {
+      {BYTES_LIT(TFHD TFDT TRUN("\1")), false},
+      {BYTES_LIT(TFHD_SAYS(NOT) TFDT TRUN("\1")), true},
+      {BYTES_LIT(TFHD_SAYS(NOT) TFDT TRUN_SAYS(YES)), false},
+      {BYTES_LIT(TFHD_SAYS(YES) TFDT TRUN_SAYS(NOT)), true},
+      {BYTES_LIT(TFHD TFDT TRUN_EACH(NOT, YES)), true},
+      {BYTES_LIT(TFHD TFDT TRUN_EACH(YES, NOT)), false},
+      {BYTES_LIT(TFHD TFDT "\0\0\0\x14trun\0\0\0\4\0\0\0\0" NOT TRUN("\1")), false}, // of no sample
+      {BYTES_LIT(TFHD TFDT TRUN("\1") "\0\0\0\x14trun\0\0\0\4\0\0\0\1" NOT), false}, // of the second
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct alloc_heap heap;
+    struct frag_moof m;
+    struct frag_samples s;
+    struct diag d;
+    enum err e = parse_moof(&m, &s, &heap, BYTES_LIT(""), rows[i].in_traf, 0, &d);
+    cr_expect_eq(e, ERR_OK, "row %zu: %s %s", i, err_name(e), d.what);
+    cr_expect_eq(m.not_sync, rows[i].not_sync, "row %zu", i);
+    alloc_heap_free(&heap);
+  }
+}
+
 Test(edges, an_inserted_tfdt_has_64_bits) {
   struct alloc_heap heap;
   struct frag_moof m;

@@ -330,6 +330,7 @@ Test(index, refusals) {
       {"plain", "mvex", "moov", 4, BYTES_LIT("free"), ERR_PROGRESSIVE},
       {"plain", "stsz", "moov", 19, BYTES_LIT("\1"), ERR_PROGRESSIVE},
       {"plain", "stsd", "moov", 15, BYTES_LIT("\2"), ERR_MALFORMED},
+      {"terminator", "stsd", "moov", 8, BYTES_LIT("\1"), ERR_MALFORMED}, // QuickTime has no such version
       {"plain", "trex", "moov", 15, BYTES_LIT("\2"), ERR_MISSING},
       {"plain", "trex", "moov", 19, BYTES_LIT("\2"), ERR_MALFORMED}, // a sample description that is not there
       {"plain", "mdhd", "moov", 20, BYTES_LIT("\0\0\0\0"), ERR_MALFORMED},
