@@ -312,13 +312,14 @@ Test(unprotect, entries_and_places_that_are_not_there) {
   static const struct {
     const char *box; // the first one of this type
     size_t at;
-    struct bytes put; // empty: one more than there
+    struct bytes put; // empty: one more than there; one byte: as many more, signed
     const char *what;
   } rows[] = {{"trex", 16, BYTES_LIT("\0\0\0\2"), "no such sample entry"},
               {"trex", 16, BYTES_LIT("\0\0\0\0"), "no such sample entry"},
               {"trun", 16, BYTES_LIT("\0\0\0\x10"), "outside the media data"}, // in the moof
               {"trun", 16, BYTES_LIT("\xff\xff\xff\0"), "outside the media data"},
               {"trun", 16, {0}, "outside the media data"}, // a byte of the next box
+              {"trun", 16, BYTES_LIT("\xff"), "outside the media data"}, // and one of mdat's head
               {"tfhd", 16, BYTES_LIT("\0\0\0\x31"), "outside the media data"}}; // four of them
   uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -329,10 +330,11 @@ Test(unprotect, entries_and_places_that_are_not_there) {
     put_hand_frag(&b, &(struct hand_frag){.after_trun = HAND_SENC});
     put_box(&b, "free", "\0\0\0\0", 4);
     uint8_t *p = (uint8_t *)memmem(in, b.n, rows[i].box, 4);
-    if (rows[i].put.n)
+    int more = rows[i].put.n ? (int8_t)*rows[i].put.p : 1;
+    if (rows[i].put.n == 4)
       memcpy(p - 4 + rows[i].at, rows[i].put.p, 4);
     else
-      store_be32(p - 4 + rows[i].at, load_be32(p - 4 + rows[i].at) + 1);
+      store_be32(p - 4 + rows[i].at, load_be32(p - 4 + rows[i].at) + (uint32_t)more);
     cr_expect_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_MALFORMED, "row %zu", i);
     cr_expect_not_null(strstr(d.what, rows[i].what), "row %zu: %s", i, d.what);
   }

@@ -529,7 +529,7 @@ static void tell(void *ctx, const struct field *f) {
   t->n += (size_t)n;
 }
 
-Test(describe, fields) {
+Test(describe, fields, .timeout = 20) {
   static const struct {
     const char *type;
     struct bytes body;
@@ -547,6 +547,17 @@ Test(describe, fields) {
        ERR_OK},
       {"pssh", BYTES_LIT("\0\0\0\0ssssssssssssssss\0\0\0\1d"), "version=0/0 flags=0/0 system_id=0/16 []data_size=1/0 data=0/1 ", ERR_OK},
       {"tfdt", BYTES_LIT("\1\0\0\0\0\0\0\1"), "version=1/0 flags=0/0 ", ERR_TRUNCATED},
+      {"trun", BYTES_LIT("\0\0\0\0\xff\xff\xff\xff\1"), "version=0/0 flags=0/0 num=4294967295/0 []", ERR_OK}, // of no fields
+      {"senc", BYTES_LIT("\0\0\0\0\0\0\0\2iiiiiiiijjjjjjjj"), "version=0/0 flags=0/0 num=2/0 [iv=0/8 iv=0/8 ]", ERR_OK},
+      {"tenc", BYTES_LIT("\0\0\0\0\0\0\1\x8kkkkkkkkkkkkkkkk"),
+       "version=0/0 flags=0/0 crypt_byte_block=0/0 skip_byte_block=0/0 is_protected=1/0 per_sample_iv_size=8/0 kid=0/16 ", ERR_OK},
+      {"emsg", BYTES_LIT("\0\0\0\0u\0v\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0\4d"),
+       "version=0/0 flags=0/0 scheme=0/1 value=0/1 timescale=1/0 presentation_time_delta=2/0 event_duration=3/0 id=4/0 data=0/1 ", ERR_OK},
+      {"emsg", BYTES_LIT("\1\0\0\0\0\0\0\1\0\0\0\0\0\0\0\2\0\0\0\3\0\0\0\4u\0v\0d"),
+       "version=1/0 flags=0/0 timescale=1/0 presentation_time=2/0 event_duration=3/0 id=4/0 scheme=0/1 value=0/1 data=0/1 ", ERR_OK},
+      {"sidx", BYTES_LIT("\0\0\0\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0\4\0\0\0\1\x80\0\0\5\0\0\0\6\0\0\0\7behind it all"),
+       "version=0/0 flags=0/0 reference_id=1/0 timescale=2/0 earliest_presentation_time=3/0 first_offset=4/0 num=1/0 "
+       "[reference_type=1/0 referenced_size=5/0 duration=6/0 sap=7/0 ]", ERR_OK},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     struct told t = {0};

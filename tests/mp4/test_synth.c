@@ -112,6 +112,9 @@ Test(segments, a_gap_that_makes_one_long_ends_it) {
     cr_assert_eq(ix_segment_count(&ix, rows[i].target), rows[i].want, "row %zu", i);
     ix_segment_fill(&ix, rows[i].target, first);
     cr_expect_eq(memcmp(first, rows[i].first, rows[i].want * sizeof *first), 0, "row %zu", i);
+    h.flags = IX_HAD_SIDX; // the source's own segments stay as they are
+    frags[5].flags = IX_FRAG_SUBSEGMENT;
+    cr_expect_eq(ix_segment_count(&ix, rows[i].target), 2, "row %zu", i);
   }
 }
 
