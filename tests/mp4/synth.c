@@ -407,7 +407,7 @@ static void put_mdat(struct maker *m, const struct offset *offs, uint32_t num, u
       synth_sample_bytes(b->p + b->n - len, n, len);
     }
   }
-  if (o->to_end && m->frag + 1 == or1(o->num_frags))
+  if (o->to_end && (o->folder || m->frag + 1 == or1(o->num_frags)))
     return; // its size stays 0
   end(b, at);
 }

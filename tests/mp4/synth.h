@@ -16,7 +16,7 @@ struct synth_options {
   enum synth_sizes sizes;        // where sample sizes stand (the same size for all but in the first)
   bool mdat_first;               // the mdat stands before its moof: negative data offsets
   bool wide;                     // 64-bit sizes in all boxes from moov and moof down to trun, and mdat
-  bool to_end;                   // the last mdat says size 0
+  bool to_end;                   // the last mdat says size 0, in a folder that of each part
   bool implied_offsets;          // only the first trun of a traf has a data offset (none with SYNTH_BASE_ABSOLUTE)
   bool empty_truns;              // a trun without samples before and behind each other one
   bool empty_places;             // an empty trun before each other one has the data offset that the other lacks

@@ -36,9 +36,9 @@ Test(edges, samples_for_inspection) {
     uint32_t part = 0;
     for (size_t at = 0; at < s.len;) {
       struct box b = {.pos = at};
-      cr_assert_eq(box_head(&b, bytes_of(s.file + at, s.len - at), s.len - at, true), ERR_OK);
       while (part + 1 < s.num_parts && s.part_ends[part] <= at)
         part++;
+      cr_assert_eq(box_head(&b, bytes_of(s.file + at, s.len - at), s.part_ends[part] - at, true), ERR_OK);
       struct bytes raw = bytes_of(s.file + at, (size_t)b.len);
       if (b.type == FOURCC('m', 'o', 'o', 'v'))
         samples_trex(&f, raw);
