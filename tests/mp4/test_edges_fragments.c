@@ -192,6 +192,18 @@ Test(edges, times_that_do_not_ascend) {
 }
 
 // One mdat for each trun, in the order of the truns or not: the last byte of the fragment's data is not that of its last trun.
+// A fragment without samples has the time of what follows, and so has the track that begins with it.
+Test(edges, an_empty_fragment_first) {
+  static struct text t;
+  struct diag d;
+  make(&t, &small);
+  size_t first = find(&t, "tfdt", 0), second = find(&t, "tfdt", first + 8);
+  add32(&t, first + 16, 100);
+  add32(&t, second + 16, 100);
+  splice(&t, find(&t, "moof", 0), 0, BYTES_LIT("\0\0\0\x30moof\0\0\0\x28traf" TFHD TFDT), "");
+  cr_expect_eq(index_of(&t, &d), ERR_OK, "%s", d.what);
+}
+
 Test(edges, two_mdats_of_one_fragment) {
   for (int reversed = 0; reversed < 2; reversed++) {
     static struct text t;

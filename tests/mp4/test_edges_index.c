@@ -170,6 +170,7 @@ Test(edges, header) {
     cr_assert_eq(ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, &d), ERR_OK, "%s", d.what);
     cr_assert_eq(ix_open(&ix, blob, &d), ERR_OK);
     cr_expect_eq(ix.h->flags, (size > UINT16_MAX ? IX_WIDE_SIZES : 0u) | IX_NO_DIGEST);
+    cr_expect(ix.h->avg_bitrate && ix.h->max_bitrate == ix.h->avg_bitrate); // less than a second
     ix_set_digest(blob, (const uint8_t *)"thirty-two bytes of a digest ...");
     cr_assert_eq(ix_open(&ix, blob, &d), ERR_OK);
     cr_expect_eq(ix.h->flags & IX_NO_DIGEST, 0);

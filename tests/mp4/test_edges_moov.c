@@ -202,3 +202,29 @@ Test(edges, pssh_in_a_clear_moov) {
   alloc_heap_free(&heap);
   cr_expect_eq(index_of(&t, &d), ERR_OK, "%s", d.what);
 }
+
+// What a folder's parts may be: init.mp4 has one moov; an empty part, of an upload that has just begun, is passed over.
+Test(edges, parts_of_a_folder) {
+  static struct text t, copy;
+  make(&copy, &small);
+  size_t moov = find(&copy, "moov", 0), len = load_be32(copy.p + moov);
+  for (int two = 0; two < 2; two++) {
+    struct alloc_heap heap;
+    struct diag d = {0};
+    t = copy;
+    if (two)
+      splice(&t, moov + len, 0, bytes_of(copy.p + moov, len), "");
+    size_t init = moov + len + (two ? len : 0);
+    const uint64_t ends[] = {init, init, t.n};
+    struct bytes file = bytes_of(t.p, t.n), blob;
+    struct mp4_source src = memory_source(&file, ends, 3);
+    alloc_heap_init(&heap, 1 << 22);
+    enum err e = ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, &d), want = two ? ERR_MALFORMED : ERR_OK;
+    cr_expect_eq(e, want, "%s %s", err_name(e), d.what);
+    cr_expect(!two || strstr(d.what, "second moov"), "%s", d.what);
+    struct track_index ix;
+    if (!e)
+      cr_expect(!ix_open(&ix, blob, &d) && ix.h->num_parts == 3 && ix.h->num_frags == 2, "%s", d.what);
+    alloc_heap_free(&heap);
+  }
+}
