@@ -100,6 +100,7 @@ Test(segments, a_gap_that_makes_one_long_ends_it) {
   } rows[] = {{0, 2000, 3, {0, 2, 4}},    {FRAME - 1, 2000, 3, {0, 2, 4}}, {FRAME, 2000, 3, {0, 2, 4}},
               {999, 2000, 3, {0, 2, 4}},  {1000, 2000, 4, {0, 2, 3, 5}},   {50000, 2000, 4, {0, 2, 3, 5}},
               {50000, 60000, 1, {0}},     {50000, 52999, 2, {0, 3}},       {FRAME - 1, 1018, 3, {0, 2, 4}},
+              {FRAME, 1018, 4, {0, 2, 3, 5}},
               {50000, 0, 6, {0, 1, 2, 3, 4, 5}}};
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     struct ix_header h = {.num_frags = FRAGS, .frame_samples = FRAME};
