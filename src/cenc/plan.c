@@ -123,6 +123,19 @@ struct plan_range plan_segment_range(const struct plan *p, uint32_t seg) {
 
 static uint64_t segment_off(const struct plan *p, uint32_t seg) { return frag_off(p, p->segs->first_frag[seg]); }
 
+// The last of [lo, hi) that begins at or before `off`; lo does. Inlined, so that `begin` is no call through a pointer.
+static inline __attribute__((always_inline)) uint32_t last_begun(const struct plan *p, uint64_t (*begin)(const struct plan *, uint32_t),
+                                                                 uint32_t lo, uint32_t hi, uint64_t off) {
+  while (hi - lo > 1) {
+    uint32_t mid = lo + (hi - lo) / 2;
+    if (begin(p, mid) <= off)
+      lo = mid;
+    else
+      hi = mid;
+  }
+  return lo;
+}
+
 // Segments are about equally long: look where it would be if they were, then further and further away. Each look may be a
 // miss of the cache.
 uint32_t plan_segment_at(const struct plan *p, uint64_t off) {
@@ -141,24 +154,10 @@ uint32_t plan_segment_at(const struct plan *p, uint64_t off) {
       lo = hi > step ? hi - step : 0;
     }
   }
-  while (hi - lo > 1) {
-    uint32_t mid = lo + (hi - lo) / 2;
-    if (segment_off(p, mid) <= off)
-      lo = mid;
-    else
-      hi = mid;
-  }
-  return lo;
+  return last_begun(p, segment_off, lo, hi, off);
 }
 
 uint32_t plan_frag_at(const struct plan *p, uint64_t off) {
-  uint32_t seg = plan_segment_at(p, off), lo = p->segs->first_frag[seg], hi = p->segs->first_frag[seg + 1];
-  while (hi - lo > 1) {
-    uint32_t mid = lo + (hi - lo) / 2;
-    if (frag_off(p, mid) <= off)
-      lo = mid;
-    else
-      hi = mid;
-  }
-  return lo;
+  uint32_t seg = plan_segment_at(p, off);
+  return last_begun(p, frag_off, p->segs->first_frag[seg], p->segs->first_frag[seg + 1], off);
 }

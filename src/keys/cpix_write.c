@@ -80,7 +80,6 @@ static void export_system(struct writer *w, const struct key_record *key, enum d
   uint8_t buf[EXPORT_MAX], xml[EXPORT_MAX];
   struct drm_settings one = *set;
   one.systems = one.in_band = drm_bit(s);
-  one.identity = false;
   struct drm_input in = {.key = key, .set = &one};
   cpix_system_open(w, key->kid, s);
   struct writer d = wr_of(buf, sizeof buf);

@@ -302,9 +302,8 @@ static enum err parse_trun(struct frag_parser *p, struct traf *k, const struct b
   p->samples->num += u.num;
   o->num_samples += u.num;
   k->num_samples += u.num;
-  k->duration_ticks += ticks; // less than the moof's
-  if (__builtin_add_overflow(o->duration_ticks, ticks, &o->duration_ticks))
-    return trail_fail(&p->t, ERR_OVERFLOW, b->pos, "durations");
+  k->duration_ticks += ticks;
+  o->duration_ticks += ticks; // of so many samples, of 32 bits each: they fit
   return ERR_OK;
 }
 

@@ -460,7 +460,7 @@ uint64_t init_delay(struct bytes init, uint32_t timescale) {
   rd_skip(&mvhd, full_head(&mvhd) >> 24 == 1 ? 16 : 8);
   uint32_t movie = rd_u32(&mvhd), num;
   bool wide = full_head(&elst) >> 24 == 1;
-  unsigned __int128 empty = 0;
+  unsigned __int128 empty = 0; // fewer than 2^20 edits fit in an init segment: the product with a timescale has less than 2^116
   for (num = rd_u32(&elst); num && !elst.err && movie && !mvhd.err; num--) {
     uint64_t duration = wide ? rd_u64(&elst) : rd_u32(&elst);
     int64_t time = wide ? (int64_t)rd_u64(&elst) : (int32_t)rd_u32(&elst);
@@ -469,8 +469,6 @@ uint64_t init_delay(struct bytes init, uint32_t timescale) {
       empty += duration;
       continue;
     }
-    if (empty > UINT64_MAX) // in ticks of any timescale: none that could be told
-      return UINT64_MAX;
     empty = (empty * timescale + movie / 2) / movie;
     return elst.err ? 0 : empty > UINT64_MAX ? UINT64_MAX : (uint64_t)empty;
   }

@@ -86,6 +86,9 @@ static void round_trip(const sluice_track *t, const struct synth *s, enum sluice
   ok(sluice_plan_segment(p, sluice_plan_segments(p)).len == 0, "there is no segment behind the last");
   sluice_plan_wipe(p);
   static struct sluice_key many[65];
+  many[63] = (struct sluice_key){.kid = {1}, .key = {2}};
+  e = sluice_decrypt(dec, &len, enc, sluice_plan_len(p), many, 64, memory, &error);
+  ok(!e && len == clear_len && memcmp(dec, clear, len) == 0, "the last of 64 keys is found");
   e = sluice_decrypt(dec, &len, enc, sluice_plan_len(p), many, 65, memory, &error);
   ok(strcmp(sluice_error_name(e), "ERR_LIMIT") == 0, "more keys than it takes are refused");
   free(enc), free(dec);
@@ -112,6 +115,23 @@ static void given_ivs(const sluice_track *t) {
   ok(sluice_plan_new(&p, t, &prot, 2000, memory, NULL) != 0, "a scheme that there is not is refused");
 }
 
+// System data stand in init, and the tag follows them.
+static void given_pssh(const sluice_track *t) {
+  static const char box[] = "\0\0\0\x20pssh\0\0\0\0" "sixteen bytes id" "\0\0\0\0";
+  enum { LEN = sizeof box - 1 };
+  struct sluice_protection prot = {.scheme = SLUICE_CBCS, .kid = {1}, .key = {2}};
+  sluice_plan *with, *without;
+  ok(sluice_plan_new(&without, t, &prot, 2000, memory, NULL) == 0, "a plan without pssh");
+  prot.pssh = box;
+  prot.pssh_len = LEN;
+  ok(sluice_plan_new(&with, t, &prot, 2000, memory, NULL) == 0, "a plan with pssh");
+  struct sluice_range init = sluice_plan_init(with);
+  uint8_t *out = (uint8_t *)malloc(init.len);
+  ok(init.len == sluice_plan_init(without).len + LEN && !sluice_plan_render(out, with, init, NULL, 0, 0) &&
+         !memcmp(out + init.len - LEN, box, LEN), "it ends init");
+  free(out);
+}
+
 int main(void) {
   struct synth s;
   const void *blob;
@@ -136,6 +156,10 @@ int main(void) {
   round_trip(t, &s, SLUICE_CENC, 1, want, sluice_plan_len(clear));
   round_trip(t, &s, SLUICE_CBCS, 0, want, sluice_plan_len(clear));
   given_ivs(t);
+  given_pssh(t);
+  sluice_plan *one;
+  ok(sluice_plan_new(&one, t, &(struct sluice_protection){.scheme = SLUICE_CLEAR}, 90000, memory, &error) == 0 && sluice_plan_segments(one) == 1,
+     "segments may be longer than the file");
 
   struct sluice_source shorter = {read_at, &s, s.init_len / 2};
   ok(sluice_index_build(&blob, &blob_len, &shorter, digest, memory, &error) != 0 && error.text[0], "a torn file is refused");

@@ -12,13 +12,17 @@ struct streamed {
   uint64_t longest; // that was loaded at once
   int fails;        // the load that is to fail, counted from 1; 0: none
   bool shrinks;     // that one gives zeros instead
+  const uint8_t *other; // or from that one on, the file has these bytes
 };
 
 static inline enum err streamed_load(void *ctx, uint64_t pos, uint64_t len) {
   struct streamed *s = (struct streamed *)ctx;
   cr_assert(len && pos <= s->file.n && len <= s->file.n - pos);
   s->longest = len > s->longest ? len : s->longest;
-  if (s->fails && --s->fails == 0) {
+  bool now = s->fails && --s->fails == 0;
+  if (now && s->other) {
+    s->file.p = s->other;
+  } else if (now) {
     memset(s->room + pos, 0, len);
     return s->shrinks ? ERR_OK : ERR_TRUNCATED;
   }

@@ -217,23 +217,27 @@ Test(plan, sidx_times) {
     int64_t edit;
     uint32_t ticks[2];
     enum err want;
+    uint64_t delay;
   } rows[] = {
-      {{0, 1000, 2000}, 0, 0, {1000, 1000}, ERR_OK},
-      {{0, 1500, 2500}, 0, 0, {1500, 1000}, ERR_OK},         // a gap
-      {{70, 70, 1070}, 70, 0, {1000, 1000}, ERR_OK},         // times that do not ascend
-      {{0, 1000, 2000}, 0, 300, {700, 1000}, ERR_OK},        // priming
-      {{200, 1200, 2200}, 0, 300, {900, 1000}, ERR_OK},
-      {{5000, 6000, 7000}, 4700, 300, {1000, 1000}, ERR_OK},
-      {{0, UINT32_MAX, 0}, 0, 0, {UINT32_MAX, 1000}, ERR_OK},
-      {{0, 1ull << 32, 0}, 0, 0, {0, 0}, ERR_LIMIT},
-      {{UINT32_MAX, UINT32_MAX + 1000ull, 0}, UINT32_MAX, 0, {1000, 1000}, ERR_OK},
+      {{0, 1000, 2000}, 0, 0, {1000, 1000}, ERR_OK, 0},
+      {{0, 1500, 2500}, 0, 0, {1500, 1000}, ERR_OK, 0},         // a gap
+      {{70, 70, 1070}, 70, 0, {1000, 1000}, ERR_OK, 0},         // times that do not ascend
+      {{0, 1000, 2000}, 0, 300, {700, 1000}, ERR_OK, 0},        // priming
+      {{200, 1200, 2200}, 0, 300, {900, 1000}, ERR_OK, 0},
+      {{5000, 6000, 7000}, 4700, 300, {1000, 1000}, ERR_OK, 0},
+      {{0, UINT32_MAX, 0}, 0, 0, {UINT32_MAX, 1000}, ERR_OK, 0},
+      {{0, 1ull << 32, 0}, 0, 0, {0, 0}, ERR_LIMIT, 0},
+      {{UINT32_MAX, UINT32_MAX + 1000ull, 0}, UINT32_MAX, 0, {1000, 1000}, ERR_OK, 0},
+      {{0, 1000, 2000}, UINT32_MAX, 0, {1000, 1000}, ERR_OK, UINT32_MAX}, // empty edits
+      {{0, 1000, 2000}, 1ull << 32, 0, {1000, 1000}, ERR_OK, 1ull << 32},
+      {{1, 1001, 2001}, 1ull << 32, 0, {1000, 1000}, ERR_OK, UINT32_MAX},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     struct ix_frag frags[3];
     for (uint32_t f = 0; f < 3; f++)
       frags[f] = (struct ix_frag){.src_off = f * 10, .src_len = 10, .out_len = 10, .out_off = f * 10, .time_ticks = rows[i].times[f], .duration_ticks = 1000};
     struct ix_header h = {.track_id = 1, .timescale = 1000, .num_frags = 2, .edit_media_time = rows[i].edit};
-    struct track_index ix = {.h = &h, .frags = frags};
+    struct track_index ix = {.h = &h, .frags = frags, .delay = rows[i].delay};
     uint32_t first[] = {0, 1, 2};
     struct ix_segments segs = {2, first};
     struct protection prot = {.scheme = SCHEME_CLEAR};
@@ -242,10 +246,13 @@ Test(plan, sidx_times) {
     cr_assert_eq(plan_init(&p, &ix, &segs, &prot, NULL), rows[i].want, "row %zu", i);
     if (rows[i].want)
       continue;
-    cr_assert_eq(p.sidx_len, 56, "row %zu", i); // version 0
+    bool wide = rows[i].earliest > UINT32_MAX; // version 1, whose times have 64 bits
+    cr_assert_eq(p.sidx_len, wide ? 64 : 56, "row %zu", i);
     plan_render(&p, ops(), plan_sidx_range(&p), bytes_of(NULL, 0), 0, b);
-    cr_expect_eq(load_be32(b + 20), rows[i].earliest, "row %zu", i);
-    cr_expect(load_be32(b + 36) == rows[i].ticks[0] && load_be32(b + 48) == rows[i].ticks[1], "row %zu: %u %u", i, load_be32(b + 36), load_be32(b + 48));
+    cr_expect_eq(b[8], wide, "row %zu", i);
+    cr_expect_eq(wide ? load_be64(b + 20) : load_be32(b + 20), rows[i].earliest, "row %zu", i);
+    const uint8_t *refs = b + (wide ? 40 : 32);
+    cr_expect(load_be32(refs + 4) == rows[i].ticks[0] && load_be32(refs + 16) == rows[i].ticks[1], "row %zu: %u %u", i, load_be32(refs + 4), load_be32(refs + 16));
   }
 }
 

@@ -43,6 +43,8 @@ Test(unprotect, refuses) {
   cr_assert_eq(decrypt(out, &out_len, bytes_of(m.s.file, m.s.len), 1, NULL), ERR_NOT_PROTECTED);
   cr_assert_eq(decrypt(out, &out_len, bytes_of(enc, m.s.init_len / 2), 1, NULL), ERR_TRUNCATED);
   cr_assert_eq(decrypt(out, &out_len, bytes_of(enc, 0), 1, NULL), ERR_MISSING);
+  uint32_t ftyp = load_be32(enc);
+  cr_assert_eq(decrypt(out, &out_len, bytes_of(enc, ftyp + load_be32(enc + ftyp)), 1, NULL), ERR_PROGRESSIVE); // no moof
   cr_assert_eq(out_len, 77);
   // An unknown scheme.
   uint8_t *schm = (uint8_t *)memmem(enc, len, "schm", 4);

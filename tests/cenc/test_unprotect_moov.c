@@ -62,6 +62,48 @@ Test(unprotect, a_sinf_without_tenc) {
   free(b.p), free(out);
 }
 
+// Without trex, samples are of the first entry.
+Test(unprotect, a_track_without_trex) {
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
+  uint8_t *out = (uint8_t *)malloc(HAND_MAX);
+  size_t len = 0;
+  struct diag d = {0};
+  put_init(&b, SCHEME_CENC);
+  memcpy(b.p + find_box(&b, "trex") + 4, "free", 4);
+  put_hand_frag(&b, &(struct hand_frag){.after_trun = HAND_SENC});
+  cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s", d.what);
+  check_hand_data((const uint8_t *)memmem(out, len, "mdat", 4) + 4, "no trex");
+  free(b.p), free(out);
+}
+
+// Each scheme by its name. Of whole blocks and without a pattern, cens does what cenc does, and cbc1 what cbcs does.
+// ISO/IEC 23001-7 10.
+Test(unprotect, schemes) {
+  static const char *const names[] = {"cenc", "cens", "cbc1", "cbcs"};
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  struct content_key k = {.kid = {1, 2, 3}};
+  ops()->key_init(&k.key, key);
+  for (int i = 0; i < 4; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, SCHEME_CENC);
+    memcpy(in + find_box(&b, "schm") + 12, names[i], 4);
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = HAND_SENC});
+    cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s: %s", names[i], d.what);
+    const uint8_t *data = (const uint8_t *)memmem(out, len, "mdat", 4) + 4;
+    if (i < 2)
+      check_hand_data(data, names[i]);
+    for (uint8_t n = 0; i >= 2 && n < HAND_SAMPLES; n++) {
+      uint8_t want[HAND_SIZE], iv[16] = {[7] = n};
+      memset(want, n, HAND_SIZE);
+      ops()->cbc_chain(&k.key, false, iv, want, want, HAND_SIZE / 16);
+      cr_expect_arr_eq(data + n * HAND_SIZE, want, HAND_SIZE, "%s: sample %u", names[i], n);
+    }
+  }
+  free(in), free(out);
+}
+
 // 16 sample entries of a track and 32 tracks are read, and no more.
 Test(unprotect, entries_and_tracks_up_to_their_limits) {
   uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX), entry[500];

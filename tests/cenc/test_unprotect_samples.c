@@ -36,8 +36,28 @@ Test(unprotect, auxiliary_information_of_other_kinds) {
   free(in), free(out);
 }
 
+// Auxiliary information may name each of the schemes. ISO/IEC 23001-7 7.1.
+Test(unprotect, auxiliary_information_of_each_scheme) {
+  static const char *const names[] = {"cenc", "cens", "cbc1", "cbcs"};
+  static uint8_t boxes[] = PAIR_CENC IVS;
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    memcpy(boxes + 12, names[i], 4);
+    memcpy(boxes + 25 + 12, names[i], 4);
+    put_init(&b, SCHEME_CENC);
+    put_hand_frag(&b, &(struct hand_frag){.after_trun = bytes_of(boxes, sizeof boxes - 1), .saio = 49, .saio_at = CENC_LEN + 8});
+    cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s: %s", names[i], d.what);
+    check_hand_data((const uint8_t *)memmem(out, len, "mdat", 4) + 4, names[i]);
+  }
+  free(in), free(out);
+}
+
 // seig descriptions of 20 bytes: clear, and protected with the IVs of senc (which there is none of here).
 #define SEIG_CLEAR "\0\0\0\0\1\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define SEIG_CLEAR_8 "\0\0\0\x8\1\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"
 #define SEIG_SENC "\0\0\1\x8\1\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"
 
 // Which of the four samples of a cbcs track are clear, by the groups of a traf.
@@ -63,6 +83,8 @@ Test(unprotect, groups_of_every_version) {
       {"version 2, a default behind sbgp", "0011",
        BYTES_LIT("\0\0\0\x30sgpd\2\0\0\0seig\0\0\0\x14\0\0\0\1\0\0\0\1" SEIG_CLEAR
                  "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\0\0\0")},
+      {"an IV size, and no IVs", "1100",
+       BYTES_LIT("\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" SEIG_CLEAR_8 "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\1\0\1")},
       {"version 2, each its length", "0100",
        BYTES_LIT("\0\0\0\x4csgpd\2\0\0\0seig\0\0\0\0\0\0\0\0\0\0\0\2\0\0\0\x14" SEIG_SENC "\0\0\0\x14" SEIG_CLEAR
                  "\0\0\0\x24sbgp\0\0\0\0seig\0\0\0\2\0\0\0\1\0\0\0\0\0\0\0\1\0\1\0\2")},
@@ -178,8 +200,10 @@ Test(unprotect, protection_data_of_every_form) {
     put_hand_frag(&b, &(struct hand_frag){.before_trun = rows[i].before, .after_trun = rows[i].boxes, .saio = rows[i].saio, .saio_at = rows[i].saio_at});
     enum err e = decrypt(out, &len, bytes_of(b.p, b.n), 1, &d);
     cr_expect_eq(e, rows[i].want, "%s: %s %s", rows[i].name, err_name(e), d.what);
-    if (!e)
-      check_hand_data((const uint8_t *)memmem(out, len, "mdat", 4) + 4, rows[i].name);
+    if (e)
+      continue;
+    check_hand_data((const uint8_t *)memmem(out, len, "mdat", 4) + 4, rows[i].name);
+    cr_expect(!memmem(out, len, "senc", 4) && !memmem(out, len, PIFF, 16), "%s: it is still there", rows[i].name);
   }
   free(in), free(out);
 }
@@ -230,18 +254,72 @@ Test(unprotect, groups_of_two_fragments) {
   free(b.p), free(out);
 }
 
+// System data of a fragment go with its protection.
+Test(unprotect, system_data_in_a_moof) {
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
+  uint8_t *out = (uint8_t *)malloc(HAND_MAX);
+  size_t len = 0;
+  struct diag d = {0};
+  put_init(&b, SCHEME_CENC);
+  put_hand_frag(&b, &(struct hand_frag){.after_trun = HAND_SENC});
+  put_in(&b, find_box(&b, "traf"), BYTES_LIT("\0\0\0\x20pssh\0\0\0\0ssssssssssssssss\0\0\0\0"), "moof");
+  uint8_t *offset = b.p + find_box(&b, "trun") + 16;
+  store_be32(offset, load_be32(offset) + 32);
+  cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s", d.what);
+  struct made_box o = {.p = out, .n = len};
+  cr_expect(!memmem(out, len, "pssh", 4));
+  check_hand_data(out + find_box(&o, "moof") + load_be32(out + find_box(&o, "trun") + 16), "pssh");
+  free(b.p), free(out);
+}
+
+// IVs that stand behind the next fragment: in pieces, they are not there when they are needed, and all of the file is loaded.
+Test(unprotect, protection_data_behind_the_next_moof) {
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
+  uint8_t *out = (uint8_t *)malloc(HAND_MAX);
+  size_t len = 0;
+  struct diag d = {0};
+  put_init(&b, SCHEME_CENC);
+  size_t moof = b.n;
+  put_hand_frag(&b, &(struct hand_frag){.after_trun = BYTES_LIT(PAIR_PLAIN)});
+  put_hand_frag(&b, &(struct hand_frag){.after_trun = HAND_SENC});
+  store_be32(b.p + find_box(&b, "saio") + 16, (uint32_t)(b.n + 8 - moof));
+  put(&b, IVS, sizeof IVS - 1);
+  cr_assert_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_OK, "%s", d.what);
+  check_hand_data((const uint8_t *)memmem(out, len, "mdat", 4) + 4, "the first");
+  free(b.p), free(out);
+}
+
+// Subsamples that stand in the bytes that they protect say something else once the first is decrypted.
+Test(unprotect, subsamples_within_their_sample) {
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
+  size_t len = 0;
+  struct diag d = {0};
+  put_init(&b, SCHEME_CENC);
+  put_hand_frag(&b, &(struct hand_frag){.after_trun = BYTES_LIT(PAIR_PLAIN)});
+  size_t moof = find_box(&b, "moof"), data = find_box(&b, "mdat") + 8;
+  b.p[find_box(&b, "saiz") + 12] = 22;
+  store_be32(b.p + find_box(&b, "saiz") + 13, 1);
+  store_be32(b.p + find_box(&b, "saio") + 16, (uint32_t)(data - moof));
+  memcpy(b.p + data + 8, "\0\2" "\0\0\0\0\0\x20" "\0\0\0\0\0\x10", 14);
+  uint8_t *exact = (uint8_t *)malloc(b.n);
+  memcpy(exact, b.p, b.n);
+  cr_expect_eq(decrypt(exact, &len, bytes_of(exact, b.n), 1, &d), ERR_MALFORMED, "%s", d.what);
+  free(b.p), free(exact);
+}
+
 // Sample entries by trex; places that are no media data.
 Test(unprotect, entries_and_places_that_are_not_there) {
   static const struct {
     const char *box; // the first one of this type
     size_t at;
-    struct bytes put; // empty: one more than there
+    struct bytes put; // empty: one more than there; one byte: as many more, signed
     const char *what;
   } rows[] = {{"trex", 16, BYTES_LIT("\0\0\0\2"), "no such sample entry"},
               {"trex", 16, BYTES_LIT("\0\0\0\0"), "no such sample entry"},
               {"trun", 16, BYTES_LIT("\0\0\0\x10"), "outside the media data"}, // in the moof
               {"trun", 16, BYTES_LIT("\xff\xff\xff\0"), "outside the media data"},
               {"trun", 16, {0}, "outside the media data"}, // a byte of the next box
+              {"trun", 16, BYTES_LIT("\xff"), "outside the media data"}, // and one of mdat's head
               {"tfhd", 16, BYTES_LIT("\0\0\0\x31"), "outside the media data"}}; // four of them
   uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -252,10 +330,11 @@ Test(unprotect, entries_and_places_that_are_not_there) {
     put_hand_frag(&b, &(struct hand_frag){.after_trun = HAND_SENC});
     put_box(&b, "free", "\0\0\0\0", 4);
     uint8_t *p = (uint8_t *)memmem(in, b.n, rows[i].box, 4);
-    if (rows[i].put.n)
+    int more = rows[i].put.n ? (int8_t)*rows[i].put.p : 1;
+    if (rows[i].put.n == 4)
       memcpy(p - 4 + rows[i].at, rows[i].put.p, 4);
     else
-      store_be32(p - 4 + rows[i].at, load_be32(p - 4 + rows[i].at) + 1);
+      store_be32(p - 4 + rows[i].at, load_be32(p - 4 + rows[i].at) + (uint32_t)more);
     cr_expect_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_MALFORMED, "row %zu", i);
     cr_expect_not_null(strstr(d.what, rows[i].what), "row %zu: %s", i, d.what);
   }
@@ -264,7 +343,6 @@ Test(unprotect, entries_and_places_that_are_not_there) {
 
 // Samples that are clear have an IV in senc where their description says how long it is. In auxiliary information they may have anything.
 Test(unprotect, clear_samples_with_protection_data) {
-#define SEIG_CLEAR_8 "\0\0\0\x8\1\2\3\0\0\0\0\0\0\0\0\0\0\0\0\0"
 #define TWO_CLEAR(seig) "\0\0\0\x28sgpd\0\0\0\0seig\0\0\0\1" seig "\0\0\0\x1csbgp\0\0\0\0seig\0\0\0\1\0\0\0\2\0\1\0\1"
 #define ODD_IVS "\x12\x34\x56\x78\x9a\xbc\xde\xf0" "\xff\xff\0\0\0\0\0\0" "\0\0\0\0\0\0\0\2" "\0\0\0\0\0\0\0\3"
   static const struct bytes boxes[] = {BYTES_LIT("\0\0\0\x30senc\0\0\0\0\0\0\0\4" ODD_IVS TWO_CLEAR(SEIG_CLEAR_8)),

@@ -107,3 +107,34 @@ Test(unprotect_stream, loads_that_fail) {
   }
   end(&w);
 }
+
+// A file that becomes another one of the same boxes' places: what comes out is one of the two, or it is told.
+Test(unprotect_stream, a_file_that_changes) {
+  static const char *const types[] = {"moof", "saiz"}; // the first of these becomes a box that stays
+  struct world w;
+  begin(&w, SCHEME_CENC);
+  uint8_t *other = (uint8_t *)malloc(w.len), *other_clear = (uint8_t *)malloc(w.len);
+  for (int i = 0; i < 2; i++) {
+    struct unprotect_input in = w.in;
+    size_t other_len = 0;
+    int told = 0, num = 0;
+    memcpy(other, w.enc, w.len);
+    memcpy(memmem(other, w.len, types[i], 4), "free", 4);
+    in.file.p = other;
+    cr_assert_eq(unprotect(other_clear, &other_len, &in, NULL), ERR_OK);
+    for (bool more = true; more && num < 1000;) {
+      struct streamed s = {.fails = ++num, .other = other};
+      struct diag d = {0};
+      enum err e = streamed_run(&s, &w.in, &d);
+      bool same = s.out.n == w.clear_len && memcmp(s.out.p, w.clear, s.out.n) == 0;
+      same |= s.out.n == other_len && memcmp(s.out.p, other_clear, s.out.n) == 0;
+      cr_expect(e ? e == ERR_IO && strstr(d.what, "changed") : same, "%s, load %d: %s %s", types[i], num, err_name(e), d.what);
+      told += e != ERR_OK;
+      more = s.fails == 0;
+      free(s.out.p);
+    }
+    cr_expect_gt(told, 5, "%s", types[i]);
+  }
+  free(other), free(other_clear);
+  end(&w);
+}

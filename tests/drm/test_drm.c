@@ -81,6 +81,19 @@ Test(pssh, widevine_fields_in_order) {
                                 "48e3dc959b06");
 }
 
+// Lengths of protobuf take another byte from 128 on.
+Test(pssh, widevine_lengths) {
+  static uint8_t provider[128], box[512];
+  for (size_t n = 127; n <= 128; n++) {
+    struct drm_settings set = {.in_band = drm_bit(DRM_WIDEVINE), .widevine = {.provider = bytes_of(provider, n)}};
+    struct writer w = wr_of(box, sizeof box);
+    drm_pssh(&w, &(struct drm_input){.key = &golden, .set = &set});
+    const uint8_t *field = box + 32 + 18; // behind the key id
+    cr_expect(field[0] == 0x1a && (n < 128 ? field[1] == 127 : field[1] == 0x80 && field[2] == 1), "%zu: %x %x", n, field[1], field[2]);
+    cr_expect_eq(w.n, 32 + 18 + 2 + n + (n == 128) + 6);
+  }
+}
+
 Test(pssh, fairplay_and_clear_have_none) {
   struct drm_settings set = {.in_band = drm_bit(DRM_FAIRPLAY) | drm_bit(DRM_CLEARKEY)};
   cr_assert_str_eq(box_text(&golden, &set), "");
@@ -234,9 +247,14 @@ Test(playready, a_header_over_its_limit_is_left_out_whole) {
   cr_expect_str_eq(hls_text("EXT-X-KEY", &in), "");
   cr_expect_null(strstr(mpd_text(&in), "9a04f079"), "%s", out);
   set.playready.custom.n = 1000;
+  set.playready.lui_url = BYTES_LIT("https://l/");
   cr_assert_gt(strlen(box_text(&golden, &set)), 2000);
   cr_expect_not_null(strstr(hls_text("EXT-X-KEY", &in), "com.microsoft.playready"));
   cr_expect_not_null(strstr(mpd_text(&in), "9a04f079"));
+  uint8_t box[1 << 13];
+  struct writer w = wr_of(box, sizeof box);
+  drm_pssh(&w, &in);
+  cr_expect_not_null(memmem(box, w.n, "<\0L\0U\0I\0_\0U\0R\0L\0>\0h\0", 20));
 }
 
 Test(lists, systems_by_name) {
@@ -278,6 +296,21 @@ Test(markup, xml_and_percent_take_any_byte) {
   w = wr_of(out, sizeof out);
   percent_write(&w, BYTES_LIT("a/b"), false);
   cr_assert_str_eq(text_of(&w), "a%2Fb");
+  w = wr_of(out, sizeof out);
+  xml_write(&w, BYTES_LIT("\x7f"));
+  cr_assert_str_eq(text_of(&w), "\xef\xbf\xbd");
+  w = wr_of(out, sizeof out);
+  hls_quoted_write(&w, BYTES_LIT("a\"\n\x1f \x7f\xc3\xa9"));
+  cr_assert_str_eq(text_of(&w), "a%22%0A%1F %7F\xc3\xa9");
+}
+
+// An asset's slashes are those of a path; a label is one segment of it.
+Test(markup, templates_of_names_with_slashes) {
+  struct key_record k = golden;
+  uint8_t buf[TEMPLATE_MAX];
+  k.asset = BYTES_LIT("a/b");
+  k.label = BYTES_LIT("c/d");
+  cr_assert(bytes_eq(template_expand(buf, BYTES_LIT("{asset} {label}"), &k), BYTES_LIT("a/b c%2Fd")));
 }
 
 Test(protection, ivs_by_scheme) {

@@ -38,7 +38,7 @@ Test(clearkey, bad_requests) {
              {"{\"kids\":[7]}", ERR_SYNTAX},
              {"{\"kids\":[\"AAAA\"]}", ERR_SYNTAX},
              {"{\"kids\":[\"LwVHf8JLtPrv2GUXFW2v_AAA\"]}", ERR_SYNTAX},
-             {"{\"kids\":[\"LwVHf8JLtPrv2GUXFW2v_A\"],\"kids\":[]}", ERR_SYNTAX}};
+             {"{\"kids\":[],\"kids\":[\"LwVHf8JLtPrv2GUXFW2v_A\"]}", ERR_SYNTAX}};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     struct clearkey_request req;
     cr_assert_eq(clearkey_parse(&req, bytes_str(bad[i].body), &diag), bad[i].err, "%s", bad[i].body);
@@ -51,4 +51,10 @@ Test(clearkey, bad_requests) {
   wr_str(&w, "]}");
   struct clearkey_request req;
   cr_assert_eq(clearkey_parse(&req, bytes_of(many, w.n), &diag), ERR_LIMIT);
+  static const char good[] = "{\"kids\":[\"LwVHf8JLtPrv2GUXFW2v_A\"]}";
+  static char large[CLEARKEY_MAX_REQUEST + 1];
+  memset(large, ' ', sizeof large);
+  memcpy(large, good, sizeof good - 1);
+  for (size_t over = 0; over < 2; over++)
+    cr_assert_eq(clearkey_parse(&req, bytes_of(large, CLEARKEY_MAX_REQUEST + over), &diag), over ? ERR_LIMIT : ERR_OK);
 }

@@ -4,6 +4,7 @@
 
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static struct alloc_heap heap;
 static struct diag diag;
@@ -18,8 +19,6 @@ static void teardown(void) { alloc_heap_free(&heap); }
 
 TestSuite(cpix, .init = setup, .fini = teardown);
 TestSuite(speke, .init = setup, .fini = teardown);
-TestSuite(json, .init = setup, .fini = teardown);
-TestSuite(guard, .init = setup, .fini = teardown);
 
 static const struct drm_settings all_systems = {.systems = 31};
 
@@ -164,6 +163,7 @@ Test(speke, answers_that_are_refused) {
   refused(&(struct answer){.scheme = "cenc"}, ERR_MALFORMED, "key is cenc, cbcs was asked for");
   refused(&(struct answer){.scheme = ""}, ERR_MALFORMED, "key is of no scheme");
   refused(&(struct answer){.scheme = "cens"}, ERR_MALFORMED, "neither cenc nor cbcs");
+  refused(&(struct answer){.scheme = "clear"}, ERR_MALFORMED, "neither cenc nor cbcs");
   refused(&(struct answer){.iv = "AQIDBAUGBwg="}, ERR_MALFORMED, "explicitIV is not 16 bytes");
   refused(&(struct answer){.iv = "AQIDBAUGBwgJCgsMDQ4PEBE="}, ERR_MALFORMED, "explicitIV is not 16 bytes");
   refused(&(struct answer){.value = "<pskc:PlainValue>MDEyMzQ1Njc=</pskc:PlainValue>"}, ERR_MALFORMED, "not 16 bytes");
@@ -179,6 +179,17 @@ Test(speke, answers_that_are_refused) {
                                       "systemId=\"edef8ba9-79d6-4ace-a3c8-27dcd51d21ed\"/>"},
           ERR_MALFORMED, "kid that has no content key");
   refused(&(struct answer){.systems = "<cpix:DRMSystem kid=\"x\"/>"}, ERR_MALFORMED, "kid is missing");
+}
+
+// Of two keys the second is not there: the first one is not kept either.
+Test(speke, no_key_is_left_where_another_is_missing) {
+  static const uint8_t zero[16];
+  struct key_query both[2] = {query, lossless};
+  struct key_doc doc = {both, 2, &all_systems};
+  struct key_record r[2] = {0};
+  struct bytes body = answer_text(&(struct answer){0});
+  cr_assert_eq(key_provider_find(BYTES_LIT("speke2.0"))->answer(&heap.base, r, &doc, body, &diag), ERR_NO_KEY);
+  cr_expect_arr_eq(r[0].key, zero, 16);
 }
 
 // An answer repeats the rules that were asked with; one that gives the key to video is not believed.
@@ -282,6 +293,20 @@ Test(cpix, what_is_exported_is_imported) {
   }
 }
 
+// Labels are texts of others: in attributes of the document they mean what they say.
+Test(cpix, labels_may_hold_markup) {
+  struct key_record key, back;
+  uint32_t num = 1;
+  lossless.label = BYTES_LIT("a<b>&\"c\"");
+  cr_assert_eq(keys_derive(&key, BYTES_LIT("0123456789abcdef"), &lossless), ERR_OK);
+  struct writer w = wr_of(text, sizeof text - 1);
+  cpix_export(&w, &key, 1, &all_systems, false);
+  text[w.n] = 0;
+  cr_assert_eq(cpix_import(&heap.base, &back, &num, bytes_of(text, w.n), 3, SCHEME_CLEAR, &diag), ERR_OK, "%s", diag.what);
+  cr_expect(bytes_eq(back.label, lossless.label));
+  cr_expect(strstr(text, "intendedTrackType=\"AUDIO_a&lt;b&gt;&amp;&quot;c&quot;\""), "%s", text);
+}
+
 // A document of keys 01, 02, … with attributes of CPIX and of the keys, and usage rules or DRM systems behind the keys.
 static enum err import_doc(struct key_record *out, uint32_t *num, const char *root, const char *const *keys, const char *behind) {
   struct writer w = wr_of(text, sizeof text - 1);
@@ -368,6 +393,57 @@ Test(cpix, a_document_without_a_key_for_audio_is_refused) {
   cr_assert(strstr(shown, "no content key"), "%s", shown);
 }
 
+Test(cpix, no_key_is_left_where_a_later_one_is_refused) {
+  static const char *const keys[] = {"", "commonEncryptionScheme=\"\"", NULL};
+  static const uint8_t zero[16];
+  struct key_record r[2] = {0};
+  uint32_t num = 2;
+  cr_assert_eq(import_doc(r, &num, "contentId=\"a\"", keys, ""), ERR_MISSING, "%s", shown);
+  cr_expect_arr_eq(r[0].key, zero, 16);
+}
+
+Test(cpix, documents_up_to_their_limits) {
+  static const char *const one[] = {"", NULL};
+  static char rules[65536];
+  struct key_record r;
+  for (int over = 0; over < 2; over++) {
+    struct writer w = wr_of(rules, sizeof rules - 1);
+    uint32_t num = 1;
+    wr_str(&w, "<ContentKeyUsageRuleList>");
+    for (int i = 0; i < CPIX_MAX_RULES + over; i++)
+      wr_str(&w, "<ContentKeyUsageRule kid=\"00000000-0000-0000-0000-000000000001\"/>");
+    wr_str(&w, "</ContentKeyUsageRuleList>");
+    rules[w.n] = 0;
+    cr_expect_eq(import_doc(&r, &num, "contentId=\"a\"", one, rules), over ? ERR_LIMIT : ERR_OK, "%s", shown);
+  }
+  static char doc_text[1 << 19];
+  for (int i = 0; i < 4; i++) { // keys, and DRM systems of them
+    int keys = CPIX_MAX_KEYS + (i == 1), systems = i < 2 ? 0 : CPIX_MAX_SYSTEMS + (i == 3);
+    struct writer w = wr_of(doc_text, sizeof doc_text - 1);
+    wr_str(&w, "<CPIX xmlns=\"urn:dashif:org:cpix\"><ContentKeyList>");
+    for (int k = 0; k < keys; k++)
+      wr_fmt(&w, "<ContentKey kid=\"%032x\"/>", k);
+    wr_str(&w, "</ContentKeyList><DRMSystemList>");
+    for (int k = 0; k < systems; k++) { // each of the known systems for one key, then for the next
+      wr_fmt(&w, "<DRMSystem kid=\"%032x\" systemId=\"", k / DRM_SYSTEM_COUNT);
+      uuid_write(&w, drm_systems[k % DRM_SYSTEM_COUNT]->system_id);
+      wr_str(&w, "\"/>");
+    }
+    wr_str(&w, "</DRMSystemList></CPIX>");
+    doc_text[w.n] = 0;
+    cr_expect_eq(parse(doc_text), i % 2 ? ERR_LIMIT : i ? ERR_MALFORMED : ERR_OK, "%d: %s", i, shown); // systems of so many keys
+  }
+  uint32_t num = 1;
+  cr_assert_eq(import_doc(&r, &num, "contentId=\"a\"", one, ""), ERR_OK, "%s", shown);
+  size_t n = (size_t)(strstr(text, "</CPIX>") - text) + strlen("</CPIX>");
+  uint8_t *doc = (uint8_t *)malloc(CPIX_MAX_DOC + 1);
+  memset(doc, ' ', CPIX_MAX_DOC + 1);
+  memcpy(doc, text, n);
+  for (int over = 0; over < 2; over++)
+    cr_expect_eq(cpix_import(&heap.base, &r, &num, bytes_of(doc, CPIX_MAX_DOC + (size_t)over), 1, SCHEME_CLEAR, &diag), over ? ERR_LIMIT : ERR_OK);
+  free(doc);
+}
+
 static enum err import_hls(struct key_record *out, const char *attributes, const char *more) {
   static const char *const one[] = {"", NULL};
   uint32_t num = 1;
@@ -387,6 +463,9 @@ Test(cpix, hls_data_without_a_playlist_is_for_media_playlists) {
   cr_assert_eq(r.given[DRM_FAIRPLAY].hls_master.n, 0);
   cr_assert_eq(import_hls(&r, "", "<HLSSignalingData playlist=\"media\">I0VYVC1YLUtFWTpNRVRIT0Q9U0FNUExFLUFFUw==</HLSSignalingData>"), ERR_MALFORMED);
   cr_assert(strstr(shown, "given twice"), "%s", shown);
+  cr_assert_eq(import_hls(&r, "", "</DRMSystem><DRMSystem kid=\"00000000-0000-0000-0000-000000000001\" systemId=\"94ce86fb-07ff-4f43-adb8-93d2fa968ca2\">"),
+               ERR_MALFORMED);
+  cr_assert(strstr(shown, "given twice for one kid"), "%s", shown);
   cr_assert_eq(import_hls(&r, " playlist=\"\"", ""), ERR_MALFORMED);
   cr_assert_eq(import_hls(&r, " playlist=\"both\"", ""), ERR_MALFORMED);
   cr_assert(strstr(shown, "HLSSignalingData@playlist"), "%s", shown);
@@ -430,6 +509,15 @@ Test(cpix, given_boxes) {
   wr_u32(&w, 0);
   cr_assert_eq(given_pssh(bytes_of(b, 52), DRM_WIDEVINE, kid, &diag), ERR_MALFORMED);
   cr_assert_eq(given_pssh(bytes_of(b, 52), DRM_WIDEVINE, (const uint8_t *)"8888888888888888", &diag), ERR_OK);
+  b[8] = 2;
+  cr_assert_eq(given_pssh(bytes_of(b, 52), DRM_WIDEVINE, (const uint8_t *)"8888888888888888", &diag), ERR_MALFORMED);
+  static uint8_t large[GIVEN_MAX_PSSH + 1];
+  for (uint32_t over = 0; over < 2; over++) {
+    memcpy(large, wv_box, 28);
+    store_be32(large, GIVEN_MAX_PSSH + over);
+    store_be32(large + 28, GIVEN_MAX_PSSH + over - 32);
+    cr_assert_eq(given_pssh(bytes_of(large, GIVEN_MAX_PSSH + over), DRM_WIDEVINE, kid, &diag), over ? ERR_MALFORMED : ERR_OK);
+  }
 }
 
 Test(cpix, given_xml_cannot_leave_its_place) {
@@ -470,9 +558,12 @@ Test(cpix, given_lines_are_key_lines_of_the_scheme) {
       {"#EXT-X-KEY:METHOD=SAMPLE-AES", NULL, true, SCHEME_CBCS},
       {"#EXT-X-SESSION-KEY:METHOD=SAMPLE-AES", NULL, false, SCHEME_CBCS},
       {"#EXT-X-KEY:URI=\"METHOD=SAMPLE-AES\"", NULL, false, SCHEME_CBCS},
+      {"#EXT-X-KEY:URI=\"a,METHOD=SAMPLE-AES\",METHOD=NONE", NULL, false, SCHEME_CBCS},
+      {"#EXT-X-KEY:URI=\"a,METHOD=NONE,\",METHOD=SAMPLE-AES", "#EXT-X-KEY:URI=\"a,METHOD=NONE,\",METHOD=SAMPLE-AES\n", false, SCHEME_CBCS},
       {"#EXT-X-KEY:METHOD=SAMPLE-AES\n#EXT-X-ENDLIST", NULL, false, SCHEME_CBCS},
       {"#EXT-X-KEY:METHOD=SAMPLE-AES\nhttp://evil/1.m4s", NULL, false, SCHEME_CBCS},
       {"#EXT-X-KEY:METHOD=SAMPLE-AES,A=\"\x01\"", NULL, false, SCHEME_CBCS},
+      {"#EXT-X-KEY:METHOD=SAMPLE-AES,A=\"\x7f\"", NULL, false, SCHEME_CBCS},
   };
   for (size_t i = 0; i < sizeof v / sizeof v[0]; i++) {
     uint8_t buf[256];
@@ -484,114 +575,4 @@ Test(cpix, given_lines_are_key_lines_of_the_scheme) {
     if (v[i].out)
       cr_assert(bytes_eq(bytes_of(buf, n), bytes_str(v[i].out)), "%s", v[i].in);
   }
-}
-
-static enum err json(struct key_record *out, const char *body, uint32_t num) {
-  struct key_query both[2] = {query, lossless};
-  struct key_doc doc = {both, num, &all_systems};
-  diag = (struct diag){0};
-  enum err e = key_provider_find(BYTES_LIT("json"))->answer(&heap.base, out, &doc, bytes_str(body), &diag);
-  diag_format(&diag, shown, sizeof shown);
-  return e;
-}
-
-#define KEY1 "\"kid\":\"00112233445566778899aabbccddee01\",\"key\":\"0123456789abcdef0123456789abcd01\""
-#define KEY2 "\"kid\":\"00112233445566778899aabbccddee02\",\"key\":\"0123456789abcdef0123456789abcd02\""
-
-Test(json, question_and_answer) {
-  struct key_query both[2] = {query, lossless};
-  struct key_doc doc = {both, 2, &(struct drm_settings){.systems = 3}};
-  cr_assert_str_eq(written(key_provider_find(BYTES_LIT("json"))->request, &doc),
-                   "{\"asset\":\"al%3Cb%3Eum/x%22y\",\"epoch\":3,\"scheme\":\"cbcs\",\"labels\":[\"\",\"lossless\"],"
-                   "\"systems\":[\"widevine\",\"playready\"]}\n");
-  struct key_record r[2];
-  cr_assert_eq(json(r, "{\"keys\":[{\"label\":\"lossless\",\"scheme\":\"cbcs\"," KEY2 "},"
-                       "{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"iv\":\"f0000000000000000000000000000001\","
-                       "\"systems\":{\"widevine\":{\"pssh\":\"AAAAJHBzc2gAAAAA7e+LqXnWSs6jyCfc1R0h7QAAAARkYXRh\","
-                       "\"hls_media\":\"#EXT-X-KEY:METHOD=SAMPLE-AES\"}}}]}", 2), ERR_OK, "%s", shown);
-  struct key_record plain;
-  cr_assert_eq(json(&plain, "{\"keys\":[{\"scheme\":\"cbcs\"," KEY1 ",\"iv\":null,\"systems\":{\"widevine\":null,\"common\":{\"mpd\":null},\"playready\":[]}}]}", 1), ERR_OK,
-               "null is nothing: %s", shown);
-  cr_assert(r[0].key[15] == 1 && r[0].kid[15] == 1 && r[0].has_iv && r[1].key[15] == 2 && !r[1].has_iv);
-  cr_assert_eq(r[0].given[DRM_WIDEVINE].pssh.n, 36);
-  cr_assert(bytes_eq(r[0].given[DRM_WIDEVINE].hls_media, BYTES_LIT("#EXT-X-KEY:METHOD=SAMPLE-AES\n")));
-}
-
-Test(json, answers_that_are_refused) {
-  static const struct {
-    const char *body, *part;
-    enum err err;
-  } bad[] = {
-      {"", "not JSON", ERR_SYNTAX},
-      {"{\"keys\":[", "not JSON", ERR_SYNTAX},
-      {"[]", "no list", ERR_SYNTAX},
-      {"{\"keys\":{}}", "no list", ERR_SYNTAX},
-      {"{\"keys\":[]}", "has 0 keys", ERR_NO_KEY},
-      {"{\"keys\":[{\"label\":\"x\",\"scheme\":\"cbcs\"," KEY1 "}]}", "no key for one of the labels", ERR_NO_KEY},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cenc\"," KEY1 "}]}", "not cbcs", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\"," KEY1 "}]}", "not cbcs", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\",\"kid\":\"00\",\"key\":\"00\"}]}", "not 32 hex", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"iv\":\"0011\"}]}", "iv must be", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 "},{\"label\":\"\",\"scheme\":\"cbcs\"," KEY2 "}]}", "has 2 keys", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":{\"pssh\":\"!\"}}}]}", "not base64", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":{\"mpd\":\"<a>\"}}}]}", "not an XML", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"iv\":[1,2]}]}", "iv is no text", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 "," KEY2 "}]}", "not JSON", ERR_SYNTAX}, // two keys for one name
-      {"{\"keys\":[{\"label\":0,\"scheme\":\"cbcs\"," KEY1 "}]}", "label is no text", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":[1]}]}", "systems is no object", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"widevine\":\"AAAA\"}}]}", "widevine is no object", ERR_MALFORMED},
-      {"{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 ",\"systems\":{\"fairplay\":{\"hls_media\":true}}}]}", "hls_media is no text", ERR_MALFORMED},
-  };
-  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-    struct key_record r[2] = {0};
-    cr_assert_eq(json(r, bad[i].body, 1), bad[i].err, "%s: %s", bad[i].body, shown);
-    cr_assert(strstr(shown, bad[i].part), "%s: %s", bad[i].body, shown);
-    cr_assert_null(strstr(shown, "0123456789"));
-    static const uint8_t zero[16];
-    cr_assert_arr_eq(r[0].key, zero, 16);
-  }
-  struct key_record r[2] = {0};
-  cr_assert_eq(json(r, "{\"keys\":[{\"label\":\"\",\"scheme\":\"cbcs\"," KEY1 "},{\"label\":\"lossless\",\"scheme\":\"cbcs\"," KEY1 "}]}", 2), ERR_MALFORMED);
-  cr_assert(strstr(shown, "two labels one kid"));
-}
-
-Test(guard, a_kid_names_one_key_whoever_gives_it) {
-  struct key_guard *g = key_guard_new(&heap.base, 100);
-  struct key_record a = {.scheme = SCHEME_CBCS, .kid = {9}, .key = {1}, .iv = {3}, .has_iv = true, .asset = BYTES_LIT("one")}, b = a;
-  cr_assert_eq(key_guard_add(g, &a, &diag), ERR_OK);
-  b.asset = BYTES_LIT("two");
-  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_OK, "the same for another asset");
-  b.iv[0] = 4;
-  cr_assert_eq(key_guard_check(g, &b, &diag), ERR_KEY_REUSE, "another IV");
-  cr_assert(strstr(diag.what, "\"two\" (cbcs): its KID had another key or IV"), "%s", diag.what);
-  b.has_iv = false;
-  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_KEY_REUSE, "none");
-  b = a;
-  b.key[0] = 2;
-  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_KEY_REUSE, "another key");
-  b.scheme = SCHEME_CENC;
-  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_KEY_REUSE, "also for the other scheme");
-  b.kid[0] = 8;
-  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_OK, "what was refused has left nothing behind");
-  b.has_iv = false;
-  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_OK, "an IV is no matter of cenc");
-}
-
-Test(guard, one_key_one_scheme_whoever_gives_it) {
-  struct key_guard *g = key_guard_new(&heap.base, 100);
-  struct key_record a = {.scheme = SCHEME_CENC, .key = {1}, .asset = BYTES_LIT("one")};
-  struct key_record b = {.scheme = SCHEME_CBCS, .key = {1}, .asset = BYTES_LIT("two")};
-  cr_assert_eq(key_guard_add(g, &a, &diag), ERR_OK);
-  cr_assert_eq(key_guard_add(g, &a, &diag), ERR_OK);
-  cr_assert_eq(key_guard_add(g, &b, &diag), ERR_KEY_REUSE);
-  cr_assert(strstr(diag.what, "\"one\" (cenc) and \"two\" (cbcs)"));
-  for (unsigned i = 2; i < 101; i++) {
-    b.key[0] = b.kid[0] = (uint8_t)i;
-    diag = (struct diag){0};
-    cr_assert_eq(key_guard_add(g, &b, &diag), ERR_OK, "%u", i);
-  }
-  a.key[0] = 55;
-  a.kid[0] = 200;
-  cr_assert_eq(key_guard_add(g, &a, &diag), ERR_KEY_REUSE);
-  cr_assert_null(key_provider_find(BYTES_LIT("speke3")));
 }

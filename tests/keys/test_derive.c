@@ -1,7 +1,9 @@
 #include "base/text.h"
 #include "keys/keys.h"
+#include "keys/wrap.h"
 
 #include <criterion/criterion.h>
+#include <openssl/aes.h>
 #include <string.h>
 
 // docs/keys.md, test vectors. Computed independently with Python's hmac module (tests/keys/vectors.py).
@@ -62,4 +64,49 @@ Test(derive, every_part_of_the_query_counts) {
   base.label.n = 1;
   base.epoch = 0;
   cr_assert_eq(keys_derive(&b, secret, &base), ERR_ARGUMENT);
+}
+
+static const uint8_t kek[KEK_BYTES] = "a key encryption key, of 32 byte";
+
+// The line of a secret of `n` bytes, whatever its length, by libcrypto alone.
+static struct bytes wrapped(char line[2048], const char *algorithm, size_t n) {
+  static const uint8_t secret[KEYS_MAX_SECRET + 1] = "0123456789abcdef";
+  uint8_t raw[KEYS_MAX_SECRET + 17];
+  size_t len;
+  AES_KEY key;
+  cr_assert_eq(AES_set_encrypt_key(kek, 256, &key), 0);
+  cr_assert(AES_wrap_key_padded(&key, raw, &len, sizeof raw, secret, n));
+  struct writer w = wr_of(line, 2048);
+  wr_str(&w, "sluice-wrapped-secret ");
+  wr_str(&w, algorithm);
+  base64_write(&w, bytes_of(raw, len));
+  wr_str(&w, "\n");
+  cr_assert(wr_ok(&w));
+  return bytes_of(line, w.n);
+}
+
+// A wrapped secret (RFC 5649) is as long as one that is not, and its line says how it is wrapped.
+Test(wrap, secrets_up_to_their_limits) {
+  static const struct {
+    const char *algorithm;
+    size_t n;
+    enum err want;
+  } rows[] = {{"A256KWP ", KEYS_MIN_SECRET, ERR_OK},           {"A256KWP ", KEYS_MIN_SECRET - 1, ERR_ARGUMENT},
+              {"A256KWP ", KEYS_MAX_SECRET, ERR_OK},           {"A256KWP ", KEYS_MAX_SECRET + 1, ERR_ARGUMENT},
+              {"A256GCM ", KEYS_MIN_SECRET, ERR_SYNTAX},       {"", KEYS_MIN_SECRET, ERR_SYNTAX}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char line[2048], again[2048];
+    uint8_t secret[KEYS_MAX_SECRET];
+    size_t n = 0;
+    struct diag diag = {0};
+    struct bytes file = wrapped(line, rows[i].algorithm, rows[i].n);
+    enum err e = secret_unwrap(secret, &n, file, kek, &diag);
+    cr_expect_eq(e, rows[i].want, "row %zu: %s %s", i, err_name(e), diag.what);
+    if (e)
+      continue;
+    cr_expect(n == rows[i].n && memcmp(secret, "0123456789abcdef", KEYS_MIN_SECRET) == 0, "row %zu", i);
+    struct writer w = wr_of(again, sizeof again);
+    cr_expect(!secret_wrap(&w, bytes_of(secret, n), kek, &diag) && bytes_eq(bytes_of(again, w.n), file), "row %zu", i);
+    cr_expect_eq(secret_unwrap(secret, &n, file, (const uint8_t *)"another key encryption key, of 3", &diag), ERR_CHECKSUM, "row %zu", i);
+  }
 }

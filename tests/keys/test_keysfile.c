@@ -1,5 +1,7 @@
 #include "keysfile.h"
 
+#include <stdlib.h>
+
 #include <stdio.h>
 
 TestSuite(keysfile, .init = setup, .fini = teardown);
@@ -99,6 +101,24 @@ Test(keysfile, schedules) {
   refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a, every: 0s } ] }", "at least 1s");
   refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a//b, every: 1h } ] }", "empty");
   refused(ERR_SYNTAX, "epochs: { schedule: 24h }", "a list is expected");
+  cr_assert_eq(load(&ks, &info, "epochs: { every: 1s, grace: 36600d }"), ERR_OK, "%s", shown);
+  cr_assert(info.every_ms == 1000 && info.grace_ms == 36600ull * 86400000);
+  refused(ERR_SYNTAX, "epochs: { grace: 36601d }", "of at most 100 years");
+  refused(ERR_SYNTAX, "epochs: { grace: 18446744073709551d }", "of at most 100 years");
+}
+
+Test(keysfile, as_many_schedules_as_there_may_be) {
+  static char text[1 << 18];
+  for (int over = 0; over < 2; over++) {
+    struct writer w = wr_of(text, sizeof text - 1);
+    struct keyset *ks;
+    struct keys_info info;
+    wr_str(&w, "epochs:\n  schedule:\n");
+    for (int i = 0; i < KEYS_MAX_SCHEDULES + over; i++)
+      wr_fmt(&w, "    - { match: a%d, every: 1h }\n", i);
+    text[w.n] = 0;
+    cr_assert_eq(load(&ks, &info, text), over ? ERR_LIMIT : ERR_OK, "%s", shown);
+  }
 }
 
 Test(keysfile, an_asset_with_records_is_never_derived) {
@@ -247,6 +267,50 @@ Test(keysfile, no_error_shows_key_bytes) {
   }
 }
 
+// Memory of which nothing is given back, so that what was written there can be looked for.
+struct arena {
+  struct alloc base;
+  size_t n;
+  _Alignas(64) uint8_t room[1 << 18];
+};
+
+static void *arena_get(struct alloc *self, size_t n) {
+  struct arena *a = (struct arena *)(void *)self;
+  size_t at = (a->n + 63) & ~(size_t)63;
+  if (at + n > sizeof a->room)
+    return NULL;
+  a->n = at + n;
+  return a->room + at;
+}
+
+// Lists of records are made anew as they grow; no copy of a key stays behind.
+Test(keysfile, no_key_is_left_when_it_is_wiped) {
+  enum { RECORDS = 100 };
+  static struct arena a = {.base.get = arena_get};
+  static char text[1 << 14];
+  struct writer w = wr_of(text, sizeof text - 1);
+  struct keyset *ks;
+  struct keys_info info;
+  wr_str(&w, "keys:\n");
+  for (unsigned i = 0; i < RECORDS; i++)
+    wr_fmt(&w, "- { asset: a%u, scheme: cbcs, kid: %032x, key: 5eac7e55e7%022x }\n", i, i, i);
+  cr_assert_eq(keys_parse(&a.base, &ks, &info, bytes_of(text, w.n), &diag), ERR_OK, "%s", diag.what);
+  cr_assert_eq(info.num_records, RECORDS);
+  cr_assert_not_null(memmem(a.room, a.n, "\x5e\xac\x7e\x55\xe7", 5));
+  keyset_wipe(ks);
+  cr_assert_null(memmem(a.room, a.n, "\x5e\xac\x7e\x55\xe7", 5));
+}
+
+Test(keysfile, files_up_to_their_limit) {
+  uint8_t *file = (uint8_t *)calloc(1, KEYS_MAX_FILE + 1);
+  struct keyset *ks;
+  struct keys_info info;
+  cr_assert_eq(keys_parse(&heap.base, &ks, &info, bytes_of(file, KEYS_MAX_FILE + 1), &diag), ERR_LIMIT);
+  diag = (struct diag){0};
+  cr_assert_eq(keys_parse(&heap.base, &ks, &info, bytes_of(file, KEYS_MAX_FILE), &diag), ERR_SYNTAX); // zeros
+  free(file);
+}
+
 Test(keysfile, providers) {
   struct keyset *ks;
   struct keys_info info;
@@ -275,6 +339,21 @@ Test(keysfile, providers) {
   cr_assert_null(keys_remote(ks, BYTES_LIT("live/own")), "an asset with records is not asked for");
   cr_assert_not_null(keys_remote(ks, BYTES_LIT("live/ow")));
   cr_assert_str_eq(keys_remote(ks, BYTES_LIT("live"))->provider->name, "speke2.1");
+}
+
+// What the options of an entry may be together, and how large.
+Test(keysfile, providers_that_are_refused) {
+#define JSON "providers: [ { type: json, url: 'http://a/', "
+  struct keyset *ks;
+  struct keys_info info;
+  cr_assert_eq(load(&ks, &info, JSON "client_cert: a, client_key: b, attempts: 10, connections: 64, retry: 10ms, retry_max: 10ms } ]"), ERR_OK, "%s", shown);
+  refused(ERR_SYNTAX, JSON "client_cert: a } ]", "client_cert and client_key go together");
+  refused(ERR_SYNTAX, JSON "client_key: a } ]", "client_cert and client_key go together");
+  refused(ERR_SYNTAX, JSON "bearer_file: a, basic_file: b } ]", "not both");
+  refused(ERR_SYNTAX, JSON "attempts: 11 } ]", "attempts: 1 to 10");
+  refused(ERR_SYNTAX, JSON "connections: 65 } ]", "connections: 1 to 64");
+  refused(ERR_SYNTAX, JSON "retry: 20ms, retry_max: 19ms } ]", "retry_max: at least as much");
+  refused(ERR_SYNTAX, JSON "retry: 9ms } ]", "retry: at least 10ms");
 }
 
 // A CPIX file between two of them, whose match is empty too, hides nothing.

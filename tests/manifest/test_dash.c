@@ -172,6 +172,51 @@ Test(dash, speakers_and_keys_are_sets_of_their_own) {
   drop(&s);
 }
 
+// Sets are tied where nothing differs but the key: players may go from one to the other then.
+Test(dash, sets_that_differ_in_their_key_are_tied) {
+  struct asset s = {0};
+  add_spoken(&s, "a", "mp4a.40.2", "eng", 64);
+  add_spoken(&s, "b", "flac", "eng", 900);
+  s.tracks[0].key = &s.key[0];
+  s.tracks[1].key = &s.key[1];
+  s.key[1].kid[0] = 1;
+  const char *x = mpd(&s, MAN_SEGMENTS);
+  cr_assert(has(x, "adaptation-set-switching:2016\" value=\"2\"") && has(x, "adaptation-set-switching:2016\" value=\"1\""), "%s", x);
+  snprintf(s.h[1].language, sizeof s.h[1].language, "fra");
+  cr_assert(!has(mpd(&s, MAN_SEGMENTS), "switching"), "another language: %s", out);
+  snprintf(s.h[1].language, sizeof s.h[1].language, "eng");
+  s.h[1].channels = 6;
+  cr_assert(!has(mpd(&s, MAN_SEGMENTS), "switching"), "other speakers: %s", out);
+  s.h[1].channels = 2;
+  s.tracks[1].key = &s.key[0];
+  cr_assert(!has(mpd(&s, MAN_SEGMENTS), "switching"), "one key: %s", out);
+  drop(&s);
+}
+
+// An xs:unsignedInt, whatever the rate.
+Test(dash, a_bandwidth_of_32_bits) {
+  static const uint32_t large[8] = {1u << 31, 1u << 31, 1u << 31, 1u << 31, 1u << 31, 1u << 31, 1u << 31, 1u << 31};
+  struct asset s = {0};
+  add(&s, "a", "mp4a.40.2", 48000, 2, even, large, 0);
+  cr_assert(has(mpd(&s, MAN_SEGMENTS), " bandwidth=\"4294967295\""), "%s", out);
+  drop(&s);
+}
+
+// Within a set by rate, then by name, in whatever order tracks are given; other codecs= are other sets.
+Test(dash, the_order_of_tracks) {
+  struct asset s = {0};
+  add_spoken(&s, "c", "mp4a.40.2", "und", 64);
+  add_spoken(&s, "bb", "mp4a.40.2", "und", 64);
+  add_spoken(&s, "b", "mp4a.40.2", "und", 64);
+  add_spoken(&s, "z", "mp4a.40.2", "und", 32);
+  const char *x = mpd(&s, MAN_SEGMENTS), *z = strstr(x, "id=\"z\""), *b = strstr(x, "id=\"b\""), *bb = strstr(x, "id=\"bb\""), *c = strstr(x, "id=\"c\"");
+  cr_assert(z && z < b && b < bb && bb < c && sets(x) == 1, "%s", x);
+  snprintf(s.h[3].codecs, sizeof s.h[3].codecs, "mp4a.40.5");
+  x = mpd(&s, MAN_SEGMENTS);
+  cr_assert(sets(x) == 2 && has(x, "codecs=\"mp4a.40.5\""), "%s", x);
+  drop(&s);
+}
+
 Test(dash, channels_of_more_than_six) {
   struct asset s = {0};
   add(&s, "a", "opus", 48000, 2, even, sizes, 0);

@@ -140,3 +140,30 @@ Test(groups, a_layout_that_fits_is_borrowed_first) {
   cr_assert_str_eq(group(master(&s), "e"), "*fra=f2 eng=e | 900000 mp4a.40.2,fLaC f2", "%s", out);
   drop(&s);
 }
+
+// Another layout of the same codec lends a language as well; codecs other than AAC do not.
+Test(groups, another_layout_of_the_codec_lends) {
+  struct asset s = {0};
+  add_spoken(&s, "e6", "ec-3", "eng", 384);
+  add_spoken(&s, "e2", "ec-3", "eng", 192);
+  add_spoken(&s, "f2", "ec-3", "fra", 192);
+  s.h[0].channels = 6;
+  cr_assert_str_eq(group(master(&s), "e6"), "*eng=e6 fra=f2 | 384000 ec-3 e6", "%s", out);
+  s.h[2].format = FOURCC('O', 'p', 'u', 's');
+  snprintf(s.h[2].codecs, sizeof s.h[2].codecs, "opus");
+  cr_assert_str_eq(group(master(&s), "e6"), "*eng=e6 | 384000 ec-3 e6", "%s", out);
+  drop(&s);
+}
+
+// What a rendition says of its samples, and the average of the group's highest member.
+Test(groups, attributes_of_renditions) {
+  struct asset s = {0};
+  add_spoken(&s, "e", "flac", "eng", 900);
+  add_spoken(&s, "f", "flac", "fra", 800);
+  s.h[0].bit_depth = 24;
+  const char *m = master(&s);
+  cr_assert(has(m, "CHANNELS=\"2\",BIT-DEPTH=24,SAMPLE-RATE=48000,URI=\"1/e/"), "%s", m);
+  cr_assert_eq(count(m, "BIT-DEPTH"), 1);
+  cr_assert(has(m, "#EXT-X-STREAM-INF:BANDWIDTH=900000,AVERAGE-BANDWIDTH=900000,CODECS=\"fLaC\""), "%s", m);
+  drop(&s);
+}

@@ -246,6 +246,8 @@ static size_t put_sidx(struct maker *m, uint32_t num) {
   return refs;
 }
 
+enum { SYNC = 0x02000000 }; // a sample's flags: it depends on no other
+
 struct offset { // a data offset that is filled in when positions are known
   size_t at;    // 0: the trun has none
   size_t moof, base;
@@ -257,14 +259,21 @@ static void put_trun(struct maker *m, struct offset *off, uint32_t num, bool wit
   struct buf *b = &m->b;
   size_t at = box(b, "trun", o->wide);
   bool sizes = o->sizes == SYNTH_SIZES_TRUN;
-  full_box(b, o->trun_v0 ? 0 : 1, (with_offset ? 1u : 0) | (sizes ? 0x200u : 0) | (o->offsets ? 0x800u : 0));
+  full_box(b, o->trun_v0 ? 0 : 1, (with_offset ? 1u : 0) | (o->fields ? 4u : 0) | (o->each ? 0x500u : 0) |
+                                        (sizes ? 0x200u : 0) | (o->offsets ? 0x800u : 0));
   u32(b, num);
   *off = (struct offset){.at = with_offset ? b->n : 0, .first = m->sample, .num = num};
   if (with_offset)
     u32(b, num ? 0 : 0x7fffffff); // an offset to nothing may say anything
+  if (o->fields)
+    u32(b, SYNC);
   for (uint32_t i = 0; i < num; i++, m->sample++) {
+    if (o->each)
+      u32(b, frame_ticks(o));
     if (sizes)
       u32(b, size_of(m, m->sample));
+    if (o->each)
+      u32(b, SYNC);
     if (o->offsets)
       u32(b, o->trun_v0 ? i % 3 * frame_ticks(o) : (uint32_t)(-(int32_t)(i % 3)));
   }
@@ -295,13 +304,19 @@ static void put_tfhd(struct maker *m, size_t *base) {
   size_t at = box(b, "tfhd", o->wide);
   bool absolute = o->base == SYNTH_BASE_ABSOLUTE;
   full_box(b, 0, (absolute ? 1u : 0) | (o->base == SYNTH_BASE_MOOF ? 0x020000u : 0) |
-                     (o->sizes == SYNTH_SIZES_TFHD ? 0x10u : 0));
+                     (o->sizes == SYNTH_SIZES_TFHD ? 0x10u : 0) | (o->fields ? 0x2au : 0));
   u32(b, 1);
   *base = absolute ? b->n : 0;
   if (absolute)
     u64(b, 0);
+  if (o->fields) {
+    u32(b, 1);
+    u32(b, frame_ticks(o));
+  }
   if (o->sizes == SYNTH_SIZES_TFHD)
     u32(b, o->min_size);
+  if (o->fields)
+    u32(b, SYNC);
   end(b, at);
 }
 
@@ -392,7 +407,7 @@ static void put_mdat(struct maker *m, const struct offset *offs, uint32_t num, u
       synth_sample_bytes(b->p + b->n - len, n, len);
     }
   }
-  if (o->to_end && m->frag + 1 == or1(o->num_frags))
+  if (o->to_end && (o->folder || m->frag + 1 == or1(o->num_frags)))
     return; // its size stays 0
   end(b, at);
 }

@@ -16,7 +16,7 @@ struct synth_options {
   enum synth_sizes sizes;        // where sample sizes stand (the same size for all but in the first)
   bool mdat_first;               // the mdat stands before its moof: negative data offsets
   bool wide;                     // 64-bit sizes in all boxes from moov and moof down to trun, and mdat
-  bool to_end;                   // the last mdat says size 0
+  bool to_end;                   // the last mdat says size 0, in a folder that of each part
   bool implied_offsets;          // only the first trun of a traf has a data offset (none with SYNTH_BASE_ABSOLUTE)
   bool empty_truns;              // a trun without samples before and behind each other one
   bool empty_places;             // an empty trun before each other one has the data offset that the other lacks
@@ -25,6 +25,8 @@ struct synth_options {
   bool styp, prft, emsg, free_boxes, sidx, sidx_each, ssix, mfra, groups; // groups: sgpd and sbgp in each traf
   bool no_tfdt, tfdt_v0, trun_v0;
   bool offsets;                  // composition offsets in truns (signed in version 1)
+  bool fields;                   // tfhd says sample description, duration and flags, each trun its first sample's flags
+  bool each;                     // truns say duration and flags of each sample
   bool aux;                      // saiz and saio of a type that nobody knows, before the truns of each traf
   bool terminator;               // the sample entry ends with a 32-bit 0, as QuickTime's may
   uint32_t gap;                  // bytes of mdat between runs that belong to no sample

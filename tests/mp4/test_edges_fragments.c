@@ -29,6 +29,10 @@ static enum err parse_moof(struct frag_moof *m, struct frag_samples *s, struct a
 #define TFHD_LASTS(ticks) "\0\0\0\x14tfhd\0\2\0\x08\0\0\0\1\0\0\0" ticks
 #define TFDT "\0\0\0\x10tfdt\0\0\0\0\0\0\0\5"
 #define TRUN(num) "\0\0\0\x14trun\0\0\0\1\0\0\0" num "\0\x0f\0\0"
+#define TRAF "\0\0\0\x3ctraf" TFHD TFDT "\0\0\0\x14trun\0\0\0\1\0\0\0\1\0\x0e\0\0"
+#define LATE_TRAF(end) \
+  "\0\0\0\x40traf" TFHD "\0\0\0\x14tfdt\1\0\0\0\xff\xff\xff\xff\xff\xff\xff" end "\0\0\0\x14trun\0\0\0\1\0\0\0\1\0\x0e\0\0"
+#define PIFF "\xa2\x39\x4f\x52\x5a\x9b\x4f\x14\xa2\x44\x6c\x42\x7c\x64\x8d\xf4"
 
 Test(edges, trafs) {
   static const struct {
@@ -43,6 +47,14 @@ Test(edges, trafs) {
       {BYTES_LIT(""), BYTES_LIT("\0\0\0\x11tfhd\0\2\0\0\0\0\0\1\0" TFDT TRUN("\1")), ERR_MALFORMED, 0}, // a byte too many
       {BYTES_LIT(""), BYTES_LIT(TFHD "\0\0\0\x14sbgp\0\0\0\0seig\0\0\0\0" TRUN("\1")), ERR_PROTECTED, 0},
       {BYTES_LIT(""), BYTES_LIT(TFHD "\0\0\0\x14sgpd\0\0\0\0seig\0\0\0\0" TRUN("\1")), ERR_PROTECTED, 0},
+      {BYTES_LIT(""), BYTES_LIT(TFHD TRUN("\1") "\0\0\0\x20uuid" PIFF "\0\0\0\0\0\0\0\0"), ERR_PROTECTED, 0},
+      {BYTES_LIT(""), BYTES_LIT(TFHD TRUN("\1") "\0\0\0\x19saiz\0\0\0\1" "cens\0\0\0\0\x8\0\0\0\1"), ERR_PROTECTED, 0},
+      {BYTES_LIT(""), BYTES_LIT("\0\0\0\x14tfhd\0\2\0\2\0\0\0\1\0\0\0\1" TFDT TRUN("\1")), ERR_OK, 0},
+      {BYTES_LIT(""), BYTES_LIT("\0\0\0\x14tfhd\0\2\0\2\0\0\0\1\0\0\0\0" TFDT TRUN("\1")), ERR_MALFORMED, 0}, // no description
+      {BYTES_LIT(TRAF), BYTES_LIT(TFHD "\0\0\0\x14tfdt\1\0\0\0\xff\xff\xff\xff\xff\xff\xff\xf5" TRUN("\1")), ERR_OK, 0}, // 10 ticks
+      {BYTES_LIT(TRAF), BYTES_LIT(TFHD "\0\0\0\x14tfdt\1\0\0\0\xff\xff\xff\xff\xff\xff\xff\xf6" TRUN("\1")), ERR_OVERFLOW, 0},
+      {BYTES_LIT(LATE_TRAF("\xeb")), BYTES_LIT(TFHD TFDT TRUN("\1")), ERR_OK, 0}, // the times of both, from the first one's
+      {BYTES_LIT(LATE_TRAF("\xec")), BYTES_LIT(TFHD TFDT TRUN("\1")), ERR_OVERFLOW, 0},
       {BYTES_LIT("\0\0\0\x0cpssh\0\0\0\0"), BYTES_LIT(TFHD TFDT TRUN("\1")), ERR_OK, -12},
       {BYTES_LIT("\0\0\0\x0c" "free\0\0\0\0"), BYTES_LIT(TFHD TRUN("\1")), ERR_OK, 20}, // a tfdt is inserted
   };
@@ -58,6 +70,40 @@ Test(edges, trafs) {
       cr_expect_eq(m.delta, rows[i].delta, "row %zu: %lld", i, (long long)m.delta);
       cr_expect_eq((int64_t)size->value, 8 + 8 + (int64_t)(rows[i].in_moof.n + rows[i].in_traf.n) + m.delta, "row %zu: moof's size", i);
     }
+    alloc_heap_free(&heap);
+  }
+}
+
+// Whether a fragment begins with a sync sample: by trex, which says yes here, by tfhd, or by its first trun with samples, which may
+// say it of each sample or of the first. ISO/IEC 14496-12 8.8.3.1, 8.8.7, 8.8.8.
+Test(edges, first_samples) {
+#define YES "\2\0\0\0"
+#define NOT "\1\1\0\0"
+#define TFHD_SAYS(flags) "\0\0\0\x14tfhd\0\2\0\x20\0\0\0\1" flags
+#define TRUN_SAYS(flags) "\0\0\0\x18trun\0\0\0\5\0\0\0\1\0\x0f\0\0" flags
+#define TRUN_EACH(first, second) \
+  "\0\0\0\x34trun\0\0\x0f\1\0\0\0\2\0\x0e\0\0" "\0\0\0\x0a\0\0\0\4" first "\0\0\0\0" "\0\0\0\x0a\0\0\0\4" second "\0\0\0\0"
+  static const struct {
+    struct bytes in_traf;
+    bool not_sync;
+  } rows[] = {
+      {BYTES_LIT(TFHD TFDT TRUN("\1")), false},
+      {BYTES_LIT(TFHD_SAYS(NOT) TFDT TRUN("\1")), true},
+      {BYTES_LIT(TFHD_SAYS(NOT) TFDT TRUN_SAYS(YES)), false},
+      {BYTES_LIT(TFHD_SAYS(YES) TFDT TRUN_SAYS(NOT)), true},
+      {BYTES_LIT(TFHD TFDT TRUN_EACH(NOT, YES)), true},
+      {BYTES_LIT(TFHD TFDT TRUN_EACH(YES, NOT)), false},
+      {BYTES_LIT(TFHD TFDT "\0\0\0\x14trun\0\0\0\4\0\0\0\0" NOT TRUN("\1")), false}, // of no sample
+      {BYTES_LIT(TFHD TFDT TRUN("\1") "\0\0\0\x14trun\0\0\0\4\0\0\0\1" NOT), false}, // of the second
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct alloc_heap heap;
+    struct frag_moof m;
+    struct frag_samples s;
+    struct diag d;
+    enum err e = parse_moof(&m, &s, &heap, BYTES_LIT(""), rows[i].in_traf, 0, &d);
+    cr_expect_eq(e, ERR_OK, "row %zu: %s %s", i, err_name(e), d.what);
+    cr_expect_eq(m.not_sync, rows[i].not_sync, "row %zu", i);
     alloc_heap_free(&heap);
   }
 }
@@ -146,6 +192,18 @@ Test(edges, times_that_do_not_ascend) {
 }
 
 // One mdat for each trun, in the order of the truns or not: the last byte of the fragment's data is not that of its last trun.
+// A fragment without samples has the time of what follows, and so has the track that begins with it.
+Test(edges, an_empty_fragment_first) {
+  static struct text t;
+  struct diag d;
+  make(&t, &small);
+  size_t first = find(&t, "tfdt", 0), second = find(&t, "tfdt", first + 8);
+  add32(&t, first + 16, 100);
+  add32(&t, second + 16, 100);
+  splice(&t, find(&t, "moof", 0), 0, BYTES_LIT("\0\0\0\x30moof\0\0\0\x28traf" TFHD TFDT), "");
+  cr_expect_eq(index_of(&t, &d), ERR_OK, "%s", d.what);
+}
+
 Test(edges, two_mdats_of_one_fragment) {
   for (int reversed = 0; reversed < 2; reversed++) {
     static struct text t;

@@ -55,7 +55,13 @@ Test(edges, moov) {
       {"hdlr", false, BYTES_LIT("\0\0\0\x18" "elng" "\0\0\0\0" "de-abcdefghi"), "moov trak mdia", ERR_OK, 0, 48000, "en"},
       {"hdlr", false, BYTES_LIT("\0\0\0\x1b" "elng" "\0\0\0\0" "de-1234-5678-12"), "moov trak mdia", ERR_OK, 0, 48000, "de-1234-5678-12"},
       {"hdlr", false, BYTES_LIT("\0\0\0\x1c" "elng" "\0\0\0\0" "de-1234-5678-123"), "moov trak mdia", ERR_OK, 0, 48000, "en"},
+      {"hdlr", false, BYTES_LIT("\0\0\0\x0f" "elng" "\0\0\0\0" "de-"), "moov trak mdia", ERR_OK, 0, 48000, "en"},
       {"minf", false, BYTES_LIT("\0\0\0\x08" "minf"), "moov trak mdia", ERR_MALFORMED, 0, 0, ""},
+      {"tkhd", true, BYTES_LIT("\0\0\0\x18" "tkhd" "\2\0\0\0" "\0\0\0\0\0\0\0\0\0\0\0\1"), "moov trak", ERR_MALFORMED, 0, 0, ""},
+      {"mdhd", true, BYTES_LIT("\0\0\0\x20" "mdhd" "\2\0\0\0" "\0\0\0\0\0\0\0\0" "\0\0\xac\x44" "\0\0\0\0" "\x10\xb5\0\0"), "moov trak mdia",
+       ERR_MALFORMED, 0, 0, ""},
+      {"stsz", true, BYTES_LIT("\0\0\0\x14" "stz2" "\0\0\0\0" "\0\0\0\x10" "\0\0\0\0"), "moov trak mdia minf stbl", ERR_OK, 0, 48000, "en"},
+      {"stsz", true, BYTES_LIT("\0\0\0\x14" "stz2" "\0\0\0\0" "\0\0\0\x10" "\0\0\0\1"), "moov trak mdia minf stbl", ERR_PROGRESSIVE, 0, 0, ""},
       {"trak", false, BYTES_LIT("\0\0\0\x08" "trak"), "moov", ERR_UNSUPPORTED, 0, 0, ""},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -134,6 +140,11 @@ Test(edges, many_sample_entries_and_tracks) {
   splice(&t, at, 0, bytes_of(copy.p + at, len), "moov trak mdia minf stbl stsd");
   cr_expect_eq(parse_moov(&info, &edits, &heap, &t, 20, &d), ERR_MALFORMED); // two, one is announced
   alloc_heap_free(&heap);
+  memcpy(t.p + at + len + 4, "twos", 4); // the first one is told
+  store_be32(t.p + at - 4, 2);
+  cr_expect_eq(parse_moov(&info, &edits, &heap, &t, 20, &d), ERR_OK, "%s", d.what);
+  cr_expect(info.format == FOURCC('m', 'p', '4', 'a') && !strcmp(info.codec.codecs, "mp4a.40.2"), "%s", info.codec.codecs);
+  alloc_heap_free(&heap);
   for (uint32_t num = 2; num <= IX_MAX_SINF + 1; num++) {
     if (num > 2)
       splice(&t, at, 0, bytes_of(copy.p + at, len), "moov trak mdia minf stbl stsd");
@@ -190,4 +201,30 @@ Test(edges, pssh_in_a_clear_moov) {
   cr_expect_eq(e->value, load_be32(t.p + find(&t, "moov", 0)) - 64);
   alloc_heap_free(&heap);
   cr_expect_eq(index_of(&t, &d), ERR_OK, "%s", d.what);
+}
+
+// What a folder's parts may be: init.mp4 has one moov; an empty part, of an upload that has just begun, is passed over.
+Test(edges, parts_of_a_folder) {
+  static struct text t, copy;
+  make(&copy, &small);
+  size_t moov = find(&copy, "moov", 0), len = load_be32(copy.p + moov);
+  for (int two = 0; two < 2; two++) {
+    struct alloc_heap heap;
+    struct diag d = {0};
+    t = copy;
+    if (two)
+      splice(&t, moov + len, 0, bytes_of(copy.p + moov, len), "");
+    size_t init = moov + len + (two ? len : 0);
+    const uint64_t ends[] = {init, init, t.n};
+    struct bytes file = bytes_of(t.p, t.n), blob;
+    struct mp4_source src = memory_source(&file, ends, 3);
+    alloc_heap_init(&heap, 1 << 22);
+    enum err e = ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, &d), want = two ? ERR_MALFORMED : ERR_OK;
+    cr_expect_eq(e, want, "%s %s", err_name(e), d.what);
+    cr_expect(!two || strstr(d.what, "second moov"), "%s", d.what);
+    struct track_index ix;
+    if (!e)
+      cr_expect(!ix_open(&ix, blob, &d) && ix.h->num_parts == 3 && ix.h->num_frags == 2, "%s", d.what);
+    alloc_heap_free(&heap);
+  }
 }

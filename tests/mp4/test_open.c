@@ -290,6 +290,7 @@ Test(open, edits_of_fragments) {
   BAD(&plain, one, e, e = of_kind(b->edits, IX_PROTECT), e->del = 1);
   BAD(&plain, none, e, e = &b->edits[1], e->scope = IX_SCOPE_TRAF, e->arg = 1);
   BAD(&plain, none, e, e = of_kind(b->edits, IX_PROTECT), e->arg = 1);
+  BAD(&trafs, none, e, e = of_kind(of_kind(b->edits, IX_PROTECT) + 1, IX_PROTECT), e->arg = 0); // the first one again
   BAD(&plain, "protection outside of the moof", e, e = of_kind(b->edits, IX_PROTECT), f->moof_pos = e->pos);
   BAD(&plain, one, b->edits, f->moof_pos += 2, f->moof_out_pos += 2); // in the moof's size
   BAD(&plain, data, e, e = of_kind(b->edits, IX_PROTECT) - 1, b->runs->pos = e->pos + e->del - 1); // the trun's offset

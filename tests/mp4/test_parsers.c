@@ -191,10 +191,13 @@ Test(codec, languages) {
   char out[4];
   codec_language(out, 0); // QuickTime's English
   cr_expect_str_eq(out, "und");
+  codec_language(out, 0x8000 | ('e' - 0x60) << 10 | ('n' - 0x60) << 5 | ('g' - 0x60));
+  cr_expect_str_eq(out, "und");
   codec_language(out, 0xffff);
   cr_expect_str_eq(out, "und");
 }
 
+#define ELEVEN "\0\0\0\0\0\0\0\0\0\0\0"
 Test(codec, configurations) {
   static const struct {
     const char *type, *box;
@@ -211,8 +214,17 @@ Test(codec, configurations) {
       {"ac-3", "dac3", BYTES_LIT("\x50\x11\x40"), "ac-3", 44100, 2, 0xa000, 0, 0},
       {"ec-3", "dec3", BYTES_LIT("\x0c\0\x20\x0f\0"), "ec-3", 48000, 6, 0xf801, 0, 0},
       {"ec-3", "dec3", BYTES_LIT("\x0c\0\x20\x0f\2\2"), "ec-3", 48000, 8, 0xfa01, 0, 0},     // 7.1: Lrs, Rrs
+      {"ec-3", "dec3", BYTES_LIT("\x0c\0\x20\x0f\3\0"), "ec-3", 48000, 7, 0xf803, 0, 0},     // a second LFE
+      {"ec-3", "dec3", BYTES_LIT("\x0c\0\x20\x0f\2\x40"), "ec-3", 48000, 8, 0xf811, 0, 0},   // Lvh, Rvh
+      {"ec-3", "dec3", BYTES_LIT("\x0c\1\x20\x0f\0\x60\4\0"), "ec-3", 48000, 6, 0xf801, 0, 0}, // a second programme
       {"ec-3", "dec3", BYTES_LIT("\x18\0\x20\x0f\0\1\x10"), "ec-3", 48000, 6, 0xf801, 16, 0}, // Atmos
+      {"ec-3", "dec3", BYTES_LIT("\x18\0\x20\x0f\0\0\x10"), "ec-3", 48000, 6, 0xf801, 0, 0},  // an extension that is none
+      {"mp4a", "esds", BYTES_LIT("\0\0\0\0\3\x19\0\1\0\4\x11\x40\x15" ELEVEN "\5\2\x11\x90\6\1\2"), "mp4a.40.2", 48000, 2, 0, 0, 0},
+      {"mp4a", "esds", BYTES_LIT("\0\0\0\0\3\x21\0\1\xe0\0\7\3url\0\x9\4\x11\x40\x15" ELEVEN "\5\2\x11\x88\6\1\2"), "mp4a.40.2", 48000, 1, 0, 0, 0},
+      {"mp4a", "esds", BYTES_LIT("\0\0\0\0\3\x80\x80\x80\x16\0\1\0\4\x11\x68\x15" ELEVEN "\5\2\x11\x88"), "mp4a.68", 48000, 1, 0, 0, 0}, // MPEG-2
+      {"mp4a", "esds", BYTES_LIT("\0\0\0\0\3\x12\0\1\0\4\x0d\x6b\x15" ELEVEN), "mp4a.6B", 44100, 2, 0, 0, 0},                  // MP3
       {"mhm1", "mhaC", BYTES_LIT("\1\x0d\6\0\0"), "mhm1.0x0D", 44100, 6, 0, 0, 0},
+      {"mhm1", "mhaC", BYTES_LIT("\1\x0d\x08\0\0"), "mhm1.0x0D", 44100, 2, 0, 0, 0}, // a layout that the table has not
       {"mhm1", NULL, BYTES_LIT(""), "mhm1", 44100, 2, 0, 0, 0},
       {"dtse", "ddts", BYTES_LIT("\0\0\0\0"), "dtse", 44100, 2, 0, 0, 0},
       {"iamf", "iacb", BYTES_LIT("\1\x14\xf8\6iamf\1\1\0\5\0mp4a"), "iamf.001.001.mp4a.40.2", 44100, 0, 0, 0, 0},
@@ -310,10 +322,15 @@ static enum err index_of(struct bytes file, struct diag *diag) {
 Test(index, refusals) {
   static const struct change rows[] = {
       {"plain", "mp4a", "stsd", 4, BYTES_LIT("enca"), ERR_PROTECTED},
+      {"plain", "mp4a", "stsd", 4, BYTES_LIT("encv"), ERR_PROTECTED},
+      {"plain", "mp4a", "stsd", 4, BYTES_LIT("enct"), ERR_PROTECTED},
+      {"plain", "mp4a", "stsd", 4, BYTES_LIT("encs"), ERR_PROTECTED},
+      {"plain", "mp4a", "stsd", 4, BYTES_LIT("encm"), ERR_PROTECTED},
       {"plain", "hdlr", "moov", 16, BYTES_LIT("vide"), ERR_NOT_AUDIO},
       {"plain", "mvex", "moov", 4, BYTES_LIT("free"), ERR_PROGRESSIVE},
       {"plain", "stsz", "moov", 19, BYTES_LIT("\1"), ERR_PROGRESSIVE},
       {"plain", "stsd", "moov", 15, BYTES_LIT("\2"), ERR_MALFORMED},
+      {"terminator", "stsd", "moov", 8, BYTES_LIT("\1"), ERR_MALFORMED}, // QuickTime has no such version
       {"plain", "trex", "moov", 15, BYTES_LIT("\2"), ERR_MISSING},
       {"plain", "trex", "moov", 19, BYTES_LIT("\2"), ERR_MALFORMED}, // a sample description that is not there
       {"plain", "mdhd", "moov", 20, BYTES_LIT("\0\0\0\0"), ERR_MALFORMED},
@@ -386,6 +403,19 @@ Test(index, samples_without_bytes_are_limited) {
   store_be32(s.file + at, (1 << 16) + 1);
   cr_expect_eq(index_of(file, &d), ERR_LIMIT);
   synth_free(&s);
+  // Samples that have fields in their trun cost bytes.
+  synth_make(&s, &(struct synth_options){.num_frags = 1, .samples_per_trun = (1 << 16) + 1, .sizes = SYNTH_SIZES_TREX, .each = true});
+  d = (struct diag){0};
+  cr_expect_eq(index_of(bytes_of(s.file, s.len), &d), ERR_OK, "%s", d.what);
+  synth_free(&s);
+}
+
+// As a crash leaves a file, or an upload under way.
+Test(index, zeros_are_no_mp4_file) {
+  static const uint8_t zeros[64];
+  struct diag d = {0};
+  cr_expect_eq(index_of(bytes_of(zeros, sizeof zeros), &d), ERR_UNSUPPORTED);
+  cr_expect_str_eq(d.what, "this is not an MP4 file");
 }
 
 Test(index, an_error_names_byte_and_box) {
@@ -499,7 +529,7 @@ static void tell(void *ctx, const struct field *f) {
   t->n += (size_t)n;
 }
 
-Test(describe, fields) {
+Test(describe, fields, .timeout = 20) {
   static const struct {
     const char *type;
     struct bytes body;
@@ -517,6 +547,17 @@ Test(describe, fields) {
        ERR_OK},
       {"pssh", BYTES_LIT("\0\0\0\0ssssssssssssssss\0\0\0\1d"), "version=0/0 flags=0/0 system_id=0/16 []data_size=1/0 data=0/1 ", ERR_OK},
       {"tfdt", BYTES_LIT("\1\0\0\0\0\0\0\1"), "version=1/0 flags=0/0 ", ERR_TRUNCATED},
+      {"trun", BYTES_LIT("\0\0\0\0\xff\xff\xff\xff\1"), "version=0/0 flags=0/0 num=4294967295/0 []", ERR_OK}, // of no fields
+      {"senc", BYTES_LIT("\0\0\0\0\0\0\0\2iiiiiiiijjjjjjjj"), "version=0/0 flags=0/0 num=2/0 [iv=0/8 iv=0/8 ]", ERR_OK},
+      {"tenc", BYTES_LIT("\0\0\0\0\0\0\1\x8kkkkkkkkkkkkkkkk"),
+       "version=0/0 flags=0/0 crypt_byte_block=0/0 skip_byte_block=0/0 is_protected=1/0 per_sample_iv_size=8/0 kid=0/16 ", ERR_OK},
+      {"emsg", BYTES_LIT("\0\0\0\0u\0v\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0\4d"),
+       "version=0/0 flags=0/0 scheme=0/1 value=0/1 timescale=1/0 presentation_time_delta=2/0 event_duration=3/0 id=4/0 data=0/1 ", ERR_OK},
+      {"emsg", BYTES_LIT("\1\0\0\0\0\0\0\1\0\0\0\0\0\0\0\2\0\0\0\3\0\0\0\4u\0v\0d"),
+       "version=1/0 flags=0/0 timescale=1/0 presentation_time=2/0 event_duration=3/0 id=4/0 scheme=0/1 value=0/1 data=0/1 ", ERR_OK},
+      {"sidx", BYTES_LIT("\0\0\0\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0\4\0\0\0\1\x80\0\0\5\0\0\0\6\0\0\0\7behind it all"),
+       "version=0/0 flags=0/0 reference_id=1/0 timescale=2/0 earliest_presentation_time=3/0 first_offset=4/0 num=1/0 "
+       "[reference_type=1/0 referenced_size=5/0 duration=6/0 sap=7/0 ]", ERR_OK},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     struct told t = {0};

@@ -1,5 +1,6 @@
 // Sidecars on disk: used when whole and of this source, rebuilt otherwise, never trusted. And sources in parts.
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <openssl/sha.h>
@@ -409,6 +410,11 @@ Test(sidecar, a_read_only_folder_uses_the_cache_or_memory) {
   struct loaded *l = load_at(at, o);
   cr_expect(!l->err && l->f.origin == INDEX_BUILT && !l->f.written && l->f.sidecar_err == ERR_IO);
   drop(l);
+  DIR *d = opendir(dir);
+  cr_assert_not_null(d);
+  for (const struct dirent *ent; (ent = readdir(d));)
+    cr_expect(!strstr(ent->d_name, ".tmp"), "%s is left", ent->d_name);
+  closedir(d);
   o.cache_fd = cache;
   l = load_at(at, o);
   cr_expect(!l->err && l->f.written);
@@ -462,6 +468,40 @@ Test(sidecar, what_one_says_of_itself_is_compared_with_the_file) {
     alloc_heap_free(&heap);
   }
   drop(a);
+}
+
+// A link to one is not followed; the new one takes its place.
+Test(sidecar, links_are_not_followed) {
+  enum err e;
+  make("plain", "a.mp4");
+  cr_expect_eq(how("a.mp4", NULL), 'b');
+  cr_assert_eq(rename(path_of("a.mp4.slx"), path_of("real")), 0);
+  cr_assert_eq(symlink("real", path_of("a.mp4.slx")), 0);
+  cr_expect_eq(how("a.mp4", &e), 'b');
+  cr_expect_eq(e, ERR_IO);
+  cr_expect_eq(how("a.mp4", NULL), 's');
+  make("folder", "f");
+  cr_assert_eq(rename(path_of("f/2.m4s"), path_of("f/real")), 0);
+  cr_assert_eq(symlink("real", path_of("f/2.m4s")), 0);
+  struct loaded *l = load("f");
+  cr_expect(l->err == ERR_UNSUPPORTED && strstr(l->diag.what, "2.m4s is not a regular file"), "%s", l->diag.what);
+  drop(l);
+}
+
+// While its digest is made: written to, and its time set back.
+static void write_meanwhile(void *ctx, uint64_t done, uint64_t total) {
+  (void)done, (void)total;
+  replace("a.mp4", *(const char *)ctx, false);
+}
+
+Test(sidecar, a_file_that_changes_while_it_is_read_is_refused) {
+  char to = 'x';
+  make("plain", "a.mp4");
+  struct index_options o = {.cache_fd = -1, .write = true, .progress = {write_meanwhile, &to}};
+  struct loaded *l = load_at((struct media_path){AT_FDCWD, path_of("a.mp4")}, o);
+  cr_expect(l->err == ERR_STALE && strstr(l->diag.what, "changed while it was read"), "%s %s", err_name(l->err), l->diag.what);
+  drop(l);
+  cr_expect_neq(access(path_of("a.mp4.slx"), F_OK), 0);
 }
 
 // One that has none, from wherever it is: its IVs would not be this file's.

@@ -69,8 +69,10 @@ static void check(const struct synth_options *o) {
   X(wide_absolute, "wide-boxes-absolute") X(to_end, "last-mdat-to-end") X(offsets, "implied-offsets")            \
   X(empty_truns, "empty-truns") X(empty_implied, "empty-truns-implied") X(empty_places, "empty-truns-name-places") X(empty_traf, "empty-traf")              \
   X(reversed, "reversed-data") X(gaps, "gaps") X(before, "prft-emsg-styp") X(sidx, "sidx")                       \
+  X(prft, "prft") X(emsg, "emsg") X(folder_to_end, "folder-to-end")                                              \
   X(sidx_each, "sidx-each") X(groups, "groups") X(no_tfdt, "no-tfdt") X(no_tfdt_absolute, "no-tfdt-absolute")    \
   X(version_0, "version-0") X(version_1, "version-1-offsets") X(tfhd, "sizes-in-tfhd") X(trex, "sizes-in-trex")  \
+  X(fields, "fields-of-trafs") X(first_fields, "fields-of-first-samples") X(each, "fields-of-samples")            \
   X(small, "sizes-0-to-33") X(zero, "sizes-0") X(one_each, "one-sample-each") X(big, "big-samples")              \
   X(many, "many-truns") X(many_reversed, "many-truns-reversed") X(terminator, "terminator")                      \
   X(foreign_aux, "foreign-aux")                                                                                  \
@@ -98,6 +100,7 @@ Test(segments, a_gap_that_makes_one_long_ends_it) {
   } rows[] = {{0, 2000, 3, {0, 2, 4}},    {FRAME - 1, 2000, 3, {0, 2, 4}}, {FRAME, 2000, 3, {0, 2, 4}},
               {999, 2000, 3, {0, 2, 4}},  {1000, 2000, 4, {0, 2, 3, 5}},   {50000, 2000, 4, {0, 2, 3, 5}},
               {50000, 60000, 1, {0}},     {50000, 52999, 2, {0, 3}},       {FRAME - 1, 1018, 3, {0, 2, 4}},
+              {FRAME, 1018, 4, {0, 2, 3, 5}},
               {50000, 0, 6, {0, 1, 2, 3, 4, 5}}};
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     struct ix_header h = {.num_frags = FRAGS, .frame_samples = FRAME};
@@ -111,6 +114,9 @@ Test(segments, a_gap_that_makes_one_long_ends_it) {
     cr_assert_eq(ix_segment_count(&ix, rows[i].target), rows[i].want, "row %zu", i);
     ix_segment_fill(&ix, rows[i].target, first);
     cr_expect_eq(memcmp(first, rows[i].first, rows[i].want * sizeof *first), 0, "row %zu", i);
+    h.flags = IX_HAD_SIDX; // the source's own segments stay as they are
+    frags[5].flags = IX_FRAG_SUBSEGMENT;
+    cr_expect_eq(ix_segment_count(&ix, rows[i].target), 2, "row %zu", i);
   }
 }
 
@@ -229,6 +235,33 @@ Test(segments, follow_every_shape_of_sidx) {
     const struct sidx_row inside[] = {{0, 0, 10, 0, false, skew}, {0}};
     cr_expect_eq(segments_with(inside, 40 * 1024), 5, "subsegments that begin %u bytes inside of fragments", skew);
   }
+}
+
+// A box between an index and what it refers to: first_offset leads over it. ISO/IEC 14496-12 8.16.3.
+Test(segments, follow_a_sidx_over_what_stands_behind_it) {
+  for (uint32_t wide = 0; wide < 2; wide++)
+    for (uint32_t first = 0; first <= 16; first += 16) {
+      struct built b;
+      synth_make(&b.s, &(struct synth_options){.num_frags = SIDX_FRAGS, .samples_per_trun = 20, .min_size = 100, .max_size = 200});
+      uint32_t head = SIDX_HEAD + (wide ? 8 : 0), len = head + SIDX_REF * SIDX_FRAGS;
+      uint8_t *file = calloc(1, b.s.len + len + 16), *p = file + b.s.init_len;
+      cr_assert_not_null(file);
+      memcpy(file, b.s.file, b.s.init_len);
+      const struct sidx_row all = {0, 0, SIDX_FRAGS, 0, false, 0};
+      memcpy(put_sidx(p + head - SIDX_HEAD, &b.s, &all), "\0\0\0\x10" "free", 8);
+      store_be32(p, len);
+      memcpy(p + 4, wide ? "sidx\1" : "sidx", 5);
+      memcpy(p + 12, "\0\0\0\1\0\0\xbb\x80\0\0\0", 12);
+      store_be32(p + head - 8, first);
+      memset(p + 20, 0, head - 28);
+      memcpy(p + len + 16, b.s.file + b.s.init_len, b.s.len - b.s.init_len);
+      free(b.s.file);
+      b.s.file = file;
+      b.s.part_ends[0] = b.s.len += len + 16;
+      index_it(&b, &(struct synth_options){.name = "first_offset"});
+      cr_expect_eq(ix_segment_count(&b.ix, UINT64_MAX), first ? SIDX_FRAGS : 1, "version %u, %u", wide, first);
+      drop(&b);
+    }
 }
 
 // A part of a folder is a segment, however many fragments it has.
