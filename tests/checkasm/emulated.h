@@ -12,6 +12,20 @@
 #error "the kernel is compiled for the real instructions"
 #endif
 
+// Those that compilers' own headers have as macros, some of them when nothing is optimized.
+#undef _mm512_alignr_epi64
+#undef _mm512_cmpeq_epi32_mask
+#undef _mm512_extracti32x4_epi32
+#undef _mm512_extracti64x4_epi64
+#undef _mm512_inserti32x4
+#undef _mm512_inserti64x4
+#undef _mm512_mask_cmplt_epu64_mask
+#undef _mm512_mask_permutex_epi64
+#undef _mm512_maskz_slli_epi64
+#undef _mm512_srli_epi64
+#undef _mm512_ternarylogic_epi64
+#undef _mm_ternarylogic_epi64
+
 #define EMULATED __attribute__((always_inline)) static inline
 #define PIN(x) ((void)0) // there is no such register
 
