@@ -220,6 +220,7 @@ static void refuse(struct session *s, const struct diag *diag) {
     snprintf(st->first_refused, sizeof st->first_refused, "%.320s: line %lu: %s", path, diag->at, what);
   else
     snprintf(st->first_refused, sizeof st->first_refused, "%.320s: %s", path, what);
+  engine_plain(st->first_refused);
 }
 
 // What the response was, in the listener's terms.

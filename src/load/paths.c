@@ -51,7 +51,9 @@ static bool say(struct why *why, const char *fmt, ...) {
 
 // What is wrong with an answer, with its path before it.
 static bool malformed(struct why *why, const char *path, const struct diag *what) {
-  const char *text = what->what[0] ? what->what : err_text(what->err);
+  char text[sizeof what->what];
+  snprintf(text, sizeof text, "%s", what->what[0] ? what->what : err_text(what->err));
+  engine_plain(text);
   return what->at ? say(why, "%s: line %lu: %s", path, what->at, text) : say(why, "%s: %s", path, text);
 }
 
@@ -160,7 +162,10 @@ static bool open_track(struct engine *e, struct fetch *f, struct load_track *t, 
     return false;
   struct verify_response v = {.asset = asset, .scheme = run->sc->scheme, .path = list->init, .body = bytes_of(f->body.p, f->body.n), .list = list};
   t->init = verify_init(run->verifier, &v, what, sizeof what);
-  return t->init || say(why, "%s", what);
+  if (t->init)
+    return true;
+  engine_plain(what);
+  return say(why, "%s", what);
 }
 
 // All segments of all assets, interleaved, so that neighbouring requests ask different assets.
