@@ -65,15 +65,17 @@ static bool ask(struct engine *e, struct fetch *f, const char *path, struct byte
   if (part.len)
     wr_fmt(&w, "Range: bytes=%lu-%lu\r\n", part.from, part.from + part.len - 1);
   wr_str(&w, "\r\n");
-  f->body.n = 0;
-  f->done = false;
   if (!wr_ok(&w))
     return say(why, "the path %.80s… is too long", path);
-  client_send(&f->c, bytes_of(out, w.n), false);
   double end_s = engine_now(e) + ANSWER_S;
-  while (!f->done && engine_now(e) < end_s && !*e->run->stop)
-    if (!engine_wait(e, 10000000))
-      return engine_failed(e, &diag) == ERR_OK || say(why, "%s", diag.what);
+  do { // again where the connection had ended while it was at rest
+    f->body.n = 0;
+    f->done = false;
+    client_send(&f->c, bytes_of(out, w.n), false);
+    while (!f->done && engine_now(e) < end_s && !*e->run->stop)
+      if (!engine_wait(e, 10000000))
+        return engine_failed(e, &diag) == ERR_OK || say(why, "%s", diag.what);
+  } while (f->done && f->response.stale);
   return true;
 }
 

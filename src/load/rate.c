@@ -21,7 +21,8 @@ static const struct load_path *choose_path(struct plain *p, uint64_t n) {
   return &run->paths[run->sc->mode == LOAD_RATE ? rng_below(&p->rng, run->num_paths) : n % run->num_paths];
 }
 
-static void hand_over(struct plain *p, struct session *s) {
+// Hands the request to the connection. `again`: it was lost with its connection and is no new one.
+static void hand_over(struct plain *p, struct session *s, bool again) {
   char out[CLIENT_REQUEST_MAX];
   struct writer w = wr_of(out, sizeof out);
   wr_str(&w, "GET ");
@@ -32,7 +33,8 @@ static void hand_over(struct plain *p, struct session *s) {
   if (s->what->range.len)
     wr_fmt(&w, "Range: bytes=%lu-%lu\r\n", s->what->range.from, s->what->range.from + s->what->range.len - 1);
   wr_str(&w, "\r\n");
-  engine_log(p->e, p->e->run->thread, s->ordinal, bytes_of(out, w.n));
+  if (!again)
+    engine_log(p->e, p->e->run->thread, s->ordinal, bytes_of(out, w.n));
   client_send(&s->c, bytes_of(out, w.n), false);
 }
 
@@ -63,7 +65,7 @@ static void ask(struct plain *p, struct session *s, double due_s, double now_s) 
   s->waiting = true;
   s->ordinal = (uint32_t)p->next++;
   hist_record(&p->e->st->lag, lag_s > 0 ? (uint64_t)(lag_s * 1e6) : 0);
-  hand_over(p, s);
+  hand_over(p, s, false);
 }
 
 // When request `n` of this thread is due: requests of all threads interleave to the whole rate, or follow the shape.
@@ -142,7 +144,7 @@ static void on_done(struct client *c, const struct client_response *r) {
   double arrived = engine_now(e);
   if (r->stale) {
     e->st->resent++;
-    hand_over(p, s);
+    hand_over(p, s, true);
     return;
   }
   struct byte_range part = s->what->range;
