@@ -12,7 +12,8 @@ from judge.load import Load, Proxy, keys_text, media  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
-ASSETS, RATE = ["album/one", "two"], 400
+NAMED = "日本の歌 の本"
+ASSETS, RATE = ["album/one", "two", NAMED], 400
 MODES = {"rate": f"mode: rate\nrate: {RATE}\nseconds: 1s\n", "saturate": "mode: saturate\nseconds: 500ms\n"}
 CAPACITY = """mode: capacity
 search: { from: 20, to: 200, probes: 3, spike: 2, spike_for: 100ms }
@@ -204,12 +205,15 @@ def given(tap, load, server):
     file = load.folder / "paths"
     good = ["/two/cbcs/1/aac/1.m4s", "/two/cbcs/1/aac/3.m4s?token=5", "/album/one/cbcs/1/aac/2.m4s", "/tw%6f/cbcs/1/aac/2.m4s"]
 
-    def play(lines, verify="media: media, keys: keys.yaml", share="100%", target=server.url):
+    def play(lines, verify="media: media, keys: keys.yaml", share="100%", target=server.url, catalogue="assets: [album/one, two]"):
         file.write_text("\n".join(lines) + "\n")
-        return load(scenario("rate", "cbcs", verify=verify, share=share), target, "--paths", file)
+        return load(scenario("rate", "cbcs", verify=verify, share=share, catalogue=catalogue), target, "--paths", file)
     r = play(good)
     t = r.json["totals"]
     tap.ok(r.code == 0 and t["verified"] == t["requests"] == RATE and t["decrypted"] == len(good), "--paths of segments are compared", f"{t}\n{r}")
+    r = play([f"/{NAMED}/cbcs/1/aac/1.m4s"], catalogue=f"assets: [{NAMED}]")
+    t = r.json["totals"]
+    tap.ok(r.code == 0 and t["verified"] == t["requests"] == RATE and t["decrypted"] == 1, "--paths with bytes that no URI may hold are percent-encoded", f"{t}\n{r}")
     planted = []
 
     def change(path, response):
@@ -221,6 +225,8 @@ def given(tap, load, server):
         r = play(good, target=proxy.url)
     t = r.json["totals"]
     tap.ok(r.code == 1 and t["wrong"] == len(planted) > 0 and t["first_wrong"].startswith("/two/cbcs/1/aac/3.m4s: byte "), "--paths: another's music is found", f"{t}\n{r}")
+    r = play(good + ["/" + "x" * 512])
+    tap.ok(r.code == 1 and re.search(r"paths: '/x{59}' is no path of the target of at most 511 bytes", r.err) and r.err.count("\n") == 1, "--paths: one that is too long is refused in a line", r)
     only = "of --paths only segments of the scenario's assets can be compared, /ASSET/cbcs/EPOCH/TRACK/NUMBER.m4s: leave it out, or --verify"
     for bad, says in (("/two/cbcs/1/aac/init.mp4", only), ("/two/cbcs/master.m3u8", only), ("/two/cenc/1/aac/1.m4s", only), ("/three/cbcs/1/aac/1.m4s", only), ("/nothing", only),
                       ("/two/cbcs/1/aac/99.m4s", "its playlist has 7 segments only"), ("/two/cbcs/1/mp3/1.m4s", "the target answers 404 for /two/cbcs/1/mp3/media.m3u8")):
@@ -265,6 +271,29 @@ def lag(tap, load, sluice, folder):
         r = load(text, f"http://127.0.0.1:{server.port}")
     t, p50 = r.json["totals"], dict(r.json["lag"]["percentiles_us"])[50]
     tap.ok(r.code == 0 and t["verified"] == t["requests"] == 40 and p50 >= 100, f"the generator's lag has what comparing takes: p50 {p50} us", r)
+
+
+def large(tap, load, server):
+    """What is compared has to be kept: where it cannot be, that is no answer that was cut off."""
+    path = "/two/cenc/1/aac/1.m4s"
+    (load.folder / "paths").write_text(path + "\n")
+
+    def longer(asked, response):
+        if asked.endswith(grown[0]):
+            resized(response, response.body + bytes(65 << 20))
+    modes = {"rate": "mode: rate\nrate: 20\nseconds: 100ms\n",
+             "listeners": "arrivals: [ { for: 100ms, rate: 30 } ]\nplayer: { tracks: 1, skip: 0, retries: 0 }\n"}
+    grown = ["/1.m4s"]
+    with Proxy(server.port, longer) as proxy:
+        for mode, text in modes.items():
+            r = load(scenario(text, catalogue="assets: [two]").replace("connections: 8", "connections: 1"), proxy.url, *["--paths", load.folder / "paths"] * (mode != "listeners"))
+            t = r.json["totals"]
+            tap.ok(r.code == 1 and 0 < t["errors"] == t["errors_by_kind"]["large"] and not t["wrong"], f"{mode}: an answer of more than 64 MB is told as such", f"{t}\n{r}")
+            tap.ok(f'failed: {t["errors"]} too large to keep\ntoo large to keep: ' in r.out.decode() and t["first_refused"] == (path + ": it has more than 64 MB, or there is no memory for it") * (mode == "listeners"),
+                   f"{mode}: and what to do", f"{t}\n{r}")
+        grown[0] = "/media.m3u8"
+        r = load(scenario("rate", catalogue="assets: [two]"), proxy.url)
+        tap.ok(r.code == 1 and "/two/cenc/1/aac/media.m3u8 has more than 64 MB, or there is no memory for it" in r.err, "a playlist of more than 64 MB, at the start of a run", r)
 
 
 def main():
