@@ -251,7 +251,9 @@ static struct listener_got judge(struct session *s, const struct client_response
     if (got.ok && (s->next.step == STEP_MEDIA || (s->next.step == STEP_MASTER && s->l.dash)))
       compare_epoch(s, got.list);
   } else {
-    *failed = cut ? LOAD_ERR_CUT : engine_failure(r);
+    *failed = cut ? LOAD_ERR_CUT : s->no_memory ? LOAD_ERR_LARGE : engine_failure(r);
+    if (s->no_memory && diag_say(&diag, ERR_LIMIT, "it has more than %d MB, or there is no memory for it", BODY_MAX >> 20))
+      refuse(s, &diag);
     if (r->malformed && diag_say(&diag, ERR_SYNTAX, "the answer is not HTTP/1.1: %s", r->malformed))
       refuse(s, &diag);
     bool is_status = *failed == LOAD_ERR_4XX || *failed == LOAD_ERR_5XX || *failed == LOAD_ERR_STATUS;

@@ -103,8 +103,10 @@ static bool get(struct engine *e, struct fetch *f, const char *path, struct byte
     return say(why, "the target's answer for %s ends within its head", at);
   if (f->response.status != want)
     return say(why, "the target answers %u for %s%s", f->response.status, at, part.len ? ", of which a range was asked" : "");
+  if (f->c.stop)
+    return say(why, "the target's answer for %s has more than %d MB, or there is no memory for it", at, BODY_MAX >> 20);
   if (!f->response.whole)
-    return say(why, "the target's answer for %s is not whole, or longer than %d MB", at, BODY_MAX >> 20);
+    return say(why, "the target's answer for %s is not whole", at);
   return !body_unpack(&f->body, f->response.encoding, &diag) || malformed(why, at, &diag);
 }
 

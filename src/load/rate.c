@@ -63,6 +63,7 @@ static void ask(struct plain *p, struct session *s, double due_s, double now_s) 
   s->keep = is_compared(p, p->next);
   s->sent_s = now_s;
   s->waiting = true;
+  s->no_memory = false;
   s->ordinal = (uint32_t)p->next++;
   hist_record(&p->e->st->lag, lag_s > 0 ? (uint64_t)(lag_s * 1e6) : 0);
   hand_over(p, s, false);
@@ -126,7 +127,7 @@ static void time_out(struct session *s, double now_s) {
 
 static void on_body(struct client *c, struct bytes piece) {
   struct session *s = c->owner;
-  c->stop = s->keep && !session_keep(s, piece);
+  s->no_memory = c->stop = s->keep && !session_keep(s, piece);
 }
 
 // Compares what arrived with the clear source. What that takes is the generator's lag, also of what comes meanwhile.
@@ -152,7 +153,7 @@ static void on_done(struct client *c, const struct client_response *r) {
   bool ok = r->whole && r->status == (part.len ? 206 : 200) && !cut;
   if (ok && part.len)
     (void)engine_right_part(e, s->what->path, r->range, part.from, part.from + part.len - 1, 0);
-  engine_count(e, r->body_len, ok ? LOAD_ERR_NONE : cut ? LOAD_ERR_CUT : engine_failure(r), s->next.at_s, s->sent_s, arrived);
+  engine_count(e, r->body_len, ok ? LOAD_ERR_NONE : cut ? LOAD_ERR_CUT : s->no_memory ? LOAD_ERR_LARGE : engine_failure(r), s->next.at_s, s->sent_s, arrived);
   s->free_s = arrived - p->compared_s; // it may have lain here as long
   double now = arrived;
   if (ok && s->keep) {

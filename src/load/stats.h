@@ -16,6 +16,7 @@ enum load_error {
   LOAD_ERR_TIMEOUT, // no whole answer in time
   LOAD_ERR_STATUS,  // another status than was to come: a redirection, 200 for a range
   LOAD_ERR_PROTOCOL, // what came is not HTTP/1.1: a head or a chunk that cannot be read
+  LOAD_ERR_LARGE, // more than can be kept, of a manifest or of what is compared: above BODY_MAX, or no memory
   LOAD_ERR_COUNT,
   LOAD_ERR_NONE = LOAD_ERR_COUNT
 };

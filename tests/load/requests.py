@@ -305,7 +305,7 @@ def main():
         load = Load(sluice, folder)
         with Server(sluice, folder / "media", keys=keys_text(ASSETS), config="clear: true\n") as server:
             server.url = f"http://127.0.0.1:{server.port}"
-            for case in (right, wrong, later, beginning, shares, capacity, given, parts):
+            for case in (right, wrong, later, beginning, shares, capacity, given, parts, large):
                 case(tap, load, server)
         lag(tap, load, sluice, folder)
     tap.end()
