@@ -244,13 +244,14 @@ static int load_scenario(struct scenario *sc, struct alloc *mem, const struct lo
 
 static int conclude(struct load_stats *stats, struct load_stats *sum, const struct load_args *a, struct load_results *results,
                     struct report_context *c, int status) {
-  char verdict[2048];
+  char verdict[4096];
   if (!c->capacity)
     for (unsigned i = 0; i < a->threads * a->processes; i++)
       stats_add(sum, &stats[i]);
   struct writer w = wr_of(verdict, sizeof verdict - 1);
   // a search goes beyond the service level on purpose
   c->levels_met = c->capacity ? stats_compared(sum, c->sc, &w) && c->capacity->found : stats_verdict(sum, c->sc, &w);
+  stats_crowded(sum, c->sc, a->threads * a->processes, &w);
   c->valid = stats_valid(sum, c->sc, &w) && !status;
   verdict[w.n < sizeof verdict - 1 ? w.n : sizeof verdict - 1] = 0;
   load_summary(load_takes_stdout(a) ? stderr : stdout, sum, c, verdict);

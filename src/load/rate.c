@@ -65,6 +65,7 @@ static void ask(struct plain *p, struct session *s, double due_s, double now_s) 
   s->waiting = true;
   s->no_memory = false;
   s->ordinal = (uint32_t)p->next++;
+  p->e->st->queued += p->queueing && p->e->run->sc->mode == LOAD_RATE;
   hist_record(&p->e->st->lag, lag_s > 0 ? (uint64_t)(lag_s * 1e6) : 0);
   hand_over(p, s, false);
 }

@@ -113,6 +113,39 @@ Test(stats, a_server_that_answers_nothing_has_failed_everything) {
   cr_assert(strstr(text, "1 connections could not be begun on this machine: Too many open files: more --processes"), "%s", text);
 }
 
+// Only where requests queued and the generator was busy all the time it cannot be told whose limit it was.
+Test(stats, a_busy_generator_whose_requests_queue_is_told) {
+  static const struct {
+    enum load_mode mode;
+    uint64_t queued;
+    double cpu_s, cpu_wait_s;
+    bool said;
+  } v[] = {{LOAD_RATE, 9, 36, 1, true}, {LOAD_RATE, 9, 3, 34, true}, {LOAD_RATE, 0, 36, 1, false}, {LOAD_RATE, 9, 34, 1, false}, {LOAD_SATURATE, 9, 36, 1, false}};
+  static struct load_stats s;
+  for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+    struct scenario sc = {.mode = v[i].mode};
+    char text[512] = "";
+    struct writer w = wr_of(text, sizeof text - 1);
+    s.queued = v[i].queued;
+    s.cpu_s = v[i].cpu_s;
+    s.cpu_wait_s = v[i].cpu_wait_s;
+    s.elapsed_s = 10;
+    stats_crowded(&s, &sc, 4, &w);
+    cr_expect_eq(strstr(text, "9 requests were due while all connections were taken, and the generator was busy for 92 % of the time: ") != NULL, v[i].said, "case %zu: %s", i, text);
+    cr_expect_eq(w.n > 0, v[i].said);
+  }
+}
+
+// What a server says is shown as text, whatever bytes it has.
+Test(stats, what_was_wrong_is_plain_text) {
+  static struct load_stats st;
+  struct engine e = {.st = &st};
+  engine_wrong(&e, "/a: %s", "moov \x1b[2J\xe9\x7f~");
+  engine_wrong(&e, "/b: another");
+  cr_expect_str_eq(st.first_wrong, "/a: moov ?[2J??~");
+  cr_expect_eq(st.wrong, 2);
+}
+
 Test(stats, a_comparison_of_nothing_is_none) {
   static struct load_stats s;
   struct scenario sc = {.verify_share = 0.01, .level = {-1, -1, -1, -1, 0, 20}};

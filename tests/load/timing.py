@@ -75,6 +75,7 @@ def stalled_server(tap, load, server):
                f"{got}, not {least:.0f} to {most:.0f}")
     longest = max(latency) / 1e6
     tap.ok(length - 0.1 <= longest <= busy + 0.5, "a stall of 2 s: the longest latency is its length", f"{longest} of {length}")
+    tap.ok(t["queued"] > 0.5 * RATE * STALL_S, "a stall of 2 s: what was due meanwhile found all connections taken", t)
     service = above(r.hdr["service"], 1)
     tap.ok(service <= 16, "a stall of 2 s: by service time only the open requests would have noticed", service)
     tap.ok(max(r.hdr["lag"]) < 1e6, "a stall of the server is not the generator's lag", max(r.hdr["lag"]))
@@ -87,7 +88,7 @@ def late_generator(tap, sluice, folder, server):
     """The generator itself is stopped: the run is invalid, status 3. There are connections enough: what waits for one is not its lag."""
     (folder / "late.yaml").write_text(SCENARIO)
     p = subprocess.Popen([sluice, "load", folder / "late.yaml", "--target", f"http://127.0.0.1:{server.port}", "--seconds", "2", "--rate", str(FEW), "--connections", "200",
-                          "--hdr", folder / "late.hdr"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                          "--hdr", folder / "late.hdr", "--json", folder / "late.json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     under_way(server)
     time.sleep(0.5)
     kids = children(p)
@@ -97,6 +98,8 @@ def late_generator(tap, sluice, folder, server):
     for kid in kids:
         subprocess.run(["kill", "-CONT", kid], check=True)
     out, err = p.communicate(timeout=30)
+    t = json.loads((folder / "late.json").read_text())["totals"]
+    tap.ok(t["queued"] == 0 and (t["cpu_wait_s"] > 0 or not pathlib.Path("/proc/self/schedstat").exists()), "with connections enough none queues", t)
     tap.ok(p.returncode == 3 and "INVALID: the generator was late" in out, "a generator that was late: status 3, and it says so", f"{p.returncode} {out}{err}")
     lag = hdr_log((folder / "late.hdr").read_text())["lag"]
     tap.ok(above(lag, 0.3) > 0.2 * FEW, "the generator's own lag is recorded", above(lag, 0.3))
