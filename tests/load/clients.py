@@ -184,6 +184,45 @@ def no_http(tap, load):
             tap.ok(r.code == 1 and at_start in r.err, f"{answer[:40]}: at the start of a run without listeners", r)
 
 
+def quoted(tap, load):
+    """What a server says is text in reports, whatever bytes it has."""
+    says = "leads to http://a?[2J??, which is not the target"
+    body = b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nhttp://a\x1b[2J\xe9\xff/x\n"
+    with Saying(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as server:
+        r = load(scenario(player="tracks: 1, retries: 0"), server.url)
+        tap.ok(r.code == 1 and says in r.json["totals"]["first_refused"] and says in r.out.decode(), "a playlist with bytes that are no text", r)
+        r = load(re.sub(r"verify:.*", "", scenario()) + "seconds: 1\nrate: 20\n", server.url, "--mode", "rate")
+        tap.ok(r.code == 1 and says in r.err and r.err.count("\n") == 1, "and at the start of a run without listeners", r)
+
+
+class OneEach(Listening):
+    """Answers one request over a connection and ends it without having said so; manifests are playlists of two segments."""
+
+    def handle(self, s):
+        try:
+            m3u8 = b".m3u8 " in s.recv(65536)
+            body = b"#EXTM3U\n" + b"#EXTINF:2,\n1.aac\n#EXTINF:2,\n2.aac\n" * m3u8 + b"#EXT-X-ENDLIST\n"
+            s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        except OSError:
+            pass
+        finally:
+            s.close()
+
+
+def asked_again(tap, load):
+    """A request that was lost with a connection at rest is asked again, and stands in the log once."""
+    text = re.sub("verify:.*", "", scenario(player="")).replace(f'assets: [{", ".join(ASSETS)}]', "manifests: [/a/1.m3u8, /a/2.m3u8, /b/1.m3u8]")
+    for mode in ("mode: saturate\nseconds: 500ms\nconnections: 2\n", "mode: rate\nrate: 200\nseconds: 500ms\nconnections: 2\ndrain: 20s\n", ""):
+        log, name = load.folder / "again", mode.split("\n")[0] or "listeners"
+        with OneEach() as server:
+            r = load(re.sub("(arrivals|drain):.*\n", "", text) + mode if mode else text, server.url, "--request-log", log)
+        tap.ok(r.code == 0 and r.json["totals"]["resent"] + r.json["totals"]["ended_at_rest"] > 5 and not r.json["totals"]["errors"], f"{name}: connections that end after each answer", r)
+        lines = log.read_text().splitlines()
+        n = r.json["totals"]["requests"]
+        tap.ok(len(set(lines)) == len(lines) and n <= len(lines) <= n + 2 * ("saturate" in mode) and (r.json["totals"]["resent"] > 5 or "saturate" not in mode), f"{name}: the log has each request once",
+               f"{len(lines)} lines, {len(set(lines))} of them differ, {r.json['totals']}")
+
+
 def backoff(tap, load, proxy):
     """The pauses between one listener's tries, as the server meets them: 0.5 to 1.5 times retry_after, doubling each time."""
     def pauses_of(base):
@@ -289,6 +328,8 @@ def main():
                 broken(tap, load, proxy)
                 backoff(tap, load, proxy)
             no_http(tap, load)
+            quoted(tap, load)
+            asked_again(tap, load)
             slow(tap, load, server)
             herd(tap, load, server)
         over_tls(tap, load, sluice, folder)

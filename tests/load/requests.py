@@ -78,10 +78,10 @@ def wrong(tap, load, server):
     def another(scheme, body):
         return other[scheme]
 
-    def iv(scheme, body):
     def box_type(scheme, body):
         return body.replace(b"mfhd", b"\0\xedhd", 1)
 
+    def iv(scheme, body):
         at = body.index(first_sample(scheme, body).iv)
         return body[:at] + bytes([body[at] ^ 1]) + body[at + 1:]
     at = {scheme: first_sample(scheme, server.get(path.format(scheme)).body).offset - len(init[scheme]) for scheme in init}
@@ -89,8 +89,8 @@ def wrong(tap, load, server):
              (byte, "cbcs", rf"byte {at['cbcs'] + 64} \(sample {sample_number}, byte 64 of it\) decrypts to"),
              (shorter, "cenc", r"byte \d+(: it ends inside a box|: sample \d+ lies outside of the response)"),
              (longer, "cenc", r"byte \d+: it ends inside a box"), (another, "cenc", r"byte \d+(:| \().*sample \d+"), (another, "cbcs", r"byte \d+(:| \().*sample \d+"),
-             (iv, "cenc", rf"byte {at['cenc']} \(sample {sample_number}, byte 0 of it\) decrypts to")]
              (box_type, "cenc", r"byte 12: its type is not the source's in its box \?\?hd, sample data aside$"),
+             (iv, "cenc", rf"byte {at['cenc']} \(sample {sample_number}, byte 0 of it\) decrypts to")]
     for mode in MODES:
         for fault, scheme, want in cases:
             count = collections.Counter()
