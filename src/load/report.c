@@ -41,7 +41,8 @@ static json_t *totals(const struct load_stats *s, const struct report_context *c
       {"sessions_lost", s->sessions_lost}, {"sessions_unheard", s->sessions_unheard}, {"segments", s->segments},
       {"misses", s->misses}, {"aborted", s->aborted}, {"not_modified", s->not_modified}, {"ranges", s->ranges}, {"heads", s->heads},
       {"polls", s->polls}, {"redirects", s->redirects}, {"resent", s->resent}, {"connects", s->connects}, {"tls_failures", s->tls_failures}, {"storms", s->storms},
-      {"ended_at_rest", s->ended_at_rest}, {"unasked_bytes", s->unasked_bytes}, {"unopened", s->unopened}, {"queued", s->queued}, {"verified", s->verified}, {"decrypted", s->decrypted}, {"wrong", s->wrong}, {"peak_active", s->peak_active},
+      {"ended_at_rest", s->ended_at_rest}, {"unasked_bytes", s->unasked_bytes}, {"unopened", s->unopened}, {"queued", s->queued},
+      {"verified", s->verified}, {"decrypted", s->decrypted}, {"wrong", s->wrong}, {"peak_active", s->peak_active},
       {"grown_bytes", s->grown_bytes},
   };
   static const char *const errors[] = {"connect", "cut", "4xx", "5xx", "parse", "timeout", "status", "protocol", "large"};

@@ -133,6 +133,10 @@ def beginning(tap, load, server):
         if path == "/two/cbcs/1/aac/media.m3u8":
             resized(response, re.sub(rb"#EXT-X-MAP.*\n", b"", response.body))
 
+    def two_maps(path, response):
+        if path == "/two/cbcs/1/aac/media.m3u8":
+            resized(response, response.body.replace(b"\n1.m4s\n", b"\n1.m4s\n#EXT-X-MAP:URI=\"init.mp4?2\"\n"))
+
     def no_init(path, response):
         if path == "/two/cbcs/1/aac/init.mp4":
             response.status = 503
@@ -142,6 +146,7 @@ def beginning(tap, load, server):
             at = response.body.index(b"tenc") + 29
             response.body = response.body[:at] + bytes([response.body[at] ^ 1]) + response.body[at + 1:]
     for fault, says in ((kid, r"/two/cbcs/1/aac/init\.mp4: byte \d+: its KID "), (no_map, "two: its playlist is to name segments and one init segment"),
+                        (two_maps, "two: its playlist is to name segments and one init segment"),
                         (no_init, "the target answers 503 for /two/cbcs/1/aac/init.mp4")):
         with Proxy(server.port, fault) as proxy:
             r = load(scenario("rate", "cbcs"), proxy.url)
@@ -259,6 +264,14 @@ def parts(tap, load, server):
         t = r.json["totals"]
         tap.ok(r.code == 1 and not t["errors"] and t["wrong"] == t["requests"] and re.search(r"its Content-Range says bytes \d+ to \d+; \d+ to \d+ were asked for$", t["first_wrong"]),
                f"{mode}: parts that say that they are others", f"{t}\n{r}")
+
+        def shorter(path, response):
+            if response.status == 206:
+                resized(response, response.body[:-1])
+        with Proxy(server.port, shorter) as proxy:
+            r = load(text.replace("/two/cbcs/ondemand.mpd", "/two/cbcs/byterange.m3u8"), proxy.url)
+        t = r.json["totals"]
+        tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"]["cut"] == t["requests"] > 0, f"{mode}: parts that are shorter than they say", f"{t}\n{r}")
 
 
 def lag(tap, load, sluice, folder):

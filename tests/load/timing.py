@@ -182,6 +182,7 @@ def swallowed(tap, load):
             tap.ok(t["errors"] > 20 and t["requests"] > 9 * t["errors"], f"{name}: connections are replaced", t)
         else:
             asked = 200 if mode == "rate" else connections
+            tap.ok(nth > 1 or t["elapsed_s"] > 3, f"{name}: the run lasts until the last one has timed out", t)
             tap.ok(t["requests"] == server.asked == asked and t["errors"] == asked // nth, f"{name}: every other one is answered", f"{server.asked} {t}")
 
 
@@ -253,6 +254,7 @@ level: { errors: 0, deadline_miss: 1%, lag_p99_ms: 2000 }
     # Who began to hear later needed it later; and it came later where the server had to catch up: the longest latency says by how much.
     late = max(0, max(r.hdr["latency"]) / 1e6 - (stalled[0] - 2))
     tap.ok(most - 0.6 - mean(r.hdr["startup"]) < waited < most + late, "and waits for as long as it came too late", f"{waited} of {most}, {late} {mean(r.hdr['startup'])}")
+    tap.ok(sum(s["misses"] for s in r.json["seconds"]) == t["misses"] and sum(r.hdr["startup"].values()) == t["sessions"], "the seconds add up to that, and everybody started once", r.json["seconds"])
     tap.ok(r.code == 1 and "MISSED  segments late" in r.out.decode(), "a missed service level: status 1, and which", r.out.decode())
     tap.ok(max(r.hdr["startup"]) < 1.5e6, "startup is not touched: everybody had started before", max(r.hdr["startup"]))
 
