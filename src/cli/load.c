@@ -42,27 +42,29 @@ enum { EXIT_INVALID = 3 };
 
 static bool read_paths(struct load_path **out, uint32_t *num_out, struct alloc *mem, const char *file) {
   size_t n, num = 0;
-  char *read = load_file(file, &n);
+  char uri[PLAYLIST_MAX_URI], *read = load_file(file, &n);
   if (!read)
     return false;
   for (size_t i = 0; i < n; i++)
     num += read[i] == '\n' || read[i] == '\r'; // either ends a path below
-  char *text = mem->get(mem, n + 1);
+  char *text = mem->get(mem, 3 * n + 1); // every byte may have to be encoded
   struct load_path *paths = mem->get(mem, (num + 1) * sizeof *paths);
-  if (text)
-    memcpy(text, read, n + 1);
-  free(read);
-  if (!text || !paths)
-    return cli_error(file, "out of memory") != EXIT_FAILED;
   num = 0;
-  for (char *line = text; *line;) {
+  bool ok = text && paths ? true : cli_error(file, "out of memory") != EXIT_FAILED;
+  for (char *line = read; ok && *line;) {
     size_t len = strcspn(line, "\r\n");
-    bool last = !line[len];
-    line[len] = 0;
-    if (*line == '/' && len < PLAYLIST_MAX_URI)
-      paths[num++] = (struct load_path){.path = line};
-    line += len + !last;
+    bool is_path = *line == '/';
+    if (is_path && uri_resolve(uri, "/", bytes_of(line, len)))
+      ok = cli_error(file, "'%.*s' is no path of the target of at most %d bytes, percent-encoded", len < 60 ? (int)len : 60, line, PLAYLIST_MAX_URI - 1) != EXIT_FAILED;
+    else if (is_path) {
+      paths[num++] = (struct load_path){.path = memcpy(text, uri, strlen(uri) + 1)};
+      text += strlen(uri) + 1;
+    }
+    line += len + (line[len] != 0);
   }
+  free(read);
+  if (!ok)
+    return false;
   *out = paths;
   *num_out = (uint32_t)num;
   return num ? true : cli_error(file, "holds no path that starts with '/'") != EXIT_FAILED;
@@ -242,13 +244,14 @@ static int load_scenario(struct scenario *sc, struct alloc *mem, const struct lo
 
 static int conclude(struct load_stats *stats, struct load_stats *sum, const struct load_args *a, struct load_results *results,
                     struct report_context *c, int status) {
-  char verdict[2048];
+  char verdict[4096];
   if (!c->capacity)
     for (unsigned i = 0; i < a->threads * a->processes; i++)
       stats_add(sum, &stats[i]);
   struct writer w = wr_of(verdict, sizeof verdict - 1);
   // a search goes beyond the service level on purpose
   c->levels_met = c->capacity ? stats_compared(sum, c->sc, &w) && c->capacity->found : stats_verdict(sum, c->sc, &w);
+  stats_crowded(sum, c->sc, a->threads * a->processes, &w);
   c->valid = stats_valid(sum, c->sc, &w) && !status;
   verdict[w.n < sizeof verdict - 1 ? w.n : sizeof verdict - 1] = 0;
   load_summary(load_takes_stdout(a) ? stderr : stdout, sum, c, verdict);

@@ -159,7 +159,7 @@ static void summary_of_search(FILE *to, const struct load_capacity *c, bool wron
 }
 
 static void print_errors(FILE *to, const struct load_stats *s, const struct report_context *c) {
-  static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out", "with another status", "not HTTP"};
+  static const char *const kinds[] = {"without a response", "cut off", "4xx", "5xx", "malformed playlists", "timed out", "with another status", "not HTTP", "too large to keep"};
   _Static_assert(sizeof kinds / sizeof *kinds == LOAD_ERR_COUNT, "each kind has a name");
   const char *between = "failed:";
   for (int i = 0; i < LOAD_ERR_COUNT; i++)
@@ -168,6 +168,8 @@ static void print_errors(FILE *to, const struct load_stats *s, const struct repo
       between = ",";
     }
   fprintf(to, "\n");
+  if (s->by_error[LOAD_ERR_LARGE])
+    fprintf(to, "too large to keep: of a manifest, and of what is compared, at most 64 MB, if there is memory: compare none so large (--share, --verify)\n");
   if (s->by_error[LOAD_ERR_CONNECT] == s->requests)
     fprintf(to, "nothing was answered: does the server listen at --target?\n");
   else if (s->by_error[LOAD_ERR_PROTOCOL] == s->requests)

@@ -5,6 +5,11 @@
 #include "load/session.h"
 #include "load/verify.h"
 
+void engine_plain(char *text) {
+  for (; *text; text++)
+    *text = *text >= 0x20 && *text < 0x7f ? *text : '?';
+}
+
 void engine_wrong(struct engine *e, const char *fmt, ...) {
   struct load_stats *st = e->st;
   va_list ap;
@@ -14,6 +19,7 @@ void engine_wrong(struct engine *e, const char *fmt, ...) {
   va_start(ap, fmt);
   vsnprintf(st->first_wrong, sizeof st->first_wrong, fmt, ap);
   va_end(ap);
+  engine_plain(st->first_wrong);
 }
 
 void engine_compare(struct engine *e, const struct verify_response *v) {

@@ -145,10 +145,22 @@ static enum err set_up(struct engine *e, struct diag *diag) {
   return ERR_OK;
 }
 
+// How long this thread could have run and had no core, as Linux counts it; 0 where it does not.
+static double waited_for_core(void) {
+  unsigned long ran, waited = 0;
+  FILE *f = fopen("/proc/thread-self/schedstat", "re");
+  if (f && fscanf(f, "%lu %lu", &ran, &waited) != 2)
+    waited = 0;
+  if (f)
+    fclose(f);
+  return (double)waited * 1e-9;
+}
+
 static void tear_down(struct engine *e) {
   struct rusage u;
   if (getrusage(RUSAGE_THREAD, &u) == 0)
     e->st->cpu_s = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
+  e->st->cpu_wait_s = waited_for_core();
   e->st->connects = e->clients.connects;
   e->st->tls_failures = e->clients.tls_failures;
   e->st->ended_at_rest = e->clients.ended_at_rest;

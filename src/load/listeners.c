@@ -177,7 +177,7 @@ static void compare(struct session *s, const struct client_response *r, const ch
   struct verify_response v = {.asset = s->l.sc->catalogue.names[s->l.asset], .scheme = s->l.sc->scheme, .path = path,
                               .body = session_body(s), .init = s->init, .list = s->l.list};
   if (s->next.head) {
-    s->head_len = r->content_length;
+    s->head_len = s->next.part.len ? UINT64_MAX : r->content_length; // of a part: it is asked for without a range, and says the whole's
     return;
   }
   if (s->next.range) {
@@ -220,6 +220,7 @@ static void refuse(struct session *s, const struct diag *diag) {
     snprintf(st->first_refused, sizeof st->first_refused, "%.320s: line %lu: %s", path, diag->at, what);
   else
     snprintf(st->first_refused, sizeof st->first_refused, "%.320s: %s", path, what);
+  engine_plain(st->first_refused);
 }
 
 // What the response was, in the listener's terms.
@@ -250,7 +251,9 @@ static struct listener_got judge(struct session *s, const struct client_response
     if (got.ok && (s->next.step == STEP_MEDIA || (s->next.step == STEP_MASTER && s->l.dash)))
       compare_epoch(s, got.list);
   } else {
-    *failed = cut ? LOAD_ERR_CUT : engine_failure(r);
+    *failed = cut ? LOAD_ERR_CUT : s->no_memory ? LOAD_ERR_LARGE : engine_failure(r);
+    if (s->no_memory && diag_say(&diag, ERR_LIMIT, "it has more than %d MB, or there is no memory for it", BODY_MAX >> 20))
+      refuse(s, &diag);
     if (r->malformed && diag_say(&diag, ERR_SYNTAX, "the answer is not HTTP/1.1: %s", r->malformed))
       refuse(s, &diag);
     bool is_status = *failed == LOAD_ERR_4XX || *failed == LOAD_ERR_5XX || *failed == LOAD_ERR_STATUS;

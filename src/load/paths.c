@@ -51,7 +51,9 @@ static bool say(struct why *why, const char *fmt, ...) {
 
 // What is wrong with an answer, with its path before it.
 static bool malformed(struct why *why, const char *path, const struct diag *what) {
-  const char *text = what->what[0] ? what->what : err_text(what->err);
+  char text[sizeof what->what];
+  snprintf(text, sizeof text, "%s", what->what[0] ? what->what : err_text(what->err));
+  engine_plain(text);
   return what->at ? say(why, "%s: line %lu: %s", path, what->at, text) : say(why, "%s: %s", path, text);
 }
 
@@ -63,15 +65,17 @@ static bool ask(struct engine *e, struct fetch *f, const char *path, struct byte
   if (part.len)
     wr_fmt(&w, "Range: bytes=%lu-%lu\r\n", part.from, part.from + part.len - 1);
   wr_str(&w, "\r\n");
-  f->body.n = 0;
-  f->done = false;
   if (!wr_ok(&w))
     return say(why, "the path %.80s… is too long", path);
-  client_send(&f->c, bytes_of(out, w.n), false);
   double end_s = engine_now(e) + ANSWER_S;
-  while (!f->done && engine_now(e) < end_s && !*e->run->stop)
-    if (!engine_wait(e, 10000000))
-      return engine_failed(e, &diag) == ERR_OK || say(why, "%s", diag.what);
+  do { // again where the connection had ended while it was at rest
+    f->body.n = 0;
+    f->done = false;
+    client_send(&f->c, bytes_of(out, w.n), false);
+    while (!f->done && engine_now(e) < end_s && !*e->run->stop)
+      if (!engine_wait(e, 10000000))
+        return engine_failed(e, &diag) == ERR_OK || say(why, "%s", diag.what);
+  } while (f->done && f->response.stale);
   return true;
 }
 
@@ -99,8 +103,10 @@ static bool get(struct engine *e, struct fetch *f, const char *path, struct byte
     return say(why, "the target's answer for %s ends within its head", at);
   if (f->response.status != want)
     return say(why, "the target answers %u for %s%s", f->response.status, at, part.len ? ", of which a range was asked" : "");
+  if (f->c.stop)
+    return say(why, "the target's answer for %s has more than %d MB, or there is no memory for it", at, BODY_MAX >> 20);
   if (!f->response.whole)
-    return say(why, "the target's answer for %s is not whole, or longer than %d MB", at, BODY_MAX >> 20);
+    return say(why, "the target's answer for %s is not whole", at);
   return !body_unpack(&f->body, f->response.encoding, &diag) || malformed(why, at, &diag);
 }
 
@@ -160,7 +166,10 @@ static bool open_track(struct engine *e, struct fetch *f, struct load_track *t, 
     return false;
   struct verify_response v = {.asset = asset, .scheme = run->sc->scheme, .path = list->init, .body = bytes_of(f->body.p, f->body.n), .list = list};
   t->init = verify_init(run->verifier, &v, what, sizeof what);
-  return t->init || say(why, "%s", what);
+  if (t->init)
+    return true;
+  engine_plain(what);
+  return say(why, "%s", what);
 }
 
 // All segments of all assets, interleaved, so that neighbouring requests ask different assets.

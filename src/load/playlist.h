@@ -63,7 +63,7 @@ static inline void playlist_kids_add(struct playlist_kids *k, const uint8_t kid[
 // media_part_of gives the part that segment `seg` belongs to.
 const struct media_part *media_part_of(const struct media_list *l, uint32_t seg);
 
-// `base` is below where a document was fetched from: its URL ("http://HOST:PORT/PATH"), or its absolute path alone where no
+// `base` is below where a document was fetched from: its URL ("http://HOST:PORT/PATH", percent-encoded), or its absolute path alone where no
 // origin is known; a reference to another origin than that is ERR_UNSUPPORTED.
 
 // hls_read_multivariant and hls_read_media parse a playlist. Errors: ERR_SYNTAX, ERR_LIMIT, ERR_UNSUPPORTED, ERR_NO_MEMORY;

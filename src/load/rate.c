@@ -21,7 +21,8 @@ static const struct load_path *choose_path(struct plain *p, uint64_t n) {
   return &run->paths[run->sc->mode == LOAD_RATE ? rng_below(&p->rng, run->num_paths) : n % run->num_paths];
 }
 
-static void hand_over(struct plain *p, struct session *s) {
+// Hands the request to the connection. `again`: it was lost with its connection and is no new one.
+static void hand_over(struct plain *p, struct session *s, bool again) {
   char out[CLIENT_REQUEST_MAX];
   struct writer w = wr_of(out, sizeof out);
   wr_str(&w, "GET ");
@@ -32,7 +33,8 @@ static void hand_over(struct plain *p, struct session *s) {
   if (s->what->range.len)
     wr_fmt(&w, "Range: bytes=%lu-%lu\r\n", s->what->range.from, s->what->range.from + s->what->range.len - 1);
   wr_str(&w, "\r\n");
-  engine_log(p->e, p->e->run->thread, s->ordinal, bytes_of(out, w.n));
+  if (!again)
+    engine_log(p->e, p->e->run->thread, s->ordinal, bytes_of(out, w.n));
   client_send(&s->c, bytes_of(out, w.n), false);
 }
 
@@ -61,9 +63,11 @@ static void ask(struct plain *p, struct session *s, double due_s, double now_s) 
   s->keep = is_compared(p, p->next);
   s->sent_s = now_s;
   s->waiting = true;
+  s->no_memory = false;
   s->ordinal = (uint32_t)p->next++;
+  p->e->st->queued += p->queueing && p->e->run->sc->mode == LOAD_RATE;
   hist_record(&p->e->st->lag, lag_s > 0 ? (uint64_t)(lag_s * 1e6) : 0);
-  hand_over(p, s);
+  hand_over(p, s, false);
 }
 
 // When request `n` of this thread is due: requests of all threads interleave to the whole rate, or follow the shape.
@@ -124,7 +128,7 @@ static void time_out(struct session *s, double now_s) {
 
 static void on_body(struct client *c, struct bytes piece) {
   struct session *s = c->owner;
-  c->stop = s->keep && !session_keep(s, piece);
+  s->no_memory = c->stop = s->keep && !session_keep(s, piece);
 }
 
 // Compares what arrived with the clear source. What that takes is the generator's lag, also of what comes meanwhile.
@@ -142,7 +146,7 @@ static void on_done(struct client *c, const struct client_response *r) {
   double arrived = engine_now(e);
   if (r->stale) {
     e->st->resent++;
-    hand_over(p, s);
+    hand_over(p, s, true);
     return;
   }
   struct byte_range part = s->what->range;
@@ -150,7 +154,7 @@ static void on_done(struct client *c, const struct client_response *r) {
   bool ok = r->whole && r->status == (part.len ? 206 : 200) && !cut;
   if (ok && part.len)
     (void)engine_right_part(e, s->what->path, r->range, part.from, part.from + part.len - 1, 0);
-  engine_count(e, r->body_len, ok ? LOAD_ERR_NONE : cut ? LOAD_ERR_CUT : engine_failure(r), s->next.at_s, s->sent_s, arrived);
+  engine_count(e, r->body_len, ok ? LOAD_ERR_NONE : cut ? LOAD_ERR_CUT : s->no_memory ? LOAD_ERR_LARGE : engine_failure(r), s->next.at_s, s->sent_s, arrived);
   s->free_s = arrived - p->compared_s; // it may have lain here as long
   double now = arrived;
   if (ok && s->keep) {

@@ -41,12 +41,13 @@ static json_t *totals(const struct load_stats *s, const struct report_context *c
       {"sessions_lost", s->sessions_lost}, {"sessions_unheard", s->sessions_unheard}, {"segments", s->segments},
       {"misses", s->misses}, {"aborted", s->aborted}, {"not_modified", s->not_modified}, {"ranges", s->ranges}, {"heads", s->heads},
       {"polls", s->polls}, {"redirects", s->redirects}, {"resent", s->resent}, {"connects", s->connects}, {"tls_failures", s->tls_failures}, {"storms", s->storms},
-      {"ended_at_rest", s->ended_at_rest}, {"unasked_bytes", s->unasked_bytes}, {"unopened", s->unopened}, {"verified", s->verified}, {"decrypted", s->decrypted}, {"wrong", s->wrong}, {"peak_active", s->peak_active},
+      {"ended_at_rest", s->ended_at_rest}, {"unasked_bytes", s->unasked_bytes}, {"unopened", s->unopened}, {"queued", s->queued},
+      {"verified", s->verified}, {"decrypted", s->decrypted}, {"wrong", s->wrong}, {"peak_active", s->peak_active},
       {"grown_bytes", s->grown_bytes},
   };
-  static const char *const errors[] = {"connect", "cut", "4xx", "5xx", "parse", "timeout", "status", "protocol"};
+  static const char *const errors[] = {"connect", "cut", "4xx", "5xx", "parse", "timeout", "status", "protocol", "large"};
   _Static_assert(sizeof errors / sizeof *errors == LOAD_ERR_COUNT, "each kind has a name");
-  json_t *n = json_pack("{s:f,s:f,s:f,s:f,s:f,s:s,s:s}", "elapsed_s", s->elapsed_s, "cpu_s", s->cpu_s, "played_s", s->played_s, "rebuffer_s",
+  json_t *n = json_pack("{s:f,s:f,s:f,s:f,s:f,s:f,s:s,s:s}", "elapsed_s", s->elapsed_s, "cpu_s", s->cpu_s, "cpu_wait_s", s->cpu_wait_s, "played_s", s->played_s, "rebuffer_s",
                         s->rebuffer_s, "bytes_per_listener", c->bytes_per_listener, "first_wrong", s->first_wrong,
                         "first_refused", s->first_refused);
   json_t *by = json_object();

@@ -126,6 +126,10 @@ void engine_lists_free(struct engine *e);
 // session_place gives the path that was asked for last, redirections followed, without token.
 void session_place(char out[PLAYLIST_MAX_URI], const struct session *s);
 
+// engine_plain makes '?' of all but printable ASCII: text that quotes a server goes to reports, which are UTF-8, and to terminals, which
+// obey control characters.
+void engine_plain(char *text);
+
 // engine_wrong counts a wrong answer; the statistics name the first.
 void engine_wrong(struct engine *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -68,6 +68,8 @@ void stats_add(struct load_stats *into, const struct load_stats *from) {
   into->rebuffer_s += from->rebuffer_s;
   into->played_s += from->played_s;
   into->cpu_s += from->cpu_s;
+  into->cpu_wait_s += from->cpu_wait_s;
+  into->queued += from->queued;
   into->elapsed_s = into->elapsed_s > from->elapsed_s ? into->elapsed_s : from->elapsed_s;
   into->redirects += from->redirects;
   if (!into->first_refused[0])
@@ -116,6 +118,13 @@ bool stats_verdict(const struct load_stats *s, const struct scenario *sc, struct
   if (s->first_refused[0])
     wr_fmt(out, "first refused: %s\n", s->first_refused);
   return ok;
+}
+
+void stats_crowded(const struct load_stats *s, const struct scenario *sc, unsigned threads, struct writer *out) {
+  double busy = share(s->cpu_s + s->cpu_wait_s, s->elapsed_s * threads);
+  if (sc->mode == LOAD_RATE && s->queued && busy >= 0.9)
+    wr_fmt(out, "%lu requests were due while all connections were taken, and the generator was busy for %.0f %% of the time: the limit may be its own: use more "
+                "--threads, or another machine\n", s->queued, 100 * busy);
 }
 
 bool stats_valid(const struct load_stats *s, const struct scenario *sc, struct writer *why) {

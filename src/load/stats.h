@@ -16,6 +16,7 @@ enum load_error {
   LOAD_ERR_TIMEOUT, // no whole answer in time
   LOAD_ERR_STATUS,  // another status than was to come: a redirection, 200 for a range
   LOAD_ERR_PROTOCOL, // what came is not HTTP/1.1: a head or a chunk that cannot be read
+  LOAD_ERR_LARGE, // more than can be kept, of a manifest or of what is compared: above BODY_MAX, or no memory
   LOAD_ERR_COUNT,
   LOAD_ERR_NONE = LOAD_ERR_COUNT
 };
@@ -47,7 +48,8 @@ struct load_stats {
   uint64_t unopened;      // connections that this machine could not begin (unopened_errno: why)
   uint64_t verified, wrong; // segments compared; segments that differed. Mode capacity: in all probes
   uint64_t decrypted;       // of the compared ones; the others had the bytes of one of these (by process, in its first thread)
-  double rebuffer_s, played_s, cpu_s, elapsed_s;
+  uint64_t queued;          // mode rate: requests that were due while all connections were taken
+  double rebuffer_s, played_s, cpu_s, cpu_wait_s, elapsed_s; // cpu_wait_s: threads could run and had no core
   uint64_t peak_active; // of one thread; a sum over threads that peak apart is an upper bound
   uint64_t base_bytes;  // resident memory of the process before the first arrival
   uint64_t grown_bytes; // and what it gained until its peak (in its first thread only)
@@ -74,6 +76,10 @@ bool stats_verdict(const struct load_stats *s, const struct scenario *sc, struct
 
 // stats_compared is the part of it that is of the comparison: nothing was wrong, and something was compared where that was asked for.
 bool stats_compared(const struct load_stats *s, const struct scenario *sc, struct writer *out);
+
+// stats_crowded writes a line where requests of mode rate waited for a free connection while all of these threads had hardly a moment
+// without work: nothing tells then whether the server or the generator was at its limit.
+void stats_crowded(const struct load_stats *s, const struct scenario *sc, unsigned threads, struct writer *out);
 
 // stats_valid says whether the generator itself was in time; when not, the numbers are not to be used.
 bool stats_valid(const struct load_stats *s, const struct scenario *sc, struct writer *why);

@@ -54,8 +54,11 @@ struct pair {
 static struct bytes left_of(struct reader r) { return bytes_of(r.p, rd_left(&r)); }
 
 static bool differ(struct pair *p, size_t at, const char *why) {
-  uint32_t t = p->mine.type;
-  return wrong(p->c, "byte %zu: %s in its box %c%c%c%c, sample data aside", at, why, (char)(t >> 24), (char)(t >> 16), (char)(t >> 8), (char)t);
+  char type[5] = "";
+  store_be32((uint8_t *)type, p->mine.type);
+  for (int i = 0; i < 4; i++)
+    type[i] = type[i] ? type[i] : '?'; // the sentence goes on behind it
+  return wrong(p->c, "byte %zu: %s in its box %s, sample data aside", at, why, type);
 }
 
 static bool same_bytes(struct pair *p, struct bytes mine, struct bytes theirs) {

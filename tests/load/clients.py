@@ -51,8 +51,33 @@ def kinds(tap, load, proxy):
     tap.ok(r.code == 0 and min(forms.values()) > 3 and sum(forms.values()) == t["ranges"], "ranges of three forms, each compared with the whole", forms)
     r, t = play("head: 100%")
     tap.ok(r.code == 0 and t["heads"] == len(heads_with(proxy, rb"^HEAD ")) > 5, "HEAD before GET, the announced length held against it", t)
+    for kind, counter, asked in (("head", "heads", rb"^HEAD "), ("range", "ranges", rb"Range: bytes=\d+-\d+")):
+        proxy.heads = []
+        r = load(re.sub("verify:.*", "", scenario(f"{kind}: 100%").replace(f'assets: [{", ".join(ASSETS)}]', "manifests: [/two/cenc/byterange.m3u8]")), proxy.url)
+        t = r.json["totals"]
+        tap.ok(r.code == 0 and len(heads_with(proxy, asked)) >= t[counter] > 5 and t["wrong"] == 0, f"{kind} of a part of a file", f"{t} {r.out.decode()}")
+
+    def shorter(path, response):
+        if response.status == 206:
+            response.body = response.body[:-1]
+            response.headers = [(k, str(len(response.body)) if k.lower() == "content-length" else v) for k, v in response.headers]
+    proxy.change = shorter
+    r = load(re.sub("verify:.*", "", scenario(player="tracks: 1, retries: 0").replace(f'assets: [{", ".join(ASSETS)}]', "manifests: [/two/cenc/byterange.m3u8]")), proxy.url)
+    t = r.json["totals"]
+    tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"]["cut"] == t["sessions"] > 5, "parts that are shorter than they say", f"{t} {r.out.decode()}")
+    r, t = play("range: 100%")
+    tap.ok(r.code == 1 and t["wrong"] == t["ranges"] > 5 and re.search(r"/\d+\.m4s: a range of \d+ bytes brought \d+$", t["first_wrong"]), "and ranges", f"{t} {r.out.decode()}")
+    proxy.change = lambda path, response: None
     r, t = play("conditional: 100%")
     tap.ok(r.code == 0 and t["not_modified"] == len(heads_with(proxy, rb"If-None-Match: \"")) > 5, "conditional requests with the ETag that came", t)
+    for n in (79, 80):  # as long as one that is kept, and longer
+        def tagged(path, response):
+            response.headers = [(k, etag if k.lower() == "etag" else v) for k, v in response.headers]
+        etag, proxy.change = '"' + "e" * (n - 2) + '"', tagged
+        r, t = play("conditional: 100%")
+        tap.ok(r.code == 0 and not t["not_modified"] and bool(heads_with(proxy, rb"If-None-Match: " + etag.encode() + rb"$")) == bool(heads_with(proxy, rb"If-None-Match")) == (n == 79),
+               f"conditional requests: an ETag of {n} bytes", t)
+    proxy.change = lambda path, response: None
     r, t = play("abort: 100%")
     tap.ok(r.code == 0 and t["aborted"] > 5 and t["connects"] == t["sessions"] + t["aborted"] and t["segments"] == segments,
            "aborts in the middle of a body: a new connection, and the segment in the end", t)
@@ -121,6 +146,10 @@ def broken(tap, load, proxy):
     r = load(scenario(), proxy.url)
     t = r.json["totals"]
     tap.ok(r.code == 0 and t["requests"] > 5 and not t["errors"] and not t["unasked_bytes"], "103 Early Hints are no answer", f"{t} {r.out.decode()}")
+    proxy.change = lambda path, response: response.headers.append(("Location", "/elsewhere"))
+    r = load(scenario(), proxy.url)
+    t = r.json["totals"]
+    tap.ok(r.code == 0 and t["requests"] > 5 and not t["redirects"], "a Location that is no redirection's leads nowhere", f"{t} {r.out.decode()}")
 
     def longer(path, response):
         if path.endswith("/2.m4s"):
@@ -178,6 +207,61 @@ def no_http(tap, load):
             tap.equal(hint in r.out.decode(), kind == "protocol", f"{answer[:40]}: the hint")
             r = load(re.sub(r"verify:.*", "", scenario()) + "seconds: 1\nrate: 20\n", server.url, "--mode", "rate")
             tap.ok(r.code == 1 and at_start in r.err, f"{answer[:40]}: at the start of a run without listeners", r)
+
+
+def quoted(tap, load):
+    """What a server says is text in reports, whatever bytes it has."""
+    says = "leads to http://a?[2J??, which is not the target"
+    body = b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nhttp://a\x1b[2J\xe9\xff/x\n"
+    with Saying(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as server:
+        r = load(scenario(player="tracks: 1, retries: 0"), server.url)
+        tap.ok(r.code == 1 and says in r.json["totals"]["first_refused"] and says in r.out.decode(), "a playlist with bytes that are no text", r)
+        r = load(re.sub(r"verify:.*", "", scenario()) + "seconds: 1\nrate: 20\n", server.url, "--mode", "rate")
+        tap.ok(r.code == 1 and says in r.err and r.err.count("\n") == 1, "and at the start of a run without listeners", r)
+    with Saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\nContent-Length: 2\r\n\r\nok" % (b"x" * 50)) as server:
+        r = load(scenario(player="tracks: 1, retries: 0"), server.url)
+        tap.ok(r.code == 1 and f"Content-Encoding: {'x' * 23}, and no" in r.json["totals"]["first_refused"], "a Content-Encoding that is longer than any", r)
+
+
+class OneEach(Listening):
+    """Answers one request over a connection; manifests are playlists of one segment, or two below /a/. Then it ends the connection, but not where it has said
+    in the head that it does: the other side is to do that."""
+
+    def __init__(self, head=b"Content-Length: %d\r\n"):
+        self.head = head
+        super().__init__()
+
+    def handle(self, s):
+        try:
+            asked = s.recv(65536)
+            body = b"#EXTM3U\n" + (b"#EXTINF:2,\n1.aac\n" + b"#EXTINF:2,\n2.aac\n" * (b"GET /a/" in asked)) * (b".m3u8 " in asked) + b"#EXT-X-ENDLIST\n"
+            s.sendall(b"HTTP/1.1 200 OK\r\n" + (self.head % len(body) if b"%" in self.head else self.head) + b"\r\n" + body)
+            while b"Connection" in self.head and s.recv(65536):
+                pass
+        except OSError:
+            pass
+        finally:
+            s.close()
+
+
+def asked_again(tap, load):
+    """A request that was lost with a connection at rest is asked again, and stands in the log once."""
+    text = re.sub("verify:.*", "", scenario(player="")).replace(f'assets: [{", ".join(ASSETS)}]', "manifests: [/a/1.m3u8, /a/2.m3u8, /b/1.m3u8]")
+    for mode in ("mode: saturate\nseconds: 500ms\nconnections: 2\n", "mode: rate\nrate: 200\nseconds: 500ms\nconnections: 2\ndrain: 20s\n", ""):
+        log, name = load.folder / "again", mode.split("\n")[0] or "listeners"
+        with OneEach() as server:
+            r = load(re.sub("(arrivals|drain):.*\n", "", text) + mode if mode else text, server.url, "--request-log", log)
+        tap.ok(r.code == 0 and r.json["totals"]["resent"] + r.json["totals"]["ended_at_rest"] > 5 and not r.json["totals"]["errors"], f"{name}: connections that end after each answer", r)
+        lines = log.read_text().splitlines()
+        n = r.json["totals"]["requests"]
+        tap.ok({re.search(r" GET (\S+)", x)[1] for x in lines} >= {"/a/1.aac", "/a/2.aac", "/b/1.aac"}, f"{name}: every segment is asked for", sorted(set(lines))[:9])
+        tap.ok(len(set(lines)) == len(lines) and n <= len(lines) <= n + 2 * ("saturate" in mode) and (r.json["totals"]["resent"] > 5 or "saturate" not in mode), f"{name}: the log has each request once",
+               f"{len(lines)} lines, {len(set(lines))} of them differ, {r.json['totals']}")
+    for head, name in ((b"Connection: close\r\nContent-Length: %d\r\n", "that say so"), (b"", "with answers that end with them")):
+        with OneEach(head) as server:
+            r = load(text, server.url)
+        t = r.json["totals"]
+        tap.ok(r.code == 0 and not t["errors"] and not t["resent"] and t["connects"] == t["requests"] > 30, f"connections {name}: each request has one of its own", f"{t} {r}")
 
 
 def backoff(tap, load, proxy):
@@ -250,20 +334,27 @@ def over_tls(tap, load, sluice, folder):
 
 
 class Leaving(Listening):
-    """Answers once and ends the connection after a while."""
+    """Answers once, says some more after a while and ends the connection."""
+
+    def __init__(self, more=b""):
+        self.more = more
+        super().__init__()
 
     def handle(self, s):
         s.recv(4096)
         s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         time.sleep(0.3)
+        s.sendall(self.more)
         s.close()
 
 
 def herd(tap, load, server):
     herd_of = "name: herd\nmode: idle\nseconds: 3s\nconnections: 20\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 2000 }\n"
     (load.folder / "paths").write_text("/x\n")
-    with Leaving() as leaving:
-        r = load(herd_of, leaving.url, "--paths", load.folder / "paths")
+    for more in (b"", b"more", b"HTTP/1.1 408 Request Timeout\r\n\r\n"):  # the last is no part of the answer before it
+        with Leaving(more) as leaving:
+            r = load(herd_of, leaving.url, "--paths", load.folder / "paths", "--threads", "7", "--seconds", "1")
+        tap.ok(r.code == 1 and r.json["totals"]["unasked_bytes"] == 20 * len(more) * (more == b"more"), f"an idle herd: {more} comes at rest", r)
     tap.ok(r.code == 1 and r.json["totals"]["ended_at_rest"] == 20 == r.json["totals"]["requests"] and "MISSED  connections that did not stay" in r.out.decode(),
            "an idle herd that the server sends away", r)
     with Proxy(server.port) as proxy:
@@ -285,6 +376,8 @@ def main():
                 broken(tap, load, proxy)
                 backoff(tap, load, proxy)
             no_http(tap, load)
+            quoted(tap, load)
+            asked_again(tap, load)
             slow(tap, load, server)
             herd(tap, load, server)
         over_tls(tap, load, sluice, folder)

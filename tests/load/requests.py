@@ -12,7 +12,8 @@ from judge.load import Load, Proxy, keys_text, media  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
-ASSETS, RATE = ["album/one", "two"], 400
+NAMED = "日本の歌 の本"
+ASSETS, RATE = ["album/one", "two", NAMED], 400
 MODES = {"rate": f"mode: rate\nrate: {RATE}\nseconds: 1s\n", "saturate": "mode: saturate\nseconds: 500ms\n"}
 CAPACITY = """mode: capacity
 search: { from: 20, to: 200, probes: 3, spike: 2, spike_for: 100ms }
@@ -77,6 +78,9 @@ def wrong(tap, load, server):
     def another(scheme, body):
         return other[scheme]
 
+    def box_type(scheme, body):
+        return body.replace(b"mfhd", b"\0\xedhd", 1)
+
     def iv(scheme, body):
         at = body.index(first_sample(scheme, body).iv)
         return body[:at] + bytes([body[at] ^ 1]) + body[at + 1:]
@@ -85,6 +89,7 @@ def wrong(tap, load, server):
              (byte, "cbcs", rf"byte {at['cbcs'] + 64} \(sample {sample_number}, byte 64 of it\) decrypts to"),
              (shorter, "cenc", r"byte \d+(: it ends inside a box|: sample \d+ lies outside of the response)"),
              (longer, "cenc", r"byte \d+: it ends inside a box"), (another, "cenc", r"byte \d+(:| \().*sample \d+"), (another, "cbcs", r"byte \d+(:| \().*sample \d+"),
+             (box_type, "cenc", r"byte 12: its type is not the source's in its box \?\?hd, sample data aside$"),
              (iv, "cenc", rf"byte {at['cenc']} \(sample {sample_number}, byte 0 of it\) decrypts to")]
     for mode in MODES:
         for fault, scheme, want in cases:
@@ -128,6 +133,10 @@ def beginning(tap, load, server):
         if path == "/two/cbcs/1/aac/media.m3u8":
             resized(response, re.sub(rb"#EXT-X-MAP.*\n", b"", response.body))
 
+    def two_maps(path, response):
+        if path == "/two/cbcs/1/aac/media.m3u8":
+            resized(response, response.body.replace(b"\n1.m4s\n", b"\n1.m4s\n#EXT-X-MAP:URI=\"init.mp4?2\"\n"))
+
     def no_init(path, response):
         if path == "/two/cbcs/1/aac/init.mp4":
             response.status = 503
@@ -137,6 +146,7 @@ def beginning(tap, load, server):
             at = response.body.index(b"tenc") + 29
             response.body = response.body[:at] + bytes([response.body[at] ^ 1]) + response.body[at + 1:]
     for fault, says in ((kid, r"/two/cbcs/1/aac/init\.mp4: byte \d+: its KID "), (no_map, "two: its playlist is to name segments and one init segment"),
+                        (two_maps, "two: its playlist is to name segments and one init segment"),
                         (no_init, "the target answers 503 for /two/cbcs/1/aac/init.mp4")):
         with Proxy(server.port, fault) as proxy:
             r = load(scenario("rate", "cbcs"), proxy.url)
@@ -200,12 +210,15 @@ def given(tap, load, server):
     file = load.folder / "paths"
     good = ["/two/cbcs/1/aac/1.m4s", "/two/cbcs/1/aac/3.m4s?token=5", "/album/one/cbcs/1/aac/2.m4s", "/tw%6f/cbcs/1/aac/2.m4s"]
 
-    def play(lines, verify="media: media, keys: keys.yaml", share="100%", target=server.url):
+    def play(lines, verify="media: media, keys: keys.yaml", share="100%", target=server.url, catalogue="assets: [album/one, two]"):
         file.write_text("\n".join(lines) + "\n")
-        return load(scenario("rate", "cbcs", verify=verify, share=share), target, "--paths", file)
+        return load(scenario("rate", "cbcs", verify=verify, share=share, catalogue=catalogue), target, "--paths", file)
     r = play(good)
     t = r.json["totals"]
     tap.ok(r.code == 0 and t["verified"] == t["requests"] == RATE and t["decrypted"] == len(good), "--paths of segments are compared", f"{t}\n{r}")
+    r = play([f"/{NAMED}/cbcs/1/aac/1.m4s"], catalogue=f"assets: [{NAMED}]")
+    t = r.json["totals"]
+    tap.ok(r.code == 0 and t["verified"] == t["requests"] == RATE and t["decrypted"] == 1, "--paths with bytes that no URI may hold are percent-encoded", f"{t}\n{r}")
     planted = []
 
     def change(path, response):
@@ -217,6 +230,8 @@ def given(tap, load, server):
         r = play(good, target=proxy.url)
     t = r.json["totals"]
     tap.ok(r.code == 1 and t["wrong"] == len(planted) > 0 and t["first_wrong"].startswith("/two/cbcs/1/aac/3.m4s: byte "), "--paths: another's music is found", f"{t}\n{r}")
+    r = play(good + ["/" + "x" * 512])
+    tap.ok(r.code == 1 and re.search(r"paths: '/x{59}' is no path of the target of at most 511 bytes", r.err) and r.err.count("\n") == 1, "--paths: one that is too long is refused in a line", r)
     only = "of --paths only segments of the scenario's assets can be compared, /ASSET/cbcs/EPOCH/TRACK/NUMBER.m4s: leave it out, or --verify"
     for bad, says in (("/two/cbcs/1/aac/init.mp4", only), ("/two/cbcs/master.m3u8", only), ("/two/cenc/1/aac/1.m4s", only), ("/three/cbcs/1/aac/1.m4s", only), ("/nothing", only),
                       ("/two/cbcs/1/aac/99.m4s", "its playlist has 7 segments only"), ("/two/cbcs/1/mp3/1.m4s", "the target answers 404 for /two/cbcs/1/mp3/media.m3u8")):
@@ -250,6 +265,14 @@ def parts(tap, load, server):
         tap.ok(r.code == 1 and not t["errors"] and t["wrong"] == t["requests"] and re.search(r"its Content-Range says bytes \d+ to \d+; \d+ to \d+ were asked for$", t["first_wrong"]),
                f"{mode}: parts that say that they are others", f"{t}\n{r}")
 
+        def shorter(path, response):
+            if response.status == 206:
+                resized(response, response.body[:-1])
+        with Proxy(server.port, shorter) as proxy:
+            r = load(text.replace("/two/cbcs/ondemand.mpd", "/two/cbcs/byterange.m3u8"), proxy.url)
+        t = r.json["totals"]
+        tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"]["cut"] == t["requests"] > 0, f"{mode}: parts that are shorter than they say", f"{t}\n{r}")
+
 
 def lag(tap, load, sluice, folder):
     """What comparing takes is the generator's lag. One of 9 MB is not through in 2.5 ms, when the next is due; and comparing it takes more than 0.1 ms."""
@@ -263,6 +286,29 @@ def lag(tap, load, sluice, folder):
     tap.ok(r.code == 0 and t["verified"] == t["requests"] == 40 and p50 >= 100, f"the generator's lag has what comparing takes: p50 {p50} us", r)
 
 
+def large(tap, load, server):
+    """What is compared has to be kept: where it cannot be, that is no answer that was cut off."""
+    path = "/two/cenc/1/aac/1.m4s"
+    (load.folder / "paths").write_text(path + "\n")
+
+    def longer(asked, response):
+        if asked.endswith(grown[0]):
+            resized(response, response.body + bytes(65 << 20))
+    modes = {"rate": "mode: rate\nrate: 20\nseconds: 100ms\n",
+             "listeners": "arrivals: [ { for: 100ms, rate: 30 } ]\nplayer: { tracks: 1, skip: 0, retries: 0 }\n"}
+    grown = ["/1.m4s"]
+    with Proxy(server.port, longer) as proxy:
+        for mode, text in modes.items():
+            r = load(scenario(text, catalogue="assets: [two]").replace("connections: 8", "connections: 1"), proxy.url, *["--paths", load.folder / "paths"] * (mode != "listeners"))
+            t = r.json["totals"]
+            tap.ok(r.code == 1 and 0 < t["errors"] == t["errors_by_kind"]["large"] and not t["wrong"], f"{mode}: an answer of more than 64 MB is told as such", f"{t}\n{r}")
+            tap.ok(f'failed: {t["errors"]} too large to keep\ntoo large to keep: ' in r.out.decode() and t["first_refused"] == (path + ": it has more than 64 MB, or there is no memory for it") * (mode == "listeners"),
+                   f"{mode}: and what to do", f"{t}\n{r}")
+        grown[0] = "/media.m3u8"
+        r = load(scenario("rate", catalogue="assets: [two]"), proxy.url)
+        tap.ok(r.code == 1 and "/two/cenc/1/aac/media.m3u8 has more than 64 MB, or there is no memory for it" in r.err, "a playlist of more than 64 MB, at the start of a run", r)
+
+
 def main():
     tap, sluice = Tap(), sys.argv[1]
     with tempfile.TemporaryDirectory(prefix="sluice-load-") as work:
@@ -272,7 +318,7 @@ def main():
         load = Load(sluice, folder)
         with Server(sluice, folder / "media", keys=keys_text(ASSETS), config="clear: true\n") as server:
             server.url = f"http://127.0.0.1:{server.port}"
-            for case in (right, wrong, later, beginning, shares, capacity, given, parts):
+            for case in (right, wrong, later, beginning, shares, capacity, given, parts, large):
                 case(tap, load, server)
         lag(tap, load, sluice, folder)
     tap.end()

@@ -46,6 +46,10 @@ Test(hist, percentiles_are_not_below_their_share) {
   }
   static struct hist h;
   hist_record(&h, 156086);
+  static struct hist exact;
+  hist_record_n(&exact, 1, 40959);
+  hist_record_n(&exact, 1000, 41);
+  cr_expect_eq(hist_percentile(&exact, 99.9), 1, "99.9 %% of 41000 are 40959, which binary fractions make a little more");
   cr_expect(hist_percentile(&h, 99) == 156086 && hist_percentile(&h, 100) == 156086, "%lu", hist_percentile(&h, 99));
 }
 
@@ -134,8 +138,14 @@ Test(popularity, zipf_and_release_share) {
     cr_assert(fabs(num[i] - N * share) <= 5 * sqrt(N * share), "rank %u: %u of %g", i, num[i], N * share);
   }
   cr_assert_eq(popularity_init(&p, &mem.base, POPULARITY_STRETCHED, 10, 0.5, 0), ERR_OK);
-  for (uint32_t i = 0; i < 20000; i++)
+  double squares[10], sum = 0; // the exponent is 1 / 0.5
+  for (int i = 0; i < 10; i++)
+    sum += squares[i] = pow(log(10 / (i + 0.5)), 2);
+  memset(num, 0, sizeof num);
+  for (int i = 0; i < N; i++)
     num[popularity_draw(&p, &r)]++;
+  for (uint32_t i = 0; i < 10; i++)
+    cr_assert(fabs(num[i] - N * squares[i] / sum) <= 5 * sqrt(N * squares[i] / sum) + 1, "stretched, rank %u: %u of %g", i, num[i], N * squares[i] / sum);
   cr_assert_eq(popularity_init(&p, &mem.base, POPULARITY_ZIPF, 0, 1, 0), ERR_ARGUMENT);
   cr_assert_eq(popularity_init(&p, &mem.base, POPULARITY_STRETCHED, 10, 1.5, 0), ERR_ARGUMENT);
   cr_assert_eq(popularity_init(&p, &mem.base, POPULARITY_ZIPF, 10, 1, 1.5), ERR_ARGUMENT);

@@ -331,6 +331,9 @@ Test(scenario, reads_units_and_shapes) {
   cr_assert_eq(s.ahead, 4);
   cr_assert_eq(s.protocol, LOAD_MIX);
   alloc_heap_free(&mem);
+  cr_assert_eq(parse(&s, &mem, "mode: rate\nrate: 5\nseconds: 1\narrivals: [{ for: 9s, rate: 9 }]\ncatalogue: { assets: [a] }\n", &d), ERR_OK, "%s", d.what);
+  cr_expect(s.num_pieces == 0 && s.rate == 5, "a rate stands in the place of a shape");
+  alloc_heap_free(&mem);
 }
 
 Test(scenario, every_fault_names_its_line) {
@@ -346,6 +349,11 @@ Test(scenario, every_fault_names_its_line) {
            {"catalogue: { assets: [a] }\narrivals: [{ for: 1s }]\n", 2},
            {"catalogue: { assets: [a] }\narrivals: [{ for: 1s, rate: [1] }]\n", 2},
            {"catalogue: { assets: [a], release_share: 130% }\n", 1},
+           {"catalogue: { assets: [a] }\nseconds: nan\n", 2},
+           {"catalogue: { assets: [a] }\nseed: 1\nseed: 2\n", 3},
+           {"catalogue: { assets: [a] }\narrivals: [{ for: 1s, rate: 1, poll: 99ms }]\n", 2},
+           {"catalogue: { assets: [a] }\narrivals: [{ for: 1s, rate: 1, poll: 3601s }]\n", 2},
+           {"mode: capacity\nseconds: 1\nsearch: { from: 9, to: 9 }\nlevel: { latency_p99_ms: 1 }\ncatalogue: { assets: [a] }\n", 0},
            {"# \xc3\xa9\n\nname: \xff\n", 3}, // not text at all: libyaml has no mark for it
            {"name: a\n# \x02\n", 2},
            {"catalogue: { assets: [a] }\n---\n# \x02\n", 3}};

@@ -59,6 +59,24 @@ static void flip_each(unsigned track, enum scheme scheme) {
   }
 }
 
+Test(verify, reads_where_a_path_points) {
+  static const struct {
+    const char *asset, *path;
+    int64_t segment; // -1: nowhere
+  } v[] = {{"a", "/a/cenc/7/t/12.m4s", 12}, {"a", "/a/cenc/7/t/init.mp4", 0}, {"a", "/a/cenc/7/t/12.m4s?x=/y", 12}, {"a/b", "/a/b/cenc/7/t/1.m4s", 1}, {"\xc3\xa9", "/%C3%a9/cenc/7/t/1.m4s", 1},
+           {"a", "/a/cenc/7/t/4294967295.m4s", UINT32_MAX}, {"a", "/a/cenc/7/t/4294967296.m4s", -1}, {"a", "/a/cenc/4294967296/t/1.m4s", -1}, {"a", "/a/cenc/7/t/0.m4s", -1},
+           {"a", "/a/cenc/7/t/.m4s", -1}, {"a", "/a/cenc/7/t/1.mp4", -1}, {"a", "/a/cenc/7//1.m4s", -1}, {"a", "/a/cenc/x/t/1.m4s", -1}, {"a", "/ab/cenc/7/t/1.m4s", -1}, {"a", "a/cenc/7/t/1.m4s", -1},
+           {"a/b", "/a%2fb/cenc/7/t/1.m4s", -1}, {"a", "/%61/cenc/7/t/1.m4s", 1}, {"a", "/a/cenc/7/t/1.m4s%00", -1}, {"a", "/a/cenc/7/%zz/1.m4s", -1}, {"a", "/a/cenc/7/t/1.m4s%4", -1},
+           {"a", "/a/cenc/7/t/x/1.m4s", -1}};
+  for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+    struct verify_place place = {0};
+    bool good = verify_place_read(&place, v[i].asset, v[i].path);
+    cr_expect_eq(good, v[i].segment >= 0, "%s", v[i].path);
+    bool same = place.segment == v[i].segment && place.epoch == 7 && !strcmp(place.scheme, "cenc") && !strcmp(place.track, "t");
+    cr_expect(!good || same, "%s: %u", v[i].path, place.segment);
+  }
+}
+
 // Each box there may be left out, twice, or in another's place.
 Test(verify, finds_pssh_that_are_missing_or_too_many) {
   struct world *w = world_of(0, SCHEME_CENC);

@@ -75,6 +75,7 @@ def stalled_server(tap, load, server):
                f"{got}, not {least:.0f} to {most:.0f}")
     longest = max(latency) / 1e6
     tap.ok(length - 0.1 <= longest <= busy + 0.5, "a stall of 2 s: the longest latency is its length", f"{longest} of {length}")
+    tap.ok(t["queued"] > 0.5 * RATE * STALL_S, "a stall of 2 s: what was due meanwhile found all connections taken", t)
     service = above(r.hdr["service"], 1)
     tap.ok(service <= 16, "a stall of 2 s: by service time only the open requests would have noticed", service)
     tap.ok(max(r.hdr["lag"]) < 1e6, "a stall of the server is not the generator's lag", max(r.hdr["lag"]))
@@ -87,7 +88,7 @@ def late_generator(tap, sluice, folder, server):
     """The generator itself is stopped: the run is invalid, status 3. There are connections enough: what waits for one is not its lag."""
     (folder / "late.yaml").write_text(SCENARIO)
     p = subprocess.Popen([sluice, "load", folder / "late.yaml", "--target", f"http://127.0.0.1:{server.port}", "--seconds", "2", "--rate", str(FEW), "--connections", "200",
-                          "--hdr", folder / "late.hdr"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                          "--hdr", folder / "late.hdr", "--json", folder / "late.json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     under_way(server)
     time.sleep(0.5)
     kids = children(p)
@@ -97,6 +98,8 @@ def late_generator(tap, sluice, folder, server):
     for kid in kids:
         subprocess.run(["kill", "-CONT", kid], check=True)
     out, err = p.communicate(timeout=30)
+    t = json.loads((folder / "late.json").read_text())["totals"]
+    tap.ok(t["queued"] == 0 and (t["cpu_wait_s"] > 0 or not pathlib.Path("/proc/self/schedstat").exists()), "with connections enough none queues", t)
     tap.ok(p.returncode == 3 and "INVALID: the generator was late" in out, "a generator that was late: status 3, and it says so", f"{p.returncode} {out}{err}")
     lag = hdr_log((folder / "late.hdr").read_text())["lag"]
     tap.ok(above(lag, 0.3) > 0.2 * FEW, "the generator's own lag is recorded", above(lag, 0.3))
@@ -179,6 +182,7 @@ def swallowed(tap, load):
             tap.ok(t["errors"] > 20 and t["requests"] > 9 * t["errors"], f"{name}: connections are replaced", t)
         else:
             asked = 200 if mode == "rate" else connections
+            tap.ok(nth > 1 or t["elapsed_s"] > 3, f"{name}: the run lasts until the last one has timed out", t)
             tap.ok(t["requests"] == server.asked == asked and t["errors"] == asked // nth, f"{name}: every other one is answered", f"{server.asked} {t}")
 
 
@@ -250,6 +254,7 @@ level: { errors: 0, deadline_miss: 1%, lag_p99_ms: 2000 }
     # Who began to hear later needed it later; and it came later where the server had to catch up: the longest latency says by how much.
     late = max(0, max(r.hdr["latency"]) / 1e6 - (stalled[0] - 2))
     tap.ok(most - 0.6 - mean(r.hdr["startup"]) < waited < most + late, "and waits for as long as it came too late", f"{waited} of {most}, {late} {mean(r.hdr['startup'])}")
+    tap.ok(sum(s["misses"] for s in r.json["seconds"]) == t["misses"] and sum(r.hdr["startup"].values()) == t["sessions"], "the seconds add up to that, and everybody started once", r.json["seconds"])
     tap.ok(r.code == 1 and "MISSED  segments late" in r.out.decode(), "a missed service level: status 1, and which", r.out.decode())
     tap.ok(max(r.hdr["startup"]) < 1.5e6, "startup is not touched: everybody had started before", max(r.hdr["startup"]))
 
