@@ -123,9 +123,8 @@ static void leave(struct conn *c) {
     conn_linger(c);
 }
 
-// A cancellation finds nothing while a multishot receive is between two turns: who still hears something asks again.
 static void stop_receiving(struct conn *c) {
-  if ((!c->recv_stopped || c->rq->behind) && io_armed(&c->recv)) {
+  if (!c->recv_stopped && io_armed(&c->recv)) {
     c->recv_stopped = true;
     c->w->io->v->cancel(c->w->io, &c->recv);
   }
