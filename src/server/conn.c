@@ -66,7 +66,8 @@ void conn_close(struct conn *c) {
     request_done(rq);
   c->rq = NULL;
   if (rq && rq->waiting) {
-    rq->conn = NULL; // goes back to the pool when the catalogue is done with it
+    pump_abandon(rq); // others need the buffers before that
+    rq->conn = NULL;  // goes back to the pool when the catalogue is done with it
   } else {
     if (rq)
       request_give(w, rq);
@@ -160,7 +161,7 @@ static bool finished(struct conn *c, struct request *rq, size_t left) {
     return true;
   }
   conn_say_goodbye(c);
-  if (left || rq->behind || c->gap || c->recv_stopped || rq->status >= 400)
+  if (left || c->gap || c->recv_stopped || rq->status >= 400)
     conn_linger(c);
   else
     conn_close(c);
