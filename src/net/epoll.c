@@ -78,6 +78,11 @@ static void arm(struct io *io, struct io_op *op, int fd, uint8_t kind, bool out)
   op->kind = kind;
   op->armed = 1;
   op->queued = 0;
+  if ((uint32_t)fd >= e->num_fds) { // nobody can wait for it
+    op->next = e->cancelled;
+    e->cancelled = op;
+    return;
+  }
   op->next = NULL;
   struct fd_slot *s = &e->fds[fd];
   if (out)
@@ -102,9 +107,11 @@ static void ep_recv_done(struct io *io, uint16_t buf) {
 
 static void ep_close(struct io *io, int fd) {
   struct epoll *e = self(io);
-  struct fd_slot *s = &e->fds[fd];
-  s->in = s->out = NULL;
-  s->interest = 0; // closing takes it out of the kernel's set
+  if ((uint32_t)fd < e->num_fds) {
+    struct fd_slot *s = &e->fds[fd];
+    s->in = s->out = NULL;
+    s->interest = 0; // closing takes it out of the kernel's set
+  }
   close(fd);
 }
 
@@ -149,10 +156,6 @@ static void do_accept(struct epoll *e, struct io_op *op) {
     int fd = accept4(op->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
       return;
-    if (fd >= 0 && (uint32_t)fd >= e->num_fds) {
-      close(fd);
-      continue;
-    }
     tell(e, op, &(struct io_event){.res = fd < 0 ? -errno : fd, .more = fd >= 0});
     if (fd < 0)
       return;

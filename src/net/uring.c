@@ -198,10 +198,10 @@ static void on_cqe(struct uring *u, struct io_op *op, int32_t res, uint32_t flag
   }
   if (!ev.more && ((op->kind == OP_RECV && res > 0) || (op->kind == OP_ACCEPT && res >= 0))) {
     start(u, op);
-    if (op->cancelling) // the one under way was for the run that has just ended
-      cancel_in_kernel(u, op);
     ev.more = true;
   }
+  if (ev.more && op->cancelling) // the cancellation found nothing, or was for the run that has just ended
+    cancel_in_kernel(u, op);
   op->armed = ev.more;
   op->done(&u->io, op, &ev);
 }

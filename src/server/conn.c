@@ -2,13 +2,10 @@
 #include "server/conn_int.h"
 #include <errno.h>
 #include <netinet/in.h>
-#include <stddef.h>
 #include <strings.h>
 #include <sys/socket.h>
 
 #include "obs/log.h"
-
-#define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
 
 static void serve(struct conn *c, const uint8_t *base, size_t n);
 
@@ -43,26 +40,13 @@ static void free_if_quiet(struct conn *c) {
     conn_free(c);
 }
 
-// Who waits for a request, the first or another, stands in the worker's list, the longest first.
+// For a request, the first or another.
 static void begin_wait(struct conn *c) {
-  struct worker *w = c->w;
-  c->idle_ms = w->now_ms;
-  c->idle_next = NULL;
-  c->idle_prev = w->newest_idle;
-  *w->newest_idle = c;
-  w->newest_idle = &c->idle_next;
+  c->idle_ms = c->w->now_ms;
+  line_join(&c->w->idle, &c->idle);
 }
 
-static void end_wait(struct conn *c) {
-  if (!c->idle_prev)
-    return;
-  *c->idle_prev = c->idle_next;
-  if (c->idle_next)
-    c->idle_next->idle_prev = c->idle_prev;
-  else
-    c->w->newest_idle = c->idle_prev;
-  c->idle_prev = NULL;
-}
+static void end_wait(struct conn *c) { line_leave(&c->w->idle, &c->idle); }
 
 // At once; the connection is free when nothing is armed any more.
 void conn_close(struct conn *c) {
@@ -82,7 +66,8 @@ void conn_close(struct conn *c) {
     request_done(rq);
   c->rq = NULL;
   if (rq && rq->waiting) {
-    rq->conn = NULL; // goes back to the pool when the catalogue is done with it
+    pump_abandon(rq); // others need the buffers before that
+    rq->conn = NULL;  // goes back to the pool when the catalogue is done with it
   } else {
     if (rq)
       request_give(w, rq);
@@ -123,9 +108,8 @@ static void leave(struct conn *c) {
     conn_linger(c);
 }
 
-// A cancellation finds nothing while a multishot receive is between two turns: who still hears something asks again.
 static void stop_receiving(struct conn *c) {
-  if ((!c->recv_stopped || c->rq->behind) && io_armed(&c->recv)) {
+  if (!c->recv_stopped && io_armed(&c->recv)) {
     c->recv_stopped = true;
     c->w->io->v->cancel(c->w->io, &c->recv);
   }
@@ -177,7 +161,7 @@ static bool finished(struct conn *c, struct request *rq, size_t left) {
     return true;
   }
   conn_say_goodbye(c);
-  if (left || rq->behind || c->gap || c->recv_stopped || rq->status >= 400)
+  if (left || c->gap || c->recv_stopped || rq->status >= 400)
     conn_linger(c);
   else
     conn_close(c);
@@ -529,11 +513,11 @@ static void refuse_connection(struct worker *w, int fd, bool tls) {
 
 // Idle connections must not keep others out: crowds hold them for nothing. Not those of a moment, which are about to ask.
 static bool make_room(struct worker *w) {
-  struct conn *c = w->longest_idle;
   if (w->num_used == w->num_places)
     return false;
   if (w->num_open < w->num_conns)
     return true;
+  struct conn *c = w->idle.first ? OWNER(struct conn, idle, w->idle.first) : NULL;
   if (!c || w->now_ms - c->idle_ms < MOMENT_MS)
     return false;
   metric_inc(&w->m->connections_displaced);

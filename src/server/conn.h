@@ -12,8 +12,11 @@
 #include "net/timer.h"
 #include "net/tls.h"
 #include "simd/aes.h"
+#include "server/line.h"
 #include "server/server.h"
 #include <pthread.h>
+
+#define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
 
 enum {
   REQ_IN = 32768,        // bytes of a request with its body, and of what is pipelined behind a response in progress
@@ -53,7 +56,7 @@ struct conn {
   struct worker *w;
   struct request *rq;
   struct conn *next, **prev; // of the open ones; `next` alone: of the free ones
-  struct conn *idle_next, **idle_prev; // in the worker's list of those that wait for a request; idle_prev NULL: not there
+  struct line_place idle; // in the worker's line of those that wait for a request
   uint64_t idle_ms;     // since when
   struct tls_conn *tls; // NULL: plain
   int fd;
@@ -109,7 +112,7 @@ struct request {
   uint32_t range, num_ranges;
   struct plan_range ranges[HTTP_RANGES_MAX];
   struct plan_range resource; // the whole entity in the same offsets
-  struct request *hold_next, **hold_prev; // in out_pool's list; hold_prev NULL: not there
+  struct line_place hold;     // in out_pool's line
   uint8_t *out;               // output buffer, or NULL: bytes [out_at, out_end) are to be sent,
   uint32_t out_at, out_end;
   uint32_t out_body;          // of which those from out_body on are of the current range, the others of `lit`
@@ -138,8 +141,8 @@ struct listener {
 struct out_pool {
   uint8_t *mem;
   uint8_t **free; // a stack: the last one used is the next one given
-  uint32_t num, num_free, keep; // when fewer than `keep` are free, one that is held over a full socket is taken back:
-  struct request *longest, **newest; // the list of those that hold one, the longest first
+  uint32_t num, num_free, keep; // when fewer than `keep` are free, the one that is held longest over a full socket is taken back
+  struct line held;
 };
 
 // What of a request's source has not been asked for from memory. Good within the turn.
@@ -169,7 +172,7 @@ struct worker {
   struct listener *listeners;
   unsigned num_listeners;
   struct conn *conns, *free_conns, *open_conns;
-  struct conn *longest_idle, **newest_idle; // who has waited for a request the longest gives way to who connects
+  struct line idle;               // who has waited for a request the longest gives way to who connects
   uint32_t num_conns, num_open;   // open ones: at most, and now
   uint32_t num_places, conns_cut; // of `conns`: all, some more than may be open, and those that were ever used
   uint32_t num_used;              // open, or waiting for their last completions

@@ -12,7 +12,7 @@ bool out_pool_init(struct out_pool *p, uint32_t num) {
   if (mem == MAP_FAILED)
     return false;
   p->mem = mem;
-  p->newest = &p->longest;
+  line_init(&p->held);
   p->free = calloc(num, sizeof *p->free);
   if (!p->free)
     return false;
@@ -38,28 +38,14 @@ static uint8_t *pool_take(struct worker *w) {
   return w->out.free[--w->out.num_free];
 }
 
-static void hold_end(struct request *rq) {
-  if (!rq->hold_prev)
-    return;
-  *rq->hold_prev = rq->hold_next;
-  if (rq->hold_next)
-    rq->hold_next->hold_prev = rq->hold_prev;
-  else
-    rq->w->out.newest = rq->hold_prev;
-  rq->hold_prev = NULL;
-}
-
 static void hold(struct request *rq) {
-  struct out_pool *p = &rq->w->out;
-  hold_end(rq); // who took something holds anew
-  rq->hold_next = NULL;
-  rq->hold_prev = p->newest;
-  *p->newest = rq;
-  p->newest = &rq->hold_next;
+  struct line *held = &rq->w->out.held;
+  line_leave(held, &rq->hold); // who took something holds anew
+  line_join(held, &rq->hold);
 }
 
 static void buffer_give(struct request *rq) {
-  hold_end(rq);
+  line_leave(&rq->w->out.held, &rq->hold);
   pool_give(rq->w, rq->out);
   rq->out = NULL;
 }
@@ -237,8 +223,8 @@ static enum pump_result blocked(struct request *rq) {
     pump_release_buffer(rq);
   else if (rq->out)
     hold(rq);
-  if (w->out.num_free < w->out.keep && w->out.longest)
-    rob(w->out.longest);
+  if (w->out.num_free < w->out.keep && w->out.held.first)
+    rob(OWNER(struct request, hold, w->out.held.first));
   if (!io_armed(&c->poll))
     w->io->v->poll(w->io, &c->poll, c->fd, IO_POLL_OUT);
   rq->stalled = false;

@@ -1,9 +1,6 @@
 // What is asked: method, target, route; then the catalogue's answer becomes a response.
 #include "server/conn.h"
-#include <stddef.h>
 #include <stdlib.h>
-
-#define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
 
 // On a helper thread: push, and wake the worker that owns it.
 static void on_wake(struct cat_wait *wait) {

@@ -8,13 +8,10 @@
 #include <netdb.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-
-#define OWNER(type, field, p) ((type *)(void *)((char *)(p)-offsetof(type, field)))
 
 enum {
   ACCEPT_RETRY_MS = 100,
@@ -319,7 +316,7 @@ static bool worker_init(struct worker *w, struct server *s, unsigned n, unsigned
   w->listeners = calloc(num_listeners, sizeof *w->listeners);
   atomic_store(&w->m->connections_limit, (int64_t)w->num_conns);
   w->conns = map(w->num_places * sizeof *w->conns);
-  w->newest_idle = &w->longest_idle;
+  line_init(&w->idle);
   w->num_requests = w->num_conns + BEHIND_MAX;
   w->requests = map(w->num_requests * sizeof *w->requests);
   if (!w->flight || !w->opened || !w->listeners || !w->conns || !w->requests || !out_pool_init(&w->out, (uint32_t)cfg->output_buffers))

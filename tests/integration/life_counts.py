@@ -185,7 +185,7 @@ def reasons(tap, sluice, work):
         (media / asset).mkdir()
         (media / asset / "a.mp4").write_bytes(synth.plain()[0][:700 if asset == "bad" else None])
     away = f"providers:\n  - {{ type: json, url: 'http://127.0.0.1:{free_port()}/keys', match: far, attempts: 1 }}\n"
-    with Server(sluice.path, media, keys=keys_file([ASSET, "bad"]) + away) as server:
+    with Server(sluice.path, media, "--negative-ttl", "1500ms", keys=keys_file([ASSET, "bad"]) + away) as server:
         for asset, rest, status, reason in (("keyless", ("master.m3u8",), 503, "no_key"), ("keyless", (1, "a", "1.m4s"), 503, "no_key"),
                                             ("far", ("master.m3u8",), 503, "upstream"), ("far", (1, "a", "init.mp4"), 503, "upstream"),
                                             ("bad", ("manifest.mpd",), 404, "source_invalid"), ("bad", (1, "a.mp4"), 404, "source_invalid"),
@@ -197,7 +197,7 @@ def reasons(tap, sluice, work):
                 grew = grown(before, after)
                 tap.ok(r.status == status and grew == [reason], f"{asset}/{rest[-1]}{again}: {status}, counted as {reason}", f"{r} {grew}")
                 if status == 404:
-                    tap.equal(r["cache-control"], "public, max-age=1", f"{asset}/{rest[-1]}{again}: caches may keep it for negative_ttl")
+                    tap.equal(r["cache-control"], "public, max-age=2", f"{asset}/{rest[-1]}{again}: caches may keep it for negative_ttl, in whole seconds")
         tap.ok(any("bad/a.mp4: " in line for line in server.log()), "the log says what is wrong with the file", server.log())
 
 

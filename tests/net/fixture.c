@@ -1,7 +1,7 @@
 // The real workers over a catalogue that is made up, so that transport can be tested without media: any size, any delay,
 // any failure by name. A track is called s<bytes of a segment>x<segments>; its output is the little-endian 32-bit words
 // 0, 1, 2, …. Assets: "now" answers at once, "later" makes every lookup wait for another thread, "cut" loses its source
-// after the third segment, "stuck" is not found, once SIGUSR1 comes, "heap" allocates, "hot" is in the cache of encrypted segments once it was asked for, others answer with the
+// after the third segment, "stuck" is not found, once SIGUSR1 comes, "hangs" loses its source behind the first segment then, "heap" allocates, "hot" is in the cache of encrypted segments once it was asked for, others answer with the
 // status they are named after. Prints its port, drains on SIGTERM.
 #include "server/catalog.h"
 #include "server/server.h"
@@ -69,7 +69,7 @@ static bool guard_heap(void) { return true; }
 struct fake_track {
   struct protected_track t;
   uint64_t segment, num;
-  bool waits, cut, hot;
+  bool waits, cut, hot, hangs;
   _Atomic uint64_t taken, filled; // of the first 64 pieces: in the memory file, or on their way
 };
 
@@ -139,16 +139,16 @@ static void free_the_stuck(void) {
   pthread_mutex_unlock(&helper.lock);
 }
 
-static struct fake_track *track_of(uint64_t segment, uint64_t num, bool waits, bool cut, bool hot) {
+static struct fake_track *track_of(uint64_t segment, uint64_t num, bool waits, bool cut, bool hot, bool hangs) {
   pthread_mutex_lock(&tracks_lock);
   struct fake_track *t = NULL;
   for (unsigned i = 0; i < num_tracks && !t; i++)
     if (tracks[i].segment == segment && tracks[i].num == num && tracks[i].waits == waits && tracks[i].cut == cut &&
-        tracks[i].hot == hot)
+        tracks[i].hot == hot && tracks[i].hangs == hangs)
       t = &tracks[i];
   if (!t && num_tracks < MAX_TRACKS) {
     t = &tracks[num_tracks++];
-    *t = (struct fake_track){.segment = segment, .num = num, .waits = waits, .cut = cut, .hot = hot};
+    *t = (struct fake_track){.segment = segment, .num = num, .waits = waits, .cut = cut, .hot = hot, .hangs = hangs};
     t->t.plan.total_len = segment * num;
     strcpy(t->t.etag, "0123456789abcdef");
   }
@@ -164,18 +164,18 @@ int catalog_track(struct catalog *c, struct protected_track **out, const struct 
   (void)c, (void)now_ms, (void)m;
   memcpy(name, r->track.p, r->track.n < 63 ? r->track.n : 63);
   memcpy(asset, r->asset.p, r->asset.n < 15 ? r->asset.n : 15);
-  bool waits = !strcmp(asset, "later"), cut = !strcmp(asset, "cut"), hot = !strcmp(asset, "hot");
+  bool waits = !strcmp(asset, "later"), cut = !strcmp(asset, "cut"), hot = !strcmp(asset, "hot"), hangs = !strcmp(asset, "hangs");
   if (!strcmp(asset, "heap")) {
     void *volatile p = malloc(100);
     free(p);
   }
   if (!strcmp(asset, "stuck"))
     return wait_long(w);
-  if (!waits && !cut && !hot && strcmp(asset, "now"))
+  if (!waits && !cut && !hot && !hangs && strcmp(asset, "now"))
     return atoi(asset) ? atoi(asset) : CAT_NOT_FOUND;
   if (sscanf(name, "s%llux%llu", &segment, &count) != 2)
     return waits ? wait_for_helper(w, CAT_NOT_FOUND) : CAT_NOT_FOUND;
-  struct fake_track *t = track_of(segment, count, waits, cut, hot);
+  struct fake_track *t = track_of(segment, count, waits, cut, hot, hangs);
   if (!t)
     return CAT_NOT_FOUND;
   if (!waits) {
@@ -222,6 +222,8 @@ int track_source(struct catalog *c, struct protected_track *t, struct bytes *out
   (void)c, (void)m;
   if (f->cut && off >= 3 * f->segment)
     return 500;
+  if (f->hangs && off >= f->segment)
+    return wait_long(w);
   if (f->waits && w->tries == 0) {
     w->tries = 1;
     if (off / f->segment % 2) { // odd pieces come as a block, even ones are to be asked for again
@@ -374,13 +376,15 @@ int main(int argc, char **argv) {
   workers_drain(&s, c->drain_timeout, NULL);
   workers_end(&s);
   int64_t buffers = 0, connections = 0, holds = doc.holds;
-  uint64_t overloads = 0, failed = 0, displaced = 0;
+  uint64_t overloads = 0, failed = 0, displaced = 0, timeouts = 0, resets = 0;
   for (unsigned i = 0; i < s.num_workers; i++) {
     buffers += s.metrics[i].buffers_used;
     connections += s.metrics[i].connections;
     overloads += s.metrics[i].err_overload;
     failed += s.metrics[i].status_5xx;
     displaced += s.metrics[i].connections_displaced;
+    timeouts += s.metrics[i].err_timeout;
+    resets += s.metrics[i].err_reset;
   }
   for (unsigned i = 0; i < num_tracks; i++)
     holds += tracks[i].t.holds;
@@ -390,8 +394,8 @@ int main(int argc, char **argv) {
   pthread_mutex_unlock(&helper.lock);
   pthread_join(thread, NULL);
   printf("left: %lld buffers, %lld connections, %lld holds\n", (long long)buffers, (long long)connections, (long long)holds);
-  printf("counted: %llu overload, %llu 5xx, %llu displaced\n", (unsigned long long)overloads, (unsigned long long)failed,
-         (unsigned long long)displaced);
+  printf("counted: %llu overload, %llu 5xx, %llu displaced, %llu timeouts, %llu resets\n", (unsigned long long)overloads,
+         (unsigned long long)failed, (unsigned long long)displaced, (unsigned long long)timeouts, (unsigned long long)resets);
   free(s.metrics);
   config_free(c);
   return 0;

@@ -198,9 +198,22 @@ int __wrap_io_uring_submit(struct io_uring *ring);
 static bool takes_nothing;
 int __wrap_io_uring_submit(struct io_uring *ring) { return takes_nothing ? -EAGAIN : __real_io_uring_submit(ring); }
 
+// Cancellations that find nothing: they ask for what is not there.
+static bool cancels_nothing;
+
+static void miss_cancellations(const struct io_uring_sq *sq) {
+  for (unsigned at = sq->sqe_head; at != sq->sqe_tail; at++) {
+    struct io_uring_sqe *sqe = &sq->sqes[at & *sq->kring_mask];
+    if (sqe->opcode == IORING_OP_ASYNC_CANCEL)
+      sqe->addr = 1;
+  }
+}
+
 int __wrap_io_uring_submit_and_wait_timeout(struct io_uring *ring, struct io_uring_cqe **cqe, unsigned n, struct __kernel_timespec *ts, sigset_t *mask) {
   if (takes_nothing)
     return -EAGAIN;
+  if (cancels_nothing)
+    miss_cancellations(&ring->sq);
   int r = __real_io_uring_submit_and_wait_timeout(ring, cqe, n, ts, mask);
   unsigned head;
   struct io_uring_cqe *done;
@@ -324,6 +337,48 @@ Test(io, a_cancelled_receive_ends_so_whatever_the_ring_says) {
     RUN_UNTIL(&w, w.bytes == 1);
     close_world(&w);
   }
+}
+
+// Who still hears something of what was cancelled need not ask again.
+Test(io, a_cancellation_that_finds_nothing_is_repeated) {
+  struct world w;
+  open_world(&w, "io_uring", &(struct io_options){0});
+  connect_pair(&w);
+  cr_assert(turn(&w, 1000000));
+  cancels_nothing = true;
+  w.io->v->cancel(w.io, &w.recv);
+  cr_assert(turn(&w, 1000000));
+  cancels_nothing = false;
+  cr_assert_not(w.cancelled);
+  cr_assert_eq(write(w.peer, "x", 1), 1);
+  RUN_UNTIL(&w, w.cancelled);
+  cr_expect_eq(w.bytes, 1);
+  cr_assert_not(io_armed(&w.recv));
+  close_world(&w);
+}
+
+// epoll's table has a place for each descriptor that could be when it was made: a limit that is raised later gives others.
+Test(io, a_descriptor_beyond_the_table_is_told_at_once) {
+  struct rlimit was, few;
+  struct world w;
+  int most = dup(0) + 16;
+  close(most - 16);
+  cr_assert_eq(getrlimit(RLIMIT_NOFILE, &was), 0);
+  few = (struct rlimit){(rlim_t)most, was.rlim_max};
+  cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+  open_world(&w, "epoll", &(struct io_options){0});
+  connect_pair(&w);
+  cr_assert_eq(setrlimit(RLIMIT_NOFILE, &was), 0);
+  for (int fd = most - 1; fd <= most; fd++) {
+    w.num_polls = 0;
+    cr_assert_eq(dup2(w.conn, fd), fd);
+    w.io->v->poll(w.io, &w.poll, fd, IO_POLL_OUT);
+    RUN_UNTIL(&w, w.num_polls);
+    cr_expect_eq(w.poll_res, fd < most ? 1 : -ECANCELED);
+    cr_expect_not(io_armed(&w.poll));
+    w.io->v->close(w.io, fd);
+  }
+  close_world(&w);
 }
 
 Test(io, poll_tells_when_a_full_socket_takes_more) {

@@ -88,6 +88,13 @@ Test(response, limits) {
   for (int i = 0; i < 200; i++)
     n += (size_t)sprintf(text + n, "X: y\r\n");
   cr_assert_eq(run(&r, &(struct seen){0}, text, 4000, false), HTTP_RESPONSE_LIMIT, "too many headers");
+  for (int num = 8; num <= 9; num++) {
+    n = 0;
+    for (int i = 0; i < num; i++)
+      n += (size_t)sprintf(text + n, "HTTP/1.1 102 Processing\r\n\r\n");
+    sprintf(text + n, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    cr_assert_eq(run(&r, &(struct seen){0}, text, 50, false), num > 8 ? HTTP_RESPONSE_BAD : HTTP_RESPONSE_WHOLE, "%d before the answer", num);
+  }
   free(text);
   cr_assert_eq(run(&r, &(struct seen){0}, "HTTP/1.1 200 OK\r\nContent-Length: 65\r\n\r\n", 9, false), HTTP_RESPONSE_LIMIT);
   struct seen s = {0};

@@ -87,6 +87,7 @@ def timeouts():
             expect(least < seconds < 5, True, f"{what}: {seconds:.2f} s")
         total = lasts(get_bytes("/now/cbcs/1/s300000x400.mp4"))
         expect(total < 60000000, True, f"a reader that stopped still got {total} bytes")
+    expect((srv.timeouts, srv.resets), (2, 0), "half a head and the reader are counted; who asks for nothing is no error")
 
 
 def pauses_within_the_write_timeout():
@@ -135,6 +136,37 @@ def clients_that_leave_at_any_time():
                 s.shutdown(socket.SHUT_WR)
             s.close()
         expect(ask(srv.client(), segment_path("later", 77, 2))[1], words(77, 77))
+
+
+def clients_that_leave_storage_alone():
+    """Half an answer is rendered, storage does not answer for the rest, and its client is gone: others get the output buffer."""
+    with Server("--workers", "1", "--output-buffers", "8", "--header-timeout", "1h") as srv:
+        srv.proc.send_signal(signal.SIGSTOP)  # a request and its client's reset are seen together
+        try:
+            for _ in range(40):
+                s = srv.dial(raw=True)
+                s.sendall(get_bytes("/hangs/cbcs/1/s1000x3.mp4"))
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                s.close()
+        finally:
+            srv.proc.send_signal(signal.SIGCONT)
+        expect(comes(lambda: len(os.listdir(f"/proc/{srv.proc.pid}/fd")) < 40), True, "their connections end")
+        expect(ask(srv.client(), segment_path("now", 200000, 2))[1] == words(200000, 200000), True, "one who stays")
+        srv.proc.send_signal(signal.SIGUSR1)
+
+
+def clients_that_are_reset():
+    """Amid a head that is an error, and counted; between requests it is none."""
+    with Server() as srv:
+        for amid in (b"", get_bytes(segment_path("now", 5, 1))[:20]):
+            s = srv.dial()
+            expect(answers(s), True)
+            s.sendall(amid)
+            time.sleep(0.3)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+        time.sleep(0.3)
+    expect(srv.resets, 1)
 
 
 def half_closed_clients_get_their_answer():
@@ -343,6 +375,29 @@ def queued_clients_when_draining():
         srv.proc.wait(20)
 
 
+def refused_clients_that_stay():
+    """Who is refused and does not end the connection loses its place soon, however long others may be silent."""
+    with Server("--workers", "1", "--header-timeout", "1h", "--idle-timeout", "1h") as srv:
+        descriptors = f"/proc/{srv.proc.pid}/fd"
+        before = len(os.listdir(descriptors))
+        s = srv.dial()
+        s.sendall(b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n")
+        expect(Reader(s).response()[0], 501)
+        expect(s.recv(10), b"")
+        expect(comes(lambda: len(os.listdir(descriptors)) == before), True, "its descriptor is closed")
+        s.close()
+
+
+def slow_lookups():
+    """What the catalogue takes counts against no client's time."""
+    with Server("--header-timeout", "1s", "--stall-timeout", "100ms", "--write-timeout", "200ms") as srv:
+        s = srv.dial()
+        s.sendall(get_bytes("/stuck/cbcs/1/s1x1/1.m4s"))
+        time.sleep(2.5)
+        srv.proc.send_signal(signal.SIGUSR1)
+        expect(Reader(s).response()[0], 404)
+
+
 def answered_clients_when_draining():
     """One that is answered, and may still be sending, is not reset."""
     with Server() as srv:
@@ -394,6 +449,18 @@ def more_sent_ahead_when_draining():
         srv.proc.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         expect(reader.response()[2] == words(0, 6300000), True, "the second one, during which draining began")
+        s.close()
+
+
+def more_sent_behind_the_last_request():
+    """It does not destroy the answer that the kernel still has to send."""
+    with Server("--keepalive-requests", "1") as srv:
+        s = srv.dial(rcvbuf=4096)
+        s.sendall(get_bytes(segment_path("now", 200000, 1)) + get_bytes(segment_path("now", 5, 1)))
+        time.sleep(0.3)
+        s.sendall(get_bytes(segment_path("now", 5, 2)) * 10)
+        time.sleep(0.2)
+        expect(Reader(s).response()[2] == words(0, 200000), True, "the answer")
         s.close()
 
 

@@ -63,6 +63,14 @@ def pipelined_requests_come_back_in_order():
             s.s.close()
 
 
+def parts_of(r, body):
+    """(head, bytes) of each part of a multipart answer."""
+    boundary = r.getheader("Content-Type").split("boundary=")[1]
+    parts = body.split(b"\r\n--" + boundary.encode())
+    expect((r.status, parts[0], parts[-1]), (206, b"", b"--\r\n"))
+    return [p.split(b"\r\n\r\n", 1) for p in parts[1:-1]]
+
+
 def random_ranges_are_slices():
     with Server() as srv:
         c = srv.client()
@@ -76,19 +84,24 @@ def random_ranges_are_slices():
                 expect((r.status, r.getheader("Content-Range")), (206, f"bytes {a}-{b}/{total}"))
                 expect(body, words(a, b - a + 1))
             r, body = ask(c, path, Range=f"bytes=5-9,{size - 3}-{2 * size + 3},-7")
-            boundary = r.getheader("Content-Type").split("boundary=")[1]
-            parts = body.split(b"\r\n--" + boundary.encode())
-            expect((r.status, parts[0], parts[-1]), (206, b"", b"--\r\n"))
-            for part, (a, n) in zip(parts[1:-1], ((5, 5), (size - 3, size + 7), (total - 7, 7))):
-                head, data = part.split(b"\r\n\r\n", 1)
+            for (head, data), (a, n) in zip(parts_of(r, body), ((5, 5), (size - 3, size + 7), (total - 7, 7)), strict=True):
                 expect(data, words(a, n))
                 expect(f"Content-Range: bytes {a}-{a + n - 1}/{total}".encode() in head, True)
+            first = 2 * size  # of a segment, whose ranges count from its own first byte
+            r, body = ask(c, segment_path(asset, size, 3, count), Range="bytes=10-19")
+            expect((r.status, r.getheader("Content-Range"), body), (206, f"bytes 10-19/{size}", words(first + 10, 10)))
+            r, body = ask(c, segment_path(asset, size, 3, count), Range="bytes=5-9,-7")
+            for (head, data), (a, n) in zip(parts_of(r, body), ((5, 5), (size - 7, 7)), strict=True):
+                expect(data, words(first + a, n))
+                expect(head, f"\r\nContent-Type: audio/mp4\r\nContent-Range: bytes {a}-{a + n - 1}/{size}".encode())
             r, _ = ask(c, path, "HEAD", Range="bytes=5-9,20-30")
             expect(r.status, 206)
             r, body = ask(c, path, Range=f"bytes={total}-")
             expect((r.status, r.getheader("Content-Range"), body), (416, f"bytes */{total}", b""))
             r, body = ask(c, path, Range="bytes=3-1")
             expect((r.status, len(body)), (200, total))
+        r, body = ask(c, "/now/cbcs/master.m3u8", Range="bytes=0-6,8-9")
+        expect(parts_of(r, body), [[f"\r\nContent-Type: text/x\r\nContent-Range: bytes {a}/20".encode(), data] for a, data in (("0-6", b"#EXTM3U"), ("8-9", b"of"))])
 
 
 def preconditions():
@@ -100,6 +113,7 @@ def preconditions():
         for headers, status, size in (
                 ({"If_None_Match": tag}, 304, 0), ({"If_None_Match": f'"x", W/{tag}'}, 304, 0), ({"If_None_Match": "*"}, 304, 0),
                 ({"If_None_Match": '"x"'}, 200, 100), ({"If_Match": tag}, 200, 100), ({"If_Match": '"x"'}, 412, None),
+                ({"If_Match": f"W/{tag}"}, 412, None), ({"If_Match": '"x"', "If_None_Match": tag}, 412, None),
                 ({"If_Range": tag, "Range": "bytes=1-2"}, 206, 2), ({"If_Range": '"x"', "Range": "bytes=1-2"}, 200, 100),
                 ({"If_Range": f"W/{tag}", "Range": "bytes=1-2"}, 200, 100),
                 ({"If_Range": "Sun, 06 Nov 1994 08:49:37 GMT", "Range": "bytes=1-2"}, 200, 100),
@@ -156,6 +170,19 @@ def refusals():
             expect((said.split(b" ")[1], said.partition(b"\r\n\r\n")[2]), (str(status).encode(), b""), text[:40])
 
 
+def cross_origin():
+    """Pages of the origin that the configuration names may read answers, and without one none."""
+    for origin in ("https://player.example", ""):
+        with Server(f"--cors-origin={origin}") as srv:
+            c = srv.client()
+            for path, status in ((segment_path("now", 5, 1), 200), ("/nope/x", 404)):
+                r, _ = ask(c, path, Origin="https://player.example")
+                expect((r.status, r.getheader("Access-Control-Allow-Origin")), (status, origin or None), origin)
+                expect("Content-Range" in r.getheader("Access-Control-Expose-Headers", ""), origin != "", origin)
+            r, _ = ask(c, segment_path("now", 5, 1), "OPTIONS", Origin="https://player.example", Access_Control_Request_Method="GET")
+            expect((r.status, r.getheader("Access-Control-Allow-Methods")), (204, "GET, HEAD, POST, OPTIONS" if origin else None), origin)
+
+
 def bodies_of_requests():
     with Server() as srv:
         c = srv.client()
@@ -178,6 +205,13 @@ def bodies_of_requests():
             if interim:
                 expect(reader.response()[0], 100)
             expect(reader.response()[::2], (200, b"licence for 4"), f"HTTP/{version} that expects {field}")
+        for body in (16384, 16385):  # behind a head of as many bytes as it may have
+            head = f"POST /now/cbcs/1/license HTTP/1.1\r\nHost: h\r\nContent-Length: {body}\r\nX: ".encode()
+            larger = srv.dial()
+            larger.sendall(head + b"a" * (16384 - len(head) - 4) + b"\r\n\r\n")
+            larger.sendall(b"k" * body)
+            expect(Reader(larger).response()[0], 200 if body == 16384 else 413, f"{body} bytes")
+            larger.close()
         s.sendall(b"POST /now/cbcs/1/license HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n")
         expect(reader.response()[0], 411)
         s.sendall(b"POST /now/cbcs/1/license HTTP/1.1\r\nHost: h\r\nContent-Length: 99999\r\n\r\n")

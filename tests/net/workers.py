@@ -86,7 +86,8 @@ class Server:
         expect(self.proc.returncode, 0)
         left, counted = out.splitlines()
         expect(left, "left: 0 buffers, 0 connections, 0 holds")
-        self.overloads, self.failed, self.displaced = (int(n) for n in re.search(r"(\d+) overload, (\d+) 5xx, (\d+) displaced", counted).groups())
+        numbers = re.search(r"(\d+) overload, (\d+) 5xx, (\d+) displaced, (\d+) timeouts, (\d+) resets", counted).groups()
+        self.overloads, self.failed, self.displaced, self.timeouts, self.resets = (int(n) for n in numbers)
 
     def dial(self, **kw):
         s = socket.socket()

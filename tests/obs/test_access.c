@@ -156,6 +156,30 @@ Test(access, lines_come_out_whole_and_in_order) {
   unlink(path);
 }
 
+// All texts as long as they get, of bytes that take the most room.
+Test(access, the_longest_lines_are_whole) {
+  enum { NUM = 300, SIX = 6, TEXTS = ACCESS_TEXT_MAX * SIX };
+  struct access_log *log = open_log(ACCESS_JSON, 1);
+  char most[ACCESS_PATH_MAX + 1];
+  memset(most, 1, sizeof most);
+  for (int i = 0; i < NUM; i++) {
+    struct access_record *r = access_slot(access_ring(log, 0));
+    cr_assert(r);
+    fill(r, "");
+    for (int text = 0; text < ACCESS_TEXTS; text++)
+      access_add(r, (enum access_text)text, bytes_of(most, sizeof most));
+    access_push(access_ring(log, 0));
+  }
+  access_close(log);
+  const char *at = read_back();
+  size_t first = strcspn(at, "\n");
+  cr_expect(first > TEXTS && first < TEXTS + 300, "%zu", first);
+  for (int i = 0; i < NUM; i++, at += first + 1)
+    cr_assert(strcspn(at, "\n") == first && !strncmp(at, "{\"time\":\"2026-09-21T14:13:20.000Z\"", 34) && at[first - 1] == '}', "line %d: %.80s", i, at);
+  cr_expect_eq(*at, 0);
+  unlink(path);
+}
+
 Test(access, a_full_ring_drops_and_counts_and_never_waits) {
   struct access_log *log = open_log(ACCESS_COMBINED, 2);
   uint64_t pushed = 0, lost = 0, written = 0, dropped = 0;

@@ -54,6 +54,26 @@ Test(log_full, lines_that_a_full_disk_refuses_are_counted_and_said) {
   cr_expect(said && !strstr(said + 1, "are lost"), "said once: %s", text);
 }
 
+// Why lines are lost is said of those, not of others before them.
+Test(log_full, each_note_has_its_own_reason) {
+  static const char page[4096];
+  int p[2], fd = temporary();
+  swap(open("/dev/full", O_WRONLY));
+  log_line(LOG_INFO, "refused");
+  swap(fd);
+  log_line(LOG_INFO, "there");
+  cr_assert_eq(pipe(p), 0);
+  cr_assert_gt(fcntl(p[1], F_SETPIPE_SZ, (int)sizeof page), 0);
+  cr_assert_eq(write(p[1], page, sizeof page), (ssize_t)sizeof page);
+  swap(p[1]);
+  log_line(LOG_INFO, "unread");
+  swap(fd);
+  log_line(LOG_INFO, "there");
+  back();
+  const char *text = text_of(fd), *first = strstr(text, "not written: No space left on device: 1 lines");
+  cr_expect(first && strstr(first, "standard error was not read: 1 lines"), "%s", text);
+}
+
 // A disk that becomes full within a line: its rest goes before all else, so that lines stay whole.
 Test(log_full, a_line_that_was_cut_off_is_ended_when_there_is_room) {
   struct rlimit all, few;

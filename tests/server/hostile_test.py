@@ -42,6 +42,7 @@ def raw_bytes_in_targets(tap, binary, work, media, io):
     with Server(binary, media, "--access-log", str(log), "--io", io, "--workers", "1") as server:
         for i, parts in enumerate(((b"GET /\xc3\xa4/cbcs/master.m3u8?a=b HTTP/1.1\r\nHost: x\r\n\r\n",), (b"HEAD /", b"\xff/x HTTP/1.1\r\nHost: x\r\n\r\n"))):
             c = server.client()
+            init = len(c.get("/a/cbcs/1/t/init.mp4").body)
             for part in parts:
                 c.socket.sendall(part)
                 time.sleep(0.05)
@@ -53,9 +54,9 @@ def raw_bytes_in_targets(tap, binary, work, media, io):
         tap.equal(counts, [2.0, 2.0, 2.0], f"{io}: they are counted as bad requests")
         tap.equal(server.get("/a/cbcs/1/t/init.mp4").status, 200, f"{io}: others are served")
         server.stop()
-    asked = [line.split('"')[1] + line.split('"')[2][:4] for line in log.read_text().splitlines()]
-    tap.equal(asked, ["GET /\\xc3\\xa4/cbcs/master.m3u8?a=b HTTP/1.1 400", "HEAD /\\xff/x HTTP/1.1 400", "GET /a/cbcs/1/t/init.mp4 HTTP/1.1 200"],
-              f"{io}: and logged with what they asked for")
+    asked, good = [(line.split('"')[1] + line.split('"')[2]).rstrip() for line in log.read_text().splitlines()], f"GET /a/cbcs/1/t/init.mp4 HTTP/1.1 200 {init}"
+    tap.equal(asked, [good, "GET /\\xc3\\xa4/cbcs/master.m3u8?a=b HTTP/1.1 400 16", good, "HEAD /\\xff/x HTTP/1.1 400 0", good],
+              f"{io}: and logged with what they asked for, and what they were sent")
 
 
 def sidecar_cut(tap, binary, media):

@@ -266,6 +266,70 @@ Test(catalog, many_names_stay_within_the_budget) {
   cr_assert_leq(u.index_bytes, 1u << 20);
 }
 
+// Asks for the first segment's piece at `at` as who has had no luck with the cache; what is read has the length `*n`.
+static int aside(struct protected_track *t, uint64_t at, size_t *n) {
+  struct waiting w = {.w.wake = wake, .w.tries = 3};
+  struct bytes src;
+  uint64_t src_off;
+  int status = track_source(cat, t, &src, &src_off, plan_segment_range(&t->plan, 0).off + at, &metrics[0], &w.w);
+  if (status != CAT_WAIT)
+    return status;
+  await(&w);
+  cr_assert(w.w.status == CAT_OK && w.w.block);
+  *n = w.w.block->n;
+  cr_expect_geq(atomic_load(&cat->bypass_bytes), *n);
+  block_free(w.w.block);
+  return CAT_OK;
+}
+
+// What is read past the cache is in nobody's budget but this one.
+Test(catalog, what_is_read_aside_is_bounded) {
+  struct protected_track *t;
+  size_t n = 0;
+  start("");
+  cr_assert_eq(track(&t, "/album/song/cbcs/1/low.mp4"), CAT_OK);
+  cr_assert_eq(aside(t, 0, &n), CAT_OK);
+  cr_expect_eq(atomic_load(&cat->bypass_bytes), 0);
+  for (uint64_t more = 0; more < 2; more++) { // as much as may be in use, and a byte more
+    atomic_store(&cat->bypass_bytes, BYPASS_BYTES - n + more);
+    cr_expect_eq(aside(t, 0, &n), more ? CAT_UNAVAILABLE : CAT_OK);
+    cr_expect_eq(atomic_load(&cat->bypass_bytes), BYPASS_BYTES - n + more);
+  }
+  atomic_store(&cat->bypass_bytes, 0);
+  for (int stop = 1; stop >= 0; stop--) { // at the end no job is taken
+    pthread_mutex_lock(&cat->queue_lock);
+    cat->stop = stop;
+    pthread_mutex_unlock(&cat->queue_lock);
+    cr_expect_eq(stop ? aside(t, 0, &n) : CAT_UNAVAILABLE, CAT_UNAVAILABLE);
+  }
+  cr_expect_eq(atomic_load(&cat->bypass_bytes), 0);
+  cr_expect_eq(atomic_load(&t->holds), 2, "the table's hold, and this one's");
+  track_drop(cat, t);
+}
+
+// Nobody waits for megabytes, nor keeps them, where one is enough.
+Test(catalog, a_huge_segment_is_read_in_pieces) {
+  struct protected_track *t;
+  uint64_t at = 0;
+  write_track("album/song/huge.mp4", &(struct synth_options){.num_frags = 1, .samples_per_trun = 500, .min_size = 8600, .max_size = 9000});
+  start("");
+  cr_assert_eq(track(&t, "/album/song/cenc/1/huge.mp4"), CAT_OK);
+  struct plan_range seg = plan_segment_range(&t->plan, 0);
+  cr_assert_gt(seg.len, TRACK_SEGMENT_MAX);
+  for (size_t n = 0; at < seg.len; n = 0) {
+    struct plan_range piece = track_piece(t, seg.off + at), last = track_piece(t, piece.off + piece.len - 1);
+    cr_assert(piece.off == seg.off + at && piece.len && piece.len <= TRACK_PIECE_MAX && last.off == piece.off && last.len == piece.len);
+    cr_expect(aside(t, at, &n) == CAT_OK && n && n < 2 * TRACK_PIECE_MAX, "%zu bytes for the piece at %llu", n, (unsigned long long)at);
+    at += piece.len;
+  }
+  cr_expect_eq(at, seg.len);
+  uint8_t *a = whole(t), *b = direct(t);
+  cr_expect_eq(memcmp(a, b, t->plan.total_len), 0);
+  free(a);
+  free(b);
+  track_drop(cat, t);
+}
+
 // A flood on a cold name opens it once.
 Test(catalog, many_askers_one_opening) {
   enum { ASKERS = 300 };

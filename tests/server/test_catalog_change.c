@@ -209,6 +209,36 @@ Test(catalog, an_open_source_is_its_bytes) {
   track_drop(cat, t);
 }
 
+static const char *to_change; // in place, once something has been read
+ssize_t __real_pread64(int fd, void *p, size_t n, off64_t at);
+ssize_t __wrap_pread64(int fd, void *p, size_t n, off64_t at);
+
+ssize_t __wrap_pread64(int fd, void *p, size_t n, off64_t at) {
+  ssize_t r = __real_pread64(fd, p, n, at);
+  const char *path = to_change;
+  to_change = NULL;
+  if (path) {
+    int other = open(path, O_WRONLY);
+    cr_expect(other >= 0 && pwrite(other, "other", 5, at + 5) == 5 && !close(other));
+  }
+  return r;
+}
+
+// What was read before somebody wrote into the file may be of either state.
+Test(catalog, a_file_that_changes_while_it_is_read_is_not_handed_out) {
+  char path[200];
+  uint8_t some[5000];
+  struct protected_track *t;
+  start("");
+  snprintf(path, sizeof path, "%s/album/song/low.mp4", media);
+  cr_assert_eq(track(&t, low), CAT_OK);
+  cr_expect_eq(source_read(t->source, 3000, some, sizeof some), ERR_OK);
+  to_change = path;
+  cr_expect_eq(source_read(t->source, 3000, some, sizeof some), ERR_STALE);
+  cr_expect(atomic_load(&t->source->changed));
+  track_drop(cat, t);
+}
+
 // A reload for a certificate's sake, which is in neither: what is in memory stays, and outlives storage. Any byte that keys or
 // rules come from makes everything anew.
 Test(catalog, a_reload_of_the_same_changes_nothing) {
