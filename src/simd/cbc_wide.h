@@ -201,6 +201,15 @@ INLINE uint64_t asked(uint64_t ahead, uint64_t last, const int regs) {
   return ahead + 64 * (unsigned)regs < last ? ahead + 64 * (unsigned)regs : last;
 }
 
+// The last round with the next input and round key 0 in its key: `x` is what the next step begins with. Returns the ciphertext.
+INLINE __m512i last_round_folding(__m512i *x, __m512i next, __m512i first_and_last, __m512i first) {
+  *x = _mm512_aesenclast_epi128(*x, _mm512_xor_si512(next, first_and_last));
+  PIN(*x);
+  __m512i out = _mm512_ternarylogic_epi64(next, *x, first, 0x96);
+  PIN(out);
+  return out;
+}
+
 // Runs with `regs` registers until all lanes from `floor` upwards are out of work for good. A round trip of the loop is two
 // steps. Between the rounds of the first, the ciphertext of the pair before goes out; between those of the second,
 // the next input comes in. So nothing waits for memory. A lane's source is therefore changed one round trip before its
@@ -248,14 +257,7 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
     if (__builtin_expect(moved, 0))
       take(s->dst, list->dst + s->from, moved, t, regs);
     UNROLL for (int i = 0; i < regs; i++) {
-      if (fold) {
-        x[i] = _mm512_aesenclast_epi128(x[i], _mm512_xor_si512(in_odd[i], first_and_last));
-        PIN(x[i]);
-        even[i] = _mm512_ternarylogic_epi64(in_odd[i], x[i], key, 0x96);
-        PIN(even[i]);
-      } else {
-        even[i] = _mm512_aesenclast_epi128(x[i], key);
-      }
+      even[i] = fold ? last_round_folding(&x[i], in_odd[i], first_and_last, key) : _mm512_aesenclast_epi128(x[i], key);
       if (regs > NEAR)
         far[i] = even[i];
     }
@@ -283,14 +285,10 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
     key = k[fold ? 0 : 10];
     ahead = asked(ahead, ahead_last, regs);
     UNROLL for (int i = 0; i < regs; i++)
-      if (fold) {
-        x[i] = _mm512_aesenclast_epi128(x[i], _mm512_xor_si512(in_even[i], first_and_last));
-        PIN(x[i]);
-        odd[i] = _mm512_ternarylogic_epi64(in_even[i], x[i], key, 0x96);
-        PIN(odd[i]);
-      } else {
+      if (fold)
+        odd[i] = last_round_folding(&x[i], in_even[i], first_and_last, key);
+      else
         odd[i] = x[i] = _mm512_aesenclast_epi128(x[i], key);
-      }
     if (__builtin_expect(ended, 0)) {
       s->from = from;
       UNROLL for (int i = 0; i < regs; i++)
