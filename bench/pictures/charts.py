@@ -83,8 +83,8 @@ def kernels(rows, caption):
             limits.setdefault(round(value, 2), []).append(name.split("/")[1])
     high = max(rows.values(), default=1) * 1.04
     plots, top = [(126, 270, "CBC", True), (476, 270, "CTR", False)], 100 + 15 * len(limits)
-    names_of = [n for n in LIBRARIES + KERNELS if n != "vaes512-x2" or f"cbc/A/{n}" in rows]  # younger than some tables
-    step = BAR * len(names_of) + 30
+    shown = [n for n in LIBRARIES + KERNELS if n != "vaes512-x2" or f"cbc/A/{n}" in rows]  # younger than some tables
+    step = BAR * len(shown) + 30
     chart = Chart("Encryption on one core, GB/s (longer is better)", caption, top + 3 * step + 40)
     chart.legend(["sluice's kernels", "other libraries"], 16)
     for left, width, op, names in plots:
@@ -94,7 +94,7 @@ def kernels(rows, caption):
         for n, (workload, what) in enumerate(WORKLOADS.items()):
             chart.text(f"{op}, {workload}: {what}", left, top + step * n - 4, fontWeight="bold")
             bars = []
-            for name in names_of:
+            for name in shown:
                 value = rows.get(f"{op.lower()}/{workload}/{name}")
                 kind = ("sluice's kernels", OURS) if name in KERNELS else ("other libraries", THEIRS)
                 bars.append(("sluice " * (name in KERNELS) + name, value, "" if value is None else f"{value:.2f}", kind, None))

@@ -1,39 +1,14 @@
-#include "base/text.h"
+#include "document.h"
 #include "keys/cpix.h"
 #include "keys/given.h"
 
-#include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-static struct alloc_heap heap;
-static struct diag diag;
-static char shown[512];
-
-static void setup(void) {
-  alloc_heap_init(&heap, 1 << 30);
-  diag = (struct diag){0};
-}
-
-static void teardown(void) { alloc_heap_free(&heap); }
 
 TestSuite(cpix, .init = setup, .fini = teardown);
 TestSuite(speke, .init = setup, .fini = teardown);
 
 static const struct drm_settings all_systems = {.systems = 31};
-
-static struct key_query query = {BYTES_LIT("al<b>um/x\"y"), 3, SCHEME_CBCS, BYTES_LIT("")};
-static struct key_query lossless = {BYTES_LIT("al<b>um/x\"y"), 3, SCHEME_CBCS, BYTES_LIT("lossless")};
-
-static char text[65536];
-
-static const char *written(void (*write)(struct writer *, const struct key_doc *), const struct key_doc *doc) {
-  struct writer w = wr_of(text, sizeof text - 1);
-  write(&w, doc);
-  cr_assert(wr_ok(&w));
-  text[w.n] = 0;
-  return text;
-}
 
 static unsigned count(const char *in, const char *what) {
   unsigned n = 0;
