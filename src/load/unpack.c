@@ -23,6 +23,7 @@ static enum err inflate_all(struct body *out, struct body *in, struct diag *diag
   }
   enum err e = !room                 ? diag_say(diag, ERR_LIMIT, "unpacked it has more than %d MB, or there is no memory", BODY_MAX >> 20)
                : r == Z_STREAM_END   ? ERR_OK
+               : r == Z_MEM_ERROR    ? diag_say(diag, ERR_NO_MEMORY, NULL)
                : r == Z_BUF_ERROR    ? diag_say(diag, ERR_SYNTAX, "its gzip is cut off")
                : diag_say(diag, ERR_SYNTAX, "its gzip is damaged: %s", z.msg ? z.msg : "it cannot be unpacked");
   inflateEnd(&z);

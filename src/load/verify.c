@@ -310,12 +310,14 @@ static bool find_fragments(struct check *c, uint32_t *first, uint32_t *end) {
 }
 
 static bool check_ivs(struct check *c) {
-  uint64_t at = 0;
   char other[160];
-  if (!c->num_iv || iv_table_add(c->v->ivs, c->init->tenc.kid, c->first_iv, c->num_iv, c->r->path, &at, other))
+  if (!c->num_iv || iv_table_add(c->v->ivs, c->init->tenc.kid, c->first_iv, c->num_iv, c->r->path, &c->told_iv, other))
     return true;
-  return wrong(c, "byte %zu (sample %lu): the IV %016lx was used under the same KID in %s", c->first_iv_at + at * c->init->tenc.iv_size,
-               c->first_sample + at, c->first_iv + at, other);
+  // Each fragment has its IVs in a box of its own: where this one stands is what the samples say, once more.
+  c->sample = c->first_sample;
+  c->num_iv = 0;
+  return check_samples(c) && wrong(c, "byte %zu (sample %lu): the IV %016lx was used under the same KID in %s", c->told_iv_at,
+                                   c->first_sample + c->told_iv, c->first_iv + c->told_iv, other);
 }
 
 static bool check_segment(struct check *c) {

@@ -30,7 +30,8 @@ struct check {
   struct verify_place place;
   uint64_t sample, first_sample, end_sample; // numbers within the clear track: next, first and end of the segment
   uint64_t first_iv, num_iv;
-  size_t first_iv_at; // offset of the first IV in the response
+  uint64_t told_iv;   // of them, which one's place is noted, and
+  size_t told_iv_at;  // its offset in the response
   uint32_t frag, traf; // of the source, whose boxes are being compared; how many trafs of it have been
   uint8_t *is_sample; // of each byte of a segment, 1: it has been compared as a sample's
   char *what;

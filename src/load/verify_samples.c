@@ -115,13 +115,13 @@ static bool next_iv(struct check *c, const struct fragment *f, struct reader *se
     return wrong(c, "senc ends before sample %lu", c->sample);
   memcpy(iv, b.p, b.n);
   uint64_t n = load_be64(iv);
-  if (!c->num_iv) {
+  size_t at = (size_t)(b.p - c->r->body.p);
+  if (!c->num_iv)
     c->first_iv = n;
-    c->first_iv_at = (size_t)(b.p - c->r->body.p);
-  } else if (n != c->first_iv + c->num_iv) {
-    return wrong(c, "byte %zu: the IV of sample %lu does not follow the one before", (size_t)(b.p - c->r->body.p), c->sample);
-  }
-  c->num_iv++;
+  else if (n != c->first_iv + c->num_iv)
+    return wrong(c, "byte %zu: the IV of sample %lu does not follow the one before", at, c->sample);
+  if (c->num_iv++ == c->told_iv)
+    c->told_iv_at = at;
   return true;
 }
 

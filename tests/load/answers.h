@@ -90,7 +90,7 @@ static bool pssh_of(void *ctx, const char *asset, const char *scheme, uint32_t e
   return n < 2;
 }
 
-static void write_list(struct world *w) {
+static void write_list(struct world *w, const char *asset) {
   uint64_t ticks = 0;
   size_t used = 0;
   const char *scheme = scheme_name(w->prot.scheme);
@@ -102,10 +102,19 @@ static void write_list(struct world *w) {
     if (i == w->segs.num)
       break;
     w->uri_off[i] = (uint32_t)used;
-    used += (size_t)snprintf(w->uris + used, sizeof w->uris - used, "/a/%s/7/t/%u.m4s", scheme, i + 1) + 1;
+    used += (size_t)snprintf(w->uris + used, sizeof w->uris - used, "/%s/%s/7/t/%u.m4s", asset, scheme, i + 1) + 1;
   }
-  snprintf(w->init_path, sizeof w->init_path, "/a/%s/7/t/init.mp4", scheme);
+  snprintf(w->init_path, sizeof w->init_path, "/%s/%s/7/t/init.mp4", asset, scheme);
   w->list.init = w->init_path;
+}
+
+// Renders all of the output under w->prot, for paths of this asset.
+static void answer_as(struct world *w, const char *asset) {
+  answers_need(!plan_init(&w->plan, &w->ix, &w->segs, &w->prot, NULL));
+  w->out = malloc(w->plan.total_len);
+  answers_need(w->out);
+  plan_render(&w->plan, ops(), (struct plan_range){0, w->plan.total_len}, bytes_of(w->s.file, w->s.len), 0, w->out);
+  write_list(w, asset);
 }
 
 static struct world *world_of(unsigned track, enum scheme scheme) {
@@ -133,12 +142,8 @@ static struct world *world_of(unsigned track, enum scheme scheme) {
   answers_need(wr_ok(&both));
   w->prot.pssh = bytes_of(w->pssh, scheme == SCHEME_CLEAR ? 0 : both.n);
   ops()->key_init(&w->prot.key, key_bytes);
-  answers_need(!plan_init(&w->plan, &w->ix, &w->segs, &w->prot, NULL));
-  w->out = malloc(w->plan.total_len);
-  answers_need(w->out);
-  plan_render(&w->plan, ops(), (struct plan_range){0, w->plan.total_len}, file, 0, w->out);
   w->track = (struct verify_track){&w->ix, read_source, &w->s};
-  write_list(w);
+  answer_as(w, "a");
   return w;
 }
 

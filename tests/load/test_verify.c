@@ -113,6 +113,32 @@ Test(verify, finds_pssh_that_are_missing_or_too_many) {
   }
 }
 
+// Under the same key, but seven IVs before those of asset a: the first that both have is that of the second sample of the second traf.
+Test(verify, names_where_a_repeated_iv_stands) {
+  struct world *a = world_of(1, SCHEME_CENC);
+  static struct world b;
+  b = *a;
+  store_be64(b.prot.iv, load_be64(a->prot.iv) - 7);
+  answer_as(&b, "b");
+  struct verify_world of = {.ctx = a, .track = track_of, .key = key_of, .pssh = pssh_of};
+  struct verifier *v = verifier_new(&of, ops(), 16);
+  char what[300] = "", says[300];
+  cr_assert(v && found_right(v, a, 1, part_of(a, 1), what), "%s", what);
+  struct verify_response r = {.asset = "b", .scheme = "cenc", .path = b.list.init, .body = part_of(&b, 0), .list = &b.list};
+  r.init = verify_init(v, &r, what, sizeof what);
+  cr_assert(r.init, "%s", what);
+  r.path = b.uris;
+  r.body = part_of(&b, 1);
+  const uint8_t *first = memmem(r.body.p, r.body.n, "senc", 4);
+  const uint8_t *second = first ? memmem(first + 4, r.body.n - (size_t)(first + 4 - r.body.p), "senc", 4) : NULL;
+  cr_assert(second && load_be32(second + 8) == 6, "the fragment has two boxes of six IVs");
+  cr_expect_not(verify_segment(v, &r, what, sizeof what));
+  snprintf(says, sizeof says, "/b/cenc/7/t/1.m4s: byte %zu (sample 7): the IV %016lx was used under the same KID in /a/cenc/7/t/1.m4s",
+           (size_t)(second + 12 + 8 - r.body.p), load_be64(a->prot.iv));
+  cr_expect_str_eq(what, says);
+  verifier_free(v);
+}
+
 // All tracks but the last, whose samples have no bytes to be wrong.
 Test(verify, finds_each_wrong_bit_in_cenc) {
   for (unsigned i = 0; i < NUM_TRACKS - 1; i++)
