@@ -168,6 +168,17 @@ static enum err open_source(struct source *s, struct media_source *m, const stru
   return e;
 }
 
+// Offsets of a folder's faults count through its parts: they are said by the part, which can be looked at.
+static void name_part(struct diag *d, const struct media_source *m) {
+  char what[sizeof d->what];
+  if (m->num_parts < 2 || !d->err || d->nowhere)
+    return;
+  uint32_t part = media_part_at(m->part_ends, m->num_parts, d->at);
+  d->at -= part ? m->part_ends[part - 1] : 0;
+  snprintf(what, sizeof what, "%.40s: %.117s", m->names[part], d->what[0] ? d->what : err_text(d->err));
+  memcpy(d->what, what, sizeof what);
+}
+
 static struct source *find(struct sources *ss, uint64_t hash, const char *path) {
   for (struct source *s = ss->buckets[hash % BUCKETS]; s; s = s->next)
     if (s->hash == hash && !strcmp(s->path, path))
@@ -289,6 +300,8 @@ static enum err get_once(struct sources *ss, struct source **out, enum source_fr
     return diag_say(diag, ERR_NO_MEMORY, NULL);
   }
   e = open_source(s, &m, o, diag);
+  if (e)
+    name_part(diag, &m);
   media_close(&m);
   pthread_mutex_lock(&ss->lock);
   s->opening = false;

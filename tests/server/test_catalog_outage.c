@@ -67,6 +67,44 @@ Test(catalog, what_is_in_memory_outlives_storage_that_fails) {
   track_drop(cat, t);
 }
 
+// Standard error goes into the file until its end is told.
+static int listen_to(FILE *log) {
+  int before = dup(STDERR_FILENO);
+  dup2(fileno(log), STDERR_FILENO);
+  return before;
+}
+
+// Ends that: how many lines there were, and in how many of them `text` is, NULL for none.
+static unsigned heard(FILE *log, int before, const char *text, unsigned *lines) {
+  unsigned said = 0;
+  dup2(before, STDERR_FILENO);
+  close(before);
+  rewind(log);
+  *lines = 0;
+  for (char line[1024]; fgets(line, sizeof line, log); ++*lines)
+    said += text && strstr(line, text);
+  fclose(log);
+  return said;
+}
+
+// A folder's parts are one address space, which no tool shows: the log names the part, and the offset in it.
+Test(catalog, a_fault_in_a_folder_is_said_by_its_part) {
+  char parts[150], a[170], b[170];
+  unsigned lines;
+  struct protected_track *t;
+  start("");
+  write_track("album/song/parts", &(struct synth_options){.num_frags = 9, .samples_per_trun = 20, .min_size = 10, .max_size = 300, .folder = true});
+  snprintf(parts, sizeof parts, "%s/album/song/parts", media);
+  snprintf(a, sizeof a, "%s/4.m4s", parts);
+  snprintf(b, sizeof b, "%s/40.m4s", parts); // behind all
+  cr_assert_eq(rename(a, b), 0);
+  FILE *log = tmpfile();
+  int before = listen_to(log);
+  cr_expect_eq(track(&t, "/album/song/cbcs/1/parts/1.m4s"), CAT_NOT_FOUND);
+  unsigned said = heard(log, before, "album/song/parts: 40.m4s: decode times run backwards (at byte 0, box moof)", &lines);
+  cr_expect(said == 1 && lines == 1, "%u lines, %u say it", lines, said);
+}
+
 // Players ask for a manifest first, and of one that is not there they ask for nothing else: it must say itself why.
 Test(catalog, a_folder_that_cannot_be_listed_is_said) {
   static const struct {
@@ -79,19 +117,12 @@ Test(catalog, a_folder_that_cannot_be_listed_is_said) {
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct text_doc *d;
     FILE *log = tmpfile();
-    int before = dup(STDERR_FILENO);
-    dup2(fileno(log), STDERR_FILENO);
+    int before = listen_to(log);
     storage_errno = cases[i].why;
     set_storage(STORAGE_FAILS);
     int status = text(&d, cases[i].path);
     set_storage(STORAGE_WORKS);
-    dup2(before, STDERR_FILENO);
-    close(before);
-    unsigned lines = 0, said = 0;
-    rewind(log);
-    for (char line[1024]; fgets(line, sizeof line, log); lines++)
-      said += cases[i].said && strstr(line, cases[i].said);
-    fclose(log);
+    unsigned lines, said = heard(log, before, cases[i].said, &lines);
     cr_expect_eq(status, cases[i].status, "%s: %d", cases[i].path, status);
     cr_expect(said == (cases[i].said != NULL) && lines == said, "%s: %u lines, %u say it", cases[i].path, lines, said);
   }
