@@ -91,9 +91,9 @@ void keyset_wipe(struct keyset *ks); // overwrites every key and the secret; NUL
 MUST_USE enum err keys_lookup(struct key_record *out, const struct keyset *ks, const struct key_query *q);
 
 // keys_missing finds an asset with records, inside the scope (see keys/epochs.h), that lacks one of its next epoch: for a
-// scheme and label of its current epoch, or any at all. Asked before a rotation; `current` gives an asset's epoch.
-// False when none is missing.
-bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes scope,
+// scheme and label of its current epoch (*what is that of the next), or any at all (then scheme is SCHEME_CLEAR). Asked before
+// a rotation; `current` gives an asset's epoch. False when none is missing.
+bool keys_missing(struct key_query *what, const struct keyset *ks, struct bytes scope,
                   uint32_t (*current)(void *ctx, struct bytes asset), void *ctx);
 
 // keys_repeated finds one whose record of the next epoch has the KID or the key of the current one: such a rotation would

@@ -246,18 +246,22 @@ static const struct key_record *next_of(const struct keyset *ks, uint32_t i) {
   return found ? &ks->records[at] : NULL;
 }
 
-bool keys_missing(struct bytes *asset, const struct keyset *ks, struct bytes scope,
+bool keys_missing(struct key_query *what, const struct keyset *ks, struct bytes scope,
                   uint32_t (*current)(void *ctx, struct bytes asset), void *ctx) {
   for (uint32_t i = 0; i < ks->num_records;) {
     struct bytes a = ks->records[i].asset;
-    bool in = epochs_covers(scope, a), any = false, lacks = false;
+    bool in = epochs_covers(scope, a), any = false;
     uint32_t epoch = in ? current(ctx, a) : 0;
     for (; has_asset(ks, i, a); i++) {
-      any = any || ks->records[i].epoch == epoch + 1;
-      lacks = lacks || (in && ks->records[i].epoch == epoch && !next_of(ks, i));
+      const struct key_record *r = &ks->records[i];
+      any = any || r->epoch == epoch + 1;
+      if (in && r->epoch == epoch && !next_of(ks, i)) {
+        *what = (struct key_query){.asset = a, .epoch = epoch + 1, .scheme = r->scheme, .label = r->label};
+        return true;
+      }
     }
-    if (in && (lacks || !any)) {
-      *asset = a;
+    if (in && !any) {
+      *what = (struct key_query){.asset = a, .epoch = epoch + 1, .scheme = SCHEME_CLEAR};
       return true;
     }
   }

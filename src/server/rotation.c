@@ -15,16 +15,23 @@ uint64_t rotation_grace(const struct rotation_rules *r, const struct rotation_or
 
 static uint32_t current(void *epochs, struct bytes asset) { return epoch_store_current(epochs, asset); }
 
+static enum err say_missing(const struct key_query *q, struct diag *diag) {
+  bool any = q->scheme != SCHEME_CLEAR;
+  return diag_say(diag, ERR_NO_KEY, "the keys file has no key of the next epoch (%u%s%s%s%.*s) for %.*s", q->epoch, any ? ", " : "",
+                  any ? scheme_name(q->scheme) : "", q->label.n ? ", label " : "", (int)q->label.n, (const char *)q->label.p,
+                  (int)(q->asset.n < NAME_MAX_LOG ? q->asset.n : NAME_MAX_LOG), (const char *)q->asset.p);
+}
+
 // A key may go on into the next epoch, as when a file was replaced; but not where the old epochs are revoked, for then it leaked.
 static enum err check_keys(const struct rotation_rules *r, struct bytes scope, bool revoke, struct diag *diag) {
+  struct key_query lack;
   struct bytes who;
-  bool lacks = keys_missing(&who, r->keys, scope, current, r->epochs);
-  if (!lacks && !keys_repeated(&who, r->keys, scope, current, r->epochs))
+  if (keys_missing(&lack, r->keys, scope, current, r->epochs))
+    return say_missing(&lack, diag);
+  if (!keys_repeated(&who, r->keys, scope, current, r->epochs))
     return ERR_OK;
   int len = (int)(who.n < NAME_MAX_LOG ? who.n : NAME_MAX_LOG);
   const char *name = (const char *)who.p;
-  if (lacks)
-    return diag_say(diag, ERR_NO_KEY, "the keys file has no key of the next epoch for %.*s", len, name);
   if (revoke)
     return diag_say(diag, ERR_NO_KEY, "the keys file gives the next epoch the KID or key of this one for %.*s: what leaked would go on; give it new ones",
                     len, name);

@@ -51,16 +51,18 @@ Test(keysfile, every_key_of_an_epoch_needs_one_of_the_next) {
   char all[1024];
   struct keyset *ks;
   struct keys_info info;
+  struct key_query lack;
   struct bytes who;
   uint32_t epoch = 1;
   cr_assert_eq(load(&ks, &info, some), ERR_OK, "%s", shown);
-  cr_assert(keys_missing(&who, ks, (struct bytes){0}, epoch_of, &epoch));
+  cr_assert(keys_missing(&lack, ks, (struct bytes){0}, epoch_of, &epoch));
+  cr_assert(bytes_eq(lack.asset, BYTES_LIT("a")) && lack.epoch == 2 && lack.scheme == SCHEME_CENC && !lack.label.n);
   snprintf(all, sizeof all, "%s%s", some, rest);
   cr_assert_eq(load(&ks, &info, all), ERR_OK, "%s", shown);
-  cr_assert_not(keys_missing(&who, ks, (struct bytes){0}, epoch_of, &epoch));
+  cr_assert_not(keys_missing(&lack, ks, (struct bytes){0}, epoch_of, &epoch));
   cr_assert_not(keys_repeated(&who, ks, (struct bytes){0}, epoch_of, &epoch));
   epoch = 0;
-  cr_assert_not(keys_missing(&who, ks, (struct bytes){0}, epoch_of, &epoch));
+  cr_assert_not(keys_missing(&lack, ks, (struct bytes){0}, epoch_of, &epoch));
 }
 
 Test(keysfile, the_next_epoch_with_the_key_of_this_one_is_found) {
@@ -135,13 +137,14 @@ Test(keysfile, an_asset_with_records_is_never_derived) {
   cr_assert_eq(keys_lookup(&r, ks, &q), ERR_OK);
   q.asset = BYTES_LIT("album/");
   cr_assert_eq(keys_lookup(&r, ks, &q), ERR_OK);
-  struct bytes who;
+  struct key_query lack;
   uint32_t epoch = 2;
-  cr_assert(keys_missing(&who, ks, BYTES_LIT("album/"), epoch_of, &epoch));
-  cr_assert(bytes_eq(who, BYTES_LIT("album/track")));
-  cr_assert_not(keys_missing(&who, ks, BYTES_LIT("other/"), epoch_of, &epoch));
+  cr_assert(keys_missing(&lack, ks, BYTES_LIT("album/"), epoch_of, &epoch));
+  cr_assert(bytes_eq(lack.asset, BYTES_LIT("album/track")) && lack.epoch == 3 && lack.scheme == SCHEME_CENC && bytes_eq(lack.label, BYTES_LIT("lossless")));
+  cr_assert_not(keys_missing(&lack, ks, BYTES_LIT("other/"), epoch_of, &epoch));
   epoch = 7;
-  cr_assert(keys_missing(&who, ks, BYTES_LIT("album/"), epoch_of, &epoch), "records of neither epoch");
+  cr_assert(keys_missing(&lack, ks, BYTES_LIT("album/"), epoch_of, &epoch), "records of neither epoch");
+  cr_assert(lack.epoch == 8 && lack.scheme == SCHEME_CLEAR);
   keyset_wipe(ks);
   q.asset = BYTES_LIT("album/tracks");
   cr_assert_eq(keys_lookup(&r, ks, &q), ERR_NO_KEY);

@@ -129,6 +129,26 @@ Test(rotation, without_the_next_record_it_waits_and_says_so) {
   cr_assert_eq(epoch("a"), 2);
 }
 
+// A refusal names the record that is to be written.
+Test(rotation, what_is_missing_is_named) {
+  static const struct {
+    const char *more, *said;
+  } cases[] = {{"", "no key of the next epoch (2, cbcs) for a"},
+               {"  - { asset: a, epoch: 1, scheme: cbcs, label: lossless, kid: 00112233445566778899aabbccddee03, "
+                "key: 0123456789abcdef0123456789abcd03 }\n"
+                "  - { asset: a, epoch: 2, scheme: cbcs, kid: 00112233445566778899aabbccddee02, key: 0123456789abcdef0123456789abcd02 }\n",
+                "no key of the next epoch (2, cbcs, label lossless) for a"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char text[1024];
+    struct diag diag = {0};
+    struct rotation_order o = {.scope = BYTES_LIT("a")};
+    snprintf(text, sizeof text, "%s%s", records, cases[i].more);
+    start(text);
+    cr_assert_eq(rotation_order(&rules, &o, HOUR, &diag), ERR_NO_KEY);
+    cr_expect(strstr(diag.what, cases[i].said), "%s", diag.what);
+  }
+}
+
 Test(rotation, orders_do_not_move_a_schedule) {
   struct diag diag = {0};
   start("epochs: { every: 6h }");
