@@ -71,6 +71,7 @@ static int walk(struct job *j, const char *dir, int depth) {
   if (media_is_track_folder((struct media_path){AT_FDCWD, dir}))
     return add(j, dir) ? EXIT_DONE : no_memory();
   struct dirent **entries;
+  size_t had = j->num;
   int num = scandir(dir, &entries, NULL, alphasort), status = EXIT_DONE;
   if (num < 0)
     return fail_path(j, dir, strerror(errno));
@@ -89,6 +90,8 @@ static int walk(struct job *j, const char *dir, int depth) {
     free(entries[i]);
   }
   free(entries);
+  if (j->num == had && media_has_parts((struct media_path){AT_FDCWD, dir}) == ERR_OK)
+    status |= fail_path(j, dir, "there are segments (*.m4s) in the folder, but no init.mp4");
   return status;
 }
 

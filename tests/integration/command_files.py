@@ -263,6 +263,11 @@ def folder_faults(tap, sluice, work):
     want = f"sluice: {folder}/2.m4s: a trun before tfhd (at byte {boxes.find(bad, b'moof/traf/trun')[0].start}, box moof/traf)\n"
     for command in (["encrypt", folder, work / "o.mp4", *ENCRYPT], ["index", folder]):
         tap.equal(sluice(*command).err, want, f"{command[0]}: which part of a folder is wrong, and where")
+    (folder / "init.mp4").rename(work / "init.aside")
+    r = sluice("index", work)
+    tap.ok(r.code == 1 and r.err == f"sluice: {folder}: there are segments (*.m4s) in the folder, but no init.mp4\n",
+           "index: segments without their init segment are no empty folder", r)
+    (work / "init.aside").rename(folder / "init.mp4")
     (folder / "2.m4s").write_bytes(bad)
     sluice.encrypt(folder, work / "whole.mp4", "cenc", KID, KEY)
     data = (work / "whole.mp4").read_bytes()
