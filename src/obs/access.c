@@ -200,9 +200,12 @@ static void put_combined(struct access_log *log, struct writer *w, const struct 
   put_when(log, w, r);
   wr_str(w, "] \"");
   wr_str(w, method_name(r->method));
-  wr_u8(w, ' ');
-  put_text(w, text[ACCESS_PATH], r->len[ACCESS_PATH], false);
-  wr_str(w, r->http10 ? " HTTP/1.0\" " : " HTTP/1.1\" ");
+  if (r->len[ACCESS_PATH]) { // else it was no request line: "-" alone, which readers of logs know
+    wr_u8(w, ' ');
+    put_text(w, text[ACCESS_PATH], r->len[ACCESS_PATH], false);
+    wr_str(w, r->http10 ? " HTTP/1.0" : " HTTP/1.1");
+  }
+  wr_str(w, "\" ");
   wr_dec(w, r->status);
   wr_u8(w, ' ');
   wr_dec(w, r->bytes);

@@ -51,9 +51,15 @@ Test(access, combined_lines_escape_what_clients_send) {
   fill(r, "/");
   r->http10 = true;
   access_push(access_ring(log, 0));
+  r = access_slot(access_ring(log, 0));
+  fill(r, ""); // bytes that are no request
+  r->method = '-';
+  r->status = 400;
+  access_push(access_ring(log, 0));
   access_close(log);
   cr_assert_str_eq(read_back(), "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET /a\\x22\\x0a\\x5c\\xff\\x7f HTTP/1.1\" 200 42 \"-\" \"cu\\x09r\"\n"
-                                "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET / HTTP/1.0\" 200 42 \"-\" \"-\"\n");
+                                "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"GET / HTTP/1.0\" 200 42 \"-\" \"-\"\n"
+                                "192.0.2.7 - - [21/Sep/2026:14:13:20 +0000] \"-\" 400 42 \"-\" \"-\"\n");
   unlink(path);
 }
 
