@@ -91,7 +91,7 @@ static int walk(struct job *j, const char *dir, int depth) {
   }
   free(entries);
   if (j->num == had && media_has_parts((struct media_path){AT_FDCWD, dir}) == ERR_OK)
-    status |= fail_path(j, dir, "there are segments (*.m4s) in the folder, but no init.mp4");
+    status |= fail_path(j, dir, media_lacks_init);
   return status;
 }
 

@@ -48,7 +48,7 @@ enum err open_track(struct catalog *c, struct source **out, const struct setting
       return ERR_NOT_FOUND;
     enum err e = *track_suffixes[i] ? ERR_OK : media_track_folder((struct media_path){c->root_fd, path});
     if (e)
-      (void)diag_say(&diag, e, "cannot look into the folder");
+      (void)diag_say(&diag, e, "%s", e == ERR_MISSING ? media_lacks_init : "cannot look into the folder");
     else
       e = sources_get(c->sources, out, &from, path, &o, &diag);
     if (e == ERR_NOT_FOUND)

@@ -92,7 +92,8 @@ static enum err name_is_track(struct catalog *c, struct bytes asset, const char 
   bool file = fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode);
   if (fd >= 0)
     close(fd);
-  return file ? ERR_OK : media_track_folder(at);
+  enum err e = file ? ERR_OK : media_track_folder(at);
+  return e == ERR_MISSING ? ERR_NOT_FOUND : e;
 }
 
 enum err catalog_find_asset(struct catalog *c, struct bytes asset) {
@@ -124,7 +125,8 @@ enum err catalog_find_below(struct catalog *c, struct bytes prefix) {
     int n = snprintf(path, sizeof path, "%.*s/%s", (int)folder.n, (const char *)folder.p, names.at[i]);
     struct media_path at = {c->root_fd, path};
     int fd = n > 0 && (size_t)n < sizeof path ? media_open_at(at, O_PATH | O_DIRECTORY) : -1;
-    found = fd >= 0 && media_track_folder(at) == ERR_NOT_FOUND;
+    enum err e_at = fd >= 0 ? media_track_folder(at) : ERR_IO;
+    found = e_at == ERR_NOT_FOUND || e_at == ERR_MISSING;
     if (fd >= 0)
       close(fd);
   }

@@ -21,6 +21,7 @@ enum {
 };
 
 static const char init_name[] = "init.mp4";
+const char media_lacks_init[] = "there are segments (*.m4s) in the folder, but no init.mp4";
 
 int media_open_at(struct media_path at, int flags) {
   if (at.root_fd == AT_FDCWD)
@@ -103,26 +104,8 @@ static bool not_there(int why) {
 
 static bool denied(int why) { return why == EACCES || why == EPERM; }
 
-enum err media_track_folder(struct media_path at) {
-  int dir = media_open_at(at, O_RDONLY | O_DIRECTORY);
-  if (dir < 0)
-    return not_there(errno) || denied(errno) ? ERR_NOT_FOUND : ERR_IO;
-  struct stat st;
-  enum err e = ERR_OK;
-  if (fstatat(dir, init_name, &st, AT_SYMLINK_NOFOLLOW))
-    e = not_there(errno) || denied(errno) ? ERR_NOT_FOUND : ERR_IO;
-  else if (!S_ISREG(st.st_mode))
-    e = ERR_NOT_FOUND;
-  close(dir);
-  return e;
-}
-
-bool media_is_track_folder(struct media_path at) { return media_track_folder(at) == ERR_OK; }
-
-enum err media_has_parts(struct media_path at) {
-  int fd = media_open_at(at, O_RDONLY | O_DIRECTORY);
-  if (fd < 0)
-    return not_there(errno) || denied(errno) ? ERR_NOT_FOUND : ERR_IO;
+// Whether the open folder, which it closes, has segments.
+static enum err has_parts(int fd) {
   DIR *d = fdopendir(fd);
   if (!d) {
     close(fd);
@@ -135,6 +118,34 @@ enum err media_has_parts(struct media_path at) {
   enum err e = has ? ERR_OK : errno ? ERR_IO : ERR_NOT_FOUND;
   closedir(d);
   return e;
+}
+
+enum err media_track_folder(struct media_path at) {
+  int dir = media_open_at(at, O_RDONLY | O_DIRECTORY);
+  if (dir < 0)
+    return not_there(errno) || denied(errno) ? ERR_NOT_FOUND : ERR_IO;
+  struct stat st;
+  enum err e = ERR_OK;
+  if (fstatat(dir, init_name, &st, AT_SYMLINK_NOFOLLOW)) {
+    if (errno == ENOENT) {
+      e = has_parts(dir);
+      return e == ERR_OK ? ERR_MISSING : e;
+    }
+    e = not_there(errno) || denied(errno) ? ERR_NOT_FOUND : ERR_IO;
+  } else if (!S_ISREG(st.st_mode)) {
+    e = ERR_NOT_FOUND;
+  }
+  close(dir);
+  return e;
+}
+
+bool media_is_track_folder(struct media_path at) { return media_track_folder(at) == ERR_OK; }
+
+enum err media_has_parts(struct media_path at) {
+  int fd = media_open_at(at, O_RDONLY | O_DIRECTORY);
+  if (fd < 0)
+    return not_there(errno) || denied(errno) ? ERR_NOT_FOUND : ERR_IO;
+  return has_parts(fd);
 }
 
 static enum err add_name(struct media_source *m, const char *name, size_t *cap) {

@@ -44,8 +44,10 @@ int media_open_at(struct media_path at, int flags);
 // media_is_track_folder says whether the path is a folder that holds an init.mp4.
 bool media_is_track_folder(struct media_path at);
 
-// media_track_folder says the same, apart from not knowing. Errors: ERR_NOT_FOUND (it is none, or not for us to read), ERR_IO.
+// media_track_folder says the same, apart from not knowing. Errors: ERR_NOT_FOUND (it is none, or not for us to read),
+// ERR_MISSING (its segments are there, *.m4s, and no init.mp4), ERR_IO.
 MUST_USE enum err media_track_folder(struct media_path at);
+extern const char media_lacks_init[]; // says ERR_MISSING
 
 // media_has_parts says whether the path is a folder with segments in it (*.m4s). Errors: ERR_NOT_FOUND (it has none), ERR_IO.
 MUST_USE enum err media_has_parts(struct media_path at);

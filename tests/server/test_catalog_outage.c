@@ -105,6 +105,30 @@ Test(catalog, a_fault_in_a_folder_is_said_by_its_part) {
   cr_expect(said == 1 && lines == 1, "%u lines, %u say it", lines, said);
 }
 
+// What ffmpeg calls its init segment by itself ("init-stream0.m4s") is not looked for: asset and track are 404, and the log says why.
+Test(catalog, segments_without_their_init_segment_are_said) {
+  static const char *const paths[] = {"/album/song/cbcs/1/parts/1.m4s", "/album/song/cbcs/master.m3u8", "/album/song/cbcs/1/none/1.m4s"};
+  char a[170], b[170];
+  start("");
+  write_track("album/song/parts", &(struct synth_options){.num_frags = 3, .samples_per_trun = 20, .min_size = 10, .max_size = 300, .folder = true});
+  snprintf(a, sizeof a, "%s/album/song/parts/init.mp4", media);
+  snprintf(b, sizeof b, "%s/album/song/parts/init-stream0.m4s", media);
+  cr_assert_eq(rename(a, b), 0);
+  for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+    unsigned lines;
+    struct protected_track *t;
+    struct text_doc *d;
+    FILE *log = tmpfile();
+    int before = listen_to(log);
+    int status = i == 1 ? text(&d, paths[i]) : track(&t, paths[i]);
+    if (i == 1 && status == CAT_OK)
+      text_drop(cat, d);
+    unsigned said = heard(log, before, "album/song/parts: there are segments (*.m4s) in the folder, but no init.mp4", &lines);
+    cr_expect_eq(status, i == 1 ? CAT_OK : CAT_NOT_FOUND, "%s: %d", paths[i], status);
+    cr_expect(said == (i < 2) && lines == said, "%s: %u lines, %u say it", paths[i], lines, said);
+  }
+}
+
 // Players ask for a manifest first, and of one that is not there they ask for nothing else: it must say itself why.
 Test(catalog, a_folder_that_cannot_be_listed_is_said) {
   static const struct {
