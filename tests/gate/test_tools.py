@@ -2,6 +2,7 @@
 """The measured parts of docs/benchmarks.md, tools/perf's reading of stacks, what the serving benchmark compares and takes for valid,
 its --nginx-vod, and what tools/test-count makes of logs. TAP; measures nothing."""
 import argparse
+import contextlib
 import importlib.machinery
 import importlib.util
 import json
@@ -46,6 +47,8 @@ DOCS = {
                                    req_per_s=50000.0, p50_us=400, p99_us=800, ratio=0.75, ratio_of="cpu_s_per_gb", hot_share=0.9987),
                               dict(name="serve/sluice/cbcs/head/189K/bbr/64", run_type="aggregate", aggregate_name="median", cpu_time=7, cpu_s_per_gb=9.5,
                                    req_per_s=90000.0, p50_us=40, p99_us=90, ratio=0.8, ratio_of="us_per_request"),
+                              dict(name="serve/sluice/cbcs/pipelined/1K/bbr/64", run_type="aggregate", aggregate_name="median", cpu_time=7, cpu_s_per_gb=6,
+                                   req_per_s=130000.0, p50_us=None, p99_us=None, ratio=0.9, ratio_of="us_per_request"),
                               dict(name="serve/first byte, cold: with a sidecar", run_type="aggregate", aggregate_name="median", value=1994.2, unit="us")],
                   claims=[], text=["sluice: nothing lost"],
                   context=dict(versions={"sluice": "abc123", "wrk": "4.1"}, rounds=3, seconds=1.0, discarded=2, nginx_settings="NGINX in servers.py")),
@@ -71,7 +74,8 @@ check("kernels: the median of the repetitions, aggregates left out", "| vaes512 
 check("core: ratio to cp, GB/s, time a call", "| sluice cbcs | 0.030 | 1.50 |" in page and "| cbcs 32K | 7.5 |" in page and "10.00 us | 11.0 ns" in page, page)
 check("serve: a row with its ratio", "| sluice/cbcs/fresh/32K/bbr/64 | 0.345 | 1.23 | 12.5 | 40000 | 500 | 900 |" in page, page)
 check("serve: rows of 256 connections, figures, what was said, what else the ratio is of", "| sluice/cbcs/hot/32K/bbr/256 | 0.300 | 0.75 |" in page
-      and "| first byte, cold: with a sidecar | 1,994 us |" in page and "- sluice: nothing lost" in page and "CPU time a request for head." in page
+      and "| first byte, cold: with a sidecar | 1,994 us |" in page and "- sluice: nothing lost" in page and "CPU time a request for head, pipelined." in page
+      and "| sluice/cbcs/pipelined/1K/bbr/64 | 6.000 | 0.90 | 7.0 | 130000 | - | - |" in page
       and "at least 99.87 %" in page, page)
 check("serve: versions, rounds, settings", "sluice abc123, wrk 4.1; 3 rounds of 1 s, 2 measurements thrown away; nginx's settings: `NGINX` in servers.py" in page, page)
 check("load: the figures that its rows have", "client us per request" in page and "13.25" in page, page)
@@ -182,6 +186,9 @@ m = measured("hot", (0, 1), hits=951, misses=49)
 check("a hot row that was hot", m["valid"] and m["hot_share"] == 0.951, m)
 m = measured("hot", (0, 1), hits=949, misses=51)
 check("a hot row under 95 % is not valid, and says why", not m["valid"] and "94.9 %" in m["why"], m)
+m = measured("pipelined", (0, 1))
+check("requests that are sent ahead have no latencies", m["valid"] and m["p50_us"] is None and m["p99_us"] is None, m)
+ahead = next(r for r in todo if r["server"] == "sluice" and r["mode"] == "pipelined")
 check("answers of 404 are what a storm of them is about", measured("not-found", (0, 1), errors=1000, statuses=1000)["valid"])
 try:
     refused = measured("fresh", (0, 1), errors=1, statuses=1)
@@ -210,6 +217,11 @@ def reported(mine, its=None):
         return status, [c["holds"] for c in doc["claims"]], [c["why"] for c in doc["not_measured"]]
 
 
+with tempfile.TemporaryDirectory() as tmp, mock.patch("builtins.print") as said, mock.patch.object(serve_run.versions, "of", lambda _: {}):
+    with contextlib.suppress(SystemExit):
+        serve_run.report(argparse.Namespace(json=Path(tmp) / "o.json", rounds=1, seconds=1, seed=1, sluice=""), [ahead],
+                         {ahead["name"]: [dict(took, p50_us=None, p99_us=None)]}, {}, None)
+check("bench serve: nor has their row", any(str(c.args[0]).startswith(ahead["name"]) and c.args[0].split()[-3:-1] == ["-", "-"] for c in said.call_args_list), said.call_args_list)
 lost = dict(took, valid=False, why="others")
 check("bench serve: promises that hold, and one that does not", (reported(took), reported(dict(took, cpu_s_per_gb=2.0))) == ((0, [True] * 3, []), (1, [False, True, True], [])), reported(took))
 check("bench serve: promises that could not be measured are none that hold", reported(lost) == (3, [], ["no valid round"] * 3), reported(lost))
