@@ -36,6 +36,11 @@ def key_of(kid_hex, salt=""):
     return hashlib.sha256(f"key {kid_hex} {salt}".encode()).digest()[:16]
 
 
+def kid_of(asset, epoch, scheme, label):
+    """The KID of an answer in JSON."""
+    return hashlib.sha256(f"{asset} {epoch} {scheme} {label}".encode()).hexdigest()[:32]
+
+
 def iv_of(kid_hex):
     return hashlib.sha256(f"iv {kid_hex}".encode()).digest()[:16]
 
@@ -161,8 +166,8 @@ def speke_answer(root, mode):
 def json_answer(doc, mode):
     keys = []
     for label in doc["labels"]:
-        kid = hashlib.sha256(f"{doc['asset']} {doc['epoch']} {doc['scheme']} {label}".encode()).hexdigest()[:32]
-        key = {"label": label, "scheme": doc["scheme"], "kid": kid, "key": key_of("shared" if mode == "same_key" else kid, "second" if mode == "changed" else "").hex(), "systems": {}}
+        kid = kid_of(doc["asset"], doc["epoch"], doc["scheme"], label)
+        key = {"label": label, "scheme": doc["scheme"], "kid": kid, "key": key_of("shared" if mode == "same_key" or mode == "same_lossless" and label else kid, "second" if mode == "changed" else "").hex(), "systems": {}}
         if doc["scheme"] == "cbcs":
             key["iv"] = iv_of(kid).hex()[:8 if mode == "wrong_iv" else 32]
         if "widevine" in doc["systems"]:

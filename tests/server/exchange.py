@@ -16,7 +16,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import aes, boxes, synth  # noqa: E402
 from judge.certs import Authority  # noqa: E402
-from judge.keyserver import FAIRPLAY, KeyServer, b64, iv_of, key_of, pssh_of  # noqa: E402
+from judge.keyserver import FAIRPLAY, KeyServer, b64, iv_of, key_of, kid_of, pssh_of  # noqa: E402
 from judge.programs import Sluice  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
@@ -24,6 +24,7 @@ from judge.tap import Tap  # noqa: E402
 SLUICE = sys.argv[1]
 CLEAR = synth.plain(3)[0]
 SAMPLES = [s.data for s in boxes.audio(CLEAR).samples]
+FLAC = synth.full(b"dfLa", 0, 0, (0x80000022).to_bytes(4, "big"), bytes.fromhex("10001000" "000000000000" "0bb8037000000000") + bytes(16))
 DRM = "drm: { systems: [widevine, playready, fairplay, clearkey], in_band: all }\n"
 QUICK = "attempts: 2, retry: 20ms, retry_max: 100ms, negative: 50ms, answer_timeout: 400ms, timeout: 800ms"
 FLAGS = ("--revalidate", "100ms", "--negative-ttl", "50ms")
@@ -42,9 +43,9 @@ def provider(kind, url, ca=None, more=QUICK, match=None):
     return "providers:\n  - { " + ", ".join(p for p in parts if p) + " }\n"
 
 
-def judge_media(server, asset, scheme, key=None, epoch=1):
+def judge_media(server, asset, scheme, key=None, epoch=1, track="t"):
     """Whether the file that is served is CLEAR under the key that belongs to its KID: "" or what is wrong."""
-    r = server.get(f"/{asset}/{scheme}/{epoch}/t.mp4")
+    r = server.get(f"/{asset}/{scheme}/{epoch}/{track}.mp4")
     if r.status != 200:
         return f"status {r.status}"
     track = boxes.audio(r.body)
@@ -111,6 +112,15 @@ def round_trips(work, ca, cert):
             tap.equal(judge_media(s, "tiers", "cbcs"), "", "per_tier: the tier without a label")
             seen = secure.requests()
             tap.equal([(r["fault"], r["body"].count("<cpix:ContentKey ")) for r in seen], [(None, 2)], "per_tier: one request for both keys")
+        (media / "tiers" / "flac.mp4").write_bytes(CLEAR.replace(synth.moov(), synth.moov(entries=[synth.entry(b"fLaC", FLAC)])))
+        for kind, path in (("speke2.1", "/speke"), ("json", "/json")):
+            secure.orders()
+            with Server(SLUICE, media, *FLAGS, keys=provider(kind, secure.url(path), ca) + "drm: { systems: [widevine], per_tier: true }\n") as s:
+                for scheme in ("cenc", "cbcs"):
+                    tap.equal([judge_media(s, "tiers", scheme, track=track) for track in ("t", "flac")], [""] * 2, f"{kind}, per_tier: {scheme}, both tiers under their keys")
+                    kids = [boxes.audio(s.get(f"/tiers/{scheme}/1/{track}/init.mp4").body).tenc.kid.hex() for track in ("t", "flac")]
+                    want = [kid_of("tiers", 1, scheme, label) for label in ("", "lossless")] if kind == "json" else sorted(kids_of(secure.requests()[-1:]))
+                    tap.ok((kids if kind == "json" else sorted(kids)) == want, f"{kind}, per_tier: {scheme}, each tier has the KID of its own", (kids, want))
 
 
 # mode: (order, words of the log)
@@ -232,6 +242,15 @@ def one_key_two_schemes(work, ca, cert):
                 tap.ok('"other" (cenc) and "share" (cbcs)' in line, f"{kind}: both assets are named", line)
                 tap.equal(judge_media(s, "other", "cenc", key_of("shared", "")), "", f"{kind}: an asset with records is served from them")
                 tap.ok(not any(r["asset"] == "other" for r in ks.requests()), f"{kind}: and not asked for")
+    # The key of each tier is looked at.
+    tiers = "drm: { systems: [widevine], per_tier: true }\n"
+    with KeyServer(cert) as ks:
+        ks.orders(share={"mode": "same_lossless"})
+        with Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca) + tiers) as s:
+            tap.equal(judge_media(s, "share", "cenc"), "", "per_tier: the first scheme has its keys")
+            refused(s, ks, "share", "share one key", "per_tier: the second scheme with the same key for the lossless tier")
+        with Server(SLUICE, media, *FLAGS, keys=record + provider("json", ks.url("/json"), ca) + tiers) as s:
+            refused(s, ks, "share", "share one key", "per_tier: a lossless tier with a key that a record has for the other scheme")
 
 
 def one_kid_one_key(work, ca, cert):
@@ -277,6 +296,49 @@ def left_behind(work, ca, cert):
             while connections(old) and time.monotonic() < end:
                 time.sleep(0.1)
             tap.equal(connections(old), 0, "until a reload names another")
+
+
+def counts(work, ca, cert):
+    """What is counted of questions, requests and key servers; and that a query, which may hold a secret, is not logged."""
+    media = folder(work / "counts", "good", "refused", "malformed", "failing", "away")
+    times = "attempts: 3, negative: 60s, retry: 20ms, retry_max: 60ms, answer_timeout: 5s"
+    with KeyServer() as ks, KeyServer() as other, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json?token=hunter2"), more=times) + DRM) as s:
+        def counted():
+            found = re.findall(r'^sluice_(key[a-z_]*)\{worker="shared"(?:,result="(\w+)")?\} (\d+)$', s.admin("/metrics").body.decode(), re.M)
+            got = {f"{name} {result}".strip(): int(n) for name, result, n in found}
+            return [got[f"key_requests_total {r}"] for r in ("ok", "refused", "invalid", "failed")] + [got["key_retries_total"]], got
+
+        tap.ok(s.wait_log("keys travel in the clear", 3), "without TLS: a warning", s.log())
+        ks.orders(refused={"mode": "status", "status": 422}, malformed={"mode": "malformed"}, failing={"mode": "status", "status": 500}, away={"mode": "status", "status": 503})
+        for asset, asked, want in (("good", 1, [1, 0, 0, 0, 0]), ("refused", 1, [1, 1, 0, 0, 0]), ("malformed", 1, [1, 1, 1, 0, 0]), ("failing", 3, [1, 2, 1, 0, 2]),
+                                   ("away", 3, [1, 2, 1, 1, 4])):
+            status = s.get(f"/{asset}/cbcs/1/t/init.mp4").status
+            tap.equal((status, [r["asset"] for r in ks.requests()].count(asset)), (200 if asset == "good" else 503, asked), f"{asset}: status, and requests to the key server")
+            tap.equal(counted()[0], want, f"{asset}: ends and retries are counted")
+        before = counted()[1]
+        for path in ("1/t.mp4", "master.m3u8"):
+            s.get(f"/good/cbcs/{path}")
+        s.get("/refused/cbcs/master.m3u8")
+        after = counted()[1]
+        more = [after[f"key_lookups_total {r}"] > before[f"key_lookups_total {r}"] for r in ("hit", "miss", "refused")]
+        tap.equal(more, [True, False, True], "questions are counted by what they got")
+
+        def gauges():
+            got = counted()[1]
+            return got["keys_cached"], got["key_servers_away"]
+
+        def come(want):
+            end = time.monotonic() + 10
+            while gauges() != want and time.monotonic() < end:
+                time.sleep(0.1)
+            return gauges()
+        tap.equal(come((1, 1)), (1, 1), "one answer is kept, one key server is away")
+        tap.ok("hunter2" not in "\n".join(s.log()) and s.wait_log(re.escape(ks.url("/json")), 3), "the log names the key server without its query", s.log())
+        (s.folder / "keys.yaml").write_text(provider("json", other.url("/json"), more=times) + DRM)
+        s.signal(signal.SIGHUP)
+        s.wait_log("info reloaded")
+        tap.equal(come((1, 0)), (1, 0), "one that a reload leaves behind is not away any more")
+        tap.equal((judge_media(s, "good", "cbcs"), [r["asset"] for r in other.requests()]), ("", ["good"]), "and its answers are not the next one's")
 
 
 def authentication(work, ca, cert):
@@ -508,7 +570,7 @@ def main():
         cert = authority.issue("server")
         parts = {"round_trips": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert), "one_kid_one_key": (authority.ca, cert), "left_behind": (authority.ca, cert),
                  "retry_after": (authority.ca, cert),
-                 "authentication": (authority, cert), "floods": (authority.ca, cert), "licences": (authority.ca, cert), "outage": (authority.ca, cert), "cpix_files": ()}
+                 "counts": (authority.ca, cert), "authentication": (authority, cert), "floods": (authority.ca, cert), "licences": (authority.ca, cert), "outage": (authority.ca, cert), "cpix_files": ()}
         for part, more in parts.items():
             if not sys.argv[2:] or part in sys.argv[2:]:
                 globals()[part](work, *more)
