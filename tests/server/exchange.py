@@ -2,8 +2,10 @@
 """Keys from key servers over real connections: good answers, bad ones, none: exchange.py SLUICE"""
 import base64
 import collections
+import contextlib
 import email.utils
 import json
+import os
 import pathlib
 import re
 import signal
@@ -16,6 +18,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import aes, boxes, synth  # noqa: E402
 from judge.certs import Authority  # noqa: E402
+from judge.listening import Listening  # noqa: E402
 from judge.keyserver import FAIRPLAY, KeyServer, b64, iv_of, key_of, kid_of, pssh_of  # noqa: E402
 from judge.programs import Sluice  # noqa: E402
 from judge.server import Server  # noqa: E402
@@ -341,6 +344,34 @@ def counts(work, ca, cert):
         tap.equal((judge_media(s, "good", "cbcs"), [r["asset"] for r in other.requests()]), ("", ["good"]), "and its answers are not the next one's")
 
 
+class Closing(Listening):
+    """Takes connections and ends them."""
+
+    def handle(self, s):
+        s.close()
+
+
+def addresses(work, ca, cert):
+    """A key server with two addresses, of which the first is dead: requests that fail there together go on to the second."""
+    media = folder(work / "addresses", *(f"a{n}" for n in range(4)))
+    shim = work / "two_addresses.so"
+    p = subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", shim, pathlib.Path(__file__).with_name("two_addresses.c")], capture_output=True, text=True)
+    if not tap.equal(p.returncode, 0, "names with two addresses are built"):
+        return
+    env = {**os.environ, "LD_PRELOAD": str(shim), "ASAN_OPTIONS": ":".join(x for x in (os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0") if x)}
+    with KeyServer(ca.issue("two", "DNS:two.test")) as ks, contextlib.ExitStack() as stack:
+        for name in ("nobody listens", "who listens speaks no TLS"):
+            if name != "nobody listens":
+                stack.enter_context(Closing(("127.0.0.2", ks.port)))
+            keys = provider("speke2.0", ks.url(host="two.test"), ca.ca, "attempts: 2, retry: 20ms, connections: 4") + DRM
+            ks.orders()
+            with Server(SLUICE, media, *FLAGS, keys=keys, env=env) as s:
+                clients = [s.client() for _ in range(4)]
+                for n, c in enumerate(clients):
+                    c.send(f"/a{n}/cbcs/1/t/init.mp4")
+                tap.equal([c.read().status for c in clients], [200] * 4, f"the first address, {name}: the second is taken")
+
+
 def authentication(work, ca, cert):
     media = folder(work / "auth", "one")
     (work / "token").write_text("tok-3.14159/secret=\n")
@@ -570,7 +601,7 @@ def main():
         cert = authority.issue("server")
         parts = {"round_trips": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert), "one_kid_one_key": (authority.ca, cert), "left_behind": (authority.ca, cert),
                  "retry_after": (authority.ca, cert),
-                 "counts": (authority.ca, cert), "authentication": (authority, cert), "floods": (authority.ca, cert), "licences": (authority.ca, cert), "outage": (authority.ca, cert), "cpix_files": ()}
+                 "counts": (authority.ca, cert), "addresses": (authority, cert), "authentication": (authority, cert), "floods": (authority.ca, cert), "licences": (authority.ca, cert), "outage": (authority.ca, cert), "cpix_files": ()}
         for part, more in parts.items():
             if not sys.argv[2:] or part in sys.argv[2:]:
                 globals()[part](work, *more)
