@@ -29,9 +29,9 @@ def digest(data):
 class Server(Listening):
     """Accepts connections; `serve(connection)` does as it likes. `tls`: an SSLContext."""
 
-    def __init__(self, serve, tls=None):
+    def __init__(self, serve, tls=None, **more):
         self.serve, self.tls, self.errors = serve, tls, []
-        super().__init__()
+        super().__init__(**more)
 
     def handle(self, s):
         try:
@@ -116,6 +116,24 @@ with tempfile.TemporaryDirectory() as folder:
     srv = Server(good, context(ours.issue("elsewhere", "DNS:elsewhere.test")))
     check(fetch(srv.port, ours.ca), "tls", "ostname mismatch", "a certificate of another name")
     check(fetch(srv.port, ours.ca, host="127.0.0.1"), "tls", "IP address mismatch", "a certificate without the address")
+    names, protocols = [], []
+
+    def asks(s):
+        protocols.append(s.selected_alpn_protocol())
+        good(s)
+
+    listens = context(ours.issue("asked", "DNS:localhost,IP:127.0.0.1,IP:::1"))
+    listens.sni_callback = lambda s, name, c: names.append(name)
+    for host in ("localhost", "127.0.0.1", "::1"):
+        try:
+            srv = Server(asks, listens, at=("::1" if host == "::1" else "127.0.0.1", 0))
+        except OSError as e:
+            tap.skip("a server at ::1", f"no IPv6 here: {e}")
+            continue
+        check(fetch(srv.port, ours.ca, host=host), "ok", "", f"a server at {host}")
+        tap.equal((names, protocols), ([host if host == "localhost" else None], ["http/1.1"]), f"{host}: the name is asked for, no address, and HTTP/1.1")
+        names.clear()
+        protocols.clear()
     srv = Server(good, context(ours.issue("late", days=0)))
     time.sleep(1.1)
     check(fetch(srv.port, ours.ca), "tls", "expired", "an expired certificate")
