@@ -205,6 +205,7 @@ STATE = State()
 
 class Keys(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    served = False
 
     def log_message(self, *_):
         pass
@@ -252,10 +253,15 @@ class Keys(http.server.BaseHTTPRequestHandler):
             time.sleep(5)
             self.close_connection = True
             return None
-        if mode == "cut":
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\nsome")
+        if mode in ("cut", "cut_503"):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" if mode == "cut" else b"HTTP/1.1 503 Away\r\nRetry-After: 60\r\n")
+            self.wfile.write(b"Content-Length: 5000\r\n\r\nsome")
             self.close_connection = True
             return None
+        if mode == "once":  # of a connection the first request alone
+            self.close_connection, self.served = self.served, True
+            if self.close_connection:
+                return None
         if mode == "not_http":
             self.wfile.write(b"+OK POP3 ready\r\n")
             self.close_connection = True

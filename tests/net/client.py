@@ -30,18 +30,26 @@ class Server(Listening):
     """Accepts connections; `serve(connection)` does as it likes. `tls`: an SSLContext."""
 
     def __init__(self, serve, tls=None, **more):
-        self.serve, self.tls, self.errors = serve, tls, []
+        self.serve, self.tls, self.errors, self.ended = serve, tls, [], 0
         super().__init__(**more)
 
     def handle(self, s):
         try:
             if self.tls:
-                s = self.tls.wrap_socket(s, server_side=True)
+                s = self.tls.wrap_socket(s, server_side=True, suppress_ragged_eofs=False)
             self.serve(s)
         except OSError as e:
             self.errors.append(str(e))
         finally:
             s.close()
+            self.ended += 1
+
+    def said(self, num=1):
+        """What went wrong with its connections, when so many are over."""
+        end = time.monotonic() + 10
+        while self.ended < num and time.monotonic() < end:
+            time.sleep(0.01)
+        return self.errors
 
 
 def requests(s):
@@ -105,11 +113,14 @@ with tempfile.TemporaryDirectory() as folder:
         got = fetch(srv.port, ours.ca, paths=("/a", "/b", "/c"))
         tap.equal([g[:5] for g in got], [("ok", "200", str(len(BODY)), str(int(i > 0)), digest(BODY)) for i in range(3)],
                   f"{version.name}: three requests over one connection")
-        tap.equal(srv.connections, 1, "one connection it was")
+        tap.equal((srv.connections, srv.said()), (1, []), "one connection it was, whose end is said")
         post = bytes(1_500_000)
         got = fetch(srv.port, ours.ca, f"body={len(post)}", host="127.0.0.1")
         tap.equal([g[:5] for g in got], [("ok", "200", str(len(post)), "0", digest(post))], "a long body there and back, by address")
+        before = len(srv.said(2))
         check(fetch(srv.port, other.ca), "tls", "certificate is refused: unable to get", "another authority's certificate")
+        errors = srv.said(3)[before:]
+        tap.ok(len(errors) == 1 and "alert unknown ca" in errors[0], "which the server is told", errors)
         check(fetch(srv.port, "system"), "tls", "certificate is refused", "not one of the system's authorities")
         check(fetch(srv.port, "none"), "ok", "", "believing anybody")
         srv.close()

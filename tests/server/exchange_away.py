@@ -21,6 +21,21 @@ from judge.listening import Listening  # noqa: E402
 from judge.server import Server  # noqa: E402
 
 
+class Silent(Listening):
+    """Takes connections and keeps them."""
+
+    def handle(self, s):
+        while s.recv(65536):
+            pass
+
+
+class Closing(Listening):
+    """Takes connections and ends them."""
+
+    def handle(self, s):
+        s.close()
+
+
 def retry_after(work, ca, cert):
     """503 says when asking makes sense: for an asset that was refused, and while the whole server is away."""
     media = folder(work / "retry", "refused", "first", "second")
@@ -72,7 +87,7 @@ def counts(work, ca, cert):
             return [got[f"key_requests_total {r}"] for r in ("ok", "refused", "invalid", "failed")] + [got["key_retries_total"]], got
 
         tap.ok(s.wait_log("keys travel in the clear", 3), "without TLS: a warning", s.log())
-        ks.orders(refused={"mode": "status", "status": 422}, malformed={"mode": "malformed"}, failing={"mode": "status", "status": 500}, away={"mode": "status", "status": 503})
+        ks.orders(refused={"mode": "status", "status": 422}, malformed={"mode": "malformed"}, failing={"mode": "status", "status": 500}, away={"mode": "status", "status": 429})
         for asset, asked, want in (("good", 1, [1, 0, 0, 0, 0]), ("refused", 1, [1, 1, 0, 0, 0]), ("malformed", 1, [1, 1, 1, 0, 0]), ("failing", 3, [1, 2, 1, 0, 2]),
                                    ("away", 3, [1, 2, 1, 1, 4])):
             status = s.get(f"/{asset}/cbcs/1/t/init.mp4").status
@@ -118,12 +133,29 @@ def away(work, ca, cert):
     with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, "attempts: 1, retry: 50ms, retry_max: 50ms, connections: 4") + DRM) as s:
         ks.orders(every={"mode": "status", "status": 503})
         tap.equal(ask(s, names[:1]), [503], "away")
-        ks.orders(every={"mode": "status", "status": 503, "delay": 0.5})
+        ks.orders(every={"mode": "status", "status": 503, "delay": 2})
         time.sleep(0.2)  # longer than the pause
         tap.equal((ask(s, names), len(ks.requests())), ([503] * 4, 1), "of four at once, one asks")
     with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, "attempts: 1, retry: 60s, retry_max: 60s, connections: 1, answer_timeout: 1s") + DRM) as s:
         ks.orders(every={"mode": "silent"})
         tap.equal((ask(s, names), len(ks.requests())), ([503] * 4, 1), "of four in a queue, the first found out")
+    def asked(ks):
+        return dict(collections.Counter(r["asset"] for r in ks.requests()))
+
+    times = "attempts: 3, retry: 20ms, retry_max: 60s, negative: 60s, answer_timeout: 10s"
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, times) + DRM) as s:
+        ks.orders(p0={"mode": "status", "status": 503}, p1={"mode": "status", "status": 503, "delay": 4})
+        tap.equal((ask(s, names[:2]), asked(ks)), ([503] * 2, {"p0": 3, "p1": 1}), "what others have found out meanwhile ends the attempts")
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, times) + DRM) as s:
+        ks.orders(p0={"mode": "cut_503"})
+        tap.equal((ask(s, names[:1]), asked(ks)), ([503], {"p0": 3}), "half an answer's Retry-After is none")
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, "attempts: 1, connections: 1") + DRM) as s:
+        ks.orders(every={"mode": "once"})
+        tap.equal([ask(s, [name]) for name in names[:2]], [[200]] * 2, "a connection that had ended is no failure")
+        tap.equal(asked(ks), {"p0": 1, "p1": 2}, "that request is sent again")
+    with Silent() as silent, Server(SLUICE, media, *FLAGS, keys=provider("json", f"https://127.0.0.1:{silent.port}/", ca, "attempts: 1, tls_timeout: 300ms, timeout: 60s") + DRM) as s:
+        tap.equal(ask(s, names[:1]), [503], "who takes connections and says nothing")
+        tap.ok(s.wait_log("no TLS within 300 ms", 3), "is away after tls_timeout", s.log())
     with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, "--drain-timeout", "200ms", keys=provider("json", ks.url("/json"), ca, "answer_timeout: 60s, timeout: 60s") + DRM) as s:
         ks.orders(every={"mode": "silent"})
         waits = s.client()
@@ -133,13 +165,6 @@ def away(work, ca, cert):
             time.sleep(0.02)
         tap.equal(s.stop(), 0, "a server that waits for keys ends in order")
         waits.close()
-
-
-class Closing(Listening):
-    """Takes connections and ends them."""
-
-    def handle(self, s):
-        s.close()
 
 
 def addresses(work, authority):
