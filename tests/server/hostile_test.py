@@ -238,6 +238,11 @@ def operators_bodies(tap, server):
                 got += more
             tap.ok(got.startswith(b"HTTP/1.1 200 ") and time.monotonic() - begin < 2, f"a body in pieces of {[len(p) for p in pieces]}", got)
 
+    with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+        s.sendall(head.replace(b": 3\r\n", b": 65537\r\n"))
+        got = s.recv(100)
+        tap.ok(got.startswith(b"HTTP/1.1 413 "), "a body of more than 64 KB is refused before it comes", got)
+
     def rotations():
         return sum(int(v) for v in re.findall(r"sluice_rotations_total\{[^ ]* (\d+)", server.admin("/metrics").body.decode()))
     before = rotations()
@@ -505,6 +510,7 @@ def main():
             many_operators(tap, server)
             no_place_for_operators(tap, server)
             operators_bodies(tap, server)
+            tap.equal(server.stop(), 0, "after all of them the server ends in good order")
         rebound_names(tap, sys.argv[1], media)
         many_rotations(tap, sys.argv[1], media)
         sidecar_cut(tap, sys.argv[1], media)

@@ -82,6 +82,8 @@ def orders(tap, sluice, work, media):
         tap.equal(epoch(server, "a"), 1, "nothing was rotated")
         r = order(server, "revoke=0&scope=%61&grace_ms=0")
         tap.ok(r.status == 200 and b'"epoch":2' in r.body and b'"revoked":false' in r.body, "an order in another sequence, encoded, is carried out", r)
+        r = order(server, "scope=two+words%2Bone/")
+        tap.ok(r.status == 200 and b'"scope":"two words+one/"' in r.body, "+ is a space, %2B a plus", r)
 
 
 def outside(tap, sluice, work, media):

@@ -299,6 +299,11 @@ def ends(tap, sluice, work, media, authority):
     tap.ok(p.returncode == 0 and p.stderr.count("in 10 days") == 1, "--check says it too", p)
     with Server(sluice, media) as server:
         tap.equal(expiry(server), {}, "without certificates there is no such metric")
+    raw = work / os.fsdecode(b"caf\xe9")
+    raw.mkdir()
+    files = [shutil.copy(f, raw) for f in long]
+    with Server(sluice, media, "--tls-listen", f"127.0.0.1:{free_port()}", "--tls-certificate", files[0], "--tls-key", files[1]) as server:
+        tap.equal(expiry(server), {(names[0], f"{work}/caf\u00e9/long.crt"): end_of(long[0])}, "a name that is no UTF-8 is written as one")
 
 
 def config_file(work, text):
