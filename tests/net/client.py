@@ -153,14 +153,16 @@ with tempfile.TemporaryDirectory() as folder:
     for version, kind in ((ssl.TLSVersion.TLSv1_2, ed), (ssl.TLSVersion.TLSv1_3, ed), (ssl.TLSVersion.TLSv1_3, p521)):
         check(fetch(Server(good, context(kind, version=version)).port, ours.ca), "ok", "", f"{version.name}: a server with {kind[0].rpartition('/')[2]}")
     crt, key = ours.issue("rsa", kind=("rsa:2048",))
-    for algorithm, end in (("RSA+SHA256", "ok"), ("RSA+SHA1", "tls")):
+    weak = "DEFAULT@SECLEVEL=0"
+    for more, end in ((("-tls1_2", "-sigalgs", "RSA+SHA256", "-cipher", weak), "ok"), (("-tls1_2", "-sigalgs", "RSA+SHA1", "-cipher", weak), "tls"),
+                      (("-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"), "ok"), (("-tls1_2", "-cipher", "ECDHE-RSA-AES128-SHA"), "tls"),
+                      (("-tls1_2", "-cipher", "AES128-GCM-SHA256"), "tls"), (("-tls1_1", "-cipher", "ALL:@SECLEVEL=0"), "tls")):
         port = free_port()
-        p = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", crt, "-key", key, "-tls1_2", "-sigalgs", algorithm,
-                              "-cipher", "DEFAULT@SECLEVEL=0", "-www"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        p = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", crt, "-key", key, *more, "-www"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         while b"ACCEPT" not in (p.stdout.readline() or b"ACCEPT"):
             pass
         try:
-            check(fetch(port, ours.ca), end, "", f"a server that signs with {algorithm} alone")
+            check(fetch(port, ours.ca), end, "", f"a server with {' '.join(more)} alone")
         finally:
             p.kill()
             p.communicate()

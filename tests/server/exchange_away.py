@@ -175,7 +175,10 @@ def addresses(work, authority):
     if not tap.equal(p.returncode, 0, "names with two addresses are built"):
         return
     env = {**os.environ, "LD_PRELOAD": str(shim), "ASAN_OPTIONS": ":".join(x for x in (os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0") if x)}
-    with KeyServer(authority.issue("two", "DNS:two.test")) as ks, contextlib.ExitStack() as stack:
+    with KeyServer(authority.issue("two", "DNS:two.test,DNS:many.test")) as ks, contextlib.ExitStack() as stack:
+        with Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(host="many.test"), authority.ca) + DRM, env=env) as s:
+            tap.equal(judge_media(s, "a0", "cbcs"), "", "a name with thirty addresses")
+            tap.equal(s.stop(), 0, "and it ends in good order")
         for name in ("nobody listens", "who listens speaks no TLS"):
             if name != "nobody listens":
                 stack.enter_context(Closing(("127.0.0.2", ks.port)))
