@@ -166,6 +166,16 @@ def away(work, ca, cert):
     with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, times) + DRM) as s:
         ks.orders(p0={"mode": "status", "status": 503}, p1={"mode": "status", "status": 503, "delay": 4})
         tap.equal((ask(s, names[:2]), asked(ks)), ([503] * 2, {"p0": 3, "p1": 1}), "what others have found out meanwhile ends the attempts")
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, "attempts: 1, retry: 50ms, retry_max: 60s") + DRM) as s:
+        ks.orders(every={"mode": "status", "status": 503, "retry_after": 30})
+        ask(s, names[:1])
+        time.sleep(0.5)  # longer than the pause
+        tap.equal((ask(s, names[1:]), asked(ks)), ([503] * 3, {"p0": 1}), "Retry-After is the whole server's")
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, "lifetime: 60s, refresh: 58s") + DRM) as s:
+        end = time.monotonic() + 20
+        while (status := ask(s, names[:1])) == [200] and asked(ks) == {"p0": 1} and time.monotonic() < end:
+            time.sleep(0.1)
+        tap.equal((status, asked(ks)), ([200], {"p0": 2}), "a key is asked for anew `refresh` before its end")
     with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json"), ca, times) + DRM) as s:
         ks.orders(p0={"mode": "cut_503"})
         tap.equal((ask(s, names[:1]), asked(ks)), ([503], {"p0": 3}), "half an answer's Retry-After is none")
