@@ -76,7 +76,6 @@ static void send_request(struct link *l) {
   wr_bytes(&head, s->authorization);
   wr_str(&head, "\r\n");
   l->wrong_version = false;
-  l->retry_after_s = 0;
   l->answer = l->body + LINK_BODY;
   l->answer_len = 0;
   l->answer_cap = LINK_ANSWER;

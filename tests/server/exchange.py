@@ -258,7 +258,7 @@ def left_behind(work, ca, cert):
 
 
 def authentication(work, ca, cert):
-    media = folder(work / "auth", "one")
+    media = folder(work / "auth", "one", "two")
     (work / "token").write_bytes(b"tok-3.14159/secret=\r\n")
     (work / "pair").write_text("aladdin:open sesame")
     client = ca.issue("sluice")
@@ -269,6 +269,8 @@ def authentication(work, ca, cert):
             ks.orders(every={"authorization": header})
             with Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(), ca.ca, QUICK + ", " + more) + DRM) as s:
                 tap.equal(judge_media(s, "one", "cbcs"), "", f"{name}: accepted")
+                ks.orders(two={"mode": "status", "status": 500})
+                tap.equal((s.get("/two/cbcs/1/t.mp4").status, [r["headers"].get("Authorization") for r in ks.requests()]), (503, [header] * 2), f"{name}: with each attempt")
                 ks.orders(every={"authorization": "Bearer of something else"})
                 line = None
                 after = len(s.log())
