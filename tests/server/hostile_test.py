@@ -483,6 +483,10 @@ def log_unread(tap, binary, work):
                 time.sleep(0.05)
         start = time.monotonic()
         broken = [get(f"/broken{n}/cbcs/1/t/init.mp4") for n in range(300)]
+        c = Client(admin, timeout=20)
+        lost = sum(int(n) for n in re.findall(r"^sluice_log_lost_total\{[^}]*\} (\d+)", c.get("/metrics").body.decode(), re.M))
+        tap.ok(lost > 0, "lines that nobody takes are counted", lost)
+        c.close()
         p.send_signal(signal.SIGHUP)
         tap.equal([get("/a/cbcs/1/t/init.mp4"), get("/live", admin)], [200, 200], "with a log that nobody reads, media are served")
         p.send_signal(signal.SIGTERM)
