@@ -394,7 +394,6 @@ void tls_free(struct tls_conn *c) {
 static SSL *attach(const struct tls_conn *c, struct tls_io *io) {
   SSL *ssl = ssl_of(c);
   BIO_set_data(SSL_get_wbio(ssl), io);
-  ERR_clear_error();
   return ssl;
 }
 
@@ -406,7 +405,7 @@ static enum tls_result result_of(const SSL *ssl, int r) {
     return TLS_WANT;
   case SSL_ERROR_ZERO_RETURN:
     return TLS_ENDED;
-  default: // the next call clears the queue of errors; until then tls_why can tell
+  default: // the library's next call clears the queue of errors; until then tls_why can tell
     return TLS_FAILED;
   }
 }

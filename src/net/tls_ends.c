@@ -59,9 +59,9 @@ static bool add_authorities(struct tls_set *s, SSL_CTX *ctx, const char *file) {
   return all && add(s, &end, file);
 }
 
-// That it is over already is said where it is read.
+// That it is over already is said where it is read (`told`).
 static bool add_staple(struct tls_set *s, struct tls_staple *staple) {
-  struct tls_end end = {.kind = TLS_END_STAPLE, .from = staple->status.from, .until = staple->status.until, .staple = staple, .said = time(NULL)};
+  struct tls_end end = {.kind = TLS_END_STAPLE, .from = staple->status.from, .until = staple->status.until, .staple = staple};
   return !staple->file || staple->status.verdict != OCSP_GOOD || add(s, &end, staple->file);
 }
 

@@ -25,6 +25,7 @@ struct link {
   struct flight *flight; // NULL: idle
   struct timer timer;    // between attempts, and while the address is looked up
   uint32_t tries;
+  unsigned addr_at; // the upstream's at the last attempt
   bool waits_address, wrong_version;
   uint32_t retry_after_s;
   uint64_t began_ns;

@@ -76,7 +76,6 @@ static void send_request(struct link *l) {
   wr_bytes(&head, s->authorization);
   wr_str(&head, "\r\n");
   l->wrong_version = false;
-  l->retry_after_s = 0;
   l->answer = l->body + LINK_BODY;
   l->answer_len = 0;
   l->answer_cap = LINK_ANSWER;
@@ -113,6 +112,7 @@ static void attempt(struct link *l) {
   struct exchange *x = up->x;
   uint64_t now = exchange_now_ms(x);
   if (up->num_addr && now - up->resolved_ms < ADDRESS_MS) {
+    l->addr_at = up->addr_at;
     up->target.addr = &up->addr[up->addr_at % up->num_addr].u.any;
     up->target.addr_len = up->addr[up->addr_at % up->num_addr].len;
     send_request(l);
@@ -229,8 +229,8 @@ static void on_done(struct http_client *c, const struct http_client_result *r) {
   } else if (r->end == HTTP_CLIENT_BAD || r->end == HTTP_CLIENT_LIMIT || r->end == HTTP_CLIENT_STOPPED) {
     end(l, FLIGHT_INVALID, NULL, r->end == HTTP_CLIENT_STOPPED ? "the answer is too long" : r->why);
   } else {
-    if (r->end == HTTP_CLIENT_CONNECT || r->end == HTTP_CLIENT_TIMEOUT) {
-      l->up->addr_at++;
+    if (r->end == HTTP_CLIENT_CONNECT || r->end == HTTP_CLIENT_TLS || r->end == HTTP_CLIENT_TIMEOUT) {
+      l->up->addr_at += l->addr_at == l->up->addr_at; // once for those that failed together: two steps of two addresses lead back
       l->up->resolved_ms = 0;
       l->up->num_addr = 0;
     }

@@ -183,6 +183,8 @@ def drain(tap, sluice, work):
             busy.socket.recv(1, socket.MSG_PEEK)
             server.signal(first)
             server.wait_log("draining")
+            ready, live, status = (server.admin(p) for p in ("/ready", "/live", "/status"))
+            tap.equal((ready.status, ready.body, live.status, json.loads(status.body)["state"]), (503, b"draining\n", 200, "draining"), f"{first.name}: no longer ready, and alive")
             server.signal(second)  # as timeout(1) sends it, to the process and to its group
             time.sleep(1)  # it should not end: there is nothing else to wait for
             there = server.process.poll() is None

@@ -14,7 +14,7 @@ from judge.server import Server, free_port
 
 def observability(tap, sluice, work):
     media = media_with(work)
-    log = work / "access.log"
+    log, began = work / "access.log", time.monotonic()
     with Server(sluice.path, media, "--access-log", str(log), keys=keys_file([ASSET])) as server:
         tap.equal(server.admin("/live").status, 200, "/live")
         tap.equal(server.admin("/ready").status, 200, "/ready")
@@ -48,6 +48,15 @@ def observability(tap, sluice, work):
         tap.ok(not any(re.search(r'(?:kid|asset|track|user)="', k or "") for s in after.values() for k in s), "no label per track, KID or user")
         status = server.admin("/status")
         tap.ok(status.status == 200 and isinstance(json.loads(status.body), dict), "/status is JSON", status)
+        said = json.loads(status.body)
+        numbers = {"requests": total(after, "sluice_requests_total"), "sent_bytes": total(after, "sluice_sent_bytes_total"),
+                   **{f"responses {c}": total(after, "sluice_responses_total", f'class="{c}"') for c in ("2xx", "3xx", "4xx", "5xx")},
+                   **{f"{where} {what}": total(after, "sluice_cache_lookups_total", f'cache="{cache}"', f'result="{result}"')
+                      for where, what, cache, result in (("cache", "hits", "segment", "hit"), ("cache", "misses", "segment", "miss"), ("encrypted_cache", "hits", "encrypted", "hit"))}}
+        got = {k: said[k.split()[0]] if " " not in k else said[k.split()[0]][k.split()[1]] for k in numbers}
+        tap.equal(got, numbers, "/status has the numbers of /metrics")
+        tap.ok(numbers["responses 2xx"] > 20 and numbers["responses 4xx"] == 2 and numbers["cache hits"] != numbers["cache misses"], "which are not all the same", numbers)
+        tap.ok(0 < said["uptime"] <= time.monotonic() - began, "/status: seconds since the start", said["uptime"])
         page = server.admin("/")
         tap.ok(page.status == 200, "the dashboard page", page)
         tap.equal(server.admin("/none").status, 404, "admin: 404 for the rest")

@@ -36,6 +36,11 @@ def key_of(kid_hex, salt=""):
     return hashlib.sha256(f"key {kid_hex} {salt}".encode()).digest()[:16]
 
 
+def kid_of(asset, epoch, scheme, label):
+    """The KID of an answer in JSON."""
+    return hashlib.sha256(f"{asset} {epoch} {scheme} {label}".encode()).hexdigest()[:32]
+
+
 def iv_of(kid_hex):
     return hashlib.sha256(f"iv {kid_hex}".encode()).digest()[:16]
 
@@ -161,8 +166,8 @@ def speke_answer(root, mode):
 def json_answer(doc, mode):
     keys = []
     for label in doc["labels"]:
-        kid = hashlib.sha256(f"{doc['asset']} {doc['epoch']} {doc['scheme']} {label}".encode()).hexdigest()[:32]
-        key = {"label": label, "scheme": doc["scheme"], "kid": kid, "key": key_of("shared" if mode == "same_key" else kid, "second" if mode == "changed" else "").hex(), "systems": {}}
+        kid = kid_of(doc["asset"], doc["epoch"], doc["scheme"], label)
+        key = {"label": label, "scheme": doc["scheme"], "kid": kid, "key": key_of("shared" if mode == "same_key" or mode == "same_lossless" and label else kid, "second" if mode == "changed" else "").hex(), "systems": {}}
         if doc["scheme"] == "cbcs":
             key["iv"] = iv_of(kid).hex()[:8 if mode == "wrong_iv" else 32]
         if "widevine" in doc["systems"]:
@@ -200,6 +205,7 @@ STATE = State()
 
 class Keys(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    served = False
 
     def log_message(self, *_):
         pass
@@ -247,10 +253,15 @@ class Keys(http.server.BaseHTTPRequestHandler):
             time.sleep(5)
             self.close_connection = True
             return None
-        if mode == "cut":
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\nsome")
+        if mode in ("cut", "cut_503"):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" if mode == "cut" else b"HTTP/1.1 503 Away\r\nRetry-After: 60\r\n")
+            self.wfile.write(b"Content-Length: 5000\r\n\r\nsome")
             self.close_connection = True
             return None
+        if mode == "once":  # of a connection the first request alone
+            self.close_connection, self.served = self.served, True
+            if self.close_connection:
+                return None
         if mode == "not_http":
             self.wfile.write(b"+OK POP3 ready\r\n")
             self.close_connection = True

@@ -6,9 +6,9 @@ import threading
 class Listening:
     """Accepts connections, a thread for each that runs `handle(connection)`, which a subclass has. Use with `with`, or close()."""
 
-    def __init__(self):
+    def __init__(self, at=("127.0.0.1", 0)):
         self.connections = 0
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.listener = socket.create_server(at, family=socket.AF_INET6 if ":" in at[0] else socket.AF_INET, backlog=1024)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()

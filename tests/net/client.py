@@ -29,19 +29,27 @@ def digest(data):
 class Server(Listening):
     """Accepts connections; `serve(connection)` does as it likes. `tls`: an SSLContext."""
 
-    def __init__(self, serve, tls=None):
-        self.serve, self.tls, self.errors = serve, tls, []
-        super().__init__()
+    def __init__(self, serve, tls=None, **more):
+        self.serve, self.tls, self.errors, self.ended = serve, tls, [], 0
+        super().__init__(**more)
 
     def handle(self, s):
         try:
             if self.tls:
-                s = self.tls.wrap_socket(s, server_side=True)
+                s = self.tls.wrap_socket(s, server_side=True, suppress_ragged_eofs=False)
             self.serve(s)
         except OSError as e:
             self.errors.append(str(e))
         finally:
             s.close()
+            self.ended += 1
+
+    def said(self, num=1):
+        """What went wrong with its connections, when so many are over."""
+        end = time.monotonic() + 10
+        while self.ended < num and time.monotonic() < end:
+            time.sleep(0.01)
+        return self.errors
 
 
 def requests(s):
@@ -105,17 +113,38 @@ with tempfile.TemporaryDirectory() as folder:
         got = fetch(srv.port, ours.ca, paths=("/a", "/b", "/c"))
         tap.equal([g[:5] for g in got], [("ok", "200", str(len(BODY)), str(int(i > 0)), digest(BODY)) for i in range(3)],
                   f"{version.name}: three requests over one connection")
-        tap.equal(srv.connections, 1, "one connection it was")
+        tap.equal((srv.connections, srv.said()), (1, []), "one connection it was, whose end is said")
         post = bytes(1_500_000)
         got = fetch(srv.port, ours.ca, f"body={len(post)}", host="127.0.0.1")
         tap.equal([g[:5] for g in got], [("ok", "200", str(len(post)), "0", digest(post))], "a long body there and back, by address")
+        before = len(srv.said(2))
         check(fetch(srv.port, other.ca), "tls", "certificate is refused: unable to get", "another authority's certificate")
+        errors = srv.said(3)[before:]
+        tap.ok(len(errors) == 1 and "alert unknown ca" in errors[0], "which the server is told", errors)
         check(fetch(srv.port, "system"), "tls", "certificate is refused", "not one of the system's authorities")
         check(fetch(srv.port, "none"), "ok", "", "believing anybody")
         srv.close()
     srv = Server(good, context(ours.issue("elsewhere", "DNS:elsewhere.test")))
     check(fetch(srv.port, ours.ca), "tls", "ostname mismatch", "a certificate of another name")
     check(fetch(srv.port, ours.ca, host="127.0.0.1"), "tls", "IP address mismatch", "a certificate without the address")
+    names, protocols = [], []
+
+    def asks(s):
+        protocols.append(s.selected_alpn_protocol())
+        good(s)
+
+    listens = context(ours.issue("asked", "DNS:localhost,IP:127.0.0.1,IP:::1"))
+    listens.sni_callback = lambda s, name, c: names.append(name)
+    for host in ("localhost", "127.0.0.1", "::1"):
+        try:
+            srv = Server(asks, listens, at=("::1" if host == "::1" else "127.0.0.1", 0))
+        except OSError as e:
+            tap.skip("a server at ::1", f"no IPv6 here: {e}")
+            continue
+        check(fetch(srv.port, ours.ca, host=host), "ok", "", f"a server at {host}")
+        tap.equal((names, protocols), ([host if host == "localhost" else None], ["http/1.1"]), f"{host}: the name is asked for, no address, and HTTP/1.1")
+        names.clear()
+        protocols.clear()
     srv = Server(good, context(ours.issue("late", days=0)))
     time.sleep(1.1)
     check(fetch(srv.port, ours.ca), "tls", "expired", "an expired certificate")
@@ -124,14 +153,16 @@ with tempfile.TemporaryDirectory() as folder:
     for version, kind in ((ssl.TLSVersion.TLSv1_2, ed), (ssl.TLSVersion.TLSv1_3, ed), (ssl.TLSVersion.TLSv1_3, p521)):
         check(fetch(Server(good, context(kind, version=version)).port, ours.ca), "ok", "", f"{version.name}: a server with {kind[0].rpartition('/')[2]}")
     crt, key = ours.issue("rsa", kind=("rsa:2048",))
-    for algorithm, end in (("RSA+SHA256", "ok"), ("RSA+SHA1", "tls")):
+    weak = "DEFAULT@SECLEVEL=0"
+    for more, end in ((("-tls1_2", "-sigalgs", "RSA+SHA256", "-cipher", weak), "ok"), (("-tls1_2", "-sigalgs", "RSA+SHA1", "-cipher", weak), "tls"),
+                      (("-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"), "ok"), (("-tls1_2", "-cipher", "ECDHE-RSA-AES128-SHA"), "tls"),
+                      (("-tls1_2", "-cipher", "AES128-GCM-SHA256"), "tls"), (("-tls1_1", "-cipher", "ALL:@SECLEVEL=0"), "tls")):
         port = free_port()
-        p = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", crt, "-key", key, "-tls1_2", "-sigalgs", algorithm,
-                              "-cipher", "DEFAULT@SECLEVEL=0", "-www"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        p = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", crt, "-key", key, *more, "-www"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         while b"ACCEPT" not in (p.stdout.readline() or b"ACCEPT"):
             pass
         try:
-            check(fetch(port, ours.ca), end, "", f"a server that signs with {algorithm} alone")
+            check(fetch(port, ours.ca), end, "", f"a server with {' '.join(more)} alone")
         finally:
             p.kill()
             p.communicate()

@@ -2,6 +2,10 @@
 #include "tls_world.h"
 
 #include <criterion/criterion.h>
+#include <dirent.h>
+#include <openssl/mem.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 // Whose key sealed it: a ticket begins with the key's name.
@@ -41,7 +45,7 @@ Test(tls, no_key_outlives_two_periods_however_long_nobody_asked) {
   static const struct {
     int first, then; // hours after the ticket was given
     bool opens;
-  } cases[] = {{0, 11, true}, {0, 23, true}, {0, 25, false}, {0, 30, false}, {0, 1000, false}, {23, 25, false}, {13, 25, false}};
+  } cases[] = {{0, 11, true}, {0, 23, true}, {0, 25, false}, {0, 30, false}, {0, 1000, false}, {23, 25, false}, {13, 25, false}, {13, 40, false}};
   for (size_t v = 0; v < 2; v++)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
       tls_tickets_free(w.tickets);
@@ -126,6 +130,182 @@ Test(tls, a_ticket_is_no_longer_good_than_the_certificate_that_it_was_given_for)
     SSL_SESSION_free(session);
     SSL_SESSION_free(renewed);
     pass(-HOUR - 2);
+  }
+}
+
+Test(tls, nor_than_the_authority_that_stands_for_it) {
+  OPENSSL_free((void *)(uintptr_t)w.issuer.p);
+  make_certificate(-HOUR, 2 * HOUR);
+  make_client(-HOUR, 100 * HOUR);
+  cr_assert_null(load_for(NULL, w.cert));
+  for (size_t v = 0; v < 2; v++) {
+    cr_assert_not(meet(versions[v], NULL).refused);
+    SSL_SESSION *session = take_session();
+    pass(HOUR);
+    cr_expect(meet(versions[v], session).resumed, "within its time");
+    pass(HOUR + 2);
+    cr_expect(meet(versions[v], session).refused, "the authority is out of date");
+    SSL_SESSION_free(session);
+    pass(-2 * HOUR - 2);
+  }
+}
+
+Test(tls, a_ticket_is_good_under_the_very_authorities_that_it_was_given_under) {
+  make_client(-HOUR, 100 * HOUR);
+  cr_assert_null(load_for(NULL, w.cert));
+  for (size_t v = 0; v < 2; v++) {
+    cr_assert_not(meet(versions[v], NULL).refused);
+    SSL_SESSION *session = take_session();
+    cr_assert_null(load_for(NULL, w.cert));
+    cr_expect(meet(versions[v], session).resumed, "loaded anew, the same");
+    FILE *f = fopen(w.cert, "a+"); // one more of them, as where some are taken away
+    char text[4096];
+    size_t n = f ? fread(text, 1, sizeof text, f) : 0;
+    cr_assert(n > 100 && fwrite(text, 1, n, f) == n && !fclose(f));
+    cr_assert_null(load_for(NULL, w.cert));
+    struct meeting m = meet(versions[v], session);
+    cr_expect(!m.resumed && !m.refused, "others: the certificate is shown again");
+    SSL_SESSION_free(session);
+  }
+}
+
+// Workers and nodes share keys of tickets and no memory of sessions.
+Test(tls, a_client_without_tickets_resumes_nothing) {
+  SSL_CTX_set_options(w.client, SSL_OP_NO_TICKET);
+  cr_assert_null(load(NULL));
+  cr_assert_not(meet(TLS1_2_VERSION, NULL).resumed);
+  cr_expect(!w.session || !meet(TLS1_2_VERSION, w.session).resumed);
+}
+
+Test(tls, each_ticket_is_sealed_anew) {
+  cr_assert_null(load(NULL));
+  for (size_t v = 0; v < 2; v++) {
+    const uint8_t *p, *q;
+    size_t n, m;
+    (void)meet(versions[v], NULL);
+    SSL_SESSION *first = take_session();
+    (void)meet(versions[v], NULL);
+    SSL_SESSION *second = take_session();
+    SSL_SESSION_get0_ticket(first, &p, &n);
+    SSL_SESSION_get0_ticket(second, &q, &m);
+    cr_assert(n > 32 && m > 32 && same_key(first, second));
+    cr_expect(memcmp(p + 16, q + 16, 16) != 0, "%x: two tickets with one initialization vector", (unsigned)versions[v]);
+    SSL_SESSION_free(first);
+    SSL_SESSION_free(second);
+  }
+}
+
+static unsigned descriptors(void) {
+  unsigned n = 0;
+  DIR *d = opendir("/proc/self/fd");
+  cr_assert(d);
+  while (readdir(d))
+    n++;
+  closedir(d);
+  return n;
+}
+
+Test(tls, what_is_loaded_or_refused_leaves_no_descriptor_and_no_reason_behind) {
+  cr_assert_null(load(NULL));
+  FILE *f = fopen(w.ocsp, "w");
+  cr_assert(f && fputs("no response\n", f) >= 0 && !fclose(f));
+  unsigned before = descriptors();
+  for (int i = 0; i < 3; i++) {
+    const char *why = load(w.ocsp);
+    cr_expect(why && strstr(why, "not an OCSP response"), "%s", why ? why : "loaded");
+    why = load_for(NULL, w.ocsp);
+    cr_expect(why && strstr(why, "client authorities"), "%s", why ? why : "loaded");
+    char why_not[300] = "loaded";
+    tls_set_free(tls_set_new(&(struct tls_files){w.cert, w.ocsp, NULL}, 1, NULL, w.tickets, why_not, sizeof why_not));
+    cr_expect(strstr(why_not, "private key") && strstr(why_not, "give a PEM file"), "%s", why_not);
+    tls_set_free(tls_set_new(&(struct tls_files){w.cert, "no/such/file", NULL}, 1, NULL, w.tickets, why_not, sizeof why_not));
+    cr_expect(strstr(why_not, "no/such/file: No such file"), "%s", why_not);
+    tls_set_free(tls_set_new(&(struct tls_files){w.cert, ".", NULL}, 1, NULL, w.tickets, why_not, sizeof why_not));
+    cr_expect(strstr(why_not, "/.: Is a directory"), "%s", why_not);
+    cr_assert_null(load_for(NULL, w.cert));
+  }
+  cr_expect_eq(descriptors(), before);
+}
+
+// As `openssl pkcs12` writes them, with what it says of each in front.
+Test(tls, a_key_behind_much_text) {
+  char key[4096];
+  FILE *f = fopen(w.key, "r");
+  size_t n = f ? fread(key, 1, sizeof key, f) : 0;
+  cr_assert(n > 100 && !fclose(f));
+  for (int lines = 1000; lines <= 20000; lines += 19000) {
+    f = fopen(w.key, "w");
+    cr_assert(f);
+    for (int i = 0; i < lines; i++)
+      fputs("friendlyName: one.test\n", f);
+    cr_assert(fwrite(key, 1, n, f) == n && !fclose(f));
+    const char *why = load(NULL);
+    if (lines == 1000)
+      cr_expect_null(why, "%s", why);
+    else
+      cr_expect(why && strstr(why, w.key) && strstr(why, "File too large"), "%s", why ? why : "loaded");
+  }
+}
+
+Test(tls, what_was_secret_is_overwritten_when_it_is_given_back) {
+  for (size_t n = 40; n < 20000; n *= 3) {
+    uint8_t *p = tls_secret_new(n);
+    cr_assert(p);
+    memset(p, 0x5a, n);
+    tls_secret_free(p); // its place stays mapped, for the next one
+    for (size_t i = 0; i < n; i++)
+      cr_assert_eq(p[i], 0, "byte %zu of %zu", i, n);
+  }
+}
+
+static uint8_t *watched; // when it is freed: whether it holds only zeros
+static size_t watched_len;
+static bool was_wiped;
+void __real_free(void *p);
+void __wrap_free(void *p);
+
+void __wrap_free(void *p) {
+  if (p && p == watched) {
+    was_wiped = true;
+    for (size_t i = 0; i < watched_len; i++)
+      was_wiped &= watched[i] == 0;
+    watched = NULL;
+  }
+  __real_free(p);
+}
+
+Test(tls, so_is_all_that_the_library_frees) {
+  watched_len = 1000;
+  uint8_t *p = OPENSSL_malloc(watched_len);
+  cr_assert(p);
+  memset(p, 0x5a, watched_len);
+  watched = p;
+  OPENSSL_free(p);
+  cr_expect(!watched && was_wiped);
+}
+
+// A name with a zero byte in it is no name: the part in front of it may be somebody else's.
+Test(tls, names_of_a_certificate) {
+  static const struct {
+    const char *name;
+    int len;
+    size_t num;
+  } cases[] = {{"one.test", 8, 1}, {"one.test\0.evil.test", 19, 0}, {"", 0, 0}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct tls_names names = {0};
+    X509 *x = X509_new();
+    GENERAL_NAMES *all = GENERAL_NAMES_new();
+    GENERAL_NAME *one = GENERAL_NAME_new();
+    ASN1_IA5STRING *dns = ASN1_IA5STRING_new();
+    cr_assert(x && all && one && dns && ASN1_STRING_set(dns, cases[i].name, cases[i].len));
+    GENERAL_NAME_set0_value(one, GEN_DNS, dns);
+    cr_assert(sk_GENERAL_NAME_push(all, one) && X509_add1_ext_i2d(x, NID_subject_alt_name, all, 0, 0));
+    cr_assert(tls_names_read(&names, x));
+    cr_expect_eq(names.num, cases[i].num, "%s: %zu", cases[i].name, names.num);
+    cr_expect_eq(tls_names_cover(&names, "one.test"), cases[i].num == 1);
+    tls_names_free(&names);
+    GENERAL_NAMES_free(all);
+    X509_free(x);
   }
 }
 

@@ -13,7 +13,7 @@ struct shape {
   struct bytes issuer, serial;
   unsigned error, verdict; // responseStatus; tag of certStatus
   int64_t from, until;     // relative to now; until 0: none
-  bool is_other_kind, about_others_first;
+  bool is_other_kind, about_others_first, more_behind_until;
 };
 
 static void add_time(CBB *to, int64_t relative) {
@@ -41,6 +41,8 @@ static void add_single(CBB *to, const struct shape *s, struct bytes serial) {
   if (s->until) {
     cr_assert(CBB_add_asn1(&single, &tagged, CBS_ASN1_CONTEXT_SPECIFIC | CBS_ASN1_CONSTRUCTED | 0));
     add_time(&tagged, s->until);
+    if (s->more_behind_until)
+      add_time(&tagged, s->until);
   }
   cr_assert(CBB_flush(to));
 }
@@ -138,6 +140,9 @@ Test(tls, responses_that_are_refused) {
   expect_refused(s, "another certificate");
   s = good();
   s.verdict = 3;
+  expect_refused(s, "not an OCSP response");
+  s = good();
+  s.more_behind_until = true;
   expect_refused(s, "not an OCSP response");
 }
 
@@ -312,6 +317,24 @@ Test(tls, authorities_and_responses_end_too) {
   (void)tls_ends(set, &num);
   cr_expect_eq(num, 1u, "a file counts once");
   tls_set_free(set);
+}
+
+// Whichever stands first in the file.
+Test(tls, the_first_authority_to_end_counts) {
+  char both[4096];
+  for (int hours = 20; hours <= 300; hours += 280) {
+    unsigned num;
+    make_client(-HOUR, hours * HOUR); // the file holds it, whatever it is
+    FILE *f = fopen(w.cert, "r"), *g = fopen(w.client_cert, "r+");
+    size_t n = f ? fread(both, 1, sizeof both, f) : 0;
+    cr_assert(g && n > 100 && !fseek(g, 0, SEEK_END) && fwrite(both, 1, n, g) == n && !fclose(f) && !fclose(g));
+    cr_assert_null(load_for(NULL, w.client_cert));
+    const struct tls_end *ends = tls_ends(w.set, &num);
+    cr_assert(num == 2 && ends[1].kind == TLS_END_AUTHORITY);
+    int64_t left = ends[1].until - time(NULL), want = hours < 100 ? hours * HOUR : 100 * HOUR;
+    cr_expect(left <= want && left > want - HOUR, "%d hours: %lld", hours, (long long)left);
+    cr_expect_eq(strcmp(ends[1].what, hours < 100 ? "/CN=client.test" : "/CN=one.test"), 0, "%s", ends[1].what);
+  }
 }
 
 Test(tls, files_that_are_no_responses) {

@@ -6,6 +6,7 @@
 #include <openssl/nid.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/time.h>
@@ -54,25 +55,48 @@ static int on_session(SSL *ssl, SSL_SESSION *s) {
   return 1;
 }
 
-void make_certificate(int64_t from, int64_t until) {
-  static uint8_t serial[] = {SERIAL >> 8, SERIAL & 255};
+// One of an authority, or of its own: then it is one.
+static X509 *make(const char *cert, const char *key_file, const char *common_name, int64_t from, int64_t until, X509 *authority, EVP_PKEY *authority_key) {
   EVP_PKEY *key = EVP_PKEY_new();
   EC_KEY *ec = EC_KEY_new_by_curve_name(NID_X9_62_prime256v1);
   X509 *x = X509_new();
-  uint8_t *issuer = NULL;
+  BASIC_CONSTRAINTS is = {.ca = authority ? 0 : 0xff};
   cr_assert(EC_KEY_generate_key(ec) && EVP_PKEY_assign_EC_KEY(key, ec));
   cr_assert(X509_set_version(x, X509_VERSION_3) && ASN1_INTEGER_set_int64(X509_get_serialNumber(x), SERIAL) && X509_set_pubkey(x, key));
   X509_NAME *name = X509_get_subject_name(x);
-  cr_assert(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const uint8_t *)"one.test", -1, -1, 0) && X509_set_issuer_name(x, name));
-  cr_assert(X509_gmtime_adj(X509_getm_notBefore(x), from) && X509_gmtime_adj(X509_getm_notAfter(x), until) && X509_sign(x, key, EVP_sha256()));
-  int n = i2d_X509_NAME(name, &issuer);
-  w.issuer = bytes_of(issuer, (size_t)n);
-  w.serial = bytes_of(serial, sizeof serial);
-  FILE *f = fopen(w.cert, "w"), *g = fopen(w.key, "w");
+  cr_assert(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const uint8_t *)common_name, -1, -1, 0) &&
+            X509_set_issuer_name(x, authority ? X509_get_subject_name(authority) : name) && X509_add1_ext_i2d(x, NID_basic_constraints, &is, 1, 0));
+  cr_assert(X509_gmtime_adj(X509_getm_notBefore(x), from) && X509_gmtime_adj(X509_getm_notAfter(x), until) &&
+            X509_sign(x, authority ? authority_key : key, EVP_sha256()));
+  FILE *f = fopen(cert, "w"), *g = fopen(key_file, "w");
   cr_assert(f && g && PEM_write_X509(f, x) && PEM_write_PrivateKey(g, key, NULL, NULL, 0, NULL, NULL));
   fclose(f);
   fclose(g);
+  EVP_PKEY_free(key);
+  return x;
+}
+
+void make_certificate(int64_t from, int64_t until) {
+  static uint8_t serial[] = {SERIAL >> 8, SERIAL & 255};
+  uint8_t *issuer = NULL;
+  X509 *x = make(w.cert, w.key, "one.test", from, until, NULL, NULL);
+  int n = i2d_X509_NAME(X509_get_subject_name(x), &issuer);
+  w.issuer = bytes_of(issuer, (size_t)n);
+  w.serial = bytes_of(serial, sizeof serial);
   X509_free(x);
+}
+
+void make_client(int64_t from, int64_t until) {
+  FILE *f = fopen(w.cert, "r"), *g = fopen(w.key, "r");
+  cr_assert(f && g);
+  X509 *authority = PEM_read_X509(f, NULL, NULL, NULL);
+  EVP_PKEY *key = PEM_read_PrivateKey(g, NULL, NULL, NULL);
+  cr_assert(authority && key);
+  X509_free(make(w.client_cert, w.client_key, "client.test", from, until, authority, key));
+  cr_assert(SSL_CTX_use_certificate_file(w.client, w.client_cert, SSL_FILETYPE_PEM) && SSL_CTX_use_PrivateKey_file(w.client, w.client_key, SSL_FILETYPE_PEM));
+  fclose(f);
+  fclose(g);
+  X509_free(authority);
   EVP_PKEY_free(key);
 }
 
@@ -82,6 +106,8 @@ static void begin(void) {
   snprintf(w.cert, sizeof w.cert, "%s/cert", folder);
   snprintf(w.key, sizeof w.key, "%s/key", folder);
   snprintf(w.ocsp, sizeof w.ocsp, "%s/ocsp", folder);
+  snprintf(w.client_cert, sizeof w.client_cert, "%s/client", folder);
+  snprintf(w.client_key, sizeof w.client_key, "%s/client.key", folder);
   make_certificate(-HOUR, 100 * HOUR);
   w.client = SSL_CTX_new(TLS_client_method());
   SSL_CTX_set_session_cache_mode(w.client, SSL_SESS_CACHE_CLIENT);
@@ -96,6 +122,8 @@ static void end(void) {
   unlink(w.cert);
   unlink(w.key);
   unlink(w.ocsp);
+  unlink(w.client_cert);
+  unlink(w.client_key);
   cr_expect_eq(rmdir(folder), 0);
   SSL_SESSION_free(w.session);
   SSL_CTX_free(w.client);

@@ -14,7 +14,7 @@ extern int64_t aged;   // BoringSSL's for the age of sessions. It stands still u
 
 // A server with a certificate of its own, and a client. Made anew for each case of the suite `tls`.
 extern struct world {
-  char cert[64], key[64], ocsp[64];
+  char cert[64], key[64], ocsp[64], client_cert[64], client_key[64];
   struct bytes issuer, serial;
   struct tls_tickets *tickets;
   struct tls_set *set;
@@ -23,6 +23,9 @@ extern struct world {
 } w;
 
 void make_certificate(int64_t from, int64_t until);
+
+// A certificate of the server's, for the client to show.
+void make_client(int64_t from, int64_t until);
 
 // Loads what there is; why it cannot be, or NULL.
 const char *load_for(const char *ocsp, const char *client_ca);

@@ -41,6 +41,8 @@ def tls_versions_names_and_tickets():
         c = client_context()
         c.check_hostname = False
         expect(connect("other.test", context=c).getpeercert()["subjectAltName"][0][1], "one.test")
+        expect(connect(alpn=("h2", "spdy/3", "http/1.1")).selected_alpn_protocol(), "http/1.1", "among others")
+        expect(connect(alpn=()).selected_alpn_protocol(), None, "who names none is served")
         try:
             connect(alpn=("h2",))
             raise AssertionError("h2 was accepted")
@@ -117,6 +119,14 @@ def tls_needs_client_certificates_where_told():
             pass
         srv.context.load_cert_chain(f"{CERTS.name}/two.test.pem", f"{CERTS.name}/two.test.key")
         expect(ask(srv.client(), segment_path("now", 5, 1))[1], words(0, 5))
+        for own, served in ((True, True), (False, False)):  # under the name of the second certificate
+            c = srv.context if own else client_context()
+            try:
+                s = c.wrap_socket(srv.dial(raw=True), server_hostname="two.test")
+                s.sendall(get_bytes(segment_path("now", 5, 1)))
+                expect((Reader(s).response()[2], served), (words(0, 5), True))
+            except (ssl.SSLError, ConnectionError, EOFError):
+                expect(served, False, "two.test")
 
 
 def unusable_certificates():

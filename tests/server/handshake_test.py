@@ -56,8 +56,12 @@ def talk(port, data, pause=0.0, end=False):
     return got, "FIN"
 
 
+def counted(server, name, label=""):
+    return sum(int(n) for n in re.findall(rf'^sluice_{name}\{{[^}}]*{label}\}} (\d+)', server.admin("/metrics").body.decode(), re.M))
+
+
 def failures(server):
-    return sum(int(n) for n in re.findall(r'^sluice_tls_handshakes_total\{[^}]*result="failed"\} (\d+)', server.admin("/metrics").body.decode(), re.M))
+    return counted(server, "tls_handshakes_total", 'result="failed"')
 
 
 def alert(number):
@@ -118,6 +122,22 @@ def outcomes(tap, sluice, media, authority, io):
             tap.equal(s.recv(12), b"HTTP/1.1 200", f"{io}: and a whole one is served")
             socket.socket.sendall(s, record(os.urandom(64), 23, b"\x03\x03"))
             tap.ok(server.wait_log("TLS connection with 127.0.0.1 failed: TLS: BAD_DECRYPT", 10, seen), f"{io}: a forged record", server.log()[seen:])
+        tap.equal(counted(server, "errors_total", 'reason="client_reset"'), 1, f"{io}: which is counted")
+        numbers = [("tls_handshakes_total", 'result="ok"'), ("tls_resumed_total",), ("errors_total", 'reason="client_reset"')]
+        before, seen = [counted(server, *n) for n in numbers], len(server.log())
+        context.maximum_version = V12
+        first = None
+        for _ in range(2):
+            with context.wrap_socket(socket.create_connection(("127.0.0.1", port), 20), server_hostname="localhost", session=first) as s:
+                s.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # in one segment with what is no record behind it
+                s.sendall(f"HEAD {PATH} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
+                socket.socket.sendall(s, record(os.urandom(64), 23, b"\x03\x03"))
+                s.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+                got = b"".join(iter(lambda: s.recv(1000), b""))
+                tap.ok(got.startswith(b"HTTP/1.1 200") and got.endswith(b"\r\n\r\n"), f"{io}: the last request is answered, and the end is said", got)
+                first = s.session
+        tap.equal([counted(server, *n) - b for n, b in zip(numbers, before)], [2, 1, 0], f"{io}: handshakes and resumed ones are counted, and nothing of what stands behind a last request")
+        tap.equal(server.log()[seen:], [], f"{io}: nor is it logged")
         tap.equal(server.stop(), 0, f"{io}: and it ends in good order")
 
 
@@ -158,6 +178,9 @@ def choices(tap, sluice, media, authority):
                                    stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
                 got = re.search(r"^subject=CN = (.*)$", p.stdout, re.M)
                 tap.ok((got and got[1]) == want, f"{name or 'no name'}, {' '.join(client) or 'all of them'}: {want or 'none'}", (got and got[1], p.stderr[-300:]))
+        for name, told in (("first.test", True), ("A.first.test", True), ("only.test", True), ("a.b.first.test", False), ("unknown.test", False)):
+            p = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-servername", name, *old, "-tlsextdebug"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+            tap.equal(('TLS server extension "server name"' in p.stdout, "BEGIN CERTIFICATE" in p.stdout), (told, True), f"{name}: whether the certificate is for it is told")
         tap.equal(server.stop(), 0, "many certificates: and it ends in good order")
 
 
@@ -234,8 +257,20 @@ def odd_certificates(tap, sluice, media, authority, work):
                            check=True, capture_output=True)
         return c, k
 
-    weak = issue("weak", kind=("rsa:1024",))
+    weak, now = issue("weak", kind=("rsa:1024",)), int(time.time())
+    middle = Authority.__new__(Authority)  # between the authority and a server
+    middle.folder = work / "middle"
+    middle.folder.mkdir()
+    middle.ca, middle.key = (pathlib.Path(f) for f in authority.issue("middle"))
+    (authority.folder / "middle.ext").write_text("basicConstraints=critical,CA:TRUE\n")
+    subprocess.run(["openssl", "x509", "-req", "-in", str(authority.folder / "middle.csr"), "-CA", str(authority.ca), "-CAkey", str(authority.key), "-days", "2",
+                    "-extfile", str(authority.folder / "middle.ext"), "-out", str(middle.ca)], check=True, capture_output=True)
+    below = middle.issue("below")
+    three, early = pathlib.Path(below[0]).read_text() + middle.ca.read_text(), authority.issue_until("early", now + 86400, now + 2 * 86400)
     for name, pair, want in (("alone", (cert, key), ""), ("with its issuer", (file("full.pem", text + ca), key), ""),
+                             ("with two above it", (file("three.pem", three + ca), below[1]), ""),
+                             ("with another above its issuer", (file("odd.pem", three + text), below[1]), "number 3 in it is not the issuer of the one before"),
+                             ("not valid yet", early, "number 1 in it is not valid yet: clients refuse it"), ("RSA of 2048 bits", issue("strong", kind=("rsa:2048",)), ""),
                              ("expired", issue("old", days=-1), "number 1 in it has expired"),
                              ("with another behind it", (file("junk.pem", text + pathlib.Path(other).read_text()), key), "number 2 in it is not the issuer of the one before"),
                              ("RSA of 1024 bits", weak, "its RSA key has 1024 bits")):
@@ -246,6 +281,8 @@ def odd_certificates(tap, sluice, media, authority, work):
     large = authority.issue("large", alt=names)
     status, said = check(*large)
     tap.ok(status == 1 and f"certificate {large[0]}: " in said and "no handshake has room" in said, "a certificate too large for a handshake is refused", said)
+    status, said = check(file("tall.pem", text + pathlib.Path(large[0]).read_text()), key)
+    tap.ok(status == 1 and "no handshake has room" in said, "and one with a chain that is", said)
     many = ""
     for n in range(90):
         many += subprocess.run(["openssl", "req", "-x509", "-key", str(authority.key), "-days", "2", "-subj", f"/CN={n:03d}/O={'o' * 60}/OU={'u' * 60}/L={'l' * 120}/ST={'s' * 120}/street={'r' * 120}"],

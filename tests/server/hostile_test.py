@@ -238,6 +238,11 @@ def operators_bodies(tap, server):
                 got += more
             tap.ok(got.startswith(b"HTTP/1.1 200 ") and time.monotonic() - begin < 2, f"a body in pieces of {[len(p) for p in pieces]}", got)
 
+    with socket.create_connection(("127.0.0.1", server.admin_port), timeout=10) as s:
+        s.sendall(head.replace(b": 3\r\n", b": 65537\r\n"))
+        got = s.recv(100)
+        tap.ok(got.startswith(b"HTTP/1.1 413 "), "a body of more than 64 KB is refused before it comes", got)
+
     def rotations():
         return sum(int(v) for v in re.findall(r"sluice_rotations_total\{[^ ]* (\d+)", server.admin("/metrics").body.decode()))
     before = rotations()
@@ -478,6 +483,10 @@ def log_unread(tap, binary, work):
                 time.sleep(0.05)
         start = time.monotonic()
         broken = [get(f"/broken{n}/cbcs/1/t/init.mp4") for n in range(300)]
+        c = Client(admin, timeout=20)
+        lost = sum(int(n) for n in re.findall(r"^sluice_log_lost_total\{[^}]*\} (\d+)", c.get("/metrics").body.decode(), re.M))
+        tap.ok(lost > 0, "lines that nobody takes are counted", lost)
+        c.close()
         p.send_signal(signal.SIGHUP)
         tap.equal([get("/a/cbcs/1/t/init.mp4"), get("/live", admin)], [200, 200], "with a log that nobody reads, media are served")
         p.send_signal(signal.SIGTERM)
@@ -505,6 +514,7 @@ def main():
             many_operators(tap, server)
             no_place_for_operators(tap, server)
             operators_bodies(tap, server)
+            tap.equal(server.stop(), 0, "after all of them the server ends in good order")
         rebound_names(tap, sys.argv[1], media)
         many_rotations(tap, sys.argv[1], media)
         sidecar_cut(tap, sys.argv[1], media)

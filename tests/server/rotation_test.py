@@ -82,6 +82,12 @@ def orders(tap, sluice, work, media):
         tap.equal(epoch(server, "a"), 1, "nothing was rotated")
         r = order(server, "revoke=0&scope=%61&grace_ms=0")
         tap.ok(r.status == 200 and b'"epoch":2' in r.body and b'"revoked":false' in r.body, "an order in another sequence, encoded, is carried out", r)
+        r = order(server, "scope=two+words%2Bone/")
+        tap.ok(r.status == 200 and b'"scope":"two words+one/"' in r.body, "+ is a space, %2B a plus", r)
+    record = f"keys: [ {{ asset: a, epoch: 1, scheme: cbcs, kid: '{'1' * 32}', key: '{'2' * 32}' }} ]\n"
+    with Server(sluice, media, keys=record) as server:
+        r = order(server, "scope=a")
+        tap.ok(r.status == 409 and b'"error"' in r.body and epoch(server, "a") == 1, "without a key for the next epoch: 409, and nothing is rotated", r)
 
 
 def outside(tap, sluice, work, media):
@@ -368,6 +374,11 @@ def slow(tap, sluice, work, media):
         tap.equal(epoch(server, "a"), 2, "nothing is in force before it is on disk")
         for _ in range(40):
             server.admin("/live")
+        crowd = [Client(server.admin_port) for _ in range(40)]  # more than there is room for, who say nothing
+        time.sleep(0.5)
+        tap.equal(server.admin("/live").status, 200, "of a crowd somebody gives way")
+        for c in crowd:
+            c.close()
         clients[3].close()
         still.unlink()
         got = [c.read() for i, c in enumerate(clients[:8]) if i != 3]

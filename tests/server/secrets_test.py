@@ -27,7 +27,7 @@ from judge import synth  # noqa: E402
 from judge.aes import Aes128  # noqa: E402
 from judge.certs import Authority  # noqa: E402
 from judge.keyserver import KeyServer, key_of  # noqa: E402
-from judge.server import Server, free_port  # noqa: E402
+from judge.server import Client, Server, free_port  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
 SECONDS = 1
@@ -249,7 +249,7 @@ def where(core, at):
     return core[max(0, at - 48):at + 48].hex()
 
 
-def judge(tap, sluice, name, work, secrets, keys, server):
+def judge(tap, sluice, name, work, secrets, keys, server, token=None):
     paths = [f"/{a}/{s}/{rest}" for a in ASSETS for s in ("cenc", "cbcs")
              for rest in ("master.m3u8", "manifest.mpd", "1/t/media.m3u8", "1/t/init.mp4", "1/t.mp4", "1/t/1.m4s", "1/t/2.m4s")]
     texts = []
@@ -257,7 +257,11 @@ def judge(tap, sluice, name, work, secrets, keys, server):
         end = load(server, paths, SECONDS)
         for path in ("/metrics", "/status", "/", "/nothing"):
             texts.append(server.admin(path).body)
-        server.admin("/rotate?scope=album/a0", "POST")
+        operators = [Client(server.admin_port) for _ in range(2)]  # one goes, one stays
+        for c, how in list(zip(operators, ("close", "keep-alive")))[:2 if token else 1]:
+            status = c.get("/rotate?scope=album/a0", "POST", {"Connection": how, **({"Authorization": f"Bearer {token}"} if token else {})}).status
+            tap.ok(status == 200 or not token, f"{name}: a rotation", status)
+        operators[0].close()
         server.signal(signal.SIGHUP)
         for path in ("/album/a1/cbcs/1/t/key", "/album/a1/cbcs/9/t.mp4", "/album/a1/nope/1/t.mp4"):
             texts.append(server.get(path).body)
@@ -317,8 +321,10 @@ def main():
             for s in ("cenc", "cbcs"):
                 prk, key = derived(secret, a, 1, s)
                 keys[f"{a} {s}"] = key
-        judge(tap, sluice, "derivation", work, {"secret": secret, "PRK": prk, **keys}, keys,
-              Server(sluice, media, *SMALL, "--access-log", "access.log", keys=f"derive: {{ secret_file: {work}/master.key }}\n"))
+        token = os.urandom(15).hex()
+        (work / "admin.token").write_text(token)
+        judge(tap, sluice, "derivation", work, {"secret": secret, "PRK": prk, "token": token.encode(), **keys}, keys,
+              Server(sluice, media, *SMALL, "--access-log", "access.log", "--admin-token-file", str(work / "admin.token"), keys=f"derive: {{ secret_file: {work}/master.key }}\n"), token)
         key_servers(tap, sluice, work, media)
         tls_keys(tap, sluice, work, media)
         little_to_lock(tap, sluice, work, media)

@@ -2,6 +2,7 @@
 """Certificates of a running server: SIGHUP takes new ones over for new connections alone, and OCSP responses that the openssl
 command makes are checked and stapled: tls_test.py SLUICE"""
 import errno
+import json
 import os
 import pathlib
 import re
@@ -37,9 +38,45 @@ class Secure(Client):
         return self.socket.getpeercert()["serialNumber"]
 
 
+class Half:
+    """A handshake that stops in the middle of the client's hello, until `finish`."""
+
+    def __init__(self, port, ca):
+        self.into, self.out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = ssl.create_default_context(cafile=str(ca)).wrap_bio(self.into, self.out, server_hostname="localhost")
+        self.socket = socket.create_connection(("127.0.0.1", port), 20)
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self.hello = self.out.read()
+        self.socket.sendall(self.hello[:100])
+
+    def flow(self, step):
+        while True:
+            try:
+                got = step()
+                self.socket.sendall(self.out.read())
+                return got
+            except ssl.SSLWantReadError:
+                self.socket.sendall(self.out.read())
+                data = self.socket.recv(1 << 16)
+                self.into.write(data) if data else self.into.write_eof()
+
+    def finish(self):
+        """(serial number of the server's certificate, the beginning of an answer)"""
+        self.socket.sendall(self.hello[100:])
+        self.flow(self.tls.do_handshake)
+        self.flow(lambda: self.tls.write(f"HEAD {PATH} HTTP/1.1\r\nHost: h\r\n\r\n".encode()))
+        return self.tls.getpeercert()["serialNumber"], self.flow(lambda: self.tls.read(12))
+
+
 def serial_of(cert):
     out = subprocess.run(["openssl", "x509", "-in", cert, "-noout", "-serial"], capture_output=True, text=True, check=True).stdout
     return out.strip().partition("=")[2]
+
+
+def connections(server):
+    return json.loads(server.admin("/status").body)["connections"]
 
 
 def reload(server, pattern):
@@ -114,6 +151,11 @@ def reloads(tap, sluice, work, media, authority):
         tap.ok(server.wait_log(sealer()), f"the log says: {sealer()}", server.log())
         resumable = Secure(port, authority.ca, ssl.TLSVersion.TLSv1_2)
         resumable.get(PATH)
+        there = connections(server)
+        half = Half(port, authority.ca)
+        end = time.monotonic() + 10
+        while connections(server) <= there and time.monotonic() < end:
+            time.sleep(0.01)
         put(1)
         tap.equal(Secure(port, authority.ca).serial(), first, "a new file alone changes nothing")
         tap.ok(reload(server, "reloaded"), "SIGHUP reloads", server.log())
@@ -125,6 +167,7 @@ def reloads(tap, sluice, work, media, authority):
         fresh = Secure(port, authority.ca)
         tap.equal((fresh.serial(), fresh.get(PATH).body), (second, want), "new connections get the second")
         tap.equal((old.serial(), old.get(PATH).body), (first, want), "the old connection goes on")
+        tap.equal(half.finish(), (first, b"HTTP/1.1 200"), "so does a handshake that was under way")
         again = Secure(port, authority.ca, session=resumable.socket.session, context=resumable.context)
         tap.equal((again.socket.session_reused, again.get(PATH).body), (True, want), "a ticket from before resumes")
         whole = pathlib.Path(pairs[1][0]).read_bytes()
@@ -299,6 +342,11 @@ def ends(tap, sluice, work, media, authority):
     tap.ok(p.returncode == 0 and p.stderr.count("in 10 days") == 1, "--check says it too", p)
     with Server(sluice, media) as server:
         tap.equal(expiry(server), {}, "without certificates there is no such metric")
+    raw = work / os.fsdecode(b"caf\xe9")
+    raw.mkdir()
+    files = [shutil.copy(f, raw) for f in long]
+    with Server(sluice, media, "--tls-listen", f"127.0.0.1:{free_port()}", "--tls-certificate", files[0], "--tls-key", files[1]) as server:
+        tap.equal(expiry(server), {(names[0], f"{work}/caf\u00e9/long.crt"): end_of(long[0])}, "a name that is no UTF-8 is written as one")
 
 
 def config_file(work, text):
