@@ -1,9 +1,7 @@
 #include "server/key_server.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -12,6 +10,7 @@
 #include "base/url.h"
 #include "obs/log.h"
 #include "obs/told.h"
+#include "server/secret_file.h"
 
 enum { CREDENTIAL_MAX = 4096 };
 
@@ -71,23 +70,18 @@ static const char *resolve_path(char out[KEY_PATH_MAX], const struct reading *r,
 
 // Reads a credential: one line, its end cut off.
 static bool read_credential(struct bytes *out, struct secret_alloc *mem, const char *path, struct config_error *error) {
-  uint8_t *buf = mem->base.get(&mem->base, CREDENTIAL_MAX + 1);
-  int fd = buf ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-  if (!buf)
-    return config_fail(error, "out of memory");
-  ssize_t got = fd < 0 ? -1 : read(fd, buf, CREDENTIAL_MAX + 1);
-  int why = errno;
-  if (fd >= 0)
-    close(fd);
-  if (got < 0)
-    return config_fail(error, "providers: %s: %s", TOLD(path), strerror(why));
-  size_t n = (size_t)got;
+  struct bytes text = {0};
+  bool read = secret_read(mem, &text, path, CREDENTIAL_MAX + 2);
+  if (!read && errno != EFBIG)
+    return config_fail(error, "providers: %s: %s", TOLD(path), secret_why(errno));
+  const uint8_t *buf = text.p;
+  size_t n = text.n;
   while (n && (buf[n - 1] == '\n' || buf[n - 1] == '\r'))
     n--;
   for (size_t i = 0; i < n; i++)
     if (buf[i] < 0x20 || buf[i] == 0x7f)
       return config_fail(error, "providers: %s: one line of printable characters is expected", path);
-  if (!n || n > CREDENTIAL_MAX)
+  if (!read || !n || n > CREDENTIAL_MAX)
     return config_fail(error, "providers: %s: 1 to %d bytes are expected", path, CREDENTIAL_MAX);
   *out = bytes_of(buf, n);
   return true;

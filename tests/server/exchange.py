@@ -3,6 +3,7 @@
 import base64
 import collections
 import json
+import os
 import pathlib
 import re
 import signal
@@ -257,6 +258,13 @@ def left_behind(work, ca, cert):
             tap.equal(connections(old), 0, "until a reload names another")
 
 
+def in_two(pipe, *pieces):
+    with open(pipe, "wb", 0) as f:
+        for piece in pieces:
+            f.write(piece)
+            time.sleep(0.2)
+
+
 def authentication(work, ca, cert):
     media = folder(work / "auth", "one", "two")
     (work / "token").write_bytes(b"tok-3.14159/secret=\r\n")
@@ -278,6 +286,11 @@ def authentication(work, ca, cert):
                 line = s.wait_log("answered 401", 3, after) or ""
                 text = "\n".join(s.log()) + s.admin("/metrics").body.decode()
                 tap.ok(line and "tok-3" not in text and "sesame" not in text and "YWxhZ" not in text, f"{name}: said without the secret", text)
+        ks.orders(every={"authorization": cases["bearer"][1]})
+        os.mkfifo(work / "pipe")
+        threading.Thread(target=in_two, args=(work / "pipe", b"tok-3.14159/", b"secret=\n"), daemon=True).start()
+        with Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(), ca.ca, f"{QUICK}, bearer_file: {work}/pipe") + DRM) as s:
+            tap.equal(judge_media(s, "one", "cbcs"), "", "bearer from a pipe, in two pieces: accepted")
         ks.orders()
         other = Authority(work / "strangers", "stranger")
         for name, url, authority, words in (("another authority", ks.url(), other.ca, "certificate is refused"),
