@@ -47,6 +47,23 @@ int __wrap_gettimeofday(struct timeval *t, void *zone) {
   return r;
 }
 
+bool no_leaf, no_names;
+
+X509 *__real_SSL_CTX_get0_certificate(const SSL_CTX *ctx);
+X509 *__wrap_SSL_CTX_get0_certificate(const SSL_CTX *ctx);
+void *__real_X509_get_ext_d2i(const X509 *x, int nid, int *critical, int *idx);
+void *__wrap_X509_get_ext_d2i(const X509 *x, int nid, int *critical, int *idx);
+
+X509 *__wrap_SSL_CTX_get0_certificate(const SSL_CTX *ctx) { return no_leaf ? NULL : __real_SSL_CTX_get0_certificate(ctx); }
+
+void *__wrap_X509_get_ext_d2i(const X509 *x, int nid, int *critical, int *idx) {
+  void *all = __real_X509_get_ext_d2i(x, nid, critical, idx);
+  if (!no_names)
+    return all;
+  GENERAL_NAMES_free(all);
+  return NULL;
+}
+
 static int on_session(SSL *ssl, SSL_SESSION *s) {
   (void)ssl;
   SSL_SESSION_free(w.session);
@@ -64,6 +81,9 @@ void make_certificate(int64_t from, int64_t until) {
   cr_assert(X509_set_version(x, X509_VERSION_3) && ASN1_INTEGER_set_int64(X509_get_serialNumber(x), SERIAL) && X509_set_pubkey(x, key));
   X509_NAME *name = X509_get_subject_name(x);
   cr_assert(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const uint8_t *)"one.test", -1, -1, 0) && X509_set_issuer_name(x, name));
+  X509_EXTENSION *alt = X509V3_EXT_nconf_nid(NULL, NULL, NID_subject_alt_name, "DNS:two.test");
+  cr_assert(alt && X509_add_ext(x, alt, -1));
+  X509_EXTENSION_free(alt);
   cr_assert(X509_gmtime_adj(X509_getm_notBefore(x), from) && X509_gmtime_adj(X509_getm_notAfter(x), until) && X509_sign(x, key, EVP_sha256()));
   int n = i2d_X509_NAME(name, &issuer);
   w.issuer = bytes_of(issuer, (size_t)n);
