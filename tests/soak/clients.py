@@ -14,6 +14,7 @@ import urllib.parse
 from judge.server import Client
 
 HEADER_TIMEOUT_S, STALL_TIMEOUT_S, WRITE_TIMEOUT_S, IDLE_TIMEOUT_S = 5, 0.5, 5, 60
+CROWD = 24
 UNSENT = 1 << 18  # what the kernel holds of a response: the server sees no progress of a reader who takes less than this in WRITE_TIMEOUT_S
 
 
@@ -113,6 +114,7 @@ class Clients:
         self.certificates = certificates  # Timeline of serial numbers
         self.context = ssl.create_default_context(cafile=str(authority))
         self.stop, self.lock, self.next_id = threading.Event(), threading.Lock(), 0
+        self.crowds, self.crowding = 0.02, threading.Lock()  # how often many leave at once
         self.whole, self.cut, self.nameless = {}, set(), 0
         self.wire_bytes = self.refused = self.resets = 0
         self.classes = collections.Counter()
@@ -312,6 +314,26 @@ class Clients:
         c.reset() if rng.random() < 0.5 else c.close()
         return False
 
+    def _crowd(self, rng):
+        """Many who ask for whole files and are gone before the first byte; one crowd at a time, or others would find no place."""
+        if not self.crowding.acquire(blocking=False):
+            return
+        try:
+            self._come_and_go(rng)
+        finally:
+            self.crowding.release()
+
+    def _come_and_go(self, rng):
+        crowd = []
+        for _ in range(CROWD):
+            ask = self._ask(rng, "file")
+            ask.headers.clear()
+            crowd.append((Wire(self.port), ask))
+        for c, ask in crowd:
+            self._send(c, [ask])
+            self._given_up([ask])
+            c.reset()
+
     def _malformed(self, rng, c):
         """A refusal has an answer of its own, and ends the connection."""
         c.socket.sendall(rng.choice([b"GET / HTTP/1.1\r\n\r\n", b"NONSENSE\r\n\r\n", b"GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -373,6 +395,8 @@ class Clients:
             try:
                 if rng.random() < 0.01:
                     self._noise(rng)
+                if rng.random() < self.crowds:
+                    self._crowd(rng)
                 if rng.random() < slow:
                     self._slow(rng)
                     continue

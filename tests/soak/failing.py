@@ -8,9 +8,9 @@ import subprocess
 import threading
 
 # As in `enum kind`; how many of a million calls fail at most, when they do.
-KINDS = {"read": 60000, "short": 200000, "slow": 500000, "open": 60000, "folder": 60000, "log": 200000, "store": 200000, "sync": 200000,
+KINDS = {"read": 60000, "short": 200000, "slow": 900000, "open": 60000, "folder": 60000, "log": 200000, "store": 200000, "sync": 200000,
          "send": 30000, "part": 200000, "receive": 30000, "wait": 100000, "slow_ms": 0}
-ON_S, OFF_S, SLOW_MS, DESCRIPTORS_S = 1.2, 0.6, (1, 10, 300), 0.4
+ON_S, OFF_S, SLOW_MS, DESCRIPTORS_S = 1.2, 0.6, (10, 300, 1500), 0.4
 
 
 class Failing:
