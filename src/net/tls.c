@@ -233,6 +233,8 @@ static bool load_ocsp(SSL_CTX *ctx, struct tls_staple *staple, const char *file,
 static bool load_cert(SSL_CTX *ctx, const struct tls_files *f, struct tls_staple *staple, char *why, size_t cap) {
   if (!SSL_CTX_use_certificate_chain_file(ctx, f->cert))
     return tls_fail(why, cap, "certificate", f->cert, TLS_WANT_CHAIN);
+  if (!SSL_CTX_get0_certificate(ctx)) // is made when it is first asked for, and then kept
+    return tls_fail(why, cap, "certificate", f->cert, TLS_WANT_CHAIN);
   if (!tls_use_key(ctx, f->key))
     return tls_fail_key(why, cap, "private key", f->key, f->cert);
   tls_look_at_chain(ctx, f->cert);

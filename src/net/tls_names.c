@@ -41,11 +41,12 @@ static bool add_common_name(struct tls_names *to, const X509 *cert) {
 }
 
 bool tls_names_read(struct tls_names *to, const X509 *cert) {
-  GENERAL_NAMES *all = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+  int critical; // below 0: there is no such extension
+  GENERAL_NAMES *all = X509_get_ext_d2i(cert, NID_subject_alt_name, &critical, NULL);
   size_t n = all ? sk_GENERAL_NAME_num(all) : 0;
   to->kind = kind_of(X509_get0_pubkey(cert));
   to->name = calloc(n + 1, sizeof *to->name);
-  bool ok = to->name != NULL;
+  bool ok = to->name != NULL && (all || critical < 0);
   for (size_t i = 0; ok && i < n; i++) {
     const GENERAL_NAME *g = sk_GENERAL_NAME_value(all, i);
     if (g->type == GEN_DNS)

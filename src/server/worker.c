@@ -567,6 +567,8 @@ void workers_end(struct server *s) {
   if (!s->workers)
     return;
   catalog_stop(s->catalog); // a helper may be in the middle of waking a worker
+  for (unsigned n = 0; n < s->workers->num; n++)
+    run_woken(&s->workers->w[n]); // what was not waited for has come: it holds tracks and blocks
   certificates_serve(s, NULL, true);
   workers_free(s->workers);
   s->workers = NULL;

@@ -350,3 +350,17 @@ Test(tls, keys_of_many_reloads_have_room_and_none_is_said) {
   tls_set_free(before);
   cr_assert_null(load(NULL));
 }
+
+// A reload while memory is short is refused: it neither ends the server nor leaves names out.
+Test(tls, a_certificate_without_memory_for_it_is_refused) {
+  no_leaf = true;
+  const char *why = load(NULL);
+  cr_expect(why && strstr(why, w.cert), "%s", why ? why : "loaded");
+  no_leaf = false;
+  no_names = true;
+  why = load(NULL);
+  cr_expect(why && strstr(why, w.cert), "%s", why ? why : "loaded");
+  no_names = false;
+  cr_assert_null(load(NULL));
+  cr_expect(w.set->names[0].num == 1 && !strcmp(w.set->names[0].name[0], "two.test"));
+}

@@ -48,6 +48,23 @@ int __wrap_gettimeofday(struct timeval *t, void *zone) {
   return r;
 }
 
+bool no_leaf, no_names;
+
+X509 *__real_SSL_CTX_get0_certificate(const SSL_CTX *ctx);
+X509 *__wrap_SSL_CTX_get0_certificate(const SSL_CTX *ctx);
+void *__real_X509_get_ext_d2i(const X509 *x, int nid, int *critical, int *idx);
+void *__wrap_X509_get_ext_d2i(const X509 *x, int nid, int *critical, int *idx);
+
+X509 *__wrap_SSL_CTX_get0_certificate(const SSL_CTX *ctx) { return no_leaf ? NULL : __real_SSL_CTX_get0_certificate(ctx); }
+
+void *__wrap_X509_get_ext_d2i(const X509 *x, int nid, int *critical, int *idx) {
+  void *all = __real_X509_get_ext_d2i(x, nid, critical, idx);
+  if (!no_names)
+    return all;
+  GENERAL_NAMES_free(all);
+  return NULL;
+}
+
 static int on_session(SSL *ssl, SSL_SESSION *s) {
   (void)ssl;
   SSL_SESSION_free(w.session);
@@ -66,6 +83,9 @@ static X509 *make(const char *cert, const char *key_file, const char *common_nam
   X509_NAME *name = X509_get_subject_name(x);
   cr_assert(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const uint8_t *)common_name, -1, -1, 0) &&
             X509_set_issuer_name(x, authority ? X509_get_subject_name(authority) : name) && X509_add1_ext_i2d(x, NID_basic_constraints, &is, 1, 0));
+  X509_EXTENSION *alt = X509V3_EXT_nconf_nid(NULL, NULL, NID_subject_alt_name, "DNS:two.test");
+  cr_assert(alt && X509_add_ext(x, alt, -1));
+  X509_EXTENSION_free(alt);
   cr_assert(X509_gmtime_adj(X509_getm_notBefore(x), from) && X509_gmtime_adj(X509_getm_notAfter(x), until) &&
             X509_sign(x, authority ? authority_key : key, EVP_sha256()));
   FILE *f = fopen(cert, "w"), *g = fopen(key_file, "w");

@@ -10,6 +10,7 @@ enum { HOUR = 3600, SERIAL = 0x5a17 };
 extern const int versions[2];
 
 extern int64_t passed; // seconds beyond what the system's clocks show
+extern bool no_leaf, no_names; // a certificate, or its names, cannot be made of what was read: there is no memory
 extern int64_t aged;   // BoringSSL's for the age of sessions. It stands still unless a test is about that.
 
 // A server with a certificate of its own, and a client. Made anew for each case of the suite `tls`.

@@ -16,6 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import boxes, synth  # noqa: E402
 from judge.programs import run  # noqa: E402
 from judge.server import Client, Server  # noqa: E402
+from judge.slow_disk import slow_disk  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
 TOKEN = "correct-horse-battery"
@@ -279,17 +280,6 @@ def asked_to_end(server):
         return server.process.wait(20)
     except subprocess.TimeoutExpired:
         return None
-
-
-def slow_disk(tap, work):
-    """The environment with a disk that stands still while the file of the second value is there; None."""
-    shim, still = work / "slow_disk.so", work / "still"
-    p = run("gcc", "-shared", "-fPIC", "-O1", "-o", shim, pathlib.Path(__file__).with_name("slow_disk.c"))
-    if not tap.equal(p.code, 0, "a disk that stands still on demand is built"):
-        return None, still
-    asan = ":".join(x for x in (os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0") if x)
-    tsan = ":".join(x for x in (os.environ.get("TSAN_OPTIONS"), "report_thread_leaks=0") if x)  # who is not waited for leaves threads
-    return {**os.environ, "LD_PRELOAD": str(shim), "SLOW_DISK": str(still), "ASAN_OPTIONS": asan, "TSAN_OPTIONS": tsan}, still
 
 
 def slow_schedule(tap, sluice, work, media):

@@ -14,6 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import synth  # noqa: E402
 from judge.programs import run  # noqa: E402
 from judge.server import Client, Server, free_port  # noqa: E402
+from judge.slow_disk import slow_disk  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
 KEYS = "derive: {}\n"
@@ -193,6 +194,29 @@ def odd_orders(tap, sluice, work, media):
             c.close()
 
 
+def without_storage(tap, sluice, work, media):
+    """Storage that answers only after the drain: what was asked of it is given back, which a sanitizer sees to."""
+    env, still = slow_disk(tap, work)
+    if not env:
+        return
+    with Server(sluice, media, "--io", "epoll", "--workers", "1", "--drain-timeout", "200ms", env={**env, "SLOW_MEDIA": str(still)}) as server:
+        tap.equal(server.get(INIT).status, 200, "a track is open")
+        still.touch()
+        left, stays = server.client(), server.client()
+        for n, c in enumerate((left, stays), 1):
+            c.send(f"/a/cbcs/1/t/{n}.m4s")
+        end = time.monotonic() + 20
+        while b'cache="segment",result="miss"} 2' not in server.admin("/metrics").body and time.monotonic() < end:
+            time.sleep(0.02)
+        left.close()
+        server.signal(signal.SIGTERM)
+        tap.ok(stays.closed(20), "the drain is over while storage is waited for")
+        still.unlink()
+        tap.equal(ended(server.process, 30), 0, "status 0")
+        tap.ok(server.wait_log("stopped$") and not any("Sanitizer" in line for line in server.log()), "all is given back", "\n".join(server.log()[-30:]))
+        stays.close()
+
+
 def main():
     tap = Tap()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whatever the tests were started by: a shell's & and nohup ignore some
@@ -205,7 +229,7 @@ def main():
         for n, asset in enumerate(("a", "b/c")):
             (media / asset).mkdir(parents=True)
             (media / asset / "t.mp4").write_bytes(bytes(synth.plain(300 + n)[0]))
-        for part in (starting, reloading, odd_orders):
+        for part in (starting, reloading, odd_orders, without_storage):
             part(tap, sluice, work, media)
     tap.end()
 

@@ -410,6 +410,17 @@ class World:
         self.config = Timeline(Config(1, True, 0))
         self.flood = Timeline(False)
         self.nothing = Timeline(None)
+        self.failing = Timeline(False)  # whether calls of the server's fail
+        self.stale_s = STALE_S
+
+    def end_failing(self):
+        self.failing.end()
+        self.failing.begin(False)
+        self.failing.end()
+
+    def fails(self, a, b):
+        """Whether a call of the server's may have failed between two moments."""
+        return True in self.failing.during(a, b)
 
     def track(self, asset, track):
         return self.tracks.get((asset, track), self.nothing)
@@ -422,6 +433,8 @@ class World:
     def wrong(self, ask):
         """None when a whole response is one that may be, else what is wrong with it."""
         r, a, b = ask.response, ask.sent, ask.got
+        if r.status == 503 and self.fails(a - self.stale_s, b):
+            return None
         if r.status == 503 and r["content-length"] == "0":
             return None if self.flood.changed(a - 3, b) or True in self.flood.during(a - 3, b) else "refused for too many connections"
         if ask.kind == "seg" and ask.n == 0:
@@ -439,12 +452,12 @@ class World:
             return None if "gone" in states else f"410 for an epoch that is {states}"
         line = self.track(ask.asset, ask.track)
         if r.status == 503:
-            return None if line.changed(a - STALE_S, b) else "503 and the track has not changed"
+            return None if line.changed(a - self.stale_s, b) else "503 and the track has not changed"
         if r.status == 404 and "unknown" in states:
             return None
         if "ok" not in states:
             return f"status {r.status} for an epoch that is {states}"
-        return self._track(ask, good, line.during(a - STALE_S, b))
+        return self._track(ask, good, line.during(a - self.stale_s, b))
 
     def _track(self, ask, configs, versions):
         r, why = ask.response, []
@@ -485,11 +498,11 @@ class World:
     def _manifest(self, ask, configs):
         r, a, b = ask.response, ask.sent, ask.got
         lines = self.of_asset(ask.asset)
-        changed = any(line.changed(a - STALE_S, b) for line in lines.values())
+        changed = any(line.changed(a - self.stale_s, b) for line in lines.values())
         low, high = self.epochs.current(ask.asset, a, b)
         good, sure = set(), set()  # tracks that may, and that must be there
         for track, line in lines.items():
-            versions = line.during(a - STALE_S, b)
+            versions = line.during(a - self.stale_s, b)
             whole = [v and bool(self.expect.get(v, ask.asset, ask.scheme, high, configs[0])) for v in versions]
             good |= {track} if any(whole) else set()
             sure |= {track} if all(whole) else set()
@@ -524,6 +537,6 @@ class World:
 
     def may_cut(self, ask):
         """Whether a response may end before its end."""
-        if ask.stalls or self.flood.changed(ask.sent - 3, ask.got) or True in self.flood.during(ask.sent - 3, ask.got):
+        if ask.stalls or self.fails(ask.sent, ask.got) or self.flood.changed(ask.sent - 3, ask.got) or True in self.flood.during(ask.sent - 3, ask.got):
             return True
-        return self.track(ask.asset, ask.track).changed(ask.sent - STALE_S, ask.got)
+        return self.track(ask.asset, ask.track).changed(ask.sent - self.stale_s, ask.got)
