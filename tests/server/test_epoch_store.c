@@ -233,11 +233,30 @@ static void disk(void) {
   sem_wait(&go_on);
 }
 
+// The folders that were synced, as their inodes.
+static ino_t synced[16];
+static unsigned num_synced;
+
+static void note_folder(int fd) {
+  struct stat st;
+  if (!fstat(fd, &st) && S_ISDIR(st.st_mode) && num_synced < 16)
+    synced[num_synced++] = st.st_ino;
+}
+
+static bool is_synced(const char *path) {
+  struct stat st;
+  cr_assert_eq(stat(path, &st), 0);
+  for (unsigned i = 0; i < num_synced; i++)
+    if (synced[i] == st.st_ino)
+      return true;
+  return false;
+}
+
 int __real_fsync(int fd);
 int __wrap_fsync(int fd);
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
-int __wrap_fsync(int fd) { return disk(), __real_fsync(fd); }
+int __wrap_fsync(int fd) { return disk(), note_folder(fd), __real_fsync(fd); }
 int __wrap_fdatasync(int fd) { return disk(), __real_fdatasync(fd); }
 
 static void *rotate_apart(void *s) {
@@ -312,4 +331,33 @@ Test(epoch_store, nobody_waits_for_the_disk_of_a_rotation, .timeout = 60) {
     slow = false;
   }
   epoch_store_close(s);
+}
+
+// The first start: what is made here is what all that is ever protected is played with.
+Test(epoch_store, a_secret_that_was_made_outlives_a_power_cut_and_what_was_left_of_one) {
+  char path[128], left[160], media[] = "/tmp";
+  struct stat st;
+  struct config_flags flags = {0};
+  config_flag_add(&flags, OPTION_media, media);
+  config_flag_add(&flags, OPTION_state_dir, dir);
+  struct config *c = config_load(NULL, &flags, &error);
+  cr_assert(c, "%s", error.text);
+  cr_assert_eq(rmdir(dir), 0);
+  struct keyring *k = keyring_load(c, true, &error);
+  cr_assert(k, "%s", error.text);
+  keyring_put(k);
+  cr_expect(is_synced(dir), "the secret's name");
+  cr_expect(is_synced("/tmp"), "the folder's name");
+  snprintf(path, sizeof path, "%s/derive.secret", dir);
+  cr_expect(!stat(path, &st) && st.st_size == 32 && (st.st_mode & 07777) == 0600);
+  // A process of the same number, as each is in a container, was killed while it made one.
+  snprintf(left, sizeof left, "%s.%ld", path, (long)getpid());
+  cr_assert_eq(rename(path, left), 0);
+  k = keyring_load(c, true, &error);
+  cr_expect(k, "%s", error.text);
+  cr_expect_eq(stat(path, &st), 0);
+  keyring_put(k);
+  unlink(left);
+  unlink(path);
+  config_free(c);
 }
