@@ -136,6 +136,72 @@ Test(cache, fame_ends) {
   cache_free(c);
 }
 
+// Main regions are gone through again and again: `turns` blocks that are asked for twice.
+static void turn(struct cache *c, uint32_t *next, uint32_t turns) {
+  for (uint32_t i = 0; i < turns; i++, ++*next) {
+    put(c, 8, *next, 30000);
+    put(c, 8, *next, 30000);
+    settle(c);
+  }
+}
+
+Test(cache, how_often_does_not_count_beyond_a_few_times) {
+  enum { LEN = 30000, LAP = (16 << 20) / LEN };
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(16 << 20);
+  struct cache_ref ref;
+  uint32_t next = 0;
+  for (int i = 0; i < 5; i++) // before it earns its place there, where it counts from the beginning
+    put(c, 1, 1, LEN);
+  put(c, 1, 2, LEN);
+  put(c, 1, 2, LEN);
+  struct cache_counts counts = {0};
+  for (; counts.promoted < 100; cache_stats(c, &counts)) // of the eldest, which they are
+    turn(c, &next, 1);
+  cr_assert(cache_look(c, &ref, 1, 1, LEN) && cache_look(c, &ref, 1, 2, LEN), "both are in the main part");
+  for (int i = 0; i < 100; i++)
+    put(c, 1, 2, LEN);
+  turn(c, &next, LAP);
+  cr_expect_not(cache_look(c, &ref, 1, 1, LEN), "not asked for since");
+  cr_expect(cache_look(c, &ref, 1, 2, LEN));
+  turn(c, &next, 6 * LAP);
+  cr_expect_not(cache_look(c, &ref, 1, 2, LEN), "what was asked for a hundred times stays for ever");
+  cache_free(c);
+}
+
+// Regions that are free are not all for what is asked for once: what has earned its place can move.
+Test(cache, what_is_asked_for_again_is_kept_where_there_was_no_time_to_make_room) {
+  enum { LEN = 30000 };
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(4 << 20);
+  struct cache_ref ref;
+  uint32_t num = 0, kept = 0;
+  while (put(c, 1, num, LEN) == CACHE_FILL)
+    put(c, 1, num++, LEN);
+  settle(c);
+  for (uint32_t i = 0; i < num; i++)
+    kept += cache_look(c, &ref, 1, i, LEN);
+  cr_expect_gt(kept, num * 9 / 10, "%u of %u", kept, num);
+  cache_free(c);
+}
+
+Test(cache, fills_that_fail_take_no_room) {
+  enum { LEN = 30000 };
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(4 << 20);
+  struct cache_waiter w = {0};
+  struct cache_ref ref;
+  for (uint32_t i = 0; i < 1000; i++) {
+    cr_assert_eq(cache_get(c, &ref, 1, i, LEN, &w), CACHE_FILL, "%u", i);
+    cache_fill_done(c, &ref, false);
+    settle(c);
+  }
+  struct cache_counts counts;
+  cache_stats(c, &counts);
+  cr_expect(counts.fills == 0 && counts.blocks == 0 && counts.bytes == 0);
+  cache_free(c);
+}
+
 // A region that is being read into is not emptied, however long that takes.
 Test(cache, what_is_being_filled_stays_in_its_place) {
   enum { LEN = 30000 };
@@ -169,6 +235,9 @@ Test(cache, too_large_blocks_pass_by) {
   (void)cache_region(c, &ref, &base, &len);
   cr_assert_eq(put(c, 1, 4, (uint32_t)len / 2 + 1), CACHE_BYPASS, "more than half a region would waste the other half");
   cr_assert_eq(put(c, 1, 4, (uint32_t)len / 2), CACHE_FILL);
+  struct cache_counts counts;
+  cache_stats(c, &counts);
+  cr_expect_eq(counts.bypassed, 3);
   cache_free(c);
 }
 
@@ -201,7 +270,9 @@ Test(cache, memory_is_not_reused_before_the_reader_is_quiet) {
     settle(c);
   }
   cr_assert(holds_pattern(ref.data, 9, 9, LEN));
+  cr_expect_not(cache_wants_tending(c));
   cr_assert_eq(put(c, 1, 1000, LEN), CACHE_BYPASS, "all regions wait for the reader");
+  cr_expect(cache_wants_tending(c), "who found no room says so");
   quiet_leave(&quiet, 0);
   settle(c);
   cr_assert_eq(put(c, 1, 1001, LEN), CACHE_FILL);
