@@ -156,7 +156,7 @@ Test(cache, how_often_does_not_count_beyond_a_few_times) {
   put(c, 1, 2, LEN);
   put(c, 1, 2, LEN);
   struct cache_counts counts = {0};
-  for (; counts.promoted < 100; cache_stats(c, &counts)) // of the eldest, which they are
+  for (; counts.promoted < 100 && next < 2 * LAP; cache_stats(c, &counts)) // of the eldest, which they are
     turn(c, &next, 1);
   cr_assert(cache_look(c, &ref, 1, 1, LEN) && cache_look(c, &ref, 1, 2, LEN), "both are in the main part");
   for (int i = 0; i < 100; i++)
@@ -416,6 +416,12 @@ static uint64_t granted(struct cache *a, struct cache *b) {
   return x.granted + y.granted;
 }
 
+static unsigned given_up[1024];
+static void count_given_up(void *c, unsigned region) {
+  cr_assert(region < 1024 && region < cache_num_regions(c));
+  given_up[region]++;
+}
+
 Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
   enum { LEN = 30000, LIMIT = 16 << 20, HOT = 60 };
   struct cache_budget budget = {.limit = LIMIT};
@@ -424,6 +430,7 @@ Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
   struct cache *a = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet});
   struct cache *b = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet, .file = true});
   cr_assert(a && b);
+  cache_on_give_up(a, count_given_up, a);
   cache_stats(b, &least);
   for (uint32_t i = 0; i < 1000; i++) { // a alone takes what there is
     put(a, 1, i, LEN);
@@ -442,6 +449,10 @@ Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
     cr_assert_eq(granted(a, b), budget.used);
   }
   cache_stats(b, &b_counts);
+  unsigned regions = 0;
+  for (unsigned i = 0; i < 1024; i++)
+    regions += given_up[i] > 0;
+  cr_expect_gt(regions, 2u, "%u regions: who maps them is told before their pages go", regions);
   cr_assert_gt(hits, 2700u, "%u of 3000: what nobody asks for again kept the memory", hits);
   for (uint32_t i = 0; i < 20000; i++) { // and when nobody asks b any more, what it held ages away
     put(a, 3, i % 400, LEN);

@@ -173,6 +173,22 @@ def warned(tap, sluice, work):
         tap.ok("it belongs to another user (12345)" in r.err, "another user's secret: a warning", r)
 
 
+def tokens(tap, sluice, work):
+    """Files with the admin listener's token: what is one, and what is not."""
+    media, file, state = media_with(work), work / "token", work / "state"
+    state.mkdir(mode=0o700)
+    least, most = "!" * 15 + "~", "t" * 512
+    cases = {"16 bytes": (least, True), "15 bytes": (least[1:], False), "512 bytes, with a line end": (most + "\r\n", True), "513 bytes": (most + "t", False),
+             "a line end": (least + "\n", True), "two lines": (least + "\n" + least, False), "a blank within": (least + " x", False), "a byte that is no letter": (least + "\x7f", False),
+             "one that is no ASCII": (least + "\u00e9", False), "only line ends": ("\n" * 20, False)}
+    for name, (text, good) in cases.items():
+        file.write_text(text, newline="")
+        file.chmod(0o600)
+        r = sluice("serve", "--check", "--media", media, "--state-dir", state, "--admin-token-file", file)
+        tap.ok(r.code == 0 if good else r.code == 1 and f"admin_token_file: {file}: a token is 16 to 512 printable characters without blanks" in r.err,
+               f"a token file: {name}: {'taken' if good else 'refused'}", r)
+
+
 def capabilities(process):
     """{thread: (permitted, effective, inheritable, ambient)} of a running process."""
     out = {}

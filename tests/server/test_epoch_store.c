@@ -314,7 +314,7 @@ Test(epoch_store, a_long_history_is_compacted) {
   snprintf(path, sizeof path, "%s/rotations.journal.new", dir);
   int fd = open(path, O_WRONLY | O_CREAT, 0600); // left by one that was killed while it compacted, and longer
   for (int i = 0; i < 1000; i++)
-    cr_assert_eq(write(fd, "something else", 14), 14);
+    cr_assert_eq(write(fd, "something else\n", 15), 15);
   close(fd);
   snprintf(path, sizeof path, "%s/rotations.journal", dir);
   for (unsigned i = 0; i < 1100; i++) {
