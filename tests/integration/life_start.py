@@ -104,6 +104,19 @@ def bad_starts(tap, sluice, work):
     with Server(sluice.path, flat) as server:
         told = [line for line in server.log() if "lone.mp4" in line and "warn" in line]
         tap.ok(len(told) == 1 and "flat/ALBUM/lone.mp4" in told[0], "a track in the media folder itself: the log says where it belongs", server.log())
+    for limit, starts in (("-n 131", False), ("-n 132", True), ("-S -n 64", True)):  # 32, 3 for each worker and 2 for its clients; a soft limit is raised
+        p = subprocess.Popen(["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", sluice.path, "serve", "--media", media, "--state-dir", work / "few", "--workers", "20", "--io", "epoll",
+                              "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
+        said = []
+        for line in p.stderr:
+            said.append(line)
+            if "ready: " in line:
+                break
+        p.terminate()
+        said += p.stderr.readlines()
+        code = p.wait()
+        tap.ok(code == 0 if starts else code == 1 and "20 workers need 132 descriptors and this process may open 131 (ulimit -n): fewer workers, or a higher limit" in said[-1],
+               f"ulimit {limit}, 20 workers: {'it starts' if starts else 'an error'}", said)
     (work / "bad.yaml").write_text(f"media: {media}\nworkers: 2\nnonsense: 3\n")
     r = run(sluice.path, "serve", "--check", "-c", work / "bad.yaml", "--state-dir", state)
     tap.ok(r.code in (1, 2) and "bad.yaml:3" in r.err and "nonsense" in r.err, "an error of the configuration has file and line", r)
@@ -270,12 +283,12 @@ def open_secrets(tap, sluice, work):
     (work / "master.key").write_bytes(names["master.key"])
     for flags, secrets in ((["--keys", work / "keys.yaml"], ["keys.yaml"]), (["--keys", work / "derive.yaml"], ["master.key"]),
                            (["--keys", work / "wrapped.yaml"], ["kek"]), (["--admin-token-file", work / "token"], ["token"])):
-        for mode in (0o644, 0o640, 0o600):
+        for mode, can in ((0o644, "read"), (0o602, "write"), (0o640, None), (0o600, None)):
             for name in secrets:
                 (work / name).chmod(mode)
             r = sluice("serve", "--check", "--media", media, "--state-dir", work / "state", *flags)
-            told = re.findall(r"warn \S*/(\S+): everybody on this machine can read it \(mode 0644\): chmod 600", r.err)
-            tap.ok(r.code == 0 and told == (secrets if mode == 0o644 else []), f"--check: {secrets[0]} of mode {mode:o}: {'a' if mode == 0o644 else 'no'} warning", r)
+            told = re.findall(rf"warn \S*/(\S+): everybody on this machine can {can} it \(mode {mode:04o}\): chmod 600", r.err)
+            tap.ok(r.code == 0 and told == (secrets if can else []) and ("everybody" in r.err) == bool(can), f"--check: {secrets[0]} of mode {mode:o}: {'a' if can else 'no'} warning", r)
     with Server(sluice.path, media, "--keys", str(work / "derive.yaml")) as server:
         tap.ok(not any("everybody" in l for l in server.log()), "a start with a secret of mode 600: no warning", server.log())
         (work / "master.key").chmod(0o604)
