@@ -151,8 +151,8 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
 // Who reaches the admin listener may rotate and revoke, and without a token that is everybody.
 static void warn_open_admin(const struct config *c) {
   for (unsigned i = 0; i < c->admin.num; i++) {
-    const char *host = c->admin.a[i].host ? c->admin.a[i].host : "";
-    if (strncmp(host, "127.", 4) != 0 && strcmp(host, "::1") != 0 && strcmp(host, "localhost") != 0)
+    const char *host = c->admin.a[i].host; // numeric, or the start is refused
+    if (strncmp(host, "127.", 4) != 0 && strcmp(host, "::1") != 0)
       log_line(LOG_WARN, "admin: %s can be reached from other machines, and without admin_token_file whoever reaches it may rotate and revoke keys",
                c->admin.a[i].text);
   }

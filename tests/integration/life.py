@@ -176,6 +176,18 @@ def drain(tap, sluice, work):
         except subprocess.TimeoutExpired:
             code = None
         tap.equal(code, 0, "SIGTERM: ends with status 0")
+    with Server(sluice.path, media, "--workers", "1", keys=keys_file([ASSET])) as server:
+        half, idle = server.client(), server.client()
+        request = half.request_bytes(whole)
+        half.socket.sendall(request + request[:20])
+        kept = half.read()["connection"]
+        idle.get(whole)
+        server.signal(signal.SIGTERM)
+        tap.ok(kept == "" and idle.closed(10), "SIGTERM: the worker drains")
+        half.socket.sendall(request[20:])
+        r = half.read()
+        tap.ok(r.body == body and r["connection"] == "close" and half.closed(10), "a request that had begun is answered, and told to be the last one", r)
+        tap.equal(server.stop(), 0, "ends with status 0")
     for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)):
         with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
             busy = server.client()
