@@ -87,6 +87,16 @@ def bad_starts(tap, sluice, work):
         tap.ok(after == before, f"bad start: {name}: nothing was written", sorted(set(after) ^ set(before)))
     os.chmod(locked, 0o700)
     busy.close()
+    kept = work / "kept"
+    kept.mkdir()
+    os.chmod(kept, 0o555)
+    os.chmod(work, 0o755)
+    try:  # by somebody who may not write everywhere
+        r = subprocess.run([sluice.path, "serve", "--check", "--media", kept, "--state-dir", kept], capture_output=True, text=True, timeout=20,
+                           **({} if os.getuid() else {"user": 65534, "group": 65534, "extra_groups": []}))
+        tap.ok(r.returncode == 1 and f"{kept}: cannot write into the state folder: Permission denied (state_dir" in r.stderr, "a state folder that cannot be written", r)
+    except PermissionError as e:
+        tap.skip("a state folder that cannot be written", e)
     r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
     (work / "keys.yaml").write_text(good)
     r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
