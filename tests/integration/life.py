@@ -13,7 +13,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from integration.life_counts import counted, cut_off, limited, no_descriptors, observability, reasons  # noqa: E402
 from integration.life_media import descriptors_kept, full_disk, replaced, same_bytes, same_time, sidecars_in_turn  # noqa: E402
-from integration.life_parts import ASSET, listing, media_with  # noqa: E402
+from integration.life_parts import ASSET, await_metrics, listing, media_with, parse_metrics, total  # noqa: E402
 from integration.life_start import bad_starts, derived, open_secrets, privileges, relative, tokens, warned  # noqa: E402
 from integration.truth import keys_file, record, url  # noqa: E402
 from judge import boxes, synth  # noqa: E402
@@ -90,7 +90,7 @@ def rotation(tap, sluice, work):
 
 def reload(tap, sluice, work):
     media = media_with(work)
-    config = f"media: {media}\nschemes: [cenc, cbcs]\n"
+    config = f"media: {media}\nschemes: [cenc, cbcs]\naccess_log: {work}/access.log\n"
     with Server(sluice.path, media, keys=keys_file([ASSET]), config=config) as server:
         whole = url(ASSET, "cbcs", 1, "a.mp4")
         clear = url(ASSET, "clear", 1, "a.mp4")
@@ -118,7 +118,8 @@ def reload(tap, sluice, work):
         kid, key, _ = record(ASSET, "cbcs", 77)
         old_kid, old_key, _ = record(ASSET, "cbcs")
         keys.write_text(good_keys.replace(old_kid, kid).replace(old_key, key))
-        hup(r"(?i)reload")
+        hup(r"info reloaded")
+        tap.ok(any("warn the scheme `clear` is allowed for every asset" in l for l in server.log()), "reload: clear for everything is a warning")
         end = time.monotonic() + 10
         while time.monotonic() < end and server.get(clear).status != 200:
             time.sleep(0.05)
@@ -141,6 +142,24 @@ def reload(tap, sluice, work):
         got = boxes.audio(server.get(clear).body)
         tap.ok([s.data for s in got.samples] == [s.data for s in boxes.audio(clear_file).samples] and got.scheme is None,
                "scheme clear: the samples as they are")
+        log = work / "access.log"
+        log.rename(work / "old.log")
+        good_yaml.write_text(good_yaml.read_text() + "workers: 77\nlog_level: warn\n")
+        tap.ok(hup(r"warn reload: workers changed but needs a restart; the old value stays"), "reload: what needs a restart is named", server.log()[-3:])
+        end = time.monotonic() + 10
+        while time.monotonic() < end and not (log.exists() and log.stat().st_size):
+            keep.get(whole)
+            time.sleep(0.05)
+        tap.ok(log.exists() and log.stat().st_size, "reload: the access log is opened anew")
+        n, good = len(server.log()), good_yaml.read_text()
+        good_yaml.write_text(good + "nonsense: 1\n")
+        hup(r"error reload refused")
+        good_yaml.write_text(good)
+        server.signal(signal.SIGHUP)
+        ok, bad = (("sluice_reloads_total", f'result="{r}"') for r in ("ok", "failed"))
+        counts = await_metrics(server, lambda m: total(m, *ok) == 5)
+        tap.equal((total(counts, *ok), total(counts, *bad)), (5, 3), "reload: each is counted")
+        tap.ok(not any(" info " in l for l in server.log()[n:]), "reload: log_level holds from then on", server.log()[n:])
         keep.close()
 
 

@@ -105,6 +105,8 @@ def bad_starts(tap, sluice, work):
         text = good + "# one of many\n" * 3000 + more
         r = run(sluice.path, "serve", "--check", "--media", media, "--keys", "/dev/stdin", "--state-dir", state, stdin=text.encode())
         tap.ok((r.code != 0 and "nonsense" in r.err) if more else r.code == 0, f"a keys file of 45 KB from a pipe is read to its end{more and ', where it is wrong'}", r)
+    r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", f"{work / 'later'}/")
+    tap.ok(r.code == 0 and not (work / "later").exists(), "--check with a state folder that a start would make, named with a slash", r)
     for flag in ("--keys", "-c"):
         r = run(sluice.path, "serve", "--check", "--media", media, flag, "/dev/stdin", "--state-dir", state, stdin=b"")
         tap.ok(r.code in (1, 2) and "good for the start" in r.err, f"{flag}: a pipe that was read before, as at a reload, is no empty file", r)

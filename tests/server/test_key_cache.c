@@ -23,12 +23,14 @@ static struct key_ask ask(const char *asset, uint64_t now) {
 }
 
 static struct issued *make(uint8_t key) {
-  char asset[] = "asset", label[] = "label"; // gone when this returns
+  char asset[] = "asset", label[] = "label";
   struct drm_given given[DRM_SYSTEM_COUNT] = {[DRM_WIDEVINE] = {.pssh = BYTES_LIT("pssh"), .hls_media = BYTES_LIT("#EXT\n")}};
   struct key_record r = {.scheme = SCHEME_CBCS, .epoch = 1, .kid = {1}, .key = {key}, .iv = {2}, .has_iv = true,
                          .asset = bytes_str(asset), .label = bytes_str(label), .given = given};
   struct issued *i = issued_new(cache, &r, 1);
   cr_assert(i);
+  memset(asset, 0, sizeof asset);
+  memset(label, 0, sizeof label);
   cr_assert_eq(r.key[0], 0, "the original is wiped");
   return i;
 }
