@@ -13,7 +13,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from integration.life_counts import counted, cut_off, limited, no_descriptors, observability, reasons  # noqa: E402
 from integration.life_media import descriptors_kept, full_disk, replaced, same_bytes, same_time, sidecars_in_turn  # noqa: E402
-from integration.life_parts import ASSET, await_metrics, listing, media_with, parse_metrics, total  # noqa: E402
+from integration.life_parts import ASSET, await_metrics, listing, media_with, total  # noqa: E402
 from integration.life_start import bad_starts, derived, open_secrets, privileges, relative, tokens, warned  # noqa: E402
 from integration.truth import keys_file, record, url  # noqa: E402
 from judge import boxes, synth  # noqa: E402
