@@ -272,8 +272,12 @@ Test(key_cache, places_of_keys_are_used_again) {
     i[k] = make((uint8_t)k);
     was[k] = i[k]->records;
   }
-  for (int k = 0; k < 3; k++)
+  for (int k = 0; k < 3; k++) {
+    was[k]->key[15] = 1;
     issued_drop(i[k]);
+    for (int n = 0; n < 16; n++)
+      cr_expect_eq(was[k]->key[n], 0, "the key is wiped");
+  }
   for (int k = 0; k < 3; k++) {
     i[k] = make((uint8_t)k);
     cr_expect(i[k]->records == was[0] || i[k]->records == was[1] || i[k]->records == was[2], "%d has a new place", k);
@@ -281,6 +285,19 @@ Test(key_cache, places_of_keys_are_used_again) {
   }
   for (int k = 0; k < 3; k++)
     issued_drop(i[k]);
+}
+
+Test(key_cache, who_has_waited_holds_no_place) {
+  static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+  struct key_wait w[8] = {0};
+  for (int k = 0; k < 8; k++) { // twice as many as there are places
+    w[k].ready = on_ready;
+    struct key_ask a = ask(names[k], 0);
+    expect(a, KEY_FLYING, true);
+    cr_assert(key_cache_park(cache, a.slot, &w[k]));
+    land(a.slot, make(1), 0);
+  }
+  counted(4, 4);
 }
 
 static _Atomic unsigned fetches, answers;
