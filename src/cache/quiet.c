@@ -22,7 +22,7 @@ void quiet_retire(struct quiet *q, struct quiet_item *item, void (*free_it)(stru
 // the thing had left its table.
 bool quiet_reclaim(struct quiet *q) {
   struct quiet_item *in = atomic_exchange_explicit(&q->incoming, NULL, memory_order_acq_rel);
-  if (in || q->waiting) {
+  if (in) {
     uint64_t era = atomic_fetch_add_explicit(&q->era, 1, memory_order_seq_cst);
     while (in) {
       struct quiet_item *next = in->next;

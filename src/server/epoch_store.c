@@ -11,6 +11,7 @@
 #include "obs/log.h"
 #include "obs/told.h"
 #include "server/keyring.h"
+#include "server/secret_file.h"
 
 enum { JOURNAL_MAX = 256 << 20, COMPACT_LINES = 1024, RULES_MEMORY = 1 << 30 };
 
@@ -28,31 +29,11 @@ struct epoch_store {
   bool broken;       // an append failed in a way that leaves the file's end unknown
 };
 
-// A name that was made or replaced counts when its folder is synced.
-static bool sync_dir(const char *dir) {
-  int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  bool ok = fd >= 0 && !fsync(fd);
-  int why = errno;
-  if (fd >= 0)
-    close(fd);
-  errno = why;
-  return ok;
-}
-
-// The state folder itself may be new.
-static bool sync_above(const char *dir) {
-  char *up = NULL;
-  bool ok = asprintf(&up, "%s/..", dir) >= 0 && sync_dir(up);
-  free(up);
-  return ok;
-}
-
 // One server for each state folder: two journals in one file would undo each other's rotations. The lock is on the folder
 // itself, so it leaves no file behind and ends with the process, however that ends. A folder that is not there is made:
 // later, the sandbox may not let it be, and two servers that wait for a first rotation could not tell of each other.
 static bool take_dir(struct epoch_store *s, struct config_error *error) {
-  bool made = !mkdir(s->dir, 0700);
-  if ((!made && errno != EEXIST) || (made && !sync_above(s->dir)))
+  if (!folder_make(s->dir))
     return config_fail(error, "%s: cannot make the state folder: %s (state_dir names another)", TOLD(s->dir), strerror(errno));
   int fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0)
@@ -120,11 +101,11 @@ static bool load(struct epoch_store *s, struct config_error *error) {
     diag_format(&diag, why, sizeof why);
     return config_fail(error, "%s:%u: the rotation journal is damaged: %s; restore it or move it away", s->path, line, why);
   }
-  if (s->len < n) {
+  if (s->len < n)
     log_line(LOG_WARN, "%s: cut off a torn last line (%llu bytes)", s->path, (unsigned long long)(n - s->len));
-    if (ftruncate(fd, (off_t)s->len) || fsync(fd))
-      return config_fail(error, "%s: %s", s->path, strerror(errno));
-  }
+  // Who wrote it may have been killed before it was synced, line or name: what is in force from now on must outlive a power cut.
+  if ((s->len < n && ftruncate(fd, (off_t)s->len)) || fsync(fd) || !folder_sync(s->dir))
+    return config_fail(error, "%s: %s", s->path, strerror(errno));
   return true;
 }
 
@@ -198,7 +179,7 @@ static bool write_all(int fd, struct bytes b, uint64_t at) {
 // An empty journal.
 static enum err begin_journal(struct epoch_store *s, struct diag *diag) {
   int fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0 || !sync_dir(s->dir)) {
+  if (fd < 0 || !folder_sync(s->dir)) {
     enum err e = diag_say(diag, ERR_IO, "%s: %s", s->path, strerror(errno));
     if (fd >= 0)
       close(fd);
@@ -248,7 +229,7 @@ static void compact(struct epoch_store *s, uint64_t now_ms) {
     fd = e ? -1 : open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   }
   if (fd >= 0 && w.n == n && write_all(fd, bytes_of(text, n), 0) && !fsync(fd) && !rename(fresh, s->path)) {
-    s->broken = !sync_dir(s->dir); // else a power cut may bring the old file back, without what is appended to the new one
+    s->broken = !folder_sync(s->dir); // else a power cut may bring the old file back, without what is appended to the new one
     close(s->fd);
     s->fd = fd;
     s->len = n;

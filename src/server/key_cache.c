@@ -196,7 +196,6 @@ static void take(struct key_slot *s, const struct key_times *t, uint64_t now, ui
   s->expires_at = now + t->lifetime;
   s->refresh_at = s->expires_at - early;
   s->stale_until = s->expires_at + t->stale;
-  s->retry_at = 0;
   s->failures = 0;
 }
 

@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -42,31 +41,15 @@ static void warn_readable(const char *path) {
   free(folder);
 }
 
-// The secret is written beside its name, synced and then linked to it: it is there whole or not at all, and two
-// servers that start at once end with one secret.
+// Two servers that start at once end with one secret.
 static bool create_secret(const char *dir, const char *path, struct config_error *error) {
   uint8_t secret[SECRET_BYTES];
-  char fresh[4096];
-  if (mkdir(dir, 0700) && errno != EEXIST)
+  if (!folder_make(dir))
     return config_fail(error, "%s: cannot make the state folder: %s", TOLD(dir), strerror(errno));
-  if ((size_t)snprintf(fresh, sizeof fresh, "%s.%ld", path, (long)getpid()) >= sizeof fresh)
-    return config_fail(error, "%s: the path is too long", dir);
-  int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (fd < 0)
-    return config_fail(error, "%s: cannot create the secret: %s", TOLD(fresh), strerror(errno));
   bool ok = getrandom(secret, sizeof secret, 0) == (ssize_t)sizeof secret;
-  ok = ok && write(fd, secret, sizeof secret) == (ssize_t)sizeof secret && !fsync(fd);
-  explicit_bzero(secret, sizeof secret);
-  close(fd);
-  if (ok && link(fresh, path) && errno != EEXIST)
-    ok = false;
+  ok = ok && (secret_write(path, bytes_of(secret, sizeof secret), true) || errno == EEXIST);
   int why = errno;
-  unlink(fresh);
-  int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (dir_fd >= 0) {
-    (void)fsync(dir_fd);
-    close(dir_fd);
-  }
+  explicit_bzero(secret, sizeof secret);
   if (!ok)
     return config_fail(error, "%s: cannot write the secret: %s", TOLD(path), strerror(why));
   log_line(LOG_WARN, "created a new derivation secret: %s (mode 0600). All content keys come from it: back it up; "
@@ -168,8 +151,8 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
 // Who reaches the admin listener may rotate and revoke, and without a token that is everybody.
 static void warn_open_admin(const struct config *c) {
   for (unsigned i = 0; i < c->admin.num; i++) {
-    const char *host = c->admin.a[i].host ? c->admin.a[i].host : "";
-    if (strncmp(host, "127.", 4) != 0 && strcmp(host, "::1") != 0 && strcmp(host, "localhost") != 0)
+    const char *host = c->admin.a[i].host; // numeric, or the start is refused
+    if (strncmp(host, "127.", 4) != 0 && strcmp(host, "::1") != 0)
       log_line(LOG_WARN, "admin: %s can be reached from other machines, and without admin_token_file whoever reaches it may rotate and revoke keys",
                c->admin.a[i].text);
   }

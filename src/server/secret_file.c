@@ -69,12 +69,28 @@ static bool write_all(int fd, struct bytes b) {
   return true;
 }
 
-static bool sync_folder_of(const char *path) {
-  char *folder = path_folder_text(bytes_str(path));
-  int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+bool folder_sync(const char *dir) {
+  int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   bool ok = fd >= 0 && !fsync(fd);
+  int why = errno;
   if (fd >= 0)
     close(fd);
+  errno = why;
+  return ok;
+}
+
+bool folder_make(const char *dir) {
+  char *up = NULL;
+  if (mkdir(dir, 0700))
+    return errno == EEXIST;
+  bool ok = asprintf(&up, "%s/..", dir) >= 0 && folder_sync(up);
+  free(up);
+  return ok;
+}
+
+static bool sync_folder_of(const char *path) {
+  char *folder = path_folder_text(bytes_str(path));
+  bool ok = folder && folder_sync(folder);
   free(folder);
   return ok;
 }

@@ -10,5 +10,10 @@ bool secret_read(struct secret_alloc *mem, struct bytes *out, const char *path, 
 // replace. False with errno set; nothing is left then.
 bool secret_write(const char *path, struct bytes text, bool fresh);
 
+// folder_sync has the names in a folder outlive a power cut. folder_make makes a folder that is not there, for its owner alone, and has
+// that outlive one. False with errno set.
+bool folder_sync(const char *dir);
+bool folder_make(const char *dir);
+
 // secret_why tells what an errno of reading means, and what to do where the sandbox is why.
 const char *secret_why(int error);

@@ -136,6 +136,72 @@ Test(cache, fame_ends) {
   cache_free(c);
 }
 
+// Main regions are gone through again and again: `turns` blocks that are asked for twice.
+static void turn(struct cache *c, uint32_t *next, uint32_t turns) {
+  for (uint32_t i = 0; i < turns; i++, ++*next) {
+    put(c, 8, *next, 30000);
+    put(c, 8, *next, 30000);
+    settle(c);
+  }
+}
+
+Test(cache, how_often_does_not_count_beyond_a_few_times) {
+  enum { LEN = 30000, LAP = (16 << 20) / LEN };
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(16 << 20);
+  struct cache_ref ref;
+  uint32_t next = 0;
+  for (int i = 0; i < 5; i++) // before it earns its place there, where it counts from the beginning
+    put(c, 1, 1, LEN);
+  put(c, 1, 2, LEN);
+  put(c, 1, 2, LEN);
+  struct cache_counts counts = {0};
+  for (; counts.promoted < 100 && next < 2 * LAP; cache_stats(c, &counts)) // of the eldest, which they are
+    turn(c, &next, 1);
+  cr_assert(cache_look(c, &ref, 1, 1, LEN) && cache_look(c, &ref, 1, 2, LEN), "both are in the main part");
+  for (int i = 0; i < 100; i++)
+    put(c, 1, 2, LEN);
+  turn(c, &next, LAP);
+  cr_expect_not(cache_look(c, &ref, 1, 1, LEN), "not asked for since");
+  cr_expect(cache_look(c, &ref, 1, 2, LEN));
+  turn(c, &next, 6 * LAP);
+  cr_expect_not(cache_look(c, &ref, 1, 2, LEN), "what was asked for a hundred times stays for ever");
+  cache_free(c);
+}
+
+// Regions that are free are not all for what is asked for once: what has earned its place can move.
+Test(cache, what_is_asked_for_again_is_kept_where_there_was_no_time_to_make_room) {
+  enum { LEN = 30000 };
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(4 << 20);
+  struct cache_ref ref;
+  uint32_t num = 0, kept = 0;
+  while (put(c, 1, num, LEN) == CACHE_FILL)
+    put(c, 1, num++, LEN);
+  settle(c);
+  for (uint32_t i = 0; i < num; i++)
+    kept += cache_look(c, &ref, 1, i, LEN);
+  cr_expect_gt(kept, num * 9 / 10, "%u of %u", kept, num);
+  cache_free(c);
+}
+
+Test(cache, fills_that_fail_take_no_room) {
+  enum { LEN = 30000 };
+  quiet_init(&quiet, 1);
+  struct cache *c = plain_cache(4 << 20);
+  struct cache_waiter w = {0};
+  struct cache_ref ref;
+  for (uint32_t i = 0; i < 1000; i++) {
+    cr_assert_eq(cache_get(c, &ref, 1, i, LEN, &w), CACHE_FILL, "%u", i);
+    cache_fill_done(c, &ref, false);
+    settle(c);
+  }
+  struct cache_counts counts;
+  cache_stats(c, &counts);
+  cr_expect(counts.fills == 0 && counts.blocks == 0 && counts.bytes == 0);
+  cache_free(c);
+}
+
 // A region that is being read into is not emptied, however long that takes.
 Test(cache, what_is_being_filled_stays_in_its_place) {
   enum { LEN = 30000 };
@@ -169,6 +235,9 @@ Test(cache, too_large_blocks_pass_by) {
   (void)cache_region(c, &ref, &base, &len);
   cr_assert_eq(put(c, 1, 4, (uint32_t)len / 2 + 1), CACHE_BYPASS, "more than half a region would waste the other half");
   cr_assert_eq(put(c, 1, 4, (uint32_t)len / 2), CACHE_FILL);
+  struct cache_counts counts;
+  cache_stats(c, &counts);
+  cr_expect_eq(counts.bypassed, 3);
   cache_free(c);
 }
 
@@ -201,7 +270,9 @@ Test(cache, memory_is_not_reused_before_the_reader_is_quiet) {
     settle(c);
   }
   cr_assert(holds_pattern(ref.data, 9, 9, LEN));
+  cr_expect_not(cache_wants_tending(c));
   cr_assert_eq(put(c, 1, 1000, LEN), CACHE_BYPASS, "all regions wait for the reader");
+  cr_expect(cache_wants_tending(c), "who found no room says so");
   quiet_leave(&quiet, 0);
   settle(c);
   cr_assert_eq(put(c, 1, 1001, LEN), CACHE_FILL);
@@ -345,6 +416,12 @@ static uint64_t granted(struct cache *a, struct cache *b) {
   return x.granted + y.granted;
 }
 
+static unsigned given_up[1024];
+static void count_given_up(void *c, unsigned region) {
+  cr_assert(region < 1024 && region < cache_num_regions(c));
+  given_up[region]++;
+}
+
 Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
   enum { LEN = 30000, LIMIT = 16 << 20, HOT = 60 };
   struct cache_budget budget = {.limit = LIMIT};
@@ -353,6 +430,7 @@ Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
   struct cache *a = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet});
   struct cache *b = cache_open(&(struct cache_options){.size = LIMIT, .budget = &budget, .quiet = &quiet, .file = true});
   cr_assert(a && b);
+  cache_on_give_up(a, count_given_up, a);
   cache_stats(b, &least);
   for (uint32_t i = 0; i < 1000; i++) { // a alone takes what there is
     put(a, 1, i, LEN);
@@ -371,6 +449,10 @@ Test(budget, two_caches_share_it_and_whoever_has_use_for_memory_gets_it) {
     cr_assert_eq(granted(a, b), budget.used);
   }
   cache_stats(b, &b_counts);
+  unsigned regions = 0;
+  for (unsigned i = 0; i < 1024; i++)
+    regions += given_up[i] > 0;
+  cr_expect_gt(regions, 2u, "%u regions: who maps them is told before their pages go", regions);
   cr_assert_gt(hits, 2700u, "%u of 3000: what nobody asks for again kept the memory", hits);
   for (uint32_t i = 0; i < 20000; i++) { // and when nobody asks b any more, what it held ages away
     put(a, 3, i % 400, LEN);

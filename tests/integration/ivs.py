@@ -128,7 +128,8 @@ def reloaded(tap, sluice, work):
     state = work / "state"
     state.mkdir(mode=0o700)
     for name, want, flags in (("PlayReady", True, ["--keys", work / "keys.yaml"]), ("Widevine", False, ["--keys", work / "wv.yaml"]),
-                              ("PlayReady, no cenc", False, ["--keys", work / "keys.yaml", "--schemes", "cbcs"])):
+                              ("PlayReady, no cenc", False, ["--keys", work / "keys.yaml", "--schemes", "cbcs"]),
+                              ("PlayReady, cenc by a rule", True, ["--keys", work / "keys.yaml", "--schemes", "cbcs", "--assets", "a/=cenc"])):
         for size in ("8", "16"):
             r = run(sluice.path, "serve", "--check", "--media", media, "--state-dir", state, "--cenc-iv-size", size, *flags)
             tap.ok(r.code == 0 and bool(re.search(WARNING, r.err)) == (want and size == "16"), f"--check: {name}, IVs of {size} bytes", r)

@@ -13,8 +13,8 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from integration.life_counts import counted, cut_off, limited, no_descriptors, observability, reasons  # noqa: E402
 from integration.life_media import descriptors_kept, full_disk, replaced, same_bytes, same_time, sidecars_in_turn  # noqa: E402
-from integration.life_parts import ASSET, listing, media_with  # noqa: E402
-from integration.life_start import bad_starts, derived, open_secrets, privileges, relative, warned  # noqa: E402
+from integration.life_parts import ASSET, await_metrics, listing, media_with, total  # noqa: E402
+from integration.life_start import bad_starts, derived, open_secrets, privileges, relative, tokens, warned  # noqa: E402
 from integration.truth import keys_file, record, url  # noqa: E402
 from judge import boxes, synth  # noqa: E402
 from judge.programs import Sluice  # noqa: E402
@@ -90,7 +90,7 @@ def rotation(tap, sluice, work):
 
 def reload(tap, sluice, work):
     media = media_with(work)
-    config = f"media: {media}\nschemes: [cenc, cbcs]\n"
+    config = f"media: {media}\nschemes: [cenc, cbcs]\naccess_log: {work}/access.log\n"
     with Server(sluice.path, media, keys=keys_file([ASSET]), config=config) as server:
         whole = url(ASSET, "cbcs", 1, "a.mp4")
         clear = url(ASSET, "clear", 1, "a.mp4")
@@ -118,7 +118,8 @@ def reload(tap, sluice, work):
         kid, key, _ = record(ASSET, "cbcs", 77)
         old_kid, old_key, _ = record(ASSET, "cbcs")
         keys.write_text(good_keys.replace(old_kid, kid).replace(old_key, key))
-        hup(r"(?i)reload")
+        hup(r"info reloaded")
+        tap.ok(any("warn the scheme `clear` is allowed for every asset" in l for l in server.log()), "reload: clear for everything is a warning")
         end = time.monotonic() + 10
         while time.monotonic() < end and server.get(clear).status != 200:
             time.sleep(0.05)
@@ -141,6 +142,24 @@ def reload(tap, sluice, work):
         got = boxes.audio(server.get(clear).body)
         tap.ok([s.data for s in got.samples] == [s.data for s in boxes.audio(clear_file).samples] and got.scheme is None,
                "scheme clear: the samples as they are")
+        log = work / "access.log"
+        log.rename(work / "old.log")
+        good_yaml.write_text(good_yaml.read_text() + "workers: 77\nlog_level: warn\n")
+        tap.ok(hup(r"warn reload: workers changed but needs a restart; the old value stays"), "reload: what needs a restart is named", server.log()[-3:])
+        end = time.monotonic() + 10
+        while time.monotonic() < end and not (log.exists() and log.stat().st_size):
+            keep.get(whole)
+            time.sleep(0.05)
+        tap.ok(log.exists() and log.stat().st_size, "reload: the access log is opened anew")
+        n, good = len(server.log()), good_yaml.read_text()
+        good_yaml.write_text(good + "nonsense: 1\n")
+        hup(r"error reload refused")
+        good_yaml.write_text(good)
+        server.signal(signal.SIGHUP)
+        ok, bad = (("sluice_reloads_total", f'result="{r}"') for r in ("ok", "failed"))
+        counts = await_metrics(server, lambda m: total(m, *ok) == 5)
+        tap.equal((total(counts, *ok), total(counts, *bad)), (5, 3), "reload: each is counted")
+        tap.ok(not any(" info " in l for l in server.log()[n:]), "reload: log_level holds from then on", server.log()[n:])
         keep.close()
 
 
@@ -176,6 +195,18 @@ def drain(tap, sluice, work):
         except subprocess.TimeoutExpired:
             code = None
         tap.equal(code, 0, "SIGTERM: ends with status 0")
+    with Server(sluice.path, media, "--workers", "1", keys=keys_file([ASSET])) as server:
+        half, idle = server.client(), server.client()
+        request = half.request_bytes(whole)
+        half.socket.sendall(request + request[:20])
+        kept = half.read()["connection"]
+        idle.get(whole)
+        server.signal(signal.SIGTERM)
+        tap.ok(kept == "" and idle.closed(10), "SIGTERM: the worker drains")
+        half.socket.sendall(request[20:])
+        r = half.read()
+        tap.ok(r.body == body and r["connection"] == "close" and half.closed(10), "a request that had begun is answered, and told to be the last one", r)
+        tap.equal(server.stop(), 0, "ends with status 0")
     for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)):
         with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
             busy = server.client()
@@ -201,7 +232,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, relative, observability, counted, limited, cut_off, reasons, no_descriptors, warned, full_disk, sidecars_in_turn, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
+    for part in (bad_starts, relative, observability, counted, limited, cut_off, reasons, no_descriptors, warned, tokens, full_disk, sidecars_in_turn, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, drain, derived,
                  open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

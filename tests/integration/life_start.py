@@ -87,6 +87,16 @@ def bad_starts(tap, sluice, work):
         tap.ok(after == before, f"bad start: {name}: nothing was written", sorted(set(after) ^ set(before)))
     os.chmod(locked, 0o700)
     busy.close()
+    kept = work / "kept"
+    kept.mkdir()
+    os.chmod(kept, 0o555)
+    os.chmod(work, 0o755)
+    try:  # by somebody who may not write everywhere
+        r = subprocess.run([sluice.path, "serve", "--check", "--media", kept, "--state-dir", kept], capture_output=True, text=True, timeout=20,
+                           **({} if os.getuid() else {"user": 65534, "group": 65534, "extra_groups": []}))
+        tap.ok(r.returncode == 1 and f"{kept}: cannot write into the state folder: Permission denied (state_dir" in r.stderr, "a state folder that cannot be written", r)
+    except PermissionError as e:
+        tap.skip("a state folder that cannot be written", e)
     r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
     (work / "keys.yaml").write_text(good)
     r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
@@ -95,6 +105,8 @@ def bad_starts(tap, sluice, work):
         text = good + "# one of many\n" * 3000 + more
         r = run(sluice.path, "serve", "--check", "--media", media, "--keys", "/dev/stdin", "--state-dir", state, stdin=text.encode())
         tap.ok((r.code != 0 and "nonsense" in r.err) if more else r.code == 0, f"a keys file of 45 KB from a pipe is read to its end{more and ', where it is wrong'}", r)
+    r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", f"{work / 'later'}/")
+    tap.ok(r.code == 0 and not (work / "later").exists(), "--check with a state folder that a start would make, named with a slash", r)
     for flag in ("--keys", "-c"):
         r = run(sluice.path, "serve", "--check", "--media", media, flag, "/dev/stdin", "--state-dir", state, stdin=b"")
         tap.ok(r.code in (1, 2) and "good for the start" in r.err, f"{flag}: a pipe that was read before, as at a reload, is no empty file", r)
@@ -104,6 +116,19 @@ def bad_starts(tap, sluice, work):
     with Server(sluice.path, flat) as server:
         told = [line for line in server.log() if "lone.mp4" in line and "warn" in line]
         tap.ok(len(told) == 1 and "flat/ALBUM/lone.mp4" in told[0], "a track in the media folder itself: the log says where it belongs", server.log())
+    for limit, starts in (("-n 131", False), ("-n 132", True), ("-S -n 64", True)):  # 32, 3 for each worker and 2 for its clients; a soft limit is raised
+        p = subprocess.Popen(["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", sluice.path, "serve", "--media", media, "--state-dir", work / "few", "--workers", "20", "--io", "epoll",
+                              "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
+        said = []
+        for line in p.stderr:
+            said.append(line)
+            if "ready: " in line:
+                break
+        p.terminate()
+        said += p.stderr.readlines()
+        code = p.wait()
+        tap.ok(code == 0 if starts else code == 1 and "20 workers need 132 descriptors and this process may open 131 (ulimit -n): fewer workers, or a higher limit" in said[-1],
+               f"ulimit {limit}, 20 workers: {'it starts' if starts else 'an error'}", said)
     (work / "bad.yaml").write_text(f"media: {media}\nworkers: 2\nnonsense: 3\n")
     r = run(sluice.path, "serve", "--check", "-c", work / "bad.yaml", "--state-dir", state)
     tap.ok(r.code in (1, 2) and "bad.yaml:3" in r.err and "nonsense" in r.err, "an error of the configuration has file and line", r)
@@ -156,9 +181,9 @@ def warned(tap, sluice, work):
     state = work / "open"
     state.mkdir()
     check = ("serve", "--check", "--media", media, "--state-dir", state)
-    for admin, far in (("127.0.0.1:0", False), ("localhost:0", False), ("0.0.0.0:9090", True), ("[::]:9090", True)):
+    for admin, far in (("127.0.0.1:0", False), ("[::1]:0", False), ("0.0.0.0:9090", True), ("[::]:9090", True)):
         r = sluice(*check, "--admin", admin)
-        tap.equal("may rotate and revoke keys" in r.err, far, f"admin on {admin} without a token: {'a' if far else 'no'} warning")
+        tap.equal((r.code, "may rotate and revoke keys" in r.err), (0, far), f"admin on {admin} without a token: {'a' if far else 'no'} warning")
     secret = state / "derive.secret"
     secret.write_text("0" * 64 + "\n")
     for mode, text in ((0o700, None), (0o1777, None), (0o777, "everybody on this machine can put files there")):
@@ -171,6 +196,22 @@ def warned(tap, sluice, work):
         os.chown(secret, 12345, -1)
         r = sluice(*check)
         tap.ok("it belongs to another user (12345)" in r.err, "another user's secret: a warning", r)
+
+
+def tokens(tap, sluice, work):
+    """Files with the admin listener's token: what is one, and what is not."""
+    media, file, state = media_with(work), work / "token", work / "state"
+    state.mkdir(mode=0o700)
+    least, most = "!" * 15 + "~", "t" * 512
+    cases = {"16 bytes": (least, True), "15 bytes": (least[1:], False), "512 bytes, with a line end": (most + "\r\n", True), "513 bytes": (most + "t", False),
+             "a line end": (least + "\n", True), "two lines": (least + "\n" + least, False), "a blank within": (least + " x", False), "a byte that is no letter": (least + "\x7f", False),
+             "one that is no ASCII": (least + "\u00e9", False), "only line ends": ("\n" * 20, False)}
+    for name, (text, good) in cases.items():
+        file.write_text(text, newline="")
+        file.chmod(0o600)
+        r = sluice("serve", "--check", "--media", media, "--state-dir", state, "--admin-token-file", file)
+        tap.ok(r.code == 0 if good else r.code == 1 and f"admin_token_file: {file}: a token is 16 to 512 printable characters without blanks" in r.err,
+               f"a token file: {name}: {'taken' if good else 'refused'}", r)
 
 
 def capabilities(process):
@@ -254,12 +295,12 @@ def open_secrets(tap, sluice, work):
     (work / "master.key").write_bytes(names["master.key"])
     for flags, secrets in ((["--keys", work / "keys.yaml"], ["keys.yaml"]), (["--keys", work / "derive.yaml"], ["master.key"]),
                            (["--keys", work / "wrapped.yaml"], ["kek"]), (["--admin-token-file", work / "token"], ["token"])):
-        for mode in (0o644, 0o640, 0o600):
+        for mode, can in ((0o644, "read"), (0o602, "write"), (0o640, None), (0o600, None)):
             for name in secrets:
                 (work / name).chmod(mode)
             r = sluice("serve", "--check", "--media", media, "--state-dir", work / "state", *flags)
-            told = re.findall(r"warn \S*/(\S+): everybody on this machine can read it \(mode 0644\): chmod 600", r.err)
-            tap.ok(r.code == 0 and told == (secrets if mode == 0o644 else []), f"--check: {secrets[0]} of mode {mode:o}: {'a' if mode == 0o644 else 'no'} warning", r)
+            told = re.findall(rf"warn \S*/(\S+): everybody on this machine can {can} it \(mode {mode:04o}\): chmod 600", r.err)
+            tap.ok(r.code == 0 and told == (secrets if can else []) and ("everybody" in r.err) == bool(can), f"--check: {secrets[0]} of mode {mode:o}: {'a' if can else 'no'} warning", r)
     with Server(sluice.path, media, "--keys", str(work / "derive.yaml")) as server:
         tap.ok(not any("everybody" in l for l in server.log()), "a start with a secret of mode 600: no warning", server.log())
         (work / "master.key").chmod(0o604)

@@ -5,6 +5,7 @@ import re
 import sys
 import tempfile
 import time
+import urllib.parse
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from integration.truth import keys_file, url  # noqa: E402
@@ -146,6 +147,7 @@ def status_codes(tap, server):
     r = c.get(url(OTHER, "cbcs", 1, "broken.mp4"))
     tap.equal(r.status, 404, "a broken file is not served: for players it is not there")
     tap.equal(c.get(url(OTHER, "cbcs", 1, "a.mp4")).status, 200, "its neighbour is")
+    tap.equal(c.get("".join(f"%{x:02x}" if x != ord("/") else "/" for x in urllib.parse.unquote_to_bytes(SEGMENT))).body, c.get(SEGMENT).body, "every letter of a path may be percent-encoded")
     for path in (WHOLE, SEGMENT, INIT, MASTER, MPD):
         plain, odd = c.get(path), c.get(path + "?token=1&x=%20%2F..&Policy=" + "y" * 200)
         tap.ok([h for h in plain.headers if h[0] != "date"] == [h for h in odd.headers if h[0] != "date"] and plain.body == odd.body,
@@ -340,6 +342,10 @@ def main():
                     tap.ok(False, f"{part.__name__}: runs to its end", repr(e))
             traversal(tap, server, work)
             tap.equal(server.stop(), 0, "the server ends with status 0")
+        with Server(sluice.path, media, "--keepalive-requests", "3", keys=keys_file([ASSET])) as server:
+            c = server.client()
+            ends = [c.get(INIT)["connection"] for _ in range(3)]
+            tap.ok(ends == ["", "", "close"] and c.closed(), "keepalive_requests: the third response is the last one", ends)
     tap.end()
 
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 import xml.etree.ElementTree as ET
 
@@ -204,6 +205,32 @@ def wrapping(tap, sluice, work):
     tap.ok(secret.read_text() != line and stat.S_IMODE(secret.stat().st_mode) & 0o37 == 0, "other bytes, for no one else to read")
     r = run(sluice, "keys", "rewrap", secret, "--kek", new, "--plain")
     tap.ok(r.code == 0 and secret.read_bytes() == SECRET, "unwrapped it is what it was", r)
+    if not os.getuid():
+        os.chown(secret, 12345, 12346)
+        r = run(sluice, "keys", "rewrap", secret, "--new-kek", new)
+        there = secret.stat()
+        tap.ok(r.code == 0 and (there.st_uid, there.st_gid) == (12345, 12346), "it stays its owner's", r)
+        run(sluice, "keys", "rewrap", secret, "--kek", new, "--plain")
+    os.mkfifo(work / "pipe", 0o600)
+    hold = os.open(work / "pipe", os.O_RDWR)
+    os.write(hold, SECRET)
+    writer = threading.Timer(1, lambda: os.close(hold))
+    writer.start()
+    r = run(sluice, "keys", "rewrap", work / "pipe", "--new-kek", new)
+    writer.join()
+    tap.ok(r.code == 1 and stat.S_ISFIFO((work / "pipe").stat().st_mode), "a pipe is read and not replaced", r)
+    check = ("serve", "--check", "--media", media, "--keys", keys, "--state-dir", work / "checkstate")
+    r = run(sluice, *check)
+    tap.ok(r.code == 1 and "master.key: the master secret is not wrapped, but derive.kek_file is given" in r.err, "one that is not wrapped, with a KEK, is refused", r)
+    secret.write_bytes(b"x" * 70000)
+    r = run(sluice, *check)
+    tap.ok(r.code == 1 and "master.key: cannot read the derivation secret: it is longer than any such file" in r.err, "a file of any length is no secret", r)
+    keys.write_text("derive: { kek_file: kek }\n")
+    r = run(sluice, "serve", *check[2:])
+    tap.ok(r.code == 1 and "derive.secret: there is no secret yet, and derive.kek_file wants a wrapped one" in r.err and not (work / "checkstate" / "derive.secret").exists(),
+           "no secret is made where a wrapped one is wanted", r)
+    r = run(sluice, *check)
+    tap.ok(r.code == 0 and not (work / "checkstate").exists(), "and none by --check", r)
 
 
 def key_files(tap, sluice, work):

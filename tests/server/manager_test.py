@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import synth  # noqa: E402
@@ -68,14 +69,19 @@ def main():
             with Server(sluice, media, env=environment(NOTIFY_SOCKET=name)) as server:
                 tap.equal(told(manager), "READY=1", f"{name[0]}: it says that it is ready")
                 tap.equal(server.admin("/ready").status, 200, f"{name[0]}: and is")
+                before = time.monotonic_ns() // 1000
                 server.process.send_signal(signal.SIGHUP)
-                tap.ok(re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", told(manager)), f"{name[0]}: it says that it reloads")
+                said = re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", told(manager))
+                tap.ok(said and before <= int(said[1]) <= time.monotonic_ns() // 1000, f"{name[0]}: it says that it reloads, and since when", said)
                 tap.equal(told(manager), "READY=1", f"{name[0]}: and that it has")
                 tap.equal(server.stop(), 0, f"{name[0]}: it ends in good order")
                 tap.equal(told(manager), "STOPPING=1", f"{name[0]}: and has said so")
             manager.close()
         with Server(sluice, media, env=environment(NOTIFY_SOCKET=f"{folder}/nobody")) as server:
             tap.ok(server.wait_log("NOTIFY_SOCKET: the service manager cannot be told: No such file"), "a manager that is gone is a warning", server.log())
+            tap.equal(server.get("/a/cbcs/1/t.mp4").status, 200, "and it serves")
+        with Server(sluice, media, env=environment(NOTIFY_SOCKET="/" + "x" * 107)) as server:
+            tap.ok(server.wait_log("NOTIFY_SOCKET is too long"), "so is a name that no socket can have", server.log())
             tap.equal(server.get("/a/cbcs/1/t.mp4").status, 200, "and it serves")
         ending(tap, sluice, folder, media)
     tap.end()

@@ -156,6 +156,7 @@ def schedules(tap, sluice, work, media):
             if epoch(server, "live/b") == n:
                 break
         tap.equal(epoch(server, "live/b"), n, "it has ended")
+        tap.ok(f'sluice_rotations_total{{worker="shared"}} {n - 1}\n' in server.admin("/metrics").body.decode(), "each is counted")
     lines = [x.split() for x in (state / "rotations.journal").read_text().splitlines()]
     slots = [int(x[5]) for x in lines if x[1] == "scheduled"]
     tap.ok(len(slots) == n - 1 == len(set(slots)) and all(s % 1000 == 0 for s in slots), "one line for each slot, none twice", lines)

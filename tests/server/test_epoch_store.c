@@ -115,6 +115,8 @@ Test(epoch_store, a_line_torn_anywhere_is_cut_off) {
     close(fd);
     s = open_store();
     uint32_t want = cut == len ? 3 : 2;
+    cr_assert_eq(stat(path, &st), 0);
+    cr_assert_eq(st.st_size, want == 3 ? len : first, "cut at %ld", (long)cut);
     cr_assert_eq(epoch_store_current(s, bytes_str("a")), want, "cut at %ld", (long)cut);
     rotate(s, "a", 4000);
     epoch_store_close(s);
@@ -136,6 +138,37 @@ Test(epoch_store, damage_before_the_end_is_refused_not_guessed) {
   close(fd);
   cr_assert_null(epoch_store_open(dir, 1, &error));
   cr_assert(strstr(error.text, "rotations.journal:1: the rotation journal is damaged"), "%s", error.text);
+}
+
+// As when two servers' journals are put together.
+Test(epoch_store, a_rotation_that_is_there_twice_is_refused) {
+  char path[128], text[4096];
+  struct epoch_store *s = open_store();
+  rotate(s, "a", 2000);
+  rotate(s, "b", 3000);
+  epoch_store_close(s);
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  int fd = open(path, O_RDWR);
+  ssize_t n = read(fd, text, sizeof text);
+  cr_assert(n > 0 && write(fd, text, (size_t)n) == n);
+  close(fd);
+  cr_assert_null(epoch_store_open(dir, 1, &error));
+  cr_assert(strstr(error.text, "rotations.journal:3: the rotation journal is damaged: rotation number 1 is out of order: 3 is next"), "%s", error.text);
+}
+
+Test(epoch_store, a_revocation_survives_a_restart) {
+  struct diag diag = {0};
+  struct epoch_store *s = open_store();
+  rotate(s, "a", 2000);
+  cr_assert_eq(epoch_store_rotate(s, bytes_str("a"), 0, true, 2100, &diag), ERR_OK);
+  for (int i = 0; i < 2; i++) {
+    cr_expect_eq(epoch_store_status(s, bytes_str("a"), 1, 2200, NULL), EPOCH_REVOKED, "its grace had not ended");
+    cr_expect_eq(epoch_store_status(s, bytes_str("a"), 2, 2200, NULL), EPOCH_REVOKED);
+    cr_expect_eq(epoch_store_status(s, bytes_str("a"), 3, 2200, NULL), EPOCH_CURRENT);
+    epoch_store_close(s);
+    s = open_store();
+  }
+  epoch_store_close(s);
 }
 
 // A disk that gives so many bytes and then EIO. -1: it gives all.
@@ -176,16 +209,129 @@ Test(epoch_store, a_journal_that_cannot_be_read_is_left_alone) {
   epoch_store_close(s);
 }
 
+// A disk with so much room, in bytes, whose writes are so long at most. -1: there is no end. An ftruncate may fail too.
+static ssize_t room = -1, at_once = -1;
+static bool stuck;
+
+ssize_t __real_pwrite64(int fd, const void *p, size_t n, off_t at);
+ssize_t __wrap_pwrite64(int fd, const void *p, size_t n, off_t at);
+ssize_t __wrap_pwrite64(int fd, const void *p, size_t n, off_t at) {
+  n = at_once >= 0 && n > (size_t)at_once ? (size_t)at_once : n;
+  n = room >= 0 && n > (size_t)room ? (size_t)room : n;
+  if (room >= 0 && !n) {
+    errno = ENOSPC;
+    return -1;
+  }
+  ssize_t r = __real_pwrite64(fd, p, n, at);
+  room -= room >= 0 ? r : 0;
+  return r;
+}
+
+int __real_ftruncate64(int fd, off_t n);
+int __wrap_ftruncate64(int fd, off_t n);
+int __wrap_ftruncate64(int fd, off_t n) {
+  errno = EIO;
+  return stuck ? -1 : __real_ftruncate64(fd, n);
+}
+
+Test(epoch_store, a_write_goes_on_where_the_disk_has_stopped) {
+  struct epoch_store *s = open_store();
+  at_once = 7;
+  rotate(s, "a", 2000);
+  rotate(s, "a", 3000);
+  epoch_store_close(s);
+  s = open_store();
+  cr_expect_eq(epoch_store_current(s, bytes_str("a")), 3);
+  epoch_store_close(s);
+}
+
+// Whatever room there was for the line: the rotation has not been, the file is as it was, and with room the next one is made.
+Test(epoch_store, a_full_disk_takes_no_rotation_and_no_later_one_away) {
+  char path[128];
+  struct diag diag = {0};
+  struct stat before, after;
+  struct epoch_store *s = open_store();
+  rotate(s, "a", 2000);
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  cr_assert_eq(stat(path, &before), 0);
+  for (ssize_t there = 0; there < 30; there++) {
+    room = there;
+    cr_assert_eq(epoch_store_rotate(s, bytes_str("a"), 1000, true, 3000, &diag), ERR_IO);
+    cr_assert_eq(epoch_store_set_slot(s, bytes_str("a"), 7000, &diag), ERR_IO);
+    cr_assert_eq(epoch_store_current(s, bytes_str("a")), 2);
+    cr_assert_eq(epoch_store_slot(s, bytes_str("a")), 0);
+    cr_assert_eq(stat(path, &after), 0);
+    cr_assert_eq(after.st_size, before.st_size, "room for %zd bytes", there);
+  }
+  cr_expect(strstr(diag.what, "rotations.journal: No space left on device"), "%s", diag.what);
+  room = -1;
+  rotate(s, "a", 4000);
+  epoch_store_close(s);
+  s = open_store();
+  cr_expect_eq(epoch_store_current(s, bytes_str("a")), 3);
+  cr_expect_eq(epoch_store_status(s, bytes_str("a"), 1, 2500, NULL), EPOCH_GRACE, "nothing was revoked");
+  epoch_store_close(s);
+}
+
+// What could not be taken back may be there after a restart: until then a second one of its number must not be written behind it.
+Test(epoch_store, where_the_end_is_unknown_nothing_is_written_any_more) {
+  struct diag diag = {0};
+  struct epoch_store *s = open_store();
+  rotate(s, "a", 2000);
+  room = 20;
+  stuck = true;
+  cr_assert_eq(epoch_store_rotate(s, bytes_str("a"), 1000, false, 3000, &diag), ERR_IO);
+  room = -1;
+  stuck = false;
+  diag = (struct diag){0};
+  cr_assert_eq(epoch_store_rotate(s, bytes_str("a"), 1000, false, 3000, &diag), ERR_IO);
+  cr_expect(strstr(diag.what, "restart after repair"), "%s", diag.what);
+  cr_expect_eq(epoch_store_current(s, bytes_str("a")), 2);
+  epoch_store_close(s);
+  s = open_store();
+  rotate(s, "a", 3000);
+  cr_expect_eq(epoch_store_current(s, bytes_str("a")), 3);
+  epoch_store_close(s);
+}
+
+Test(epoch_store, a_file_of_any_length_is_no_journal) {
+  char path[128];
+  struct stat st;
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  int fd = open(path, O_WRONLY | O_CREAT, 0600);
+  cr_assert_eq(__real_ftruncate64(fd, (256 << 20) + 1), 0);
+  close(fd);
+  cr_assert_null(epoch_store_open(dir, 1, &error));
+  cr_expect(strstr(error.text, "rotations.journal: not a rotation journal (too large"), "%s", error.text);
+  cr_expect(!stat(path, &st) && st.st_size == (256 << 20) + 1, "it is left alone");
+}
+
 Test(epoch_store, a_long_history_is_compacted) {
   char path[128];
   struct stat st;
+  ino_t once = 0;
   struct epoch_store *s = open_store();
-  for (unsigned i = 0; i < 1100; i++)
+  snprintf(path, sizeof path, "%s/rotations.journal.new", dir);
+  int fd = open(path, O_WRONLY | O_CREAT, 0600); // left by one that was killed while it compacted, and longer
+  for (int i = 0; i < 1000; i++)
+    cr_assert_eq(write(fd, "something else\n", 15), 15);
+  close(fd);
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  for (unsigned i = 0; i < 1100; i++) {
+    if (i == 600) { // what a start finds counts
+      epoch_store_close(s);
+      s = open_store();
+    }
     rotate(s, "a", 2000 + i * 10);
+    if (i == 1030) {
+      cr_assert_eq(stat(path, &st), 0);
+      once = st.st_ino;
+    }
+  }
   cr_assert_eq(epoch_store_current(s, bytes_str("a")), 1101);
   epoch_store_close(s);
-  snprintf(path, sizeof path, "%s/rotations.journal", dir);
   cr_assert_eq(stat(path, &st), 0);
+  cr_expect_eq(st.st_ino, once, "not anew with every rotation from then on");
   cr_assert_lt(st.st_size, 1100 * 20, "%ld bytes", (long)st.st_size);
   s = open_store();
   cr_assert_eq(epoch_store_current(s, bytes_str("a")), 1101);
@@ -200,6 +346,12 @@ enum err __wrap_epochs_apply(struct epochs *e, const struct epoch_event *ev, str
   return no_memory ? diag_say(diag, ERR_NO_MEMORY, "out of memory") : __real_epochs_apply(e, ev, diag);
 }
 
+enum err __real_epochs_set_slot(struct epochs *e, struct bytes scope, uint64_t slot_ms, struct diag *diag);
+enum err __wrap_epochs_set_slot(struct epochs *e, struct bytes scope, uint64_t slot_ms, struct diag *diag);
+enum err __wrap_epochs_set_slot(struct epochs *e, struct bytes scope, uint64_t slot_ms, struct diag *diag) {
+  return no_memory ? diag_say(diag, ERR_NO_MEMORY, "out of memory") : __real_epochs_set_slot(e, scope, slot_ms, diag);
+}
+
 // What was refused is not in the journal: the next rotation has its number.
 Test(epoch_store, a_rotation_without_memory_has_not_been) {
   struct diag diag = {0};
@@ -207,11 +359,13 @@ Test(epoch_store, a_rotation_without_memory_has_not_been) {
   rotate(s, "a", 2000);
   no_memory = true;
   cr_assert_eq(epoch_store_rotate(s, bytes_str("a"), 1000, false, 3000, &diag), ERR_NO_MEMORY);
+  cr_assert_eq(epoch_store_set_slot(s, bytes_str("a"), 7000, &diag), ERR_NO_MEMORY);
   no_memory = false;
   cr_assert_eq(epoch_store_current(s, bytes_str("a")), 2);
   epoch_store_close(s);
   s = open_store();
   cr_expect_eq(epoch_store_current(s, bytes_str("a")), 2, "a restart does not bring it");
+  cr_expect_eq(epoch_store_slot(s, bytes_str("a")), 0, "nor the slot");
   no_memory = true;
   cr_assert_eq(epoch_store_rotate(s, bytes_str("a"), 1000, false, 3000, &diag), ERR_NO_MEMORY);
   no_memory = false;
@@ -233,11 +387,30 @@ static void disk(void) {
   sem_wait(&go_on);
 }
 
+// The folders that were synced, as their inodes.
+static ino_t synced[16];
+static unsigned num_synced;
+
+static void note_folder(int fd) {
+  struct stat st;
+  if (!fstat(fd, &st) && S_ISDIR(st.st_mode) && num_synced < 16)
+    synced[num_synced++] = st.st_ino;
+}
+
+static bool is_synced(const char *path) {
+  struct stat st;
+  cr_assert_eq(stat(path, &st), 0);
+  for (unsigned i = 0; i < num_synced; i++)
+    if (synced[i] == st.st_ino)
+      return true;
+  return false;
+}
+
 int __real_fsync(int fd);
 int __wrap_fsync(int fd);
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
-int __wrap_fsync(int fd) { return disk(), __real_fsync(fd); }
+int __wrap_fsync(int fd) { return disk(), note_folder(fd), __real_fsync(fd); }
 int __wrap_fdatasync(int fd) { return disk(), __real_fdatasync(fd); }
 
 static void *rotate_apart(void *s) {
@@ -312,4 +485,33 @@ Test(epoch_store, nobody_waits_for_the_disk_of_a_rotation, .timeout = 60) {
     slow = false;
   }
   epoch_store_close(s);
+}
+
+// The first start: what is made here is what all that is ever protected is played with.
+Test(epoch_store, a_secret_that_was_made_outlives_a_power_cut_and_what_was_left_of_one) {
+  char path[128], left[160], media[] = "/tmp";
+  struct stat st;
+  struct config_flags flags = {0};
+  config_flag_add(&flags, OPTION_media, media);
+  config_flag_add(&flags, OPTION_state_dir, dir);
+  struct config *c = config_load(NULL, &flags, &error);
+  cr_assert(c, "%s", error.text);
+  cr_assert_eq(rmdir(dir), 0);
+  struct keyring *k = keyring_load(c, true, &error);
+  cr_assert(k, "%s", error.text);
+  keyring_put(k);
+  cr_expect(is_synced(dir), "the secret's name");
+  cr_expect(is_synced("/tmp"), "the folder's name");
+  snprintf(path, sizeof path, "%s/derive.secret", dir);
+  cr_expect(!stat(path, &st) && st.st_size == 32 && (st.st_mode & 07777) == 0600);
+  // A process of the same number, as each is in a container, was killed while it made one.
+  snprintf(left, sizeof left, "%s.%ld", path, (long)getpid());
+  cr_assert_eq(rename(path, left), 0);
+  k = keyring_load(c, true, &error);
+  cr_expect(k, "%s", error.text);
+  cr_expect_eq(stat(path, &st), 0);
+  keyring_put(k);
+  unlink(left);
+  unlink(path);
+  config_free(c);
 }

@@ -6,13 +6,15 @@
 // under way more, and rotating goes on.
 //
 // With a power cut, what was not synced is lost as well: the child's last act is to cut its files back to what was
-// synced, and to undo what was renamed or made in a folder that was not.
+// synced, and to undo what was renamed or made in a folder that was not. A cut may also come after the next start: what a child
+// that was killed has left, another one opens and says what is in force, or rotates once more, before its power is cut.
 #include "server/keyring.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -20,11 +22,12 @@
 enum when { BEFORE, WITHIN, AFTER, NUM_WHEN };
 
 static const char *const when_names[] = {"before", "within", "after"};
+static const char *const cuts[] = {"", ", power cut", ", power cut after the next start", ", power cut after the next start and a rotation"};
 
 static struct {
   unsigned step, stop_at; // stop_at 0: never
   enum when when;
-  bool power;
+  enum { NO_CUT, CUT, CUT_AFTER_START, CUT_AFTER_MORE, NUM_POWER } power;
   char dir[64];
 } trial;
 
@@ -35,22 +38,27 @@ struct file {
   bool linked;  // its name is in a synced folder
   char path[160];
 };
-static struct file files[2]; // 0: the journal, 1: the fresh one
-static char backup[160];     // the journal that an unsynced rename has replaced
+// Shared by the children of a trial.
+static struct disk {
+  struct file files[2]; // 0: the journal, 1: the fresh one
+  char backup[160];     // the journal that an unsynced rename has replaced
+} *disk;
+
+int __real_rename(const char *from, const char *to);
 
 static void power_cut(void) {
   for (int i = 0; i < 2; i++) {
-    if (files[i].fd > 0 && ftruncate(files[i].fd, files[i].synced))
+    if (disk->files[i].fd > 0 && ftruncate(disk->files[i].fd, disk->files[i].synced))
       _exit(9);
-    if (files[i].fd > 0 && !files[i].linked)
-      unlink(files[i].path);
+    if (disk->files[i].fd > 0 && !disk->files[i].linked)
+      unlink(disk->files[i].path);
   }
-  if (*backup && rename(backup, files[0].path))
+  if (*disk->backup && __real_rename(disk->backup, disk->files[0].path))
     _exit(9);
 }
 
 static void die(void) {
-  if (trial.power) {
+  if (trial.power == CUT) {
     trial.stop_at = 0;
     power_cut();
   }
@@ -73,7 +81,6 @@ ssize_t __real_pwrite64(int fd, const void *p, size_t n, off_t at);
 int __real_fsync(int fd);
 int __real_fdatasync(int fd);
 int __real_ftruncate64(int fd, off_t n);
-int __real_rename(const char *from, const char *to);
 int __real_mkdir(const char *path, mode_t mode);
 int __real_open64(const char *path, int flags, mode_t mode);
 ssize_t __wrap_pwrite64(int fd, const void *p, size_t n, off_t at);
@@ -101,14 +108,14 @@ static int synced(int fd, int (*sync)(int)) {
   int r = sync(fd);
   fstat(fd, &st);
   for (int i = 0; i < 2; i++) {
-    if (fd == files[i].fd)
-      files[i].synced = st.st_size;
+    if (fd == disk->files[i].fd)
+      disk->files[i].synced = st.st_size;
     if (S_ISDIR(st.st_mode))
-      files[i].linked = true;
+      disk->files[i].linked = true;
   }
-  if (S_ISDIR(st.st_mode) && *backup) {
-    unlink(backup);
-    *backup = 0;
+  if (S_ISDIR(st.st_mode) && *disk->backup) {
+    unlink(disk->backup);
+    *disk->backup = 0;
   }
   STEP(AFTER);
   return r;
@@ -125,16 +132,16 @@ int __wrap_ftruncate64(int fd, off_t n) {
 }
 
 int __wrap_rename(const char *from, const char *to) {
-  if (!trial.stop_at)
-    return __real_rename(from, to);
   STEP(BEFORE);
-  snprintf(backup, sizeof backup, "%s.backup", to);
-  if (link(to, backup))
-    _exit(9);
+  if (!*disk->backup) { // else the file before that one is what a cut brings back
+    snprintf(disk->backup, sizeof disk->backup, "%s.backup", to);
+    if (link(to, disk->backup))
+      _exit(9);
+  }
   int r = __real_rename(from, to);
-  files[0].fd = files[1].fd;
-  files[0].synced = files[1].synced;
-  files[1].fd = 0;
+  disk->files[0].fd = disk->files[1].fd;
+  disk->files[0].synced = disk->files[1].synced;
+  disk->files[1].fd = 0;
   STEP(AFTER);
   return r;
 }
@@ -147,13 +154,22 @@ int __wrap_mkdir(const char *path, mode_t mode) {
 }
 
 int __wrap_open64(const char *path, int flags, ...) {
-  if (!(flags & O_CREAT))
-    return __real_open64(path, flags, 0);
+  if (!(flags & O_CREAT)) {
+    struct stat st;
+    int fd = __real_open64(path, flags, 0);
+    if (fd < 0 || !strstr(path, "/rotations.journal") || fstat(fd, &st))
+      return fd;
+    if (!*disk->files[0].path) // no child before this one: what is there was acknowledged
+      disk->files[0] = (struct file){.synced = st.st_size, .linked = true};
+    disk->files[0].fd = fd;
+    snprintf(disk->files[0].path, sizeof disk->files[0].path, "%s", path);
+    return fd;
+  }
   STEP(BEFORE);
   bool there = !access(path, F_OK), fresh = strstr(path, ".new") != NULL;
   int fd = __real_open64(path, flags, 0600);
-  files[fresh] = (struct file){.fd = fd, .linked = there};
-  snprintf(files[fresh].path, sizeof files[fresh].path, "%s", path);
+  disk->files[fresh] = (struct file){.fd = fd, .linked = there};
+  snprintf(disk->files[fresh].path, sizeof disk->files[fresh].path, "%s", path);
   STEP(AFTER);
   return fd;
 }
@@ -168,33 +184,42 @@ static struct epoch_store *open_store(void) {
   return s;
 }
 
+static void report_epoch(struct epoch_store *s, int report) {
+  uint32_t now = epoch_store_current(s, bytes_str("a"));
+  if (write(report, &now, sizeof now) != sizeof now)
+    _exit(8);
+}
+
+static void rotate_once(struct epoch_store *s, int report) {
+  struct diag diag = {0};
+  uint32_t n = epoch_store_current(s, bytes_str("a"));
+  if (n % 2 ? epoch_store_rotate(s, bytes_str("a"), 1, false, 2000 + n, &diag)
+            : epoch_store_rotate_slot(s, bytes_str("a"), 1, 2000 + n, 2000 + n, &diag))
+    _exit(8);
+  report_epoch(s, report);
+}
+
 // Rotates up to epoch `target`, reporting each epoch that is durable.
 static void rotate_to(unsigned target, int report) {
   struct epoch_store *s = open_store();
-  struct stat st;
-  char path[128];
-  snprintf(path, sizeof path, "%s/rotations.journal", trial.dir);
-  if (s && !stat(path, &st)) // what is there at start was acknowledged
-    for (int fd = 3; fd < 64; fd++) {
-      struct stat other;
-      if (!fstat(fd, &other) && other.st_ino == st.st_ino && other.st_dev == st.st_dev) {
-        files[0] = (struct file){.fd = fd, .synced = st.st_size, .linked = true};
-        snprintf(files[0].path, sizeof files[0].path, "%s", path);
-      }
-    }
-  while (s && epoch_store_current(s, bytes_str("a")) < target) {
-    struct diag diag = {0};
-    uint32_t n = epoch_store_current(s, bytes_str("a"));
-    enum err e = n % 2 ? epoch_store_rotate(s, bytes_str("a"), 1, false, 2000 + n, &diag)
-                       : epoch_store_rotate_slot(s, bytes_str("a"), 1, 2000 + n, 2000 + n, &diag);
-    uint32_t now = epoch_store_current(s, bytes_str("a"));
-    if (e || write(report, &now, sizeof now) != sizeof now)
-      _exit(8);
-  }
+  while (s && epoch_store_current(s, bytes_str("a")) < target)
+    rotate_once(s, report);
   _exit(s ? 0 : 7);
 }
 
-// One child with the trial's settings. Gives its wait status; *last is the last epoch that it reported.
+// A start, reporting the epoch that is in force from then on, and a power cut.
+static void start_and_cut(int report) {
+  struct epoch_store *s = open_store();
+  if (!s)
+    _exit(7);
+  report_epoch(s, report);
+  if (trial.power == CUT_AFTER_MORE)
+    rotate_once(s, report);
+  power_cut();
+  _exit(0);
+}
+
+// One child with the trial's settings; without a target it only starts. Gives its wait status; *last is the last epoch that it reported.
 static int child(unsigned target, uint32_t *last) {
   int ends[2];
   if (pipe(ends))
@@ -203,9 +228,10 @@ static int child(unsigned target, uint32_t *last) {
   if (!pid) {
     close(ends[0]);
     trial.step = 0;
-    memset(files, 0, sizeof files);
-    *backup = 0;
-    rotate_to(target, ends[1]);
+    disk->files[0].fd = disk->files[1].fd = 0; // those of another child
+    if (target)
+      rotate_to(target, ends[1]);
+    start_and_cut(ends[1]);
   }
   close(ends[1]);
   for (uint32_t n; read(ends[0], &n, sizeof n) == sizeof n;)
@@ -220,7 +246,7 @@ static unsigned failed;
 
 static void fail(const char *what, unsigned epoch, uint32_t reported, uint32_t got) {
   printf("# %s, %s step %u after epoch %u%s: reported %u, found %u\n", what, when_names[trial.when], trial.stop_at, epoch,
-         trial.power ? ", power cut" : "", reported, got);
+         cuts[trial.power], reported, got);
   failed++;
 }
 
@@ -266,7 +292,7 @@ static unsigned every_step(unsigned epoch, const char *from) {
   char path[128];
   unsigned done = 0;
   snprintf(path, sizeof path, "%s/rotations.journal", trial.dir);
-  for (int power = 0; power < 2; power++)
+  for (trial.power = NO_CUT; trial.power < NUM_POWER; trial.power++)
     for (trial.when = BEFORE; trial.when < NUM_WHEN; trial.when++)
       for (trial.stop_at = 1;; trial.stop_at++) {
         uint32_t last = epoch;
@@ -275,7 +301,7 @@ static unsigned every_step(unsigned epoch, const char *from) {
           copy(from, path);
         else
           rmdir(trial.dir);
-        trial.power = power;
+        *disk = (struct disk){0};
         int status = child(epoch + 3, &last);
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
           break; // there are fewer steps; those without a middle are the same as without a stop
@@ -283,6 +309,8 @@ static unsigned every_step(unsigned epoch, const char *from) {
           fail("the child failed", epoch, last, (uint32_t)WEXITSTATUS(status));
         unsigned stop = trial.stop_at;
         trial.stop_at = 0;
+        if (trial.power >= CUT_AFTER_START && child(0, &last) != 0)
+          fail("the next start failed", epoch, last, 0);
         check(epoch, last);
         trial.stop_at = stop;
         done++;
@@ -290,14 +318,16 @@ static unsigned every_step(unsigned epoch, const char *from) {
           break;
       }
   trial.stop_at = 0;
+  trial.power = NO_CUT;
   return done;
 }
 
 int main(void) {
   char saved[96], path[128];
   uint32_t last = 1;
+  disk = mmap(NULL, sizeof *disk, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   snprintf(trial.dir, sizeof trial.dir, "/tmp/sluice-journal-XXXXXX");
-  if (!mkdtemp(trial.dir))
+  if (disk == MAP_FAILED || !mkdtemp(trial.dir))
     return 1;
   unsigned first = every_step(1, NULL);
   printf("%s 1 - the first write, stopped at %u places\n", failed || first < 20 ? "not ok" : "ok", first);

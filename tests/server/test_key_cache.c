@@ -23,11 +23,14 @@ static struct key_ask ask(const char *asset, uint64_t now) {
 }
 
 static struct issued *make(uint8_t key) {
+  char asset[] = "asset", label[] = "label";
   struct drm_given given[DRM_SYSTEM_COUNT] = {[DRM_WIDEVINE] = {.pssh = BYTES_LIT("pssh"), .hls_media = BYTES_LIT("#EXT\n")}};
   struct key_record r = {.scheme = SCHEME_CBCS, .epoch = 1, .kid = {1}, .key = {key}, .iv = {2}, .has_iv = true,
-                         .asset = BYTES_LIT("asset"), .label = BYTES_LIT("label"), .given = given};
+                         .asset = bytes_str(asset), .label = bytes_str(label), .given = given};
   struct issued *i = issued_new(cache, &r, 1);
   cr_assert(i);
+  memset(asset, 0, sizeof asset);
+  memset(label, 0, sizeof label);
   cr_assert_eq(r.key[0], 0, "the original is wiped");
   return i;
 }
@@ -90,12 +93,33 @@ Test(key_cache, renewed_ahead_used_beyond_and_refused_at_the_end) {
   land(a.slot, make(1), 1203);
   expect(ask("a", 1204), KEY_HIT, false);
   struct key_question q = of("a");
+  expect(key_cache_ask(cache, &q, 1203 + 999, false), KEY_HIT, false);
+  expect(key_cache_ask(cache, &q, 1203 + 1000, false), KEY_STALE, false);
   expect(key_cache_ask(cache, &q, 1203 + 1000 + 4999, false), KEY_STALE, false);
   expect(key_cache_ask(cache, &q, 1203 + 1000 + 5000, false), KEY_REFUSED, false);
   a = ask("a", 1203 + 6001);
   expect(a, KEY_FLYING, true);
   key_cache_unpin(cache, a.slot);
-  land(a.slot, NULL, 8000);
+  land(a.slot, NULL, 8000); // the first one in a row, since an answer was between
+  expect(ask("a", 8099), KEY_REFUSED, false);
+  a = ask("a", 8100);
+  expect(a, KEY_FLYING, true);
+  key_cache_unpin(cache, a.slot);
+  land(a.slot, NULL, 9000);
+}
+
+Test(key_cache, what_came_together_does_not_go_together) {
+  struct key_ask a = ask("a", 0);
+  key_cache_unpin(cache, a.slot);
+  key_cache_landed(cache, a.slot, make(1), &times, 100, 0, 0, 255); // an eighth of the time in which it is not asked for anew
+  expect(ask("a", 699), KEY_HIT, false);
+  a = ask("a", 700);
+  expect(a, KEY_HIT, true);
+  key_cache_landed(cache, a.slot, NULL, &times, 100, 0, 700, 255); // a quarter of the pause
+  expect(ask("a", 774), KEY_HIT, false);
+  a = ask("a", 775);
+  expect(a, KEY_HIT, true);
+  land(a.slot, NULL, 775);
 }
 
 Test(key_cache, a_refusal_is_remembered_for_a_while) {
@@ -197,7 +221,17 @@ Test(key_cache, one_key_whatever_systems_and_labels_are_asked_for) {
   cr_assert(key_cache_agrees(big, a[3].slot, fresh, 1), "in another epoch");
   fresh[0].key[0] = 6, fresh[0].has_iv = false;
   cr_assert_not(key_cache_agrees(big, a[1].slot, fresh, 1), "without an IV");
-  for (int n = 1; n < 4; n++)
+  fresh[0].has_iv = true, fresh[0].iv[15] = 1;
+  cr_assert_not(key_cache_agrees(big, a[1].slot, fresh, 1), "with another IV");
+  fresh[0].iv[15] = 0, fresh[0].kid[0] = 2;
+  cr_assert_not(key_cache_agrees(big, a[1].slot, fresh, 1), "under another KID");
+  fresh[0].kid[0] = 1;
+  struct key_record both[2] = {fresh[0], fresh[1]};
+  key_cache_landed(big, a[2].slot, issued_new(big, both, 2), &times, 100, 0, 0, 0);
+  cr_assert(key_cache_agrees(big, a[2].slot, fresh, 2));
+  fresh[1].key[0] = 4;
+  cr_assert_not(key_cache_agrees(big, a[2].slot, fresh, 2), "another for the second label");
+  for (int n = 1; n < 4; n += 2)
     key_cache_landed(big, a[n].slot, NULL, &times, 100, 0, 0, 0);
   key_cache_free(big);
 }
@@ -228,6 +262,42 @@ Test(key_cache, bounded_the_least_used_leave_but_none_that_is_in_use) {
     key_cache_unpin(cache, all[i].slot);
     land(all[i].slot, NULL, 9);
   }
+}
+
+// Memory for secrets is locked, of which there is little: what is dropped is used again, all of it.
+Test(key_cache, places_of_keys_are_used_again) {
+  struct issued *i[3];
+  struct key_record *was[3];
+  for (int k = 0; k < 3; k++) {
+    i[k] = make((uint8_t)k);
+    was[k] = i[k]->records;
+  }
+  for (int k = 0; k < 3; k++) {
+    was[k]->key[15] = 1;
+    issued_drop(i[k]);
+    for (int n = 0; n < 16; n++)
+      cr_expect_eq(was[k]->key[n], 0, "the key is wiped");
+  }
+  for (int k = 0; k < 3; k++) {
+    i[k] = make((uint8_t)k);
+    cr_expect(i[k]->records == was[0] || i[k]->records == was[1] || i[k]->records == was[2], "%d has a new place", k);
+    cr_expect(!k || i[k]->records != i[k - 1]->records);
+  }
+  for (int k = 0; k < 3; k++)
+    issued_drop(i[k]);
+}
+
+Test(key_cache, who_has_waited_holds_no_place) {
+  static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+  struct key_wait w[8] = {0};
+  for (int k = 0; k < 8; k++) { // twice as many as there are places
+    w[k].ready = on_ready;
+    struct key_ask a = ask(names[k], 0);
+    expect(a, KEY_FLYING, true);
+    cr_assert(key_cache_park(cache, a.slot, &w[k]));
+    land(a.slot, make(1), 0);
+  }
+  counted(4, 4);
 }
 
 static _Atomic unsigned fetches, answers;
