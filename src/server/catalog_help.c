@@ -327,30 +327,27 @@ void *catalog_help(void *arg) {
   struct catalog *c = arg;
   pthread_setname_np(pthread_self(), "helper");
   crash_thread();
-  struct job *j = malloc(sizeof *j);
-  if (!j)
-    return NULL;
+  struct job j;
   for (;;) {
     pthread_mutex_lock(&c->queue_lock);
     while (!c->queue_len && !c->stop)
       pthread_cond_wait(&c->queue_wake, &c->queue_lock);
     if (!c->queue_len) {
       pthread_mutex_unlock(&c->queue_lock);
-      free(j);
       return NULL;
     }
     const struct job *q = &c->queue[c->queue_head];
-    memcpy(j, q, offsetof(struct job, key) + q->key_len);
-    route_rebase(&j->route, &j->route, j->key);
+    memcpy(&j, q, offsetof(struct job, key) + q->key_len);
+    route_rebase(&j.route, &j.route, j.key);
     c->queue_head = (c->queue_head + 1) % QUEUE_JOBS;
     c->queue_len--;
     pthread_mutex_unlock(&c->queue_lock);
-    switch (j->kind) {
-    case JOB_ENTRY: do_entry(c, j); break;
-    case JOB_KEYS: make_entry(c, j->entry); break;
-    case JOB_FILL: do_fill(c, j); break;
-    case JOB_BYPASS: do_bypass(c, j); break;
-    case JOB_OPEN: do_open(c, j); break;
+    switch (j.kind) {
+    case JOB_ENTRY: do_entry(c, &j); break;
+    case JOB_KEYS: make_entry(c, j.entry); break;
+    case JOB_FILL: do_fill(c, &j); break;
+    case JOB_BYPASS: do_bypass(c, &j); break;
+    case JOB_OPEN: do_open(c, &j); break;
     case JOB_FIND: do_find(c); break;
     }
     uint64_t tracks, index_bytes;
