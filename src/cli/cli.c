@@ -38,10 +38,9 @@ int cli_error_source(const char *subject, const struct diag *d) {
 
 char *cli_fault_file(const char *path, const struct media_source *m, struct diag *d) {
   char *file = NULL;
-  if (m->num_parts > 1 && d->err && !d->nowhere) {
-    uint32_t i = media_part_at(m->part_ends, m->num_parts, d->at);
-    d->at -= i ? m->part_ends[i - 1] : 0;
-    if (asprintf(&file, "%s%s%s", path, path[strlen(path) - 1] == '/' ? "" : "/", m->names[i]) < 0)
+  const char *part = media_fault_part(m, d);
+  if (part) {
+    if (asprintf(&file, "%s%s%s", path, path[strlen(path) - 1] == '/' ? "" : "/", part) < 0)
       abort();
   } else if (!(file = strdup(path))) {
     abort();

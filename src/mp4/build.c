@@ -270,10 +270,11 @@ static enum err scan(struct builder *b) {
     if (e)
       return e;
     if (b->part == 0 && !b->init_len)
-      return fail(b, ERR_MISSING, b->part_end, 0, b->part_end ? "no moov" : "the file is empty");
+      return folder ? diag_say(b->diag, ERR_MISSING, "init.mp4 %s", b->part_end ? "has no moov" : "is empty") // its end is the next part's beginning
+                    : fail(b, ERR_MISSING, b->part_end, 0, b->part_end ? "no moov" : "the file is empty");
   }
   if (!b->layout.num.frags)
-    return fail(b, ERR_MISSING, b->init_len, 0, "no fragments");
+    return folder ? diag_say(b->diag, ERR_MISSING, "no fragments") : fail(b, ERR_MISSING, b->init_len, 0, "no fragments");
   uint64_t end;
   if (__builtin_add_overflow(b->next_time, b->init.delay, &end))
     return fail(b, ERR_OVERFLOW, b->init.elst_pos, FOURCC('e', 'l', 's', 't'), "empty edits that end behind all time");

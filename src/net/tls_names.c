@@ -41,7 +41,7 @@ static bool add_common_name(struct tls_names *to, const X509 *cert) {
 }
 
 bool tls_names_read(struct tls_names *to, const X509 *cert) {
-  int critical; // below 0: there is no such extension
+  int critical; // below 0: there is none, or more than one
   GENERAL_NAMES *all = X509_get_ext_d2i(cert, NID_subject_alt_name, &critical, NULL);
   size_t n = all ? sk_GENERAL_NAME_num(all) : 0;
   to->kind = kind_of(X509_get0_pubkey(cert));

@@ -46,7 +46,8 @@ void tls_tickets_use(SSL_CTX *ctx, struct tls_tickets *t);
 // tls_conn_new makes a connection of a context, over memory. NULL: no memory.
 SSL *tls_conn_new(struct tls_set *s, SSL_CTX *ctx);
 
-// tls_names_read takes a certificate's names (false: no memory; to free all the same), so that a hello costs no parsing of them.
+// tls_names_read takes a certificate's names, so that a hello costs no parsing of them. False: no memory, or they
+// cannot be read; to be freed all the same.
 // tls_names_choose gives the number of the certificate for a client.
 bool tls_names_read(struct tls_names *to, const X509 *cert);
 void tls_names_free(struct tls_names *n);

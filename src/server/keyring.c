@@ -134,6 +134,9 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
   }
   if (!ok)
     return config_fail(error, "%s: cannot read the derivation secret: %s", TOLD(path), secret_why(errno));
+  // Who made it may have been killed before this. What is read-only, or knows no such thing, has nothing to sync.
+  if (own && create && !folder_sync(c->state_dir) && errno != EINVAL && errno != EROFS)
+    return config_fail(error, "%s: cannot sync the state folder: %s", TOLD(c->state_dir), strerror(errno));
   if (!secret_is_wrapped(secret))
     warn_readable(path);
   if (!unwrap(k, c, path, &secret, error))

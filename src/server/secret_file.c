@@ -81,11 +81,13 @@ bool folder_sync(const char *dir) {
 
 bool folder_make(const char *dir) {
   char *up = NULL;
-  if (mkdir(dir, 0700))
-    return errno == EEXIST;
+  bool there = mkdir(dir, 0700) != 0;
+  if (there && errno != EEXIST)
+    return false;
+  // Who made it may have been killed before this; where what is above cannot be opened, it was somebody else.
   bool ok = asprintf(&up, "%s/..", dir) >= 0 && folder_sync(up);
   free(up);
-  return ok;
+  return ok || there;
 }
 
 static bool sync_folder_of(const char *path) {

@@ -171,11 +171,10 @@ static enum err open_source(struct source *s, struct media_source *m, const stru
 // Offsets of a folder's faults count through its parts: they are said by the part, which can be looked at.
 static void name_part(struct diag *d, const struct media_source *m) {
   char what[sizeof d->what];
-  if (m->num_parts < 2 || !d->err || d->nowhere)
+  const char *part = media_fault_part(m, d);
+  if (!part)
     return;
-  uint32_t part = media_part_at(m->part_ends, m->num_parts, d->at);
-  d->at -= part ? m->part_ends[part - 1] : 0;
-  snprintf(what, sizeof what, "%.40s: %.117s", m->names[part], d->what[0] ? d->what : err_text(d->err));
+  snprintf(what, sizeof what, "%.40s: %.117s", part, d->what[0] ? d->what : err_text(d->err));
   memcpy(d->what, what, sizeof what);
 }
 

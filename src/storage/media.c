@@ -315,6 +315,14 @@ uint32_t media_part_at(const uint64_t *part_ends, uint32_t num_parts, uint64_t o
   return lo;
 }
 
+const char *media_fault_part(const struct media_source *m, struct diag *diag) {
+  if (m->num_parts < 2 || !diag->err || diag->nowhere)
+    return NULL;
+  uint32_t part = media_part_at(m->part_ends, m->num_parts, diag->at);
+  diag->at -= part ? m->part_ends[part - 1] : 0;
+  return m->names[part];
+}
+
 static enum err use_part(struct media_source *m, uint32_t part) {
   if (m->fd >= 0 && m->fd_part == part)
     return ERR_OK;

@@ -58,6 +58,10 @@ bool media_is_track_name(const char *name);
 // media_part_at says which of `num_parts` parts, one at least, holds source address `off`; what lies behind the end is the last's.
 uint32_t media_part_at(const uint64_t *part_ends, uint32_t num_parts, uint64_t off);
 
+// media_fault_part gives the name of the part that a fault of a folder lies in, from whose start diag->at counts then. NULL: a file, or a
+// fault without a place.
+const char *media_fault_part(const struct media_source *m, struct diag *diag);
+
 // media_read fills n bytes from source address `off`. Errors: ERR_IO, ERR_TRUNCATED (the source became shorter).
 MUST_USE enum err media_read(struct media_source *m, uint64_t off, void *buf, size_t n);
 

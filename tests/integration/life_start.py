@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 
 from integration.life_parts import ASSET, listing, media_with
 from integration.truth import keys_file, record, url
@@ -119,7 +120,8 @@ def bad_starts(tap, sluice, work):
     for limit, starts in (("-n 131", False), ("-n 132", True), ("-S -n 64", True)):  # 32, 3 for each worker and 2 for its clients; a soft limit is raised
         p = subprocess.Popen(["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", sluice.path, "serve", "--media", media, "--state-dir", work / "few", "--workers", "20", "--io", "epoll",
                               "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
-        said = []
+        watch, said = threading.Timer(60, p.kill), []
+        watch.start()
         for line in p.stderr:
             said.append(line)
             if "ready: " in line:
@@ -127,6 +129,7 @@ def bad_starts(tap, sluice, work):
         p.terminate()
         said += p.stderr.readlines()
         code = p.wait()
+        watch.cancel()
         tap.ok(code == 0 if starts else code == 1 and "20 workers need 132 descriptors and this process may open 131 (ulimit -n): fewer workers, or a higher limit" in said[-1],
                f"ulimit {limit}, 20 workers: {'it starts' if starts else 'an error'}", said)
     (work / "bad.yaml").write_text(f"media: {media}\nworkers: 2\nnonsense: 3\n")

@@ -8,7 +8,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[1] / "server" / "slow_disk.c"
 
 
 def slow_disk(tap, work):
-    """The environment with a disk that stands still while the file of the second value is there; None."""
+    """(environment, file): a disk that stands still while the file is there. The environment is None where it cannot be built."""
     shim, still = work / "slow_disk.so", work / "still"
     p = run("gcc", "-shared", "-fPIC", "-O1", "-o", shim, SOURCE)
     if not tap.equal(p.code, 0, "a disk that stands still on demand is built"):

@@ -49,7 +49,7 @@ class Server(Listening):
         end = time.monotonic() + 10
         while self.ended < num and time.monotonic() < end:
             time.sleep(0.01)
-        return self.errors
+        return self.errors if self.ended >= num else [f"{self.ended} of {num} have ended"]
 
 
 def requests(s):

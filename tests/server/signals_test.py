@@ -206,8 +206,9 @@ def without_storage(tap, sluice, work, media):
         for n, c in enumerate((left, stays), 1):
             c.send(f"/a/cbcs/1/t/{n}.m4s")
         end = time.monotonic() + 20
-        while b'cache="segment",result="miss"} 2' not in server.admin("/metrics").body and time.monotonic() < end:
+        while not (both := b'cache="segment",result="miss"} 2\n' in server.admin("/metrics").body) and time.monotonic() < end:
             time.sleep(0.02)
+        tap.ok(both, "both wait for storage")
         left.close()
         server.signal(signal.SIGTERM)
         tap.ok(stays.closed(20), "the drain is over while storage is waited for")

@@ -105,6 +105,31 @@ Test(catalog, a_fault_in_a_folder_is_said_by_its_part) {
   cr_expect(said == 1 && lines == 1, "%u lines, %u say it", lines, said);
 }
 
+// The end of init.mp4 is where the first segment begins: what it lacks is said by its name.
+Test(catalog, an_init_segment_that_lacks_everything_is_named) {
+  static const struct {
+    const char *track, *said;
+    size_t len;
+  } v[] = {{"empty", "album/song/empty: init.mp4 is empty", 0}, {"free", "album/song/free: init.mp4 has no moov", 8}};
+  start("");
+  for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+    unsigned lines;
+    struct protected_track *t;
+    char name[40], path[170];
+    snprintf(name, sizeof name, "album/song/%s", v[i].track);
+    write_track(name, &(struct synth_options){.num_frags = 3, .samples_per_trun = 20, .min_size = 10, .max_size = 300, .folder = true});
+    snprintf(path, sizeof path, "%s/%s/init.mp4", media, name);
+    FILE *f = fopen(path, "w");
+    cr_assert(f && fwrite("\0\0\0\x08" "free", 1, v[i].len, f) == v[i].len && !fclose(f));
+    FILE *log = tmpfile();
+    int before = listen_to(log);
+    snprintf(path, sizeof path, "/album/song/cbcs/1/%s/1.m4s", v[i].track);
+    cr_expect_eq(track(&t, path), CAT_NOT_FOUND);
+    unsigned said = heard(log, before, v[i].said, &lines);
+    cr_expect(said == 1 && lines == 1, "%s: %u lines, %u say it", v[i].said, lines, said);
+  }
+}
+
 // What ffmpeg calls its init segment by itself ("init-stream0.m4s") is not looked for: asset and track are 404, and the log says why.
 Test(catalog, segments_without_their_init_segment_are_said) {
   static const char *const paths[] = {"/album/song/cbcs/1/parts/1.m4s", "/album/song/cbcs/master.m3u8", "/album/song/cbcs/1/none/1.m4s"};
