@@ -3,11 +3,9 @@
 import collections
 import contextlib
 import email.utils
-import os
 import pathlib
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -15,6 +13,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from exchange import DRM, FLAGS, SLUICE, folder, judge_media, provider, tap  # noqa: E402
+from judge import shim  # noqa: E402
 from judge.certs import Authority  # noqa: E402
 from judge.keyserver import KeyServer  # noqa: E402
 from judge.listening import Listening  # noqa: E402
@@ -210,11 +209,9 @@ def addresses(work, authority):
             tap.equal(s.get("/a0/cbcs/1/t/init.mp4").status, 503, "a key server by an address of IPv6")
             tap.equal([(h[0], [line for line in h if line.startswith("Host: ")]) for h in sixth.heads], [("POST / HTTP/1.1", [f"Host: [::1]:{sixth.port}"])],
                       "which stands in brackets, and the path is / where none is given")
-    shim = work / "two_addresses.so"
-    p = subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", shim, pathlib.Path(__file__).with_name("two_addresses.c")], capture_output=True, text=True)
-    if not tap.equal(p.returncode, 0, "names with two addresses are built"):
+    if not tap.equal(shim.build(pathlib.Path(__file__).with_name("two_addresses.c"), work / "two_addresses.so"), "", "names with two addresses are built"):
         return
-    env = {**os.environ, "LD_PRELOAD": str(shim), "ASAN_OPTIONS": ":".join(x for x in (os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0") if x)}
+    env = shim.preloaded(work / "two_addresses.so")
     with KeyServer(authority.issue("two", "DNS:two.test,DNS:many.test")) as ks, contextlib.ExitStack() as stack:
         with Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(host="many.test"), authority.ca) + DRM, env=env) as s:
             tap.equal(judge_media(s, "a0", "cbcs"), "", "a name with thirty addresses")

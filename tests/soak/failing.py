@@ -4,8 +4,9 @@ import pathlib
 import random
 import resource
 import struct
-import subprocess
 import threading
+
+from judge import shim
 
 # As in `enum kind`; how many of a million calls fail at most, when they do.
 KINDS = {"read": 60000, "short": 200000, "slow": 900000, "open": 60000, "folder": 60000, "log": 200000, "store": 200000, "sync": 200000,
@@ -19,9 +20,7 @@ class Failing:
     def __init__(self, work, seed, begin, end, note):
         self.library, self.file, self.begin, self.end, self.note = work / "failing_calls.so", work / "failing", begin, end, note
         self.file.write_bytes(bytes(8 * len(KINDS)))
-        p = subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(self.library), str(pathlib.Path(__file__).with_name("failing_calls.c"))],
-                           capture_output=True, text=True, check=False)
-        self.broken = p.stderr if p.returncode else ""
+        self.broken = shim.build(pathlib.Path(__file__).with_name("failing_calls.c"), self.library)
         self.environment = {"LD_PRELOAD": str(self.library), "FAULTS": str(self.file), "FAULTS_SEED": str(random.Random(seed).randrange(1 << 31))}
         self.rng, self.stop, self.pid = random.Random(f"{seed}/failing"), threading.Event(), 0
         self.thread = threading.Thread(target=self._run, daemon=True)
