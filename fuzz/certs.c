@@ -328,6 +328,16 @@ static void check_set(struct tls_set *s, uint32_t seed) {
   }
 }
 
+// Reads names; false where a certificate has some that cannot be decoded, and only there.
+static bool read_names(struct tls_names *to, const X509 *cert) {
+  int critical;
+  GENERAL_NAMES *all = X509_get_ext_d2i(cert, NID_subject_alt_name, &critical, NULL);
+  bool read = tls_names_read(to, cert);
+  MUST(read == (all || critical < 0));
+  GENERAL_NAMES_free(all);
+  return read;
+}
+
 static void read_pem(struct bytes pem) {
   struct tls_set *s = tls_set_alloc();
   char why[400] = "";
@@ -336,7 +346,7 @@ static void read_pem(struct bytes pem) {
   const char *path = put_file(0, pem);
   if (SSL_CTX_use_certificate_chain_file(s->ctx[0], path)) {
     tls_look_at_chain(s->ctx[0], path);
-    MUST(tls_names_read(&s->names[0], SSL_CTX_get0_certificate(s->ctx[0])));
+    (void)read_names(&s->names[0], SSL_CTX_get0_certificate(s->ctx[0]));
     MUST(tls_fits_flight(s->ctx[0], path, NULL, why, sizeof why) || !strncmp(why, "certificate ", 12));
     MUST(tls_ends_read(s, 0, path, NULL));
     check_set(s, seed_of(pem));
@@ -506,9 +516,13 @@ static void choose_of(unsigned num) {
     X509 *cert = make_one(&chain[s->num]);
     if (!cert)
       break;
-    MUST(tls_names_read(&s->names[s->num], cert));
-    s->names[s->num].as_first = tls_names_cover_all(&s->names[s->num], &s->names[0]);
+    bool read = read_names(&s->names[s->num], cert);
     X509_free(cert);
+    if (!read) {
+      tls_names_free(&s->names[s->num]);
+      break;
+    }
+    s->names[s->num].as_first = tls_names_cover_all(&s->names[s->num], &s->names[0]);
   }
   SSL *ssl = SSL_new(ctx);
   size_t n = write_hello(record);
