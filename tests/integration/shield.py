@@ -30,7 +30,7 @@ http {{
   access_log off; proxy_temp_path {dir}/p; client_body_temp_path {dir}/b; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
   proxy_cache_path {dir}/cache keys_zone=k:4m;
   proxy_cache k; proxy_cache_key $server_port$uri$slice_range; proxy_cache_revalidate on; proxy_cache_lock on;
-  proxy_cache_use_stale error timeout updating http_503; proxy_next_upstream off;
+  proxy_cache_use_stale error timeout http_503; proxy_next_upstream off;
   proxy_ssl_trusted_certificate {ca}; proxy_ssl_verify on; proxy_ssl_name localhost;
   slice {slice}; add_header X-Cache $upstream_cache_status always;
   upstream plain {{ {plain} keepalive 8; }}
