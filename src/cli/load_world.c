@@ -233,6 +233,15 @@ static bool load_keys(struct load_world *w, const struct scenario *sc, const cha
   return ok;
 }
 
+// Else every segment were said to be wrong, after the whole run.
+static bool media_there(const char *path) {
+  struct stat st;
+  bool found = !stat(path, &st), folder = found && S_ISDIR(st.st_mode);
+  if (!folder)
+    cli_error(path, "cannot compare with this media folder: %s", strerror(found ? ENOTDIR : errno));
+  return folder;
+}
+
 struct load_world *load_world_new(const char *scenario_path, const struct scenario *sc, struct verifier **out) {
   struct load_world *w = calloc(1, sizeof *w);
   const struct aes_ops *ops = cli_kernel();
@@ -244,7 +253,7 @@ struct load_world *load_world_new(const char *scenario_path, const struct scenar
   alloc_heap_init(&w->mem, (size_t)1 << 30);
   struct verify_world world = {.ctx = w, .track = find_track, .key = find_key, .pssh = find_pssh};
   bool placed = relative_to(w->media, sizeof w->media, scenario_path, sc->media) && relative_to(keys, sizeof keys, scenario_path, sc->keys);
-  bool ok = placed && (strcmp(sc->scheme, "clear") == 0 || load_keys(w, sc, keys));
+  bool ok = placed && media_there(w->media) && (strcmp(sc->scheme, "clear") == 0 || load_keys(w, sc, keys));
   w->verifier = ok ? verifier_new(&world, ops, MAX_VERIFIED_SEGMENTS) : NULL;
   if (!w->verifier) {
     if (ok)

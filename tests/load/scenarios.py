@@ -75,6 +75,8 @@ def comparison(tap, load, sluice, folder, server):
     r, t = play("--verify", "media", "--keys", "keys.yaml", scenario=own)
     tap.ok(t.get("verified", 0) >= t.get("segments", 1) and not t["wrong"], "they go before the scenario's own", f"{t} {r}")
     for name, flags, what in (("no keys", ["--verify", "media"], "--verify and --keys"), ("no media", ["--keys", "keys.yaml"], "need --verify MEDIA"),
+                              ("a folder that is not there", ["--verify", "nowhere", "--keys", "keys.yaml"], "nowhere: cannot compare with this media folder: No such file"),
+                              ("a file for a folder", ["--verify", "keys.yaml", "--keys", "keys.yaml"], "keys.yaml: cannot compare with this media folder: Not a directory"),
                               ("a share of nothing", ["--share", "50%"], "need --verify MEDIA"),
                               ("an idle herd", ["--verify", "media", "--keys", "keys.yaml", "--mode", "idle", "--seconds", "1"], "mode idle compares nothing")):
         r, _ = play(*flags)
