@@ -128,6 +128,12 @@ bool is_yaml_null(struct bytes text) {
   return false;
 }
 
+const char *yaml_fault(const char *problem) {
+  if (problem && !strcmp(problem, "found character that cannot start any token"))
+    return "found character that cannot start any token: indent with spaces, not tabs; quote values that begin with @, ` or %";
+  return problem ? problem : "unreadable";
+}
+
 struct bytes path_folder(struct bytes path) {
   size_t n = path.n;
   while (n && path.p[n - 1] != '/')

@@ -28,6 +28,9 @@ MUST_USE enum err parse_u64(uint64_t *out, struct bytes text);
 // is_yaml_null says whether a plain scalar is YAML's word for no value (1.2 §10.3.2).
 bool is_yaml_null(struct bytes text);
 
+// yaml_fault says what libyaml found (NULL: no words), so that who wrote a tab knows it.
+const char *yaml_fault(const char *problem);
+
 // url_name_fault says why no URL can have this name as a segment of its path; NULL: one can.
 enum { URL_NAME_MAX = 255 };
 static inline const char *url_name_fault(struct bytes name) {

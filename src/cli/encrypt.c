@@ -111,7 +111,7 @@ static int parse_option(struct options *o, int which, const char *value) {
   case DRM:
     return drm_parse_list(&o->drm, bytes_str(value)) == ERR_OK
                ? EXIT_DONE
-               : cli_usage("encrypt", "--drm: '%s' is not a list of systems", value);
+               : cli_usage("encrypt", "--drm: '%s' is not all, none or a list of widevine,playready,fairplay,clearkey,common", value);
   default:
     return parse_segment(o, value);
   }

@@ -56,7 +56,8 @@ static enum err find(struct place *at, struct bytes old, struct diag *diag) {
   while (!e && !end) {
     yaml_event_t ev;
     if (!yaml_parser_parse(&y, &ev)) {
-      e = bad(diag, yaml_problem_of(old, &y), "this is not YAML");
+      struct yaml_place fault = yaml_problem_of(old, &y);
+      e = diag_set(diag, ERR_SYNTAX, fault.byte, "line %zu: this is not YAML: %s", fault.line, yaml_fault(y.problem));
       break;
     }
     e = look(at, old, &ev, depth, &key, &wanted, diag);

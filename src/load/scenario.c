@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <yaml.h>
 
+#include "base/text.h"
 #include "load/playlist.h"
 
 // A field is one row: where it lives, what it may be. Nested maps are written with dots.
@@ -371,7 +372,7 @@ static enum err not_yaml(const yaml_parser_t *parser, struct bytes text, struct 
     for (size_t i = 0; i < parser->problem_offset && i < text.n; i++)
       line += text.p[i] == '\n';
   }
-  return diag_set(diag, ERR_SYNTAX, line, "not valid YAML: %s", parser->problem ? parser->problem : "unreadable");
+  return diag_set(diag, ERR_SYNTAX, line, "not valid YAML: %s", yaml_fault(parser->problem));
 }
 
 // What stands behind the first document would be passed over, and its author believe that it holds.

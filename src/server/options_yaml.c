@@ -34,6 +34,12 @@ static const struct option *find_option(struct reading *r, const yaml_node_t *ke
   for (unsigned i = 0; name && i < NUM_OPTIONS; i++)
     if (!strcmp(name, config_options[i].name))
       return &config_options[i];
+  static const char *const of_keys[] = {"derive", "epochs", "providers", "drm"};
+  for (unsigned i = 0; name && i < sizeof of_keys / sizeof of_keys[0]; i++)
+    if (!strcmp(name, of_keys[i])) {
+      config_fail(r->error, "%s:%u: '%s' belongs in the keys file, which `keys: FILE` names", r->name, line_of(key), name);
+      return NULL;
+    }
   const struct option *near = name ? config_nearest(name) : NULL;
   if (near)
     config_fail(r->error, "%s:%u: unknown option '%s'; did you mean '%s'?", r->name, line_of(key), name, near->name);
@@ -75,7 +81,8 @@ static bool only_members(struct reading *r, const struct option *o, const yaml_n
     while (key && allowed[i] && strcmp(key, allowed[i]))
       i++;
     if (!key || !allowed[i])
-      return config_fail(r->error, "%s:%u: %s: unknown member '%.60s'", r->name, line_of(k), o->name, key ? key : "?");
+      return config_fail(r->error, "%s:%u: %s: unknown member '%.60s'; known: %s, %s%s%s", r->name, line_of(k), o->name,
+                         key ? key : "?", allowed[0], allowed[1], allowed[2] ? ", " : "", allowed[2] ? allowed[2] : "");
     if (seen >> i & 1)
       return config_fail(r->error, "%s:%u: %s: '%s' is given twice", r->name, line_of(k), o->name, key);
     seen |= 1u << i;
@@ -176,7 +183,7 @@ static bool not_yaml(const yaml_parser_t *p, const char *name, const char *text,
     for (size_t i = 0; i < p->problem_offset && i < len; i++)
       line += text[i] == '\n';
   }
-  return config_fail(error, "%s:%u: not valid YAML: %s", name, line, p->problem ? p->problem : "unreadable");
+  return config_fail(error, "%s:%u: not valid YAML: %s", name, line, yaml_fault(p->problem));
 }
 
 bool config_read_yaml(struct config *c, const char *name, const char *text, size_t len, struct config_error *error) {

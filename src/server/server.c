@@ -167,18 +167,21 @@ static bool ports_free(const char *option, const struct config_addrs *list, stru
   return true;
 }
 
-// Tracks in the media folder itself are what a first try has, and every URL is a 404 then.
-static void warn_flat_media(const char *media) {
+void server_warn_media(const char *media) {
   enum { LOOK_AT = 1000 };
   DIR *d = opendir(media);
   const struct dirent *e;
+  bool any = false;
   for (unsigned n = 0; d && n < LOOK_AT && (e = readdir(d)); n++) {
+    any |= e->d_name[0] != '.';
     if (e->d_type != DT_REG || !media_is_track_name(e->d_name))
       continue;
     log_line(LOG_WARN, "%s lies in the media folder itself and is not served: an asset is a folder below it, as in %s/ALBUM/%s", e->d_name,
              media, e->d_name);
     break;
   }
+  if (d && !any)
+    log_line(LOG_WARN, "%s is empty: nothing is served until there is a folder in it (is it mounted?)", media);
   if (d)
     closedir(d);
 }
@@ -225,7 +228,7 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
     return false;
   if (!start_listening(s, error))
     return false;
-  warn_flat_media(c->media);
+  server_warn_media(c->media);
   (void)hold_signals(false);
   sandbox_enter(c, c->file, up->keyring); // before the first thread
   struct catalog_options o = {.config = up->config, .keyring = up->keyring, .epochs = up->epochs, .published = &s->config,

@@ -100,7 +100,8 @@ def usage(tap, sluice, work):
         tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
         tap.ok(KEY not in r.err, f"wrong usage: {name}: no key in the message", r.err)
     for argv, want in ((["encrypt", "-name.mp4", out, *ENCRYPT], "encrypt: unknown option '-name.mp4'"), (["encrypt", clear, out, "--kid"], "--kid needs a value"),
-                       (["decrypt", clear, out, f"--keys={KEY}"], "decrypt: unknown option '--keys'"), (["decrypt", clear, "-o.mp4"], "unknown option '-o.mp4'")):
+                       (["decrypt", clear, out, f"--keys={KEY}"], "decrypt: unknown option '--keys'"), (["decrypt", clear, "-o.mp4"], "unknown option '-o.mp4'"),
+                       (["encrypt", clear, out, *ENCRYPT, "--drm", "widewine"], "'widewine' is not all, none or a list of widevine,playready,fairplay,clearkey,common")):
         r = sluice(*argv)
         tap.ok(r.code == 2 and want in r.err, f"wrong usage: {argv[0]} names what is wrong: {want}", r)
     tap.equal(sorted(files(work)), sorted(before), "wrong usage writes nothing")

@@ -114,6 +114,11 @@ def bad_starts(tap, sluice, work):
     flat = work / "flat"
     flat.mkdir()
     (flat / "lone.mp4").write_bytes((media / ASSET / "a.mp4").read_bytes())
+    r = run(sluice.path, "serve", "--check", "--media", flat, "--state-dir", state)
+    tap.ok(r.code == 0 and "flat/ALBUM/lone.mp4" in r.err and "is empty" not in r.err, "--check says it too", r)
+    (work / "bare").mkdir()
+    r = run(sluice.path, "serve", "--check", "--media", work / "bare", "--state-dir", state)
+    tap.ok(r.code == 0 and f"{work / 'bare'} is empty: nothing is served" in r.err, "so it does of a media folder with nothing in it", r)
     with Server(sluice.path, flat) as server:
         told = [line for line in server.log() if "lone.mp4" in line and "warn" in line]
         tap.ok(len(told) == 1 and "flat/ALBUM/lone.mp4" in told[0], "a track in the media folder itself: the log says where it belongs", server.log())

@@ -231,7 +231,7 @@ Test(keysfile, faults_are_named_with_their_line) {
   refused(ERR_SYNTAX, "derive: [ ]", "derive: options are expected");
   refused(ERR_SYNTAX, "derive: { secret_file: { } }", "secret_file: one value is expected");
   refused(ERR_SYNTAX, "derive: { ", "this is not YAML: did not find");
-  refused(ERR_SYNTAX, "\tkeys: x", "this is not YAML");
+  refused(ERR_SYNTAX, "\tkeys: x", "line 1: this is not YAML: found character that cannot start any token: indent with spaces, not tabs");
   refused(ERR_SYNTAX, "derive: &a { }\nepochs: *a", "aliases");
   refused(ERR_SYNTAX, "derive: {}\n---\nderive: {}", "one document is expected");
   refused(ERR_SYNTAX, "drm: { systems: [ widevine, fairpley ] }", "systems: unknown system");
