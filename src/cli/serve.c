@@ -18,7 +18,7 @@ static int check(const struct config *c) {
     return EXIT_FAILED;
   }
   keyring_put(k);
-  server_warn_media(c->media);
+  server_warn_machine(c);
   printf("configuration is valid\n");
   return EXIT_DONE;
 }

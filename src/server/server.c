@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -167,7 +168,7 @@ static bool ports_free(const char *option, const struct config_addrs *list, stru
   return true;
 }
 
-void server_warn_media(const char *media) {
+static void warn_media(const char *media) {
   enum { LOOK_AT = 1000 };
   DIR *d = opendir(media);
   const struct dirent *e;
@@ -184,6 +185,19 @@ void server_warn_media(const char *media) {
     log_line(LOG_WARN, "%s is empty: nothing is served until there is a folder in it (is it mounted?)", media);
   if (d)
     closedir(d);
+}
+
+// What is reserved is not used at once: only much later would the system end the server.
+static void warn_memory(const struct config *c) {
+  const uint64_t mib = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) >> 20;
+  const uint64_t allowed = (c->cache_size >> 20) + (c->index_size >> 20);
+  if (allowed > mib)
+    log_line(LOG_WARN, "cache_size and index_size are %" PRIu64 " MiB, and this machine has %" PRIu64 " MiB of memory: give less, or it runs out", allowed, mib);
+}
+
+void server_warn_machine(const struct config *c) {
+  warn_media(c->media);
+  warn_memory(c);
 }
 
 // Ports below 1024, and some congestion controls, are for who may: before that is given up.
@@ -228,7 +242,7 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
     return false;
   if (!start_listening(s, error))
     return false;
-  server_warn_media(c->media);
+  server_warn_machine(c);
   (void)hold_signals(false);
   sandbox_enter(c, c->file, up->keyring); // before the first thread
   struct catalog_options o = {.config = up->config, .keyring = up->keyring, .epochs = up->epochs, .published = &s->config,

@@ -49,9 +49,9 @@ static inline const struct config *server_config(const struct server *s) {
 // control be had, without making anything: what `--check` looks at beside keys and certificates. False: `error` says why.
 bool server_check(const struct config *c, struct config_error *error);
 
-// server_warn_media says what a first try has, or a mount that is missing, so that every URL is a 404: tracks in the media
-// folder itself, or nothing.
-void server_warn_media(const char *media);
+// server_warn_machine says what does not fit what is here: a media folder with tracks in it itself, or nothing, so that every URL
+// is a 404; caches that are larger than the memory.
+void server_warn_machine(const struct config *c);
 
 // server_warn_insecure says what a configuration hands out to anyone.
 void server_warn_insecure(const struct config *c);

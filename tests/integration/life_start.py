@@ -119,6 +119,9 @@ def bad_starts(tap, sluice, work):
     (work / "bare").mkdir()
     r = run(sluice.path, "serve", "--check", "--media", work / "bare", "--state-dir", state)
     tap.ok(r.code == 0 and f"{work / 'bare'} is empty: nothing is served" in r.err, "so it does of a media folder with nothing in it", r)
+    for more, warns in ((["--cache-size", "15T"], True), (["--index-size", "15T"], True), (["--cache-size", "4M"], False)):
+        r = run(sluice.path, "serve", "--check", "--media", media, "--state-dir", state, *more)
+        tap.ok(r.code == 0 and ("and this machine has " in r.err) == warns, f"{' '.join(more)}: {'a' if warns else 'no'} warning of the memory that there is", r)
     with Server(sluice.path, flat) as server:
         told = [line for line in server.log() if "lone.mp4" in line and "warn" in line]
         tap.ok(len(told) == 1 and "flat/ALBUM/lone.mp4" in told[0], "a track in the media folder itself: the log says where it belongs", server.log())
