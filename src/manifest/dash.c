@@ -254,6 +254,13 @@ static void write_switching(struct writer *w, const struct man_asset *a, const s
     wr_str(w, "\"/>\n");
 }
 
+// What is presented if nobody chooses is `main`: one language, the same as in HLS; the others are `alternate` to it. Source: ISO/IEC
+// 23009-1 §5.8.5.5.
+static void write_role(struct writer *w, const struct man_order *o, const struct man_track *t) {
+  wr_str(w, "<Role schemeIdUri=\"urn:mpeg:dash:role:2011\" value=\"");
+  wr_str(w, !o->speaker || man_same_language(t, o->speaker) ? "main\"/>\n" : "alternate\"/>\n");
+}
+
 // The set whose tracks are o->at[first] up to, not including, o->at[end]. Source: ISO/IEC 23009-1 §5.3.3.
 static void write_set(struct writer *w, const struct man_asset *a, const struct man_order *o, uint32_t first,
                       uint32_t end, enum man_form form) {
@@ -285,7 +292,7 @@ static void write_set(struct writer *w, const struct man_asset *a, const struct 
     drm_mpd(w, &(struct drm_input){.key = lead->key, .set = a->drm});
   write_joc(w, h, has.complexity);
   write_switching(w, a, o, first);
-  wr_str(w, "<Role schemeIdUri=\"urn:mpeg:dash:role:2011\" value=\"main\"/>\n");
+  write_role(w, o, lead);
   if (has.timeline)
     write_template(w, a, NULL, lead);
   for (uint32_t i = first; i < end; i++)

@@ -65,6 +65,26 @@ static void find_languages(struct plan_of_groups *p) {
       p->lang[t]++;
 }
 
+static uint32_t num_named(const struct plan_of_groups *p) {
+  uint32_t named = p->num_langs;
+  for (uint32_t l = 0; l < p->num_langs; l++)
+    named -= !man_has_language(header(p, p->langs[l].track));
+  return named;
+}
+
+uint8_t man_default_language(const struct man_asset *a) {
+  struct man_order any = {.num = 0}; // which languages there are does not depend on it
+  struct plan_of_groups p = {.a = a, .o = &any};
+  while (any.num < a->num_tracks && any.num < MAX) {
+    any.at[any.num] = (uint8_t)any.num;
+    any.num++;
+  }
+  find_languages(&p);
+  return num_named(&p) > 1 ? p.langs[0].track : MAN_NO_TRACK;
+}
+
+bool man_same_language(const struct man_track *a, const struct man_track *b) { return language_cmp(a->ix->h, b->ix->h) == 0; }
+
 // The rungs of one language within one codec and layout, lowest rate first.
 struct rungs {
   uint32_t num;
@@ -138,9 +158,7 @@ void man_groups(struct man_groups *g, const struct man_asset *a, const struct ma
   struct plan_of_groups p = {.a = a, .o = o};
   *g = (struct man_groups){.speaker = MAN_NO_TRACK};
   find_languages(&p);
-  uint32_t named = p.num_langs;
-  for (uint32_t l = 0; l < p.num_langs; l++)
-    named -= !man_has_language(header(&p, p.langs[l].track));
+  uint32_t named = num_named(&p);
   g->num_langs = named > 1 ? p.num_langs : 1;
   if (named == 1) // the languages that are known come first only among those with as many tracks
     g->speaker = man_has_language(header(&p, p.langs[0].track)) ? p.langs[0].track : p.langs[1].track;

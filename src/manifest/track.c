@@ -164,10 +164,12 @@ static int kind_cmp(const struct track_index *a, const struct track_index *b) {
 bool man_same_kind(const struct man_track *a, const struct man_track *b) { return kind_cmp(a->ix, b->ix) == 0; }
 
 // The order of switching sets: 0 when two tracks share one. They do when codec, channel layout, language and key are
-// the same.
-static int set_cmp(const struct man_track *a, const struct man_track *b) {
+// the same. The language of `speaker` goes before others.
+static int set_cmp(const struct man_track *a, const struct man_track *b, const struct man_track *speaker) {
   const struct ix_header *x = a->ix->h, *y = b->ix->h;
   int c = kind_cmp(a->ix, b->ix);
+  if (!c && speaker)
+    c = (int)man_same_language(b, speaker) - (int)man_same_language(a, speaker);
   if (!c)
     c = strncmp(x->language, y->language, sizeof x->language);
   if (!c && a->key && b->key)
@@ -181,8 +183,8 @@ static int name_cmp(struct bytes a, struct bytes b) {
   return c ? c : (a.n > b.n) - (a.n < b.n);
 }
 
-static int track_cmp(const struct man_track *a, const struct man_track *b) {
-  int c = set_cmp(a, b);
+static int track_cmp(const struct man_track *a, const struct man_track *b, const struct man_track *speaker) {
+  int c = set_cmp(a, b, speaker);
   if (!c)
     c = (a->ix->h->avg_bitrate > b->ix->h->avg_bitrate) - (a->ix->h->avg_bitrate < b->ix->h->avg_bitrate);
   return c ? c : name_cmp(a->name, b->name);
@@ -190,14 +192,16 @@ static int track_cmp(const struct man_track *a, const struct man_track *b) {
 
 void man_order(struct man_order *o, const struct man_asset *a) {
   *o = (struct man_order){.num = 0};
+  uint8_t first = man_default_language(a);
+  o->speaker = first == MAN_NO_TRACK ? NULL : &a->tracks[first];
   for (uint32_t t = 0; t < a->num_tracks && t < MAN_MAX_TRACKS; t++) {
     uint32_t i = o->num++;
-    for (; i && track_cmp(&a->tracks[t], &a->tracks[o->at[i - 1]]) < 0; i--)
+    for (; i && track_cmp(&a->tracks[t], &a->tracks[o->at[i - 1]], o->speaker) < 0; i--)
       o->at[i] = o->at[i - 1];
     o->at[i] = (uint8_t)t;
   }
   for (uint32_t i = 1; i < o->num; i++)
-    o->set[i] = (uint8_t)(o->set[i - 1] + (set_cmp(&a->tracks[o->at[i - 1]], &a->tracks[o->at[i]]) != 0));
+    o->set[i] = (uint8_t)(o->set[i - 1] + (set_cmp(&a->tracks[o->at[i - 1]], &a->tracks[o->at[i]], o->speaker) != 0));
   o->num_sets = o->num ? o->set[o->num - 1] + 1u : 0;
 }
 

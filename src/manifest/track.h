@@ -29,8 +29,15 @@ uint64_t man_us(uint64_t ticks, uint32_t timescale);
 // man_write_seconds appends microseconds as "S.UUUUUU".
 void man_write_seconds(struct writer *w, uint64_t us);
 
-// The order of tracks in documents: switching sets in a fixed order (AAC first, lossless last), within one by bit rate.
+// man_default_language gives a track in the language that who has not chosen one begins with; MAN_NO_TRACK where at most one is named.
+enum { MAN_NO_TRACK = 0xff };
+uint8_t man_default_language(const struct man_asset *a);
+bool man_same_language(const struct man_track *a, const struct man_track *b);
+
+// The order of tracks in documents: switching sets in a fixed order (AAC first, lossless last; of a codec the default language
+// first), within one by bit rate.
 struct man_order {
+  const struct man_track *speaker; // of the default language; NULL where at most one is named
   uint8_t at[MAN_MAX_TRACKS];  // track numbers
   uint8_t set[MAN_MAX_TRACKS]; // at[i] belongs to set number set[i], from 0, ascending
   uint32_t num, num_sets;
@@ -39,7 +46,6 @@ void man_order(struct man_order *o, const struct man_asset *a);
 
 // Audio groups of a multivariant playlist: one for each codec, channel layout and rung of rates, with a rendition in each
 // language. An asset whose tracks name at most one language has one group for each track, in the order of `o`.
-enum { MAN_NO_TRACK = 0xff };
 struct man_groups {
   uint32_t num, num_langs;
   uint8_t speaker; // one language: a track that names it, for those that name none; else MAN_NO_TRACK

@@ -216,7 +216,7 @@ struct ix_segments {
 
 // ix_segment_count and ix_segment_fill group whole fragments: by IX_FRAG_SUBSEGMENT where the source had them,
 // else until a segment has reached `target_ticks` (0: every fragment is one), by its samples, or by a gap in decode times, which then
-// lies between two segments.
+// lies between two segments. Fragments at the end that last no time belong to the segment before.
 uint32_t ix_segment_count(const struct track_index *ix, uint64_t target_ticks);
 void ix_segment_fill(const struct track_index *ix, uint64_t target_ticks, uint32_t *first_frag);
 

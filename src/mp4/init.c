@@ -85,6 +85,16 @@ static bool is_protected_type(uint32_t type) {
          type == FOURCC('e', 'n', 'c', 's') || type == FOURCC('e', 'n', 'c', 'm');
 }
 
+// 8.9.3. A seig description that goes for every sample (ISO/IEC 23001-7 6) is left over from a protection that was taken off: players
+// would believe it more than what is added. One that nothing refers to does no harm.
+static enum err parse_sgpd(struct bytes body) {
+  struct reader r = rd_of(body);
+  unsigned version = full_head(&r) >> 24;
+  uint32_t grouping = rd_u32(&r);
+  rd_skip(&r, 4);
+  return grouping == FOURCC('s', 'e', 'i', 'g') && version >= 2 && rd_u32(&r) ? ERR_PROTECTED : ERR_OK;
+}
+
 // 8.5.2.
 static enum err parse_stsd(struct init_parser *p, struct trak *k, struct reader r) {
   size_t at = rd_pos(&r);
@@ -149,6 +159,9 @@ static enum err parse_leaf(struct init_parser *p, struct trak *k, const struct b
     e = r.err;
     break;
   case FOURCC('s', 't', 's', 'd'): return parse_stsd(p, k, r);
+  case FOURCC('s', 'g', 'p', 'd'):
+    e = parse_sgpd(b->body);
+    return e ? trail_fail(&p->t, e, b->pos, "a sample group says how all samples are protected, the track is not encrypted") : e;
   case FOURCC('s', 't', 's', 'z'):
   case FOURCC('s', 't', 'z', '2'):
   case FOURCC('s', 't', 't', 's'):

@@ -10,10 +10,12 @@ static bool behind_gap(const struct track_index *ix, uint32_t f) {
 static uint32_t group(const struct track_index *ix, uint64_t target_ticks, uint32_t *first_frag) {
   const struct ix_header *h = ix->h;
   bool marked = (h->flags & (IX_HAD_SIDX | IX_FOLDER)) != 0;
-  uint32_t num = 0;
-  uint64_t ticks = 0, start = 0; // of the open segment
+  uint32_t num = 0, lasting = h->num_frags; // behind the last fragment that lasts any time
+  uint64_t ticks = 0, start = 0;            // of the open segment
+  while (target_ticks && lasting && !ix->frags[lasting - 1].duration_ticks)
+    lasting--;
   for (uint32_t f = 0; f < h->num_frags; f++) {
-    bool starts = f == 0 || (marked ? (ix->frags[f].flags & IX_FRAG_SUBSEGMENT) != 0 : ticks >= target_ticks);
+    bool starts = f == 0 || (marked ? (ix->frags[f].flags & IX_FRAG_SUBSEGMENT) != 0 : ticks >= target_ticks && f < lasting);
     if (!starts && !marked)
       starts = ix->frags[f].time_ticks > start && ix->frags[f].time_ticks - start >= target_ticks && behind_gap(ix, f);
     if (starts) {

@@ -178,8 +178,8 @@ void respond_options(struct request *rq) {
   wr_str(&out, rq->route.kind == ROUTE_LICENCE ? "Allow: POST, OPTIONS\r\n" : "Allow: GET, HEAD, OPTIONS\r\n");
   if (server_config(rq->w->s)->cors_origin[0])
     wr_str(&out, "Access-Control-Allow-Methods: GET, HEAD, POST, OPTIONS\r\n"
-                 "Access-Control-Allow-Headers: Range, If-Range, If-None-Match, Content-Type, CMCD-Request, CMCD-Object, "
-                 "CMCD-Status, CMCD-Session\r\n" // CTA-5004: players that report by headers
+                 "Access-Control-Allow-Headers: Range, If-Range, If-None-Match, Accept-Encoding, Content-Type, " // as Cast receivers want it
+                 "CMCD-Request, CMCD-Object, CMCD-Status, CMCD-Session\r\n" // CTA-5004: players that report by headers
                  "Access-Control-Max-Age: 86400\r\n");
   head_end(rq, &out);
 }

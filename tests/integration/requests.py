@@ -182,6 +182,7 @@ def cors(tap, server):
            "CORS: preflight allows Range", r)
     allowed = {h.strip().lower() for h in r["access-control-allow-headers"].split(",")}
     tap.ok({"cmcd-request", "cmcd-object", "cmcd-status", "cmcd-session"} <= allowed, "CORS: and what players report by headers", r)
+    tap.ok({"content-type", "accept-encoding", "range"} <= allowed, "CORS: and what Google Cast asks of origins", r)
     for path, allow in ((WHOLE, "GET, HEAD, OPTIONS"), ("/nothing", "GET, HEAD, OPTIONS"), ("*", "GET, HEAD, OPTIONS"),
                         (url(ASSET, "cbcs", 1, "license"), "POST, OPTIONS")):
         r = server.get(path, "OPTIONS")

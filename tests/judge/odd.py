@@ -558,7 +558,8 @@ class Odd:
 
     def segments(self, target_s=2):
         """[fragments] of each segment: as the source says, else as many as last `target_s` (interface.md, Paths), by their samples or with
-        a gap of a sample or more, which then lies between two segments (docs/manifests.md, Times)."""
+        a gap of a sample or more, which then lies between two segments (docs/manifests.md, Times); what lasts no time at the end
+        makes none of its own."""
         out, ticks, start, usual, target = [], 0, 0, self.usual_duration(), target_s * self.timescale
         marked = self.folder or self.indexing != "none"
         begins, begin = [], self.clock  # of a fragment without samples: when the next one begins
@@ -566,10 +567,11 @@ class Odd:
             begin = f.samples[0].time if f.samples else begin
             begins.insert(0, begin)
         before = None  # where the fragment before ends
-        for f, begin in zip(self.fragments, begins):
-            lasts = sum(s.duration for s in f.samples)
+        each = [sum(s.duration for s in f.samples) for f in self.fragments]
+        for n, (f, begin) in enumerate(zip(self.fragments, begins)):
+            lasts = each[n]
             gap = before is not None and begin > before and begin - before >= usual
-            if not out or (f.subsegment if marked else ticks >= target or (gap and begin - start >= target)):
+            if not out or (f.subsegment if marked else (ticks >= target and (any(each[n:]) or not target)) or (gap and begin - start >= target)):
                 out.append([])
                 ticks, start = 0, begin
             out[-1].append(f)

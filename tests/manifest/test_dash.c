@@ -172,6 +172,41 @@ Test(dash, speakers_and_keys_are_sets_of_their_own) {
   drop(&s);
 }
 
+// The sets as "LANGUAGE=ROLE ", in their order.
+static const char *roles(const char *x) {
+  static char made[400];
+  made[0] = 0;
+  for (const char *set = x; (set = strstr(set, "<AdaptationSet ")); set++) {
+    char lang[20] = "", role[20] = "";
+    const char *head_end = strchr(set, '>'), *at = strstr(set, " lang=\"");
+    if (at && at < head_end)
+      sscanf(at, " lang=\"%19[^\"]", lang);
+    at = strstr(set, "role:2011\" value=\"");
+    if (at)
+      sscanf(at, "role:2011\" value=\"%19[^\"]", role);
+    snprintf(made + strlen(made), sizeof made - strlen(made), "%s=%s ", lang, role);
+  }
+  return made;
+}
+
+// Players begin with what is main, or with the first set: the default language of HLS, in each codec.
+Test(dash, one_language_is_main) {
+  struct asset s = {0};
+  add_spoken(&s, "d", "mp4a.40.2", "de", 96);
+  add_spoken(&s, "e1", "mp4a.40.2", "en", 96);
+  cr_assert_str_eq(roles(mpd(&s, MAN_SEGMENTS)), "de=main en=alternate ", "as many of each: by name: %s", out);
+  add_spoken(&s, "e2", "mp4a.40.2", "en", 160);
+  add_spoken(&s, "f", "flac", "de", 900);
+  add_spoken(&s, "e3", "flac", "en", 900);
+  add_spoken(&s, "n", "mp4a.40.2", "und", 64);
+  for (enum man_form form = MAN_SEGMENTS; form <= MAN_RANGES; form++)
+    cr_assert_str_eq(roles(mpd(&s, form)), "en=main de=alternate =alternate en=main de=alternate ", "%s", out);
+  for (int i = 0; i < 5; i++)
+    snprintf(s.h[i].language, sizeof s.h[i].language, "fr");
+  cr_assert_str_eq(roles(mpd(&s, MAN_SEGMENTS)), "fr=main =main fr=main ", "one language, and a track that names none: %s", out);
+  drop(&s);
+}
+
 // Sets are tied where nothing differs but the key: players may go from one to the other then.
 Test(dash, sets_that_differ_in_their_key_are_tied) {
   struct asset s = {0};

@@ -29,6 +29,8 @@ Test(edges, entry_heads) {
 #define EDIT(time) "\0\0\0\7" time "\0\1\0\0"
 #define EDIT_V1(time) "\0\0\0\0\0\0\0\7" time "\0\1\0\0"
 #define EMPTY "\xff\xff\xff\xff"
+// 8.9.3: version, grouping, length of a description, which of them goes for all samples that no sbgp speaks of.
+#define SGPD(version, grouping, all) "\0\0\0\x30" "sgpd" version "\0\0\0" grouping "\0\0\0\x14" all "\0\0\0\1" "\0\0\0\0" "0123456789abcdef"
 
 Test(edges, moov) {
   static const struct {
@@ -62,6 +64,11 @@ Test(edges, moov) {
        ERR_MALFORMED, 0, 0, ""},
       {"stsz", true, BYTES_LIT("\0\0\0\x14" "stz2" "\0\0\0\0" "\0\0\0\x10" "\0\0\0\0"), "moov trak mdia minf stbl", ERR_OK, 0, 48000, "en"},
       {"stsz", true, BYTES_LIT("\0\0\0\x14" "stz2" "\0\0\0\0" "\0\0\0\x10" "\0\0\0\1"), "moov trak mdia minf stbl", ERR_PROGRESSIVE, 0, 0, ""},
+      {"stts", false, BYTES_LIT(SGPD("\2", "seig", "\0\0\0\1")), "moov trak mdia minf stbl", ERR_PROTECTED, 0, 0, ""},
+      {"stts", false, BYTES_LIT(SGPD("\3", "seig", "\0\0\0\1")), "moov trak mdia minf stbl", ERR_PROTECTED, 0, 0, ""},
+      {"stts", false, BYTES_LIT(SGPD("\2", "seig", "\0\0\0\0")), "moov trak mdia minf stbl", ERR_OK, 0, 48000, "en"},
+      {"stts", false, BYTES_LIT(SGPD("\1", "seig", "\0\0\0\1")), "moov trak mdia minf stbl", ERR_OK, 0, 48000, "en"},
+      {"stts", false, BYTES_LIT(SGPD("\2", "roll", "\0\0\0\1")), "moov trak mdia minf stbl", ERR_OK, 0, 48000, "en"},
       {"trak", false, BYTES_LIT("\0\0\0\x08" "trak"), "moov", ERR_UNSUPPORTED, 0, 0, ""},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

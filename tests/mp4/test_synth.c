@@ -120,6 +120,35 @@ Test(segments, a_gap_that_makes_one_long_ends_it) {
   }
 }
 
+// Fragments at the end that last no time (a sample of duration 0, or none) are no segment of their own: players that have played what
+// lasts would wait in it. As a source or a target of 0 says they stay as they are.
+Test(segments, what_lasts_no_time_ends_the_one_before) {
+  enum { FRAGS = 5 };
+  static const struct {
+    uint32_t ticks[FRAGS];
+    uint64_t target;
+    uint32_t want, first[FRAGS];
+  } rows[] = {{{1000, 1000, 1000, 1000, 0}, 2000, 2, {0, 2}},    {{1000, 1000, 1000, 0, 0}, 1000, 3, {0, 1, 2}},
+              {{1000, 1000, 1000, 1000, 1}, 2000, 3, {0, 2, 4}}, {{1000, 0, 0, 1000, 0}, 1000, 2, {0, 1}},
+              {{0, 0, 0, 0, 0}, 1000, 1, {0}},                   {{1000, 1000, 1000, 1000, 0}, 0, 5, {0, 1, 2, 3, 4}}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct ix_header h = {.num_frags = FRAGS, .frame_samples = 20};
+    struct ix_frag frags[FRAGS + 1] = {0};
+    uint32_t first[FRAGS + 1];
+    for (uint32_t f = 0; f < FRAGS; f++) {
+      frags[f].duration_ticks = rows[i].ticks[f];
+      frags[f + 1].time_ticks = frags[f].time_ticks + rows[i].ticks[f];
+    }
+    struct track_index ix = {.h = &h, .frags = frags};
+    cr_assert_eq(ix_segment_count(&ix, rows[i].target), rows[i].want, "row %zu", i);
+    ix_segment_fill(&ix, rows[i].target, first);
+    cr_expect_eq(memcmp(first, rows[i].first, rows[i].want * sizeof *first), 0, "row %zu", i);
+    h.flags = IX_HAD_SIDX;
+    frags[4].flags = IX_FRAG_SUBSEGMENT;
+    cr_expect_eq(ix_segment_count(&ix, rows[i].target), 2, "row %zu", i);
+  }
+}
+
 Test(segments, follow_sidx_or_target_or_parts) {
   static const struct {
     const char *name;
