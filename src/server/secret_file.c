@@ -90,23 +90,20 @@ bool folder_make(const char *dir) {
   return ok || there;
 }
 
-static bool sync_folder_of(const char *path) {
-  char *folder = path_folder_text(bytes_str(path));
-  bool ok = folder && folder_sync(folder);
-  free(folder);
-  return ok;
-}
-
 static bool replace(const char *path, struct bytes text, bool fresh) {
-  char *temp = NULL;
+  char *temp = NULL, *folder;
   struct stat st;
   bool there = !stat(path, &st);
   if (there && (fresh || !S_ISREG(st.st_mode))) {
     errno = S_ISDIR(st.st_mode) ? EISDIR : fresh ? EEXIST : EINVAL;
     return false;
   }
-  if (asprintf(&temp, "%s.XXXXXX", path) < 0)
+  // Both names before the file: once it is replaced, all that can fail is the disk.
+  if (asprintf(&temp, "%s.XXXXXX", path) < 0 || !(folder = path_folder_text(bytes_str(path)))) {
+    free(temp);
+    errno = ENOMEM;
     return false;
+  }
   int fd = mkostemp(temp, O_CLOEXEC); // mode 0600
   bool ok = fd >= 0 && write_all(fd, text) && !fsync(fd);
   if (ok && there) { // the owner where we may, the mode without what others than the group could do
@@ -114,13 +111,14 @@ static bool replace(const char *path, struct bytes text, bool fresh) {
     (void)ignored;
     ok = !fchmod(fd, st.st_mode & 0640);
   }
-  ok = ok && (fresh ? !link(temp, path) : !rename(temp, path)) && sync_folder_of(path);
+  ok = ok && (fresh ? !link(temp, path) : !rename(temp, path)) && folder_sync(folder);
   int why = errno;
   if (fd >= 0) {
     close(fd);
     unlink(temp); // its second name, or what failed
   }
   free(temp);
+  free(folder);
   errno = why;
   return ok;
 }
