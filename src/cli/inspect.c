@@ -388,15 +388,14 @@ static enum err write_json(struct inspector *in, const json_t *head) {
 }
 
 // The track as the index sees it, or why there is none.
-static json_t *track_json(struct media_source *m) {
+static json_t *track_json(struct media_source *m, struct diag *diag) {
   struct index_file f;
-  struct diag diag = {0};
   char text[512];
-  enum err e = index_load(&f, m, &(struct index_options){.cache_fd = -1, .no_digest = true, .rebuild = true}, &diag);
+  enum err e = index_load(&f, m, &(struct index_options){.cache_fd = -1, .no_digest = true, .rebuild = true}, diag);
   if (e == ERR_NO_MEMORY)
     json_lost_note();
   if (e) {
-    diag_format(&diag, text, sizeof text);
+    diag_format(diag, text, sizeof text);
     return json_pack("{s:b, s:s, s:o}", "usable", 0, "error", err_name(e), "why", name_json(text));
   }
   const struct ix_header *h = f.ix.h;
@@ -481,7 +480,12 @@ static int inspect(const char *path, bool json, bool all) {
   json_t *boxes = json_array();
   in.lists[0] = boxes;
   enum err e = m->src.size ? tree_walk(&win, &v, &in.diag) : diag_say(&in.diag, ERR_MISSING, "the file is empty");
-  json_t *track = track_json(m), *out = NULL;
+  struct diag why = {0};
+  json_t *track = track_json(m, &why), *out = NULL;
+  if (!e && (why.err == ERR_IO || why.err == ERR_STALE)) { // not what the file is like
+    e = why.err;
+    in.diag = why;
+  }
   bool short_of_memory = json_lost() || e == ERR_NO_MEMORY;
   if (json && !short_of_memory) {
     out = json_pack("{s:o, s:I, s:O, s:O, s:o, s:O}", "file", name_json(path), "size", (json_int_t)m->id.size, "track", track,

@@ -36,7 +36,13 @@ class Memory:
         self.env = shim.preloaded(self.library, NO_MEMORY=str(work / "no_memory"))
 
     def fail(self, first, num):
-        self.words[:12] = struct.pack("3I", first, num, 0)
+        self.words[:20] = struct.pack("5I", first, num, 0, 0, 0)
+
+    def fail_read(self, number):
+        self.words[:20] = struct.pack("5I", 0, 0, 0, number, 0)
+
+    def reads(self):
+        return struct.unpack("I", self.words[16:20])[0]
 
     def fail_soon(self, first, num):
         """In a program that runs."""
@@ -58,7 +64,7 @@ def turns(sanitized):
     """The numbers of the allocation that fails. A sanitizer makes a run ten times as long: some of them, there."""
     k = 0
     while True:
-        k += 1 if k < 40 or not sanitized else 9
+        k += 1 if k < 24 or not sanitized else 29
         yield k
 
 
@@ -96,6 +102,24 @@ def sweep(tap, sluice, memory, work, name, argv, prints="", changes=None, saniti
     restore(work, before)
 
 
+def broken(tap, sluice, memory, work, name, argv):
+    """The same of a disk, whose reads fail: inspect shows what it has got."""
+    before, bad, k = files(work), [], 0
+    memory.fail(0, 0)
+    good = run(sluice.path, *argv, cwd=work, env=memory.env)
+    while memory.reads() >= k:
+        k += 1
+        restore(work, before)
+        memory.fail_read(k)
+        r = run(sluice.path, *argv, cwd=work, env=memory.env)
+        right = r.out == good.out if r.code == 0 else r.code == 1 and r.err.startswith("sluice: ") and files(work) == before
+        if not right:
+            bad.append(f"read {k}: {r} {r.out[-200:]}")
+    restore(work, before)
+    tap.ok(not bad, f"{name}, a read fails: all or an error", "\n".join(bad))
+    tap.ok(k > 2, f"{name}, a read fails: which was looked at", k)
+
+
 def commands(tap, sluice, memory, work, sanitized):
     folder = work / "commands"
     (folder / "media" / "a").mkdir(parents=True)
@@ -131,6 +155,13 @@ def commands(tap, sluice, memory, work, sanitized):
         if sanitized and name == "index":
             continue  # a sanitizer ends a thread that it finds no memory for
         sweep(tap, sluice, memory, folder, name, argv, sanitized=sanitized, **more)
+        if argv[0] in ("inspect", "encrypt", "decrypt", "index"):
+            broken(tap, sluice, memory, folder, name, argv)
+    for number in range(3, 12):  # too few descriptors at each step
+        before = files(folder)
+        r = run("bash", "-c", f'ulimit -n {number}; exec "$@"', "bash", sluice.path, "keys", "rewrap", "secret", "--new-kek", "kek", cwd=folder)
+        tap.ok((r.code != 0) == (files(folder) == before), f"keys rewrap with {number} descriptors: done, or an error", r)
+        restore(folder, before)
     memory.fail(0, 0)
     r = run(sluice.path, "version", env=memory.env)
     memory.fail(1, ALL)

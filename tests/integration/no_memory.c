@@ -1,5 +1,6 @@
-// A system without memory: allocations fail from one on, one of them or all that follow. To be loaded in front of the C library. The file
-// NO_MEMORY holds which is the first (0: none), how many fail, and how many there were. No dlsym here: it allocates.
+// A system without memory: allocations fail from one on, one of them or all that follow; and a disk of which one read fails. To be loaded
+// in front of the C library. The file NO_MEMORY holds which allocation is the first (0: none), how many fail, how many there were; which
+// read fails (0: none), and how many there were. No dlsym here: it allocates.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,7 @@ __attribute__((weak)) void *__interceptor_realloc(void *p, size_t n);
 __attribute__((weak)) void *__interceptor_memalign(size_t align, size_t n);
 
 static struct {
-  _Atomic uint32_t from, num, count;
+  _Atomic uint32_t from, num, count, read, reads;
 } nothing, *faults = &nothing;
 
 static bool fails(void) {
@@ -51,6 +52,13 @@ void *mmap64(void *at, size_t n, int prot, int flags, int fd, off64_t off) {
 }
 
 void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t off) { return mmap64(at, n, prot, flags, fd, off); }
+
+ssize_t pread64(int fd, void *p, size_t n, off64_t off) {
+  if (atomic_fetch_add(&faults->reads, 1) + 1 != faults->read)
+    return syscall(SYS_pread64, fd, p, n, off);
+  errno = EIO;
+  return -1;
+}
 
 __attribute__((constructor)) static void begin(void) {
   const char *file = getenv("NO_MEMORY");
