@@ -36,16 +36,9 @@ int cli_error_source(const char *subject, const struct diag *d) {
   return cli_error(subject, "%s; ffmpeg -i IN.mp4 -map 0:a:0 -map_chapters -1 -c copy -strict -2 -movflags +cmaf+delay_moov -frag_duration 2000000 OUT.mp4 fragments it", text);
 }
 
-char *cli_fault_file(const char *path, const struct media_source *m, struct diag *d) {
-  char *file = NULL;
+void cli_fault_file(char out[CLI_FAULT_FILE], const char *path, const struct media_source *m, struct diag *d) {
   const char *part = media_fault_part(m, d);
-  if (part) {
-    if (asprintf(&file, "%s%s%s", path, path[strlen(path) - 1] == '/' ? "" : "/", part) < 0)
-      abort();
-  } else if (!(file = strdup(path))) {
-    abort();
-  }
-  return file;
+  snprintf(out, CLI_FAULT_FILE, "%s%s%s", path, !part || path[strlen(path) - 1] == '/' ? "" : "/", part ? part : "");
 }
 
 bool cli_wants_help(const char *arg) { return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0; }

@@ -33,10 +33,11 @@ int cli_error_diag(const char *subject, const struct diag *d);
 // with what makes one that is.
 int cli_error_source(const char *subject, const struct diag *d);
 
-// cli_fault_file gives the path of the file that a fault lies in, to be freed: in a folder that of its part, from whose start d->at
-// counts then; else a copy of `path`.
+// cli_fault_file gives the path of the file that a fault lies in: in a folder that of its part, from whose start d->at counts then;
+// else `path`. Both could be opened, so they are no longer than this.
+enum { CLI_FAULT_FILE = 4096 + 256 };
 struct media_source;
-char *cli_fault_file(const char *path, const struct media_source *m, struct diag *d);
+void cli_fault_file(char out[CLI_FAULT_FILE], const char *path, const struct media_source *m, struct diag *d);
 
 // cli_wants_help says whether an argument is -h or --help.
 bool cli_wants_help(const char *arg);

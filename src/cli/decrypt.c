@@ -190,9 +190,9 @@ static bool run(struct job *j, const struct keys *keys) {
   if (changed) {
     cli_error(from->subject, "the file changed while it was being read");
   } else if (e && !j->told) {
-    char *file = cli_fault_file(from->subject, &from->media, &d);
+    char file[CLI_FAULT_FILE];
+    cli_fault_file(file, from->subject, &from->media, &d);
     cli_error_diag(file, &d);
-    free(file);
   }
   if (!e && !changed)
     return output_commit(&j->output);

@@ -229,7 +229,7 @@ static bool render_all(struct job *j) {
   const struct plan *p = &j->plan;
   uint8_t *out = (uint8_t *)malloc(CHUNK), *src = NULL;
   size_t src_cap = 0;
-  bool ok = out != NULL;
+  bool ok = out || cli_error(j->input.subject, "out of memory") == EXIT_DONE;
   progress_start(&j->progress, "encrypting", p->total_len);
   for (uint64_t at = 0; ok && at < p->total_len;) {
     struct plan_range r = {at, next_chunk(p, at)}, need = plan_source(p, r);

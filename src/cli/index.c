@@ -78,9 +78,11 @@ static int walk(struct job *j, const char *dir, int depth) {
   for (int i = 0; i < num; i++) {
     char *path;
     struct stat st;
-    if (entries[i]->d_name[0] != '.') {
-      if (asprintf(&path, "%s%s%s", dir, dir[strlen(dir) - 1] == '/' ? "" : "/", entries[i]->d_name) < 0)
-        abort();
+    if (entries[i]->d_name[0] == '.') {
+      // not a track
+    } else if (asprintf(&path, "%s%s%s", dir, dir[strlen(dir) - 1] == '/' ? "" : "/", entries[i]->d_name) < 0) {
+      status |= no_memory();
+    } else {
       if (!lstat(path, &st) && S_ISDIR(st.st_mode))
         status |= walk(j, path, depth + 1);
       else if (!lstat(path, &st) && S_ISREG(st.st_mode) && media_is_track_name(path) && !add(j, path))
@@ -90,8 +92,9 @@ static int walk(struct job *j, const char *dir, int depth) {
     free(entries[i]);
   }
   free(entries);
-  if (j->num == had && media_has_parts((struct media_path){AT_FDCWD, dir}) == ERR_OK)
-    status |= fail_path(j, dir, media_lacks_init);
+  enum err parts = j->num == had ? media_has_parts((struct media_path){AT_FDCWD, dir}) : ERR_NOT_FOUND;
+  if (parts != ERR_NOT_FOUND)
+    status |= fail_path(j, dir, parts == ERR_OK ? media_lacks_init : "cannot be listed");
   return status;
 }
 
@@ -153,9 +156,14 @@ static void index_one(struct job *j, struct item *it) {
   }
   atomic_fetch_add(&j->bytes, m.id.size - step.done);
   if (e && m.num_parts > 1) {
-    char *folder = it->path;
-    it->path = cli_fault_file(folder, &m, &it->diag);
-    free(folder);
+    char file[CLI_FAULT_FILE], *copy;
+    struct diag there = it->diag;
+    cli_fault_file(file, it->path, &m, &there);
+    if ((copy = strdup(file))) { // else the folder's name has to do
+      free(it->path);
+      it->path = copy;
+      it->diag = there;
+    }
   }
   index_free(&f);
   media_close(&m);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "cli/cli.h"
+#include "cli/json_lost.h"
 #include "cli/output.h"
 #include "base/text.h"
 #include "drm/markup.h"
@@ -52,8 +53,10 @@ static json_t *text_json(struct bytes b) {
 static json_t *name_json(const char *name) {
   size_t n = strlen(name);
   char *text = malloc(n + 1);
-  if (!text)
-    abort();
+  if (!text) {
+    json_lost_note();
+    return NULL;
+  }
   for (struct bytes rest = bytes_str(name); rest.n;) {
     const uint8_t *p = rest.p;
     bool bad = utf8_next(&rest) == 0xfffd && rest.p == p + 1;
@@ -67,8 +70,10 @@ static json_t *name_json(const char *name) {
 
 static json_t *hex_json(struct bytes b) {
   char *text = malloc(2 * b.n + 1);
-  if (!text)
-    abort();
+  if (!text) {
+    json_lost_note();
+    return NULL;
+  }
   struct writer w = wr_of(text, 2 * b.n + 1);
   hex_write(&w, b);
   json_t *j = json_stringn(text, w.n);
@@ -99,6 +104,13 @@ static json_t *value_json(const struct field *f) {
   return json_null();
 }
 
+// What could not be put into its place is gone, and nothing may be put into it.
+static json_t *placed(json_t *j, bool failed) { return failed ? NULL : j; }
+
+static json_t *put_field(json_t *to, const char *name, json_t *j) { return placed(j, json_object_set_new(to, name, j)); }
+
+static json_t *put_item(json_t *to, json_t *j) { return placed(j, json_array_append_new(to, j)); }
+
 static void field_json(struct inspector *in, const struct field *f) {
   char name[64];
   snprintf(name, sizeof name, "%.*s", (int)f->name_len, f->name);
@@ -108,12 +120,7 @@ static void field_json(struct inspector *in, const struct field *f) {
   case FIELD_ITEM:
     if (in->nesting == NESTING)
       abort(); // descriptions do not nest this deep
-    in->fields[in->nesting + 1] = f->kind == FIELD_LIST ? json_array() : json_object();
-    if (f->kind == FIELD_LIST)
-      json_object_set_new(to, name, in->fields[in->nesting + 1]);
-    else
-      json_array_append_new(to, in->fields[in->nesting + 1]);
-    in->nesting++;
+    in->fields[++in->nesting] = f->kind == FIELD_LIST ? put_field(to, name, json_array()) : put_item(to, json_object());
     break;
   case FIELD_ITEM_END:
   case FIELD_LIST_END: in->nesting--; break;
@@ -263,11 +270,9 @@ static void begin_box(struct inspector *in, const struct box *b, uint32_t depth,
                         "header", (json_int_t)b->head_len);
   if (info)
     json_object_set_new(j, "about", json_string(info->text));
-  json_array_append_new(in->lists[depth], j);
-  in->lists[depth + 1] = json_array();
-  json_object_set_new(j, "boxes", in->lists[depth + 1]);
-  in->fields[0] = json_object();
-  json_object_set_new(j, "fields", in->fields[0]);
+  j = put_item(in->lists[depth], j);
+  in->lists[depth + 1] = put_field(j, "boxes", json_array());
+  in->fields[0] = put_field(j, "fields", json_object());
   in->nesting = 0;
 }
 
@@ -363,34 +368,34 @@ static enum err fragment_enter(void *ctx, const struct box *b, uint32_t depth, u
 
 static void fragment_leave(void *ctx, const struct box *b, uint32_t depth) { (void)ctx, (void)b, (void)depth; }
 
-// `head` is all but the fragments. A fault in a moof was told by the first walk; this one ends there too.
-static bool write_json(struct inspector *in, json_t *head) {
+// Prints the document; `head` is all but the fragments. What the first walk met was told; this one ends there too, and tells what only
+// it met.
+static enum err write_json(struct inspector *in, const json_t *head) {
   struct tree_visitor v = {in, fragment_enter, fragment_leave};
-  const char *key, *before = "{";
-  json_t *value;
-  bool ok = true;
-  json_object_foreach(head, key, value) {
-    printf("%s\n \"%s\": ", before, key);
-    ok &= !json_dumpf(value, stdout, JSON_INDENT(1) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY);
-    before = ",";
+  char *text = json_dumps(head, JSON_INDENT(1) | JSON_PRESERVE_ORDER); // all of it before the first byte: memory may end in the middle
+  if (!text || json_lost()) {
+    free(text);
+    return ERR_NO_MEMORY;
   }
+  fwrite(text, 1, strlen(text) - strlen("\n}"), stdout);
   fputs(",\n \"fragments\": [", stdout);
+  free(text);
   in->num_frags = 0;
   in->samples = (struct samples_file){.source_len = in->samples.source_len};
-  struct diag told = in->diag;
-  (void)!tree_walk(in->win, &v, &told);
+  enum err told = in->diag.err, e = tree_walk(in->win, &v, &in->diag);
   fputs("\n ]\n}\n", stdout);
-  return ok && !ferror(stdout);
+  return told ? ERR_OK : e;
 }
 
 // The track as the index sees it, or why there is none.
-static json_t *track_json(struct media_source *m) {
+static json_t *track_json(struct media_source *m, struct diag *diag) {
   struct index_file f;
-  struct diag diag = {0};
   char text[512];
-  enum err e = index_load(&f, m, &(struct index_options){.cache_fd = -1, .no_digest = true, .rebuild = true}, &diag);
+  enum err e = index_load(&f, m, &(struct index_options){.cache_fd = -1, .no_digest = true, .rebuild = true}, diag);
+  if (e == ERR_NO_MEMORY)
+    json_lost_note();
   if (e) {
-    diag_format(&diag, text, sizeof text);
+    diag_format(diag, text, sizeof text);
     return json_pack("{s:b, s:s, s:o}", "usable", 0, "error", err_name(e), "why", name_json(text));
   }
   const struct ix_header *h = f.ix.h;
@@ -456,16 +461,17 @@ static json_t *marks_json(const struct inspector *in) {
 static int inspect(const char *path, bool json, bool all) {
   struct input input;
   struct alloc_heap heap;
-  struct inspector in = {.json = json, .all = all, .protection = json_array()};
+  struct inspector in = {.json = json, .all = all};
   struct tree_visitor v = {&in, on_enter, on_leave};
   int status = EXIT_DONE;
   if (!input_open(&input, path)) {
     input_close(&input);
-    json_decref(in.protection);
     return EXIT_FAILED;
   }
   struct media_source *m = &input.media;
   path = input.subject;
+  json_lost_watch();
+  in.protection = json_array();
   alloc_heap_init(&heap, (size_t)1 << 30);
   struct window win = {.src = &m->src, .mem = &heap.base};
   in.win = &win;
@@ -474,23 +480,30 @@ static int inspect(const char *path, bool json, bool all) {
   json_t *boxes = json_array();
   in.lists[0] = boxes;
   enum err e = m->src.size ? tree_walk(&win, &v, &in.diag) : diag_say(&in.diag, ERR_MISSING, "the file is empty");
-  json_t *track = track_json(m);
-  if (json) {
-    json_t *out = json_pack("{s:o, s:I, s:o, s:o, s:o, s:o}", "file", name_json(path), "size", (json_int_t)m->id.size, "track", track,
-                            "protection", in.protection, "protected_by", marks_json(&in), "boxes", boxes);
-    if (!out || (!write_json(&in, out) && !ferror(stdout))) // what is wrong with standard output is told at the end
-      status = cli_error(path, "cannot write JSON");
-    json_decref(out);
-  } else {
+  struct diag why = {0};
+  json_t *track = track_json(m, &why), *out = NULL;
+  if (!e && (why.err == ERR_IO || why.err == ERR_STALE)) { // not what the file is like
+    e = why.err;
+    in.diag = why;
+  }
+  bool short_of_memory = json_lost() || e == ERR_NO_MEMORY;
+  if (json && !short_of_memory) {
+    out = json_pack("{s:o, s:I, s:O, s:O, s:o, s:O}", "file", name_json(path), "size", (json_int_t)m->id.size, "track", track,
+                    "protection", in.protection, "protected_by", marks_json(&in), "boxes", boxes);
+    enum err written = write_json(&in, out);
+    short_of_memory = written == ERR_NO_MEMORY;
+    e = e ? e : written;
+  } else if (!short_of_memory) {
     print_summary(&in, track);
-    json_decref(track);
-    json_decref(boxes);
-    json_decref(in.protection);
   }
-  if (e) {
+  if (short_of_memory || e) {
     fflush(stdout);
-    status = cli_error_diag(path, &in.diag);
+    status = short_of_memory ? cli_error(path, "out of memory") : cli_error_diag(path, &in.diag);
   }
+  json_decref(out);
+  json_decref(track);
+  json_decref(boxes);
+  json_decref(in.protection);
   alloc_heap_free(&heap);
   input_close(&input);
   return status;

@@ -138,7 +138,7 @@ static int export_keys(struct wish *w) {
   int status = EXIT_DONE;
   cpix_export(&doc, records, num, set, w->v24);
   uint8_t *text = num ? mem.base.get(&mem.base, doc.n) : NULL;
-  if (!num)
+  if (records && !num)
     status = no_key(w, c);
   else if (!text)
     status = cli_error(w->file, "out of memory");

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "cli/cli.h"
+#include "cli/json_lost.h"
 #include "cli/load_run.h"
 
 char *load_file(const char *path, size_t *n) {
@@ -40,9 +41,12 @@ static FILE *page_begin(struct page *p) {
   return p->f = open_memstream(&p->text, &p->n);
 }
 
-// page_put ends a page, `ok` when all of it was made, and writes it.
+// page_end says whether there is a page, `ok` when all of it was made. Its text is to be freed.
+static bool page_end(struct page *p, bool ok) { return p->f && fclose(p->f) == 0 && p->text && ok; }
+
+// page_put ends a page and writes it.
 static bool page_put(struct page *p, bool ok, struct output *o) {
-  ok &= p->f && fclose(p->f) == 0;
+  ok = page_end(p, ok);
   if (!ok)
     cli_error(o->path, "out of memory");
   ok = ok && output_write(o, p->text, p->n);
@@ -77,11 +81,15 @@ void load_results_drop(struct load_results *r) {
   output_drop(&r->html);
 }
 
+static bool put_json(struct page *p, const struct load_stats *s, const struct report_context *c) {
+  json_lost_watch();
+  return page_begin(p) && report_json(p->f, s, c) && !json_lost();
+}
+
 // The page has the run as JSON in it.
 static bool put_html(struct output *o, const struct load_stats *s, const struct report_context *c) {
   struct page run, page;
-  bool ok = page_begin(&run) && report_json(run.f, s, c);
-  ok &= run.f && fclose(run.f) == 0;
+  bool ok = page_end(&run, put_json(&run, s, c));
   struct bytes text = bytes_of(run.text, ok ? run.n : 0);
   ok = page_put(&page, page_begin(&page) && ok && report_html(page.f, &text, 1), o);
   free(run.text);
@@ -90,7 +98,7 @@ static bool put_html(struct output *o, const struct load_stats *s, const struct 
 
 bool load_results_write(struct load_results *r, const struct load_args *a, const struct load_stats *s, const struct report_context *c) {
   struct page p;
-  bool ok = !a->json || page_put(&p, page_begin(&p) && report_json(p.f, s, c), &r->json);
+  bool ok = !a->json || page_put(&p, put_json(&p, s, c), &r->json);
   ok &= !a->hdr || page_put(&p, page_begin(&p) && report_hdr(p.f, s, c), &r->hdr);
   return (!a->html || put_html(&r->html, s, c)) && ok;
 }

@@ -305,9 +305,9 @@ bool input_open(struct input *in, const char *path) {
 }
 
 void input_error(const struct input *in, struct diag *d) {
-  char *file = cli_fault_file(in->subject, &in->media, d);
+  char file[CLI_FAULT_FILE];
+  cli_fault_file(file, in->subject, &in->media, d);
   cli_error_source(file, d);
-  free(file);
 }
 
 void input_close(struct input *in) {

@@ -33,8 +33,9 @@ static int dial(const struct config_addr *a) {
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list, *i;
   snprintf(port, sizeof port, "%u", a->port);
   const char *host = !strcmp(a->host, "0.0.0.0") ? "127.0.0.1" : !strcmp(a->host, "::") ? "::1" : a->host;
-  if (getaddrinfo(host, port, &hints, &list)) {
-    errno = EHOSTUNREACH;
+  int e = getaddrinfo(host, port, &hints, &list);
+  if (e) {
+    errno = e == EAI_MEMORY ? ENOMEM : EHOSTUNREACH;
     return -1;
   }
   int fd = -1;

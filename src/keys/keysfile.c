@@ -63,8 +63,9 @@ enum err kf_next(struct input *in) {
   drop(in);
   if (!yaml_parser_parse(&in->yaml, &in->ev)) {
     in->ev.type = YAML_NO_EVENT;
-    return kf_fail(in, in->yaml.error == YAML_MEMORY_ERROR ? ERR_NO_MEMORY : ERR_SYNTAX, "this is not YAML: %s",
-                   yaml_fault(in->yaml.problem));
+    if (in->yaml.error == YAML_MEMORY_ERROR)
+      return kf_fail(in, ERR_NO_MEMORY, "out of memory");
+    return kf_fail(in, ERR_SYNTAX, "this is not YAML: %s", yaml_fault(in->yaml.problem));
   }
   if (in->ev.type == YAML_ALIAS_EVENT)
     return kf_fail(in, ERR_SYNTAX, "aliases (*name) are not read here: write the value out");

@@ -40,6 +40,7 @@ enum err xml_run(XML_Parser p, struct bytes doc, struct diag *diag) {
     return diag->err;
   if (why == XML_ERROR_ABORTED)
     return diag_set(diag, ERR_SYNTAX, at > 0 ? (uint64_t)at : 0, "the document has a DTD: none is accepted");
-  return diag_set(diag, why == XML_ERROR_NO_MEMORY ? ERR_NO_MEMORY : ERR_SYNTAX, at > 0 ? (uint64_t)at : 0,
-                  "not well-formed XML: %.80s", XML_ErrorString(why));
+  if (why == XML_ERROR_NO_MEMORY)
+    return diag_say(diag, ERR_NO_MEMORY, NULL);
+  return diag_set(diag, ERR_SYNTAX, at > 0 ? (uint64_t)at : 0, "not well-formed XML: %.80s", XML_ErrorString(why));
 }

@@ -366,6 +366,8 @@ enum err scenario_check(struct scenario *s, struct diag *diag) {
 
 // libyaml gives a line to faults of syntax, and only an offset to bytes that are no text.
 static enum err not_yaml(const yaml_parser_t *parser, struct bytes text, struct diag *diag) {
+  if (parser->error == YAML_MEMORY_ERROR)
+    return diag_say(diag, ERR_NO_MEMORY, NULL);
   uint64_t line = parser->problem_mark.line + 1;
   if (parser->error == YAML_READER_ERROR) {
     line = 1;

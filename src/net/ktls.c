@@ -26,8 +26,8 @@ struct secret {
   size_t n;
 };
 
-static int secret_index;
-static pthread_once_t index_once = PTHREAD_ONCE_INIT;
+static int secret_index = -1;
+static pthread_mutex_t index_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void free_secret(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl, void *argp) {
   (void)parent, (void)ad, (void)index, (void)argl, (void)argp;
@@ -36,7 +36,15 @@ static void free_secret(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, 
   free(ptr);
 }
 
-static void make_index(void) { secret_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_secret); }
+// As that of a set in tls.c: what is no index would end the process in the first handshake.
+static bool make_index(void) {
+  pthread_mutex_lock(&index_lock);
+  if (secret_index < 0)
+    secret_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_secret);
+  bool ok = secret_index >= 0;
+  pthread_mutex_unlock(&index_lock);
+  return ok;
+}
 
 // "SERVER_TRAFFIC_SECRET_0 <client random> <secret>": the way in which BoringSSL gives it to C.
 static void on_secret(const SSL *ssl, const char *line) {
@@ -75,12 +83,14 @@ bool ktls_here(void) {
   return r == 0 || why == ENOTCONN; // it is there, and wants a connection
 }
 
-void ktls_prepare(struct tls_set *s) {
-  pthread_once(&index_once, make_index);
+bool ktls_prepare(struct tls_set *s) {
+  if (!make_index())
+    return false;
   for (unsigned i = 0; i < s->num; i++) {
     SSL_CTX_set_keylog_callback(s->ctx[i], on_secret);
     SSL_CTX_set_msg_callback(s->ctx[i], on_message);
   }
+  return true;
 }
 
 // HKDF-Expand-Label with an empty context. Source: RFC 8446 §7.1.

@@ -7,7 +7,8 @@
 bool ktls_here(void);
 
 // ktls_prepare makes every connection of a set keep the secret that ktls_start needs. Before its first connection.
-void ktls_prepare(struct tls_set *s);
+// False: no memory.
+bool ktls_prepare(struct tls_set *s);
 
 // ktls_start hands the sending side of a connection to its socket: once everything that tls_write and tls_handshake gave is on
 // its way, between two responses. From then on plain bytes are sent, tls_write and tls_close must not be called, and a

@@ -1,19 +1,14 @@
 #include "net/resolve.h"
 #include <netdb.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 struct resolver {
-  struct io *io;
-  struct io_op op;
+  struct io *io; // until stop
   pthread_mutex_t lock;
   pthread_cond_t asked_one;
   struct resolve *asked, *answered;
-  int fd; // an eventfd: something is answered
   bool stop;
   unsigned refs; // the owner's and the thread's
 };
@@ -24,7 +19,6 @@ static void release(struct resolver *r) {
   pthread_mutex_unlock(&r->lock);
   if (!last)
     return;
-  close(r->fd);
   pthread_cond_destroy(&r->asked_one);
   pthread_mutex_destroy(&r->lock);
   free(r);
@@ -70,25 +64,19 @@ static void *work(void *arg) {
     memcpy(q->addr, copy.addr, sizeof q->addr);
     q->next = r->answered;
     r->answered = q;
-    uint64_t one = 1;
-    (void)!write(r->fd, &one, sizeof one);
+    r->io->v->wake(r->io);
   }
   pthread_mutex_unlock(&r->lock);
   release(r);
   return NULL;
 }
 
-static void on_answer(struct io *io, struct io_op *op, const struct io_event *ev) {
-  struct resolver *r = (struct resolver *)(void *)((char *)op - offsetof(struct resolver, op));
-  uint64_t count;
-  if (ev->res < 0)
-    return;
-  (void)!read(r->fd, &count, sizeof count);
+// Answers are taken at each turn, whatever ended the wait: a poll for them could fail, and nobody would be told of any again.
+void resolver_run(struct resolver *r) {
   pthread_mutex_lock(&r->lock);
   struct resolve *q = r->answered;
   r->answered = NULL;
   pthread_mutex_unlock(&r->lock);
-  io->v->poll(io, op, r->fd, IO_POLL_IN);
   while (q) {
     struct resolve *next = q->next;
     q->done(q);
@@ -103,17 +91,14 @@ struct resolver *resolver_new(struct io *io) {
     return NULL;
   r->io = io;
   r->refs = 2;
-  r->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   pthread_mutex_init(&r->lock, NULL);
   pthread_cond_init(&r->asked_one, NULL);
-  if (r->fd < 0 || pthread_create(&thread, NULL, work, r)) {
+  if (pthread_create(&thread, NULL, work, r)) {
     r->refs = 1;
     release(r);
     return NULL;
   }
   pthread_detach(thread);
-  r->op.done = on_answer;
-  io->v->poll(io, &r->op, r->fd, IO_POLL_IN);
   return r;
 }
 

@@ -18,7 +18,7 @@ struct resolve_addr {
 struct resolve {
   const char *host; // a name or an address
   uint16_t port;
-  void (*done)(struct resolve *q); // on io's thread, from run
+  void (*done)(struct resolve *q); // from resolver_run
   int error;                       // of getaddrinfo (gai_strerror), 0: num > 0 addresses
   unsigned num;
   struct resolve_addr addr[RESOLVE_MAX];
@@ -27,8 +27,10 @@ struct resolve {
 };
 
 struct resolver;
-// resolver_new starts a helper thread for the thread of `io`. NULL: no memory, descriptors or threads.
+// resolver_new starts a helper thread for the thread of `io`. NULL: no memory or threads.
 struct resolver *resolver_new(struct io *io);
 void resolver_ask(struct resolver *r, struct resolve *q);
-// resolver_free: after the last run of io. Questions are forgotten; one that the system is still at is left to it.
+// resolver_run gives what was answered to who asked. After each wait of io, which answers wake.
+void resolver_run(struct resolver *r);
+// resolver_free: before io's. Questions are forgotten; one that the system is still at is left to it.
 void resolver_free(struct resolver *r);

@@ -22,18 +22,26 @@ enum {
 // A connection's state is BoringSSL's. The struct exists only as a type of our own.
 static SSL *ssl_of(const struct tls_conn *c) { return (SSL *)(uintptr_t)c; }
 
-static int set_index; // of the set in an SSL_CTX
-static pthread_once_t index_once = PTHREAD_ONCE_INIT;
+static int set_index = -1; // of the set in an SSL_CTX
+static pthread_mutex_t index_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void make_index(void) { set_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL); }
+// Without memory there is no index, and BoringSSL's answer to one that is none is abort(). The next set asks again.
+static bool make_index(void) {
+  pthread_mutex_lock(&index_lock);
+  if (set_index < 0)
+    set_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+  bool ok = set_index >= 0;
+  pthread_mutex_unlock(&index_lock);
+  return ok;
+}
 
-static struct tls_set *set_of(const SSL *ssl) { return SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), set_index); }
+struct tls_set *tls_set_of(const SSL *ssl) { return SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), set_index); }
 
 // The certificate was chosen before (tls_names.c); here is said whether for its name.
 static int on_name(SSL *ssl, int *alert, void *arg) {
   (void)alert;
   (void)arg;
-  const struct tls_set *s = set_of(ssl);
+  const struct tls_set *s = tls_set_of(ssl);
   const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
   for (unsigned i = 0; name && i < s->num; i++)
     if (s->ctx[i] == SSL_get_SSL_CTX(ssl))
@@ -61,7 +69,7 @@ bool tls_use_signatures(SSL_CTX *ctx) {
 }
 
 static enum ssl_select_cert_result_t on_hello(const SSL_CLIENT_HELLO *hello) {
-  const struct tls_set *s = set_of(hello->ssl);
+  const struct tls_set *s = tls_set_of(hello->ssl);
   unsigned chosen = s->num > 1 ? tls_names_choose(s, hello) : 0;
   if (chosen && !SSL_set_SSL_CTX(hello->ssl, s->ctx[chosen]))
     return ssl_select_cert_error;
@@ -285,7 +293,7 @@ static bool load_client_ca(SSL_CTX *ctx, const char *file, char *why, size_t cap
   return true;
 }
 
-static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
+static SSL_CTX *make_ctx(struct tls_set *s) {
   SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
   if (!ctx)
     return NULL;
@@ -294,15 +302,14 @@ static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
   if (!SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) || !SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) ||
       !SSL_CTX_set_strict_cipher_list(ctx, TLS_AES_12 ":" TLS_CHACHA_12) || !SSL_CTX_set1_tls13_ciphers(ctx, suites_13, NULL, 3) ||
       !SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384") || !tls_use_signatures(ctx) ||
-      !SSL_CTX_set_session_id_context(ctx, session_context, sizeof session_context - 1)) {
+      !SSL_CTX_set_session_id_context(ctx, session_context, sizeof session_context - 1) || !tls_bind(ctx, s)) {
     SSL_CTX_free(ctx);
     return NULL;
   }
   SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
   SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); // tickets only: nothing to share between workers or nodes
-  tls_tickets_use(ctx, tickets);
-  tls_bind(ctx, s);
+  tls_tickets_use(ctx);
   SSL_CTX_set_select_certificate_cb(ctx, on_hello);
   SSL_CTX_set_tlsext_servername_callback(ctx, on_name);
   SSL_CTX_set_alpn_select_cb(ctx, on_alpn, NULL);
@@ -310,8 +317,7 @@ static SSL_CTX *make_ctx(struct tls_set *s, struct tls_tickets *tickets) {
 }
 
 struct tls_set *tls_set_alloc(void) {
-  pthread_once(&index_once, make_index);
-  struct tls_set *s = calloc(1, sizeof *s);
+  struct tls_set *s = make_index() ? calloc(1, sizeof *s) : NULL;
   if (s && !(s->bio = make_bio())) {
     free(s);
     return NULL;
@@ -321,17 +327,19 @@ struct tls_set *tls_set_alloc(void) {
   return s;
 }
 
-void tls_bind(SSL_CTX *ctx, struct tls_set *s) { SSL_CTX_set_ex_data(ctx, set_index, s); }
+bool tls_bind(SSL_CTX *ctx, struct tls_set *s) { return SSL_CTX_set_ex_data(ctx, set_index, s); }
 
 struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const char *client_ca, struct tls_tickets *tickets,
                             char *why, size_t why_cap) {
   struct tls_set *s = tls_set_alloc();
   bool ok = s && num && num <= TLS_MAX_CERTS;
-  if (!ok)
-    snprintf(why, why_cap, num > TLS_MAX_CERTS ? "more than %d certificates" : "TLS cannot be set up (%d certificates)",
-             num > TLS_MAX_CERTS ? TLS_MAX_CERTS : (int)num);
+  if (!s)
+    snprintf(why, why_cap, "TLS: out of memory");
+  else if (!ok)
+    snprintf(why, why_cap, num ? "more than %d certificates" : "no certificate: TLS needs 1 to %d", TLS_MAX_CERTS);
   for (unsigned i = 0; ok && i < num; i++) {
-    s->ctx[i] = make_ctx(s, tickets);
+    s->tickets = tickets;
+    s->ctx[i] = make_ctx(s);
     s->num = i + 1;
     ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], &s->staple[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert, "TLS cannot be set up");
     ok = ok && (!client_ca || !client_ca[0] || load_client_ca(s->ctx[i], client_ca, why, why_cap));
@@ -388,7 +396,7 @@ struct tls_conn *tls_accept(struct tls_set *s) {
 void tls_free(struct tls_conn *c) {
   if (!c)
     return;
-  struct tls_set *s = set_of(ssl_of(c));
+  struct tls_set *s = tls_set_of(ssl_of(c));
   SSL_free(ssl_of(c));
   tls_set_free(s);
 }

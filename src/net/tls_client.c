@@ -42,13 +42,11 @@ struct tls_set *tls_set_client(const struct tls_client_files *f, char *why, size
   static const uint8_t alpn[] = "\x08http/1.1";
   struct tls_set *s = tls_set_alloc();
   SSL_CTX *ctx = s ? SSL_CTX_new(TLS_client_method()) : NULL;
-  snprintf(why, why_cap, "TLS cannot be set up");
-  if (ctx) {
+  snprintf(why, why_cap, ctx ? "TLS cannot be set up" : "TLS: out of memory");
+  if (ctx)
     s->ctx[s->num++] = ctx;
-    tls_bind(ctx, s);
-  }
   // set_alpn_protos answers 0 for success.
-  bool ok = ctx && SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) && SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) &&
+  bool ok = ctx && tls_bind(ctx, s) && SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) && SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) &&
             SSL_CTX_set_strict_cipher_list(ctx, TLS_AES_12 ":" TLS_CHACHA_12) && tls_use_signatures(ctx) && !SSL_CTX_set_alpn_protos(ctx, alpn, 9);
   if (ok) {
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);

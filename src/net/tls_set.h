@@ -26,6 +26,7 @@ struct tls_names {
 struct tls_set {
   _Atomic unsigned refs; // its owner's, and one for each connection
   unsigned num;
+  struct tls_tickets *tickets; // a server's
   SSL_CTX *ctx[TLS_MAX_CERTS];
   struct tls_staple staple[TLS_MAX_CERTS]; // of those that have one
   struct tls_names names[TLS_MAX_CERTS];
@@ -37,11 +38,12 @@ struct tls_set {
 // tls_set_alloc makes an empty set with one reference. NULL: no memory.
 struct tls_set *tls_set_alloc(void);
 
-// tls_bind ties a context to its set, so that connections find it.
-void tls_bind(SSL_CTX *ctx, struct tls_set *s);
+// tls_bind ties a context to its set, so that connections find it with tls_set_of. False: no memory.
+bool tls_bind(SSL_CTX *ctx, struct tls_set *s);
+struct tls_set *tls_set_of(const SSL *ssl);
 
-// tls_tickets_use makes a context seal its tickets with those keys.
-void tls_tickets_use(SSL_CTX *ctx, struct tls_tickets *t);
+// tls_tickets_use makes a context seal its tickets with the keys of its set.
+void tls_tickets_use(SSL_CTX *ctx);
 
 // tls_conn_new makes a connection of a context, over memory. NULL: no memory.
 SSL *tls_conn_new(struct tls_set *s, SSL_CTX *ctx);

@@ -22,11 +22,6 @@ struct tls_tickets {
   int64_t period; // when that of `now` began
 };
 
-static int tickets_index; // in an SSL_CTX
-static pthread_once_t index_once = PTHREAD_ONCE_INIT;
-
-static void make_index(void) { tickets_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL); }
-
 static void new_key(struct ticket_key *k) { RAND_bytes((uint8_t *)k, sizeof *k); }
 
 // Nobody sets this clock, and it goes on while the machine is suspended: keys are never older than they should be.
@@ -84,9 +79,8 @@ static int take_key(struct tls_tickets *t, struct ticket_key *out, const uint8_t
 }
 
 static int on_ticket(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *cipher, HMAC_CTX *mac, int encrypt) {
-  struct tls_tickets *t = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), tickets_index);
   struct ticket_key k;
-  int found = take_key(t, &k, encrypt ? NULL : name);
+  int found = take_key(tls_set_of(ssl)->tickets, &k, encrypt ? NULL : name);
   if (found && encrypt) {
     memcpy(name, k.name, sizeof k.name);
     RAND_bytes(iv, 16);
@@ -98,8 +92,4 @@ static int on_ticket(SSL *ssl, uint8_t *name, uint8_t *iv, EVP_CIPHER_CTX *ciphe
   return found;
 }
 
-void tls_tickets_use(SSL_CTX *ctx, struct tls_tickets *t) {
-  pthread_once(&index_once, make_index);
-  SSL_CTX_set_ex_data(ctx, tickets_index, t);
-  SSL_CTX_set_tlsext_ticket_key_cb(ctx, on_ticket);
-}
+void tls_tickets_use(SSL_CTX *ctx) { SSL_CTX_set_tlsext_ticket_key_cb(ctx, on_ticket); }

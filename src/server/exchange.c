@@ -259,6 +259,7 @@ static void *run(void *arg) {
     uint64_t now = exchange_now_ms(x), wait_ms = timers_wait_ms(&x->timers, now);
     wait_ms = wait_ms < TIDY_MS ? wait_ms : TIDY_MS;
     well = x->io->v->wait(x->io, (int64_t)wait_ms * 1000000) && x->io->v->run(x->io);
+    resolver_run(x->resolver);
     now = exchange_now_ms(x);
     timers_run(&x->timers, now, x);
     tidy(x, now);

@@ -177,6 +177,8 @@ static bool read_document(struct reading *r) {
 
 // libyaml gives a line to faults of syntax, and only an offset to bytes that are no text.
 static bool not_yaml(const yaml_parser_t *p, const char *name, const char *text, size_t len, struct config_error *error) {
+  if (p->error == YAML_MEMORY_ERROR)
+    return config_fail(error, "%s: out of memory", name);
   unsigned line = (unsigned)p->problem_mark.line + 1;
   if (p->error == YAML_READER_ERROR) {
     line = 1;

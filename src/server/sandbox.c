@@ -45,6 +45,8 @@ static void allow_folder(const struct confinement *s, const char *file, uint64_t
   char *folder = path_folder_text(bytes_str(file));
   if (folder)
     allow(s, folder, access);
+  else
+    log_line(LOG_WARN, "sandbox: the folder of %s cannot be reached: out of memory", file);
   free(folder);
 }
 

@@ -90,11 +90,13 @@ bool folder_make(const char *dir) {
   return ok || there;
 }
 
-static bool sync_folder_of(const char *path) {
+static int open_folder_of(const char *path) {
   char *folder = path_folder_text(bytes_str(path));
-  bool ok = folder && folder_sync(folder);
+  int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+  int why = errno;
   free(folder);
-  return ok;
+  errno = why;
+  return fd;
 }
 
 static bool replace(const char *path, struct bytes text, bool fresh) {
@@ -107,19 +109,22 @@ static bool replace(const char *path, struct bytes text, bool fresh) {
   }
   if (asprintf(&temp, "%s.XXXXXX", path) < 0)
     return false;
-  int fd = mkostemp(temp, O_CLOEXEC); // mode 0600
+  int folder = open_folder_of(path); // first: once the file is replaced, all that can fail is the disk
+  int fd = folder >= 0 ? mkostemp(temp, O_CLOEXEC) : -1; // mode 0600
   bool ok = fd >= 0 && write_all(fd, text) && !fsync(fd);
   if (ok && there) { // the owner where we may, the mode without what others than the group could do
     int ignored = fchown(fd, st.st_uid, st.st_gid);
     (void)ignored;
     ok = !fchmod(fd, st.st_mode & 0640);
   }
-  ok = ok && (fresh ? !link(temp, path) : !rename(temp, path)) && sync_folder_of(path);
+  ok = ok && (fresh ? !link(temp, path) : !rename(temp, path)) && !fsync(folder);
   int why = errno;
   if (fd >= 0) {
     close(fd);
     unlink(temp); // its second name, or what failed
   }
+  if (folder >= 0)
+    close(folder);
   free(temp);
   errno = why;
   return ok;

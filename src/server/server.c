@@ -114,8 +114,9 @@ static bool resolve(struct addrinfo **found, const struct config_addr *a, struct
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICHOST};
   char port[8];
   snprintf(port, sizeof port, "%u", a->port);
-  return !getaddrinfo(a->host, port, &hints, found) ||
-         config_fail(error, "%s: not a numeric address (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)", a->text);
+  int e = getaddrinfo(a->host, port, &hints, found);
+  return !e || config_fail(error, e == EAI_MEMORY ? "%s: out of memory" : "%s: not a numeric address (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)",
+                           a->text);
 }
 
 static bool numeric(const struct config_addrs *list, struct config_error *error) {

@@ -392,9 +392,11 @@ static struct tls_set *read_certificates(const struct config *c, struct tls_tick
     files[i] = (struct tls_files){.cert = a->cert, .key = a->key, .ocsp = a->ocsp};
   }
   struct tls_set *set = tls_set_new(files, num, c->tls_client_ca, tickets, e->text, sizeof e->text);
-  if (set && c->ktls && ktls_here())
-    ktls_prepare(set);
-  return set;
+  if (!set || !c->ktls || !ktls_here() || ktls_prepare(set))
+    return set;
+  tls_set_free(set);
+  (void)fail(e, "not enough memory for", "TLS", ENOMEM);
+  return NULL;
 }
 
 static bool load_certificates(struct workers *ws, const struct config *c, struct config_error *e) {

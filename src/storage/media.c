@@ -271,6 +271,8 @@ enum err media_open(struct media_source *m, struct media_path at, struct diag *d
     size_t cap = 0;
     m->fd = fd;
     e = add_name(m, at.path, &cap);
+    if (e)
+      (void)diag_say(diag, e, NULL);
   } else {
     e = diag_say(diag, ERR_UNSUPPORTED, "neither a regular file nor a folder");
   }

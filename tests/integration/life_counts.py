@@ -1,7 +1,9 @@
 """Logs, metrics, and what the server says when something runs out: parts of life.py."""
 import json
+import os
 import re
 import resource
+import signal
 import socket
 import struct
 import time
@@ -9,7 +11,7 @@ import time
 from integration.life_parts import ASSET, await_metrics, media_with, parse_metrics, total
 from integration.truth import keys_file, record, url
 from judge import synth
-from judge.server import Server, free_port
+from judge.server import Client, Server, free_port
 
 
 def observability(tap, sluice, work):
@@ -233,3 +235,42 @@ def no_descriptors(tap, sluice, work):
             tap.ok(r.status == 503 and r["retry-after"] and r["cache-control"] == "no-store" and grown(before, errors()) == ["source_io"],
                    f"{path} without a descriptor: 503, counted as source_io", f"{r} {grown(before, errors())}")
             tap.equal(c.get(path).status, 200, f"{path}: with descriptors it is there")
+
+
+def not_accepted(tap, sluice, work):
+    """Without a descriptor for them clients wait in the kernel's queue, and that is counted; nobody of them is lost, also where the end comes first.
+    Over epoll: io_uring's accept has the limit of when it began."""
+    with Server(sluice.path, media_with(work), "--workers", "1", "--io", "epoll", keys=keys_file([ASSET])) as server:
+        path, admin, crowd = url(ASSET, "cbcs", "master.m3u8"), Client(server.admin_port), []
+
+        def events(name):
+            return total(parse_metrics(admin.get("/metrics").body.decode()), "sluice_connections_total", f'event="{name}"')
+        limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        used = {0}
+        while len(used) < 100 or max(used) >= len(used):  # more than the admin listener polls, and no gap among them
+            crowd.append(server.client())
+            crowd[-1].get(path)
+            used = {int(fd) for fd in os.listdir(f"/proc/{server.process.pid}/fd")}
+        for last in (False, True):
+            accepted, refused = events("accepted"), events("refused")
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (len(used), limits[1]))
+            clients = [server.client() for _ in range(5)]
+            for c in clients:
+                c.send(path)
+            end = time.monotonic() + 10
+            while events("refused") < refused + 2 and time.monotonic() < end:
+                time.sleep(0.02)
+            got = events("accepted"), events("refused")
+            tap.ok(got[0] == accepted and got[1] >= refused + 2, "without descriptors it tries again, and counts that", (got, accepted, refused))
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+            if last:
+                server.signal(signal.SIGTERM)
+            answers = []
+            for c in clients:
+                try:
+                    answers.append(c.read().status)
+                except (OSError, EOFError) as e:
+                    answers.append(repr(e))
+                c.close()
+            tap.equal(answers, [200] * 5, "who waited is answered" + (", by a server that ends" if last else ""))
+        tap.equal(server.stop(), 0, "it ends in good order")

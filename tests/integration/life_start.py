@@ -2,6 +2,7 @@
 import os
 import pathlib
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -274,6 +275,44 @@ def privileges(tap, sluice, work):
             tap.ok(server.wait_log(r"info reloaded|reload refused", 5).endswith("reloaded keys"), "a reload reads the keys", "\n".join(server.log()[-4:]))
             r = sluice("rotate", ASSET, "--admin", f"127.0.0.1:{server.admin_port}")
             tap.ok(r.code == 0 and server.get(whole).status == 200, "a rotation writes the journal", r)
+
+
+def confinement(pid):
+    """Of each thread: whether it can gain privileges, and how many filters of system calls it is behind."""
+    texts = [t.read_text() for t in pathlib.Path(f"/proc/{pid}/task").glob("*/status")]
+    return [tuple(int(re.search(rf"^{name}:\t(\d+)", t, re.M)[1]) for name in ("NoNewPrivs", "Seccomp_filters")) for t in texts]
+
+
+def confined(tap, sluice, work):
+    """Every thread is behind the filter of system calls and cannot gain privileges; none where the operator says so."""
+    media = media_with(work)
+    gains, filters = confinement(os.getpid())[0]
+    for sandbox in (True, False):
+        with Server(sluice.path, media, "--workers", "2", f"--sandbox={str(sandbox).lower()}", keys=keys_file([ASSET])) as server:
+            if sandbox and not server.wait_log("files and system calls are confined", 1):
+                tap.skip("system calls are confined", "no Landlock here, or a sanitizer")
+                return
+            tap.equal(server.get(url(ASSET, "cbcs", 1, "a.mp4")).status, 200, f"sandbox {sandbox}: the server answers")
+            got = confinement(server.process.pid)
+            tap.ok(len(got) >= 7 and set(got) == {(1, filters + 1) if sandbox else (gains, filters)}, f"sandbox {sandbox}: so is each of {len(got)} threads", got)
+
+
+def crashed(tap, sluice, work):
+    """A crash says what and where, and is one: for who started the server as well."""
+    media = media_with(work)
+    for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGQUIT):
+        with Server(sluice.path, media, "--workers", "2", keys=keys_file([ASSET])) as server:
+            if server.wait_log("sandbox: off, sanitizers", 0.5):
+                tap.skip("what is said of a crash", "a sanitizer has its own handlers")
+                return
+            server.get(url(ASSET, "cbcs", 1, "a.mp4"))
+            resource.prlimit(server.process.pid, resource.RLIMIT_CORE, (0, resource.prlimit(server.process.pid, resource.RLIMIT_CORE)[1]))
+            server.signal(number)
+            said = server.wait_log("fatal signal") or ""
+            code = server.process.wait(10)
+            tap.ok(f"fatal signal {int(number)} ({number.name[3:]})" in said and code == -number, f"{number.name}: said, and the end is by it", (said, code))
+            server.reader.join(5)
+            tap.ok(sum("+0x" in line for line in server.log()) >= 3, f"{number.name}: with where it was", server.log()[-5:])
 
 
 def derived(tap, sluice, work):

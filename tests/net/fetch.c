@@ -116,8 +116,10 @@ int main(int argc, char **argv) {
   f.q = (struct resolve){.host = argv[2], .port = (uint16_t)strtoul(argv[3], NULL, 10), .done = on_resolved};
   struct resolver *resolver = resolver_new(io);
   resolver_ask(resolver, &f.q);
-  while (f.at < f.num && io->v->wait(io, 20000000) && io->v->run(io))
+  while (f.at < f.num && io->v->wait(io, 20000000) && io->v->run(io)) {
+    resolver_run(resolver);
     timers_run(&f.timers, io->v->now_ns(io) / 1000000, NULL);
+  }
   http_client_close(&f.c);
   for (int turns = 0; turns < 100 && !http_client_idle(&f.c); turns++)
     (void)(io->v->wait(io, 10000000) && io->v->run(io));

@@ -364,3 +364,29 @@ Test(tls, a_certificate_without_memory_for_it_is_refused) {
   cr_assert_null(load(NULL));
   cr_expect(w.set->names[0].num == 1 && !strcmp(w.set->names[0].name[0], "two.test"));
 }
+
+static unsigned allocations, fail_at; // 0: none fails
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t num, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t num, size_t n);
+void *__wrap_malloc(size_t n) { return ++allocations == fail_at ? NULL : __real_malloc(n); }
+void *__wrap_calloc(size_t num, size_t n) { return ++allocations == fail_at ? NULL : __real_calloc(num, n); }
+
+// The first set of a process makes what the library keeps for all of them; the next one makes it where that failed.
+Test(tls, without_memory_there_is_no_set_but_a_word) {
+  unsigned n = 0, failed = 0;
+  for (bool all = false; !all; failed += !all) {
+    char why[200] = "";
+    allocations = 0;
+    fail_at = ++n;
+    struct tls_set *s = tls_set_client(&(struct tls_client_files){.no_verify = true}, why, sizeof why);
+    all = allocations < n;
+    fail_at = 0;
+    cr_assert(s || *why, "allocation %u: no word", n);
+    cr_assert(s || !all, "%s", why);
+    tls_set_free(s);
+  }
+  cr_expect(failed > 20, "%u of %u", failed, n);
+}

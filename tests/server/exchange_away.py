@@ -211,6 +211,11 @@ def addresses(work, authority):
                       "which stands in brackets, and the path is / where none is given")
     if not tap.equal(shim.build(pathlib.Path(__file__).with_name("two_addresses.c"), work / "two_addresses.so"), "", "names with two addresses are built"):
         return
+    if not tap.equal(shim.build(pathlib.Path(__file__).with_name("failing_polls.c"), work / "failing_polls.so"), "", "polls that fail are built"):
+        return
+    with KeyServer(authority.issue("named")) as ks, Server(SLUICE, media, *FLAGS, env=shim.preloaded(work / "failing_polls.so"),
+                                                           keys=provider("json", ks.url("/json", host="localhost"), authority.ca) + DRM) as s:
+        tap.equal([s.get(f"/a{n}/cbcs/1/t/init.mp4").status for n in range(2)], [200] * 2, "a key server's name is found where polls fail")
     env = shim.preloaded(work / "two_addresses.so")
     with KeyServer(authority.issue("two", "DNS:two.test,DNS:many.test")) as ks, contextlib.ExitStack() as stack:
         with Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(host="many.test"), authority.ca) + DRM, env=env) as s:

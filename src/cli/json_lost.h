@@ -1,0 +1,11 @@
+// Memory that JSON lacked. jansson leaves out of a document what it cannot take memory for, and seldom says so: a command that prints
+// one watches, and prints nothing where something was lost.
+#pragma once
+#include <stdbool.h>
+
+// json_lost_watch begins to watch; what was lost before is forgotten.
+void json_lost_watch(void);
+
+// json_lost says whether something was lost since. json_lost_note: it was, in memory that is not jansson's.
+bool json_lost(void);
+void json_lost_note(void);
