@@ -438,6 +438,37 @@ def stalled_and_steady(tap, binary, work, io):
             s.close()
 
 
+def stalled_past_the_cache(tap, binary, work, io):
+    """What is read past the cache for readers who stop does not take all of the memory for that."""
+    media = work / f"aside-{io}"
+    (media / "a").mkdir(parents=True)
+    (media / "a" / "t.mp4").write_bytes(synth.FTYP + synth.moov() + synth.plain_fragment(1, synth.payloads([60000] * 65, 1), 0))
+    with Server(binary, media, "--io", io, "--workers", "1", "--cache-size", "4M", "--cache-encrypted", "off", "--stall-timeout", "60s") as server:
+        path = "/a/cbcs/1/t/1.m4s"
+        want = server.get(path).body
+        stalled, heads = [], []
+        for _ in range(40):  # 3.9 MB each, of 128
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.settimeout(20)
+            s.connect(("127.0.0.1", server.port))
+            s.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            heads.append(s.recv(12))
+            stalled.append(s)
+        tap.equal(set(heads), {b"HTTP/1.1 200"}, f"{io}: readers past the cache that stop")
+        r = server.get(path)
+        tap.ok((r.status, r.body) == (200, want), f"{io}: readers that stopped keep nobody from what is read past the cache", r)
+        stalled[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        stalled[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        for s in (stalled[0], stalled[-1]):  # with their bytes still there, and read again
+            got = bytearray()
+            while not got.endswith(want) and (piece := s.recv(1 << 16)):
+                got += piece
+            tap.ok(got.endswith(want), f"{io}: and get all of it when they read on", len(got))
+        for s in stalled:
+            s.close()
+
+
 def renames_elsewhere(tap, binary, work):
     """With `..` in a link, a rename anywhere on the machine makes the kernel's bounded lookup answer EAGAIN."""
     media, links = work / "linked", 400
@@ -528,6 +559,7 @@ def main():
             raw_bytes_in_targets(tap, sys.argv[1], pathlib.Path(work), media, io)
             media_under_fire(tap, sys.argv[1], pathlib.Path(work), io)
             stalled_and_steady(tap, sys.argv[1], pathlib.Path(work), io)
+            stalled_past_the_cache(tap, sys.argv[1], pathlib.Path(work), io)
         tickets_and_authorities(tap, sys.argv[1], pathlib.Path(work), media)
     tap.end()
 
