@@ -469,6 +469,25 @@ def stalled_past_the_cache(tap, binary, work, io):
             s.close()
 
 
+def folder_of_folders(tap, binary, work):
+    """Anybody may ask for the manifest of a folder of assets: not all of it is looked into."""
+    media, track = work / "folders", synth.plain(2)[0]
+    for n in range(1100):
+        (media / "all" / f"f{n:04}").mkdir(parents=True)
+    for name in ("f0000", "f1050", "z"):  # folders of parts, before and behind the 1,024th that is none
+        (media / "all" / name).mkdir(exist_ok=True)
+        (media / "all" / name / "init.mp4").write_bytes(track)
+    for name in ("f0001", "zz"):
+        (media / "all" / f"{name}.mp4").write_bytes(track)
+    with Server(binary, media) as server:
+        r = server.get("/all/cbcs/1/zz/media.m3u8"), server.get("/all/cbcs/manifest.mpd")
+        ids = re.findall(r'Representation id="([^"]*)"', r[1].body.decode())
+        tap.equal(([x.status for x in r], sorted(ids)), ([200, 200], ["f0000", "f0001", "zz"]), "a folder of 1,100 others: its tracks, as far as it is looked into")
+        tap.ok(server.wait_log("warn all: 1024 folders, or files, in it are no tracks"), "and a line says so", server.log())
+        tap.ok("name of another" not in "\n".join(server.log()), "a folder of others beside a track of its name is none", server.log())
+        tap.equal(server.get("/all/cbcs/1/z/init.mp4").status, 200, "what is not listed is served")
+
+
 def renames_elsewhere(tap, binary, work):
     """With `..` in a link, a rename anywhere on the machine makes the kernel's bounded lookup answer EAGAIN."""
     media, links = work / "linked", 400
@@ -555,6 +574,7 @@ def main():
         sidecar_cut(tap, sys.argv[1], media)
         renames_elsewhere(tap, sys.argv[1], pathlib.Path(work))
         log_unread(tap, sys.argv[1], pathlib.Path(work))
+        folder_of_folders(tap, sys.argv[1], pathlib.Path(work))
         for io in ("auto", "epoll"):
             raw_bytes_in_targets(tap, sys.argv[1], pathlib.Path(work), media, io)
             media_under_fire(tap, sys.argv[1], pathlib.Path(work), io)
