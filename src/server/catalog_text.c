@@ -41,6 +41,7 @@ static bool file_fault(enum err e) {
   case ERR_NO_KEY:
   case ERR_IO:
   case ERR_NO_MEMORY:
+  case ERR_BUSY:
   case ERR_STALE: return false;
   default: return true;
   }
@@ -70,7 +71,7 @@ static void add_track(struct work *k, const char *name, size_t name_len) {
     return;
   }
   struct bytes track = bytes_of(name, name_len);
-  enum err e = open_track(k->c, &source, k->st, k->r->asset, track);
+  enum err e = open_track(k->c, &source, k->st, k->r->asset, track, k->use);
   if (e) {
     without_track(k, e);
     return;
