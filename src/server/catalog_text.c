@@ -59,8 +59,6 @@ static void without_track(struct work *k, enum err e) {
 
 static void add_track(struct work *k, const char *name, size_t name_len) {
   struct source *source;
-  if (k->broke != CAT_OK)
-    return;
   for (unsigned i = 0; i < k->num; i++)
     if (strlen(k->names[i]) == name_len && !memcmp(k->names[i], name, name_len)) {
       k->twice++; // the same rule as in open_track picks one
@@ -135,7 +133,7 @@ static enum err add_all(struct work *k) {
     log_source(k->c, k->r->asset, e, &diag);
   if (!e && names.num)
     qsort(names.at, names.num, sizeof *names.at, by_name);
-  for (size_t i = 0; i < names.num && !e; i++)
+  for (size_t i = 0; i < names.num && !e && k->broke == CAT_OK; i++)
     add_name(k, names.at[i]);
   free_names(&names);
   return e;
