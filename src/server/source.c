@@ -183,6 +183,33 @@ static struct source *find(struct sources *ss, uint64_t hash, const char *path) 
   return NULL;
 }
 
+// Under the lock. Who asks for the source meanwhile is told to wait, or to come back.
+static void begin_opening(struct sources *ss, struct source *s) {
+  s->opening = true;
+  s->next_opening = ss->openings;
+  ss->openings = s;
+}
+
+// Under the lock: the source is open, or cannot be opened. Returns who waits for that.
+static struct source_wait *end_opening(struct sources *ss, struct source *s) {
+  struct source **at = &ss->openings;
+  while (*at != s)
+    at = &(*at)->next_opening;
+  *at = s->next_opening;
+  s->opening = false;
+  struct source_wait *waits = s->waits;
+  s->waits = NULL;
+  return waits;
+}
+
+static void tell(struct source_wait *waits) {
+  while (waits) {
+    struct source_wait *next = waits->next; // `ready` may use it again at once
+    waits->ready(waits);
+    waits = next;
+  }
+}
+
 // Lists an empty source that is being opened by the caller. Under the lock.
 static struct source *begin(struct sources *ss, uint64_t hash, const char *path) {
   struct source *s = calloc(1, sizeof *s);
@@ -197,25 +224,12 @@ static struct source *begin(struct sources *ss, uint64_t hash, const char *path)
   s->id = ++ss->next_id;
   pthread_mutex_init(&s->proving, NULL);
   s->hash = hash;
-  s->opening = s->listed = true;
+  s->listed = true;
   s->next = ss->buckets[hash % BUCKETS];
   ss->buckets[hash % BUCKETS] = s;
-  s->next_opening = ss->openings;
-  ss->openings = s;
+  begin_opening(ss, s);
   atomic_store(&s->refs, 1);
   return s;
-}
-
-// Under the lock: the source is open, or cannot be opened. Returns who waits for that.
-static struct source_wait *end_opening(struct sources *ss, struct source *s) {
-  struct source **at = &ss->openings;
-  while (*at != s)
-    at = &(*at)->next_opening;
-  *at = s->next_opening;
-  s->opening = false;
-  struct source_wait *waits = s->waits;
-  s->waits = NULL;
-  return waits;
 }
 
 static bool same_but_for_marks(const struct source *s, const struct media_source *m) {
@@ -247,7 +261,8 @@ static bool prove(struct source *s) {
   return same;
 }
 
-// Under the lock, which is let go meanwhile: whether the open source `s` is what `m` is. The caller holds nothing of it.
+// Under the lock, which is let go meanwhile: whether the open source `s` is what `m` is, which may take reading all of it. The caller
+// holds nothing of it.
 static bool still_is(struct sources *ss, struct source *s, const struct media_source *m, uint64_t target_ms) {
   if (s->target_ms != target_ms || atomic_load(&s->changed))
     return false;
@@ -255,10 +270,15 @@ static bool still_is(struct sources *ss, struct source *s, const struct media_so
     return true;
   if (!same_but_for_marks(s, m))
     return false;
+  begin_opening(ss, s);
   pthread_mutex_unlock(&ss->lock);
   pthread_mutex_lock(&s->proving);
   bool is = atomic_load(&s->stamp) == m->id.stamp || prove(s);
   pthread_mutex_unlock(&s->proving);
+  pthread_mutex_lock(&ss->lock);
+  struct source_wait *waits = end_opening(ss, s);
+  pthread_mutex_unlock(&ss->lock);
+  tell(waits);
   pthread_mutex_lock(&ss->lock);
   return is;
 }
@@ -324,11 +344,7 @@ static enum err get_once(struct sources *ss, struct source **out, enum source_fr
     ss->bytes += s->bytes;
   }
   pthread_mutex_unlock(&ss->lock);
-  while (waits) {
-    struct source_wait *next = waits->next; // `ready` may use it again at once
-    waits->ready(waits);
-    waits = next;
-  }
+  tell(waits);
   if (e) {
     destroy(s);
     return e;
