@@ -24,7 +24,8 @@
   X(ERR_KEY_REUSE, "one key would serve two schemes")                                                            \
   X(ERR_NOT_FOUND, "not found")                                                                                  \
   X(ERR_SYNTAX, "the text cannot be parsed")                                                                     \
-  X(ERR_ARGUMENT, "an argument is out of its domain")
+  X(ERR_ARGUMENT, "an argument is out of its domain")                                                            \
+  X(ERR_BUSY, "somebody else is at it")
 
 enum err {
 #define X(name, text) name,

@@ -24,12 +24,11 @@ static void release(struct resolver *r) {
   free(r);
 }
 
-// What the system says, into a copy: the question may be gone when it has said it.
-static void look_up(struct resolve *q) {
-  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found = NULL;
+static void look_up(struct resolve *q, const char *host, int flags) {
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | flags}, *found = NULL;
   char port[8];
   snprintf(port, sizeof port, "%u", q->port);
-  q->error = getaddrinfo(q->name, port, &hints, &found);
+  q->error = getaddrinfo(host, port, &hints, &found);
   q->num = 0;
   for (const struct addrinfo *a = found; !q->error && a && q->num < RESOLVE_MAX; a = a->ai_next) {
     if (a->ai_addrlen > sizeof q->addr[0].u)
@@ -43,6 +42,12 @@ static void look_up(struct resolve *q) {
     q->error = EAI_NONAME;
 }
 
+bool resolve_numeric(struct resolve *q) {
+  look_up(q, q->host, AI_NUMERICHOST);
+  return !q->error;
+}
+
+// What the system says goes into a copy: the question may be gone when it has said it.
 static void *work(void *arg) {
   struct resolver *r = arg;
   pthread_mutex_lock(&r->lock);
@@ -55,7 +60,7 @@ static void *work(void *arg) {
     r->asked = q->next;
     struct resolve copy = *q;
     pthread_mutex_unlock(&r->lock);
-    look_up(&copy);
+    look_up(&copy, copy.name, 0);
     pthread_mutex_lock(&r->lock);
     if (r->stop)
       break;

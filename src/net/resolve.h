@@ -26,6 +26,9 @@ struct resolve {
   char name[256];       // private
 };
 
+// resolve_numeric answers at once where `host` is an address, which nobody has to be asked for. False: it is a name.
+bool resolve_numeric(struct resolve *q);
+
 struct resolver;
 // resolver_new starts a helper thread for the thread of `io`. NULL: no memory or threads.
 struct resolver *resolver_new(struct io *io);

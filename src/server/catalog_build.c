@@ -31,7 +31,8 @@ static void count_source(struct catalog *c, enum source_from from, uint64_t star
   histogram_add_shared(&c->metrics->open_time, (clock_mono_ms() - started_ms) * 1000000u);
 }
 
-enum err open_track(struct catalog *c, struct source **out, const struct settings *st, struct bytes asset, struct bytes track) {
+enum err open_track(struct catalog *c, struct source **out, const struct settings *st, struct bytes asset, struct bytes track,
+                    struct key_use *use) {
   struct source_options o = {.segment_target_ms = st->config->segment_target, .cache_fd = c->cache_fd,
                              .write_sidecar = st->config->write_sidecars};
   uint64_t started = clock_mono_ms();
@@ -50,9 +51,11 @@ enum err open_track(struct catalog *c, struct source **out, const struct setting
     if (e)
       (void)diag_say(&diag, e, "%s", e == ERR_MISSING ? media_lacks_init : "cannot look into the folder");
     else
-      e = sources_get(c->sources, out, &from, path, &o, &diag);
+      e = sources_get(c->sources, out, &from, path, &o, &use->opening, &diag);
     if (e == ERR_NOT_FOUND)
       continue;
+    if (e == ERR_BUSY)
+      return e;
     if (e) {
       metric_add_shared(&c->metrics->index_failed, 1);
       log_source(c, bytes_str(path), e, &diag);
@@ -149,6 +152,7 @@ int status_of(enum err e) {
   case ERR_NO_KEY:
   case ERR_IO:
   case ERR_NO_MEMORY:
+  case ERR_BUSY:
   case ERR_STALE: return CAT_UNAVAILABLE; // the next look may succeed
   default: return CAT_NOT_FOUND; // manifests leave such a track out, so from outside it is not there; the log says what it is
   }
@@ -161,6 +165,7 @@ uint8_t fault_of(enum err e) {
   case ERR_OK:
   case ERR_NOT_FOUND:
   case ERR_NO_KEY:
+  case ERR_BUSY:
   case ERR_NO_MEMORY: return 0;
   default: return OBS_err_source_invalid;
   }
@@ -170,17 +175,18 @@ static void use_end(struct made *out, struct key_use *use) {
   issued_drop(use->issued);
   out->retry_ms = use->retry_ms;
   out->no_key = use->no_key;
-  if (!use->slot)
+  if (!use->slot && !use->opening)
     return;
   out->status = CAT_WAIT;
   out->keys = use->slot;
+  out->opening = use->opening;
 }
 
 static void build_track(struct catalog *c, struct made *out, const struct settings *st, const struct route *r,
                         struct protected_track *old, struct key_use *use) {
   struct source *source;
   struct key_record key = {0};
-  enum err e = open_track(c, &source, st, r->asset, r->track);
+  enum err e = open_track(c, &source, st, r->asset, r->track, use);
   if (e) {
     out->status = status_of(e);
     out->why = fault_of(e);

@@ -24,16 +24,18 @@ size_t track_name_len(const char *name);
 // media_has_parts.
 enum err is_track_itself(struct catalog *c, struct bytes asset, struct bytes track);
 
-// Opens asset/track whatever form it has on storage; source_put gives it back.
-enum err open_track(struct catalog *c, struct source **out, const struct settings *st, struct bytes asset, struct bytes track);
-
-// The keys of one build: all of its tracks are of one asset, epoch and scheme.
+// What one build takes from others: keys, since all of its tracks are of one asset, epoch and scheme, and sources.
 struct key_use {
+  uint64_t opening;      // of a source that another thread opens; 0: none
   struct issued *issued; // held
   struct key_slot *slot; // pinned: being fetched
   uint64_t retry_ms;     // then: how long until asking makes sense, where that is known
   bool no_key;           // the same for what the answer is counted as
 };
+
+// Opens asset/track whatever form it has on storage; source_put gives it back. ERR_BUSY: use->opening is to be waited for.
+enum err open_track(struct catalog *c, struct source **out, const struct settings *st, struct bytes asset, struct bytes track,
+                    struct key_use *use);
 
 struct protect_in {
   const struct settings *st;

@@ -38,6 +38,10 @@ void block_free(struct block *b) {
   free(o);
 }
 
+bool blocks_are_scarce(const struct catalog *c) {
+  return atomic_load_explicit(&c->bypass_bytes, memory_order_relaxed) > BYPASS_BYTES / 2;
+}
+
 static int read_status(struct cat_wait *w, const struct protected_track *t, enum err e) {
   if (!e)
     return CAT_OK;

@@ -133,16 +133,21 @@ static struct cat_wait *take_waiters(struct entry *e) {
 }
 
 static void look_begins(struct catalog *c, struct entry *e) {
-  struct look *l = c->looks;
-  while (l->entry) // as many as there are helpers
-    l++;
-  *l = (struct look){e, clock_mono_ms()};
+  if (e->look_ms) // it goes on, after a source was waited for
+    return;
+  e->look_ms = clock_mono_ms();
+  e->look_next = c->looks;
+  c->looks = e;
 }
 
-static void look_ends(struct catalog *c, const struct entry *e) {
-  for (struct look *l = c->looks; l < c->looks + MAX_HELPERS; l++)
-    if (l->entry == e)
-      l->entry = NULL;
+static void look_ends(struct catalog *c, struct entry *e) {
+  if (!e->look_ms)
+    return;
+  struct entry **at = &c->looks;
+  while (*at != e)
+    at = &(*at)->look_next;
+  *at = e->look_next;
+  e->look_ms = 0;
 }
 
 // False, and nothing done: it is outdated, and among those who wait may be some who have asked since.
@@ -177,7 +182,7 @@ static bool give_old(struct catalog *c) {
     struct entry *e;
     struct cat_wait *w;
   } queued[OLD_WAITS];
-  struct cat_wait *ready[MAX_HELPERS];
+  struct cat_wait *ready[OLD_WAITS];
   unsigned num_queued = 0, num_ready = 0;
   struct old_line line;
   line.n = 0;
@@ -205,11 +210,12 @@ static bool give_old(struct catalog *c) {
     if (queued[i].w)
       hand_over(queued[i].e, queued[i].w);
   }
-  for (struct look *l = c->looks; l < c->looks + MAX_HELPERS; l++) {
-    if (!l->entry || now < l->since_ms + LOOK_MS || !entry_outlives(c, l->entry, now) || source_is_changed(l->entry))
+  for (struct entry *e = c->looks; e && num_ready < OLD_WAITS; e = e->look_next) {
+    if (now < e->look_ms + LOOK_MS || !entry_outlives(c, e, now) || source_is_changed(e))
       continue;
-    look_failed(c, l->entry, now, true, &line);
-    ready[num_ready++] = take_waiters(l->entry);
+    look_failed(c, e, now, true, &line);
+    if (e->waiters)
+      ready[num_ready++] = take_waiters(e);
   }
   pthread_mutex_unlock(&c->lock);
   for (unsigned i = 0; i < num_queued; i++)
@@ -218,20 +224,26 @@ static bool give_old(struct catalog *c) {
   for (unsigned i = 0; i < num_ready; i++)
     wake_all(ready[i]);
   say_old(c, &line);
-  return num_queued == OLD_WAITS;
+  return num_queued == OLD_WAITS || num_ready == OLD_WAITS;
 }
 
-// On the exchange's thread: the keys that an entry waits for are there, or will not come.
-static void keys_ready(struct key_wait *w) {
-  struct entry *e = (struct entry *)(void *)((char *)w - offsetof(struct entry, keys));
+// What the making of an entry waits for is there, or will not come.
+static void make_again(struct entry *e) {
   struct catalog *c = e->catalog;
-  if (catalog_push(c, JOB_KEYS, NULL, (struct bytes){0}, &(struct job){.entry = e}))
+  if (catalog_push(c, JOB_AGAIN, NULL, (struct bytes){0}, &(struct job){.entry = e}))
     return;
   e->key_waits = 0; // the next making counts its own
   (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, KEY_PAUSE_MS);
 }
 
-// Makes an entry that is `making` for this thread. Leaves it so when keys have to be fetched: keys_ready goes on.
+// On the exchange's thread.
+static void keys_ready(struct key_wait *w) { make_again((struct entry *)(void *)((char *)w - offsetof(struct entry, keys))); }
+
+// On the helper's that has opened it.
+static void source_ready(struct source_wait *w) { make_again((struct entry *)(void *)((char *)w - offsetof(struct entry, source))); }
+
+// Makes an entry that is `making` for this thread. Leaves it so when keys have to be fetched, or another thread opens a source of it,
+// which may have to be read whole: keys_ready or source_ready goes on, and this thread is free meanwhile.
 static void make_entry(struct catalog *c, struct entry *e) {
   for (unsigned again = 0;; again++) {
     pthread_mutex_lock(&c->lock);
@@ -246,8 +258,14 @@ static void make_entry(struct catalog *c, struct entry *e) {
     build_entry(c, &made, st, &e->route, old);
     made.why = reason(&made, st, e->route.asset);
     settings_put(st);
+    e->catalog = c;
+    if (made.status == CAT_WAIT && made.opening) { // its look goes on: storage may not answer who opens it
+      e->source.ready = source_ready;
+      if (sources_park(c->sources, made.opening, &e->source))
+        return;
+      continue; // it is open
+    }
     if (made.status == CAT_WAIT && e->key_waits++ < KEY_WAITS) {
-      e->catalog = c;
       e->keys.ready = keys_ready;
       pthread_mutex_lock(&c->lock);
       look_ends(c, e);
@@ -265,7 +283,7 @@ static void make_entry(struct catalog *c, struct entry *e) {
     if (finish_entry(c, e, &made, negative_ms))
       return;
     entry_value_drop_later(c, e->route.kind, made.value);
-    if (again == AGAIN_MAX) {
+    if (again >= AGAIN_MAX) {
       (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, negative_ms);
       return;
     }
@@ -344,7 +362,7 @@ void *catalog_help(void *arg) {
     pthread_mutex_unlock(&c->queue_lock);
     switch (j.kind) {
     case JOB_ENTRY: do_entry(c, &j); break;
-    case JOB_KEYS: make_entry(c, j.entry); break;
+    case JOB_AGAIN: make_entry(c, j.entry); break;
     case JOB_FILL: do_fill(c, &j); break;
     case JOB_BYPASS: do_bypass(c, &j); break;
     case JOB_OPEN: do_open(c, &j); break;

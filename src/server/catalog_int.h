@@ -57,21 +57,24 @@ struct entry {
   bool making;                 // under the lock
   uint64_t making_generation;  // under the lock: `generation` to be
   struct cat_wait *waiters;    // under the lock
-  struct key_wait keys;        // while `making` waits for keys: the rest is its maker's
+  struct entry *look_next;     // under the lock, in the catalogue's `looks`
+  uint64_t look_ms;            // under the lock: when the look at storage for it began; 0: none is under way
+  struct key_wait keys;        // while `making` waits for keys, or for a source to be opened: the rest is its maker's
+  struct source_wait source;
   struct catalog *catalog;
   unsigned key_waits;
   uint16_t key_len;
   char key[];
 };
 
-enum job_kind { JOB_ENTRY, JOB_KEYS, JOB_FILL, JOB_BYPASS, JOB_OPEN, JOB_FIND };
+enum job_kind { JOB_ENTRY, JOB_AGAIN, JOB_FILL, JOB_BYPASS, JOB_OPEN, JOB_FIND };
 
 struct job {
   enum job_kind kind;
   struct cat_wait *wait; // NULL: a refresh that nobody waits for
   uint64_t since_ms;     // when it was put into the queue
   struct protected_track *track;
-  struct entry *entry; // JOB_KEYS: its keys have come, or will not
+  struct entry *entry; // JOB_AGAIN: what its making waited for has come, or will not
   struct read_op *op;  // JOB_OPEN
   struct cache_ref ref;
   uint64_t src_off;
@@ -116,10 +119,7 @@ struct catalog {
   _Atomic uint64_t storage_log_due_ms; // the same, about looks at storage that failed
   _Atomic unsigned storage_log_more;   // not told since
   _Atomic uint64_t old_log_due_ms; // the same, about storage that fails while what is in memory is served
-  struct look {
-    struct entry *entry; // NULL: none
-    uint64_t since_ms;
-  } looks[MAX_HELPERS]; // at storage, under way; under the lock
+  struct entry *looks; // at storage, under way; under the lock
   struct full_track *free_tracks;
   struct search { // of catalog_find
     pthread_mutex_t lock;
@@ -152,6 +152,7 @@ struct made {
   void *value;       // with CAT_OK; has one hold
   uint64_t until_ms; // monotonic; UINT64_MAX: never
   struct key_slot *keys; // with CAT_WAIT: pinned, being fetched
+  uint64_t opening;      // with CAT_WAIT and without `keys`: another thread's, of a source
   bool no_key;       // with CAT_UNAVAILABLE: for want of a key
   uint8_t why;       // with an error for the media's sake: enum obs_error; make_entry knows about keys
   uint64_t retry_ms; // with CAT_UNAVAILABLE: how long until a key may be asked for again; 0: not known

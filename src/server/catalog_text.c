@@ -9,6 +9,9 @@
 #include "obs/log.h"
 #include "server/catalog_build.h"
 
+// A folder of folders is no asset, and anybody may ask for it as for one: it must not keep a helper at looking into all of them.
+enum { OTHERS_MAX = 1024 };
+
 // The tracks of a manifest under construction.
 struct work {
   struct catalog *c;
@@ -18,6 +21,8 @@ struct work {
   unsigned num, invalid;
   // Left out: names behind the last that has room; other forms of a track that is there; names with which URLs are too long.
   unsigned too_many, twice, too_long;
+  unsigned others[2]; // folders, and files, that turned out to be no tracks: at most OTHERS_MAX of each
+  bool gave_up;       // there may be more of them
   int broke; // CAT_OK, or why there is no document: nothing half made
   uint8_t why; // of that, as in `made`
   struct key_use *use;
@@ -36,6 +41,7 @@ static bool file_fault(enum err e) {
   case ERR_NO_KEY:
   case ERR_IO:
   case ERR_NO_MEMORY:
+  case ERR_BUSY:
   case ERR_STALE: return false;
   default: return true;
   }
@@ -53,8 +59,6 @@ static void without_track(struct work *k, enum err e) {
 
 static void add_track(struct work *k, const char *name, size_t name_len) {
   struct source *source;
-  if (k->broke != CAT_OK)
-    return;
   for (unsigned i = 0; i < k->num; i++)
     if (strlen(k->names[i]) == name_len && !memcmp(k->names[i], name, name_len)) {
       k->twice++; // the same rule as in open_track picks one
@@ -65,7 +69,7 @@ static void add_track(struct work *k, const char *name, size_t name_len) {
     return;
   }
   struct bytes track = bytes_of(name, name_len);
-  enum err e = open_track(k->c, &source, k->st, k->r->asset, track);
+  enum err e = open_track(k->c, &source, k->st, k->r->asset, track, k->use);
   if (e) {
     without_track(k, e);
     return;
@@ -96,12 +100,28 @@ static void add_track(struct work *k, const char *name, size_t name_len) {
 
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
-// What is not opened any more, because there are MAN_MAX_TRACKS, is counted where it would have been.
-static bool looks_like_track(const struct work *k, const char *name) {
+// Whether a name is a track's, by its looks: a file by its extension, else a folder by what it holds.
+static enum err look_at(const struct work *k, const char *name) {
   char path[PATH_BYTES];
   int n = snprintf(path, sizeof path, "%.*s/%s", (int)k->r->asset.n, (const char *)k->r->asset.p, name);
-  return media_is_track_name(name) ||
-         (n > 0 && (size_t)n < sizeof path && media_is_track_folder((struct media_path){k->c->root_fd, path}));
+  if (media_is_track_name(name))
+    return ERR_OK;
+  return n > 0 && (size_t)n < sizeof path ? media_track_folder((struct media_path){k->c->root_fd, path}) : ERR_NOT_FOUND;
+}
+
+static void add_name(struct work *k, const char *name) {
+  size_t n = track_name_len(name);
+  unsigned before = k->num + k->twice + k->too_many + k->too_long, *others = &k->others[media_is_track_name(name)];
+  if (*others == OTHERS_MAX) {
+    k->gave_up = true;
+    return;
+  }
+  enum err e = look_at(k, name);
+  if (!route_fits(k->r->asset, bytes_of(name, n)))
+    k->too_long += e == ERR_OK;
+  else if (e == ERR_OK || (e != ERR_NOT_FOUND && k->num < MAN_MAX_TRACKS)) // what is odd about it is said where it is opened
+    add_track(k, name, n);
+  *others += k->num + k->twice + k->too_many + k->too_long == before;
 }
 
 // Adds every track of the asset's folder, in order of names, so that every node writes the same text.
@@ -113,13 +133,8 @@ static enum err add_all(struct work *k) {
     log_source(k->c, k->r->asset, e, &diag);
   if (!e && names.num)
     qsort(names.at, names.num, sizeof *names.at, by_name);
-  for (size_t i = 0; i < names.num && !e; i++) {
-    size_t n = track_name_len(names.at[i]);
-    if (!route_fits(k->r->asset, bytes_of(names.at[i], n)))
-      k->too_long += looks_like_track(k, names.at[i]);
-    else if (k->num < MAN_MAX_TRACKS || looks_like_track(k, names.at[i]))
-      add_track(k, names.at[i], n);
-  }
+  for (size_t i = 0; i < names.num && !e && k->broke == CAT_OK; i++)
+    add_name(k, names.at[i]);
   free_names(&names);
   return e;
 }
@@ -193,6 +208,8 @@ static void say_left_out(const struct work *k) {
   if (k->too_long)
     log_line(LOG_WARN, "%.*s: %u %s too long for URLs, whose paths have at most %d bytes: its manifests leave %s out", n, name, k->too_long,
              k->too_long == 1 ? "track's name is" : "tracks' names are", ROUTE_PATH_MAX, k->too_long == 1 ? "it" : "them");
+  if (k->gave_up)
+    log_line(LOG_WARN, "%.*s: %d folders, or files, in it are no tracks: those behind them by name are not looked into for its manifests", n, name, OTHERS_MAX);
   if (k->twice)
     log_line(LOG_WARN, "%.*s: %u %s the name of another track but for the extension, and no URL: of .mp4, .m4a, .cmfa and a folder the first is served",
              n, name, k->twice, k->twice == 1 ? "file or folder has" : "files or folders have");

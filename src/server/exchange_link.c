@@ -50,13 +50,21 @@ static void failed(struct link *l, enum flight_end how, const char *why) {
   timer_set(&up->x->timers, &l->timer, exchange_now_ms(up->x), pause);
 }
 
+// Where the system's resolver is away the addresses of before are good for another while: one that leads nowhere is dropped when it is used.
+static bool keep_addresses(struct upstream *up) {
+  up->resolved_ms = exchange_now_ms(up->x);
+  return up->num_addr > 0;
+}
+
 static void on_timer(struct timer *t, void *ctx) {
   struct link *l = (struct link *)(void *)((char *)t - offsetof(struct link, timer));
   (void)ctx;
-  if (l->waits_address)
+  if (l->waits_address && !keep_addresses(l->up)) {
     failed(l, FLIGHT_AWAY, "its address cannot be found in time");
-  else
-    attempt(l);
+    return;
+  }
+  l->waits_address = false;
+  attempt(l);
 }
 
 static void send_request(struct link *l) {
@@ -86,32 +94,52 @@ static void send_request(struct link *l) {
   http_client_send(&l->client, &l->up->target, bytes_of(l->head, head.n), bytes_of(l->body, body.n), false);
 }
 
+static void take_addresses(struct upstream *up) {
+  memcpy(up->addr, up->question.addr, sizeof up->addr);
+  up->num_addr = up->question.num;
+  up->resolved_ms = exchange_now_ms(up->x);
+}
+
 static void on_resolved(struct resolve *q) {
   struct upstream *up = (struct upstream *)(void *)((char *)q - offsetof(struct upstream, question));
   up->resolving = false;
-  if (!q->error) {
-    memcpy(up->addr, q->addr, sizeof up->addr);
-    up->num_addr = q->num;
-    up->resolved_ms = exchange_now_ms(up->x);
-  }
+  if (!q->error)
+    take_addresses(up);
+  else if (q->error == EAI_NONAME) // there is none: no fault of the resolver's
+    up->num_addr = 0;
+  else
+    (void)keep_addresses(up);
   for (unsigned i = 0; i < up->num_links; i++) {
     struct link *l = &up->links[i];
     if (!l->waits_address)
       continue;
     timer_clear(&up->x->timers, &l->timer);
     l->waits_address = false;
-    if (q->error)
+    if (q->error && !up->num_addr)
       failed(l, FLIGHT_AWAY, gai_strerror(q->error));
     else
       attempt(l);
   }
 }
 
+// False: the system's resolver has to be asked, or is being asked.
+static bool has_addresses(struct upstream *up, uint64_t now) {
+  if (up->num_addr && now - up->resolved_ms < ADDRESS_MS)
+    return true;
+  if (up->resolving)
+    return false;
+  up->question = (struct resolve){.host = up->server->host, .port = up->server->port, .done = on_resolved};
+  if (!resolve_numeric(&up->question)) // else it need not wait behind other servers' names
+    return false;
+  take_addresses(up);
+  return true;
+}
+
 static void attempt(struct link *l) {
   struct upstream *up = l->up;
   struct exchange *x = up->x;
   uint64_t now = exchange_now_ms(x);
-  if (up->num_addr && now - up->resolved_ms < ADDRESS_MS) {
+  if (has_addresses(up, now)) {
     l->addr_at = up->addr_at;
     up->target.addr = &up->addr[up->addr_at % up->num_addr].u.any;
     up->target.addr_len = up->addr[up->addr_at % up->num_addr].len;
@@ -123,7 +151,6 @@ static void attempt(struct link *l) {
   if (up->resolving)
     return;
   up->resolving = true;
-  up->question = (struct resolve){.host = up->server->host, .port = up->server->port, .done = on_resolved};
   resolver_ask(x->resolver, &up->question);
 }
 

@@ -223,6 +223,10 @@ static enum pump_result blocked(struct request *rq) {
     pump_release_buffer(rq);
   else if (rq->out)
     hold(rq);
+  if (rq->block && blocks_are_scarce(w->s->catalog)) { // readers who stop would keep everybody else from storage
+    block_free(rq->block);
+    rq->block = NULL;
+  }
   if (w->out.num_free < w->out.keep && w->out.held.first)
     rob(OWNER(struct request, hold, w->out.held.first));
   if (!io_armed(&c->poll))

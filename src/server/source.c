@@ -19,7 +19,7 @@ enum { BUCKETS = 1 << 14 };
 struct sources {
   int root_fd;
   pthread_mutex_t lock;
-  pthread_cond_t opened;
+  struct source *openings; // those being opened
   uint64_t next_id, num, bytes;
   struct source *buckets[BUCKETS];
 };
@@ -30,14 +30,12 @@ struct sources *sources_new(int root_fd) {
     return NULL;
   ss->root_fd = root_fd;
   pthread_mutex_init(&ss->lock, NULL);
-  pthread_cond_init(&ss->opened, NULL);
   return ss;
 }
 
 void sources_free(struct sources *ss) {
   if (!ss)
     return;
-  pthread_cond_destroy(&ss->opened);
   pthread_mutex_destroy(&ss->lock);
   free(ss);
 }
@@ -185,6 +183,33 @@ static struct source *find(struct sources *ss, uint64_t hash, const char *path) 
   return NULL;
 }
 
+// Under the lock. Who asks for the source meanwhile is told to wait, or to come back.
+static void begin_opening(struct sources *ss, struct source *s) {
+  s->opening = true;
+  s->next_opening = ss->openings;
+  ss->openings = s;
+}
+
+// Under the lock: the source is open, or cannot be opened. Returns who waits for that.
+static struct source_wait *end_opening(struct sources *ss, struct source *s) {
+  struct source **at = &ss->openings;
+  while (*at != s)
+    at = &(*at)->next_opening;
+  *at = s->next_opening;
+  s->opening = false;
+  struct source_wait *waits = s->waits;
+  s->waits = NULL;
+  return waits;
+}
+
+static void tell(struct source_wait *waits) {
+  while (waits) {
+    struct source_wait *next = waits->next; // `ready` may use it again at once
+    waits->ready(waits);
+    waits = next;
+  }
+}
+
 // Lists an empty source that is being opened by the caller. Under the lock.
 static struct source *begin(struct sources *ss, uint64_t hash, const char *path) {
   struct source *s = calloc(1, sizeof *s);
@@ -199,9 +224,10 @@ static struct source *begin(struct sources *ss, uint64_t hash, const char *path)
   s->id = ++ss->next_id;
   pthread_mutex_init(&s->proving, NULL);
   s->hash = hash;
-  s->opening = s->listed = true;
+  s->listed = true;
   s->next = ss->buckets[hash % BUCKETS];
   ss->buckets[hash % BUCKETS] = s;
+  begin_opening(ss, s);
   atomic_store(&s->refs, 1);
   return s;
 }
@@ -235,7 +261,8 @@ static bool prove(struct source *s) {
   return same;
 }
 
-// Under the lock, which is let go meanwhile: whether the open source `s` is what `m` is. The caller holds nothing of it.
+// Under the lock, which is let go meanwhile: whether the open source `s` is what `m` is, which may take reading all of it. The caller
+// holds nothing of it.
 static bool still_is(struct sources *ss, struct source *s, const struct media_source *m, uint64_t target_ms) {
   if (s->target_ms != target_ms || atomic_load(&s->changed))
     return false;
@@ -243,23 +270,28 @@ static bool still_is(struct sources *ss, struct source *s, const struct media_so
     return true;
   if (!same_but_for_marks(s, m))
     return false;
+  begin_opening(ss, s);
   pthread_mutex_unlock(&ss->lock);
   pthread_mutex_lock(&s->proving);
   bool is = atomic_load(&s->stamp) == m->id.stamp || prove(s);
   pthread_mutex_unlock(&s->proving);
   pthread_mutex_lock(&ss->lock);
+  struct source_wait *waits = end_opening(ss, s);
+  pthread_mutex_unlock(&ss->lock);
+  tell(waits);
+  pthread_mutex_lock(&ss->lock);
   return is;
 }
 
 // Under the lock: the open source of the path, with a reference, when it is what `m` is. One that is not leaves the table:
-// its users keep it, nobody new gets it.
+// its users keep it, nobody new gets it. NULL with *opening: it is being opened.
 static struct source *get_open(struct sources *ss, uint64_t hash, const struct media_source *m, const char *path,
-                               uint64_t target_ms) {
+                               uint64_t target_ms, uint64_t *opening) {
   struct source *s;
   while ((s = find(ss, hash, path)) != NULL) {
     if (s->opening) {
-      pthread_cond_wait(&ss->opened, &ss->lock);
-      continue;
+      *opening = s->id;
+      return NULL;
     }
     source_ref(s);
     if (still_is(ss, s, m, target_ms))
@@ -275,7 +307,7 @@ static struct source *get_open(struct sources *ss, uint64_t hash, const struct m
 enum { TRIES = 3 }; // of an opening or a read while the file changes under it
 
 static enum err get_once(struct sources *ss, struct source **out, enum source_from *from, const char *path,
-                         const struct source_options *o, struct diag *diag) {
+                         const struct source_options *o, uint64_t *opening, struct diag *diag) {
   struct media_source m = {0};
   enum err e = media_open(&m, (struct media_path){ss->root_fd, path}, diag);
   if (e) {
@@ -284,13 +316,14 @@ static enum err get_once(struct sources *ss, struct source **out, enum source_fr
   }
   uint64_t hash = XXH3_64bits(path, strlen(path));
   pthread_mutex_lock(&ss->lock);
-  struct source *s = get_open(ss, hash, &m, path, o->segment_target_ms);
-  if (s) {
+  *opening = 0;
+  struct source *s = get_open(ss, hash, &m, path, o->segment_target_ms, opening);
+  if (s || *opening) {
     pthread_mutex_unlock(&ss->lock);
     media_close(&m);
     *out = s;
     *from = SOURCE_OPEN;
-    return ERR_OK;
+    return s ? ERR_OK : ERR_BUSY;
   }
   s = begin(ss, hash, path);
   pthread_mutex_unlock(&ss->lock);
@@ -303,15 +336,15 @@ static enum err get_once(struct sources *ss, struct source **out, enum source_fr
     name_part(diag, &m);
   media_close(&m);
   pthread_mutex_lock(&ss->lock);
-  s->opening = false;
+  struct source_wait *waits = end_opening(ss, s);
   if (e) {
     unlist(ss, s);
   } else {
     ss->num++;
     ss->bytes += s->bytes;
   }
-  pthread_cond_broadcast(&ss->opened);
   pthread_mutex_unlock(&ss->lock);
+  tell(waits);
   if (e) {
     destroy(s);
     return e;
@@ -322,13 +355,26 @@ static enum err get_once(struct sources *ss, struct source **out, enum source_fr
 }
 
 enum err sources_get(struct sources *ss, struct source **out, enum source_from *from, const char *path,
-                     const struct source_options *o, struct diag *diag) {
+                     const struct source_options *o, uint64_t *opening, struct diag *diag) {
   enum err e = ERR_STALE;
   for (int i = 0; i < TRIES && e == ERR_STALE; i++) {
     *diag = (struct diag){0};
-    e = get_once(ss, out, from, path, o, diag);
+    e = get_once(ss, out, from, path, o, opening, diag);
   }
   return e;
+}
+
+bool sources_park(struct sources *ss, uint64_t opening, struct source_wait *w) {
+  pthread_mutex_lock(&ss->lock);
+  struct source *s = ss->openings;
+  while (s && s->id != opening)
+    s = s->next_opening;
+  if (s) {
+    w->next = s->waits;
+    s->waits = w;
+  }
+  pthread_mutex_unlock(&ss->lock);
+  return s != NULL;
 }
 
 uint32_t source_part_of(const struct source *s, uint64_t off) { return media_part_at(s->part_ends, s->num_parts, off); }

@@ -5,6 +5,12 @@
 
 #include "storage/sidecar.h"
 
+// Who waits until somebody else has opened a source, or failed to.
+struct source_wait {
+  struct source_wait *next;
+  void (*ready)(struct source_wait *w); // once, on the thread that opened it
+};
+
 struct source_part {
   char *path; // beneath the media root
   uint64_t size, mtime_ns;
@@ -28,7 +34,8 @@ struct source {
   uint64_t bytes;        // memory held
   _Atomic bool changed;  // a read found another state: never served again
   _Atomic uint32_t refs;
-  struct source *next;   // the table's
+  struct source *next, *next_opening; // the table's
+  struct source_wait *waits; // while it is being opened
   bool opening, listed;
   uint64_t hash;
 };
@@ -45,10 +52,13 @@ struct sources *sources_new(int root_fd);
 void sources_free(struct sources *ss); // all sources must be given back. NULL is a no-op.
 
 // sources_get opens the track at `path`, or gives the one that is open when storage still has that state.
-// `*from` says what was done. Give it back with source_put. Errors: those of media_open and index_load.
+// `*from` says what was done. Give it back with source_put. Errors: those of media_open and index_load; ERR_BUSY: another thread is
+// opening it, which may take as long as reading all of it. `*opening` stands for that.
 enum source_from { SOURCE_OPEN, SOURCE_SIDECAR, SOURCE_BUILT };
 MUST_USE enum err sources_get(struct sources *ss, struct source **out, enum source_from *from, const char *path,
-                              const struct source_options *o, struct diag *diag);
+                              const struct source_options *o, uint64_t *opening, struct diag *diag);
+// sources_park: `w` is told when that opening is over. False: it is already.
+bool sources_park(struct sources *ss, uint64_t opening, struct source_wait *w);
 void source_ref(struct source *s);
 void source_put(struct sources *ss, struct source *s);
 

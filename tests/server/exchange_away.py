@@ -233,6 +233,38 @@ def addresses(work, authority):
                 tap.equal([c.read().status for c in clients], [200] * 4, f"the first address, {name}: the second is taken")
 
 
+def resolver(work, authority):
+    """A resolver that does not answer, or fails, takes no key server away whose address is known."""
+    media = folder(work / "resolver", "a/0", "a/1", "a/2", "b/0")
+    if not tap.equal(shim.build(pathlib.Path(__file__).with_name("resolver.c"), work / "resolver.so"), "", "a resolver that fails is built"):
+        return
+    files = {name: work / name for name in ("RESOLVER_HANGS", "RESOLVER_FAILS", "MINUTE_LATER")}
+    env = shim.preloaded(work / "resolver.so", **{name: str(f) for name, f in files.items()})
+    times = "attempts: 1, retry: 20ms, connect_timeout: 1s"
+
+    def two(of_a, of_b):
+        a, b = (provider("json", url, authority.ca, times, match=m) for url, m in ((of_a, "a/"), (of_b, "b/")))
+        return a + b.partition("\n")[2] + DRM
+
+    with KeyServer(authority.issue("key", "DNS:key.test,IP:127.0.0.1")) as ks:
+        files["RESOLVER_HANGS"].touch()
+        with Server(SLUICE, media, *FLAGS, keys=two(ks.url("/json", "key.test"), ks.url("/json")), env=env) as s:
+            first = s.client()
+            first.send("/a/0/cbcs/1/t/init.mp4")
+            tap.equal(s.get("/b/0/cbcs/1/t/init.mp4").status, 200, "a key server by its address waits for no name of another's")
+            tap.equal(first.read().status, 503, "whose name is not found in time")
+            files["RESOLVER_HANGS"].unlink()
+        for how in ("RESOLVER_FAILS", "RESOLVER_HANGS"):
+            with Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json", "key.test"), authority.ca, times) + DRM, env=env) as s:
+                tap.equal(s.get("/a/0/cbcs/1/t/init.mp4").status, 200, f"{how}: a name is found")
+                files[how].touch()
+                files["MINUTE_LATER"].touch()
+                tap.equal([s.get(f"/{a}/cbcs/1/t/init.mp4").status for a in ("a/1", "a/2")], [200] * 2, f"{how}: a minute later its address is good for another")
+                files[how].unlink()
+                files["MINUTE_LATER"].unlink()
+                tap.equal(s.stop(), 0, f"{how}: and the server ends in good order")
+
+
 def hammer(server, paths, seconds, out, expect):
     """Requests in turn until the time is over; `out` counts statuses, keeps what was not expected."""
     client, end, n = server.client(), time.monotonic() + seconds, 0
@@ -337,8 +369,9 @@ def main():
         for part in (retry_after, counts, away, outage):
             if not sys.argv[2:] or part.__name__ in sys.argv[2:]:
                 part(work, authority.ca, cert)
-        if not sys.argv[2:] or "addresses" in sys.argv[2:]:
-            addresses(work, authority)
+        for part in (addresses, resolver):
+            if not sys.argv[2:] or part.__name__ in sys.argv[2:]:
+                part(work, authority)
     tap.end()
 
 

@@ -438,6 +438,56 @@ def stalled_and_steady(tap, binary, work, io):
             s.close()
 
 
+def stalled_past_the_cache(tap, binary, work, io):
+    """What is read past the cache for readers who stop does not take all of the memory for that."""
+    media = work / f"aside-{io}"
+    (media / "a").mkdir(parents=True)
+    (media / "a" / "t.mp4").write_bytes(synth.FTYP + synth.moov() + synth.plain_fragment(1, synth.payloads([60000] * 65, 1), 0))
+    with Server(binary, media, "--io", io, "--workers", "1", "--cache-size", "4M", "--cache-encrypted", "off", "--stall-timeout", "60s") as server:
+        path = "/a/cbcs/1/t/1.m4s"
+        want = server.get(path).body
+        stalled, heads = [], []
+        for _ in range(40):  # 3.9 MB each, of 128
+            s = socket.socket()
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.settimeout(20)
+            s.connect(("127.0.0.1", server.port))
+            s.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            heads.append(s.recv(12))
+            stalled.append(s)
+        tap.equal(set(heads), {b"HTTP/1.1 200"}, f"{io}: readers past the cache that stop")
+        r = server.get(path)
+        tap.ok((r.status, r.body) == (200, want), f"{io}: readers that stopped keep nobody from what is read past the cache", r)
+        stalled[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        stalled[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        for s in (stalled[0], stalled[-1]):  # with their bytes still there, and read again
+            got = bytearray()
+            while not got.endswith(want) and (piece := s.recv(1 << 16)):
+                got += piece
+            tap.ok(got.endswith(want), f"{io}: and get all of it when they read on", len(got))
+        for s in stalled:
+            s.close()
+
+
+def folder_of_folders(tap, binary, work):
+    """Anybody may ask for the manifest of a folder of assets: not all of it is looked into."""
+    media, track = work / "folders", synth.plain(2)[0]
+    for n in range(1100):
+        (media / "all" / f"f{n:04}").mkdir(parents=True)
+    for name in ("f0000", "f1050", "z"):  # folders of parts, before and behind the 1,024th that is none
+        (media / "all" / name).mkdir(exist_ok=True)
+        (media / "all" / name / "init.mp4").write_bytes(track)
+    for name in ("f0001", "zz"):
+        (media / "all" / f"{name}.mp4").write_bytes(track)
+    with Server(binary, media) as server:
+        r = server.get("/all/cbcs/1/zz/media.m3u8"), server.get("/all/cbcs/manifest.mpd")
+        ids = re.findall(r'Representation id="([^"]*)"', r[1].body.decode())
+        tap.equal(([x.status for x in r], sorted(ids)), ([200, 200], ["f0000", "f0001", "zz"]), "a folder of 1,100 others: its tracks, as far as it is looked into")
+        tap.ok(server.wait_log("warn all: 1024 folders, or files, in it are no tracks"), "and a line says so", server.log())
+        tap.ok("name of another" not in "\n".join(server.log()), "a folder of others beside a track of its name is none", server.log())
+        tap.equal(server.get("/all/cbcs/1/z/init.mp4").status, 200, "what is not listed is served")
+
+
 def renames_elsewhere(tap, binary, work):
     """With `..` in a link, a rename anywhere on the machine makes the kernel's bounded lookup answer EAGAIN."""
     media, links = work / "linked", 400
@@ -524,10 +574,12 @@ def main():
         sidecar_cut(tap, sys.argv[1], media)
         renames_elsewhere(tap, sys.argv[1], pathlib.Path(work))
         log_unread(tap, sys.argv[1], pathlib.Path(work))
+        folder_of_folders(tap, sys.argv[1], pathlib.Path(work))
         for io in ("auto", "epoll"):
             raw_bytes_in_targets(tap, sys.argv[1], pathlib.Path(work), media, io)
             media_under_fire(tap, sys.argv[1], pathlib.Path(work), io)
             stalled_and_steady(tap, sys.argv[1], pathlib.Path(work), io)
+            stalled_past_the_cache(tap, sys.argv[1], pathlib.Path(work), io)
         tickets_and_authorities(tap, sys.argv[1], pathlib.Path(work), media)
     tap.end()
 
