@@ -33,6 +33,11 @@ class Failing:
         """How many calls of each kind have."""
         return dict(zip(KINDS, struct.unpack(f"{len(KINDS)}I", self.file.read_bytes()[4 * len(KINDS):])))
 
+    def halves(self):
+        """How many calls of storage, and of connections."""
+        failed = self.failed()
+        return [sum(failed[k] for k in half) for half in (("read", "short", "open", "folder"), ("send", "part", "receive", "wait"))]
+
     def _out_of_descriptors(self):
         """Really so, since a ring accepts by itself."""
         _, most = limit = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
