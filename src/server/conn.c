@@ -226,8 +226,11 @@ static enum step body_follows(struct conn *c, struct request *rq, size_t n) {
   struct bytes expect = http_text(rq->base, p->header[HTTP_H_EXPECT]);
   static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n", want[] = "100-continue";
   // Not to HTTP/1.0; who expects something else gets the answer alone. Source: RFC 9110 §10.1.1.
-  if (n == p->fed && !p->http10 && expect.n == sizeof want - 1 && !strncasecmp((const char *)expect.p, want, expect.n))
-    conn_say(c, interim, sizeof interim - 1);
+  if (n == p->fed && !p->http10 && expect.n == sizeof want - 1 && !strncasecmp((const char *)expect.p, want, expect.n) &&
+      !conn_say(c, interim, sizeof interim - 1)) { // the answer would come behind a part of it, or behind a record that is missing
+    conn_close(c);
+    return STEP_CLOSED;
+  }
   return STEP_NEXT;
 }
 
@@ -337,7 +340,7 @@ static void shed(struct conn *c) {
   char busy[RESPOND_SHORT];
   obs_error(c->w->m, OBS_err_overload);
   metric_inc(&c->w->m->status_5xx);
-  conn_say(c, busy, respond_busy(c->w, busy));
+  (void)conn_say(c, busy, respond_busy(c->w, busy));
   conn_say_goodbye(c);
   conn_linger(c);
 }

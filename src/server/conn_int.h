@@ -7,7 +7,8 @@ void conn_linger(struct conn *c); // the answer is out: closes when the client h
 void conn_input(struct conn *c, struct bytes data); // opened bytes of requests
 void conn_note_peer(struct conn *c);                // the client's address, for logs
 
-void conn_say(struct conn *c, const char *text, size_t n); // a few bytes outside of any response, sealed where needed
+// conn_say sends a few bytes outside of any response, sealed where needed. False: not all of them are out, and nothing can follow.
+bool conn_say(struct conn *c, const char *text, size_t n);
 void conn_say_goodbye(struct conn *c);                     // close_notify, where there is TLS to end
 void conn_tls_input(struct conn *c, struct bytes data);
 void conn_handshake_ended(struct conn *c, const char *why); // without success, unless it had not begun

@@ -13,13 +13,11 @@ static struct tls_io flight_io(struct worker *w, struct bytes in) {
   return (struct tls_io){.in = in.p, .in_len = in.n, .out = w->flight, .out_cap = TLS_FLIGHT};
 }
 
-// A few bytes outside of any response, sealed where needed.
-void conn_say(struct conn *c, const char *text, size_t n) {
+bool conn_say(struct conn *c, const char *text, size_t n) {
   struct tls_io io = flight_io(c->w, (struct bytes){0});
   if (!conn_seals(c))
-    (void)c->w->io->v->send(c->w->io, c->fd, text, n, false);
-  else if (tls_write(c->tls, &io, (const uint8_t *)text, n))
-    (void)send_flight(c, &io);
+    return c->w->io->v->send(c->w->io, c->fd, text, n, false) == (ssize_t)n;
+  return tls_write(c->tls, &io, (const uint8_t *)text, n) && send_flight(c, &io);
 }
 
 void conn_say_goodbye(struct conn *c) {

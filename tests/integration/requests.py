@@ -9,7 +9,7 @@ import urllib.parse
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from integration.truth import keys_file, url  # noqa: E402
-from judge import synth  # noqa: E402
+from judge import shim, synth  # noqa: E402
 from judge.programs import Sluice  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
@@ -329,6 +329,25 @@ def connections(tap, server):
     slow.close()
 
 
+def cut_interim(tap, sluice, work, media):
+    """Behind a part of an interim response no other could be told from it."""
+    library = work / "short_send.so"
+    if not tap.equal(shim.build(pathlib.Path(__file__).with_name("short_send.c"), library), "", "a socket that takes a part is built"):
+        return
+    for io in ("auto", "epoll"):
+        with Server(sluice.path, media, "--io", io, keys=keys_file([ASSET]), env=shim.preloaded(library)) as server:
+            c = server.client()
+            c.socket.sendall(b"POST /license HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+            tap.equal(c.socket.recv(100), b"HTTP/1.1 ", f"{io}: a part of an interim response")
+            try:
+                c.socket.sendall(b"body")
+                more = c.socket.recv(100)
+            except ConnectionError:
+                more = b""
+            tap.equal(more, b"", f"{io}: is the end of its connection")
+            tap.equal(server.get(INIT).status, 200, f"{io}: and of no other")
+
+
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
@@ -347,6 +366,7 @@ def main():
             c = server.client()
             ends = [c.get(INIT)["connection"] for _ in range(3)]
             tap.ok(ends == ["", "", "close"] and c.closed(), "keepalive_requests: the third response is the last one", ends)
+        cut_interim(tap, sluice, work, media)
     tap.end()
 
 
