@@ -15,9 +15,10 @@ static uint32_t group(const struct track_index *ix, uint64_t target_ticks, uint3
   while (target_ticks && lasting && !ix->frags[lasting - 1].duration_ticks)
     lasting--;
   for (uint32_t f = 0; f < h->num_frags; f++) {
-    bool starts = f == 0 || (marked ? (ix->frags[f].flags & IX_FRAG_SUBSEGMENT) != 0 : ticks >= target_ticks && f < lasting);
-    if (!starts && !marked)
-      starts = ix->frags[f].time_ticks > start && ix->frags[f].time_ticks - start >= target_ticks && behind_gap(ix, f);
+    bool starts = f == 0 || (marked && ix->frags[f].flags & IX_FRAG_SUBSEGMENT);
+    if (!starts && !marked && f < lasting)
+      starts = ticks >= target_ticks ||
+               (ix->frags[f].time_ticks > start && ix->frags[f].time_ticks - start >= target_ticks && behind_gap(ix, f));
     if (starts) {
       if (first_frag)
         first_frag[num] = f;

@@ -337,8 +337,9 @@ struct tls_set *tls_set_new(const struct tls_files *files, unsigned num, const c
     snprintf(why, why_cap, "TLS: out of memory");
   else if (!ok)
     snprintf(why, why_cap, num ? "more than %d certificates" : "no certificate: TLS needs 1 to %d", TLS_MAX_CERTS);
-  for (unsigned i = 0; ok && i < num; i++) {
+  else
     s->tickets = tickets;
+  for (unsigned i = 0; ok && i < num; i++) {
     s->ctx[i] = make_ctx(s);
     s->num = i + 1;
     ok = s->ctx[i] ? load_cert(s->ctx[i], &files[i], &s->staple[i], why, why_cap) : tls_fail(why, why_cap, "certificate", files[i].cert, "TLS cannot be set up");

@@ -124,7 +124,8 @@ void track_drop(struct catalog *c, struct protected_track *t);
 void text_drop(struct catalog *c, struct text_doc *d);
 void block_free(struct block *b);
 
-// blocks_are_scarce: half of the memory for blocks is taken. Who only waits for a client gives its own back then, and asks for it again.
+// blocks_are_scarce: half of the memory for blocks is taken. Who waits for a client that takes nothing gives its own back soon then, and
+// asks for it again.
 bool blocks_are_scarce(const struct catalog *c);
 
 // catalog_stop ends the helper threads, having woken everybody: for when workers have ended but their memory is still there.

@@ -61,6 +61,10 @@ enum err open_track(struct catalog *c, struct source **out, const struct setting
       log_source(c, bytes_str(path), e, &diag);
     } else {
       count_source(c, from, started);
+      if (use->opened.num < sizeof use->opened.at / sizeof *use->opened.at) {
+        source_ref(*out);
+        use->opened.at[use->opened.num++] = *out;
+      }
     }
     return e;
   }
@@ -171,11 +175,28 @@ uint8_t fault_of(enum err e) {
   }
 }
 
-static void use_end(struct made *out, struct key_use *use) {
+static void put_all(struct catalog *c, struct kept *k) {
+  for (unsigned i = 0; i < k->num; i++)
+    source_put(c->sources, k->at[i]);
+}
+
+void kept_drop(struct catalog *c, struct kept *k) {
+  if (k)
+    put_all(c, k);
+  free(k);
+}
+
+static void use_end(struct catalog *c, struct made *out, struct key_use *use) {
+  bool waits = use->slot || use->opening;
   issued_drop(use->issued);
   out->retry_ms = use->retry_ms;
   out->no_key = use->no_key;
-  if (!use->slot && !use->opening)
+  out->kept = waits ? malloc(sizeof *out->kept) : NULL;
+  if (out->kept)
+    *out->kept = use->opened;
+  else
+    put_all(c, &use->opened);
+  if (!waits)
     return;
   out->status = CAT_WAIT;
   out->keys = use->slot;
@@ -252,5 +273,5 @@ void build_entry(struct catalog *c, struct made *out, const struct settings *st,
     build_track(c, out, st, r, old, &use);
   else
     build_text(c, out, st, r, epoch, old, &use);
-  use_end(out, &use);
+  use_end(c, out, &use);
 }

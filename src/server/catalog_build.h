@@ -31,6 +31,7 @@ struct key_use {
   struct key_slot *slot; // pinned: being fetched
   uint64_t retry_ms;     // then: how long until asking makes sense, where that is known
   bool no_key;           // the same for what the answer is counted as
+  struct kept opened;    // as many as there is room for
 };
 
 // Opens asset/track whatever form it has on storage; source_put gives it back. ERR_BUSY: use->opening is to be waited for.

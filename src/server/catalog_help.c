@@ -16,7 +16,7 @@ enum {
   KEY_PAUSE_MS = 1000,
   LOOK_MS = 1000,     // for storage to answer, before what is in memory is given to who waits
   OLD_LOG_MS = 60000,
-  OLD_WAITS = 64,     // in the queue, to whom that is given in one turn of the keeper
+  OLD_WAITS = 64,     // in the queue, and names looked at, to whom that is given in one turn of the keeper
   AGAIN_MAX = 8,      // rotations or changes in a row during each of which a making was under way; then it is 503
 };
 
@@ -227,11 +227,17 @@ static bool give_old(struct catalog *c) {
   return num_queued == OLD_WAITS || num_ready == OLD_WAITS;
 }
 
+static void keep(struct catalog *c, struct entry *e, struct kept *k) {
+  kept_drop(c, e->kept);
+  e->kept = k;
+}
+
 // What the making of an entry waits for is there, or will not come.
 static void make_again(struct entry *e) {
   struct catalog *c = e->catalog;
   if (catalog_push(c, JOB_AGAIN, NULL, (struct bytes){0}, &(struct job){.entry = e}))
     return;
+  keep(c, e, NULL);
   e->key_waits = 0; // the next making counts its own
   (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, KEY_PAUSE_MS);
 }
@@ -258,6 +264,7 @@ static void make_entry(struct catalog *c, struct entry *e) {
     build_entry(c, &made, st, &e->route, old);
     made.why = reason(&made, st, e->route.asset);
     settings_put(st);
+    keep(c, e, made.kept); // it has opened them itself by now
     e->catalog = c;
     if (made.status == CAT_WAIT && made.opening) { // its look goes on: storage may not answer who opens it
       e->source.ready = source_ready;
@@ -280,6 +287,7 @@ static void make_entry(struct catalog *c, struct entry *e) {
       made.why = OBS_err_upstream;
     }
     e->key_waits = 0;
+    keep(c, e, NULL);
     if (finish_entry(c, e, &made, negative_ms))
       return;
     entry_value_drop_later(c, e->route.kind, made.value);

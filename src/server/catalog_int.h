@@ -39,6 +39,12 @@ struct full_text {
   size_t bytes;
 };
 
+// Sources that a making has opened and that stay open while it waits: to open one anew may mean to read all of it.
+struct kept {
+  unsigned num;
+  struct source *at[64];
+};
+
 // One name of the table. `key` is the path from the asset to the track (or to the scheme, or the epoch), as in the URL.
 struct entry {
   struct quiet_item item;
@@ -61,6 +67,7 @@ struct entry {
   uint64_t look_ms;            // under the lock: when the look at storage for it began; 0: none is under way
   struct key_wait keys;        // while `making` waits for keys, or for a source to be opened: the rest is its maker's
   struct source_wait source;
+  struct kept *kept; // meanwhile, or NULL
   struct catalog *catalog;
   unsigned key_waits;
   uint16_t key_len;
@@ -153,6 +160,7 @@ struct made {
   uint64_t until_ms; // monotonic; UINT64_MAX: never
   struct key_slot *keys; // with CAT_WAIT: pinned, being fetched
   uint64_t opening;      // with CAT_WAIT and without `keys`: another thread's, of a source
+  struct kept *kept;     // with CAT_WAIT, or NULL
   bool no_key;       // with CAT_UNAVAILABLE: for want of a key
   uint8_t why;       // with an error for the media's sake: enum obs_error; make_entry knows about keys
   uint64_t retry_ms; // with CAT_UNAVAILABLE: how long until a key may be asked for again; 0: not known
@@ -161,9 +169,10 @@ struct made {
 // catalog_push puts a job into the queue; false when it is full.
 bool catalog_push(struct catalog *c, enum job_kind kind, const struct route *r, struct bytes key, const struct job *rest);
 
-// build_entry makes the value of an entry; blocks on storage, never on a network: CAT_WAIT when a key has to be fetched. `old` is what it had (still held by the entry): returned itself, with
-// one more hold, when nothing changed.
+// build_entry makes the value of an entry; blocks on storage, never on a network: CAT_WAIT when a key has to be fetched, or another
+// thread opens a source. `old` is what it had (still held by the entry): returned itself, with one more hold, when nothing changed.
 void build_entry(struct catalog *c, struct made *out, const struct settings *st, const struct route *r, void *old);
+void kept_drop(struct catalog *c, struct kept *k); // NULL is a no-op
 
 // catalog_find_asset says whether there is an asset of this name, with a track, by the rules of URLs and manifests; no track
 // is opened. Errors: ERR_NOT_FOUND; others: cannot be known now.

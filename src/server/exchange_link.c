@@ -50,7 +50,7 @@ static void failed(struct link *l, enum flight_end how, const char *why) {
   timer_set(&up->x->timers, &l->timer, exchange_now_ms(up->x), pause);
 }
 
-// Where the system's resolver is away the addresses of before are good for another while: one that leads nowhere is dropped when it is used.
+// Where the system's resolver is away the addresses of before are good for another while; after one that led nowhere the next is taken.
 static bool keep_addresses(struct upstream *up) {
   up->resolved_ms = exchange_now_ms(up->x);
   return up->num_addr > 0;
@@ -124,7 +124,7 @@ static void on_resolved(struct resolve *q) {
 
 // False: the system's resolver has to be asked, or is being asked.
 static bool has_addresses(struct upstream *up, uint64_t now) {
-  if (up->num_addr && now - up->resolved_ms < ADDRESS_MS)
+  if (up->num_addr && up->resolved_ms && now - up->resolved_ms < ADDRESS_MS)
     return true;
   if (up->resolving)
     return false;
@@ -258,8 +258,7 @@ static void on_done(struct http_client *c, const struct http_client_result *r) {
   } else {
     if (r->end == HTTP_CLIENT_CONNECT || r->end == HTTP_CLIENT_TLS || r->end == HTTP_CLIENT_TIMEOUT) {
       l->up->addr_at += l->addr_at == l->up->addr_at; // once for those that failed together: two steps of two addresses lead back
-      l->up->resolved_ms = 0;
-      l->up->num_addr = 0;
+      l->up->resolved_ms = 0; // to be asked for anew, and kept where that fails
     }
     failed(l, FLIGHT_AWAY, r->why);
   }

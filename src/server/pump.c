@@ -217,22 +217,22 @@ static void rob(struct request *rq) {
 }
 
 static enum pump_result blocked(struct request *rq) {
+  enum { SCARCE_STALL_MS = 250 };
   struct conn *c = rq->conn;
   struct worker *w = rq->w;
   if (rq->out && rq->out_at == rq->out_end)
     pump_release_buffer(rq);
   else if (rq->out)
     hold(rq);
-  if (rq->block && blocks_are_scarce(w->s->catalog)) { // readers who stop would keep everybody else from storage
-    block_free(rq->block);
-    rq->block = NULL;
-  }
   if (w->out.num_free < w->out.keep && w->out.held.first)
     rob(OWNER(struct request, hold, w->out.held.first));
   if (!io_armed(&c->poll))
     w->io->v->poll(w->io, &c->poll, c->fd, IO_POLL_OUT);
   rq->stalled = false;
-  conn_deadline(c, server_config(w->s)->stall_timeout);
+  // Readers who stop would keep everybody else from storage. Who goes on soon keeps its block: all of it would be read again for each
+  // full socket, and the response cut where there is no memory for that.
+  uint64_t stall = server_config(w->s)->stall_timeout;
+  conn_deadline(c, stall > SCARCE_STALL_MS && rq->block && blocks_are_scarce(w->s->catalog) ? SCARCE_STALL_MS : stall);
   return PUMP_BLOCKED;
 }
 

@@ -571,7 +571,7 @@ class Odd:
         for n, (f, begin) in enumerate(zip(self.fragments, begins)):
             lasts = each[n]
             gap = before is not None and begin > before and begin - before >= usual
-            if not out or (f.subsegment if marked else (ticks >= target and (any(each[n:]) or not target)) or (gap and begin - start >= target)):
+            if not out or (f.subsegment if marked else (any(each[n:]) or not target) and (ticks >= target or (gap and begin - start >= target))):
                 out.append([])
                 ticks, start = 0, begin
             out[-1].append(f)

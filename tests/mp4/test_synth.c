@@ -121,7 +121,7 @@ Test(segments, a_gap_that_makes_one_long_ends_it) {
 }
 
 // Fragments at the end that last no time (a sample of duration 0, or none) are no segment of their own: players that have played what
-// lasts would wait in it. As a source or a target of 0 says they stay as they are.
+// lasts would wait in it; nor are they behind a gap. As a source or a target of 0 says they stay as they are.
 Test(segments, what_lasts_no_time_ends_the_one_before) {
   enum { FRAGS = 5 };
   static const struct {
@@ -140,9 +140,14 @@ Test(segments, what_lasts_no_time_ends_the_one_before) {
       frags[f + 1].time_ticks = frags[f].time_ticks + rows[i].ticks[f];
     }
     struct track_index ix = {.h = &h, .frags = frags};
-    cr_assert_eq(ix_segment_count(&ix, rows[i].target), rows[i].want, "row %zu", i);
-    ix_segment_fill(&ix, rows[i].target, first);
-    cr_expect_eq(memcmp(first, rows[i].first, rows[i].want * sizeof *first), 0, "row %zu", i);
+    for (int gap = 0; gap < 2; gap++) {
+      if (gap && rows[i].ticks[4])
+        break; // what lasts begins a segment there
+      frags[4].time_ticks += gap ? 9000 : 0;
+      cr_assert_eq(ix_segment_count(&ix, rows[i].target), rows[i].want, "row %zu, gap %d", i, gap);
+      ix_segment_fill(&ix, rows[i].target, first);
+      cr_expect_eq(memcmp(first, rows[i].first, rows[i].want * sizeof *first), 0, "row %zu, gap %d", i, gap);
+    }
     h.flags = IX_HAD_SIDX;
     frags[4].flags = IX_FRAG_SUBSEGMENT;
     cr_expect_eq(ix_segment_count(&ix, rows[i].target), 2, "row %zu", i);

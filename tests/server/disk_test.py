@@ -93,6 +93,27 @@ def one_slow_track(tap, work, env, still, io):
         tap.equal(server.stop(), 0, f"{io}: the server ends in good order")
 
 
+def opened_once(tap, work, env, still):
+    """Who waits for one track of an asset until another has opened it keeps the ones before that it has opened itself."""
+    asset = work / "once" / "a"
+    asset.mkdir(parents=True)
+    for name in ("fast", "slow"):
+        (asset / f"{name}.mp4").write_bytes(synth.plain(50)[0])
+    still.touch()
+    with Server(sys.argv[1], work / "once", "--helper-threads", "2", "--write-sidecars=false", env={**env, "SLOW_MEDIA": str(still), "SLOW_TRACK": str(asset / "slow.mp4")}) as server:
+        def opened():
+            return sum(int(n) for n in re.findall(r'sluice_index_total\{.*from="media"\} (\d+)', server.admin("/metrics").body.decode()))
+        one, all_of_it = server.client(), server.client()
+        one.send("/a/cbcs/1/slow/init.mp4")
+        time.sleep(0.2)
+        all_of_it.send("/a/cbcs/master.m3u8")
+        end = time.monotonic() + 20
+        while opened() < 1 and time.monotonic() < end:
+            time.sleep(0.02)
+        still.unlink()
+        tap.equal([one.read().status, all_of_it.read().status, opened()], [200, 200, 2], "a playlist of a track that another request opens, and one before it: each is opened once")
+
+
 def main():
     tap = Tap()
     if not pathlib.Path("/proc/self/task/self/io").exists() and not pathlib.Path(f"/proc/self/task/{os.getpid()}/io").exists():
@@ -101,6 +122,8 @@ def main():
     pathlib.Path(sys.argv[1]).read_bytes()  # the program's own pages are in RAM: a worker that faults one in reads no media
     with tempfile.TemporaryDirectory(prefix="sluice-disk-") as work:
         env, still = slow_disk(tap, pathlib.Path(work))
+        if env:
+            opened_once(tap, pathlib.Path(work), env, still)
         for io in ("auto", "epoll") if env else ():
             one_slow_track(tap, pathlib.Path(work), env, still, io)
         media = pathlib.Path(work) / "media"

@@ -141,6 +141,17 @@ AWAY = {"cut": ({}, "closed the connection"), "silent": ({}, "no answer within 4
         "late": ({"mode": "good", "delay": 1}, "no answer within 400 ms")}
 
 
+def read_once(work, ca, cert):
+    """A file is opened once, which may mean to read all of it, however long its key takes."""
+    media = folder(work / "once", "a", "b")
+    (media / "b" / "u.mp4").write_bytes(CLEAR)
+    with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, "--write-sidecars=false", keys=provider("json", ks.url("/json"), ca) + DRM) as s:
+        for path, tracks in (("/a/cbcs/1/t/init.mp4", 1), ("/b/cbcs/master.m3u8", 3)):
+            tap.equal(s.get(path).status, 200, f"{path}: there, with a key from a key server")
+            opened = re.findall(r'sluice_index_total\{.*from="media"\} (\d+)', s.admin("/metrics").body.decode())
+            tap.equal(sum(map(int, opened)), tracks, "each track was read once")
+
+
 def refused(s, ks, asset, words, name):
     after = len(s.log())
     got = [s.get(f"/{asset}/cbcs/{p}") for p in ("1/t/init.mp4", "1/t/1.m4s", "1/t.mp4", "master.m3u8", "manifest.mpd")]
@@ -411,7 +422,7 @@ def main():
         work = pathlib.Path(name)
         authority = Authority(work / "ca")
         cert = authority.issue("server")
-        parts = {"round_trips": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert), "one_kid_one_key": (authority.ca, cert),
+        parts = {"round_trips": (authority.ca, cert), "read_once": (authority.ca, cert), "bad_answers": (authority.ca, cert), "one_key_two_schemes": (authority.ca, cert), "one_kid_one_key": (authority.ca, cert),
                  "left_behind": (authority.ca, cert), "authentication": (authority, cert), "floods": (authority.ca, cert), "licences": (authority.ca, cert), "cpix_files": ()}
         for part, more in parts.items():
             if not sys.argv[2:] or part in sys.argv[2:]:

@@ -246,7 +246,7 @@ def resolver(work, authority):
         a, b = (provider("json", url, authority.ca, times, match=m) for url, m in ((of_a, "a/"), (of_b, "b/")))
         return a + b.partition("\n")[2] + DRM
 
-    with KeyServer(authority.issue("key", "DNS:key.test,IP:127.0.0.1")) as ks:
+    with KeyServer(authority.issue("key", "DNS:key.test,DNS:two.test,IP:127.0.0.1")) as ks:
         files["RESOLVER_HANGS"].touch()
         with Server(SLUICE, media, *FLAGS, keys=two(ks.url("/json", "key.test"), ks.url("/json")), env=env) as s:
             first = s.client()
@@ -254,6 +254,9 @@ def resolver(work, authority):
             tap.equal(s.get("/b/0/cbcs/1/t/init.mp4").status, 200, "a key server by its address waits for no name of another's")
             tap.equal(first.read().status, 503, "whose name is not found in time")
             files["RESOLVER_HANGS"].unlink()
+        twice = "attempts: 2, retry: 20ms, connect_timeout: 1s"
+        with Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json", "two.test"), authority.ca, twice) + DRM, env=env) as s:
+            tap.equal(s.get("/a/0/cbcs/1/t/init.mp4").status, 200, "a resolver that fails where the first of two addresses is dead: the second is taken")
         for how in ("RESOLVER_FAILS", "RESOLVER_HANGS"):
             with Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json", "key.test"), authority.ca, times) + DRM, env=env) as s:
                 tap.equal(s.get("/a/0/cbcs/1/t/init.mp4").status, 200, f"{how}: a name is found")

@@ -455,6 +455,7 @@ def stalled_past_the_cache(tap, binary, work, io):
             s.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
             heads.append(s.recv(12))
             stalled.append(s)
+            time.sleep(0.05)
         tap.equal(set(heads), {b"HTTP/1.1 200"}, f"{io}: readers past the cache that stop")
         r = server.get(path)
         tap.ok((r.status, r.body) == (200, want), f"{io}: readers that stopped keep nobody from what is read past the cache", r)
@@ -466,6 +467,26 @@ def stalled_past_the_cache(tap, binary, work, io):
                 got += piece
             tap.ok(got.endswith(want), f"{io}: and get all of it when they read on", len(got))
         for s in stalled:
+            s.close()
+
+        def misses():
+            return sum(int(n) for n in re.findall(r'cache="segment",result="miss"\} (\d+)', server.admin("/metrics").body.decode()))
+        steady, before = {}, misses()
+        for _ in range(24):
+            s = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+            s.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            steady[s] = bytearray()
+        while any(late := [s for s, got in steady.items() if not got.endswith(want)]):
+            for s in late:
+                piece = s.recv(1 << 15)
+                steady[s] += piece
+                if not piece:
+                    steady[s] = want  # cut: told below
+                    before -= 1000
+        again = misses() - before - len(steady)
+        tap.ok(again <= 2 * len(steady), f"{io}: who reads on, slowly, is not cut, nor what it reads read again for each full socket", again)
+        for s in steady:
             s.close()
 
 

@@ -1,8 +1,11 @@
 // A resolver that knows names that end in .test as 127.0.0.1, stands still as long as the file RESOLVER_HANGS is there, and fails while
-// RESOLVER_FAILS is; and a clock that is a minute ahead once MINUTE_LATER is there. To be loaded in front of the C library.
+// RESOLVER_FAILS is; two.test it knows once, as 127.0.0.2 and 127.0.0.1, and fails then. And a clock that is a minute ahead once
+// MINUTE_LATER is there. To be loaded in front of the C library.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <netdb.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -22,7 +25,12 @@ int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints
     return real(name, port, hints, out);
   while (is_there("RESOLVER_HANGS"))
     nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-  return is_there("RESOLVER_FAILS") ? EAI_AGAIN : real("127.0.0.1", port, hints, out);
+  static atomic_bool asked;
+  bool two = !strcmp(name, "two.test");
+  if (is_there("RESOLVER_FAILS") || (two && atomic_exchange(&asked, true)))
+    return EAI_AGAIN;
+  int e = two ? real("127.0.0.2", port, hints, out) : 0;
+  return e ? e : real("127.0.0.1", port, hints, two ? &(*out)->ai_next : out);
 }
 
 int clock_gettime(clockid_t clock, struct timespec *t) {
