@@ -475,7 +475,7 @@ static void on_busy_timeout(struct conn *c) {
     block_free(rq->block);
     rq->block = NULL;
     rq->stalled = true;
-    conn_deadline(c, cfg->write_timeout > cfg->stall_timeout ? cfg->write_timeout - cfg->stall_timeout : 1);
+    conn_deadline(c, cfg->write_timeout > rq->stall_ms ? cfg->write_timeout - rq->stall_ms : 1);
     return;
   }
   obs_error(c->w->m, OBS_err_timeout);

@@ -97,7 +97,8 @@ struct request {
   bool head_sent;       // of a response that is not done: some of it
   bool held;            // `track` or `text` with a hold
   bool robbed;          // its buffer was taken back: its client is slow
-  bool stalled;         // its client has taken nothing for stall_timeout; write_timeout is running out
+  bool stalled;         // its client has taken nothing for stall_ms; write_timeout is running out
+  uint64_t stall_ms;    // stall_timeout, or less
   bool ask_again;       // the catalogue has put the source bytes in its cache: ask for them with the same wait
   uint8_t why;          // of an error: enum obs_error, 0: its status says it
   uint64_t retry_ms;      // of a 503: how long until asking may help, 0: not known

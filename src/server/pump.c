@@ -231,8 +231,10 @@ static enum pump_result blocked(struct request *rq) {
   rq->stalled = false;
   // Readers who stop would keep everybody else from storage. Who goes on soon keeps its block: all of it would be read again for each
   // full socket, and the response cut where there is no memory for that.
-  uint64_t stall = server_config(w->s)->stall_timeout;
-  conn_deadline(c, stall > SCARCE_STALL_MS && rq->block && blocks_are_scarce(w->s->catalog) ? SCARCE_STALL_MS : stall);
+  rq->stall_ms = server_config(w->s)->stall_timeout;
+  if (rq->block && rq->stall_ms > SCARCE_STALL_MS && blocks_are_scarce(w->s->catalog))
+    rq->stall_ms = SCARCE_STALL_MS;
+  conn_deadline(c, rq->stall_ms);
   return PUMP_BLOCKED;
 }
 
