@@ -6,7 +6,6 @@
 #include <netinet/tcp.h>
 #include <openssl/hkdf.h>
 #include <openssl/mem.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -27,23 +26,12 @@ struct secret {
 };
 
 static int secret_index = -1;
-static pthread_mutex_t index_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void free_secret(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl, void *argp) {
   (void)parent, (void)ad, (void)index, (void)argl, (void)argp;
   if (ptr)
     OPENSSL_cleanse(ptr, sizeof(struct secret));
   free(ptr);
-}
-
-// As that of a set in tls.c: what is no index would end the process in the first handshake.
-static bool make_index(void) {
-  pthread_mutex_lock(&index_lock);
-  if (secret_index < 0)
-    secret_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, free_secret);
-  bool ok = secret_index >= 0;
-  pthread_mutex_unlock(&index_lock);
-  return ok;
 }
 
 // "SERVER_TRAFFIC_SECRET_0 <client random> <secret>": the way in which BoringSSL gives it to C.
@@ -84,7 +72,7 @@ bool ktls_here(void) {
 }
 
 bool ktls_prepare(struct tls_set *s) {
-  if (!make_index())
+  if (!tls_index_made(&secret_index, SSL_get_ex_new_index, free_secret))
     return false;
   for (unsigned i = 0; i < s->num; i++) {
     SSL_CTX_set_keylog_callback(s->ctx[i], on_secret);

@@ -23,15 +23,14 @@ enum {
 static SSL *ssl_of(const struct tls_conn *c) { return (SSL *)(uintptr_t)c; }
 
 static int set_index = -1; // of the set in an SSL_CTX
-static pthread_mutex_t index_lock = PTHREAD_MUTEX_INITIALIZER;
 
-// Without memory there is no index, and BoringSSL's answer to one that is none is abort(). The next set asks again.
-static bool make_index(void) {
-  pthread_mutex_lock(&index_lock);
-  if (set_index < 0)
-    set_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-  bool ok = set_index >= 0;
-  pthread_mutex_unlock(&index_lock);
+bool tls_index_made(int *index, tls_new_index *new_index, CRYPTO_EX_free *give) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  pthread_mutex_lock(&lock);
+  if (*index < 0)
+    *index = new_index(0, NULL, NULL, NULL, give);
+  bool ok = *index >= 0;
+  pthread_mutex_unlock(&lock);
   return ok;
 }
 
@@ -317,7 +316,7 @@ static SSL_CTX *make_ctx(struct tls_set *s) {
 }
 
 struct tls_set *tls_set_alloc(void) {
-  struct tls_set *s = make_index() ? calloc(1, sizeof *s) : NULL;
+  struct tls_set *s = tls_index_made(&set_index, SSL_CTX_get_ex_new_index, NULL) ? calloc(1, sizeof *s) : NULL;
   if (s && !(s->bio = make_bio())) {
     free(s);
     return NULL;

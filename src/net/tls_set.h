@@ -42,6 +42,11 @@ struct tls_set *tls_set_alloc(void);
 bool tls_bind(SSL_CTX *ctx, struct tls_set *s);
 struct tls_set *tls_set_of(const SSL *ssl);
 
+// tls_index_made asks BoringSSL for an index of data of ours, unless *index (-1 at first) is one. False: no memory; the next set asks
+// again, for BoringSSL's answer to an index that is none is abort().
+typedef int tls_new_index(long argl, void *argp, CRYPTO_EX_unused *unused, CRYPTO_EX_dup *dup, CRYPTO_EX_free *give);
+bool tls_index_made(int *index, tls_new_index *new_index, CRYPTO_EX_free *give);
+
 // tls_tickets_use makes a context seal its tickets with the keys of its set.
 void tls_tickets_use(SSL_CTX *ctx);
 
