@@ -97,7 +97,6 @@ bool catalog_push(struct catalog *c, enum job_kind kind, const struct route *r, 
     j->wait = rest->wait;
     j->since_ms = clock_mono_ms();
     j->track = rest->track;
-    j->entry = rest->entry;
     j->op = rest->op;
     j->ref = rest->ref;
     j->src_off = rest->src_off;

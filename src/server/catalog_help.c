@@ -13,7 +13,6 @@ enum {
   KEEPER_IDLE_MS = 100,
   EVICT_STEPS = 4096, // buckets the clock's hand moves in one turn
   KEY_WAITS = 4,      // fetches that one making waits for: an epoch or a configuration may change in between
-  KEY_PAUSE_MS = 1000,
   LOOK_MS = 1000,     // for storage to answer, before what is in memory is given to who waits
   OLD_LOG_MS = 60000,
   OLD_WAITS = 64,     // in the queue, and names looked at, to whom that is given in one turn of the keeper
@@ -235,11 +234,18 @@ static void keep(struct catalog *c, struct entry *e, struct kept *k) {
 // What the making of an entry waits for is there, or will not come.
 static void make_again(struct entry *e) {
   struct catalog *c = e->catalog;
-  if (catalog_push(c, JOB_AGAIN, NULL, (struct bytes){0}, &(struct job){.entry = e}))
+  pthread_mutex_lock(&c->queue_lock);
+  bool stop = c->stop;
+  if (!stop) {
+    e->again_next = c->again;
+    c->again = e;
+    pthread_cond_signal(&c->queue_wake);
+  }
+  pthread_mutex_unlock(&c->queue_lock);
+  if (!stop)
     return;
   keep(c, e, NULL);
-  e->key_waits = 0; // the next making counts its own
-  (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, KEY_PAUSE_MS);
+  (void)finish_entry(c, e, &(struct made){.status = CAT_UNAVAILABLE, .until_ms = UINT64_MAX}, 0);
 }
 
 // On the exchange's thread.
@@ -349,6 +355,14 @@ void catalog_wake_keeper(struct catalog *c) {
   pthread_mutex_unlock(&c->keeper_lock);
 }
 
+// After a job: the keeper's turn may have come early.
+static void tend(struct catalog *c) {
+  uint64_t tracks, index_bytes;
+  sources_usage(c->sources, &tracks, &index_bytes);
+  if (index_bytes > c->index_most || cache_wants_tending(c->cache) || (c->hot && cache_wants_tending(c->hot)))
+    catalog_wake_keeper(c);
+}
+
 void *catalog_help(void *arg) {
   struct catalog *c = arg;
   pthread_setname_np(pthread_self(), "helper");
@@ -356,8 +370,16 @@ void *catalog_help(void *arg) {
   struct job j;
   for (;;) {
     pthread_mutex_lock(&c->queue_lock);
-    while (!c->queue_len && !c->stop)
+    while (!c->again && !c->queue_len && !c->stop)
       pthread_cond_wait(&c->queue_wake, &c->queue_lock);
+    struct entry *again = c->again;
+    if (again) {
+      c->again = again->again_next;
+      pthread_mutex_unlock(&c->queue_lock);
+      make_entry(c, again);
+      tend(c);
+      continue;
+    }
     if (!c->queue_len) {
       pthread_mutex_unlock(&c->queue_lock);
       return NULL;
@@ -370,16 +392,12 @@ void *catalog_help(void *arg) {
     pthread_mutex_unlock(&c->queue_lock);
     switch (j.kind) {
     case JOB_ENTRY: do_entry(c, &j); break;
-    case JOB_AGAIN: make_entry(c, j.entry); break;
     case JOB_FILL: do_fill(c, &j); break;
     case JOB_BYPASS: do_bypass(c, &j); break;
     case JOB_OPEN: do_open(c, &j); break;
     case JOB_FIND: do_find(c); break;
     }
-    uint64_t tracks, index_bytes;
-    sources_usage(c->sources, &tracks, &index_bytes);
-    if (index_bytes > c->index_most || cache_wants_tending(c->cache) || (c->hot && cache_wants_tending(c->hot)))
-      catalog_wake_keeper(c);
+    tend(c);
   }
 }
 

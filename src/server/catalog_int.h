@@ -68,21 +68,21 @@ struct entry {
   struct key_wait keys;        // while `making` waits for keys, or for a source to be opened: the rest is its maker's
   struct source_wait source;
   struct kept *kept; // meanwhile, or NULL
+  struct entry *again_next; // under queue_lock, in the catalogue's `again`
   struct catalog *catalog;
   unsigned key_waits;
   uint16_t key_len;
   char key[];
 };
 
-enum job_kind { JOB_ENTRY, JOB_AGAIN, JOB_FILL, JOB_BYPASS, JOB_OPEN, JOB_FIND };
+enum job_kind { JOB_ENTRY, JOB_FILL, JOB_BYPASS, JOB_OPEN, JOB_FIND };
 
 struct job {
   enum job_kind kind;
   struct cat_wait *wait; // NULL: a refresh that nobody waits for
   uint64_t since_ms;     // when it was put into the queue
   struct protected_track *track;
-  struct entry *entry; // JOB_AGAIN: what its making waited for has come, or will not
-  struct read_op *op;  // JOB_OPEN
+  struct read_op *op; // JOB_OPEN
   struct cache_ref ref;
   uint64_t src_off;
   uint32_t src_len;
@@ -144,6 +144,7 @@ struct catalog {
   pthread_cond_t queue_wake;
   struct job *queue;
   unsigned queue_head, queue_len;
+  struct entry *again; // what their makings waited for has come, or will not: before the queue, and never without room
   bool stop;
   pthread_t helpers[MAX_HELPERS], keeper;
   unsigned num_helpers;

@@ -248,13 +248,17 @@ void put_file(const char *path, const char *text) {
   fclose(f);
 }
 
-struct storage storage = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, STORAGE_WORKS, 0, 0};
+struct storage storage = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, STORAGE_WORKS, 0, 0, 0, false};
 
-static bool storage_fails(void) {
+static bool storage_hangs(struct media_path at) {
+  return storage.state == STORAGE_HANGS || (storage.state == STORAGE_HANGS_UNKNOWN && !strncmp(at.path, "unknown/", 8));
+}
+
+static bool storage_fails(struct media_path at) {
   pthread_mutex_lock(&storage.lock);
   storage.looks++;
   storage.hung++;
-  while (storage.state == STORAGE_HANGS)
+  while (storage_hangs(at))
     pthread_cond_wait(&storage.changed, &storage.lock);
   storage.hung--;
   bool fails = storage.state == STORAGE_FAILS, rotates = storage.state == STORAGE_ROTATES;
@@ -271,6 +275,26 @@ void set_storage(int to) {
   pthread_mutex_unlock(&storage.lock);
 }
 
+void set_reading_hangs(bool yes) {
+  pthread_mutex_lock(&storage.lock);
+  storage.reading_hangs = yes;
+  pthread_cond_broadcast(&storage.changed);
+  pthread_mutex_unlock(&storage.lock);
+}
+
+enum err __real_index_load(struct index_file *f, struct media_source *m, const struct index_options *o, struct diag *diag);
+enum err __wrap_index_load(struct index_file *f, struct media_source *m, const struct index_options *o, struct diag *diag);
+
+enum err __wrap_index_load(struct index_file *f, struct media_source *m, const struct index_options *o, struct diag *diag) {
+  pthread_mutex_lock(&storage.lock);
+  storage.readers++;
+  while (storage.reading_hangs)
+    pthread_cond_wait(&storage.changed, &storage.lock);
+  storage.readers--;
+  pthread_mutex_unlock(&storage.lock);
+  return __real_index_load(f, m, o, diag);
+}
+
 unsigned storage_count(const unsigned *what) {
   pthread_mutex_lock(&storage.lock);
   unsigned n = *what;
@@ -284,7 +308,7 @@ int __real_media_open_at(struct media_path at, int flags);
 int __wrap_media_open_at(struct media_path at, int flags);
 
 enum err __wrap_media_open(struct media_source *m, struct media_path at, struct diag *diag) {
-  if (!storage_fails())
+  if (!storage_fails(at))
     return __real_media_open(m, at, diag);
   *m = (struct media_source){.dir_fd = -1, .fd = -1};
   return diag_say(diag, ERR_IO, "the test's disk fails");
@@ -294,5 +318,5 @@ int storage_errno = EIO;
 
 int __wrap_media_open_at(struct media_path at, int flags) {
   errno = storage_errno;
-  return storage_fails() ? -1 : __real_media_open_at(at, flags);
+  return storage_fails(at) ? -1 : __real_media_open_at(at, flags);
 }

@@ -46,14 +46,17 @@ uint8_t *whole(struct protected_track *t);
 // The same file by the shortest way: one read of the source, one call of plan_render.
 uint8_t *direct(struct protected_track *t);
 
-// Storage under the catalogue: as it is, failing at every look, or not answering at all until it is let go.
+// Storage under the catalogue: as it is, failing at every look, or not answering at all (STORAGE_HANGS_UNKNOWN: about names below
+// unknown/) until it is let go. Files are not read while `reading_hangs`.
 extern struct storage {
   pthread_mutex_t lock;
   pthread_cond_t changed;
-  enum { STORAGE_WORKS, STORAGE_FAILS, STORAGE_HANGS, STORAGE_ROTATES } state; // the last: another asset is rotated at every look
-  unsigned hung, looks;
+  enum { STORAGE_WORKS, STORAGE_FAILS, STORAGE_HANGS, STORAGE_HANGS_UNKNOWN, STORAGE_ROTATES } state; // the last: another asset is rotated at every look
+  unsigned hung, looks, readers;
+  bool reading_hangs;
 } storage;
 extern int storage_errno; // of a folder while storage fails
 
 void set_storage(int to);
+void set_reading_hangs(bool yes);
 unsigned storage_count(const unsigned *what);

@@ -288,6 +288,28 @@ Test(catalog, all_who_wait_for_storage_get_what_is_in_memory) {
   let_go();
 }
 
+// Asks for names that nobody knows, until the queue is full or `most` wait in it: how many those are.
+static unsigned ask_unknown(struct waiting *w, unsigned most) {
+  unsigned num = 0;
+  for (int status = CAT_WAIT; status == CAT_WAIT && num < most; num += status == CAT_WAIT) {
+    char path[64];
+    struct route r;
+    struct protected_track *out;
+    snprintf(path, sizeof path, "/unknown/%u/cbcs/1/t.mp4", num);
+    route_parse(&r, bytes_str(path));
+    w[num] = (struct waiting){.w.wake = wake};
+    status = catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &w[num].w);
+    cr_assert(status == CAT_WAIT || status == CAT_UNAVAILABLE);
+  }
+  return num;
+}
+
+static void wait_for(const unsigned *what, unsigned num) {
+  for (int i = 0; i < 1000 && storage_count(what) < num; i++)
+    usleep(5000);
+  cr_assert_eq(storage_count(what), num);
+}
+
 // The queue is full of names that nobody knows.
 Test(catalog, what_is_in_memory_is_served_beside_a_full_queue) {
   static struct waiting w[QUEUE_JOBS];
@@ -296,15 +318,7 @@ Test(catalog, what_is_in_memory_is_served_beside_a_full_queue) {
   start("write_sidecars: false\n");
   cr_assert_eq(track(&t, low), CAT_OK);
   hang();
-  unsigned num = 0;
-  for (int status = CAT_WAIT; status == CAT_WAIT && num < QUEUE_JOBS; num += status == CAT_WAIT) {
-    char path[64];
-    snprintf(path, sizeof path, "/unknown/%u/cbcs/1/t.mp4", num);
-    route_parse(&r, bytes_str(path));
-    w[num] = (struct waiting){.w.wake = wake};
-    status = catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &w[num].w);
-    cr_assert(status == CAT_WAIT || (status == CAT_UNAVAILABLE && num == QUEUE_JOBS));
-  }
+  unsigned num = ask_unknown(w, QUEUE_JOBS);
   usleep(600000);
   struct waiting mine = {.w.wake = wake};
   route_parse(&r, bytes_str(low));
@@ -346,4 +360,36 @@ Test(catalog, storage_that_does_not_answer_keeps_nothing_revoked) {
   await(&w);
   cr_expect_eq(w.w.status, CAT_GONE);
   track_drop(cat, t);
+}
+
+// One name's making waits for the opening that another's does. The queue being full when that is over is nothing to it.
+Test(catalog, what_waited_for_an_opening_needs_no_room_in_the_queue) {
+  enum { MOST = QUEUE_JOBS + 2 };
+  static struct waiting strangers_too[MOST];
+  static struct waiting opens, waits;
+  struct protected_track *out;
+  struct route r;
+  start("write_sidecars: false\n");
+  set_reading_hangs(true);
+  opens = waits = (struct waiting){.w.wake = wake};
+  route_parse(&r, bytes_str(low));
+  cr_assert_eq(catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &opens.w), CAT_WAIT);
+  wait_for(&storage.readers, 1);
+  set_storage(STORAGE_HANGS_UNKNOWN);
+  route_parse(&r, bytes_str("/album/song/cenc/1/low.mp4"));
+  cr_assert_eq(catalog_track(cat, &out, &r, clock_mono_ms(), &metrics[0], &waits.w), CAT_WAIT);
+  unsigned num = ask_unknown(strangers_too, 2);
+  wait_for(&storage.hung, 2); // both other helpers: nobody is left at what was asked before
+  num = ask_unknown(strangers_too + num, MOST - num) + num;
+  cr_assert_eq(num, MOST);
+  set_reading_hangs(false);
+  await(&opens);
+  await(&waits);
+  cr_expect_eq(opens.w.status, CAT_OK);
+  cr_assert_eq(waits.w.status, CAT_OK);
+  track_drop(cat, opens.w.track);
+  track_drop(cat, waits.w.track);
+  set_storage(STORAGE_WORKS);
+  for (unsigned i = 0; i < num; i++)
+    await(&strangers_too[i]);
 }
