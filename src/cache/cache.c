@@ -185,7 +185,6 @@ void cache_fill_done(struct cache *c, struct cache_ref *ref, bool ok) {
   c->regions[n->region].filling--;
   if (ok) {
     c->counts.fills++;
-    c->counts.fill_bytes += n->len;
     c->counts.bytes += n->len;
     c->counts.blocks++;
     atomic_store_explicit(&n->state, NODE_READY, memory_order_release);

@@ -40,7 +40,7 @@ struct cache_waiter {
 };
 
 struct cache_counts {
-  uint64_t fills, fill_bytes, evicted, promoted, bypassed;
+  uint64_t fills, evicted, promoted, bypassed;
   uint64_t bytes, blocks; // held now
   uint64_t granted;       // memory it may use: its regions with their tables, full or not
 };

@@ -253,6 +253,10 @@ static int conclude(struct load_stats *stats, struct load_stats *sum, const stru
   c->levels_met = c->capacity ? stats_compared(sum, c->sc, &w) && c->capacity->found : stats_verdict(sum, c->sc, &w);
   stats_crowded(sum, c->sc, a->threads * a->processes, &w);
   c->valid = stats_valid(sum, c->sc, &w) && !status;
+  if (c->valid && atomic_load(&load_stop)) {
+    wr_fmt(&w, "INVALID: interrupted: how the rest of the scenario would have gone nobody knows\n");
+    c->valid = false;
+  }
   verdict[w.n < sizeof verdict - 1 ? w.n : sizeof verdict - 1] = 0;
   load_summary(load_takes_stdout(a) ? stderr : stdout, sum, c, verdict);
   if (!load_results_write(results, a, sum, c) || status)

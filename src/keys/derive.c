@@ -84,16 +84,6 @@ void derive_record(struct key_record *out, const uint8_t prk[32], const struct k
   }
 }
 
-enum err keys_derive(struct key_record *out, struct bytes secret, const struct key_query *q) {
-  uint8_t prk[32];
-  if (secret.n < KEYS_MIN_SECRET || secret.n > KEYS_MAX_SECRET || !key_query_ok(q))
-    return ERR_ARGUMENT;
-  derive_prk(prk, secret);
-  derive_record(out, prk, q);
-  explicit_bzero(prk, sizeof prk);
-  return ERR_OK;
-}
-
 void keys_kid(uint8_t out[16], const struct key_query *q) {
   uint8_t buf[INFO_MAX], digest[SHA256_DIGEST_LENGTH];
   struct bytes info = info_of(buf, "sluice public kid v1", q);

@@ -113,10 +113,6 @@ bool keys_signal(const struct keyset *ks, enum scheme scheme, enum drm_system s)
 enum { KEYS_CHANGED_MAX = 32 };
 const char *keys_changed(char out[KEYS_CHANGED_MAX], const struct keyset *was, const struct keyset *now);
 
-// keys_derive is the documented derivation, for keys_lookup and for other people's licence servers (docs/keys.md).
-// out->iv is set for cbcs. `secret` of 16 bytes at least. Errors: ERR_ARGUMENT.
-MUST_USE enum err keys_derive(struct key_record *out, struct bytes secret, const struct key_query *q);
-
 // keys_kid gives the KID that is asked of a remote key server for `q` when no secret is shared with it:
 // a version 8 UUID from SHA-256 of the query.
 void keys_kid(uint8_t out[16], const struct key_query *q);

@@ -39,13 +39,6 @@ bool arrivals_next(struct arrivals *a, double *at_s) {
   return false;
 }
 
-double arrivals_expected(const struct rate_piece *pieces, size_t num_pieces) {
-  double sum = 0;
-  for (size_t i = 0; i < num_pieces; i++)
-    sum += (pieces[i].from_per_s + pieces[i].to_per_s) / 2 * pieces[i].seconds;
-  return sum;
-}
-
 double arrivals_time_of(const struct rate_piece *pieces, size_t num_pieces, double num) {
   double start = 0;
   for (size_t i = 0; i < num_pieces; i++) {

@@ -23,9 +23,6 @@ void arrivals_init(struct arrivals *a, const struct rate_piece *pieces, size_t n
 // arrivals_next gives the next arrival in seconds from the start; false when the shape has ended.
 bool arrivals_next(struct arrivals *a, double *at_s);
 
-// arrivals_expected is the mean number of arrivals over the whole shape.
-double arrivals_expected(const struct rate_piece *pieces, size_t num_pieces);
-
 // arrivals_time_of gives when `num` arrivals are expected to have come: the inverse of the cumulative rate. A negative value:
 // the shape ends before. For evenly spaced requests that follow a shape.
 double arrivals_time_of(const struct rate_piece *pieces, size_t num_pieces, double num);

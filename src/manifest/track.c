@@ -202,7 +202,6 @@ void man_order(struct man_order *o, const struct man_asset *a) {
   }
   for (uint32_t i = 1; i < o->num; i++)
     o->set[i] = (uint8_t)(o->set[i - 1] + (set_cmp(&a->tracks[o->at[i - 1]], &a->tracks[o->at[i]], o->speaker) != 0));
-  o->num_sets = o->num ? o->set[o->num - 1] + 1u : 0;
 }
 
 void man_uri_track(struct writer *w, const struct man_asset *a, const struct man_track *t) {

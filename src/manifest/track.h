@@ -40,7 +40,7 @@ struct man_order {
   const struct man_track *speaker; // of the default language; NULL where at most one is named
   uint8_t at[MAN_MAX_TRACKS];  // track numbers
   uint8_t set[MAN_MAX_TRACKS]; // at[i] belongs to set number set[i], from 0, ascending
-  uint32_t num, num_sets;
+  uint32_t num;
 };
 void man_order(struct man_order *o, const struct man_asset *a);
 

@@ -122,14 +122,12 @@ static void resume_receiving(struct conn *c) {
   c->w->io->v->recv(c->w->io, &c->recv, c->fd);
 }
 
-// keep_bytes moves the request being worked on, and what follows it, to memory of its own. false: it does not fit.
-static bool keep_bytes(struct request *rq, size_t n) {
-  if (n > REQ_IN)
-    return false;
+// keep_bytes moves the request being worked on, and what follows it, to memory of its own: what comes in at once fits there.
+static void keep_bytes(struct request *rq, size_t n) {
+  _Static_assert(RECV_SIZE <= REQ_IN && (int)TLS_RECORD <= (int)REQ_IN, "a piece of input fits");
   memmove(rq->in, rq->base, n);
   rq->base = rq->in;
   rq->in_len = (uint32_t)n;
-  return true;
 }
 
 static void go_idle(struct conn *c) {
@@ -174,9 +172,10 @@ enum step { STEP_NEXT, STEP_MORE, STEP_BLOCKED, STEP_CLOSED };
 // fetched from memory while one is being encrypted. Not with requests behind it: these go on at once.
 static bool wait_for_turn(struct conn *c, struct request *rq, size_t n) {
   struct worker *w = c->w;
-  if (rq->body != BODY_TRACK || !rq->num_ranges || rq->used < n || rq->behind || w->num_ready == READY_MAX ||
-      (rq->base != rq->in && !keep_bytes(rq, n)))
+  if (rq->body != BODY_TRACK || !rq->num_ranges || rq->used < n || rq->behind || w->num_ready == READY_MAX)
     return false;
+  if (rq->base != rq->in)
+    keep_bytes(rq, n);
   c->state = CONN_BUSY;
   w->ready[w->num_ready++] = rq;
   rq->ready = (uint8_t)w->num_ready;
@@ -198,8 +197,8 @@ static enum step answer(struct conn *c, struct request *rq, enum req_result read
   }
   c->state = CONN_BUSY;
   request_hold(rq);
-  if (rq->base != rq->in && !keep_bytes(rq, n))
-    c->gap = true; // more was sent ahead than is kept: answer this one, then close
+  if (rq->base != rq->in)
+    keep_bytes(rq, n);
   return STEP_BLOCKED;
 }
 
@@ -276,7 +275,8 @@ static void serve(struct conn *c, const uint8_t *base, size_t n) {
       continue;
     case STEP_MORE:
       had = n;
-      if (!keep_bytes(rq, n) || (rq->behind && (n = request_catch_up(rq, n)) == had)) {
+      keep_bytes(rq, n);
+      if (rq->behind && (n = request_catch_up(rq, n)) == had) {
         (void)refuse(c, rq, 413, n);
         return;
       }

@@ -96,6 +96,27 @@ def observability(tap, sluice, work):
             tap.ok(False, "JSON lines", repr(e))
 
 
+def who_asked_what(tap, sluice, work):
+    """The access log names clients of both families and every method that has a meaning here."""
+    log, port, asked = work / "who.json", free_port(), ("GET", "HEAD", "POST", "OPTIONS", "PUT")
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+    except OSError as e:
+        tap.skip("the access log: clients by IPv4 and IPv6", f"no IPv6 here: {e}")
+        return
+    with Server(sluice.path, media_with(work), "--listen", f"[::1]:{port}", "--access-log", str(log), "--access-format", "json") as server:
+        for address in (("127.0.0.1", server.port), ("::1", port)):
+            c = Client(address[1], address[0])
+            for method in asked:
+                c.get("/none", method)
+            c.close()
+        server.stop()
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        tap.equal(sorted((row["ip"], row["method"]) for row in rows), sorted((ip, m if m != "PUT" else "-") for ip in ("127.0.0.1", "::1") for m in asked),
+                  "the access log: clients by IPv4 and IPv6, and what they asked with")
+
+
 def counted(tap, sluice, work):
     """Whatever is answered is one request and one response; a connection without a request is idle."""
     media, name = media_with(work), url(ASSET, "cbcs", 1, "a", "init.mp4")

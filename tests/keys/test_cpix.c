@@ -1,3 +1,4 @@
+#include "derived.h"
 #include "document.h"
 #include "keys/cpix.h"
 #include "keys/given.h"
@@ -237,8 +238,8 @@ Test(cpix, what_is_exported_is_imported) {
                              .playready = {.la_url = BYTES_LIT("https://p/?a&b")}};
   for (int v = 0; v < 4; v++) {
     query.scheme = lossless.scheme = v & 1 ? SCHEME_CBCS : SCHEME_CENC;
-    cr_assert_eq(keys_derive(&keys[0], BYTES_LIT("0123456789abcdef"), &query), ERR_OK);
-    cr_assert_eq(keys_derive(&keys[1], BYTES_LIT("0123456789abcdef"), &lossless), ERR_OK);
+    cr_assert_eq(derived(&keys[0], BYTES_LIT("0123456789abcdef"), &query), ERR_OK);
+    cr_assert_eq(derived(&keys[1], BYTES_LIT("0123456789abcdef"), &lossless), ERR_OK);
     struct writer w = wr_of(text, sizeof text - 1);
     cpix_export(&w, keys, 2, &set, v & 2);
     cr_assert(wr_ok(&w));
@@ -273,7 +274,7 @@ Test(cpix, labels_may_hold_markup) {
   struct key_record key, back;
   uint32_t num = 1;
   lossless.label = BYTES_LIT("a<b>&\"c\"");
-  cr_assert_eq(keys_derive(&key, BYTES_LIT("0123456789abcdef"), &lossless), ERR_OK);
+  cr_assert_eq(derived(&key, BYTES_LIT("0123456789abcdef"), &lossless), ERR_OK);
   struct writer w = wr_of(text, sizeof text - 1);
   cpix_export(&w, &key, 1, &all_systems, false);
   text[w.n] = 0;

@@ -1,5 +1,5 @@
 #include "base/text.h"
-#include "keys/keys.h"
+#include "derived.h"
 #include "keys/wrap.h"
 
 #include <criterion/criterion.h>
@@ -22,7 +22,7 @@ Test(derive, vectors) {
     struct key_record r;
     struct key_query q = {bytes_str(v[i].asset), v[i].epoch, v[i].scheme, bytes_str(v[i].label)};
     uint8_t want[16];
-    cr_assert_eq(keys_derive(&r, bytes_of(secret, 32), &q), ERR_OK);
+    cr_assert_eq(derived(&r, bytes_of(secret, 32), &q), ERR_OK);
     cr_assert_eq(hex_read(want, 16, bytes_str(v[i].kid)), ERR_OK);
     cr_assert_arr_eq(r.kid, want, 16, "kid %zu", i);
     cr_assert_eq(hex_read(want, 16, bytes_str(v[i].key)), ERR_OK);
@@ -43,9 +43,9 @@ Test(derive, every_part_of_the_query_counts) {
   other[1].epoch = 2;
   other[2].scheme = SCHEME_CENC;
   other[3].label = BYTES_LIT("");
-  cr_assert_eq(keys_derive(&a, secret, &base), ERR_OK);
+  cr_assert_eq(derived(&a, secret, &base), ERR_OK);
   for (size_t i = 0; i < 4; i++) {
-    cr_assert_eq(keys_derive(&b, secret, &other[i]), ERR_OK);
+    cr_assert_eq(derived(&b, secret, &other[i]), ERR_OK);
     cr_assert_neq(memcmp(a.key, b.key, 16), 0, "%zu", i);
     cr_assert_neq(memcmp(a.kid, b.kid, 16), 0, "%zu", i);
     uint8_t ka[16], kb[16];
@@ -53,17 +53,17 @@ Test(derive, every_part_of_the_query_counts) {
     keys_kid(kb, &other[i]);
     cr_assert_neq(memcmp(ka, kb, 16), 0, "%zu", i);
   }
-  cr_assert_eq(keys_derive(&b, BYTES_LIT("0123456789abcde"), &base), ERR_ARGUMENT);
+  cr_assert_eq(derived(&b, BYTES_LIT("0123456789abcde"), &base), ERR_ARGUMENT);
   static uint8_t most[KEYS_MAX_SECRET + 1], label[KEYS_MAX_LABEL + 1];
-  cr_assert_eq(keys_derive(&b, bytes_of(most, KEYS_MAX_SECRET), &base), ERR_OK);
-  cr_assert_eq(keys_derive(&b, bytes_of(most, KEYS_MAX_SECRET + 1), &base), ERR_ARGUMENT);
+  cr_assert_eq(derived(&b, bytes_of(most, KEYS_MAX_SECRET), &base), ERR_OK);
+  cr_assert_eq(derived(&b, bytes_of(most, KEYS_MAX_SECRET + 1), &base), ERR_ARGUMENT);
   base.label = bytes_of(label, KEYS_MAX_LABEL);
-  cr_assert_eq(keys_derive(&b, secret, &base), ERR_OK);
+  cr_assert_eq(derived(&b, secret, &base), ERR_OK);
   base.label.n++;
-  cr_assert_eq(keys_derive(&b, secret, &base), ERR_ARGUMENT);
+  cr_assert_eq(derived(&b, secret, &base), ERR_ARGUMENT);
   base.label.n = 1;
   base.epoch = 0;
-  cr_assert_eq(keys_derive(&b, secret, &base), ERR_ARGUMENT);
+  cr_assert_eq(derived(&b, secret, &base), ERR_ARGUMENT);
 }
 
 static const uint8_t kek[KEK_BYTES] = "a key encryption key, of 32 byte";

@@ -124,6 +124,24 @@ Test(keysfile, records_that_are_added_keep_their_names) {
   }
 }
 
+// Files whose form leaves no line for a record are refused, and say so; nothing is guessed.
+Test(keysfile, records_that_cannot_be_added_are_not) {
+  static const struct {
+    const char *file, *why;
+  } v[] = {{"{ drm: {} }\n", "line 1: records can be added to a file of lines only"},
+           {"drm: {}\nkeys:\n", "line 2: keys: a list is expected; take the empty option out"},
+           {"drm: {}\nkeys: [\n", "line 3: this is not YAML"}};
+  struct key_record r = {.scheme = SCHEME_CENC, .epoch = 1, .asset = BYTES_LIT("new"), .kid = "kid", .key = "key"};
+  for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+    struct writer w = wr_of(NULL, 0);
+    diag = (struct diag){0};
+    cr_expect(keysfile_add(&w, bytes_str(v[i].file), &r, 1, &diag) == ERR_SYNTAX && strstr(diag.what, v[i].why) && !w.n, "file %zu: %s, %zu bytes", i, diag.what, w.n);
+  }
+  r.asset = BYTES_LIT("no\xff");
+  struct writer w = wr_of(NULL, 0);
+  cr_expect(keysfile_add(&w, (struct bytes){0}, &r, 1, &diag) == ERR_UNSUPPORTED);
+}
+
 // Where the list begins is found in any file that libyaml reads: it counts characters, not bytes, and has more line breaks.
 Test(keysfile, records_are_added_to_files_of_all_kinds) {
   static const char *const files[] = {

@@ -405,6 +405,24 @@ def parts(tap, load, server):
                    f"parts {what}: Content-Range {fault.__name__}", f"{t}\n{r}")
 
 
+def odd_clients(tap, load, server):
+    """Faults that only those see who ask in another way than for a whole segment: a part of other bytes, a HEAD that says another length."""
+    def part(path, response):
+        if response.status == 206:
+            response.body = response.body[:-1] + bytes([response.body[-1] ^ 1])
+
+    def head(path, response):
+        if path.endswith(".m4s") and not response.body:
+            response.headers = [(k, str(int(v) + 1) if k.lower() == "content-length" else v) for k, v in response.headers]
+    for change, clients, want in ((part, "range", r"/\d+\.m4s: byte \d+ of a range differs from the whole segment's$"),
+                                  (head, "head", r"/\d+\.m4s: HEAD announced (\d+) bytes, GET brought (\d+)$")):
+        with Proxy(server.port, change) as proxy:
+            r = load(scenario("cbcs", 12, more=f"clients: {{ {clients}: 100% }}"), proxy.url)
+        t = r.json["totals"]
+        said = re.search(want, t["first_wrong"])
+        tap.ok(r.code == 1 and said and t["wrong"] > 1 and not t["errors"] and (clients != "head" or int(said[1]) == int(said[2]) + 1), f"clients that {clients}", f"{t}\n{r}")
+
+
 def no_faults(tap, load, server):
     """A server that is overloaded for a moment gives no wrong bytes: what is asked for again is compared with what it was before."""
     refused = []
@@ -442,6 +460,7 @@ def main():
             no_way_to_ivs(tap, load, server)
             no_faults(tap, load, server)
             parts(tap, load, server)
+            odd_clients(tap, load, server)
             structures(tap, load, sluice, folder)
             signalling(tap, load, sluice, folder)
             for scheme in ("cenc", "cbcs"):

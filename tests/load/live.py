@@ -121,6 +121,19 @@ def generator_lag(tap, argv, server):
     tap.ok(before and max(before) < 400 < lag < 2000 and p99 > 400, "a generator that was stopped for 0.6 s: its lag is shown", (before, lag, p99, out))
 
 
+def interrupted(tap, argv, server, result):
+    """A minute's run that is ended in its first seconds, all its processes by a signal to one: its results are written, and prove nothing."""
+    def end(p):
+        under_way(server)
+        p.send_signal(number)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        result.unlink(missing_ok=True)
+        _, _, out, code = on_terminal([*argv, "--seconds", "60", "--processes", "2"], end)
+        told = json.loads(result.read_text())
+        tap.ok(code == 3 and "INVALID: interrupted" in out and told["valid"] is False and 0 < told["totals"]["requests"] < 60 * 300,
+               f"{number.name}: status 3, with the results so far", (code, out))
+
+
 def misses(tap, argv, server, result):
     """The server hangs from 1.5 s to 5.5 s: everybody misses a segment, and the line says so while it runs."""
     def stall():
@@ -177,6 +190,7 @@ def main():
             (folder / "search.yaml").write_text(SEARCH)
             search_line(tap, [sluice, "load", str(folder / "search.yaml"), *target])
             no_terminal(tap, [*rate, "--seconds", "1"])
+            interrupted(tap, [*rate, "--json", str(folder / "out.json")], server, folder / "out.json")
             misses(tap, [sluice, "load", str(folder / "listeners.yaml"), *target, "--json", str(folder / "out.json")], server, folder / "out.json")
     tap.end()
 

@@ -2,7 +2,7 @@
 //   dump OUTDIR SCHEME SYSTEMS [-tier] [-identity] [-target SECONDS] NAME=FILE …
 // Keys are derived from a fixed secret. Files: master.m3u8 byterange.m3u8 manifest.mpd ondemand.mpd, and for track
 // number I (from 0): I.media.m3u8 I.byterange.m3u8 I.mp4.
-#include "keys/keys.h"
+#include "../keys/derived.h"
 #include "manifest/manifest.h"
 
 #include <stdio.h>
@@ -80,7 +80,7 @@ static void open_track(struct track *t, const char *path, const struct drm_setti
   size_t num;
   t->prot.scheme = scheme;
   if (scheme != SCHEME_CLEAR) {
-    if (keys_derive(&t->key, bytes_of(secret, sizeof secret), &q))
+    if (derived(&t->key, bytes_of(secret, sizeof secret), &q))
       exit(2);
     key_record_protection(&t->prot, &t->key, aes_ops_all(&num)[0], id.digest, t->ix.h->track_id);
   }

@@ -292,6 +292,24 @@ Test(init, quicktime) {
   }
 }
 
+// Those of version 2 tell rate and channels in fields of their own, the ones before them are always the same: QuickTime File Format,
+// Sound Sample Description (Version 2).
+Test(codec, quicktime_version_2) {
+  uint8_t entry[72] = {[3] = 72, 'm', 'h', 'm', '1', [15] = 1, [17] = 2, [25] = 3, [27] = 16, [28] = 0xff, 0xfe, [33] = 1, [39] = 72, [51] = 6, 0x7f};
+  double rate = 96000;
+  uint64_t raw;
+  memcpy(&raw, &rate, sizeof raw);
+  store_be64(entry + 40, raw);
+  struct codec_info c = {0};
+  struct diag d = {0};
+  struct box_trail t = {.diag = &d};
+  struct reader r = rd_of(bytes_of(entry, sizeof entry));
+  struct box b;
+  cr_assert_eq(box_next(&b, &r), ERR_OK);
+  cr_expect_eq(codec_parse(&c, &t, &b, 0), ERR_OK, "%s", d.what);
+  cr_expect(c.sample_rate == 96000 && c.channels == 6, "%u Hz, %u channels", c.sample_rate, c.channels);
+}
+
 // What a change to a good file must be called.
 struct change {
   const char *preset, *find; // the first box of this type at or behind `after`
@@ -327,6 +345,8 @@ Test(index, refusals) {
       {"plain", "mp4a", "stsd", 4, BYTES_LIT("encs"), ERR_PROTECTED},
       {"plain", "mp4a", "stsd", 4, BYTES_LIT("encm"), ERR_PROTECTED},
       {"plain", "hdlr", "moov", 16, BYTES_LIT("vide"), ERR_NOT_AUDIO},
+      {"plain", "hdlr", "moov", 16, BYTES_LIT("text"), ERR_NOT_AUDIO},
+      {"plain", "mdat", "moof", 4, BYTES_LIT("moov"), ERR_MALFORMED}, // a second one
       {"plain", "mvex", "moov", 4, BYTES_LIT("free"), ERR_PROGRESSIVE},
       {"plain", "stsz", "moov", 19, BYTES_LIT("\1"), ERR_PROGRESSIVE},
       {"plain", "stsd", "moov", 15, BYTES_LIT("\2"), ERR_MALFORMED},

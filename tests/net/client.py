@@ -253,6 +253,8 @@ with tempfile.TemporaryDirectory() as folder:
         port = s.getsockname()[1]
         check(fetch(port, ours.ca, "tls=300"), "timeout", "no TLS within 300 ms", "a listener that never answers")
     check(fetch(port, ours.ca), "connect", "refused", "nobody listens")
+    got = fetch(port, ours.ca, host="255.255.255.255", paths=("/a", "/b"))  # connect() itself says so
+    tap.equal([(g[0], g[5]) for g in got], 2 * [("connect", "Network is unreachable")], "an address that no connection can lead to, twice")
     full = socket.socket()
     full.bind(("127.0.0.1", 0))
     full.listen(0)

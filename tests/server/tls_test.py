@@ -62,10 +62,13 @@ class Half:
                 data = self.socket.recv(1 << 16)
                 self.into.write(data) if data else self.into.write_eof()
 
-    def finish(self):
-        """(serial number of the server's certificate, the beginning of an answer)"""
+    def shake(self):
         self.socket.sendall(self.hello[100:])
         self.flow(self.tls.do_handshake)
+
+    def finish(self):
+        """(serial number of the server's certificate, the beginning of an answer)"""
+        self.shake()
         self.flow(lambda: self.tls.write(f"HEAD {PATH} HTTP/1.1\r\nHost: h\r\n\r\n".encode()))
         return self.tls.getpeercert()["serialNumber"], self.flow(lambda: self.tls.read(12))
 
@@ -349,6 +352,31 @@ def ends(tap, sluice, work, media, authority):
         tap.equal(expiry(server), {(names[0], f"{work}/caf\u00e9/long.crt"): end_of(long[0])}, "a name that is no UTF-8 is written as one")
 
 
+def together(tap, sluice, work, media, authority):
+    """Records of one connection that arrive in one piece. A request that waits for others of its turn is answered before what comes behind it is read."""
+    cert, key = authority.issue("together")
+    port = free_port()
+    with Server(sluice, media, "--tls-listen", f"127.0.0.1:{port}", "--tls-certificate", cert, "--tls-key", key) as server:
+        paths = [f"/a/cenc/1/t/{n}.m4s" for n in (1, 2)] + ["/a/cenc/1/t/init.mp4"]
+        want = [server.get(path).body for path in paths]
+        for count in (2, 3):
+            half = Half(port, authority.ca)
+            half.shake()
+            for n, path in enumerate(paths[-count:], 1):
+                half.tls.write(f"GET {path} HTTP/1.1\r\nHost: h\r\n{'Connection: close' if n == count else 'X: y'}\r\n\r\n".encode())
+            half.socket.sendall(half.out.read())
+            got = b""
+            try:
+                while part := half.flow(lambda half=half: half.tls.read(1 << 16)):
+                    got += part
+            except ssl.SSLError as e:
+                tap.ok(isinstance(e, ssl.SSLZeroReturnError), "the connection ends in order", e)
+            half.socket.close()
+            heads = got.split(b"HTTP/1.1 ")[1:]
+            tap.ok(len(heads) == count and all(h.startswith(b"200 OK") and h.endswith(b"\r\n\r\n" + w) for h, w in zip(heads, want[-count:])),
+                   f"{count} requests, each in a record of its own, in one piece: {count} answers in order", [h[:200] for h in heads])
+
+
 def config_file(work, text):
     file = work / "check.yaml"
     file.write_text(text)
@@ -367,6 +395,7 @@ def main():
         renewals(tap, sluice, work, media, authority)
         staples(tap, sluice, work, media, authority)
         ends(tap, sluice, work, media, authority)
+        together(tap, sluice, work, media, authority)
     tap.end()
 
 
