@@ -38,9 +38,11 @@ static int on_url(llhttp_t *ll, const char *at, size_t n) {
   return p->url.len > HTTP_URL_MAX ? refuse(p, 414) : 0;
 }
 
+// A target has no fragment (RFC 9112 §3.2): proxies that take it for a part of the path would be led around their rules.
 static int on_url_complete(llhttp_t *ll) {
-  self(ll)->state = ST_HEADERS;
-  return 0;
+  struct http_parser *p = self(ll);
+  p->state = ST_HEADERS;
+  return memchr(p->base + p->url.off, '#', p->url.len) ? refuse(p, 400) : 0;
 }
 
 // A higher minor version than ours is taken for ours. Source: RFC 9110 §2.5.
