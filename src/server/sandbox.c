@@ -26,6 +26,7 @@
 #define FS_WRITE                                                                                                         \
   (FS_READ | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_DIR |                 \
    LANDLOCK_ACCESS_FS_REMOVE_FILE | FS_TRUNCATE)
+#define FS_LOG (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG) // others' logs may lie beside it; its last byte is read
 
 struct confinement {
   int fd;
@@ -68,7 +69,7 @@ static void allow_all(const struct confinement *s, const struct config *c, const
   if (*c->cache_dir)
     allow(s, c->cache_dir, FS_WRITE);
   allow(s, c->state_dir, FS_WRITE);
-  allow_folder_of(s, c->access_log, FS_WRITE);
+  allow_folder_of(s, c->access_log, FS_LOG);
   allow_folder_of(s, config_file, FS_READ);
   allow_folder_of(s, c->keys, FS_READ);
   allow_folder_of(s, c->tls_client_ca, FS_READ);
