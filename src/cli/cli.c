@@ -12,13 +12,20 @@
 #include "simd/aes.h"
 #include "storage/sidecar.h"
 
+// Names of files, and what servers say, are others': a terminal takes control characters for orders, a log line feeds for lines.
 int cli_error(const char *subject, const char *fmt, ...) {
-  char text[512];
+  char text[512], *line;
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  fprintf(stderr, "sluice: %s: %s\n", *subject ? subject : "'' (an empty name)", text);
+  bool whole = asprintf(&line, "sluice: %s: %s", *subject ? subject : "'' (an empty name)", text) >= 0;
+  for (char *c = whole ? line : text; *c; c++)
+    if ((unsigned char)*c < 0x20 || *c == 0x7f)
+      *c = '?';
+  fprintf(stderr, "%s\n", whole ? line : text);
+  if (whole)
+    free(line);
   return EXIT_FAILED;
 }
 

@@ -5,7 +5,8 @@
 #include "base/text.h"
 #include "load/playlist.h"
 
-enum { MAX_VARIABLES = 32, MAX_LINE = 4096, MAX_VARIANTS = 1024 };
+// MAX_SEARCHED: of a multivariant playlist, which is gone through for the audio of each variant; less than a second.
+enum { MAX_VARIABLES = 32, MAX_LINE = 4096, MAX_VARIANTS = 1024, MAX_SEARCHED = 512 << 20 };
 
 // EXT-X-DEFINE: both point into the text, or into the playlist's own URL.
 struct variable {
@@ -234,6 +235,8 @@ enum err hls_read_multivariant(struct renditions *out, struct bytes text, const 
     if (after(line, "#EXT-X-STREAM-INF:", &rest)) {
       if (rest.n > sizeof attrs || ++variants > MAX_VARIANTS)
         return diag_set(diag, ERR_LIMIT, l.line, "more than %d bytes in #EXT-X-STREAM-INF, or more than %d of them", MAX_LINE, MAX_VARIANTS);
+      if (text.n > MAX_SEARCHED / variants)
+        return diag_set(diag, ERR_LIMIT, l.line, "%u variants in a playlist of %zu bytes: together more than is gone through", variants, text.n);
       memcpy(attrs, rest.p, num_attrs = rest.n); // the next line may need the place where variables are replaced
       pending = true;
     } else if (line.p[0] != '#') {

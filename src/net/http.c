@@ -38,10 +38,15 @@ static int on_url(llhttp_t *ll, const char *at, size_t n) {
   return p->url.len > HTTP_URL_MAX ? refuse(p, 414) : 0;
 }
 
+// A target has no fragment (RFC 9112 §3.2): proxies that take it for a part of the path would be led around their rules.
 static int on_url_complete(llhttp_t *ll) {
-  self(ll)->state = ST_HEADERS;
-  return 0;
+  struct http_parser *p = self(ll);
+  p->state = ST_HEADERS;
+  return memchr(p->base + p->url.off, '#', p->url.len) ? refuse(p, 400) : 0;
 }
+
+// A higher minor version than ours is taken for ours. Source: RFC 9110 §2.5.
+static int on_version_complete(llhttp_t *ll) { return ll->http_major == 1 ? 0 : refuse(self(ll), 505); }
 
 static int on_field(llhttp_t *ll, const char *at, size_t n) {
   struct http_parser *p = self(ll);
@@ -172,8 +177,6 @@ static int on_headers_complete(llhttp_t *ll) {
   p->body_len = ll->flags & F_CONTENT_LENGTH ? ll->content_length : 0;
   if (!line_ok(p))
     return refuse(p, 400);
-  if (ll->http_major != 1)
-    return refuse(p, 505);
   if (!p->http10 && !(p->seen & 1u << HTTP_H_HOST))
     return refuse(p, 400);
   bool coded = p->seen & 1u << HTTP_H_TRANSFER_ENCODING;
@@ -203,6 +206,7 @@ static int on_complete(llhttp_t *ll) {
 static const llhttp_settings_t settings = {
     .on_url = on_url,
     .on_url_complete = on_url_complete,
+    .on_version_complete = on_version_complete,
     .on_header_field = on_field,
     .on_header_value = on_value,
     .on_header_value_complete = on_value_complete,
@@ -214,6 +218,7 @@ static const llhttp_settings_t settings = {
 void http_begin(struct http_parser *p) {
   memset(p, 0, sizeof *p);
   llhttp_init(&p->ll, HTTP_REQUEST, &settings);
+  p->ll.lenient_flags = LENIENT_VERSION; // any digit for each half of it
 }
 
 // What a parse error of llhttp means to the client. An unknown method that looks like one is 501 (RFC 9110 §9.1).

@@ -72,7 +72,7 @@ enum http_parse http_feed(struct http_parser *p, const uint8_t *base, size_t n, 
 static inline struct bytes http_text(const uint8_t *base, struct http_span s) { return bytes_of(base + s.off, s.len); }
 
 // http_target_path gives the path of a request target without query: origin form, or absolute form whose scheme and authority
-// are cut off. Source: RFC 9112 §3.2.
+// are cut off. One of a request that was parsed has no fragment. Source: RFC 9112 §3.2.
 struct bytes http_target_path(struct bytes target);
 
 // One byte range of a representation of `size` bytes. Source: RFC 9110 §14.

@@ -17,9 +17,6 @@ struct bytes http_target_path(struct bytes t) {
   const uint8_t *query = memchr(t.p, '?', t.n);
   if (query)
     t.n = (size_t)(query - t.p);
-  const uint8_t *fragment = memchr(t.p, '#', t.n);
-  if (fragment)
-    t.n = (size_t)(fragment - t.p);
   if (t.n == 0 || t.p[0] == '/')
     return t;
   for (size_t i = 0; i + 2 < t.n; i++) {

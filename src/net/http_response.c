@@ -97,6 +97,7 @@ static const llhttp_settings_t settings = {
 
 void http_response_begin(struct http_response *r, bool no_body) {
   llhttp_init(&r->ll, HTTP_RESPONSE, &settings);
+  r->ll.lenient_flags = LENIENT_VERSION; // as of a request: a higher minor version is taken for ours
   r->no_body = no_body;
   r->content_length = UINT64_MAX;
   r->body_len = 0;

@@ -208,6 +208,23 @@ static bool authorized(const struct settings *st, struct bytes authorization) {
   return bearer && keys_equal_text(want, bytes_of(authorization.p + SCHEME, authorization.n - SCHEME));
 }
 
+// Who guesses tokens would fill the log: a line at most every ten seconds. On the thread for orders alone.
+static void log_refused(void) {
+  enum { EVERY_MS = 10000 };
+  static uint64_t next_ms, untold;
+  uint64_t now = clock_mono_ms();
+  if (now < next_ms) {
+    untold++;
+    return;
+  }
+  if (untold)
+    log_line(LOG_WARN, "admin: a rotation without the right token was refused, and %llu before", (unsigned long long)untold);
+  else
+    log_line(LOG_WARN, "admin: a rotation without the right token was refused");
+  next_ms = now + EVERY_MS;
+  untold = 0;
+}
+
 static void log_rotation(const struct rotation_order *o, bool absent) {
   char name[EPOCH_MAX_SCOPE + 1] = "everything";
   if (o->scope.n)
@@ -223,7 +240,7 @@ static void rotate(struct server *s, struct admin_response *out, const struct ad
   struct settings *st = settings_get(s->catalog); // this thread has no quiet points: a reference instead
   bool may = authorized(st, in->authorization);
   if (!may) {
-    log_line(LOG_WARN, "admin: a rotation without the right token was refused");
+    log_refused();
     rotate_fail(out, 401, "a token is demanded: sluice rotate --token-file FILE");
   }
   if (!may || !read_order(&o, out, in->query, scope)) {

@@ -218,7 +218,9 @@ static bool respond(struct admin *a, struct client *c, const struct admin_respon
     memcpy(a->out + ADMIN_HEAD, too_long, n);
   c->last = !c->p.keep_alive || c->p.fail;
   http_date(date, (uint64_t)time(NULL));
-  wr_fmt(&w, "HTTP/1.1 %u %s\r\nServer: sluice\r\nDate: %.29s\r\nCache-Control: no-store\r\nContent-Type: %s\r\nContent-Length: %zu\r\n",
+  // The second line is for browsers: no other page may frame this one, load what it says as a script or an image, or have it taken for another type.
+  wr_fmt(&w, "HTTP/1.1 %u %s\r\nServer: sluice\r\nDate: %.29s\r\nCache-Control: no-store\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
+             "X-Content-Type-Options: nosniff\r\nContent-Security-Policy: frame-ancestors 'none'\r\nCross-Origin-Resource-Policy: same-origin\r\n",
          status, http_reason(status), date, whole && r->content_type ? r->content_type : "text/plain", n);
   if (status == 405)
     wr_fmt(&w, "Allow: %s\r\n", r->allow);

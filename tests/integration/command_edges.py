@@ -114,6 +114,16 @@ def arguments(tap, sluice, work):
     tap.ok(r.code == 2 and "more than 64 keys" in r.err, "decrypt with 65", r)
 
 
+def control_characters(tap, sluice, work):
+    """Names of files are others': what a terminal takes for orders, or for another line, is a question mark."""
+    (work / "a").mkdir()
+    name = "t\x1b[31m\nsluice: forged\x7f.mp4"
+    (work / "a" / name).write_bytes(synth.plain()[0][:300])
+    for argv in (("index", work / "a"), ("inspect", work / "a" / name), ("inspect", work / "a" / ("none" + name)), ("encrypt", work / "a" / name, work / "o", *ENCRYPT)):
+        r = sluice(*argv)
+        tap.ok(r.code == 1 and "t?[31m?sluice: forged?.mp4: " in r.err and not re.search(r"[\x1b\x7f]|^sluice: forged", r.err, re.M), f"{argv[0]}: a name with control characters", r)
+
+
 class Admin:
     """Plays the admin listener: keeps what is asked, and answers with these bytes."""
 

@@ -1,4 +1,5 @@
 """Starts that are refused, what is warned of, privileges: parts of life.py."""
+import errno
 import os
 import pathlib
 import re
@@ -7,10 +8,11 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
 from integration.life_parts import ASSET, listing, media_with
 from integration.truth import keys_file, record, url
-from judge import boxes
+from judge import boxes, shim
 from judge.programs import run
 from judge.server import Server, environment, free_port
 
@@ -295,6 +297,40 @@ def confined(tap, sluice, work):
             tap.equal(server.get(url(ASSET, "cbcs", 1, "a.mp4")).status, 200, f"sandbox {sandbox}: the server answers")
             got = confinement(server.process.pid)
             tap.ok(len(got) >= 7 and set(got) == {(1, filters + 1) if sandbox else (gains, filters)}, f"sandbox {sandbox}: so is each of {len(got)} threads", got)
+
+
+def refused_calls(tap, sluice, work):
+    """The filter refuses what it is there for, in every form the kernel has of it, and nothing else; a log's folder is for new logs alone."""
+    library = work / "refused_calls.so"
+    if not tap.equal(shim.build(pathlib.Path(__file__).with_name("refused_calls.c"), library), "", "calls to be refused are built"):
+        return
+    media, logs = media_with(work), work / "logs"
+    logs.mkdir()
+    in_logs = {"listing logs", "removing another log", "making a folder"}
+    bad = {"clone of namespaces", "clone of a network", "open_tree", "fsconfig", "mount_setattr", "pidfd_getfd", "execve"}
+    for sandbox in (True, False):
+        (logs / "other.log").write_text("another's")
+        with Server(sluice.path, media, f"--sandbox={str(sandbox).lower()}", "--access-log", str(logs / "ours.log"), keys=keys_file([ASSET]),
+                    env=shim.preloaded(library, LOG_FOLDER=str(logs))) as server:
+            if sandbox and not server.wait_log("files and system calls are confined", 1):
+                tap.skip("system calls are refused", "no Landlock here, or a sanitizer")
+                return
+            server.wait_log("tried making a folder")
+            said = dict(re.findall(r"^tried (.*): (\d+)$", "\n".join(server.log()), re.M))
+            denied = {name for name, why in said.items() if int(why) == errno.EPERM}
+            tap.equal((len(said), denied), (13, bad if sandbox else set()), f"sandbox {sandbox}: these calls are refused")
+            tap.equal({name for name in in_logs if int(said[name]) == errno.EACCES}, in_logs if sandbox else set(), f"sandbox {sandbox}: other logs are out of reach")
+            (logs / "ours.log").rename(logs / "ours.log.1")
+            server.signal(signal.SIGUSR1)
+            for _ in range(100):
+                server.get(url(ASSET, "cbcs", 1, "a.mp4"))
+                if (logs / "ours.log").exists():
+                    break
+                time.sleep(0.1)
+            tap.ok((logs / "ours.log").exists(), f"sandbox {sandbox}: the log is opened anew")
+            tap.equal(int(said["clone3"]) == errno.ENOSYS, sandbox, f"sandbox {sandbox}: clone3 is as if it were not there")
+            server.signal(signal.SIGHUP)  # a thread of its own
+            tap.ok(server.wait_log(r"info reloaded|reload refused", 5), f"sandbox {sandbox}: threads can be made", server.log()[-3:])
 
 
 def crashed(tap, sluice, work):

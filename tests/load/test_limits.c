@@ -119,6 +119,17 @@ Test(hls, takes_as_many_as_its_limits_say) {
     d = (struct diag){0};
     cr_expect_eq(hls_read_multivariant(&r, bytes_str(text), "/a", &d), n == 1024 ? ERR_OK : ERR_LIMIT, "%u: %s", n, d.what);
   }
+  for (unsigned n = 128; n <= 129; n++) { // variants of a long playlist, which is gone through for each
+    enum { LONG = 4 << 20 };
+    size_t at = put(0, "#EXTM3U\n");
+    for (unsigned i = 0; i < n; i++)
+      at = put(at, "#EXT-X-STREAM-INF:BANDWIDTH=%u\nx.m3u8\n", i);
+    memset(text + at, '#', LONG - at);
+    text[LONG] = 0;
+    d = (struct diag){0};
+    cr_expect_eq(hls_read_multivariant(&r, bytes_str(text), "/a", &d), n == 128 ? ERR_OK : ERR_LIMIT, "%u: %s", n, d.what);
+    cr_expect(n == 128 || d.at == 258, "line %lu", d.at);
+  }
   for (unsigned n = 4096; n <= 4097; n++) { // bytes of a variant's attributes
     d = (struct diag){0};
     put(0, "#EXTM3U\n#EXT-X-STREAM-INF:X=%0*d\nx.m3u8\n", (int)n - 2, 0);

@@ -154,6 +154,32 @@ Test(http, request_lines) {
   check_splits("\r\n\nGET  /  HTTP/1.0\r\n\r\n", "m0 ka0 1.0 chunked0 body0 url=/\n");
 }
 
+Test(http, targets_have_no_fragment) {
+  static const char *const bad[] = {"/a#b", "/a#", "/?q#f", "http://h/a#b", "http://h#/a", "*#"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    char text[80];
+    snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", bad[i]);
+    check_splits(text, "bad 400\n");
+  }
+  check_splits("GET /a%23b HTTP/1.1\r\nHost: a\r\n\r\n", "m0 ka1 1.1 chunked0 body0 url=/a%23b h=a\n");
+}
+
+// RFC 9110 §2.5: a higher minor version is taken for the highest that is known.
+Test(http, versions) {
+  static const char *const ours[] = {"1.1", "1.2", "1.9"}, *const others[] = {"0.9", "2.0", "2.1", "3.7", "1.10", "1.1 ", "11", "1,1", "1."};
+  char text[120];
+  for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+    snprintf(text, sizeof text, "GET / HTTP/%s\r\nHost: a\r\n\r\nPOST / HTTP/%s\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", ours[i], ours[i]);
+    check_splits(text, "m0 ka1 1.1 chunked0 body0 url=/ h=a\nm2 ka1 1.1 chunked1 body1 url=/ h=a h=chunked\n");
+    snprintf(text, sizeof text, "GET / HTTP/%s\r\n\r\n", ours[i]);
+    check_splits(text, "bad 400\n");
+  }
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    snprintf(text, sizeof text, "GET / HTTP/%s\r\nHost: a\r\n\r\n", others[i]);
+    check_splits(text, "bad 505\n");
+  }
+}
+
 Test(http, one_coding_alone) {
   static const char *const bad[] = {"gzip, chunked", ",chunked", "", "x\r\nTransfer-Encoding: chunked",
                                     "chunked\r\nTransfer-Encoding: chunked", "chunked\r\nTransfer-Encoding:"};

@@ -114,6 +114,19 @@ Test(response, what_is_not_one) {
     cr_assert_eq(run(&(struct http_response){0}, &(struct seen){0}, bad[i], 3, false), HTTP_RESPONSE_BAD, "case %zu", i);
 }
 
+Test(response, versions) { // RFC 9110 §2.5
+  static const struct {
+    const char *text;
+    enum http_response_state is;
+  } cases[] = {{"HTTP/1.2 200 OK\r\nContent-Length: 0\r\n\r\n", HTTP_RESPONSE_WHOLE}, {"HTTP/1.9 200 OK\r\nContent-Length: 0\r\n\r\n", HTTP_RESPONSE_WHOLE},
+               {"HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n", HTTP_RESPONSE_BAD}, {"HTTP/3.0 200 OK\r\nContent-Length: 0\r\n\r\n", HTTP_RESPONSE_BAD}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    struct http_response r;
+    cr_assert_eq(run(&r, &(struct seen){0}, cases[i].text, 5, false), cases[i].is, "case %zu", i);
+    cr_assert(cases[i].is == HTTP_RESPONSE_BAD || r.keep_alive, "case %zu", i);
+  }
+}
+
 Test(response, more_than_one_and_head) {
   struct http_response r = {.max_body = 10};
   size_t used;

@@ -59,6 +59,11 @@ def tokens(tap, sluice, work, media):
             r = order(server, "scope=", token)
             tap.ok(r.status == 401 and r["www-authenticate"] == "Bearer", f"{name}: 401", r)
         tap.equal(epoch(server, "a"), 1, "nothing was rotated")
+        began = time.monotonic()
+        for _ in range(50):
+            order(server, "scope=", "wrong-horse-battery")
+        lines, most = sum("without the right token" in line for line in server.log()), 1 + (time.monotonic() - began + 10) / 10
+        tap.ok(1 <= lines <= most, "who guesses fills no log", (lines, most))
         tap.equal([server.admin(p).status for p in ("/status", "/metrics", "/ready")], [200] * 3, "what changes nothing needs no token")
         tap.equal(order(server, "scope=a", TOKEN).status, 200, "the token rotates")
         r = run(sluice, "rotate", "--all", "--admin", admin)
