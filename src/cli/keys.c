@@ -101,8 +101,11 @@ static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
     close(fd);
   if (!ok)
     return EXIT_FAILED;
+  char mode[sizeof " (mode 0600)"] = "";
+  if (file && !stat(w->out, &st)) // that of a file that was there is kept, without what others could do
+    snprintf(mode, sizeof mode, " (mode %04o)", (unsigned)st.st_mode & 0777);
   fprintf(stderr, "sluice: %s: %u content %s of epoch %u IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
-          num == 1 ? "key" : "keys", w->epoch, file ? " (mode 0600)" : "");
+          num == 1 ? "key" : "keys", w->epoch, mode);
   return EXIT_DONE;
 }
 

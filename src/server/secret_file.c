@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -130,7 +132,7 @@ static bool replace(const char *path, struct bytes text, bool fresh) {
   return ok;
 }
 
-bool secret_write(const char *path, struct bytes text, bool fresh) {
+static bool replace_target(const char *path, struct bytes text, bool fresh) {
   struct stat st;
   if (lstat(path, &st) || !S_ISLNK(st.st_mode))
     return replace(path, text, fresh);
@@ -139,6 +141,21 @@ bool secret_write(const char *path, struct bytes text, bool fresh) {
   bool ok = target && replace(target, text, fresh);
   int why = errno;
   free(target);
+  errno = why;
+  return ok;
+}
+
+// A signal that ends the process waits for this: what it left under the passing name would be secrets that nobody looks for.
+bool secret_write(const char *path, struct bytes text, bool fresh) {
+  static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGXFSZ};
+  sigset_t set, old;
+  sigemptyset(&set);
+  for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+    sigaddset(&set, ends[i]);
+  pthread_sigmask(SIG_BLOCK, &set, &old);
+  bool ok = replace_target(path, text, fresh);
+  int why = errno;
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
   errno = why;
   return ok;
 }

@@ -4,7 +4,9 @@ import base64
 import os
 import pathlib
 import re
+import resource
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -80,11 +82,38 @@ def exporting(tap, sluice, work):
     r = run(sluice, "keys", "export", ASSET, "--keys", keys, "--out", work / "link.xml", "--scheme", "cbcs")
     tap.ok(r.code == 0 and (work / "link.xml").is_symlink() and (work / "kept.xml").read_bytes() == (work / "one.xml").read_bytes(),
            "an output that is a link stays one", r)
+    for old, new in ((0o666, "0640"), (0o600, "0600")):
+        (work / "kept.xml").chmod(old)
+        r = run(sluice, "keys", "export", ASSET, "--keys", keys, "--out", work / "kept.xml", "--scheme", "cbcs")
+        got = stat.S_IMODE((work / "kept.xml").stat().st_mode)
+        tap.ok(f"(mode {new})" in r.err and got == int(new, 8), f"over a file of mode {old:o}: others cannot read it, and its mode is said", (r, oct(got)))
     for name in ("a//b", "a/", "../a", "a/./b", "/a", "", "a/" * 300 + "b", "a/.b", "a\tb", "a" * 256):
         r = run(sluice, "keys", "export", name, "--keys", keys, "--out", work / "none.xml")
         tap.ok(r.code == 1 and len(r.err.splitlines()) == 1 and not (work / "none.xml").exists(), f"{name[:9]!r} is no asset's name", r)
     r = run(sluice, "keys", "import", work / "one.xml", "--keys", work / "none.yaml", "--asset", "a//b")
     tap.ok(r.code == 1 and len(r.err.splitlines()) == 1 and not (work / "none.yaml").exists(), "nor where keys are imported for it", r)
+
+
+def too_large(tap, sluice, work):
+    """Under `ulimit -f`: whatever becomes of the command, no half of a file with keys in it stays."""
+    folder = work / "limited"
+    folder.mkdir()
+    master, kek = folder / "master", folder / "kek"
+    master.write_bytes(SECRET)
+    kek.write_bytes(bytes(32))
+
+    def limited():
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+
+    def left():
+        return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    before = left()
+    for argv in (["export", ASSET, "--keys", work / "keys.yaml", "--out", folder / "out.xml"],
+                 ["import", work / "2.3.xml", "--keys", folder / "into.yaml"], ["rewrap", master, "--new-kek", kek]):
+        p = subprocess.run([sluice, "keys", *map(str, argv)], capture_output=True, text=True, preexec_fn=limited)
+        tap.ok(p.returncode == -signal.SIGXFSZ and left() == before, f"keys {argv[0]} into a file that may not grow: nothing is left", (p, sorted(left())))
 
 
 def importing(tap, sluice, work):
@@ -258,6 +287,7 @@ def main():
         work = pathlib.Path(folder)
         (work / "master.key").write_bytes(SECRET)
         exporting(tap, sluice, work)
+        too_large(tap, sluice, work)
         importing(tap, sluice, work)
         wrapping(tap, sluice, work)
         key_files(tap, sluice, work)
