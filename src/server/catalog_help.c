@@ -237,8 +237,9 @@ static void make_again(struct entry *e) {
   pthread_mutex_lock(&c->queue_lock);
   bool stop = c->stop;
   if (!stop) {
-    e->again_next = c->again;
-    c->again = e;
+    e->again_next = NULL;
+    *(c->again ? c->again_end : &c->again) = e;
+    c->again_end = &e->again_next;
     pthread_cond_signal(&c->queue_wake);
   }
   pthread_mutex_unlock(&c->queue_lock);

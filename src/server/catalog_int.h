@@ -144,7 +144,7 @@ struct catalog {
   pthread_cond_t queue_wake;
   struct job *queue;
   unsigned queue_head, queue_len;
-  struct entry *again; // what their makings waited for has come, or will not: before the queue, and never without room
+  struct entry *again, **again_end; // what their makings waited for has come, or will not: before the queue, and never without room
   bool stop;
   pthread_t helpers[MAX_HELPERS], keeper;
   unsigned num_helpers;
