@@ -167,7 +167,7 @@ def restarts(tap, proxies, nodes):
     codes = []
     for node in nodes:
         codes.append(node.restart())
-        until(lambda n=node: counted([n], "sluice_requests_total", 'method="other"') >= 2 * checking)  # checks see that it is there
+        tap.ok(until(lambda n=node: counted([n], "sluice_requests_total", 'method="other"') >= 2 * checking, 60), "checks see the node that came back")
     end.set()
     for t in threads:
         t.join()

@@ -5,8 +5,10 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -20,6 +22,17 @@ static void try_folder(const char *path) {
   say("listing logs", openat(folder, ".", O_RDONLY | O_DIRECTORY) < 0);
   say("removing another log", unlinkat(folder, "other.log", 0));
   say("making a folder", mkdirat(folder, "folder", 0700));
+}
+
+static void *nothing(void *arg) { return arg; }
+
+static void try_thread(void) {
+  pthread_t thread;
+  errno = pthread_create(&thread, NULL, nothing, NULL); // by clone3, then by clone where that is not there
+  bool made = !errno;
+  say("a thread", !made);
+  if (made)
+    pthread_join(thread, NULL);
 }
 
 int sigwaitinfo(const sigset_t *set, siginfo_t *info) {
@@ -45,6 +58,8 @@ int sigwaitinfo(const sigset_t *set, siginfo_t *info) {
     (void)syscall(calls[i].nr, a[0], a[1], a[2], a[3], a[4]);
     say(calls[i].name, errno);
   }
+  if (!once)
+    try_thread();
   if (!once && getenv("LOG_FOLDER"))
     try_folder(getenv("LOG_FOLDER"));
   once = 1;
