@@ -14,18 +14,17 @@
 
 // Names of files, and what servers say, are others': a terminal takes control characters for orders, a log line feeds for lines.
 int cli_error(const char *subject, const char *fmt, ...) {
-  char text[512], *line;
+  enum { SUBJECT_MAX = 7000 }; // longer than any path; without an allocation, for memory may be what is missing
+  char text[512], line[SUBJECT_MAX + sizeof text + 16];
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  bool whole = asprintf(&line, "sluice: %s: %s", *subject ? subject : "'' (an empty name)", text) >= 0;
-  for (char *c = whole ? line : text; *c; c++)
+  snprintf(line, sizeof line, "sluice: %.*s: %s", SUBJECT_MAX, *subject ? subject : "'' (an empty name)", text);
+  for (char *c = line; *c; c++)
     if ((unsigned char)*c < 0x20 || *c == 0x7f)
       *c = '?';
-  fprintf(stderr, "%s\n", whole ? line : text);
-  if (whole)
-    free(line);
+  fprintf(stderr, "%s\n", line);
   return EXIT_FAILED;
 }
 

@@ -133,6 +133,11 @@ def main():
         paths = [f"/a{n}/{scheme}/1/t.mp4" for n in range(TRACKS) for scheme in ("cenc", "cbcs")]
         for io in ("auto", "epoll"):
             with Server(sys.argv[1], media, "--io", io, "--cache-encrypted", "off", "--workers", "2", "--helper-threads", "2") as server:
+                end = time.monotonic() + 10  # threads name themselves, perhaps after the server is ready
+                while len(threads(server, "worker")) < 2 or len(threads(server, "helper")) < 2:
+                    if time.monotonic() > end:
+                        break
+                    time.sleep(0.02)
                 workers, helpers = threads(server, "worker"), threads(server, "helper")
                 tap.equal(len(workers), 2, f"{io}: the workers are found")
                 load(server, paths)
