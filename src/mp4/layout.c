@@ -1,5 +1,7 @@
 #include "mp4/layout.h"
 
+#include "mp4/heap.h"
+
 bool top_is_dropped(uint32_t type) {
   return type == FOURCC('s', 'i', 'd', 'x') || type == FOURCC('s', 's', 'i', 'x') || type == FOURCC('m', 'f', 'r', 'a');
 }
@@ -22,20 +24,28 @@ static const struct top *top_at(const struct layout_frag *f, uint64_t pos) {
   return &f->tops[lo];
 }
 
-// Truns mostly come in the order of their data. Others are put in it, as long as there are few.
+static bool span_before(const void *ctx, size_t a, size_t b) {
+  const struct frag_span *s = (const struct frag_span *)ctx;
+  return s[a].pos < s[b].pos;
+}
+
+static void span_swap(void *ctx, size_t a, size_t b) {
+  struct frag_span *s = (struct frag_span *)ctx, moved = s[a];
+  s[a] = s[b];
+  s[b] = moved;
+}
+
+// Truns mostly come in the order of their data. Others are put in it, as long as they are few enough for whoever reads the index.
 static enum err sort_spans(const struct layout *l, struct list *spans, uint64_t at) {
-  struct frag_span *s = spans->p;
-  for (uint32_t i = 1; i < spans->num; i++) {
-    if (s[i - 1].pos <= s[i].pos)
-      continue;
-    if (spans->num > LIMIT_UNORDERED_RUNS)
-      return fail(l, ERR_LIMIT, at, "too many truns whose data is not in their order");
-    struct frag_span moved = s[i];
-    uint32_t k = i;
-    for (; k && s[k - 1].pos > moved.pos; k--)
-      s[k] = s[k - 1];
-    s[k] = moved;
-  }
+  const struct frag_span *s = spans->p;
+  uint32_t i = 1;
+  while (i < spans->num && s[i - 1].pos <= s[i].pos)
+    i++;
+  if (i >= spans->num)
+    return ERR_OK;
+  if (spans->num > LIMIT_UNORDERED_RUNS)
+    return fail(l, ERR_LIMIT, at, "too many truns whose data is not in their order");
+  heap_sort(&(struct heap_sort){spans->p, span_before, span_swap}, spans->num);
   return ERR_OK;
 }
 

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "mp4/heap.h"
 #include "mp4/index.h"
 #include "mp4/init.h"
 #include "mp4/limits.h"
@@ -225,42 +226,76 @@ static enum err check_lanes(const struct opener *o, const struct ix_run *r, uint
   return ERR_OK;
 }
 
+// Runs by the order of their samples: numbers of runs, so that they fit on the stack.
+struct run_order {
+  const struct ix_run *runs;
+  uint16_t at[LIMIT_UNORDERED_RUNS];
+};
+
+static bool order_before(const void *ctx, size_t a, size_t b) {
+  const struct run_order *o = (const struct run_order *)ctx;
+  return o->runs[o->at[a]].first_sample < o->runs[o->at[b]].first_sample;
+}
+
+static void order_swap(void *ctx, size_t a, size_t b) {
+  struct run_order *o = (struct run_order *)ctx;
+  uint16_t moved = o->at[a];
+  o->at[a] = o->at[b];
+  o->at[b] = moved;
+}
+
+static uint32_t samples_end(const struct ix_run *r) { return r->first_sample + r->num_samples; }
+
 // No sample is in two runs: its IV would cover two plaintexts.
 static enum err check_disjoint(const struct opener *o, const struct ix_run *runs, uint32_t num) {
-  bool ordered = true;
-  for (uint32_t i = 1; i < num && ordered; i++)
-    ordered = runs[i].first_sample >= runs[i - 1].first_sample + runs[i - 1].num_samples;
-  if (ordered)
+  struct run_order order;
+  uint32_t i = 1;
+  while (i < num && runs[i].first_sample >= samples_end(&runs[i - 1]))
+    i++;
+  if (i >= num)
     return ERR_OK;
   if (num > LIMIT_UNORDERED_RUNS)
     return bad(o, runs, "too many runs out of order");
-  for (uint32_t i = 0; i < num; i++)
-    for (uint32_t k = i + 1; k < num; k++)
-      if (runs[i].first_sample < runs[k].first_sample + runs[k].num_samples &&
-          runs[k].first_sample < runs[i].first_sample + runs[i].num_samples)
-        return bad(o, &runs[k], "a sample in two runs");
+  order.runs = runs;
+  for (i = 0; i < num; i++)
+    order.at[i] = (uint16_t)i;
+  heap_sort(&(struct heap_sort){&order, order_before, order_swap}, num);
+  for (i = 1; i < num; i++) {
+    const struct ix_run *a = &runs[order.at[i - 1]], *b = &runs[order.at[i]];
+    if (b->first_sample < samples_end(a))
+      return bad(o, a > b ? a : b, "a sample in two runs");
+  }
   return ERR_OK;
 }
 
-static enum err check_runs(const struct opener *o, const struct ix_frag *f) {
-  uint64_t end = 0, in_runs = 0, all = 0, num = f[1].first_sample - f->first_sample;
+// Where the runs of a fragment are, in it and among its samples.
+static enum err check_places(const struct opener *o, const struct ix_frag *f) {
+  uint64_t end = 0, num = f[1].first_sample - f->first_sample;
   for (uint32_t i = f->first_run; i < f[1].first_run; i++) {
     const struct ix_run *r = &o->ix.runs[i];
     if (!r->len || !r->num_samples || r->pos < end || r->pos > f->src_len || r->len > f->src_len - r->pos)
       return bad(o, r, "a run does not fit");
     if (r->first_sample > num || r->num_samples > num - r->first_sample)
       return bad(o, r, "samples of a run");
-    enum err e = check_lanes(o, r, f->first_sample + r->first_sample);
-    if (e)
-      return e;
     end = (uint64_t)r->pos + r->len;
+  }
+  return check_disjoint(o, o->ix.runs + f->first_run, f[1].first_run - f->first_run);
+}
+
+// Places come first: of runs that share no sample, each sample is looked at once.
+static enum err check_runs(const struct opener *o, const struct ix_frag *f) {
+  uint64_t in_runs = 0, all = 0;
+  enum err e = check_places(o, f);
+  for (uint32_t i = f->first_run; !e && i < f[1].first_run; i++) {
+    const struct ix_run *r = &o->ix.runs[i];
+    e = check_lanes(o, r, f->first_sample + r->first_sample);
     in_runs += r->len;
   }
+  if (e)
+    return e;
   for (uint64_t i = f->first_sample; i < f[1].first_sample; i++)
     all += ix_sample_size(&o->ix, i);
-  if (all != in_runs)
-    return bad(o, f, "samples outside of runs");
-  return check_disjoint(o, o->ix.runs + f->first_run, f[1].first_run - f->first_run);
+  return all != in_runs ? bad(o, f, "samples outside of runs") : ERR_OK;
 }
 
 static enum err check_frags(const struct opener *o) {

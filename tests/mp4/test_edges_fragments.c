@@ -273,6 +273,84 @@ Test(edges, truns_out_of_order_are_limited) {
   }
 }
 
+// What the data of many truns stands in: item i is the place of trun i's.
+enum { SHUFFLED = 2999, ORDERS = 4 };
+
+static void order_of(uint32_t place[SHUFFLED], int order) {
+  uint64_t seed = 1;
+  for (uint32_t i = 0; i < SHUFFLED; i++)
+    place[i] = order == 1 ? SHUFFLED - 1 - i : order == 2 ? (i < SHUFFLED / 2 ? 2 * i + 1 : 2 * (i - SHUFFLED / 2)) : i; // 2: two tracks that take turns
+  for (uint32_t i = SHUFFLED; order == 3 && i-- > 1;) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    uint32_t k = (uint32_t)(seed >> 33) % (i + 1), moved = place[i];
+    place[i] = place[k];
+    place[k] = moved;
+  }
+}
+
+// One sample for each trun, all of one size, so that their data can change places. `trun` gets where each box is.
+static void make_ordered(struct text *t, const uint32_t place[SHUFFLED], size_t trun[SHUFFLED]) {
+  static uint32_t offset[SHUFFLED];
+  make(t, &(struct synth_options){.num_frags = 1, .samples_per_trun = 1, .truns_per_traf = SHUFFLED, .min_size = 7, .max_size = 7, .gap = 5});
+  trun[0] = find(t, "trun", 0);
+  for (uint32_t i = 0; i < SHUFFLED; i++) {
+    cr_assert(!memcmp(t->p + trun[i] + 4, "trun", 4));
+    offset[i] = load_be32(t->p + trun[i] + 16);
+    if (i + 1 < SHUFFLED)
+      trun[i + 1] = trun[i] + load_be32(t->p + trun[i]);
+  }
+  for (uint32_t i = 0; i < SHUFFLED; i++)
+    store_be32(t->p + trun[i] + 16, offset[place[i]]);
+}
+
+// Runs stand in the order of the data, each with the samples whose data it is.
+Test(edges, truns_in_any_order) {
+  static struct text t;
+  static uint32_t place[SHUFFLED], pos[SHUFFLED];
+  static size_t trun[SHUFFLED];
+  for (int order = 0; order < ORDERS; order++) {
+    struct diag d = {0};
+    struct bytes blob;
+    struct alloc_heap heap;
+    struct track_index ix;
+    order_of(place, order);
+    make_ordered(&t, place, trun);
+    cr_expect_eq(index_of(&t, &d), ERR_OK, "%d: %s", order, d.what);
+    struct bytes file = bytes_of(t.p, t.n);
+    struct mp4_source src = memory_source(&file, NULL, 0);
+    alloc_heap_init(&heap, 1 << 26);
+    cr_assert_eq(ix_build(&heap.base, &blob, &src, &(struct ix_identity){.size = src.size}, &d), ERR_OK, "%d: %s", order, d.what);
+    cr_assert_eq(ix_open(&ix, blob, &d), ERR_OK, "%d: %s", order, d.what);
+    cr_assert_eq(ix.h->num_runs, SHUFFLED);
+    for (uint32_t i = 0; i < SHUFFLED; i++) {
+      const struct ix_run *r = &ix.runs[place[i]];
+      pos[i] = order ? pos[i] : ix.runs[i].pos;
+      cr_assert(r->first_sample == i && r->num_samples == 1 && r->len == 7, "%d: trun %u", order, i);
+      cr_assert_eq(ix.runs[i].pos, pos[i], "%d: run %u", order, i);
+    }
+    alloc_heap_free(&heap);
+  }
+}
+
+Test(edges, truns_that_share_data_in_any_order) {
+  static struct text t;
+  static uint32_t place[SHUFFLED];
+  static size_t trun[SHUFFLED];
+  static const int32_t by[] = {-6, -12, 6}; // a byte of the one before, all of it, a byte of the one behind
+  for (int order = 0; order < ORDERS; order++)
+    for (size_t i = 0; i < sizeof by / sizeof *by; i++) {
+      struct diag d;
+      uint32_t which = 0;
+      order_of(place, order);
+      make_ordered(&t, place, trun);
+      while (place[which] != SHUFFLED / 2)
+        which++;
+      add32(&t, trun[which] + 16, by[i]);
+      cr_expect_eq(index_of(&t, &d), ERR_MALFORMED, "%d, %d", order, by[i]);
+      cr_expect_not_null(strstr(d.what, "two truns share sample data"), "%d, %d: %s", order, by[i], d.what);
+    }
+}
+
 // Sizes around the one from which lanes are sorted otherwise; ix_open looks at their order.
 Test(edges, samples_of_many_blocks) {
   static struct text t;

@@ -84,6 +84,7 @@ static const struct synth_options plain = {.num_frags = 3, .samples_per_trun = 2
                                   trafs = {.num_frags = 2, .samples_per_trun = 5, .trafs_per_frag = 2, .min_size = 40, .max_size = 300},
                                   // two runs of two samples, all of one size
                                   runs = {.num_frags = 2, .samples_per_trun = 2, .truns_per_traf = 2, .min_size = 64, .max_size = 64, .gap = 5},
+                                  mixed = {.num_frags = 1, .samples_per_trun = 1, .truns_per_traf = 5, .min_size = 64, .max_size = 64, .gap = 5, .reversed = true},
                                   big = {.num_frags = 2, .samples_per_trun = 2, .min_size = 70000, .max_size = 70000};
 
 Test(open, the_blob_itself) {
@@ -274,6 +275,9 @@ Test(open, samples) {
   BAD(&runs, order, &b->lanes[1], b->lanes[0].off = 64, b->lanes[1].off = 0);
   BAD(&runs, order, &b->lanes[1], b->lanes[0].len = 63);
   BAD(&runs, "a sample in two runs", &b->runs[1], b->runs[1].first_sample = 0);
+  BAD(&runs, "a sample in two runs", &b->runs[1], b->runs->len++, b->runs[1].first_sample = 0); // before samples are looked at once for each
+  BAD(&mixed, "a sample in two runs", &b->runs[4], b->runs[4].first_sample = b->runs[2].first_sample);
+  BAD(&mixed, "a sample in two runs", &b->runs[3], b->runs[1].first_sample = b->runs[3].first_sample);
   BAD(&runs, "samples outside of runs", f, b->runs[1].num_samples = 1, b->runs[1].len = 64);
 }
 
