@@ -330,7 +330,7 @@ enum err cpix_parse(struct alloc *mem, struct cpix *out, struct bytes doc, struc
   struct cpix c = {.keys = mem->get(mem, CPIX_MAX_KEYS * sizeof *c.keys),
                    .systems = mem->get(mem, CPIX_MAX_SYSTEMS * sizeof *c.systems),
                    .rules = mem->get(mem, CPIX_MAX_RULES * sizeof *c.rules)};
-  struct state s = {.mem = mem, .diag = diag, .doc = &c, .text = mem->get(mem, CPIX_MAX_TEXT), .xml = xml_parser()};
+  struct state s = {.mem = mem, .diag = diag, .doc = &c, .text = mem->get(mem, CPIX_MAX_TEXT), .xml = xml_parser(doc.n)};
   if (!c.keys || !c.systems || !c.rules || !s.text || !s.xml) {
     XML_ParserFree(s.xml);
     return diag_say(diag, ERR_NO_MEMORY, "out of memory");

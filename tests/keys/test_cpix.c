@@ -223,6 +223,35 @@ Test(cpix, entity_bombs_and_strangers) {
   }
 }
 
+// A namespace of many bytes, and many attributes of it, in all of one document: expat writes it out for each.
+static const char *long_namespace(char *out, size_t n, const char *head, const char *tail) {
+  struct writer w = wr_of(out, n - 1);
+  wr_str(&w, head);
+  wr_str(&w, "<x xmlns:a=\"");
+  while (w.n < n / 3)
+    wr_u8(&w, 'u');
+  wr_str(&w, "\"");
+  for (unsigned i = 0; w.n < n - 100; i++)
+    wr_fmt(&w, " a:b%u=\"\"", i);
+  wr_str(&w, "/>");
+  wr_str(&w, tail);
+  cr_assert(wr_ok(&w));
+  out[w.n] = 0;
+  return out;
+}
+
+Test(cpix, namespaces_that_are_written_out_again_and_again) {
+  static char doc[1 << 16];
+  static const char head[] = "<CPIX xmlns=\"urn:dashif:org:cpix\">";
+  cr_assert_eq(parse(long_namespace(doc, 4096, head, "</CPIX>")), ERR_OK, "%s", shown);
+  cr_assert_eq(parse(long_namespace(doc, sizeof doc, head, "</CPIX>")), ERR_LIMIT, "%s", shown);
+  cr_assert(strstr(shown, "too much memory"), "%s", shown);
+  cr_assert_eq(parse("<CPIX xmlns=\"urn:dashif:org:cpix\"/>"), ERR_OK, "%s", shown); // the next one has its own
+  diag = (struct diag){0};
+  cr_assert_eq(given_mpd(bytes_str(long_namespace(doc, 4096, "", "")), &diag), ERR_OK);
+  cr_assert_eq(given_mpd(bytes_str(long_namespace(doc, 40000, "", "")), &diag), ERR_MALFORMED);
+}
+
 Test(cpix, every_truncation_fails) {
   struct key_record r;
   struct bytes whole = answer_text(&(struct answer){0});
