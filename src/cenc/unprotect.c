@@ -485,7 +485,7 @@ static enum err run(struct unp *u) {
   if (u->dry && (e = decrypt_parts(u, 0, u->num_parts)) != ERR_OK)
     return e;
   u->dry = false;
-  u->samples = u->sample_bytes = 0;
+  u->samples = u->sample_bytes = u->aux_bytes = 0;
   for (size_t i = 0, end; i < u->num_parts; i = end) {
     end = group_end(u, i);
     if ((e = put_group(u, i, end, spare, longest)) != ERR_OK)

@@ -46,7 +46,7 @@ struct unp {
   uint32_t num_tracks;
   struct sgpd *sgpds[2]; // of the track and of the traf that were looked into last; NULL before
   bool any_protected;
-  uint64_t samples, sample_bytes; // seen so far: bounded by the file's length
+  uint64_t samples, sample_bytes, aux_bytes; // seen so far: bounded by the file's length
   const struct unprotect_stream *stream; // NULL: the file is in memory, and so is the output
   uint64_t top;                   // where the newest top-level box is
   uint64_t group, group_end;      // input that the current moof's samples should lie in: up to the next moof or moov

@@ -71,14 +71,19 @@ static enum err senc_open(struct aux *a, const struct unp *u, struct bytes body,
   return r.err;
 }
 
-// aux_at puts the reader on the next `num` entries, which lie back to back from where an offset says.
-static enum err aux_at(struct aux *a, const struct traf_crypt *c, uint64_t off, uint32_t num) {
+// aux_at puts the reader on the next `num` entries, which lie back to back from where an offset says. Each sample has its own: trafs that
+// all point at the same ones would have all of the file read for each of them.
+static enum err aux_at(struct aux *a, const struct traf_crypt *c, uint64_t off, uint32_t num, const char **what) {
   struct unp *u = c->u;
   uint64_t len = (uint64_t)a->size * num, room = u->in->file.n - c->t.base;
   for (uint32_t i = 0; !a->size && i < num; i++)
     len += a->sizes[i];
   if (off > room || len > room - off)
     return ERR_TRUNCATED;
+  if ((u->aux_bytes += len) > u->in->file.n) {
+    *what = "there is more auxiliary information than bytes";
+    return ERR_MALFORMED;
+  }
   uint64_t pos = c->t.base + off;
   unp_belongs(u, pos, len);
   a->r = unp_reader(u, bytes_of(u->in->file.p + pos, (size_t)len));
@@ -86,12 +91,12 @@ static enum err aux_at(struct aux *a, const struct traf_crypt *c, uint64_t off, 
 }
 
 // aux_run goes on to the entries of the next run, of `num` samples.
-static enum err aux_run(struct aux *a, const struct traf_crypt *c, uint32_t num) {
+static enum err aux_run(struct aux *a, const struct traf_crypt *c, uint32_t num, const char **what) {
   if (!a->offsets)
     return ERR_OK;
   uint64_t off = a->wide ? load_be64(a->offsets) : load_be32(a->offsets);
   a->offsets += a->wide ? 8 : 4;
-  return aux_at(a, c, off, num < a->left ? num : a->left);
+  return aux_at(a, c, off, num < a->left ? num : a->left, what);
 }
 
 // Auxiliary information anywhere in the file, behind one offset or behind one for each of the traf's runs.
@@ -119,7 +124,7 @@ static enum err saiz_open(struct aux *a, const struct traf_crypt *c, struct byte
     return z.err ? z.err : o.err;
   *a = (struct aux){.kind = AUX_SAIZ, .left = num, .size = size, .sizes = sizes, .wide = wide};
   if (num_offsets == 1)
-    return aux_at(a, c, wide ? load_be64(offsets) : load_be32(offsets), num);
+    return aux_at(a, c, wide ? load_be64(offsets) : load_be32(offsets), num, what);
   a->offsets = offsets;
   return ERR_OK;
 }
@@ -312,8 +317,9 @@ static enum err trun_decrypt(struct traf_crypt *c, const struct entry *entry, co
   u->samples += n.num;
   if (u->sample_bytes > u->in->file.n || u->samples > u->in->file.n)
     return unp_fail(u, ERR_MALFORMED, b->body.p, b->type, "there are more samples than bytes");
-  if ((e = aux_run(&c->aux, c, n.num)) != ERR_OK)
-    return fail(c, e, CC('s', 'a', 'i', 'o'), NULL);
+  const char *what = NULL;
+  if ((e = aux_run(&c->aux, c, n.num, &what)) != ERR_OK)
+    return fail(c, e, CC('s', 'a', 'i', 'o'), what);
   unp_belongs(u, n.pos, n.len);
   uint8_t *at = u->data + n.pos;
   for (uint32_t i = 0; i < n.num; i++) {

@@ -289,6 +289,32 @@ Test(unprotect, protection_data_behind_the_next_moof) {
   free(b.p), free(out);
 }
 
+// Fragments that all point at the same auxiliary information, more of it than they have samples: it would be read for each of them.
+Test(unprotect, more_auxiliary_information_than_bytes) {
+  enum { SHARED = 1024 };
+  static const uint8_t shared[SHARED];
+  uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
+  for (int num = 1; num <= 4; num += 3) {
+    struct made_box b = {.p = in};
+    size_t len = 0;
+    struct diag d = {0};
+    put_init(&b, SCHEME_CENC);
+    for (int i = 0; i < num; i++)
+      put_hand_frag(&b, &(struct hand_frag){.after_trun = BYTES_LIT(PAIR_PLAIN)});
+    size_t end = b.n;
+    put_box(&b, "free", shared, SHARED);
+    for (uint8_t *moof = in; (moof = (uint8_t *)memmem(moof + 4, end - (size_t)(moof + 4 - in), "moof", 4));) {
+      uint8_t *saiz = (uint8_t *)memmem(moof, end - (size_t)(moof - in), "saiz", 4), *saio = (uint8_t *)memmem(moof, end - (size_t)(moof - in), "saio", 4);
+      store_be32(saiz + 9, SHARED / 8);
+      store_be32(saio + 12, (uint32_t)(end + 8 - (size_t)(moof - 4 - in)));
+    }
+    cr_assert(b.n > SHARED && b.n < 4 * SHARED);
+    cr_expect_eq(decrypt(out, &len, bytes_of(in, b.n), 1, &d), num == 1 ? ERR_OK : ERR_MALFORMED, "%d: %s", num, d.what);
+    cr_expect(num == 1 || strstr(d.what, "more auxiliary information than bytes"), "%s", d.what);
+  }
+  free(in), free(out);
+}
+
 // Subsamples that stand in the bytes that they protect say something else once the first is decrypted.
 Test(unprotect, subsamples_within_their_sample) {
   struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
