@@ -249,9 +249,8 @@ static enum err take_moov(struct inspector *in, const struct box *b) {
 
 static enum err visit_moof(struct inspector *in, const struct box *b, void (*sample)(void *ctx, const struct sample_info *s)) {
   const uint8_t *p;
-  uint64_t part_start = 0;
-  for (uint32_t i = 0; i < in->media->num_parts && in->media->part_ends[i] <= b->pos; i++)
-    part_start = in->media->part_ends[i];
+  uint32_t part = media_part_at(in->media->part_ends, in->media->num_parts, b->pos);
+  uint64_t part_start = part ? in->media->part_ends[part - 1] : 0;
   struct samples_visitor v = {in, sample};
   enum err e = b->len > MAX_PAYLOAD ? ERR_LIMIT : window_get(in->win, &p, b->pos, (size_t)b->len);
   if (e)
