@@ -410,6 +410,33 @@ WALKER void put_edit(struct walk *w, enum mode mode, const struct ix_edit *e) {
   }
 }
 
+// Behind a fragment's last edit nothing moves any more: a range that begins there, as nearly all pieces of a long fragment do, is found
+// by halving, or each of them would walk over all before it. Returns the position in the piece to go on from; 0: from its start, as ever.
+static uint64_t tail_start(struct walk *w, const struct ix_edit **edit, const struct ix_edit *e_end, const struct ix_run **run,
+                           const struct ix_run *r_end) {
+  const struct ix_frag *f = w->frag;
+  uint64_t tail = *edit < e_end ? (uint64_t)e_end[-1].pos + e_end[-1].del : 0;
+  uint64_t tail_out = plan_frag_range(w->p, (uint32_t)(f - w->p->ix->frags)).len - (f->src_len - tail);
+  if (w->skip <= tail_out)
+    return 0;
+  uint64_t want = tail + (w->skip - tail_out), pos = tail;
+  const struct ix_run *lo = *run, *hi = r_end; // runs before lo end at or before what is wanted, those from hi on behind it
+  while (lo < hi) {
+    const struct ix_run *mid = lo + (hi - lo) / 2;
+    if ((uint64_t)mid->pos + mid->len <= want)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  if (lo > *run && (uint64_t)lo[-1].pos + lo[-1].len > pos)
+    pos = (uint64_t)lo[-1].pos + lo[-1].len;
+  *edit = e_end;
+  *run = lo;
+  w->out_pos = tail_out + (pos - tail);
+  w->skip -= w->out_pos;
+  return pos;
+}
+
 WALKER void walk(struct walk *w, enum mode mode) {
   const struct track_index *ix = w->p->ix;
   const struct ix_frag *f = w->frag;
@@ -423,6 +450,8 @@ WALKER void walk(struct walk *w, enum mode mode) {
     r = ix->runs + f->first_run;
     r_end = ix->runs + f[1].first_run;
     end = f->src_len;
+    if (mode != FULL && w->skip)
+      pos = tail_start(w, &e, e_end, &r, r_end);
   } else {
     e = ix->init_edits;
     e_end = e + ix->h->num_init_edits;
