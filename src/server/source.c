@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,13 +22,16 @@ struct sources {
   pthread_mutex_t lock;
   struct source *openings; // those being opened
   uint64_t next_id, num, bytes;
+  uint64_t hash_seed; // random: who delivers media chooses names, and must not know which of them share a bucket
   struct source *buckets[BUCKETS];
 };
 
 struct sources *sources_new(int root_fd) {
   struct sources *ss = calloc(1, sizeof *ss);
-  if (!ss)
+  if (!ss || getrandom(&ss->hash_seed, sizeof ss->hash_seed, 0) != sizeof ss->hash_seed) {
+    free(ss);
     return NULL;
+  }
   ss->root_fd = root_fd;
   pthread_mutex_init(&ss->lock, NULL);
   return ss;
@@ -314,7 +318,7 @@ static enum err get_once(struct sources *ss, struct source **out, enum source_fr
     media_close(&m);
     return e;
   }
-  uint64_t hash = XXH3_64bits(path, strlen(path));
+  uint64_t hash = XXH3_64bits_withSeed(path, strlen(path), ss->hash_seed);
   pthread_mutex_lock(&ss->lock);
   *opening = 0;
   struct source *s = get_open(ss, hash, &m, path, o->segment_target_ms, opening);
