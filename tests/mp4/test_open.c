@@ -84,7 +84,9 @@ static const struct synth_options plain = {.num_frags = 3, .samples_per_trun = 2
                                   trafs = {.num_frags = 2, .samples_per_trun = 5, .trafs_per_frag = 2, .min_size = 40, .max_size = 300},
                                   // two runs of two samples, all of one size
                                   runs = {.num_frags = 2, .samples_per_trun = 2, .truns_per_traf = 2, .min_size = 64, .max_size = 64, .gap = 5},
-                                  mixed = {.num_frags = 1, .samples_per_trun = 1, .truns_per_traf = 5, .min_size = 64, .max_size = 64, .gap = 5, .reversed = true},
+                                  // one sample each, in an order that is not that of their data
+                                  mixed = {.num_frags = 1, .samples_per_trun = 1, .truns_per_traf = 5, .min_size = 64, .max_size = 64,
+                                           .gap = 5, .reversed = true},
                                   big = {.num_frags = 2, .samples_per_trun = 2, .min_size = 70000, .max_size = 70000};
 
 Test(open, the_blob_itself) {
