@@ -1,6 +1,6 @@
 #include <expat.h>
 #include <jansson.h>
-#include <llhttp/llhttp.h>
+#include <llhttp.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <sys/utsname.h>

@@ -4,7 +4,7 @@
 #pragma once
 #include "net/io.h"
 #include "net/tls.h"
-#include <llhttp/llhttp.h>
+#include <llhttp.h>
 
 struct client;
 struct client_out; // bytes waiting to be sent, pooled

@@ -3,7 +3,7 @@
 // Source: RFC 9110, RFC 9112.
 #pragma once
 #include "base/bytes.h"
-#include <llhttp/llhttp.h>
+#include <llhttp.h>
 
 enum http_method { HTTP_M_GET, HTTP_M_HEAD, HTTP_M_POST, HTTP_M_OPTIONS, HTTP_M_KNOWN };
 

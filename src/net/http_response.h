@@ -2,7 +2,7 @@
 // allocated. Source: RFC 9110, RFC 9112.
 #pragma once
 #include "base/bytes.h"
-#include <llhttp/llhttp.h>
+#include <llhttp.h>
 
 enum { HTTP_RESPONSE_HEAD_MAX = 16384, HTTP_RESPONSE_HEADERS_MAX = 100 };
 
