@@ -120,6 +120,86 @@ enum err parse_u64(uint64_t *out, struct bytes text) {
   return ERR_OK;
 }
 
+// Length and smallest code point of the sequence that a lead byte starts; 0 for bytes that start none.
+static uint32_t utf8_len(uint8_t lead, uint32_t *min) {
+  if (lead < 0x80) {
+    *min = 0;
+    return 1;
+  }
+  if (lead >= 0xc2 && lead < 0xe0) {
+    *min = 0x80;
+    return 2;
+  }
+  if (lead >= 0xe0 && lead < 0xf0) {
+    *min = 0x800;
+    return 3;
+  }
+  if (lead >= 0xf0 && lead < 0xf5) {
+    *min = 0x10000;
+    return 4;
+  }
+  return 0;
+}
+
+uint32_t utf8_next(struct bytes *text) {
+  const uint8_t *p = text->p;
+  uint32_t min = 0, n = utf8_len(p[0], &min);
+  bool ok = n != 0 && n <= text->n;
+  uint32_t cp = n == 1 ? p[0] : n ? p[0] & (0x7fu >> n) : 0;
+  for (uint32_t i = 1; ok && i < n; i++) {
+    ok = (p[i] & 0xc0) == 0x80;
+    cp = cp << 6 | (p[i] & 0x3fu);
+  }
+  ok = ok && cp >= min && cp <= 0x10ffff && (cp < 0xd800 || cp > 0xdfff);
+  *text = bytes_of(p + (ok ? n : 1), text->n - (ok ? n : 1));
+  return ok ? cp : 0xfffd;
+}
+
+void text_tame(char *text, size_t n) {
+  struct bytes rest = bytes_of(text, n);
+  while (rest.n) {
+    const uint8_t *p = rest.p;
+    uint32_t c = utf8_next(&rest);
+    size_t len = (size_t)(rest.p - p);
+    if (c < 0x20 || (c >= 0x7f && c < 0xa0) || (c == 0xfffd && len == 1))
+      memset(text + (n - rest.n - len), '?', len);
+  }
+}
+
+// How many single-character changes lie between a and b, at most `limit`.
+static unsigned distance(const char *a, const char *b) {
+  unsigned row[65];
+  size_t nb = strlen(b);
+  if (strlen(a) > 64 || nb > 64)
+    return 99;
+  for (unsigned j = 0; j <= nb; j++)
+    row[j] = j;
+  for (unsigned i = 1; *a; a++, i++) {
+    unsigned diagonal = row[0];
+    row[0] = i;
+    for (unsigned j = 1; j <= nb; j++) {
+      unsigned change = diagonal + (*a != b[j - 1]), drop = row[j] + 1, add = row[j - 1] + 1;
+      diagonal = row[j];
+      row[j] = change < drop ? change : drop;
+      row[j] = row[j] < add ? row[j] : add;
+    }
+  }
+  return row[nb];
+}
+
+unsigned word_bound(const char *word) {
+  size_t n = strlen(word);
+  return n < 6 ? (unsigned)n / 2 + 1 : 4; // of a short word nothing would be left
+}
+
+bool word_nearer(const char *word, const char *name, unsigned *best) {
+  unsigned d = distance(word, name);
+  if (d >= *best)
+    return false;
+  *best = d;
+  return true;
+}
+
 bool is_yaml_null(struct bytes text) {
   static const char *const words[] = {"", "~", "null", "Null", "NULL"};
   for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)

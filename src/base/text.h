@@ -25,6 +25,19 @@ void uuid_write(struct writer *w, const uint8_t uuid[16]);
 // parse_u64 reads a whole decimal number without sign or blanks. Errors: ERR_SYNTAX, ERR_OVERFLOW.
 MUST_USE enum err parse_u64(uint64_t *out, struct bytes text);
 
+// utf8_next steps over one code point of well-formed UTF-8 (RFC 3629); a malformed byte is stepped over alone and
+// gives U+FFFD. `text` is not empty.
+uint32_t utf8_next(struct bytes *text);
+
+// text_tame makes '?' of each byte of a line's text that a terminal takes for an order or a reader for the line's end: of control
+// characters (C0, DEL, and C1, which have two bytes in UTF-8) and of what is not UTF-8. All other text stays.
+void text_tame(char *text, size_t n);
+
+// For a name that was mistyped: word_nearer says whether `name` is more like `word` than what *best is of, and keeps that; word_bound
+// gives what *best is at first, so that what is not like it at all is left out.
+unsigned word_bound(const char *word);
+bool word_nearer(const char *word, const char *name, unsigned *best);
+
 // is_yaml_null says whether a plain scalar is YAML's word for no value (1.2 §10.3.2).
 bool is_yaml_null(struct bytes text);
 

@@ -8,23 +8,33 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "server/options.h"
 #include "simd/aes.h"
 #include "storage/sidecar.h"
 
-// Names of files, and what servers say, are others': a terminal takes control characters for orders, a log line feeds for lines.
+enum { SUBJECT_MAX = 7000 }; // longer than any path
+
+// Names of files, and what servers say, are others': a terminal takes control characters for orders, a log line feeds for lines. All
+// in one piece and without an allocation, for memory may be what is missing.
+void cli_line(const char *fmt, ...) {
+  char line[SUBJECT_MAX + 1024] = "sluice: ";
+  size_t head = strlen(line);
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(line + head, sizeof line - head, fmt, ap);
+  va_end(ap);
+  text_tame(line, strlen(line));
+  fprintf(stderr, "%s\n", line);
+}
+
 int cli_error(const char *subject, const char *fmt, ...) {
-  enum { SUBJECT_MAX = 7000 }; // longer than any path; without an allocation, for memory may be what is missing
-  char text[512], line[SUBJECT_MAX + sizeof text + 16];
+  char text[512];
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  snprintf(line, sizeof line, "sluice: %.*s: %s", SUBJECT_MAX, *subject ? subject : "'' (an empty name)", text);
-  for (char *c = line; *c; c++)
-    if ((unsigned char)*c < 0x20 || *c == 0x7f)
-      *c = '?';
-  fprintf(stderr, "%s\n", line);
+  cli_line("%.*s: %s", SUBJECT_MAX, *subject ? subject : "'' (an empty name)", text);
   return EXIT_FAILED;
 }
 
@@ -32,6 +42,15 @@ int cli_error_diag(const char *subject, const struct diag *d) {
   char text[512];
   diag_format(d, text, sizeof text);
   return cli_error(subject, "%s", text);
+}
+
+int cli_error_write(const char *path, const char *what, int why) {
+  char leads[256];
+  ssize_t n = why == ENOENT ? readlink(path, leads, sizeof leads - 1) : -1;
+  if (n < 0)
+    return cli_error(path, "%s: %s", what, strerrordesc_np(why));
+  leads[n] = 0;
+  return cli_error(path, "%s: it is a symbolic link to '%s', where nothing is: make a file there, or remove the link", what, leads);
 }
 
 int cli_error_source(const char *subject, const struct diag *d) {
@@ -63,6 +82,21 @@ static bool is_option(const struct cli_option *o, const char *arg, const char **
   return true;
 }
 
+// The option that looks most like `arg`, an unknown one; NULL: none is like it.
+static const char *nearest(const struct cli_args *a, const char *arg) {
+  char word[64];
+  const char *found = NULL, *name;
+  snprintf(word, sizeof word, "%.*s", (int)strcspn(arg + 2, "="), arg + 2);
+  for (char *c = word; *c; c++)
+    *c = *c == '_' ? '-' : *c; // as the configuration's file has them
+  unsigned best = word_bound(word), own = 0;
+  while (a->options[own].name)
+    own++;
+  for (unsigned i = 0; (name = i < own ? a->options[i].name : a->more ? a->more(i - own) : NULL) != NULL; i++)
+    found = word_nearer(word, name, &best) ? name : found;
+  return found;
+}
+
 int cli_arg(struct cli_args *a) {
   if (a->at < a->argc && !a->only_operands && strcmp(a->argv[a->at], "--") == 0) {
     a->only_operands = true;
@@ -84,9 +118,9 @@ int cli_arg(struct cli_args *a) {
   if (o->name && o->has_value == (a->value != NULL))
     return i;
   int name = (int)strcspn(arg, "="); // what stands behind it may be a key
-  const char *near = !o->name && a->near && arg[1] == '-' ? a->near(arg + 2) : NULL;
+  const char *near = !o->name && arg[1] == '-' ? nearest(a, arg) : NULL;
   if (near)
-    cli_usage(a->command, "unknown option '%.*s' (did you mean %s?)", name, arg, near);
+    cli_usage(a->command, "unknown option '%.*s' (did you mean --%s?)", name, arg, near);
   else
     cli_usage(a->command, !o->name ? "unknown option '%.*s'" : o->has_value ? "%.*s needs a value" : "'%.*s': this option takes no value", name, arg);
   return ARG_WRONG;
@@ -98,12 +132,12 @@ int cli_usage(const char *name, const char *fmt, ...) {
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  fprintf(stderr, "sluice: %s: %s; `sluice %s --help` shows the usage\n", name, text, name);
+  cli_line("%s: %s; `sluice %s --help` shows the usage", name, text, name);
   return EXIT_USAGE;
 }
 
 int cli_error_config(const struct config_error *e) {
-  fprintf(stderr, "sluice: %s%s\n", *e->text == ':' ? "'' (an empty name)" : "", e->text);
+  cli_line("%s%s", *e->text == ':' ? "'' (an empty name)" : "", e->text);
   return e->in_file ? EXIT_FAILED : EXIT_USAGE;
 }
 

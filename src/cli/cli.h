@@ -23,11 +23,17 @@ int cmd_rotate(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
+// cli_line prints "sluice: text" to standard error: every line that a command writes there, for it leaves no control characters in it.
+void cli_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
 // cli_error prints "sluice: SUBJECT: text" to standard error and returns EXIT_FAILED. SUBJECT is usually a file name.
 int cli_error(const char *subject, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 // cli_error_diag prints "sluice: SUBJECT: what (at byte N, box …)" and returns EXIT_FAILED.
 int cli_error_diag(const char *subject, const struct diag *d);
+
+// cli_error_write says what was not done to a file and why, by errno; of a symbolic link that leads nowhere, what to do.
+int cli_error_write(const char *path, const char *what, int why);
 
 // cli_error_source is the same for a clear input. Where its packets are right and only the file around them is not, the line ends
 // with what makes one that is.
@@ -58,7 +64,7 @@ struct cli_args {
   int at; // 1 to begin with
   bool only_operands;
   const char *value; // of the option, or the operand
-  const char *(*near)(const char *name); // what was meant by an unknown --name, or NULL; may be NULL itself
+  const char *(*more)(unsigned i); // names of options that are read elsewhere, for who mistypes one; NULL ends them, or is there in place of it
 };
 enum { ARG_END = -1, ARG_OPERAND = -2, ARG_HELP = -3, ARG_WRONG = -4 };
 int cli_arg(struct cli_args *a);

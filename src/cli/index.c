@@ -238,7 +238,7 @@ static int report(const struct job *j) {
       cli_error_source(it->path, &it->diag);
   }
   if (!j->num)
-    fprintf(stderr, "sluice: index: note: no track is there (*.mp4, *.m4a, *.cmfa, or a folder with init.mp4 and *.m4s)\n");
+    cli_line("index: note: no track is there (*.mp4, *.m4a, *.cmfa, or a folder with init.mp4 and *.m4s)");
   printf("%zu indexed, %zu up to date, %zu failed\n", count[OUT_WRITTEN], count[OUT_FRESH], count[OUT_FAILED] + j->failed);
   return count[OUT_FAILED] ? EXIT_FAILED : EXIT_DONE;
 }

@@ -425,7 +425,10 @@ static void print_summary(const struct inspector *in, json_t *track) {
            (double)json_integer_value(json_object_get(track, "duration")) / scale,
            json_integer_value(json_object_get(track, "avg_bitrate")), json_integer_value(json_object_get(track, "max_bitrate")));
   } else {
-    printf("not to be served: %s\n", json_string_value(json_object_get(track, "why")));
+    char why[512];
+    snprintf(why, sizeof why, "%s", json_string_value(json_object_get(track, "why")));
+    text_tame(why, strlen(why)); // it may name a part of a folder
+    printf("not to be served: %s\n", why);
   }
   printf("fragments: %u with %" PRIu64 " samples\n", in->num_frags, in->num_samples);
   size_t i;

@@ -96,7 +96,7 @@ static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
   if (fd >= 0 && isatty(fd))
     cli_error(name, "keys are not written to a terminal");
   else if (!(ok = file ? secret_write(w->out, doc, false) : fd >= 0 && write_to(fd, doc)))
-    cli_error(name, "cannot write: %s", strerror(errno));
+    cli_error_write(name, "cannot write", errno);
   if (fd >= 0 && !dash)
     close(fd);
   if (!ok)
@@ -104,7 +104,7 @@ static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
   char mode[sizeof " (mode 0600)"] = "";
   if (file && !stat(w->out, &st)) // that of a file that was there is kept, without what others could do
     snprintf(mode, sizeof mode, " (mode %04o)", (unsigned)st.st_mode & 0777);
-  fprintf(stderr, "sluice: %s: %u content %s of epoch %u IN THE CLEAR%s: encrypt the file before it travels, delete it after\n", name, num,
+  cli_line("%s: %u content %s of epoch %u IN THE CLEAR%s: encrypt the file before it travels, delete it after", name, num,
           num == 1 ? "key" : "keys", w->epoch, mode);
   return EXIT_DONE;
 }
@@ -183,9 +183,9 @@ static int import_into(struct secret_alloc *mem, const struct wish *w, const str
     return cli_error_diag(w->keys, &diag);
   int status = check_merged(mem, w, old, bytes_of(p, text.n), num);
   if (status == EXIT_DONE && !secret_write(w->keys, bytes_of(p, text.n), !there))
-    status = cli_error(w->keys, "cannot write: %s", strerror(errno));
+    status = cli_error_write(w->keys, "cannot write", errno);
   if (status == EXIT_DONE)
-    fprintf(stderr, "sluice: %s: %u %s added for epoch %u; SIGHUP makes a running server read them\n", w->keys, num, num == 1 ? "record" : "records", w->epoch);
+    cli_line("%s: %u %s added for epoch %u; SIGHUP makes a running server read them", w->keys, num, num == 1 ? "record" : "records", w->epoch);
   return status;
 }
 
@@ -217,7 +217,7 @@ static int import_keys(struct wish *w) {
     if (diag.nowhere)
       cli_error(w->file, "%s", why);
     else
-      fprintf(stderr, "sluice: %s:%u: %s\n", w->file, line_of(doc, diag.at), why);
+      cli_line("%s:%u: %s", w->file, line_of(doc, diag.at), why);
   } else {
     status = EXIT_DONE;
     for (uint32_t i = 0; i < num && status == EXIT_DONE; i++) {
@@ -298,11 +298,11 @@ static int rewrap(struct wish *w) {
       cli_error_diag(w->file, &diag);
   }
   if (ok && !secret_write(w->file, text, false))
-    cli_error(w->file, "cannot write: %s", strerror(errno));
+    cli_error_write(w->file, "cannot write", errno);
   else if (ok)
     status = EXIT_DONE;
   if (status == EXIT_DONE)
-    fprintf(stderr, "sluice: %s: %s\n", w->file, w->plain ? "the master secret is NOT WRAPPED now" : "the master secret is wrapped; derived keys are as before");
+    cli_line("%s: %s", w->file, w->plain ? "the master secret is NOT WRAPPED now" : "the master secret is wrapped; derived keys are as before");
   secret_alloc_free(&mem);
   return status;
 }

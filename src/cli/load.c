@@ -36,7 +36,8 @@ static const char options_text[] =
     "  --html FILE         write a report page\n"
     "  --request-log FILE  every request, one a line: session, number, its bytes\n"
     "  --report OUT A.json [B.json ...]   no load: one page that compares earlier runs\n\n"
-    "Exit status: 0 service levels met; 1 one missed, or a wrong byte; 2 wrong usage; 3 invalid, the generator was late.\n";
+    "Exit status: 0 service levels met; 1 one missed, or a wrong byte; 2 wrong usage;\n"
+    "3 invalid: the generator was late, or the run was interrupted.\n";
 
 enum { EXIT_INVALID = 3 };
 
@@ -253,7 +254,7 @@ static int conclude(struct load_stats *stats, struct load_stats *sum, const stru
   c->levels_met = c->capacity ? stats_compared(sum, c->sc, &w) && c->capacity->found : stats_verdict(sum, c->sc, &w);
   stats_crowded(sum, c->sc, a->threads * a->processes, &w);
   c->valid = stats_valid(sum, c->sc, &w) && !status;
-  if (c->valid && atomic_load(&load_stop)) {
+  if (c->valid && sum->interrupted) { // a signal that came later has changed nothing
     wr_fmt(&w, "INVALID: interrupted: how the rest of the scenario would have gone nobody knows\n");
     c->valid = false;
   }
@@ -321,7 +322,7 @@ static int run_scenario(const struct load_args *a, struct alloc *mem) {
     load_results_drop(&results);
   }
   if (run.verifier && verify_ivs_left_out(run.verifier))
-    fprintf(stderr, "sluice load: more segments than IVs are kept of: those of some were not compared; ask for less in one run\n");
+    cli_line("load: more segments than IVs are kept of: those of some were not compared; ask for less in one run");
   if (run.log_fd >= 0 && close(run.log_fd) != 0)
     status = cli_error(a->log, "%s", strerror(errno));
   if (stats != MAP_FAILED)

@@ -3,22 +3,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/text.h"
 #include "cli/cli.h"
 #include "cli/json_lost.h"
 #include "cli/load_run.h"
 
 char *load_file(const char *path, size_t *n) {
+  enum { MOST = 256 << 20 }; // before memory ends: a disk's image, or a device, may have been named
   FILE *f = fopen(path, "rb");
   char *p = NULL, *more;
   size_t cap = 65536;
   *n = 0;
-  while (f && !feof(f) && !ferror(f) && (more = realloc(p, cap)) != NULL) { // a pipe has no size
+  while (f && !feof(f) && !ferror(f) && *n < MOST && (more = realloc(p, cap)) != NULL) { // a pipe has no size
     p = more;
     *n += fread(p + *n, 1, cap - 1 - *n, f);
     cap *= 2;
   }
   if (!f || ferror(f) || !feof(f)) {
-    cli_error(path, "%s", strerror(errno ? errno : ENOMEM));
+    if (*n >= MOST)
+      cli_error(path, "longer than 256 MB: no scenario, list of paths or result is");
+    else
+      cli_error(path, "%s", strerror(errno ? errno : ENOMEM));
     free(p);
     p = NULL;
   }
@@ -188,7 +193,10 @@ static void print_errors(FILE *to, const struct load_stats *s, const struct repo
 }
 
 void load_summary(FILE *to, const struct load_stats *s, const struct report_context *c, const char *verdict) {
-  fprintf(to, "%s: %lu requests in %.1f s (%.0f a second), %.3f GB, %lu failed, %lu unanswered\n", c->sc->name[0] ? c->sc->name : "run", s->requests, s->elapsed_s,
+  char name[sizeof c->sc->name];
+  memcpy(name, c->sc->name, sizeof name);
+  text_tame(name, strlen(name));
+  fprintf(to, "%s: %lu requests in %.1f s (%.0f a second), %.3f GB, %lu failed, %lu unanswered\n", name[0] ? name : "run", s->requests, s->elapsed_s,
          (double)s->requests / (s->elapsed_s > 0 ? s->elapsed_s : 1), (double)s->bytes / 1e9, s->errors, s->unanswered);
   if (s->errors)
     print_errors(to, s, c);

@@ -160,6 +160,9 @@ struct load_outcome load_run_all(struct load_run *proto, struct load_stats *stat
       left -= ours;
       if (ours && ended(st))
         out.status = EXIT_FAILED;
+      for (unsigned i = 0; i < num; i++)
+        if (stats[i].interrupted) // by a signal to that process alone: without its part the run is none
+          atomic_store(&load_stop, true);
       continue;
     }
     if (done < 0 && errno == ECHILD)

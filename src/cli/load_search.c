@@ -55,7 +55,7 @@ static double recovery(const struct load_stats *s, const struct scenario *sc, do
   for (uint32_t i = first; i < end && i < LOAD_MAX_WINDOWS; i++)
     if (s->window[i].late * 100 > s->window[i].requests)
       last = i + 1;
-  return last == end || atomic_load(&load_stop) ? -1 : (double)(last - first) * LOAD_WINDOW_S;
+  return last == end || s->interrupted ? -1 : (double)(last - first) * LOAD_WINDOW_S;
 }
 
 static int spike(struct load_run *run, struct load_stats *stats, struct load_stats *sum, const struct scenario *base,
@@ -85,9 +85,11 @@ int load_search(struct load_run *run, struct load_stats *stats, struct load_stat
   capacity_init(&model, sc->search.from, sc->search.to);
   while (out->num_probes < sc->search.probes) {
     struct load_probe *p = &out->probes[out->num_probes];
+    if ((sum->interrupted = atomic_load(&load_stop)))
+      break;
     p->rate = capacity_estimate(&model).rate;
     status = probe(run, stats, sum, sc, a, out->num_probes, p);
-    if (status || sum->wrong || atomic_load(&load_stop))
+    if (status || sum->wrong || sum->interrupted)
       break; // half a probe says nothing, and a rate at which wrong bytes come is no limit
     out->num_probes++;
     capacity_observe(&model, p->rate, p->passed);
@@ -100,7 +102,7 @@ int load_search(struct load_run *run, struct load_stats *stats, struct load_stat
   out->low = e.low;
   out->high = e.high;
   out->found = !status && !sum->wrong && passed && beyond;
-  if (out->found && sc->search.spike > 0 && !atomic_load(&load_stop))
+  if (out->found && sc->search.spike > 0 && !sum->interrupted && !(sum->interrupted = atomic_load(&load_stop)))
     status = spike(run, stats, sum, sc, a, out);
   return status;
 }

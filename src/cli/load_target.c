@@ -10,7 +10,7 @@
 #include "net/tls.h"
 
 static int bad(const char *url) {
-  return cli_usage("load", "--target takes http://HOST:PORT or https://HOST:PORT, without a path, not '%s'", url);
+  return cli_usage("load", "--target takes http://HOST:PORT or https://HOST:PORT (an IPv6 address in brackets), without a path, not '%s'", url);
 }
 
 static bool set_up_tls(struct load_run *run, const struct load_args *a) {
@@ -54,17 +54,18 @@ int load_target(struct load_run *run, const struct load_args *a) {
   memcpy(host, p, n);
   host[n] = 0;
   snprintf(port, sizeof port, "%s", tls ? "443" : "80");
-  char *colon = strrchr(host, ':');
-  if (colon && !strchr(colon, ']')) {
+  // An address of version 6 stands in brackets: without them nobody knows where its port begins.
+  char *name = host[0] == '[' ? host + 1 : host, *end = host[0] == '[' ? strchr(host, ']') : host + strcspn(host, ":");
+  if (!end || end == name || (host[0] == '[' && end[1] && end[1] != ':'))
+    return bad(url);
+  const char *colon = host[0] == '[' ? end + 1 : end;
+  if (*colon) {
     uint64_t number;
     if (parse_u64(&number, bytes_str(colon + 1)) || number < 1 || number > 65535)
       return bad(url);
-    *colon = 0;
     snprintf(port, sizeof port, "%u", (unsigned)number);
   }
-  char *name = host[0] == '[' ? host + 1 : host;
-  if (host[0] == '[' && strchr(host, ']'))
-    *strchr(host, ']') = 0;
+  *end = 0;
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
   int e = getaddrinfo(name, port, &hints, &found);
   if (e)

@@ -72,7 +72,7 @@ static int run(int argc, char **argv) {
   }
   const struct command *c = find(strcmp(argv[1], "--version") == 0 ? "version" : argv[1]);
   if (!c) {
-    fprintf(stderr, "sluice: unknown command '%s'; `sluice --help` lists them\n", argv[1]);
+    cli_line("unknown command '%.200s'; `sluice --help` lists them", argv[1]);
     return EXIT_USAGE;
   }
   return c->run(argc - 1, argv + 1);

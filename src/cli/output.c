@@ -24,7 +24,7 @@ static bool is_same(const struct stat *a, const struct stat *b) {
 }
 
 static bool fail(const char *path, const char *what) {
-  cli_error(path, "%s: %s", what, strerrordesc_np(errno));
+  cli_error_write(path, what, errno);
   return false;
 }
 
@@ -45,7 +45,7 @@ static void forget(const struct output *o) {
       passing[i] = NULL;
 }
 
-static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGXFSZ};
+static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGXFSZ, SIGQUIT, SIGALRM, SIGXCPU, SIGPIPE, SIGUSR1, SIGUSR2};
 enum { NUM_ENDS = sizeof ends / sizeof ends[0] };
 
 // Between the making of a name and its being remembered.
@@ -163,8 +163,7 @@ bool output_open(struct output *o, const char *path, const struct stat *in) {
     return fail(path, "cannot create the file");
   bool there = fd >= 0 && !fstat(fd, &st), is_link = !lstat(path, &link) && S_ISLNK(link.st_mode), ok = true;
   if (!there && is_link) {
-    cli_error(path, "cannot create the file: the symbolic link leads nowhere");
-    ok = false;
+    ok = fail(path, "cannot create the file");
   } else if (there && in && is_same(&st, in)) {
     cli_error(path, "input and output are the same file");
     ok = false;

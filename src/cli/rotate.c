@@ -145,9 +145,14 @@ static int run(const struct wish *wish, const struct config *c) {
     return cli_error(a->text, "cannot reach the admin listener: %s (--admin names another, -c a configuration that does)", strerror(errno));
   if (status != 200)
     return refused(a->text, status, body);
+  for (char *line = answer + (body - answer); *line;) { // it is another program's: a terminal takes no orders from it
+    size_t n = strcspn(line, "\n");
+    text_tame(line, n);
+    line += n + (line[n] != 0);
+  }
   printf("%s", body);
   if (strstr(body, "\"on_storage\":false")) // quotes in names are escaped: only the field itself looks like this
-    fprintf(stderr, "sluice: rotate: note: there is no asset of this name, or below this prefix, on this server (a prefix ends in /, an asset does not)\n");
+    cli_line("rotate: note: there is no asset of this name, or below this prefix, on this server (a prefix ends in /, an asset does not)");
   return EXIT_DONE;
 }
 

@@ -13,7 +13,7 @@ static int check(const struct config *c) {
   struct config_error error;
   struct keyring *k = server_check(c, &error) && workers_check(c, &error) ? keyring_load(c, false, &error) : NULL;
   if (!k) {
-    fprintf(stderr, "sluice: %s\n", error.text);
+    cli_line("%s", error.text);
     keyring_put(k);
     return EXIT_FAILED;
   }
@@ -23,19 +23,15 @@ static int check(const struct config *c) {
   return EXIT_DONE;
 }
 
-// The option of the configuration that looks most like `name`, as it is given.
-static const char *near(const char *name) {
-  static char text[64];
-  snprintf(text, sizeof text, "%.*s", (int)strcspn(name, "="), name);
-  for (char *p = text; *p; p++)
-    *p = *p == '-' ? '_' : *p;
-  const struct option *o = config_nearest(text);
-  if (!o)
+// Names of the configuration's options as they are given.
+static const char *flag(unsigned i) {
+  static char names[NUM_OPTIONS][64];
+  if (i >= NUM_OPTIONS)
     return NULL;
-  snprintf(text, sizeof text, "--%s", o->name);
-  for (char *p = text; *p; p++)
+  snprintf(names[i], sizeof names[i], "%s", config_options[i].name);
+  for (char *p = names[i]; *p; p++)
     *p = *p == '_' ? '-' : *p;
-  return text;
+  return names[i];
 }
 
 static int show_help(void) {
@@ -48,7 +44,7 @@ static int show_help(void) {
 int cmd_serve(int argc, char **argv) {
   enum { CHECK, CONFIG };
   static const struct cli_option longs[] = {{"check", 0, false}, {"config", 'c', true}, {NULL, 0, false}};
-  struct cli_args args = {.command = "serve", .argc = argc, .argv = argv, .options = longs, .at = 1, .near = near};
+  struct cli_args args = {.command = "serve", .argc = argc, .argv = argv, .options = longs, .at = 1, .more = flag};
   struct config_flags flags = {0};
   struct config_error error;
   const char *file = NULL;

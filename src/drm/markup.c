@@ -2,41 +2,6 @@
 
 #include "base/text.h"
 
-// Length and smallest code point of the sequence that a lead byte starts; 0 for bytes that start none.
-static uint32_t utf8_len(uint8_t lead, uint32_t *min) {
-  if (lead < 0x80) {
-    *min = 0;
-    return 1;
-  }
-  if (lead >= 0xc2 && lead < 0xe0) {
-    *min = 0x80;
-    return 2;
-  }
-  if (lead >= 0xe0 && lead < 0xf0) {
-    *min = 0x800;
-    return 3;
-  }
-  if (lead >= 0xf0 && lead < 0xf5) {
-    *min = 0x10000;
-    return 4;
-  }
-  return 0;
-}
-
-uint32_t utf8_next(struct bytes *text) {
-  const uint8_t *p = text->p;
-  uint32_t min = 0, n = utf8_len(p[0], &min);
-  bool ok = n != 0 && n <= text->n;
-  uint32_t cp = n == 1 ? p[0] : n ? p[0] & (0x7fu >> n) : 0;
-  for (uint32_t i = 1; ok && i < n; i++) {
-    ok = (p[i] & 0xc0) == 0x80;
-    cp = cp << 6 | (p[i] & 0x3fu);
-  }
-  ok = ok && cp >= min && cp <= 0x10ffff && (cp < 0xd800 || cp > 0xdfff);
-  *text = bytes_of(p + (ok ? n : 1), text->n - (ok ? n : 1));
-  return ok ? cp : 0xfffd;
-}
-
 static bool xml_can_hold(uint32_t cp) {
   return cp >= 0x20 ? cp != 0xfffe && cp != 0xffff && cp != 0x7f : cp == '\t' || cp == '\n' || cp == '\r';
 }

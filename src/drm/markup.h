@@ -1,5 +1,6 @@
 // Text forms that playlists, MPDs and key documents share. Input is arbitrary bytes; output is always well-formed.
 #pragma once
+#include "base/text.h"
 #include "base/writer.h"
 #include "drm/drm.h"
 
@@ -13,10 +14,6 @@ void percent_write(struct writer *w, struct bytes text, bool keep_slash);
 // hls_quoted_write appends text for a quoted-string of a playlist: double quotes and control bytes are
 // percent-encoded. Source: RFC 8216bis §4.2.
 void hls_quoted_write(struct writer *w, struct bytes text);
-
-// utf8_next steps over one code point of well-formed UTF-8 (RFC 3629); a malformed byte is stepped over alone and
-// gives U+FFFD. `text` is not empty.
-uint32_t utf8_next(struct bytes *text);
 
 enum { TEMPLATE_MAX = 8192 };
 

@@ -442,7 +442,9 @@ enum err engine_run_listeners(struct engine *e, struct diag *diag) {
     }
     run_once(e, now, &sampled);
     // Listeners end by their own clocks; who still waits for an answer then gets as long as a request may take.
-    if ((!more && !e->num_active) || now > sc->end_s + sc->timeout_s || *e->run->stop)
+    bool over = (!more && !e->num_active) || now > sc->end_s + sc->timeout_s;
+    e->st->interrupted = !over && *e->run->stop;
+    if (over || e->st->interrupted)
       break;
     double wake = now + 0.1;
     wake = more && next_s < wake ? next_s : wake;

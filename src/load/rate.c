@@ -201,13 +201,15 @@ enum err engine_run_plain(struct engine *e, struct diag *diag) {
   init_sessions(&p);
   double now = engine_now(e);
   // A rate run ends when all that was due has been answered, so that a slow server cannot shorten it; bounded by the drain.
-  while (!*e->run->stop) {
+  for (;;) {
     now = engine_now(e);
     engine_sweep(e, e->num_sessions, time_out, now);
     if (now >= 0)
       ask_what_is_due(&p, now);
     bool all = sc->mode != LOAD_RATE || (due_of(&p, p.next) >= sc->seconds && p.done == p.next);
-    if (now > sc->seconds && (all || now > sc->seconds + sc->drain_s))
+    bool over = now > sc->seconds && (all || now > sc->seconds + sc->drain_s);
+    e->st->interrupted = !over && *e->run->stop;
+    if (over || e->st->interrupted)
       break;
     double wake = now < 0 ? 0 : now + 0.05;
     if (sc->mode == LOAD_RATE && p.idle && due_of(&p, p.next) < wake)

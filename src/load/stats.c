@@ -72,6 +72,7 @@ void stats_add(struct load_stats *into, const struct load_stats *from) {
   into->queued += from->queued;
   into->elapsed_s = into->elapsed_s > from->elapsed_s ? into->elapsed_s : from->elapsed_s;
   into->redirects += from->redirects;
+  into->interrupted |= from->interrupted;
   if (!into->first_refused[0])
     memcpy(into->first_refused, from->first_refused, sizeof into->first_refused);
   if (!into->first_wrong[0])

@@ -57,6 +57,7 @@ struct load_stats {
   char first_refused[512]; // the first answer that could not be used, and why: a manifest, a redirection, a status, what is not HTTP
   char first_wrong[512]; // URL, offset, sample of the first wrong byte
   int unopened_errno;
+  bool interrupted; // the run was ended before it was over
   uint32_t num_seconds;
   struct load_second second[LOAD_MAX_SECONDS];
   struct load_window window[LOAD_MAX_WINDOWS];

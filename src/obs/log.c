@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "obs/nowait.h"
 
 enum {
@@ -154,9 +155,7 @@ void log_line(enum log_level level, const char *fmt, ...) {
   size_t len = head + (n < 0 ? 0 : (size_t)n);
   if (len > sizeof line - 1)
     len = sizeof line - 1;
-  for (size_t i = head; i < len; i++)
-    if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-      line[i] = '?';
+  text_tame(line + head, len - head); // names are others'
   line[len++] = '\n';
   write_line(line, len);
 }

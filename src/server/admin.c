@@ -25,15 +25,18 @@ static void plain(struct admin_response *out, int status, const char *text) {
   wr_str(&out->body, text);
 }
 
-// Names are UTF-8 and stay so; bytes that are not are written as the code points of their values.
+// Names are UTF-8 and stay so, but for control characters (C1 too: a terminal obeys them); bytes that are not are written as the code
+// points of their values.
 static void json_text(struct writer *w, struct bytes s) {
   wr_str(w, "\"");
   while (s.n) {
     struct bytes rest = s;
-    (void)utf8_next(&rest);
+    uint32_t c = utf8_next(&rest);
     size_t n = s.n - rest.n;
-    if (n == 1 && (*s.p < 0x20 || *s.p == '"' || *s.p == '\\' || *s.p >= 0x7f))
-      wr_fmt(w, "\\u%04x", *s.p);
+    if (n == 1)
+      c = *s.p;
+    if (c < 0x20 || c == '"' || c == '\\' || (c >= 0x7f && (n == 1 || c < 0xa0)))
+      wr_fmt(w, "\\u%04x", c);
     else
       wr_raw(w, s.p, n);
     s = rest;
@@ -208,21 +211,20 @@ static bool authorized(const struct settings *st, struct bytes authorization) {
   return bearer && keys_equal_text(want, bytes_of(authorization.p + SCHEME, authorization.n - SCHEME));
 }
 
-// Who guesses tokens would fill the log: a line at most every ten seconds. On the thread for orders alone.
-static void log_refused(void) {
+// Who guesses tokens would fill the log: a line at most every ten seconds. On the thread for orders alone, and at the end behind it.
+static struct {
+  uint64_t next_ms, untold;
+} refusals;
+
+uint64_t admin_say_refused(bool end) {
   enum { EVERY_MS = 10000 };
-  static uint64_t next_ms, untold;
   uint64_t now = clock_mono_ms();
-  if (now < next_ms) {
-    untold++;
-    return;
+  if (refusals.untold && (end || now >= refusals.next_ms)) {
+    log_line(LOG_WARN, "admin: rotations without the right token were refused: %llu", (unsigned long long)refusals.untold);
+    refusals.next_ms = now + EVERY_MS;
+    refusals.untold = 0;
   }
-  if (untold)
-    log_line(LOG_WARN, "admin: a rotation without the right token was refused, and %llu before", (unsigned long long)untold);
-  else
-    log_line(LOG_WARN, "admin: a rotation without the right token was refused");
-  next_ms = now + EVERY_MS;
-  untold = 0;
+  return refusals.untold ? refusals.next_ms : 0;
 }
 
 static void log_rotation(const struct rotation_order *o, bool absent) {
@@ -240,7 +242,7 @@ static void rotate(struct server *s, struct admin_response *out, const struct ad
   struct settings *st = settings_get(s->catalog); // this thread has no quiet points: a reference instead
   bool may = authorized(st, in->authorization);
   if (!may) {
-    log_refused();
+    refusals.untold++; // told by the thread that this is
     rotate_fail(out, 401, "a token is demanded: sluice rotate --token-file FILE");
   }
   if (!may || !read_order(&o, out, in->query, scope)) {

@@ -25,4 +25,9 @@ size_t admin_body_max(unsigned workers);
 
 // admin_handle checks the token where one is configured (rotations only) and answers /live, /ready, /metrics, /status, /rotate (POST), / and 404.
 void admin_handle(struct server *s, struct admin_response *out, const struct admin_request *in);
+
+// admin_say_refused logs how many orders had not the right token, where that is due or `end`; returns when what is untold will be due
+// (by clock_mono_ms), 0 where nothing is.
+uint64_t admin_say_refused(bool end);
+
 bool admin_is_order(const struct admin_request *in); // a rotation; may be handled beside another request

@@ -283,20 +283,28 @@ static void one_request(struct admin *a, struct client *c, uint64_t now) {
 
 static void *orders_main(void *arg) {
   struct orders *o = arg;
+  uint64_t due_ms = 0; // when refusals that are not told yet will be, 0: there are none
   crash_thread();
   pthread_mutex_lock(&o->lock);
   for (;;) {
-    while (o->state != ORDERS_GIVEN && o->state != ORDERS_END)
-      pthread_cond_wait(&o->given, &o->lock);
+    struct timespec t = {.tv_sec = (time_t)(due_ms / 1000), .tv_nsec = (long)(due_ms % 1000) * 1000000};
+    bool due = false;
+    while (!due && o->state != ORDERS_GIVEN && o->state != ORDERS_END)
+      due = (due_ms ? pthread_cond_timedwait(&o->given, &o->lock, &t) : pthread_cond_wait(&o->given, &o->lock)) == ETIMEDOUT;
+    bool given = o->state == ORDERS_GIVEN;
     if (o->state == ORDERS_END)
       break;
     pthread_mutex_unlock(&o->lock);
-    o->out = (struct admin_response){.status = 500, .content_type = "text/plain", .body = wr_of(o->body, sizeof o->body)};
-    admin_handle(o->s, &o->out, &o->in);
+    if (given) {
+      o->out = (struct admin_response){.status = 500, .content_type = "text/plain", .body = wr_of(o->body, sizeof o->body)};
+      admin_handle(o->s, &o->out, &o->in);
+    }
+    due_ms = admin_say_refused(false);
     pthread_mutex_lock(&o->lock);
-    if (o->state == ORDERS_GIVEN)
+    if (given && o->state == ORDERS_GIVEN)
       o->state = ORDERS_DONE;
-    socket_wake(o->done_fd);
+    if (given)
+      socket_wake(o->done_fd);
   }
   pthread_mutex_unlock(&o->lock);
   return NULL;
@@ -358,6 +366,7 @@ static void orders_stop(struct orders *o) {
   pthread_cond_signal(&o->given);
   pthread_mutex_unlock(&o->lock);
   pthread_join(o->thread, NULL);
+  admin_say_refused(true);
 }
 
 static void receive(struct admin *a, struct client *c, uint64_t now) {
@@ -499,7 +508,11 @@ bool admin_listen(struct server *s, struct config_error *e) {
   a->stop_fd = eventfd(0, EFD_CLOEXEC);
   a->orders.done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   pthread_mutex_init(&a->orders.lock, NULL);
-  pthread_cond_init(&a->orders.given, NULL);
+  pthread_condattr_t mono;
+  pthread_condattr_init(&mono);
+  pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
+  pthread_cond_init(&a->orders.given, &mono);
+  pthread_condattr_destroy(&mono);
   bool ok = (a->stop_fd >= 0 && a->orders.done_fd >= 0) || fail(e, "admin", strerror(errno));
   for (unsigned i = 0; ok && i < addrs->num; i++)
     ok = bind_one(a, &addrs->a[i], e);

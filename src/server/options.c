@@ -35,37 +35,12 @@ const char *const *config_allowed(const struct option *o) {
   }
 }
 
-// How many single-character changes lie between a and b, at most `limit`.
-static unsigned distance(const char *a, const char *b) {
-  unsigned row[65];
-  size_t nb = strlen(b);
-  if (strlen(a) > 64 || nb > 64)
-    return 99;
-  for (unsigned j = 0; j <= nb; j++)
-    row[j] = j;
-  for (unsigned i = 1; *a; a++, i++) {
-    unsigned diagonal = row[0];
-    row[0] = i;
-    for (unsigned j = 1; j <= nb; j++) {
-      unsigned change = diagonal + (*a != b[j - 1]), drop = row[j] + 1, add = row[j - 1] + 1;
-      diagonal = row[j];
-      row[j] = change < drop ? change : drop;
-      row[j] = row[j] < add ? row[j] : add;
-    }
-  }
-  return row[nb];
-}
-
 const struct option *config_nearest(const char *name) {
   const struct option *nearest = NULL;
-  unsigned best = strlen(name) < 6 ? (unsigned)strlen(name) / 2 + 1 : 4; // of a short word nothing would be left
-  for (unsigned i = 0; i < NUM_OPTIONS; i++) {
-    unsigned d = distance(name, config_options[i].name);
-    if (d >= best)
-      continue;
-    best = d;
-    nearest = &config_options[i];
-  }
+  unsigned best = word_bound(name);
+  for (unsigned i = 0; i < NUM_OPTIONS; i++)
+    if (word_nearer(name, config_options[i].name, &best))
+      nearest = &config_options[i];
   return nearest;
 }
 

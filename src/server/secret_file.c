@@ -145,13 +145,14 @@ static bool replace_target(const char *path, struct bytes text, bool fresh) {
   return ok;
 }
 
-// A signal that ends the process waits for this: what it left under the passing name would be secrets that nobody looks for.
+// Signals wait for this: what one that ends the process left under the passing name would be secrets that nobody looks for. Those of
+// faults cannot be held back.
 bool secret_write(const char *path, struct bytes text, bool fresh) {
-  static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGXFSZ};
+  static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
   sigset_t set, old;
-  sigemptyset(&set);
-  for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
-    sigaddset(&set, ends[i]);
+  sigfillset(&set);
+  for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+    sigdelset(&set, faults[i]);
   pthread_sigmask(SIG_BLOCK, &set, &old);
   bool ok = replace_target(path, text, fresh);
   int why = errno;
@@ -166,5 +167,7 @@ const char *secret_why(int error) {
            "nothing else. Put it into one of those, or restart";
   if (error == EFBIG)
     return "it is longer than any such file that is read";
+  if (error == EINVAL)
+    return "neither a regular file nor a pipe";
   return error == ENODATA ? config_empty_pipe : strerror(error);
 }

@@ -398,6 +398,7 @@ int server_run(struct config *config, const char *file, const struct config_flag
     notify_manager("READY=1");
     serve(s);
   } else {
+    text_tame(error.text, strlen(error.text)); // it names files
     fprintf(stderr, "sluice: %s\n", error.text);
     if (s->workers)
       workers_drain(s, 0, NULL);

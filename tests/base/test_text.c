@@ -4,6 +4,7 @@
 #include "base/url.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 
 static const char *hex_of(const void *p, size_t n) {
   static char out[256];
@@ -275,4 +276,33 @@ Test(text, the_folder_of_a_path) {
     struct bytes got = path_folder(bytes_str(cases[i][0])), want = bytes_str(cases[i][1]);
     cr_assert(got.n == want.n && !memcmp(got.p, want.p, want.n), "%s: %.*s", cases[i][0], (int)got.n, (const char *)got.p);
   }
+}
+
+static const char *tamed(const char *text) {
+  static char out[64];
+  snprintf(out, sizeof out, "%s", text);
+  text_tame(out, strlen(out));
+  return out;
+}
+
+Test(text, tame_leaves_text_and_no_control_characters) {
+  cr_assert_str_eq(tamed("K\u00e4se, 日本, \U0001f3b5, \u00a0~"), "K\u00e4se, 日本, \U0001f3b5, \u00a0~");
+  cr_assert_str_eq(tamed("\uffff\ufffd\ufffe"), "\uffff\ufffd\ufffe");
+  cr_assert_str_eq(tamed("a\x01\x1b[31m\r\n\t\x7f"), "a??[31m????");
+  cr_assert_str_eq(tamed("\xc2\x80\xc2\x9b\xc2\x9f|\xc2\xa0"), "??????|\xc2\xa0", "C1 in UTF-8");
+  cr_assert_str_eq(tamed("\x9b\x85|\xff"), "??|?", "C1 as bytes");
+  cr_assert_str_eq(tamed("\xc0\x9b|\xe0\x82\x9b|\xed\xa0\x80|\xf5"), "??|???|???|?", "longer than need be, surrogates");
+  cr_assert_str_eq(tamed("\xe6\x97"), "??", "cut");
+  text_tame(NULL, 0);
+}
+
+Test(text, the_nearest_word) {
+  unsigned best = word_bound("rebuilt");
+  cr_assert(word_nearer("rebuilt", "rebuild", &best) && best == 1);
+  cr_assert(!word_nearer("rebuilt", "rebuilds", &best), "not nearer than that");
+  cr_assert(word_nearer("rebuilt", "rebuilt", &best) && best == 0);
+  best = word_bound("x");
+  cr_assert(!word_nearer("x", "c", &best), "of a short word nothing would be left");
+  best = word_bound("frobnicate");
+  cr_assert(!word_nearer("frobnicate", "rebuild", &best) && best == word_bound("frobnicate"));
 }

@@ -145,6 +145,8 @@ int main(void) {
   ok(sluice_index_build(&blob, &blob_len, &src, digest, memory, &error) == 0, "index");
   ok(sluice_track_open(&t, blob, blob_len, memory, &error) == 0, "open");
   ok(sluice_track_samples(t) == s.num_samples && sluice_track_seconds(t) > 10, "the track is known");
+  ok(!strcmp(sluice_track_codecs(t), "mp4a.40.2"), "and its codecs");
+  ok(!strcmp(sluice_version(), SLUICE_VERSION), "the version is the project's");
   ok(sluice_plan_new(&clear, t, &(struct sluice_protection){.scheme = SLUICE_CLEAR}, 2000, memory, &error) == 0, "clear plan");
   uint8_t *odd = malloc(blob_len + 1);
   memcpy(odd + 1, blob, blob_len);

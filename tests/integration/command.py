@@ -48,6 +48,14 @@ def usage(tap, sluice, work):
            "sluice(1): nothing of a help text is a request", macros)
     r = sluice("serve", "--media", work, "--scheme", "cbcs")
     tap.ok(r.code == 2 and "did you mean --schemes?" in r.err, "a flag that is almost one: the likely one is offered", r)
+    for argv, want in ((["index", "--threds", "2"], "threads"), (["inspect", "--jsom"], "json"), (["encrypt", "--key_file", "x"], "key-file"), (["decrypt", "--kee=x"], "key"),
+                       (["rotate", "--grase", "1h"], "grace"), (["keys", "export", "--state_dir=x"], "state-dir"), (["load", "--treads"], "threads"), (["serve", "--chek"], "check"),
+                       (["serve", "--conifg", "x"], "config"), (["serve", "--cache_sise", "x"], "cache-size"), (["load", "--request-logs=x"], "request-log")):
+        r = sluice(*argv)
+        tap.ok(r.code == 2 and one_line(r) and f"unknown option '{argv[-1 if '=' in argv[-1] or len(argv) < 3 else 1].partition('=')[0]}' (did you mean --{want}?)" in r.err, f"{argv[0]}: --{want} is offered", r)
+    for argv in (["version", "--frobnicate"], ["inspect", "--x"], ["index", "-threads"], ["keys", "--frobnicate"]):
+        r = sluice(*argv)
+        tap.ok(r.code == 2 and "did you mean" not in r.err, f"{argv}: nothing is like it", r)
     r = sluice("--help")
     tap.ok(r.code == 0 and all(n in r.out.decode() for n in ("serve", "encrypt", "decrypt", "inspect")), "--help lists the commands", r)
     r = sluice("version")
@@ -111,6 +119,7 @@ def usage(tap, sluice, work):
     for argv, want in ((["inspect", ""], "'' (an empty name): No such file"), (["encrypt", clear, "", *ENCRYPT], "'' (an empty name): cannot create the file"),
                        (["serve", "--check", "-c", ""], "'' (an empty name): No such file"), ([*decrypt, "--key-file", ""], "'' (an empty name): cannot read the key: No such"),
                        ([*decrypt, "--key-file", work], "cannot read the key: Is a directory"), ([*decrypt, "--key-file", clear], "too long for a key, a key file holds one line"),
+                       (["keys", "rewrap", "/dev/null", "--plain"], "/dev/null: cannot read the secret: neither a regular file nor a pipe"),
                        (["rotate", "a", "--token-file", work / "nothing"], "nothing: there is no token in the file"),
                        (["keys", "import", work / "nothing", "--keys", out, "--asset", "a/"], "a/: give one asset's name"),
                        (["keys", "rewrap", work / "nothing", "--plain"], "nothing: the master secret has 0 bytes: it must have 16 to 1024")):
@@ -411,7 +420,7 @@ def ipv6(tap, sluice, work):
         with socket.socket(socket.AF_INET6) as s:
             s.bind(("::1", 0))
     except OSError as e:
-        tap.skip("listening on ::1", e)
+        tap.skip("listening on ::1", f"no IPv6 here: {e}")
         return
     (work / "media").mkdir()
     p = subprocess.Popen([sluice.path, "serve", "--media", work / "media", "--state-dir", work / "state", "--listen", "[::1]:0", "--admin", "[::1]:0"],

@@ -14,6 +14,7 @@ import threading
 
 from integration.command_parts import CALLS, ENCRYPT, IV, KEY, KID, files, no_nameless_files, one_line
 from judge import boxes, no_uring, synth
+from judge.server import environment
 
 
 def half_written(tap, sluice, work):
@@ -122,6 +123,33 @@ def control_characters(tap, sluice, work):
     for argv in (("index", work / "a"), ("inspect", work / "a" / name), ("inspect", work / "a" / ("none" + name)), ("encrypt", work / "a" / name, work / "o", *ENCRYPT)):
         r = sluice(*argv)
         tap.ok(r.code == 1 and "t?[31m?sluice: forged?.mp4: " in r.err and not re.search(r"[\x1b\x7f]|^sluice: forged", r.err, re.M), f"{argv[0]}: a name with control characters", r)
+    # C0, C1 as UTF-8 and as a byte, another line; and text of every kind, which stays.
+    evil, want = "\x1b[31m\u009b1m\udc9b\n\u00e4 \u65e5\u672c", "?[31m??1m??\u00e4 \u65e5\u672c"
+    (work / "media").mkdir()
+    document, state, secret = work / f"d{evil}", work / "state", work / f"m{evil}"
+    document.write_text("<x/>\n")
+    state.mkdir(mode=0o700)
+    for file in (secret, state / "derive.secret"):
+        file.write_bytes(bytes(32))
+        file.chmod(0o600)
+    (work / "kek").write_bytes(bytes(32))
+    (work / "kek").chmod(0o600)
+    clear = work / "clear.mp4"
+    clear.write_bytes(synth.plain()[0])
+    none = str(work / f"none{evil}")
+    for code, argv in ((2, [evil]), (2, ["help" + evil]), (2, ["encrypt", f"-{evil}"]), (2, ["encrypt", f"--{evil}"]), (2, ["encrypt", clear, work / "o", *ENCRYPT, "--drm", evil]),
+                       (2, ["version", evil]), (2, ["rotate", "a", evil]), (2, ["keys", "export", "a", evil]), (2, ["serve", evil]), (2, ["serve", "--workers", evil]), (2, ["rotate", "a", "--grace", evil]),
+                       (1, ["load", none, "--target", "http://127.0.0.1:9"]), (1, ["load", "--report", none + "/x", none]),
+                       (1, ["serve", "-c", none]), (1, ["index", "-c", none]), (1, ["index", none]),
+                       (1, ["index", none, "--media", work / "media"]), (1, ["rotate", "a", "-c", none]), (1, ["inspect", none]),
+                       (1, ["encrypt", none, work / "o", *ENCRYPT]), (1, ["encrypt", clear, none + "/x", *ENCRYPT]), (1, ["decrypt", none, work / "o", "--key-file", none]),
+                       (1, ["decrypt", clear, work / "o", "--key-file", none]), (1, ["keys", "import", document, "--keys", work / "k.yaml", "--asset", "a"]), (1, ["keys", "import", none, "--keys", none]),
+                       (1, ["keys", "export", evil, "--out", work / "x"]), (1, ["keys", "export", "a", "--out", none + "/x", "--state-dir", state]), (0, ["keys", "export", "a", "--out", work / f"x{evil}", "--state-dir", state]),
+                       (0, ["keys", "import", work / f"x{evil}", "--keys", work / f"k{evil}"]), (1, ["keys", "rewrap", none, "--plain"]), (0, ["keys", "rewrap", secret, "--new-kek", work / "kek"]),
+                       (1, ["keys", "rewrap", secret, "--kek", none, "--plain"]), (1, ["version"])):
+        env = environment(SLUICE_KERNEL=evil) if argv == ["version"] else None
+        r = sluice(*argv, env=env)
+        tap.ok(r.code == code and one_line(r) and want in r.err and not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ufffd]", r.err), f"{[str(a)[:20] for a in argv[:3]]}: nothing for a terminal to obey", r)
 
 
 class Admin:
@@ -173,7 +201,7 @@ def orders(tap, sluice, work):
     for answer, code, out, err in ((head + b'{"on_storage":true}\n', 0, b'{"on_storage":true}\n', ""), (head + b'{"on_storage":false}\n', 0, b'{"on_storage":false}\n', "there is no asset of this name"),
                                    (head + b'{"scope":"\\"on_storage\\":false"}', 0, b'{"scope":"\\"on_storage\\":false"}', ""),
                                    (b'HTTP/1.1 409 x\r\n\r\n{"error":"so it is"}', 1, b"", "refused (409): so it is\n"), (b"HTTP/1.1 502 x\r\n\r\nbad\r\nluck", 1, b"", "refused (502): bad\n"),
-                                   (b"", 1, b"", "Protocol error"), (b"HTTP/1.1 200 OK\r\n", 1, b"", "Protocol error"), (b"SSH-2.0-x 200\r\n\r\n", 1, b"", "Protocol error"),
+                                   (head + b'{"scope":"\x1b[31m\xc2\x9b1m\xc3\xa4"}\n{}\n', 0, b'{"scope":"?[31m??1m\xc3\xa4"}\n{}\n', ""), (b"", 1, b"", "Protocol error"), (b"HTTP/1.1 200 OK\r\n", 1, b"", "Protocol error"), (b"SSH-2.0-x 200\r\n\r\n", 1, b"", "Protocol error"),
                                    (head + b"x" * 70000, 1, b"", "Protocol error")):
         r = rotate(answer, "a")
         tap.ok((r.code, r.out) == (code, out) and err in r.err and (one_line(r) if err else not r.err), f"rotate: the answer {answer[:40]}: status {code}, {err!r}", r)

@@ -134,6 +134,52 @@ def interrupted(tap, argv, server, result):
                f"{number.name}: status 3, with the results so far", (code, out))
 
 
+def one_interrupted(tap, argv, server, result):
+    """A signal to one of the generator's processes alone ends all of them: without its part the run is none."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        result.unlink(missing_ok=True)
+
+        def end(p):
+            under_way(server)
+            os.kill(int(children(p)[1]), number)
+        _, _, out, code = on_terminal([*argv, "--seconds", "60", "--processes", "3"], end)
+        told = json.loads(result.read_text())
+        tap.ok(code == 3 and "INVALID: interrupted" in out and told["valid"] is False and 0 < told["totals"]["requests"] < 60 * 300,
+               f"{number.name} to one process of three: the same", (code, out))
+
+
+def search_interrupted(tap, argv, server):
+    """As a run is, so is a search: what it had found by then is no limit."""
+    for name, whom in (("to all", lambda p: p.pid), ("to one process", lambda p: int(children(p)[0]))):
+        def end(p):
+            under_way(server)
+            os.kill(whom(p), signal.SIGTERM)
+        _, _, out, code = on_terminal([*argv, "--processes", "2"], end)
+        tap.ok(code == 3 and "INVALID: interrupted" in out, f"a search, SIGTERM {name}: status 3", (code, out))
+
+
+def over(pid):
+    """Whether a process has ended, also where its parent has not asked for its status yet."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True
+
+
+def too_late(tap, argv, server):
+    """A signal when all has been answered: the run is whole. The generator's parent is held until its processes have ended."""
+    def end(p):
+        kids, until = children(p), time.monotonic() + 30
+        under_way(server, 1)
+        p.send_signal(signal.SIGSTOP)
+        while not all(map(over, kids)) and time.monotonic() < until:
+            time.sleep(0.05)
+        p.send_signal(signal.SIGTERM)
+        p.send_signal(signal.SIGCONT)
+    _, _, out, code = on_terminal([*argv, "--processes", "2"], end)
+    tap.ok(code == 0 and "INVALID" not in out, "a signal after the last answer: the run is whole", (code, out))
+
+
 def misses(tap, argv, server, result):
     """The server hangs from 1.5 s to 5.5 s: everybody misses a segment, and the line says so while it runs."""
     def stall():
@@ -190,7 +236,10 @@ def main():
             (folder / "search.yaml").write_text(SEARCH)
             search_line(tap, [sluice, "load", str(folder / "search.yaml"), *target])
             no_terminal(tap, [*rate, "--seconds", "1"])
-            interrupted(tap, [*rate, "--json", str(folder / "out.json")], server, folder / "out.json")
+            for ends in (interrupted, one_interrupted):
+                ends(tap, [*rate, "--json", str(folder / "out.json")], server, folder / "out.json")
+            search_interrupted(tap, [sluice, "load", str(folder / "search.yaml"), *target], server)
+            too_late(tap, rate, server)
             misses(tap, [sluice, "load", str(folder / "listeners.yaml"), *target, "--json", str(folder / "out.json")], server, folder / "out.json")
     tap.end()
 

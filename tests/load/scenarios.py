@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge.listening import Listening  # noqa: E402
 from judge.load import Load, keys_text, media  # noqa: E402
 from judge.programs import ROOT, run  # noqa: E402
-from judge.server import Server  # noqa: E402
+from judge.server import Server, free_port  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
 ASSETS = [f"coastline/{s}" for s in ("first-light", "low-tide", "paper-boats")]
@@ -203,11 +204,15 @@ def wrong_usage(tap, sluice, folder):
                               ("a URL of another kind", [good, "--target", "ftp://x"], "http://HOST:PORT or https://HOST:PORT"),
                               ("a port that is none", [good, "--target", "http://127.0.0.1:99999"], "http://HOST:PORT"),
                               ("a port that is no number", [good, "--target", "http://127.0.0.1:80x"], "http://HOST:PORT"),
+                              ("an address of IPv6 without brackets", [good, "--target", "http://::1:9"], "an IPv6 address in brackets"),
+                              *((f"half an address of IPv6, or more than one: {url}", [good, "--target", f"http://{url}"], f"not 'http://{url}'")
+                                for url in ("[::1:9", "[::1]x:9", "[::1]9", "[]:9", "]:9:", ":9")),
                               ("--ca with --insecure", [good, "--target", "https://127.0.0.1:9", "--insecure", "--ca", folder / "none.pem"], "not both")):
         r = run(sluice, "load", *argv, timeout=60)
         tap.ok(r.code == 2 and words in r.err and r.err.startswith("sluice: load: --" if "both" not in words else "sluice: load: give")
                and r.err.count("\n") == 1 and not r.out, f"wrong usage, or an option that would be passed over: {name}: status 2", r)
     for name, argv, pattern in (("a missing scenario", [folder / "none.yaml", *target], r"none\.yaml: No such file"),
+                                ("a scenario without an end", ["/dev/zero", *target], r"/dev/zero: longer than 256 MB"),
                                 ("a comparison of half a result", ["--report", folder / "o.html", half(folder)], r"half\.json: is not a result of sluice load"),
                                 ("nobody there", [good, *target], r"127\.0\.0\.1:9: the target does not answer for /coastline/low-tide"),
                                 ("no such authority", [good, "--target", "https://127.0.0.1:9", "--ca", folder / "none.pem"], r"certificate authorities .*none\.pem: No such file"),
@@ -256,6 +261,24 @@ def limits(tap, sluice, folder, server):
     tap.ok(r.code == 0 and json.loads(r.out)["totals"]["requests"] == 200 and "200 requests" in r.err, "--json to standard output: nothing else stands there", r)
     r = run(sluice, "load", herd, "--target", name, timeout=60)
     tap.ok(r.code == 0, "a name with several addresses: the one where somebody answers", r)
+
+
+def sixth(tap, sluice, folder):
+    """A target by its address of IPv6."""
+    log, port = folder / "sixth.json", free_port()
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", port))
+    except OSError as e:
+        tap.skip("a target in brackets", f"no IPv6 here: {e}")
+        return
+    with Server(sluice, folder / "media", "--listen", f"[::1]:{port}", "--access-log", str(log), "--access-format", "json", keys=keys_text(ASSETS)) as server:
+        for more in ("", "/"):
+            r = run(sluice, "load", folder / "good.yaml", "--target", f"http://[::1]:{port}{more}", timeout=60)
+            tap.ok(r.code == 0 and " 0 failed, 0 unanswered" in r.out.decode(), f"a target in brackets {more}", r)
+        server.stop()
+    asked = [json.loads(line) for line in log.read_text().splitlines()]
+    tap.ok(len(asked) > 2 and {(a["ip"], a["status"]) for a in asked} == {("::1", 200)}, "which is where it asked", asked[:5])
 
 
 class Garbage(Listening):
@@ -337,6 +360,7 @@ def main():
             elsewhere(tap, sluice, folder)
             capacity(tap, load, server)
             limits(tap, sluice, folder, server)
+        sixth(tap, sluice, folder)
     tap.end()
 
 

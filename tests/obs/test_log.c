@@ -54,14 +54,14 @@ Test(log, lines_are_whole_and_have_no_control_bytes) {
   int before = dup(STDERR_FILENO);
   FILE *f = tmpfile();
   cr_assert(f && dup2(fileno(f), STDERR_FILENO) >= 0);
-  log_line(LOG_INFO, "a\n\x1f\x7f z");
+  log_line(LOG_INFO, "a\n\x1f\x7f z, \xc2\x9b""31m \xff Käse 日本");
   log_line(LOG_INFO, "%05000d", 1);
   log_line(LOG_INFO, "the next one");
   dup2(before, STDERR_FILENO);
   rewind(f);
   size_t n = fread(text, 1, sizeof text - 1, f);
   char *second = strchr(text, '\n') + 1, *third = strchr(second, '\n') + 1;
-  cr_expect_not_null(strstr(text, " info a??? z\n"), "%.100s", text);
+  cr_expect_not_null(strstr(text, " info a??? z, ??31m ? Käse 日本\n"), "%.100s", text);
   cr_expect_eq(third - second, 4096);
   cr_expect(strstr(third, " info the next one\n") && third + strlen(third) == text + n, "%.100s", third);
   fclose(f);

@@ -16,7 +16,7 @@ import uuid
 import xml.etree.ElementTree as ET
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from judge import synth  # noqa: E402
+from judge import shim, synth  # noqa: E402
 from judge.programs import run  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
@@ -114,6 +114,43 @@ def too_large(tap, sluice, work):
                  ["import", work / "2.3.xml", "--keys", folder / "into.yaml"], ["rewrap", master, "--new-kek", kek]):
         p = subprocess.run([sluice, "keys", *map(str, argv)], capture_output=True, text=True, preexec_fn=limited)
         tap.ok(p.returncode == -signal.SIGXFSZ and left() == before, f"keys {argv[0]} into a file that may not grow: nothing is left", (p, sorted(left())))
+
+
+def interrupted(tap, sluice, work):
+    """A signal that comes while a file is being written ends the command when that file is whole: nothing else is left."""
+    folder, library = work / "interrupted", work / "ending_sync.so"
+    folder.mkdir()
+    if not tap.equal(shim.build(pathlib.Path(__file__).with_name("ending_sync.c"), library), "", "a disk that is slow enough for a signal is built"):
+        return
+    master, kek, into, out = (folder / name for name in ("master", "kek", "into.yaml", "out.xml"))
+    kek.write_bytes(bytes(32))
+    rows = (["export", ASSET, "--keys", work / "keys.yaml", "--out", out], ["import", work / "2.3.xml", "--keys", into], ["rewrap", master, "--new-kek", kek])
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGXCPU", "SIGXFSZ", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGRTMAX"):
+        number = getattr(signal, name)
+        out.unlink(missing_ok=True)
+        into.unlink(missing_ok=True)
+        master.write_bytes(SECRET)
+
+        def ready():
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            signal.signal(number, signal.SIG_DFL)
+        ended = [subprocess.run([sluice, "keys", *map(str, argv)], capture_output=True, preexec_fn=ready, env=shim.preloaded(library, ENDING_SIGNAL=str(int(number)))).returncode
+                 for argv in rows]
+        left = sorted(p.name for p in folder.iterdir())
+        whole = left == ["into.yaml", "kek", "master", "out.xml"] and b"</CPIX>" in out.read_bytes().replace(b"cpix:", b"") and b"asset:" in into.read_bytes() and b"A256KWP" in master.read_bytes()
+        tap.ok(ended == [-number] * 3 and whole, f"keys, {name} while a file is being written: it is whole, and nothing else is left", (ended, left))
+
+
+def nowhere(tap, sluice, work):
+    """A name that leads nowhere: what it is, where it leads, what to do."""
+    folder = work / "nowhere"
+    folder.mkdir()
+    link = folder / "link"
+    link.symlink_to("gone/x")
+    said = f"sluice: {link}: cannot write: it is a symbolic link to 'gone/x', where nothing is: make a file there, or remove the link\n"
+    for argv in (["export", ASSET, "--keys", work / "keys.yaml", "--out", link], ["import", work / "2.3.xml", "--keys", link]):
+        r = run(sluice, "keys", *argv)
+        tap.ok(r.code == 1 and r.err.endswith(said) and os.listdir(folder) == ["link"], f"keys {argv[0]} to a link that leads nowhere", (r, os.listdir(folder)))
 
 
 def importing(tap, sluice, work):
@@ -288,6 +325,8 @@ def main():
         (work / "master.key").write_bytes(SECRET)
         exporting(tap, sluice, work)
         too_large(tap, sluice, work)
+        interrupted(tap, sluice, work)
+        nowhere(tap, sluice, work)
         importing(tap, sluice, work)
         wrapping(tap, sluice, work)
         key_files(tap, sluice, work)

@@ -50,6 +50,12 @@ def reload(server, tap, name, wait="reloaded"):
     return tap.ok(line, f"{name}: the log says '{wait}'", server.log()[seen:])
 
 
+def told(server):
+    """How many lines tell of orders without the right token, and of how many."""
+    numbers = [int(line.rpartition(": ")[2]) for line in server.log() if "without the right token" in line]
+    return len(numbers), sum(numbers)
+
+
 def tokens(tap, sluice, work, media):
     file = work / "token"
     file.write_text(TOKEN + "\n")
@@ -62,8 +68,12 @@ def tokens(tap, sluice, work, media):
         began = time.monotonic()
         for _ in range(50):
             order(server, "scope=", "wrong-horse-battery")
-        lines, most = sum("without the right token" in line for line in server.log()), 1 + (time.monotonic() - began + 10) / 10
+        lines, most = told(server)[0], 1 + (time.monotonic() - began + 10) / 10
         tap.ok(1 <= lines <= most, "who guesses fills no log", (lines, most))
+        end = time.monotonic() + 30
+        while told(server)[1] < 54 and time.monotonic() < end:
+            time.sleep(0.05)
+        tap.equal(told(server)[1], 54, "all that were refused are told in the end, though nobody asks any more")
         tap.equal([server.admin(p).status for p in ("/status", "/metrics", "/ready")], [200] * 3, "what changes nothing needs no token")
         tap.equal(order(server, "scope=a", TOKEN).status, 200, "the token rotates")
         r = run(sluice, "rotate", "--all", "--admin", admin)
@@ -76,6 +86,9 @@ def tokens(tap, sluice, work, media):
         tap.ok(not any(t in line for line in server.log() for t in (TOKEN, "another-token-now")), "no token in the log")
         file.write_text("short\n")
         reload(server, tap, "a token that is too short", "reload refused.*16 to 512")
+        more = [order(server, "scope=", "wrong-horse-battery").status for _ in range(3)]
+        tap.equal((more, server.stop()), ([401] * 3, 0), "three more, just before the end")
+        tap.equal(told(server)[1], 54 + 2 + 3, "are told at the end")
 
 
 def orders(tap, sluice, work, media):
@@ -88,6 +101,8 @@ def orders(tap, sluice, work, media):
         tap.equal(epoch(server, "a"), 1, "nothing was rotated")
         r = order(server, "revoke=0&scope=%61&grace_ms=0")
         tap.ok(r.status == 200 and b'"epoch":2' in r.body and b'"revoked":false' in r.body, "an order in another sequence, encoded, is carried out", r)
+        r = order(server, "scope=%C2%9B1m%C3%A4")
+        tap.ok(r.status == 200 and '"scope":"\\u009b1mä"'.encode() in r.body, "a control character of two bytes is escaped, as others are", r)
         r = order(server, "scope=two+words%2Bone/")
         tap.ok(r.status == 200 and b'"scope":"two words+one/"' in r.body, "+ is a space, %2B a plus", r)
     record = f"keys: [ {{ asset: a, epoch: 1, scheme: cbcs, kid: '{'1' * 32}', key: '{'2' * 32}' }} ]\n"
