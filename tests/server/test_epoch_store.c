@@ -497,14 +497,14 @@ Test(epoch_store, a_secret_that_was_made_outlives_a_power_cut_and_what_was_left_
   struct config *c = config_load(NULL, &flags, &error);
   cr_assert(c, "%s", error.text);
   cr_assert_eq(rmdir(dir), 0);
-  struct keyring *k = keyring_load(c, true, &error);
+  struct keyring *k = keyring_load(c, LACKING_MADE, &error);
   cr_assert(k, "%s", error.text);
   keyring_put(k);
   cr_expect(is_synced(dir), "the secret's name");
   cr_expect(is_synced("/tmp"), "the folder's name");
   // Who made them may have been killed before that, which the next start cannot know.
   num_synced = 0;
-  k = keyring_load(c, true, &error);
+  k = keyring_load(c, LACKING_MADE, &error);
   cr_assert(k, "%s", error.text);
   keyring_put(k);
   cr_expect(is_synced(dir), "the secret's name, once more");
@@ -516,7 +516,7 @@ Test(epoch_store, a_secret_that_was_made_outlives_a_power_cut_and_what_was_left_
   // A process of the same number, as each is in a container, was killed while it made one.
   snprintf(left, sizeof left, "%s.%ld", path, (long)getpid());
   cr_assert_eq(rename(path, left), 0);
-  k = keyring_load(c, true, &error);
+  k = keyring_load(c, LACKING_MADE, &error);
   cr_expect(k, "%s", error.text);
   cr_expect_eq(stat(path, &st), 0);
   keyring_put(k);
