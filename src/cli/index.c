@@ -68,8 +68,11 @@ static int fail_path(struct job *j, const char *path, const char *why) {
 static int walk(struct job *j, const char *dir, int depth) {
   if (depth > MAX_TREE_DEPTH)
     return fail_path(j, dir, "folders are nested too deep");
-  if (media_is_track_folder((struct media_path){AT_FDCWD, dir}))
+  enum err folder = media_track_folder((struct media_path){AT_FDCWD, dir});
+  if (folder == ERR_OK)
     return add(j, dir) ? EXIT_DONE : no_memory();
+  if (folder == ERR_IO) // no folder of tracks: its parts are none
+    return fail_path(j, dir, strerror(errno));
   struct dirent **entries;
   size_t had = j->num;
   int num = scandir(dir, &entries, NULL, alphasort), status = EXIT_DONE;
@@ -83,9 +86,11 @@ static int walk(struct job *j, const char *dir, int depth) {
     } else if (asprintf(&path, "%s%s%s", dir, dir[strlen(dir) - 1] == '/' ? "" : "/", entries[i]->d_name) < 0) {
       status |= no_memory();
     } else {
-      if (!lstat(path, &st) && S_ISDIR(st.st_mode))
+      if (lstat(path, &st))
+        status |= errno == ENOENT ? EXIT_DONE : fail_path(j, path, strerror(errno)); // removed since it was listed
+      else if (S_ISDIR(st.st_mode))
         status |= walk(j, path, depth + 1);
-      else if (!lstat(path, &st) && S_ISREG(st.st_mode) && media_is_track_name(path) && !add(j, path))
+      else if (S_ISREG(st.st_mode) && media_is_track_name(path) && !add(j, path))
         status |= no_memory();
       free(path);
     }

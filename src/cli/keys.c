@@ -86,6 +86,15 @@ static bool write_to(int fd, struct bytes b) {
   return true;
 }
 
+// Who reads "cannot write" goes on with what was there, or throws away what the new file needs.
+static bool written(const char *path, enum secret_written w) {
+  if (w == SECRET_UNSYNCED)
+    cli_error(path, "it is written and in place, but its folder cannot be synced: %s: after a power cut it may be what it was before", strerror(errno));
+  else if (w == SECRET_FAILED)
+    cli_error_write(path, "cannot write", errno);
+  return w == SECRET_WRITTEN;
+}
+
 static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
   struct stat st;
   bool dash = !strcmp(w->out, "-");
@@ -95,8 +104,8 @@ static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
   int fd = dash ? STDOUT_FILENO : file ? -1 : open(w->out, O_WRONLY | O_CLOEXEC | O_NOCTTY);
   if (fd >= 0 && isatty(fd))
     cli_error(name, "keys are not written to a terminal");
-  else if (!(ok = file ? secret_write(w->out, doc, false) : fd >= 0 && write_to(fd, doc)))
-    cli_error_write(name, "cannot write", errno);
+  else
+    ok = written(name, file ? secret_write(w->out, doc, false) : fd >= 0 && write_to(fd, doc) ? SECRET_WRITTEN : SECRET_FAILED);
   if (fd >= 0 && !dash)
     close(fd);
   if (!ok)
@@ -128,7 +137,7 @@ static int export_keys(struct wish *w) {
   struct secret_alloc mem;
   config_flag_add(&w->flags, OPTION_media, "."); // not used here, but a configuration has one
   struct config *c = config_load(w->config, &w->flags, &error);
-  struct keyring *k = c ? keyring_load(c, false, &error) : NULL;
+  struct keyring *k = c ? keyring_load(c, LACKING_IGNORED, &error) : NULL;
   if (!k) {
     config_free(c);
     return cli_error("keys export", "%s", error.text);
@@ -182,8 +191,8 @@ static int import_into(struct secret_alloc *mem, const struct wish *w, const str
   if (keysfile_add(&text, old, records, num, &diag))
     return cli_error_diag(w->keys, &diag);
   int status = check_merged(mem, w, old, bytes_of(p, text.n), num);
-  if (status == EXIT_DONE && !secret_write(w->keys, bytes_of(p, text.n), !there))
-    status = cli_error_write(w->keys, "cannot write", errno);
+  if (status == EXIT_DONE && !written(w->keys, secret_write(w->keys, bytes_of(p, text.n), !there)))
+    status = EXIT_FAILED;
   if (status == EXIT_DONE)
     cli_line("%s: %u %s added for epoch %u; SIGHUP makes a running server read them", w->keys, num, num == 1 ? "record" : "records", w->epoch);
   return status;
@@ -297,9 +306,7 @@ static int rewrap(struct wish *w) {
     if (!ok)
       cli_error_diag(w->file, &diag);
   }
-  if (ok && !secret_write(w->file, text, false))
-    cli_error_write(w->file, "cannot write", errno);
-  else if (ok)
+  if (ok && written(w->file, secret_write(w->file, text, false)))
     status = EXIT_DONE;
   if (status == EXIT_DONE)
     cli_line("%s: %s", w->file, w->plain ? "the master secret is NOT WRAPPED now" : "the master secret is wrapped; derived keys are as before");

@@ -232,12 +232,14 @@ bool output_commit(struct output *o) {
     o->fd = -1;
     return ok || fail(o->path, "writing failed");
   }
-  bool ok = (o->temp[0] || give_name(o)) && rename(o->temp, o->target) == 0;
-  if (ok) {
-    o->temp[0] = 0;
+  bool ok = o->temp[0] || give_name(o);
+  if (ok) { // before it has its place: over NFS this is where a full disk is told
     ok = close(o->fd) == 0;
     o->fd = -1;
   }
+  ok = ok && rename(o->temp, o->target) == 0;
+  if (ok)
+    o->temp[0] = 0;
   if (!ok)
     fail(o->path, "cannot create the file");
   output_drop(o);

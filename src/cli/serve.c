@@ -11,7 +11,7 @@
 // Everything that starting would look at, without making or taking anything.
 static int check(const struct config *c) {
   struct config_error error;
-  struct keyring *k = server_check(c, &error) && workers_check(c, &error) ? keyring_load(c, false, &error) : NULL;
+  struct keyring *k = server_check(c, &error) && workers_check(c, &error) ? keyring_load(c, LACKING_IGNORED, &error) : NULL;
   if (!k) {
     cli_line("%s", error.text);
     keyring_put(k);

@@ -196,15 +196,20 @@ static void cut_back(struct epoch_store *s, uint64_t len) {
 }
 
 static enum err append(struct epoch_store *s, struct bytes line, struct diag *diag) {
+  if (s->broken) { // the disk may be there again
+    cut_back(s, s->len);
+    s->broken = s->broken || !folder_sync(s->dir);
+  }
   if (s->broken)
-    return diag_say(diag, ERR_IO, "the rotation journal could not be written before; restart after repair");
+    return diag_say(diag, ERR_IO, "rotations.journal could not be written before: %s; what was begun then may be in force after a restart", strerror(errno));
   enum err begun = s->fd < 0 ? begin_journal(s, diag) : ERR_OK;
   if (begun)
     return begun;
   if (!write_all(s->fd, line, s->len) || fdatasync(s->fd)) {
-    enum err e = diag_say(diag, ERR_IO, "%s: %s", s->path, strerror(errno));
+    int why = errno;
     cut_back(s, s->len);
-    return e;
+    return s->broken ? diag_say(diag, ERR_IO, "rotations.journal: %s; it cannot be taken back now, and may be in force after a restart", strerror(why))
+                     : diag_say(diag, ERR_IO, "%s: %s", s->path, strerror(why));
   }
   s->len += line.n;
   s->lines++;
@@ -236,6 +241,8 @@ static void compact(struct epoch_store *s, uint64_t now_ms) {
     fd = -1;
   } else {
     log_line(LOG_WARN, "%s: compacting failed: %s", s->path, strerror(errno));
+    if (fd >= 0)
+      (void)unlink(fresh);
   }
   if (fd >= 0)
     close(fd);

@@ -46,12 +46,11 @@ static bool create_secret(const char *dir, const char *path, struct config_error
   uint8_t secret[SECRET_BYTES];
   if (!folder_make(dir))
     return config_fail(error, "%s: cannot make the state folder: %s", TOLD(dir), strerror(errno));
-  bool ok = getrandom(secret, sizeof secret, 0) == (ssize_t)sizeof secret;
-  ok = ok && (secret_write(path, bytes_of(secret, sizeof secret), true) || errno == EEXIST);
+  bool made = getrandom(secret, sizeof secret, 0) == (ssize_t)sizeof secret && secret_write(path, bytes_of(secret, sizeof secret), true) == SECRET_WRITTEN;
   int why = errno;
   explicit_bzero(secret, sizeof secret);
-  if (!ok)
-    return config_fail(error, "%s: cannot write the secret: %s", TOLD(path), strerror(why));
+  if (!made)
+    return why == EEXIST || config_fail(error, "%s: cannot write the secret: %s", TOLD(path), strerror(why));
   log_line(LOG_WARN, "created a new derivation secret: %s (mode 0600). All content keys come from it: back it up; "
                      "without it nothing that was protected can be played", path);
   return true;
@@ -111,11 +110,11 @@ static bool unwrap(struct keyring *k, const struct config *c, const char *path, 
   return !e || config_fail(error, "%s: %s", path, why);
 }
 
-static bool give_secret(struct keyring *k, const struct config *c, bool create, struct config_error *error) {
+static bool give_secret(struct keyring *k, const struct config *c, enum keyring_lacking lacking, struct config_error *error) {
   char path[KEY_PATH_MAX];
   struct bytes secret;
   struct diag diag = {0};
-  bool own = k->info.secret_file.n == 0;
+  bool own = keyring_own_secret(k);
   if (own)
     snprintf(path, sizeof path, "%s/derive.secret", c->state_dir);
   else if (!beside_keys(path, c, k->info.secret_file))
@@ -123,8 +122,10 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
   k->secret_path = strdup(path);
   bool ok = read_in(k, &secret, path, WRAPPED_MAX_FILE);
   if (!ok && own && errno == ENOENT) {
-    if (!create)
-      return true; // --check: it would be made
+    if (lacking == LACKING_IGNORED)
+      return true;
+    if (lacking == LACKING_REFUSED) // as where the disk is not mounted for a while
+      return config_fail(error, "%s: the secret that keys in force come from is not there: put it back, for every key of a new one is another", TOLD(path));
     if (k->info.kek_file.n)
       return config_fail(error, "%s: there is no secret yet, and derive.kek_file wants a wrapped one: start once without it, or "
                                 "make one with `sluice keys rewrap`", path);
@@ -135,7 +136,7 @@ static bool give_secret(struct keyring *k, const struct config *c, bool create, 
   if (!ok)
     return config_fail(error, "%s: cannot read the derivation secret: %s", TOLD(path), secret_why(errno));
   // Who made it may have been killed before this. What is read-only, or knows no such thing, has nothing to sync.
-  if (own && create && !folder_sync(c->state_dir) && errno != EINVAL && errno != EROFS)
+  if (own && lacking == LACKING_MADE && !folder_sync(c->state_dir) && errno != EINVAL && errno != EROFS)
     return config_fail(error, "%s: cannot sync the state folder: %s", TOLD(c->state_dir), strerror(errno));
   if (!secret_is_wrapped(secret))
     warn_readable(path);
@@ -259,7 +260,9 @@ struct key_server *keyring_server(const struct keyring *k, const struct key_remo
   return k->servers[r - keys_remotes(k->set, &num)];
 }
 
-struct keyring *keyring_load(const struct config *c, bool create, struct config_error *error) {
+bool keyring_own_secret(const struct keyring *k) { return k->info.derive && !k->info.secret_file.n; }
+
+struct keyring *keyring_load(const struct config *c, enum keyring_lacking lacking, struct config_error *error) {
   struct keyring *k = calloc(1, sizeof *k);
   struct bytes text = {0};
   struct diag diag = {0};
@@ -283,7 +286,7 @@ struct keyring *keyring_load(const struct config *c, bool create, struct config_
     warn_readable(c->keys);
   ok = ok && load_providers(k, c, error);
   if (ok && k->info.derive)
-    ok = give_secret(k, c, create, error);
+    ok = give_secret(k, c, lacking, error);
   ok = ok && give_token(k, c, error);
   if (ok)
     warn_wide_iv(k, c);

@@ -36,9 +36,14 @@ struct keyring {
   _Atomic uint32_t refs;
 };
 
-// keyring_load reads config->keys (or nothing: derivation) and the secret. `create`: a missing secret in state_dir is
-// made, mode 0600, and said in the log. Errors in one line; NULL then.
-struct keyring *keyring_load(const struct config *c, bool create, struct config_error *error);
+// keyring_load reads config->keys (or nothing: derivation) and the secret. Errors in one line; NULL then. A missing secret in state_dir:
+enum keyring_lacking {
+  LACKING_IGNORED, // it would be made
+  LACKING_MADE,    // mode 0600, and said in the log
+  LACKING_REFUSED, // keys of it are in force
+};
+struct keyring *keyring_load(const struct config *c, enum keyring_lacking lacking, struct config_error *error);
+bool keyring_own_secret(const struct keyring *k); // it derives from the secret in state_dir
 // keyring_same says whether two keyrings of one configuration give the same keys to everybody. Of key servers that is not known.
 bool keyring_same(const struct keyring *a, const struct keyring *b);
 struct key_server;

@@ -52,11 +52,18 @@ static void give_up(struct fresh *f) {
   config_free(f->config);
 }
 
+static enum keyring_lacking secret_lacking(struct server *s) {
+  struct settings *st = settings_get(s->catalog);
+  enum keyring_lacking lacking = keyring_own_secret(st->keyring) ? LACKING_REFUSED : LACKING_MADE;
+  settings_put(st);
+  return lacking;
+}
+
 // Reads and checks all of it: this may wait for files.
 static bool load(const struct reloads *h, struct fresh *f, struct config_error *error) {
   struct server *s = h->s;
   f->config = config_load(h->file, h->flags, error);
-  f->keyring = f->config ? keyring_load(f->config, true, error) : NULL;
+  f->keyring = f->config ? keyring_load(f->config, secret_lacking(s), error) : NULL;
   f->settings = f->keyring ? catalog_prepare(s->catalog, f->config, f->keyring, error) : NULL;
   return f->settings && workers_prepare(s, f->config, &f->certificates, error);
 }

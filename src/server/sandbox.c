@@ -31,40 +31,54 @@
 struct confinement {
   int fd;
   uint64_t handled;
+  bool failed; // something that is needed would be out of reach
 };
 
-static void allow(const struct confinement *s, const char *path, uint64_t access) {
-  int fd = open(path, O_PATH | O_CLOEXEC);
-  if (fd < 0)
-    return; // it is not there now, so it will not be reachable later either
-  struct landlock_path_beneath_attr rule = {.allowed_access = access & s->handled, .parent_fd = fd};
-  if (syscall(SYS_landlock_add_rule, s->fd, LANDLOCK_RULE_PATH_BENEATH, &rule, 0))
-    log_line(LOG_WARN, "sandbox: %s: %s", path, strerror(errno));
-  close(fd);
+// What is not there now will not be reachable later either.
+static bool out_of_reach(int why) {
+  return why == ENOENT || why == ENOTDIR || why == EACCES || why == EPERM || why == ELOOP || why == ENAMETOOLONG;
 }
 
-static void allow_folder(const struct confinement *s, const char *file, uint64_t access) {
+static void cannot_allow(struct confinement *s, const char *path) {
+  log_line(LOG_WARN, "sandbox: %s: %s", path, strerror(errno));
+  s->failed = true;
+}
+
+static void allow(struct confinement *s, const char *path, uint64_t access) {
+  int fd = open(path, O_PATH | O_CLOEXEC);
+  if (fd < 0 && out_of_reach(errno))
+    return;
+  struct landlock_path_beneath_attr rule = {.allowed_access = access & s->handled, .parent_fd = fd};
+  if (fd < 0 || syscall(SYS_landlock_add_rule, s->fd, LANDLOCK_RULE_PATH_BENEATH, &rule, 0))
+    cannot_allow(s, path);
+  if (fd >= 0)
+    close(fd);
+}
+
+static void allow_folder(struct confinement *s, const char *file, uint64_t access) {
   char *folder = path_folder_text(bytes_str(file));
   if (folder)
     allow(s, folder, access);
   else
-    log_line(LOG_WARN, "sandbox: the folder of %s cannot be reached: out of memory", file);
+    cannot_allow(s, file);
   free(folder);
 }
 
 // The folder of a file; reloading reads the file by name, and editors replace it. A link's folder and the one it leads to: who
 // renews certificates (certbot) puts new files there and links the old name to them.
-static void allow_folder_of(const struct confinement *s, const char *file, uint64_t access) {
+static void allow_folder_of(struct confinement *s, const char *file, uint64_t access) {
   if (!file || !*file || !strcmp(file, "-"))
     return;
   allow_folder(s, file, access);
   char *real = realpath(file, NULL);
   if (real)
     allow_folder(s, real, access);
+  else if (!out_of_reach(errno))
+    cannot_allow(s, file);
   free(real);
 }
 
-static void allow_all(const struct confinement *s, const struct config *c, const char *config_file) {
+static void allow_all(struct confinement *s, const struct config *c, const char *config_file) {
   allow(s, c->media, c->write_sidecars ? FS_WRITE & ~LANDLOCK_ACCESS_FS_MAKE_DIR : FS_READ);
   if (*c->cache_dir)
     allow(s, c->cache_dir, FS_WRITE);
@@ -81,7 +95,7 @@ static void allow_all(const struct confinement *s, const struct config *c, const
 }
 
 // What the system's resolver reads: its files are replaced while running, so their folders stay open.
-static void allow_resolver(const struct confinement *s) {
+static void allow_resolver(struct confinement *s) {
   static const char *const folders[] = {"/etc", "/run/systemd/resolve", "/lib", "/usr/lib", "/lib64"};
   for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++)
     allow(s, folders[i], FS_READ);
@@ -102,7 +116,8 @@ static bool confine_files(const struct config *c, const char *config_file, const
     allow_folder_of(&s, keys->files[i], FS_READ);
   if (keys->asks_names)
     allow_resolver(&s);
-  bool ok = !syscall(SYS_landlock_restrict_self, s.fd, 0);
+  errno = 0;
+  bool ok = !s.failed && !syscall(SYS_landlock_restrict_self, s.fd, 0);
   int why = errno;
   close(s.fd);
   errno = why;
@@ -189,7 +204,7 @@ void sandbox_enter(const struct config *c, const char *config_file, const struct
   }
   bool files = confine_files(c, config_file, keys);
   if (!files)
-    log_line(LOG_WARN, "sandbox: files are not confined, Landlock: %s", strerror(errno));
+    log_line(LOG_WARN, "sandbox: files are not confined, Landlock: %s", errno ? strerror(errno) : "what is named above would be out of reach");
   confined = files;
   if (!drop_capabilities())
     log_line(LOG_WARN, "sandbox: capabilities are kept: %s", strerror(errno));

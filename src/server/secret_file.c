@@ -101,16 +101,16 @@ static int open_folder_of(const char *path) {
   return fd;
 }
 
-static bool replace(const char *path, struct bytes text, bool fresh) {
+static enum secret_written replace(const char *path, struct bytes text, bool fresh) {
   char *temp = NULL;
   struct stat st;
   bool there = !stat(path, &st);
   if (there && (fresh || !S_ISREG(st.st_mode))) {
     errno = S_ISDIR(st.st_mode) ? EISDIR : fresh ? EEXIST : EINVAL;
-    return false;
+    return SECRET_FAILED;
   }
   if (asprintf(&temp, "%s.XXXXXX", path) < 0)
-    return false;
+    return SECRET_FAILED;
   int folder = open_folder_of(path); // first: once the file is replaced, all that can fail is the disk
   int fd = folder >= 0 ? mkostemp(temp, O_CLOEXEC) : -1; // mode 0600
   bool ok = fd >= 0 && write_all(fd, text) && !fsync(fd);
@@ -119,7 +119,8 @@ static bool replace(const char *path, struct bytes text, bool fresh) {
     (void)ignored;
     ok = !fchmod(fd, st.st_mode & 0640);
   }
-  ok = ok && (fresh ? !link(temp, path) : !rename(temp, path)) && !fsync(folder);
+  ok = ok && (fresh ? !link(temp, path) : !rename(temp, path));
+  enum secret_written done = !ok ? SECRET_FAILED : fsync(folder) ? SECRET_UNSYNCED : SECRET_WRITTEN;
   int why = errno;
   if (fd >= 0) {
     close(fd);
@@ -129,36 +130,36 @@ static bool replace(const char *path, struct bytes text, bool fresh) {
     close(folder);
   free(temp);
   errno = why;
-  return ok;
+  return done;
 }
 
-static bool replace_target(const char *path, struct bytes text, bool fresh) {
+static enum secret_written replace_target(const char *path, struct bytes text, bool fresh) {
   struct stat st;
   if (lstat(path, &st) || !S_ISLNK(st.st_mode))
     return replace(path, text, fresh);
   // The link stays. stat first: it holds to the kernel's rules for other users' links, which realpath goes around.
   char *target = !stat(path, &st) ? realpath(path, NULL) : NULL;
-  bool ok = target && replace(target, text, fresh);
+  enum secret_written done = target ? replace(target, text, fresh) : SECRET_FAILED;
   int why = errno;
   free(target);
   errno = why;
-  return ok;
+  return done;
 }
 
 // Signals wait for this: what one that ends the process left under the passing name would be secrets that nobody looks for. Those of
 // faults cannot be held back.
-bool secret_write(const char *path, struct bytes text, bool fresh) {
+enum secret_written secret_write(const char *path, struct bytes text, bool fresh) {
   static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
   sigset_t set, old;
   sigfillset(&set);
   for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
     sigdelset(&set, faults[i]);
   pthread_sigmask(SIG_BLOCK, &set, &old);
-  bool ok = replace_target(path, text, fresh);
+  enum secret_written done = replace_target(path, text, fresh);
   int why = errno;
   pthread_sigmask(SIG_SETMASK, &old, NULL);
   errno = why;
-  return ok;
+  return done;
 }
 
 const char *secret_why(int error) {

@@ -7,9 +7,10 @@ bool secret_read(struct secret_alloc *mem, struct bytes *out, const char *path, 
 
 // secret_write replaces `path`, or makes it with mode 0600: written beside it, synced, renamed, the folder synced. A file
 // that was there gives owner and mode; a link stays one, what it leads to is replaced. `fresh`: refuses (EEXIST) to
-// replace. False with errno set; nothing is left then, unless only the folder could not be synced; nor where a signal
-// that can be held back comes in the middle.
-bool secret_write(const char *path, struct bytes text, bool fresh);
+// replace. Else errno is set; nothing is left where it failed, nor where a signal that can be held back comes in the middle.
+// Unsynced: it has its place, but not the folder's word that a power cut leaves it there.
+enum secret_written { SECRET_FAILED, SECRET_UNSYNCED, SECRET_WRITTEN };
+enum secret_written secret_write(const char *path, struct bytes text, bool fresh);
 
 // folder_sync has the names in a folder outlive a power cut. folder_make makes a folder that is not there, for its owner alone, and has
 // that outlive one. False with errno set.

@@ -172,9 +172,10 @@ static bool ports_free(const char *option, const struct config_addrs *list, stru
 static void warn_media(const char *media) {
   enum { LOOK_AT = 1000 };
   DIR *d = opendir(media);
-  const struct dirent *e;
+  const struct dirent *e = NULL;
   bool any = false;
-  for (unsigned n = 0; d && n < LOOK_AT && (e = readdir(d)); n++) {
+  errno = d ? 0 : errno;
+  for (unsigned n = 0; d && n < LOOK_AT && (e = readdir(d)); n++, errno = 0) {
     any |= e->d_name[0] != '.';
     if (e->d_type != DT_REG || !media_is_track_name(e->d_name))
       continue;
@@ -182,7 +183,10 @@ static void warn_media(const char *media) {
              media, e->d_name);
     break;
   }
-  if (d && !any)
+  int why = e ? 0 : errno;
+  if (why)
+    log_line(LOG_WARN, "%s: the media folder cannot be listed: %s", media, strerror(why));
+  else if (!any)
     log_line(LOG_WARN, "%s is empty: nothing is served until there is a folder in it (is it mounted?)", media);
   if (d)
     closedir(d);
@@ -235,7 +239,7 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
   if (!server_check(c, error) || !workers_check(c, error) || !ports_free("listen", &c->listen, error) || !ports_free("tls_listen", &c->tls_listen, error) ||
       !ports_free("admin", &c->admin, error))
     return false;
-  up->keyring = keyring_load(up->config, true, error);
+  up->keyring = keyring_load(up->config, LACKING_MADE, error);
   if (!up->keyring)
     return false;
   up->epochs = epoch_store_open(up->config->state_dir, up->keyring->info.default_epoch, error);

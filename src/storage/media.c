@@ -139,8 +139,6 @@ enum err media_track_folder(struct media_path at) {
   return e;
 }
 
-bool media_is_track_folder(struct media_path at) { return media_track_folder(at) == ERR_OK; }
-
 enum err media_has_parts(struct media_path at) {
   int fd = media_open_at(at, O_RDONLY | O_DIRECTORY);
   if (fd < 0)

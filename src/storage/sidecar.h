@@ -41,10 +41,7 @@ void media_close(struct media_source *m); // safe on a zeroed struct and twice
 // media_open_at opens a path as media_open does (flags as of open, O_CLOEXEC added): a descriptor, or -1 and errno.
 int media_open_at(struct media_path at, int flags);
 
-// media_is_track_folder says whether the path is a folder that holds an init.mp4.
-bool media_is_track_folder(struct media_path at);
-
-// media_track_folder says the same, apart from not knowing. Errors: ERR_NOT_FOUND (it is none, or not for us to read),
+// media_track_folder says whether the path is a folder that holds an init.mp4. Errors: ERR_NOT_FOUND (it is none, or not for us to read),
 // ERR_MISSING (its segments are there, *.m4s, and no init.mp4), ERR_IO.
 MUST_USE enum err media_track_folder(struct media_path at);
 extern const char media_lacks_init[]; // says ERR_MISSING

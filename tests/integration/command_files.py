@@ -1,5 +1,6 @@
 """Files that a command reads and leaves behind: parts of command.py."""
 import os
+import pathlib
 import platform
 import resource
 import shutil
@@ -9,7 +10,7 @@ import struct
 import subprocess
 
 from integration.command_parts import CALLS, ENCRYPT, IV, KEY, KID, files, no_nameless_files, one_line
-from judge import boxes, synth
+from judge import boxes, shim, synth
 from judge.programs import run
 from judge.server import Server, environment
 
@@ -381,3 +382,31 @@ def modes(tap, sluice, work):
         tap.ok(r.code == 1 and one_line(r), "an unreadable input", r)
     else:
         tap.skip("an unreadable input", "root reads every file")
+
+
+def one_fails(tap, sluice, work):
+    """One call fails, and the disk is well else: what has its place is whole, and an error says which of the two is there."""
+    library = work / "one_fails.so"
+    if not tap.equal(shim.build(pathlib.Path(__file__).with_name("one_fails.c"), library), "", "a system where one call fails is built"):
+        return
+
+    def failing(call, at, *argv):
+        return sluice(*argv, cwd=folder, env=shim.preloaded(library, FAILS=call, FAILS_AT=at))
+    folder = work / "folder"
+    (folder / "media" / "a").mkdir(parents=True)
+    clear = folder / "media" / "a" / "t.mp4"
+    clear.write_bytes(synth.plain(1)[0])
+    (folder / "old.mp4").write_bytes(b"old")
+    before = files(folder)
+    for out in ("new.mp4", "old.mp4"):  # over NFS it is close that tells of a full disk; the file has no name yet
+        r = failing("close", "(deleted)", "encrypt", clear, out, *ENCRYPT)
+        tap.ok(r.code == 1 and one_line(r) and f"{out}: cannot create the file: Input/output error" in r.err and files(folder) == before,
+               f"encrypt to {out}, whose close fails: an error, and all is as it was", r)
+    for where in ("media/a/t.mp4", "media/a"):
+        r = failing("lstat", where, "index", "media")
+        tap.ok(r.code == 1 and f"sluice: {where}: Input/output error" in r.err and files(folder) == before, f"index, where {where} cannot be looked at: an error that names it", r)
+    (folder / "master").write_bytes(bytes(32))
+    (folder / "kek").write_bytes(bytes(range(32)))
+    r = failing("fsync", "/folder", "keys", "rewrap", "master", "--new-kek", "kek")
+    tap.ok(r.code == 1 and one_line(r) and "master: it is written" in r.err and (folder / "master").read_bytes().startswith(b"sluice-wrapped-secret"),
+           "keys rewrap, where the folder cannot be synced: which of the two is there is said", r)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from integration.life_counts import counted, cut_off, limited, no_descriptors, not_accepted, observability, reasons, who_asked_what  # noqa: E402
 from integration.life_media import descriptors_kept, full_disk, replaced, same_bytes, same_time, sidecars_in_turn  # noqa: E402
 from integration.life_parts import ASSET, await_metrics, listing, media_with, total  # noqa: E402
-from integration.life_start import bad_starts, confined, crashed, derived, open_secrets, privileges, refused_calls, relative, tokens, warned  # noqa: E402
+from integration.life_start import bad_starts, confined, crashed, derived, one_fails, open_secrets, privileges, refused_calls, relative, tokens, warned  # noqa: E402
 from integration.truth import keys_file, record, url  # noqa: E402
 from judge import boxes, synth  # noqa: E402
 from judge.programs import Sluice  # noqa: E402
@@ -232,7 +232,7 @@ def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
     began = time.monotonic()
-    for part in (bad_starts, relative, observability, who_asked_what, counted, limited, cut_off, reasons, no_descriptors, not_accepted, warned, tokens, full_disk, sidecars_in_turn, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, confined, refused_calls, crashed, drain, derived,
+    for part in (bad_starts, relative, observability, who_asked_what, counted, limited, cut_off, reasons, no_descriptors, not_accepted, warned, tokens, full_disk, sidecars_in_turn, descriptors_kept, rotation, replaced, same_time, same_bytes, reload, privileges, confined, refused_calls, one_fails, crashed, drain, derived,
                  open_secrets):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

@@ -335,6 +335,21 @@ def refused_calls(tap, sluice, work):
     tap.equal(denied[True], bad | denied[False], "these calls are refused, beside what is refused here anyway")
 
 
+def one_fails(tap, sluice, work):
+    """The sandbox shuts out nothing that is needed, and a media folder that cannot be listed is not called empty."""
+    library = work / "one_fails.so"
+    if not tap.equal(shim.build(pathlib.Path(__file__).with_name("one_fails.c"), library), "", "a system where one call fails is built"):
+        return
+    media = media_with(work)
+    for call, said in (("open", f"sandbox: {media}: Input/output error"), ("readdir", f"{media}: the media folder cannot be listed: Input/output error")):
+        with Server(sluice.path, media, "--workers", "1", keys=keys_file([ASSET]), env=shim.preloaded(library, FAILS=call, FAILS_AT=str(media))) as server:
+            if call == "open" and server.wait_log("sandbox: off", 0.5):
+                tap.skip("the media folder is out of no sandbox's reach", "a sanitizer")
+                continue
+            tap.ok(server.wait_log(re.escape(said)), f"{call} of the media folder fails: the log says so", server.log())
+            tap.equal(server.get(url(ASSET, "cbcs", 1, "a.mp4")).status, 200, f"{call} of the media folder fails: the server answers")
+
+
 def crashed(tap, sluice, work):
     """A crash says what and where, and is one: for who started the server as well."""
     media = media_with(work)

@@ -109,7 +109,7 @@ static struct config *configure(const char *more_yaml) {
 void start(const char *yaml) {
   struct config_error error;
   struct config *c = configure(yaml);
-  struct keyring *k = keyring_load(c, true, &error);
+  struct keyring *k = keyring_load(c, LACKING_MADE, &error);
   cr_assert(k, "%s", error.text);
   struct epoch_store *e = epoch_store_open(state, 1, &error);
   cr_assert(e, "%s", error.text);
@@ -234,7 +234,7 @@ uint8_t *direct(struct protected_track *t) {
 struct config *reload(const char *yaml) {
   struct config_error error;
   struct config *c = configure(yaml);
-  struct keyring *k = keyring_load(c, true, &error);
+  struct keyring *k = keyring_load(c, LACKING_MADE, &error);
   cr_assert(k, "%s", error.text);
   struct settings *fresh = catalog_prepare(cat, c, k, &error);
   cr_assert(fresh, "%s", error.text);

@@ -129,6 +129,25 @@ def outside(tap, sluice, work, media):
         reload(server, tap, "one beside the old one")
 
 
+def secret_away(tap, sluice, work, media):
+    """A secret that is not there at a reload is not made anew: every key would be another. One that nothing derived from yet is."""
+    with Server(sluice, media) as server:
+        path, secret, want = server.state / "derive.secret", None, server.get("/a/cbcs/1/t.mp4").body
+        secret = path.read_bytes()
+        path.unlink()
+        reload(server, tap, "the secret is away", "reload refused.*derive.secret: the secret that keys in force come from is not there: put it back")
+        tap.ok(not path.exists() and server.get("/a/cbcs/1/t.mp4").body == want, "none is made, and the keys are those that were", sorted(server.state.iterdir()))
+        path.write_bytes(secret)
+        path.chmod(0o600)
+        reload(server, tap, "the secret is back")
+        tap.equal(server.get("/a/cbcs/1/t.mp4").body == want, True, "and so are its keys")
+    record = f"keys: [ {{ asset: a, epoch: 1, scheme: cbcs, kid: '{'1' * 32}', key: '{'2' * 32}' }} ]\n"
+    with Server(sluice, media, keys=record) as server:
+        (server.folder / "keys.yaml").write_text("derive: {}\n")
+        reload(server, tap, "keys are derived from now on")
+        tap.equal(((server.state / "derive.secret").exists(), server.get("/a/cbcs/1/t.mp4").status), (True, 200), "the first secret is made")
+
+
 def signalled(server, asset, scheme="cbcs"):
     r = server.get(f"/{asset}/{scheme}/manifest.mpd")
     known = {b"edef8ba9": "widevine", b"9a04f079": "playready", b"e2719d58": "clearkey"}
@@ -485,7 +504,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sluice-rotation-") as folder:
         work = pathlib.Path(folder)
         media = media_in(work, ["a", "live/b", "live/c"])
-        for part in (tokens, orders, outside, systems, schedules, due, shared, killed, revoked, revoked_while_opening, slow,
+        for part in (tokens, orders, outside, secret_away, systems, schedules, due, shared, killed, revoked, revoked_while_opening, slow,
                      slow_schedule):
             part(tap, sluice, work, media)
     tap.end()

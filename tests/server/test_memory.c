@@ -46,7 +46,7 @@ static bool load(const struct config *running, bool *said) {
   static const struct config_flags flags = {.num = 2, .a = {{OPTION_admin, "127.0.0.1:4"}, {OPTION_assets, "paid/=cbcs"}}};
   struct config_error error = {.text = "?"};
   struct config *c = config_load("sluice.yaml", &flags, &error);
-  struct keyring *k = c ? keyring_load(c, false, &error) : NULL;
+  struct keyring *k = c ? keyring_load(c, LACKING_IGNORED, &error) : NULL;
   if (k)
     (void)config_restart_needed(running ? running : c, c);
   *said = k || (error.text[0] && error.text[0] != '?');
