@@ -252,8 +252,11 @@ static void hand_over_put_off(struct uring *u) {
 
 static bool enable(struct uring *u) {
   // liburing 2.3 declares io_uring_enable_rings but does not export it.
-  if (io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
+  int r = io_uring_register((unsigned)u->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+  if (r < 0) {
+    errno = -r;
     return false;
+  }
   (void)io_uring_register_ring_fd(&u->ring); // a little faster where it works
   u->enabled = true;
   // Operations started before belong to this thread from now on.
