@@ -223,10 +223,10 @@ void http_begin(struct http_parser *p) {
 
 // What a parse error of llhttp means to the client. An unknown method that looks like one is 501 (RFC 9110 §9.1).
 static unsigned status_of(const struct http_parser *p, llhttp_errno_t e, const char *pos) {
-  if (e == HPE_INVALID_VERSION)
-    return 505;
-  if (e == HPE_INVALID_TRANSFER_ENCODING)
-    return 501;
+  if (e == HPE_INVALID_VERSION) // from llhttp 9 on also of a line feed alone behind it
+    return pos && pos[-1] == '\n' ? 400 : 505;
+  if (e == HPE_INVALID_TRANSFER_ENCODING) // from llhttp 9 on also of one beside a length
+    return p->ll.flags & F_CONTENT_LENGTH ? 400 : 501;
   if (e != HPE_INVALID_METHOD || !pos)
     return 400;
   for (const char *c = p->base; c <= pos; c++)

@@ -36,7 +36,7 @@ def handed_over():
 def make_certificate(folder, name, kind):
     key = {"ec": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["rsa:2048"]}[kind]
     subprocess.run(["openssl", "req", "-x509", "-newkey", *key, "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext",
-                    f"subjectAltName=DNS:{name},DNS:*.{name}", "-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem"],
+                    f"subjectAltName=DNS:{name},DNS:*.{name}", "-addext", "keyUsage=critical,digitalSignature,keyCertSign", "-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem"],
                    check=True, capture_output=True)
 
 
