@@ -72,8 +72,7 @@ struct state {
 };
 
 static void fail(struct state *s, enum err e, const char *what) {
-  XML_Index at = XML_GetCurrentByteIndex(s->xml);
-  (void)diag_set(s->diag, e, at > 0 ? (uint64_t)at : 0, "%s", what);
+  (void)diag_set(s->diag, e, xml_at(s->xml), "%s", what);
   s->failed = true;
   XML_StopParser(s->xml, XML_FALSE);
 }

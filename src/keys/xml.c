@@ -36,6 +36,15 @@ XML_Parser xml_parser(size_t len) {
   return p;
 }
 
+uint64_t xml_at(XML_Parser p) {
+#if XML_MAJOR_VERSION > 2 || XML_MINOR_VERSION >= 9 // which deprecates the other
+  int64_t at = XML_GetCurrentByteIndex64(p);
+#else
+  XML_Index at = XML_GetCurrentByteIndex(p);
+#endif
+  return at > 0 ? (uint64_t)at : 0;
+}
+
 bool xml_is_fragment(struct bytes text, const char *open, const char *close) {
   XML_Parser p = text.n <= INT32_MAX ? xml_parser(text.n) : NULL;
   if (!p)
@@ -52,15 +61,15 @@ enum err xml_run(XML_Parser p, struct bytes doc, struct diag *diag) {
     return diag_say(diag, ERR_LIMIT, "the document is too long");
   if (XML_Parse(p, (const char *)doc.p, (int)doc.n, 1) == XML_STATUS_OK)
     return ERR_OK;
-  XML_Index at = XML_GetCurrentByteIndex(p);
+  uint64_t at = xml_at(p);
   enum XML_Error why = XML_GetErrorCode(p);
   if (diag->err)
     return diag->err;
   if (why == XML_ERROR_ABORTED)
-    return diag_set(diag, ERR_SYNTAX, at > 0 ? (uint64_t)at : 0, "the document has a DTD: none is accepted");
+    return diag_set(diag, ERR_SYNTAX, at, "the document has a DTD: none is accepted");
   if (why == XML_ERROR_NO_MEMORY && !memory_left)
-    return diag_set(diag, ERR_LIMIT, at > 0 ? (uint64_t)at : 0, "the document takes too much memory: its namespaces are too long, or it has too many names");
+    return diag_set(diag, ERR_LIMIT, at, "the document takes too much memory: its namespaces are too long, or it has too many names");
   if (why == XML_ERROR_NO_MEMORY)
     return diag_say(diag, ERR_NO_MEMORY, NULL);
-  return diag_set(diag, ERR_SYNTAX, at > 0 ? (uint64_t)at : 0, "not well-formed XML: %.80s", XML_ErrorString(why));
+  return diag_set(diag, ERR_SYNTAX, at, "not well-formed XML: %.80s", XML_ErrorString(why));
 }

@@ -8,6 +8,9 @@
 // thread has one at a time. NULL when out of memory.
 XML_Parser xml_parser(size_t len);
 
+// xml_at says at which byte of the document the parser is.
+uint64_t xml_at(XML_Parser p);
+
 // xml_is_fragment says whether `text` is well-formed and balanced between the start tag `open` and its end tag `close`: what
 // closes that element early, or is a declaration, is not.
 bool xml_is_fragment(struct bytes text, const char *open, const char *close);

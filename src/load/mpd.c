@@ -10,6 +10,14 @@
 
 enum { MAX_TIMELINE = 200000, MAX_PERIODS = 1000, MAX_SCRATCH = 64 << 20 };
 
+static uint64_t line_of(XML_Parser p) {
+#if XML_MAJOR_VERSION > 2 || XML_MINOR_VERSION >= 9 // which deprecates the other
+  return XML_GetCurrentLineNumber64(p);
+#else
+  return XML_GetCurrentLineNumber(p);
+#endif
+}
+
 static void fail(struct mpd *m, enum err e, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static void fail(struct mpd *m, enum err e, const char *fmt, ...) {
   char what[sizeof m->diag->what];
@@ -18,7 +26,7 @@ static void fail(struct mpd *m, enum err e, const char *fmt, ...) {
   vsnprintf(what, sizeof what, fmt, ap);
   va_end(ap);
   if (!m->failed)
-    diag_set(m->diag, e, XML_GetCurrentLineNumber(m->xml), "%s", what);
+    diag_set(m->diag, e, line_of(m->xml), "%s", what);
   m->failed = true;
   XML_StopParser(m->xml, XML_FALSE);
 }
@@ -114,7 +122,7 @@ static void open_period(struct mpd *m, const char **atts) {
   }
   p->start_s = duration(m, atts, "start");
   p->duration_s = duration(m, atts, "duration");
-  p->line = XML_GetCurrentLineNumber(m->xml);
+  p->line = line_of(m->xml);
   *(m->last ? &m->last->next : &m->periods) = p;
   m->last = p;
   m->num_periods++;
@@ -315,7 +323,7 @@ static void play(struct mpd *m, struct period *p) {
   p->rep = m->at[L_REP];
   memcpy(p->id, m->rep_id, sizeof p->id);
   p->bandwidth = m->rep_bandwidth;
-  p->line = XML_GetCurrentLineNumber(m->xml);
+  p->line = line_of(m->xml);
   if (p == first)
     m->chosen_kids = m->kids;
 }
@@ -390,9 +398,9 @@ static enum err read_text(struct mpd *m, struct bytes text) {
   if (m->failed)
     return m->diag->err;
   if (st != XML_STATUS_OK)
-    return diag_set(m->diag, ERR_SYNTAX, XML_GetCurrentLineNumber(m->xml), "%s", XML_ErrorString(XML_GetErrorCode(m->xml)));
+    return diag_set(m->diag, ERR_SYNTAX, line_of(m->xml), "%s", XML_ErrorString(XML_GetErrorCode(m->xml)));
   if (!m->out->num)
-    return diag_set(m->diag, ERR_SYNTAX, XML_GetCurrentLineNumber(m->xml), "the MPD has no Representation %s segments",
+    return diag_set(m->diag, ERR_SYNTAX, line_of(m->xml), "the MPD has no Representation %s segments",
                     m->other_kind ? "of audio with" : "with");
   return ERR_OK;
 }

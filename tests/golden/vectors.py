@@ -72,6 +72,7 @@ FOLDERS.update({f"shaka-packager/live-profile-and-key-rotation{v}": FOLDERS["sha
                 for v in ("", "-and-no-pssh-in-stream", "-and-non-dash-if-iop", "-cbcs")})
 # What the packager and ffmpeg of this suite cannot read, with the reason.
 PACKAGER_CANNOT = {}
+FFMPEG_CANNOT = {b"iamf": "ffmpeg does not know it, or, from version 7 on, reads it before it is decrypted"}
 MULTI_KEY = {"10111213141516171819202122232425": "11121314151617181920212223242526"}
 KEY_UNKNOWN = {"androidx-media/mp4/sample_ac4_protected.mp4"}
 BEAR = "shaka-packager/encryption/decrypted-bear-640x360-audio-0.mp4"
@@ -160,7 +161,10 @@ def judge_scheme(run, name, path, scheme, want):
     said = []
 
     got = packets(locked_bytes, KEY)
-    if isinstance(want, str):
+    if clear.format in FFMPEG_CANNOT:
+        want = FFMPEG_CANNOT[clear.format]
+        tap.skip(f"{label}: ffmpeg", want)
+    elif isinstance(want, str):
         tap.skip(f"{label}: ffmpeg", f"it does not read the clear file: {want[-80:]}")
     else:
         good.append(tap.ok(got == want, f"{label}: ffmpeg decrypts every packet", differ(got, want)))
