@@ -58,7 +58,9 @@ def make_media(media):
         (media / asset).mkdir(exist_ok=True)
         shutil.copy(media / "song" / "aac-96.mp4", media / asset)
     (media / "long").mkdir()
-    subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-stream_loop", str(LOOPS - 1), "-i", str(media / "song" / "aac-96.mp4"), "-c", "copy",
+    loops = media.parent / "loops.txt"  # -stream_loop of ffmpeg 7 makes each as long as its packets, priming and all
+    loops.write_text(f"file {media / 'song' / 'aac-96.mp4'}\nduration {SECONDS}\n" * LOOPS)
+    subprocess.run(["ffmpeg", "-nostdin", "-v", "error", "-f", "concat", "-safe", "0", "-i", str(loops), "-c", "copy",
                     *FRAGMENTED, str(media / "long" / "aac-96.mp4")], check=True)
 
 

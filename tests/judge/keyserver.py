@@ -220,6 +220,9 @@ class Keys(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if len(body) < int(self.headers["Content-Length"]):  # who asks was killed
+            self.close_connection = True
+            return
         speke = self.path.startswith("/speke")
         if speke:
             root, fault = check_speke(self.headers, body)
