@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 static bool fails(const char *call, const char *path) {
@@ -32,31 +31,39 @@ static bool fails_on(const char *call, int fd) {
   return n > 0 && fails(call, path);
 }
 
+// The next of a function: a sanitizer's, which has to see all of them, or the C library's.
+#define REAL(name, ...) \
+  __VA_ARGS__;          \
+  *(void **)&real = dlsym(RTLD_NEXT, name)
+
 int close(int fd) {
+  REAL("close", int (*real)(int));
   bool failed = fails_on("close", fd);
-  int r = (int)syscall(SYS_close, fd); // it is closed all the same
+  int r = real(fd); // it is closed all the same
   errno = failed ? EIO : errno;
   return failed ? -1 : r;
 }
 
-int fsync(int fd) { return fails_on("fsync", fd) ? -1 : (int)syscall(SYS_fsync, fd); }
+int fsync(int fd) {
+  REAL("fsync", int (*real)(int));
+  return fails_on("fsync", fd) ? -1 : real(fd);
+}
 
 int lstat64(const char *path, struct stat64 *st) {
-  return fails("lstat", path) ? -1 : (int)syscall(SYS_newfstatat, AT_FDCWD, path, st, AT_SYMLINK_NOFOLLOW);
+  REAL("lstat64", int (*real)(const char *, struct stat64 *));
+  return fails("lstat", path) ? -1 : real(path, st);
 }
 
 int open64(const char *path, int flags, ...) {
+  REAL("open64", int (*real)(const char *, int, ...));
   va_list ap;
   va_start(ap, flags);
   unsigned mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(ap, unsigned) : 0;
   va_end(ap);
-  return flags & O_PATH && fails("open", path) ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_LARGEFILE, mode);
+  return flags & O_PATH && fails("open", path) ? -1 : real(path, flags, mode);
 }
 
 struct dirent64 *readdir64(DIR *d) {
-  if (fails_on("readdir", dirfd(d)))
-    return NULL;
-  struct dirent64 *(*real)(DIR *);
-  *(void **)&real = dlsym(RTLD_NEXT, "readdir64");
-  return real(d);
+  REAL("readdir64", struct dirent64 *(*real)(DIR *));
+  return fails_on("readdir", dirfd(d)) ? NULL : real(d);
 }

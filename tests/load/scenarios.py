@@ -154,7 +154,7 @@ level: { latency_p99_ms: 20, errors: 0, lag_p99_ms: 5000 }
     tap.ok(c["high"] < 60 * c["low"] and any(p["passed"] for p in c["probes"]) and not all(p["passed"] for p in c["probes"]), f"capacity: between passing {worst[0]:.0f} and failing {worst[1]:.0f}", c)
     tap.ok(c["spike_rate"] > 2.5 * c["rate"] and (c["recovery_s"] >= 0 or c["recovery_s"] == -1), "capacity: a spike beyond it, and the recovery", c)
     tap.ok("highest rate within the service level" in r.out.decode() and "requests were" in r.out.decode(), "capacity: in words", r.out.decode())
-    r = load(text.replace("to: 200000", "to: 60").replace("probes: 12", "probes: 3").replace("latency_p99_ms: 20,", "latency_p99_ms: 5000,"), f"http://127.0.0.1:{server.port}")
+    r = load(text.replace("to: 200000", "to: 60").replace("probes: 12", "probes: 3").replace("latency_p99_ms: 20,", "latency_p99_ms: 5000,").replace("drain: 300ms", "drain: 5s"), f"http://127.0.0.1:{server.port}")
     tap.ok(r.code == 1 and not r.json["capacity"]["found"] and "every probe passed" in r.out.decode(), "capacity: a limit beyond the search is none found, status 1", r.out.decode())
 
 
