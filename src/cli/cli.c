@@ -46,7 +46,7 @@ int cli_error_diag(const char *subject, const struct diag *d) {
 
 int cli_error_write(const char *path, const char *what, int why) {
   char leads[256];
-  ssize_t n = why == ENOENT ? readlink(path, leads, sizeof leads - 1) : -1;
+  ssize_t n = why == ENOENT && access(path, F_OK) ? readlink(path, leads, sizeof leads - 1) : -1;
   if (n < 0)
     return cli_error(path, "%s: %s", what, strerrordesc_np(why));
   leads[n] = 0;

@@ -17,10 +17,10 @@ char *load_file(const char *path, size_t *n) {
   while (f && !feof(f) && !ferror(f) && *n < MOST && (more = realloc(p, cap)) != NULL) { // a pipe has no size
     p = more;
     *n += fread(p + *n, 1, cap - 1 - *n, f);
-    cap *= 2;
+    cap = cap < MOST ? cap * 2 : MOST + 1;
   }
   if (!f || ferror(f) || !feof(f)) {
-    if (*n >= MOST)
+    if (*n >= MOST && !ferror(f))
       cli_error(path, "longer than 256 MB: no scenario, list of paths or result is");
     else
       cli_error(path, "%s", strerror(errno ? errno : ENOMEM));

@@ -216,6 +216,12 @@ static enum err append(struct epoch_store *s, struct bytes line, struct diag *di
   return ERR_OK;
 }
 
+// The last line, of `n` bytes, which could not be applied.
+static enum err take_back(struct epoch_store *s, size_t n, enum err why, struct diag *diag) {
+  cut_back(s, s->len - n);
+  return s->broken ? diag_say(diag, why, "rotations.journal: %s; it cannot be taken back now, and may be in force after a restart", err_text(why)) : why;
+}
+
 // Failing to compact costs space, nothing else: the old file stays.
 static void compact(struct epoch_store *s, uint64_t now_ms) {
   char *fresh = NULL;
@@ -266,7 +272,7 @@ static enum err rotate(struct epoch_store *s, struct epoch_event ev, struct diag
     e = epochs_apply(s->rules, &ev, diag);
     pthread_rwlock_unlock(&s->lock);
     if (e) // only for want of memory; its number is the next one's
-      cut_back(s, s->len - w.n);
+      e = take_back(s, w.n, e, diag);
   }
   if (!e && s->lines >= COMPACT_LINES)
     compact(s, ev.time_ms);
@@ -297,7 +303,7 @@ enum err epoch_store_set_slot(struct epoch_store *s, struct bytes scope, uint64_
     e = epochs_set_slot(s->rules, scope, slot_ms, diag);
     pthread_rwlock_unlock(&s->lock);
     if (e)
-      cut_back(s, s->len - w.n);
+      e = take_back(s, w.n, e, diag);
   }
   pthread_mutex_unlock(&s->journal);
   return e;

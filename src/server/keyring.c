@@ -46,7 +46,7 @@ static bool create_secret(const char *dir, const char *path, struct config_error
   uint8_t secret[SECRET_BYTES];
   if (!folder_make(dir))
     return config_fail(error, "%s: cannot make the state folder: %s", TOLD(dir), strerror(errno));
-  bool made = getrandom(secret, sizeof secret, 0) == (ssize_t)sizeof secret && secret_write(path, bytes_of(secret, sizeof secret), true) == SECRET_WRITTEN;
+  bool made = getrandom(secret, sizeof secret, 0) == (ssize_t)sizeof secret && secret_write(path, bytes_of(secret, sizeof secret), true) != SECRET_FAILED; // synced by the caller
   int why = errno;
   explicit_bzero(secret, sizeof secret);
   if (!made)

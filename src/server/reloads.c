@@ -52,18 +52,21 @@ static void give_up(struct fresh *f) {
   config_free(f->config);
 }
 
-static enum keyring_lacking secret_lacking(struct server *s) {
-  struct settings *st = settings_get(s->catalog);
-  enum keyring_lacking lacking = keyring_own_secret(st->keyring) ? LACKING_REFUSED : LACKING_MADE;
-  settings_put(st);
-  return lacking;
+// state_dir changes with a restart only: the secret stays where it is, as the journal does. Once there are keys of it no other is made.
+static struct keyring *load_keyring(struct server *s, struct config *c, struct config_error *error) {
+  char *asked = c->state_dir;
+  c->state_dir = s->first->state_dir;
+  struct keyring *k = keyring_load(c, s->had_secret ? LACKING_REFUSED : LACKING_MADE, error);
+  c->state_dir = asked;
+  s->had_secret |= k && keyring_own_secret(k);
+  return k;
 }
 
 // Reads and checks all of it: this may wait for files.
 static bool load(const struct reloads *h, struct fresh *f, struct config_error *error) {
   struct server *s = h->s;
   f->config = config_load(h->file, h->flags, error);
-  f->keyring = f->config ? keyring_load(f->config, secret_lacking(s), error) : NULL;
+  f->keyring = f->config ? load_keyring(s, f->config, error) : NULL;
   f->settings = f->keyring ? catalog_prepare(s->catalog, f->config, f->keyring, error) : NULL;
   return f->settings && workers_prepare(s, f->config, &f->certificates, error);
 }

@@ -31,6 +31,7 @@
 struct confinement {
   int fd;
   uint64_t handled;
+  bool needed; // what is allowed now: nothing works without it
   bool failed; // something that is needed would be out of reach
 };
 
@@ -41,7 +42,8 @@ static bool out_of_reach(int why) {
 
 static void cannot_allow(struct confinement *s, const char *path) {
   log_line(LOG_WARN, "sandbox: %s: %s", path, strerror(errno));
-  s->failed = true;
+  // Of one dead file system only what is needed opens all others; descriptors and memory may be missing for all.
+  s->failed |= s->needed || errno == EMFILE || errno == ENFILE || errno == ENOMEM;
 }
 
 static void allow(struct confinement *s, const char *path, uint64_t access) {
@@ -79,13 +81,15 @@ static void allow_folder_of(struct confinement *s, const char *file, uint64_t ac
 }
 
 static void allow_all(struct confinement *s, const struct config *c, const char *config_file) {
+  s->needed = true;
   allow(s, c->media, c->write_sidecars ? FS_WRITE & ~LANDLOCK_ACCESS_FS_MAKE_DIR : FS_READ);
   if (*c->cache_dir)
     allow(s, c->cache_dir, FS_WRITE);
   allow(s, c->state_dir, FS_WRITE);
-  allow_folder_of(s, c->access_log, FS_LOG);
   allow_folder_of(s, config_file, FS_READ);
   allow_folder_of(s, c->keys, FS_READ);
+  s->needed = false;
+  allow_folder_of(s, c->access_log, FS_LOG);
   allow_folder_of(s, c->tls_client_ca, FS_READ);
   for (unsigned i = 0; i < c->tls_certificates.num; i++) {
     allow_folder_of(s, c->tls_certificates.a[i].cert, FS_READ);

@@ -242,6 +242,7 @@ static bool make_catalog(struct server *s, struct startup *up, struct config_err
   up->keyring = keyring_load(up->config, LACKING_MADE, error);
   if (!up->keyring)
     return false;
+  s->had_secret = keyring_own_secret(up->keyring);
   up->epochs = epoch_store_open(up->config->state_dir, up->keyring->info.default_epoch, error);
   if (!up->epochs)
     return false;

@@ -34,6 +34,7 @@ struct server {
   struct admin *admin;
   struct schedules *schedules;
   struct reloads *reloads;
+  bool had_secret;               // keys have come from the secret in state_dir; of the reloads alone, once it is started
   struct {
     pthread_mutex_t lock;
     struct tls_set *set; // NULL: none

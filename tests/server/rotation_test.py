@@ -141,6 +141,19 @@ def secret_away(tap, sluice, work, media):
         path.chmod(0o600)
         reload(server, tap, "the secret is back")
         tap.equal(server.get("/a/cbcs/1/t.mp4").body == want, True, "and so are its keys")
+    other = work / "other-state"
+    other.mkdir(mode=0o700)
+    (other / "derive.secret").write_bytes(bytes(32))
+    (other / "derive.secret").chmod(0o600)
+    with Server(sluice, media, config="{}\n") as server:
+        at = server.argv.index("--state-dir")  # the file is to name it: a flag stays
+        del server.argv[at:at + 2]
+        (server.folder / "sluice.yaml").write_text(f"state_dir: {server.state}\n")
+        tap.equal(server.restart(), 0, "state_dir in the configuration")
+        want = server.get("/a/cbcs/1/t.mp4").body
+        (server.folder / "sluice.yaml").write_text(f"state_dir: {other}\n")
+        reload(server, tap, "another state folder", "reload: state_dir changed but needs a restart")
+        tap.equal(server.get("/a/cbcs/1/t.mp4").body == want, True, "the secret is that of the folder in use, as the journal is")
     record = f"keys: [ {{ asset: a, epoch: 1, scheme: cbcs, kid: '{'1' * 32}', key: '{'2' * 32}' }} ]\n"
     with Server(sluice, media, keys=record) as server:
         (server.folder / "keys.yaml").write_text("derive: {}\n")
