@@ -166,7 +166,7 @@ void text_tame(char *text, size_t n) {
   }
 }
 
-// How many single-character changes lie between a and b, at most `limit`.
+// How many single-character changes lie between a and b; 99 where one of them is longer than any option.
 static unsigned distance(const char *a, const char *b) {
   unsigned row[65];
   size_t nb = strlen(b);
