@@ -2,9 +2,9 @@
 // registers, 24 lanes, are in flight, or eight, 32 lanes. Measured limits: one VAESENC of 512 bits starts per cycle and takes
 // 3 (Golden Cove, port 0) or 4 (Zen 4, two pipes of 256 bits), so four registers would do if nothing ever ended; six leave
 // room for what happens between steps. Zen 5 starts two a cycle that take 4: six registers leave a quarter of its AES unit
-// idle, eight fill it. What is not AES must fit beside it, above all what moves blocks between the quarters of a
-// register: on Golden Cove it has port 5, on Zen 4 and 5 one pipe that AES leaves alone and one that it needs. That decides
-// the details:
+// idle, eight would fill it if nothing else needed it. What is not AES must fit beside it, above all what moves blocks between
+// the quarters of a register: on Golden Cove it has port 5, on Zen 4 and 5 one pipe that AES leaves alone and one that it needs.
+// That decides the details:
 //
 //  - Steps come in pairs. Two blocks of a lane are read and written at once and transposed, 2 x 2: four shuffles for a
 //    register and step instead of the six that insert and extract block by block. Half as many loads and stores as well,
@@ -17,15 +17,15 @@
 //    in a row would be bound to the AES port as often as to port 5, and loads would find older stores that alias them
 //    still unfinished. Round keys come from memory, ready for use, which leaves registers for all this.
 //  - The jobs are in order of length, so a free lane takes the next one in the list (longest first keeps the lanes'
-//    ends close together). The soonest end is kept; when it comes, refilling expands the next entries of the job
-//    list into the ended lanes and gives them the IV by a masked move. Its branch depends on sizes only.
+//    ends close together). The soonest end is kept, and the lanes whose end it is; when it comes, refilling expands the next
+//    entries of the job list into them and gives them the IV by a masked move. Its branch depends on sizes only.
 //  - Behind the list stand jobs on a scratch buffer: a lane without work runs along without a special case. The
 //    list's order puts the longest samples in the lowest registers, so that at the end registers fall idle from
-//    the top, and the loop continues with fewer of them.
+//    the top, and the loop continues with fewer of them, unless it is nearly done: to change over costs a hundred cycles.
 //  - Eight registers, with two inputs and two outputs each, are more than there are: of more than six, the first
 //    ciphertext block of a pair lies in memory until it goes out.
 //  - Two dozen scattered destinations miss the L1 cache at every fourth step, and stores leave in order: the line
-//    two ahead of a lane is asked for, half of the lanes in a round trip.
+//    two ahead of a lane is asked for, half of the lanes in a round trip. Zen 5 is faster without.
 //  - What the caller reads next (struct aes_ahead) is asked for into L2, as many lines in a step as the step itself
 //    reads. A loop of loads over it before the next burst waits for memory, prefetches in a row are dropped when the
 //    queue is full; six of them in sixty cycles of AES cost a tenth of that.
@@ -40,6 +40,8 @@ enum {
   LANES = 4 * REGS,
   AHEAD = 128,    // bytes between a block written and the destination line asked for
   SCRATCH = 2048, // bytes an idle lane may walk before it starts over
+  TAILS = 4,      // jobs whose trailing bytes are copied in a round trip
+  NEARLY = 128,   // bytes for which it is not worth while to go on with fewer registers
 };
 
 // Jobs as arrays, in the order in which lanes take them.
@@ -51,7 +53,7 @@ enum {
 struct list {
   uint64_t src[LIST + LIST_SPARE], dst[LIST + LIST_SPARE]; // addresses
   uint32_t len[LIST + LIST_SPARE];                         // pairs of blocks, in bytes; not 0
-  uint32_t rest[LIST + LIST_SPARE];                        // bytes after them
+  uint32_t end[LIST + LIST_SPARE];                         // where the last 16 bytes start
   unsigned num;
   bool apart; // some job's source is not its destination
 };
@@ -63,8 +65,8 @@ struct state {
   __m512i even[REGS], odd[REGS];                // the last two ciphertext blocks; while it runs, `even` beyond NEAR only
   uint64_t t;                                   // bytes
   unsigned next;                                // of the list
-  unsigned real;                                // lanes that work on a sample rather than on scratch
   unsigned tail;                                // job whose trailing bytes are copied next
+  unsigned real;                                // lanes that work on a sample rather than on scratch
   unsigned moved, from;                         // lanes with a new source, but not yet its destination: first job
   uint64_t ahead, ahead_last;                   // the lines to ask for, and where to stay
 };
@@ -122,42 +124,54 @@ INLINE void take(uint64_t *lanes, const uint64_t *from, unsigned ended, uint64_t
   }
 }
 
-// New sources for the lanes that end at t. Returns these lanes.
-INLINE unsigned take_ended(struct state *s, const struct list *list, uint64_t t, const int regs) {
+// New sources for the lanes that end at t.
+INLINE void take_ended(struct state *s, const struct list *list, uint64_t t, unsigned ended, const int regs) {
   const __m512i now = _mm512_set1_epi32((int)t);
-  __m512i ends0 = _mm512_load_si512(s->ends), ends1 = _mm512_load_si512(s->ends + 16);
-  unsigned next = s->next, left = list->num - next;
-  unsigned ended = _mm512_cmpeq_epi32_mask(ends0, now) | (unsigned)_mm512_cmpeq_epi32_mask(ends1, now) << 16;
-  ended &= ~0u >> (32 - 4 * regs);
-  __mmask16 low = (__mmask16)ended, high = (__mmask16)(ended >> 16);
-  unsigned num = (unsigned)__builtin_popcount(ended);
+  unsigned next = s->next, left = list->num - next, num = (unsigned)__builtin_popcount(ended);
+  const uint32_t *len = list->len + next;
   take(s->src, list->src + next, ended, t, regs);
-  ends0 = _mm512_mask_add_epi32(ends0, low, now, _mm512_maskz_expandloadu_epi32(low, list->len + next));
-  _mm512_store_si512(s->ends, ends0);
-  if (regs > 4) {
-    next += (unsigned)__builtin_popcount(low);
-    ends1 = _mm512_mask_add_epi32(ends1, high, now, _mm512_maskz_expandloadu_epi32(high, list->len + next));
-    _mm512_store_si512(s->ends + 16, ends1);
+  UNROLL for (int g = 0; g < (regs + 3) / 4; g++) {
+    __mmask16 m = (__mmask16)(ended >> 16 * g);
+    __m512i ends = _mm512_load_si512(s->ends + 16 * g);
+    _mm512_store_si512(s->ends + 16 * g, _mm512_mask_add_epi32(ends, m, now, _mm512_maskz_expandloadu_epi32(m, len)));
+    len += __builtin_popcount(m);
   }
   s->real = left >= num ? s->real : (s->real & ~ended) | _pdep_u32((1u << left) - 1, ended);
-  s->next += left >= num ? num : left;
-  return ended;
+  s->next = next + (left >= num ? num : left);
 }
 
-// The soonest end after t.
-INLINE uint32_t soonest(const struct state *s, uint64_t t, const int regs) {
+// The soonest end after t, and the lanes whose end it is. Both are needed when it comes, then without waiting: what vectors
+// compute queues behind the AES rounds.
+INLINE uint32_t soonest(const struct state *s, uint64_t t, unsigned *due, const int regs) {
   const __m512i from = _mm512_set1_epi32((int)t + 1); // what lies behind is furthest away
-  __m512i v = _mm512_sub_epi32(_mm512_load_si512(s->ends), from);
-  if (regs > 4)
-    v = _mm512_min_epu32(v, _mm512_sub_epi32(_mm512_load_si512(s->ends + 16), from));
-  return _mm512_reduce_min_epu32(v) + (uint32_t)t + 1;
+  __m512i v[LANES / 16], least;
+  UNROLL for (int g = 0; g < (regs + 3) / 4; g++) {
+    v[g] = _mm512_sub_epi32(_mm512_load_si512(s->ends + 16 * g), from);
+    least = g ? _mm512_min_epu32(least, v[g]) : v[g];
+  }
+  least = _mm512_min_epu32(least, _mm512_shuffle_i64x2(least, least, 0x4e));
+  least = _mm512_min_epu32(least, _mm512_shuffle_i64x2(least, least, 0xb1));
+  least = _mm512_min_epu32(least, _mm512_shuffle_epi32(least, 0x4e));
+  least = _mm512_min_epu32(least, _mm512_shuffle_epi32(least, 0xb1));
+  *due = 0;
+  UNROLL for (int g = 0; g < (regs + 3) / 4; g++)
+    *due |= (unsigned)_mm512_cmpeq_epi32_mask(v[g], least) << 16 * g;
+  *due &= ~0u >> (32 - 4 * regs);
+  return (uint32_t)_mm512_cvtsi512_si32(least) + (uint32_t)t + 1;
 }
 
-// The bytes after the last whole block of job i, exactly these: whether the block is written before or after does not matter.
+// Whether no job under way has more than `bytes` left.
+INLINE bool nearly_done(const struct state *s, uint64_t t, uint32_t bytes) {
+  for (unsigned m = s->real; m; m &= m - 1)
+    if (s->ends[__builtin_ctz(m)] - (uint32_t)t > bytes)
+      return false;
+  return true;
+}
+
+// The last 16 bytes of job i, for those after its last whole block: to be called before that block is written.
 INLINE void copy_tail(const struct list *l, unsigned i) {
-  uint64_t at = l->len[i] + (l->rest[i] & 16);
-  __mmask16 m = (__mmask16)_bzhi_u32(0xffff, l->rest[i] & 15);
-  _mm_mask_storeu_epi8((void *)(l->dst[i] + at), m, _mm_maskz_loadu_epi8(m, (const void *)(l->src[i] + at)));
+  uint64_t at = l->end[i];
+  _mm_storeu_si128((__m128i *)(l->dst[i] + at), _mm_loadu_si128((const __m128i *)(l->src[i] + at)));
 }
 
 // Rounds 1 to 9 of the first step of a pair. Between them, the ciphertext of the pair before goes out.
@@ -178,9 +192,9 @@ INLINE void rounds_scattering(__m512i *x, const volatile __m512i *k, const struc
   }
 }
 
-// Those of the second step. Between them, the input of the pair at t comes in.
+// Those of the second step. Between them, the input of the pair at t comes in, and destination lines are asked for.
 INLINE void rounds_gathering(__m512i *x, const volatile __m512i *k, const struct state *s, uint64_t t, __m512i *even, __m512i *odd,
-                             uint64_t ahead, const int regs) {
+                             uint64_t ahead, const int regs, const bool ask) {
   UNROLL for (int r = 1; r < 10; r++) {
     __m512i key = k[r];
     UNROLL for (int i = 0; i < regs; i++) {
@@ -189,7 +203,7 @@ INLINE void rounds_gathering(__m512i *x, const volatile __m512i *k, const struct
       PIN(x[i]);
       if (at == 2 || at == 4 || at == 8)
         gather_part(&even[g], &odd[g], s->src + 4 * g, t, at / 4);
-      if (slot % 4 == 1 && slot / 8 < regs)
+      if (ask && slot % 4 == 1 && slot / 8 < regs)
         prefetch_write(s->dst[4 * (slot / 8) + slot / 4 % 2 + (int)(t >> 4 & 2)] + t - 32 + AHEAD);
       if (slot % 8 == 3 && slot / 8 < regs)
         prefetch_ahead(ahead + 64 * (unsigned)(slot / 8));
@@ -210,17 +224,23 @@ INLINE __m512i last_round_folding(__m512i *x, __m512i next, __m512i first_and_la
   return out;
 }
 
+// Where lanes of register i are, as 64-bit parts of it.
+INLINE __mmask8 parts_of(unsigned lanes, const int i) {
+  return (__mmask8)(_pdep_u32(lanes >> 4 * i, 0x55) * 3);
+}
+
 // Runs with `regs` registers until all lanes from `floor` upwards are out of work for good. A round trip of the loop is two
 // steps. Between the rounds of the first, the ciphertext of the pair before goes out; between those of the second,
 // the next input comes in. So nothing waits for memory. A lane's source is therefore changed one round trip before its
-// destination. On entering, the last blocks are written once more. The trailing bytes of two jobs or three are copied in a
-// round trip: in a row they cost A a twentieth, as stores to lines that are not in L1. Where in the rounds things happen was
-// found by trying 60 arrangements, of which the best is 8 % faster than the worst.
+// destination. On entering, the last blocks are written once more. Trailing bytes are copied in front of the cipher, four jobs
+// in a round trip: in a row they wait for lines that are not in L1. Where in the rounds things happen was found by trying 60
+// arrangements, of which the best is 8 % faster than the worst.
 //
-// Where the next input is at hand when a step ends, `fold` puts it and round key 0 into the last round's key: the next
-// step begins without an exclusive or, one cycle of 41 sooner, and the ciphertext, which is in no hurry, needs one more.
-INLINE void run(struct state *s, const struct list *list, const struct keys *keys, __m512i iv, const int regs,
-                const int floor, const bool fold) {
+// `two`: for cores that start two rounds a cycle. Where the next input is at hand when a step ends, it and round key 0 go into
+// the last round's key: the next step begins without an exclusive or, one cycle of 41 sooner, and the ciphertext, which is in no
+// hurry, needs one more.
+INLINE void run(struct state *s, const struct list *list, const struct keys *keys, const __m512i *iv, const int regs,
+                const int floor, const bool two) {
   const volatile __m512i *k = keys->k; // volatile: read where it says so, not kept in registers
   volatile __m512i *far = s->even;
   __m512i x[REGS], in_even[REGS], in_odd[REGS], even[REGS], odd[REGS], key;
@@ -233,18 +253,24 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
     UNROLL for (int part = 0; part < 3; part++)
       gather_part(&in_even[i], &in_odd[i], s->src + 4 * i, t, part);
   }
-  uint32_t end = soonest(s, t, regs);
-  unsigned moved = s->moved, tail = s->tail;
+  unsigned due, moved = s->moved;
+  uint32_t end = soonest(s, t, &due, regs);
   uint64_t ahead = s->ahead;
   const uint64_t ahead_last = s->ahead_last;
-  const __m512i first_and_last = fold ? _mm512_xor_si512(k[0], k[10]) : iv;
-  if (fold) {
+  unsigned tail = s->tail, until = (unsigned)floor;
+  const __m512i first_and_last = two ? _mm512_xor_si512(k[0], k[10]) : _mm512_setzero_si512();
+  if (two) {
     key = k[0];
     UNROLL for (int i = 0; i < regs; i++)
       x[i] = _mm512_ternarylogic_epi64(in_even[i], x[i], key, 0x96);
   }
-  while (s->real >> floor) {
-    if (!fold) {
+  for (;;) {
+    if (__builtin_expect(!(s->real >> until), 0)) {
+      if (!s->real || !nearly_done(s, t, NEARLY))
+        break;
+      until = 0;
+    }
+    if (!two) {
       key = k[0];
       UNROLL for (int i = 0; i < regs; i++) {
         x[i] = _mm512_ternarylogic_epi64(in_even[i], x[i], key, 0x96);
@@ -252,16 +278,16 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
       }
     }
     rounds_scattering(x, k, s, t, even, odd, ahead, regs);
-    key = k[fold ? 0 : 10];
+    key = k[two ? 0 : 10];
     ahead = asked(ahead, ahead_last, regs);
     if (__builtin_expect(moved, 0))
       take(s->dst, list->dst + s->from, moved, t, regs);
     UNROLL for (int i = 0; i < regs; i++) {
-      even[i] = fold ? last_round_folding(&x[i], in_odd[i], first_and_last, key) : _mm512_aesenclast_epi128(x[i], key);
+      even[i] = two ? last_round_folding(&x[i], in_odd[i], first_and_last, key) : _mm512_aesenclast_epi128(x[i], key);
       if (regs > NEAR)
         far[i] = even[i];
     }
-    if (!fold) {
+    if (!two) {
       key = k[0];
       UNROLL for (int i = 0; i < regs; i++) {
         x[i] = _mm512_ternarylogic_epi64(in_odd[i], even[i], key, 0x96);
@@ -269,38 +295,41 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
       }
     }
     t += 32;
-    unsigned from = s->next, ended = 0;
+    unsigned from = s->next;
+    moved = 0;
     if (__builtin_expect((uint32_t)t == end, 0)) {
-      ended = take_ended(s, list, t, regs);
-      end = soonest(s, t, regs);
+      moved = due;
+      if (list->apart) // what ends here is written in the next round trip
+        for (; __builtin_expect(tail < from, 0); tail++)
+          copy_tail(list, tail);
+      take_ended(s, list, t, moved, regs);
+      end = soonest(s, t, &due, regs);
     }
     if (tail < list->num) {
-      copy_tail(list, tail);
-      copy_tail(list, tail + 1);
-      if (regs > NEAR)
-        copy_tail(list, tail + 2); // there are fewer round trips
-      tail += regs > NEAR ? 3 : 2;
+      UNROLL for (unsigned i = 0; i < TAILS; i++)
+        copy_tail(list, tail + i);
+      tail += TAILS;
     }
-    rounds_gathering(x, k, s, t, in_even, in_odd, ahead, regs);
-    key = k[fold ? 0 : 10];
+    rounds_gathering(x, k, s, t, in_even, in_odd, ahead, regs, !two);
+    key = k[two ? 0 : 10];
     ahead = asked(ahead, ahead_last, regs);
     UNROLL for (int i = 0; i < regs; i++)
-      if (fold)
+      if (two)
         odd[i] = last_round_folding(&x[i], in_even[i], first_and_last, key);
       else
         odd[i] = x[i] = _mm512_aesenclast_epi128(x[i], key);
-    if (__builtin_expect(ended, 0)) {
+    if (__builtin_expect(moved, 0)) {
       s->from = from;
-      UNROLL for (int i = 0; i < regs; i++)
-        x[i] = _mm512_mask_mov_epi64(x[i], (__mmask8)(_pdep_u32(ended >> 4 * i, 0x55) * 3),
-                                     fold ? _mm512_ternarylogic_epi64(in_even[i], iv, key, 0x96) : iv);
+      const __m512i start = *(const volatile __m512i *)iv;
+      UNROLL for (int i = 0; i < regs; i++) // two: the ciphertext in x, below the next input, gives way to the IV
+        x[i] = _mm512_mask_mov_epi64(x[i], parts_of(moved, i),
+                                     two ? _mm512_ternarylogic_epi64(x[i], odd[i], start, 0x96) : start);
     }
-    moved = ended;
   }
   UNROLL for (int i = 0; i < regs; i++) {
     UNROLL for (int part = 0; part < 2; part++)
       scatter_part(s->dst + 4 * i, t - 32, regs > NEAR ? far[i] : even[i], odd[i], part);
-    s->x[i] = fold ? _mm512_ternarylogic_epi64(in_even[i], x[i], k[0], 0x96) : x[i]; // the IV where a lane has ended
+    s->x[i] = _mm512_mask_mov_epi64(odd[i], parts_of(moved, i), *iv);
     if (regs <= NEAR)
       s->even[i] = even[i];
     s->odd[i] = odd[i];
@@ -311,18 +340,21 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
   s->ahead = ahead;
 }
 
-// One function for each number of registers; 1 to 3 cost about the same, they wait for the rounds' latency. Up to seven wait for
-// it on cores that start two rounds a cycle (_x2), on others the AES unit is what they wait for.
-#define RUN(name, regs, floor, fold)                                                                             \
-  __attribute__((noinline)) static void name(struct state *s, const struct list *list, const struct keys *k, __m512i iv) { \
-    run(s, list, k, iv, regs, floor, fold);                                                                      \
+typedef void runner(struct state *s, const struct list *list, const struct keys *k, const __m512i *iv);
+
+// One function for each number of registers; 2 and 3 cost about the same as 1, they wait for the rounds' latency. Up to seven wait
+// for it on cores that start two rounds a cycle (_x2), on others the AES unit is what they wait for.
+#define RUN(name, regs, floor, two)                                                                              \
+  __attribute__((noinline)) static void name(struct state *s, const struct list *list, const struct keys *k,     \
+                                             const __m512i *iv) {                                                \
+    run(s, list, k, iv, regs, floor, two);                                                                       \
   }
 RUN(run6, 6, 20, false)
 RUN(run5, 5, 16, false)
 RUN(run4, 4, 12, false)
 RUN(run3, 3, 4, false)
 RUN(run1, 1, 0, false)
-RUN(run8_x2, 8, 28, false)
+RUN(run8_x2, 8, 28, true)
 RUN(run7_x2, 7, 24, true)
 RUN(run6_x2, 6, 20, true)
 RUN(run5_x2, 5, 16, true)
@@ -330,7 +362,11 @@ RUN(run4_x2, 4, 12, true)
 RUN(run3_x2, 3, 4, true)
 RUN(run1_x2, 1, 0, true)
 
-static uint32_t whole_blocks(const struct list *l, unsigned i) { return l->len[i] + (l->rest[i] & 16); }
+// By the number of registers.
+static runner *const runs[REGS + 1] = {NULL, run1, NULL, run3, run4, run5, run6};
+static runner *const runs_x2[REGS + 1] = {NULL, run1_x2, NULL, run3_x2, run4_x2, run5_x2, run6_x2, run7_x2, run8_x2};
+
+static uint32_t whole_blocks(const struct list *l, unsigned i) { return (l->end[i] + 16) & ~15u; }
 
 // How many of 32 lanes to use: where 24 need as many rounds of jobs, their shorter steps are worth more.
 INLINE unsigned lanes_for(unsigned num) {
@@ -338,11 +374,11 @@ INLINE unsigned lanes_for(unsigned num) {
 }
 
 // With up to `regs` registers, 6 or 8, in flight.
-INLINE void run_list(struct list *list, const struct keys *k, __m512i iv, struct aes_ahead *ahead, const unsigned regs) {
+INLINE void run_list(struct list *list, const struct keys *k, const __m512i *iv, struct aes_ahead *ahead, const unsigned regs) {
   _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
   struct state s;
   const unsigned most = 4 * regs;
-  unsigned num = list->num, lanes = regs == 8 ? lanes_for(num) : most;
+  unsigned num = list->num, lanes = regs > NEAR ? lanes_for(num) : most;
   unsigned stagger = aes_stagger(whole_blocks(list, 0), whole_blocks(list, num - 1), num, lanes);
   unsigned start = stagger ? 4 : lanes;
   const __m512i idle = _mm512_set1_epi64((long long)scratch);
@@ -350,7 +386,7 @@ INLINE void run_list(struct list *list, const struct keys *k, __m512i iv, struct
     _mm512_storeu_si512(list->src + num + i, idle);
     _mm512_storeu_si512(list->dst + num + i, idle);
     _mm256_storeu_si256((__m256i *)(list->len + num + i), _mm256_set1_epi32(SCRATCH));
-    _mm256_storeu_si256((__m256i *)(list->rest + num + i), _mm256_setzero_si256());
+    _mm256_storeu_si256((__m256i *)(list->end + num + i), _mm256_setzero_si256());
   }
   bool any = ahead && ahead->n > 64 * regs;
   s.ahead = any ? (uint64_t)ahead->p : (uint64_t)scratch;
@@ -366,30 +402,16 @@ INLINE void run_list(struct list *list, const struct keys *k, __m512i iv, struct
     _mm512_store_si512(s.dst + i, _mm512_add_epi64(idle, _mm512_set1_epi64(32))); // written once before the first step, at t - 32
     _mm256_store_si256((__m256i *)(s.ends + i), _mm256_loadu_si256((const __m256i *)(list->len + i)));
   }
-  if (lanes == 24)
-    _mm256_store_si256((__m256i *)(s.ends + 24), _mm256_setzero_si256());
   for (unsigned i = start; i < lanes; i++) {
     s.src[i] = (uint64_t)scratch;
     s.ends[i] = i / 4 * stagger;
   }
   for (unsigned i = 0; i < regs; i++)
-    s.x[i] = s.even[i] = s.odd[i] = iv;
-  if (lanes == 32) {
-    if (num > 28)
-      run8_x2(&s, list, k, iv);
-    run7_x2(&s, list, k, iv);
-  }
-  if (num > 20)
-    (regs == 8 ? run6_x2 : run6)(&s, list, k, iv);
-  if (num > 16)
-    (regs == 8 ? run5_x2 : run5)(&s, list, k, iv);
-  if (num > 12)
-    (regs == 8 ? run4_x2 : run4)(&s, list, k, iv);
-  if (num > 4)
-    (regs == 8 ? run3_x2 : run3)(&s, list, k, iv);
-  (regs == 8 ? run1_x2 : run1)(&s, list, k, iv);
-  for (; s.tail < num; s.tail++)
-    copy_tail(list, s.tail);
+    s.x[i] = s.even[i] = s.odd[i] = *iv;
+  runner *const *with = regs > NEAR ? runs_x2 : runs;
+  for (unsigned i = lanes / 4; i; i--)
+    if (with[i] && s.real && (num > 4 * (i - 1) || i == 1))
+      with[i](&s, list, k, iv);
   if (any) {
     ahead->n -= s.ahead - (uint64_t)ahead->p;
     ahead->p = (const uint8_t *)s.ahead;
@@ -452,7 +474,7 @@ INLINE void fill(struct list *l, struct last *last, unsigned *num, unsigned *num
   __m512i dst = _mm512_add_epi64(_mm512_set1_epi64((long long)seg->dst), off);
   __mmask8 odd = _mm512_mask_test_epi64_mask(valid, len, block);
   const __m512i below = _mm512_set1_epi64(31);
-  __m512i rest = _mm512_and_si512(below, len);
+  __m512i tail = _mm512_sub_epi64(len, block); // where there is a whole block
   len = _mm512_andnot_si512(below, len);
   __m512i end = _mm512_add_epi64(dst, len), prev = _mm512_sub_epi64(end, block);
   if (!all) {
@@ -475,12 +497,12 @@ INLINE void fill(struct list *l, struct last *last, unsigned *num, unsigned *num
     src = _mm512_maskz_compress_epi64(valid, src);
     dst = _mm512_maskz_compress_epi64(valid, dst);
     len = _mm512_maskz_compress_epi64(valid, len);
-    rest = _mm512_maskz_compress_epi64(valid, rest);
+    tail = _mm512_maskz_compress_epi64(valid, tail);
   }
   _mm512_storeu_si512(l->src + *num, src);
   _mm512_storeu_si512(l->dst + *num, dst);
   _mm256_storeu_si256((__m256i *)(l->len + *num), _mm512_cvtepi64_epi32(len));
-  _mm256_storeu_si256((__m256i *)(l->rest + *num), _mm512_cvtepi64_epi32(rest));
+  _mm256_storeu_si256((__m256i *)(l->end + *num), _mm512_cvtepi64_epi32(tail));
   *num += (unsigned)__builtin_popcount(valid);
 }
 
@@ -519,7 +541,7 @@ INLINE void encrypt(const struct aes_key *key, const uint8_t iv[16], const struc
       list_fill(&it, &list, &last, iv);
     while (list.num < LIST && last.num < LIST && aes_jobs_seg(&it));
     if (list.num)
-      run_list(&list, &k, start, ahead, regs);
+      run_list(&list, &k, &start, ahead, regs);
     finish(&last, &k);
   }
 }

@@ -22,6 +22,8 @@
 #undef _mm512_mask_cmplt_epu64_mask
 #undef _mm512_mask_permutex_epi64
 #undef _mm512_maskz_slli_epi64
+#undef _mm512_shuffle_epi32
+#undef _mm512_shuffle_i64x2
 #undef _mm512_srli_epi64
 #undef _mm512_ternarylogic_epi64
 #undef _mm_ternarylogic_epi64
@@ -276,11 +278,20 @@ EMULATED __m512i emulated_min_epu32(__m512i a, __m512i b) {
   return (__m512i)x;
 }
 
-EMULATED uint32_t emulated_reduce_min_epu32(__m512i x) {
-  uint32_t least = UINT32_MAX;
+EMULATED int emulated_cvtsi512_si32(__m512i x) {
+  return (int)((emulated_u32)x)[0];
+}
+
+EMULATED __m512i emulated_shuffle_epi32(__m512i x, int order) {
+  emulated_u32 out;
   for (int i = 0; i < 16; i++)
-    least = ((emulated_u32)x)[i] < least ? ((emulated_u32)x)[i] : least;
-  return least;
+    out[i] = ((emulated_u32)x)[(i & 12) | (order >> 2 * (i & 3) & 3)];
+  return (__m512i)out;
+}
+
+EMULATED __m512i emulated_shuffle_i64x2(__m512i a, __m512i b, int order) {
+  return emulated_join(emulated_block(a, order & 3), emulated_block(a, order >> 2 & 3), emulated_block(b, order >> 4 & 3),
+                       emulated_block(b, order >> 6 & 3));
 }
 
 EMULATED __m512i emulated_srli_epi64(__m512i x, unsigned n) {
@@ -312,7 +323,9 @@ EMULATED __m128i emulated_128_ternarylogic(__m128i a, __m128i b, __m128i c, int 
 #define _mm512_sub_epi32 emulated_sub_epi32
 #define _mm512_mask_add_epi32 emulated_mask_add_epi32
 #define _mm512_min_epu32 emulated_min_epu32
-#define _mm512_reduce_min_epu32 emulated_reduce_min_epu32
+#define _mm512_cvtsi512_si32 emulated_cvtsi512_si32
+#define _mm512_shuffle_epi32 emulated_shuffle_epi32
+#define _mm512_shuffle_i64x2 emulated_shuffle_i64x2
 #define _mm512_srli_epi64 emulated_srli_epi64
 #define _mm512_cvtepi64_epi32 emulated_cvtepi64_epi32
 #define _mm512_ternarylogic_epi64 emulated_512_ternarylogic
