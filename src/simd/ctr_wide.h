@@ -21,6 +21,7 @@ enum {
   BATCH = 128,    // samples of a list, at most
   LISTED = 1280,  // pieces after which no other sample is listed
   LONG_GROUP = 8, // registers of a group of a long sample
+  FLAT_AHEAD = SRC_AHEAD + 2048, // bytes between a piece and the source line asked for; listing asks for the first of them
 };
 
 _Static_assert(16 * BATCH <= 1 << 16 && CTR_PART <= 1 << 16 && BATCH * CTR_PART < UINT32_MAX, "a piece is 64 bits");
@@ -73,7 +74,7 @@ INLINE __m512i piece_start(const struct flat *f, uint64_t piece) {
 
 INLINE void pieces_load(__m512i data[GROUP], const struct keys *k, const uint64_t *p, const uint8_t *src) {
   UNROLL for (int i = 0; i < GROUP; i++) {
-    __builtin_prefetch(src + piece_off(p[i]) + SRC_AHEAD);
+    __builtin_prefetch(src + piece_off(p[i]) + FLAT_AHEAD);
     data[i] = _mm512_xor_si512(_mm512_loadu_si512(src + piece_off(p[i])), k->k[10]);
   }
 }
@@ -155,11 +156,14 @@ INLINE unsigned list_run(const struct keys *k, struct flat *f, const struct aes_
     if (__builtin_expect(len > CTR_PART, 0))
       break;
     least = before < least ? before : least;
+    __builtin_prefetch(src + SRC_AHEAD + 64 * samples); // memory must not idle meanwhile
     unsigned pieces = list_sample(f->piece + num, off, samples, len);
     longest = pieces > longest ? pieces : longest;
     num += pieces;
     off += len;
   }
+  for (size_t at = SRC_AHEAD + 64 * samples; at < FLAT_AHEAD && at < off; at += 64)
+    __builtin_prefetch(src + at);
   f->piece[num] = off;
   *bytes = off;
   if (longest > f->num_second)
