@@ -1,7 +1,7 @@
 // VAES in 512-bit registers with AVX-512: four blocks per instruction.
 //
 // CBC encryption takes 24 samples at once, or 32 in the table for processors that start two such rounds a cycle, see
-// cbc_wide.h. All else is the same in both.
+// cbc_wide.h. That table also has a CTR of its own, see ctr_wide.h. All else is the same in both.
 //
 // CTR. The counters of 256 blocks differ in one byte, and what the first round makes of it, an xor, does not depend on
 // the others: a table of the key and one round for all of the 256 replace whitening, counting, swapping and the first
@@ -233,6 +233,8 @@ static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_
   explicit_bzero(f.x, f.num * sizeof *f.x);
 }
 
+#include "simd/ctr_wide.h"
+
 // ---- One chain, and blocks
 
 static void cbc_chain(const struct aes_key *key, bool encrypt, uint8_t iv[16], uint8_t *dst, const uint8_t *src,
@@ -306,7 +308,7 @@ const struct aes_ops aes_ops_vaes512_x2 = {
     .key_init = key_init,
     .cbc_encrypt = cbc_encrypt_8,
     .cbc_decrypt = cbc_decrypt,
-    .ctr = ctr,
+    .ctr = ctr_two_wide,
     .cbc_chain = cbc_chain,
     .ecb_encrypt = ecb_encrypt,
 };

@@ -19,10 +19,11 @@ struct layout {
   uint16_t sizes16[MAX_SEGS][MAX_SAMPLES];
 };
 
-enum kind { TINY, AAC, WIDE, LONG, CONSTANT, MIXED, NUM_KINDS };
+enum kind { DUST, TINY, AAC, WIDE, LONG, CONSTANT, MIXED, NUM_KINDS };
 
 static uint32_t size_of(struct check *c, enum kind kind, uint32_t constant) {
   switch (kind) {
+  case DUST: return check_below(c, 16) ? check_below(c, 3) : check_below(c, 200);
   case TINY: return check_below(c, 70);
   case AAC: return 280 + check_below(c, 180);
   case WIDE: return check_below(c, 1200);
@@ -34,7 +35,7 @@ static uint32_t size_of(struct check *c, enum kind kind, uint32_t constant) {
   }
 }
 
-static const uint32_t constants[] = {1024, 1536, 2048, 3072, 4096, 512, 16, 15, 17, 1000, 0};
+static const uint32_t constants[] = {1024, 1536, 2048, 3072, 4096, 512, 16, 15, 17, 63, 64, 65, 1000, 0};
 
 // Segments of random samples at random alignments, as far as they fit in the room of one segment.
 static void make_layout(struct check *c, struct layout *l, size_t num_segs, uint32_t samples, bool gaps) {
@@ -178,8 +179,8 @@ static void ctr_burst(struct check *c, struct layout *l, bool in_place, uint64_t
                                    .sizes16 = narrow ? l->sizes16[s] : NULL,
                                    .sizes32 = narrow ? NULL : l->sizes[s],
                                    .num = l->num[s],
-                                   .iv = iv,
-                                   .ivs = ivs};
+                                   .iv = iv + s % 3 * 0x10001,
+                                   .ivs = s % 4 == 2 ? NULL : ivs};
     got[s] = want[s];
     got[s].dst = c->dst.p + l->dst_at[s];
     if (in_place)
@@ -207,6 +208,8 @@ void check_ctr_bursts(struct check *c) {
     for (size_t s = 0; s < MAX_SAMPLES; s += 3) // close to the end of the low half, of the whole counter
       memset(ivs[s] + (s % 2 ? 8 : 0), 0xff, s % 2 ? 7 : 15);
     uint64_t iv = i % 4 ? check_random(c) : UINT64_MAX - 3;
+    if (i % 4 == 1) // close to where a byte turns over that all others have in common
+      iv |= 0xfff0;
     for (int how = 0; how < 4; how++) {
       check_describe(c, "burst %u: %zu segments, first of %zu samples%s%s", i, num_segs, l.num[0],
                      how & 1 ? ", in place" : "", how & 2 ? ", full IVs" : "");
@@ -333,11 +336,17 @@ void check_many(struct check *c) {
     }
     struct aes_ctr_seg ref = {.src = c->src.p + at, .dst = c->want.p + at, .sizes32 = sizes, .num = num, .iv = 5}, ours = ref;
     ours.dst = c->dst.p + at;
-    check_describe(c, "%zu samples in one segment, ctr", num);
-    check_canary(c, at, len);
-    aes_ops_ref.ctr(&c->ref_key, &ref, 1, NULL);
-    c->ops->ctr(&c->key, &ours, 1, NULL);
-    check_same(c, at, len);
+    for (int in_place = 0; in_place < 2; in_place++) {
+      check_describe(c, "%zu samples in one segment, ctr%s", num, in_place ? " in place" : "");
+      check_canary(c, at, len);
+      if (in_place) {
+        memcpy(ours.dst, ours.src, len);
+        ours.src = ours.dst;
+      }
+      aes_ops_ref.ctr(&c->ref_key, &ref, 1, NULL);
+      c->ops->ctr(&c->key, &ours, 1, NULL);
+      check_same(c, at, len);
+    }
     check_src_writable(c, true);
   }
 }

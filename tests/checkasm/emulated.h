@@ -386,6 +386,14 @@ EMULATED __m512i emulated_inserti64x4(__m512i x, __m256i y, int half) {
   return x;
 }
 
+// Bytes of each block, chosen by the other's.
+EMULATED __m512i emulated_512_shuffle_epi8(__m512i x, __m512i order) {
+  __m128i out[4];
+  for (int i = 0; i < 4; i++)
+    out[i] = _mm_shuffle_epi8(emulated_block(x, i), emulated_block(order, i));
+  return emulated_join(out[0], out[1], out[2], out[3]);
+}
+
 // The elements from `n` on of `low` with `high` behind it.
 EMULATED __m512i emulated_alignr_epi64(__m512i high, __m512i low, int n) {
   __m512i out;
@@ -406,4 +414,5 @@ EMULATED __m512i emulated_alignr_epi64(__m512i high, __m512i low, int n) {
 #define _mm512_extracti32x4_epi32 emulated_extracti32x4
 #define _mm512_inserti32x4 emulated_inserti32x4
 #define _mm512_inserti64x4 emulated_inserti64x4
+#define _mm512_shuffle_epi8 emulated_512_shuffle_epi8
 #define _mm512_alignr_epi64 emulated_alignr_epi64
