@@ -140,6 +140,10 @@ bool cache_look(struct cache *c, struct cache_ref *out, uint64_t source_id, uint
   return n && look(out, n);
 }
 
+void cache_ask(const struct cache *c, uint64_t source_id, uint32_t segment) {
+  __builtin_prefetch(&c->buckets[cache_hash(source_id, segment) & c->bucket_mask]);
+}
+
 int cache_fd(const struct cache *c) { return c->fd; }
 
 uint64_t cache_offset(const struct cache *c, const struct cache_ref *ref) { return (uint64_t)(ref->data - c->memory); }

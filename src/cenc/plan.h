@@ -109,6 +109,11 @@ struct aes_ahead;
 void plan_render_ahead(const struct plan *p, const struct aes_ops *ops, struct plan_range r, struct bytes src,
                        uint64_t src_off, uint8_t *out, struct aes_ahead *ahead);
 
+// plan_ask asks memory for what rendering segment `seg` reads of the index: its runs and edits, and for cbcs the lanes, for cenc the
+// sizes of its samples; as far as PLAN_ASK lines. To be called some microseconds before.
+enum { PLAN_ASK = 64 };
+void plan_ask(const struct plan *p, uint32_t seg);
+
 // plan_touch reads `src` linearly, one load per cache line, so that the hardware prefetcher brings it in before
 // two dozen CBC lanes jump about in it. Worth it for cbcs when the bytes are not in cache already; a no-op in
 // result. Chunks of more than half of L2 defeat it.

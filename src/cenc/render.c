@@ -582,6 +582,27 @@ struct plan_range plan_source(const struct plan *p, struct plan_range r) {
   return (struct plan_range){lo.off, hi.off + hi.len - lo.off};
 }
 
+static size_t ask(const void *from, const void *to, size_t room) {
+  const uint8_t *p = from;
+  for (; room && p < (const uint8_t *)to; p += 64, room--)
+    __builtin_prefetch(p, 0, 2);
+  return room;
+}
+
+void plan_ask(const struct plan *p, uint32_t seg) {
+  const struct track_index *ix = p->ix;
+  const struct ix_frag *f = &ix->frags[p->segs->first_frag[seg]], *end = &ix->frags[p->segs->first_frag[seg + 1]];
+  size_t room = PLAN_ASK;
+  room = ask(&ix->edits[f->first_edit], &ix->edits[end->first_edit], room);
+  room = ask(&ix->runs[f->first_run], &ix->runs[end->first_run], room);
+  if (p->prot->scheme == SCHEME_CBCS)
+    ask(&ix->lanes[f->first_sample], &ix->lanes[end->first_sample], room);
+  else if (ix->sizes16)
+    ask(&ix->sizes16[f->first_sample], &ix->sizes16[end->first_sample], room);
+  else
+    ask(&ix->sizes32[f->first_sample], &ix->sizes32[end->first_sample], room);
+}
+
 void plan_touch(struct bytes src) {
   // Two streams, the halves: where the prefetcher of one stops at the end of a page, the other's goes on.
   const uint8_t *half = src.p + (src.n / 2 & ~(size_t)63);

@@ -229,6 +229,14 @@ struct bytes track_ahead(struct catalog *c, const struct protected_track *t, uin
   return bytes_of(ref.data, (size_t)src.len);
 }
 
+void track_ask(const struct catalog *c, const struct protected_track *t, uint64_t off) {
+  if (off < head_len(&t->plan) || t->prot.scheme == SCHEME_CLEAR || atomic_load_explicit(&t->is_hot, memory_order_relaxed))
+    return;
+  uint32_t seg = plan_segment_at(&t->plan, off);
+  cache_ask(c->cache, t->source_id, seg);
+  plan_ask(&t->plan, seg);
+}
+
 int track_source(struct catalog *c, struct protected_track *t, struct bytes *out, uint64_t *src_off, uint64_t off,
                  struct obs_worker *m, struct cat_wait *w) {
   *out = (struct bytes){0};

@@ -100,6 +100,10 @@ int track_source(struct catalog *c, struct protected_track *t, struct bytes *out
 // aside. Counts nothing. Good until the next quiet point.
 struct bytes track_ahead(struct catalog *c, const struct protected_track *t, uint64_t off);
 
+// track_ask asks memory for what rendering the piece at `off` reads besides its source: of the index, and of the cache's table.
+// To be called when a request for it is known, some hundred nanoseconds before it is answered or more.
+void track_ask(const struct catalog *c, const struct protected_track *t, uint64_t off);
+
 // The cache of encrypted segments, for what many ask for at the same time: a piece in a memory file, ready for sendfile.
 struct hot {
   struct protected_track *track;

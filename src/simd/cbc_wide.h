@@ -69,6 +69,7 @@ struct state {
   unsigned real;                                // lanes that work on a sample rather than on scratch
   unsigned moved, from;                         // lanes with a new source, but not yet its destination: first job
   uint64_t ahead, ahead_last;                   // the lines to ask for, and where to stay
+  bool streams;                                 // there are such lines: sources come from far away, trailing bytes first
 };
 
 // Keeps the computation of a register where it is written.
@@ -172,6 +173,10 @@ INLINE bool nearly_done(const struct state *s, uint64_t t, uint32_t bytes) {
 INLINE void copy_tail(const struct list *l, unsigned i) {
   uint64_t at = l->end[i];
   _mm_storeu_si128((__m128i *)(l->dst[i] + at), _mm_loadu_si128((const __m128i *)(l->src[i] + at)));
+}
+
+INLINE void ask_tail(const struct list *l, unsigned i) {
+  __builtin_prefetch((const void *)(l->src[i] + l->end[i]));
 }
 
 // Rounds 1 to 9 of the first step of a pair. Between them, the ciphertext of the pair before goes out.
@@ -308,6 +313,9 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
     if (tail < list->num) {
       UNROLL for (unsigned i = 0; i < TAILS; i++)
         copy_tail(list, tail + i);
+      if (s->streams)
+        UNROLL for (unsigned i = 2 * TAILS; i < 3 * TAILS; i++)
+          ask_tail(list, tail + i);
       tail += TAILS;
     }
     rounds_gathering(x, k, s, t, in_even, in_odd, ahead, regs, !two);
@@ -389,6 +397,7 @@ INLINE void run_list(struct list *list, const struct keys *k, const __m512i *iv,
     _mm256_storeu_si256((__m256i *)(list->end + num + i), _mm256_setzero_si256());
   }
   bool any = ahead && ahead->n > 64 * regs;
+  s.streams = any;
   s.ahead = any ? (uint64_t)ahead->p : (uint64_t)scratch;
   s.ahead_last = any ? (uint64_t)ahead->p + ahead->n - 64 * regs : (uint64_t)scratch;
   s.t = 0;

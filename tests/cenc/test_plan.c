@@ -35,6 +35,8 @@ static void check_range(const struct handmade *m, const struct plan *p, struct p
 }
 
 static void check_ranges(struct handmade *m, const struct plan *p) {
+  for (uint32_t seg = 0; seg < p->segs->num; seg++)
+    plan_ask(p, seg); // nothing comes of it
   for (int i = 0; i < RANGES; i++) {
     uint32_t off = rng_below(&m->rng, (uint32_t)p->total_len + 1), left = (uint32_t)p->total_len - off;
     uint32_t len = rng_below(&m->rng, rng_below(&m->rng, 2) ? left + 1 : (left < 100 ? left : 100) + 1);
