@@ -419,7 +419,7 @@ INLINE void run_list(struct list *list, const struct keys *k, const __m512i *iv,
     s.x[i] = s.even[i] = s.odd[i] = *iv;
   runner *const *with = regs > NEAR ? runs_x2 : runs;
   for (unsigned i = lanes / 4; i; i--)
-    if (with[i] && s.real && (num > 4 * (i - 1) || i == 1))
+    if (with[i] && s.real >> (i == 3 ? 4 : 4 * (i - 1))) // 3 do for 2 as well
       with[i](&s, list, k, iv);
   if (any) {
     ahead->n -= s.ahead - (uint64_t)ahead->p;
