@@ -557,7 +557,7 @@ INLINE void run_list(struct list *list, const struct keys *k, const __m512i *iv,
     s.x[i] = s.even[i] = s.odd[i] = *iv;
   runner *const *with = regs > NEAR ? runs_x2 : runs;
   for (unsigned i = lanes / 4; i; i--)
-    if (with[i] && s.real && (num > 4 * (i - 1) || i == 1))
+    if (with[i] && s.real && num > (i > 3 ? 4 * (i - 1) : i > 1 ? 4 : 0)) // of 2 and 3 registers, there is one for 3 only
       with[i](&s, list, k, iv);
   if (any) {
     ahead->n -= s.ahead - (uint64_t)ahead->p;
