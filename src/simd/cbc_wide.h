@@ -19,7 +19,8 @@
 //  - The jobs are in order of length, so a free lane takes the next one in the list (longest first keeps the lanes'
 //    ends close together). The soonest end is kept, and the lanes whose end it is; when it comes, refilling expands the next
 //    entries of the job list into them and gives them the IV by a masked move. Its branch depends on sizes only.
-//  - Behind the list stand jobs on a scratch buffer: a lane without work runs along without a special case. The
+//  - Behind the list stand jobs on scratch buffers: a lane without work runs along without a special case, and reads what
+//    no other lane writes, lest it wait for that lane's ciphertext. The
 //    list's order puts the longest samples in the lowest registers, so that at the end registers fall idle from
 //    the top, and the loop continues with fewer of them, unless it is nearly done: to change over costs a hundred cycles.
 //  - Eight registers, with two inputs and two outputs each, are more than there are: of more than six, the first
@@ -40,6 +41,10 @@ enum {
   LANES = 4 * REGS,
   AHEAD = 128,    // bytes between a block written and the destination line asked for
   SCRATCH = 2048, // bytes an idle lane may walk before it starts over
+  CUT_MOST = 96,  // samples of a list in which some are cut in two
+  CUT_LONG = 64,  // pairs of blocks such samples should have, on the average
+  CUT_COST = 64,  // cycles for a lane, at the least to be gained
+  CUT_LATER = 2,  // pairs of blocks between the end of a sample's first part and the start of its rest
   TAILS = 4,      // jobs whose trailing bytes are copied in a round trip
   NEARLY = 128,   // bytes for which it is not worth while to go on with fewer registers
 };
@@ -56,6 +61,8 @@ struct list {
   uint32_t end[LIST + LIST_SPARE];                         // where the last 16 bytes start
   unsigned num;
   bool apart; // some job's source is not its destination
+  bool cut;   // some jobs are the rest of a sample whose first part comes before: those in `rest`, a bit for each job
+  uint8_t rest[(LIST + LIST_SPARE) / 8 + 8];
 };
 
 struct state {
@@ -229,6 +236,19 @@ INLINE __m512i last_round_folding(__m512i *x, __m512i next, __m512i first_and_la
   return out;
 }
 
+// Of the lanes `moved` to the jobs from `from` on, those whose job is the rest of a sample.
+INLINE unsigned rests(const struct list *l, unsigned from, unsigned moved) {
+  uint64_t bits;
+  memcpy(&bits, l->rest + from / 8, sizeof bits);
+  return _pdep_u32((uint32_t)(bits >> from % 8), moved);
+}
+
+// The ciphertext before such a lane's job.
+INLINE __m128i before_rest(const struct list *l, unsigned from, unsigned moved, unsigned lane) {
+  uint64_t dst = l->dst[from + (unsigned)__builtin_popcount(_bzhi_u32(moved, lane))];
+  return _mm_loadu_si128((const __m128i *)(dst - 16));
+}
+
 // Where lanes of register i are, as 64-bit parts of it.
 INLINE __mmask8 parts_of(unsigned lanes, const int i) {
   return (__mmask8)(_pdep_u32(lanes >> 4 * i, 0x55) * 3);
@@ -332,6 +352,13 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
       UNROLL for (int i = 0; i < regs; i++) // two: the ciphertext in x, below the next input, gives way to the IV
         x[i] = _mm512_mask_mov_epi64(x[i], parts_of(moved, i),
                                      two ? _mm512_ternarylogic_epi64(x[i], odd[i], start, 0x96) : start);
+      if (two && list->cut)
+        for (unsigned m = rests(list, from, moved); m; m &= m - 1) {
+          unsigned lane = (unsigned)__builtin_ctz(m);
+          __m512i other = _mm512_xor_si512(_mm512_broadcast_i32x4(before_rest(list, from, moved, lane)), start);
+          UNROLL for (int i = 0; i < regs; i++)
+            x[i] = _mm512_mask_mov_epi64(x[i], parts_of(1u << lane, i), _mm512_xor_si512(x[i], other));
+        }
     }
   }
   UNROLL for (int i = 0; i < regs; i++) {
@@ -342,6 +369,11 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
       s->even[i] = even[i];
     s->odd[i] = odd[i];
   }
+  if (two && list->cut && moved)
+    for (unsigned m = rests(list, s->from, moved); m; m &= m - 1) {
+      unsigned lane = (unsigned)__builtin_ctz(m);
+      _mm_storeu_si128((__m128i *)s->x + lane, before_rest(list, s->from, moved, lane));
+    }
   s->t = t;
   s->moved = moved;
   s->tail = tail;
@@ -381,18 +413,132 @@ INLINE unsigned lanes_for(unsigned num) {
   return (num + 23) / 24 == (num + 31) / 32 ? 24 : 32;
 }
 
+// Long samples in few rounds of jobs leave lanes idle at the end: of 44 on 24 lanes, four have one and twenty have two. All
+// end at the same time where samples may be cut (McNaughton's rule for machines that may interrupt jobs): lanes are filled one
+// after the other, up to the same length; what of a sample no longer fits is the beginning of the next lane, and the beginning
+// of the sample. The end of the lane before is its rest, which begins later when no sample is longer than that length. The
+// chain goes on from the ciphertext in memory.
+//
+// In how many lanes, or 0 where it does not pay: by cycles for a pair of steps, against what the list should take without.
+// Some lane has as many jobs as there are rounds of them, the shortest of those that fill the rounds before and of one more;
+// the last round goes with fewer registers where it is not full.
+INLINE unsigned cut_lanes(const struct list *l, unsigned lanes) {
+  static const uint8_t cycles[REGS + 1] = {0, 80, 80, 81, 81, 84, 86, 92, 104};
+  const unsigned num = l->num, before = (num - 1) / lanes * lanes, last = num - before;
+  unsigned best = 0;
+  uint64_t sum = 0, longest = 0, rows = 0;
+  if (num <= 16 || num > CUT_MOST)
+    return 0;
+  for (unsigned i = 0; i < num; i++) {
+    sum += l->len[i] / 32;
+    longest = l->len[i] / 32 > longest ? l->len[i] / 32 : longest;
+  }
+  if (sum < (uint64_t)CUT_LONG * num || sum > UINT32_MAX / 32)
+    return 0;
+  for (unsigned i = 0; i <= before / lanes; i++)
+    rows += l->len[before - i] / 32;
+  rows = rows > longest ? rows : longest;
+  const uint64_t mean = sum / num, rest = rows - mean;
+  uint64_t least = before ? rest * cycles[lanes / 4] + mean * cycles[(last + 3) / 4]
+                          : mean * cycles[(last + 3) / 4] + rest * cycles[(last + 7) / 8];
+  for (unsigned r = 4; r <= REGS && sum / (4 * r) >= longest + CUT_LATER; r++) {
+    uint64_t cost = sum / (4 * r) * cycles[r] + (uint64_t)4 * r * CUT_COST;
+    cost += cost / 16; // for what is not foreseen
+    if (cost < least) {
+      least = cost;
+      best = 4 * r;
+    }
+  }
+  return best;
+}
+
+// Cuts the samples of the list for so many lanes. Jobs are in the order in which lanes take them: by time, then by lane.
+__attribute__((noinline)) static void cut(struct list *l, unsigned lanes) {
+  struct part {
+    uint64_t src, dst;
+    uint32_t len, end;
+    bool rest;
+  } parts[CUT_MOST];
+  _Alignas(64) uint32_t order[CUT_MOST + 16]; // of those that are not a lane's first: when they start, and the lane
+  struct {
+    uint64_t src[LANES + 1], dst[LANES + 1];
+    uint32_t len[LANES + 1], end[LANES + 1];
+  } firsts; // of each lane
+  uint64_t sum = 0;
+  for (unsigned i = 0; i < l->num; i++)
+    sum += l->len[i] / 32;
+  const uint64_t each = sum / lanes * 32; // bytes; the first lanes have another 32
+  const unsigned longer = (unsigned)(sum % lanes);
+  unsigned n = 0, lane = 0;
+  uint64_t at = 0;
+  for (unsigned i = 0; i < l->num; i++) {
+    uint64_t room = each + (lane < longer ? 32 : 0) - at;
+    uint32_t len = l->len[i], first = len > room ? len - (uint32_t)room : 0;
+    firsts.src[lane + 1] = l->src[i]; // for nothing where it is not cut
+    firsts.dst[lane + 1] = l->dst[i];
+    firsts.len[lane + 1] = first;
+    firsts.end[lane + 1] = first - 16;
+    if (__builtin_expect(at == 0, 0)) {
+      firsts.src[lane] = l->src[i];
+      firsts.dst[lane] = l->dst[i];
+      firsts.len[lane] = len;
+      firsts.end[lane] = l->end[i];
+    } else {
+      parts[n] = (struct part){l->src[i] + first, l->dst[i] + first, len - first, l->end[i] - first, first != 0};
+      order[n++] = (uint32_t)at | lane;
+    }
+    at = len < room ? at + len : first;
+    lane += len >= room;
+  }
+  _mm512_storeu_si512(order + n, _mm512_set1_epi32(-1));
+  UNROLL for (unsigned i = 0; i < LANES; i += 8) {
+    _mm512_storeu_si512(l->src + i, _mm512_loadu_si512(firsts.src + i));
+    _mm512_storeu_si512(l->dst + i, _mm512_loadu_si512(firsts.dst + i));
+    _mm256_storeu_si256((__m256i *)(l->len + i), _mm256_loadu_si256((const __m256i *)(firsts.len + i)));
+    _mm256_storeu_si256((__m256i *)(l->end + i), _mm256_loadu_si256((const __m256i *)(firsts.end + i)));
+  }
+  uint64_t rest[2] = {0, 0};
+  for (unsigned i = 0; i < n; i++) {
+    const __m512i own = _mm512_set1_epi32((int)order[i]);
+    unsigned pos = lanes;
+    for (unsigned j = 0; j < n; j += 16)
+      pos += (unsigned)__builtin_popcount(_mm512_cmplt_epu32_mask(_mm512_load_si512(order + j), own));
+    l->src[pos] = parts[i].src;
+    l->dst[pos] = parts[i].dst;
+    l->len[pos] = parts[i].len;
+    l->end[pos] = parts[i].end;
+    uint64_t bit = (uint64_t)parts[i].rest << pos % 64;
+    rest[0] |= pos < 64 ? bit : 0;
+    rest[1] |= pos < 64 ? 0 : bit;
+  }
+  n += lanes;
+  memset(l->rest, 0, sizeof l->rest);
+  memcpy(l->rest, rest, sizeof rest);
+  l->num = n;
+  l->cut = true;
+}
+
 // With up to `regs` registers, 6 or 8, in flight.
 INLINE void run_list(struct list *list, const struct keys *k, const __m512i *iv, struct aes_ahead *ahead, const unsigned regs) {
-  _Alignas(64) uint8_t scratch[SCRATCH]; // its content does not matter
+  _Alignas(64) uint8_t scratch[2][SCRATCH]; // what idle lanes read and write; the content does not matter
   struct state s;
   const unsigned most = 4 * regs;
   unsigned num = list->num, lanes = regs > NEAR ? lanes_for(num) : most;
   unsigned stagger = aes_stagger(whole_blocks(list, 0), whole_blocks(list, num - 1), num, lanes);
   unsigned start = stagger ? 4 : lanes;
-  const __m512i idle = _mm512_set1_epi64((long long)scratch);
+  list->cut = false;
+  if (regs > NEAR && !stagger) {
+    unsigned to = cut_lanes(list, lanes);
+    if (to) {
+      cut(list, to);
+      start = lanes = to;
+      num = list->num;
+    }
+  }
+  const __m512i idle_src = _mm512_set1_epi64((long long)scratch[0]), idle_dst = _mm512_set1_epi64((long long)scratch[1]);
   UNROLL for (unsigned i = 0; i < most; i += 8) {
-    _mm512_storeu_si512(list->src + num + i, idle);
-    _mm512_storeu_si512(list->dst + num + i, idle);
+    _mm512_storeu_si512(list->src + num + i, idle_src);
+    _mm512_storeu_si512(list->dst + num + i, idle_dst);
     _mm256_storeu_si256((__m256i *)(list->len + num + i), _mm256_set1_epi32(SCRATCH));
     _mm256_storeu_si256((__m256i *)(list->end + num + i), _mm256_setzero_si256());
   }
@@ -408,11 +554,12 @@ INLINE void run_list(struct list *list, const struct keys *k, const __m512i *iv,
   s.tail = list->apart ? 0 : num;
   UNROLL for (unsigned i = 0; i < most; i += 8) {
     _mm512_store_si512(s.src + i, _mm512_loadu_si512(list->src + i));
-    _mm512_store_si512(s.dst + i, _mm512_add_epi64(idle, _mm512_set1_epi64(32))); // written once before the first step, at t - 32
+    // written once before the first step, at t - 32
+    _mm512_store_si512(s.dst + i, _mm512_add_epi64(idle_dst, _mm512_set1_epi64(32)));
     _mm256_store_si256((__m256i *)(s.ends + i), _mm256_loadu_si256((const __m256i *)(list->len + i)));
   }
   for (unsigned i = start; i < lanes; i++) {
-    s.src[i] = (uint64_t)scratch;
+    s.src[i] = (uint64_t)scratch[0];
     s.ends[i] = i / 4 * stagger;
   }
   for (unsigned i = 0; i < regs; i++)

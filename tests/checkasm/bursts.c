@@ -19,7 +19,7 @@ struct layout {
   uint16_t sizes16[MAX_SEGS][MAX_SAMPLES];
 };
 
-enum kind { DUST, TINY, AAC, WIDE, LONG, CONSTANT, MIXED, NUM_KINDS };
+enum kind { DUST, TINY, AAC, WIDE, LONG, LONGER, CONSTANT, MIXED, NUM_KINDS };
 
 static uint32_t size_of(struct check *c, enum kind kind, uint32_t constant) {
   switch (kind) {
@@ -28,6 +28,7 @@ static uint32_t size_of(struct check *c, enum kind kind, uint32_t constant) {
   case AAC: return 280 + check_below(c, 180);
   case WIDE: return check_below(c, 1200);
   case LONG: return 200 + check_below(c, 2600);
+  case LONGER: return 2000 + check_below(c, check_below(c, 8) ? 3000 : 9000); // of which kernels may cut some in two
   case CONSTANT: return constant;
   case MIXED:
   case NUM_KINDS:

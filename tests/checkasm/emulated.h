@@ -15,6 +15,7 @@
 // Those that compilers' own headers have as macros, some of them when nothing is optimized.
 #undef _mm512_alignr_epi64
 #undef _mm512_cmpeq_epi32_mask
+#undef _mm512_cmplt_epu32_mask
 #undef _mm512_extracti32x4_epi32
 #undef _mm512_extracti64x4_epi64
 #undef _mm512_inserti32x4
@@ -216,6 +217,13 @@ EMULATED uint16_t emulated_cmpeq_epi32_mask(__m512i a, __m512i b) {
   return (uint16_t)mask;
 }
 
+EMULATED uint16_t emulated_cmplt_epu32_mask(__m512i a, __m512i b) {
+  unsigned mask = 0;
+  for (int i = 0; i < 16; i++)
+    mask |= (unsigned)(((emulated_u32)a)[i] < ((emulated_u32)b)[i]) << i;
+  return (uint16_t)mask;
+}
+
 EMULATED uint8_t emulated_mask_cmplt_epu64_mask(uint8_t mask, __m512i a, __m512i b) {
   unsigned out = 0;
   for (int i = 0; i < 8; i++)
@@ -235,6 +243,7 @@ EMULATED uint8_t emulated_test_epi64_mask(__m512i a, __m512i b) {
 }
 
 #define _mm512_cmpeq_epi32_mask emulated_cmpeq_epi32_mask
+#define _mm512_cmplt_epu32_mask emulated_cmplt_epu32_mask
 #define _mm512_mask_cmplt_epu64_mask emulated_mask_cmplt_epu64_mask
 #define _mm512_mask_test_epi64_mask emulated_mask_test_epi64_mask
 #define _mm512_test_epi64_mask emulated_test_epi64_mask
