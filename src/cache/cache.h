@@ -88,7 +88,7 @@ unsigned cache_num_regions(const struct cache *c);
 // cache_on_give_up has `fn` called before a region's pages go back to the system, by the tending thread.
 void cache_on_give_up(struct cache *c, void (*fn)(void *ctx, unsigned region), void *ctx);
 
-// cache_ask asks memory for where the table's search for a segment begins. To be called a microsecond before.
+// cache_ask asks memory for where the table's search for a segment begins. To be called some hundred nanoseconds before.
 void cache_ask(const struct cache *c, uint64_t source_id, uint32_t segment);
 
 // cache_tend empties regions, its own or those of a cache of the same budget that are worth less, until enough are free; returns

@@ -110,7 +110,7 @@ void plan_render_ahead(const struct plan *p, const struct aes_ops *ops, struct p
                        uint64_t src_off, uint8_t *out, struct aes_ahead *ahead);
 
 // plan_ask asks memory for what rendering segment `seg` reads of the index: its runs and edits, and for cbcs the lanes, for cenc the
-// sizes of its samples; as far as PLAN_ASK lines. To be called some microseconds before.
+// sizes of its samples; as far as PLAN_ASK lines. To be called some hundred nanoseconds before.
 enum { PLAN_ASK = 64 };
 void plan_ask(const struct plan *p, uint32_t seg);
 

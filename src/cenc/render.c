@@ -583,7 +583,7 @@ struct plan_range plan_source(const struct plan *p, struct plan_range r) {
 }
 
 static size_t ask(const void *from, const void *to, size_t room) {
-  const uint8_t *p = from;
+  const uint8_t *p = (const uint8_t *)((uintptr_t)from & ~(uintptr_t)63);
   for (; room && p < (const uint8_t *)to; p += 64, room--)
     __builtin_prefetch(p, 0, 2);
   return room;

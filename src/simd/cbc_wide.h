@@ -369,7 +369,7 @@ INLINE void run(struct state *s, const struct list *list, const struct keys *key
       s->even[i] = even[i];
     s->odd[i] = odd[i];
   }
-  if (two && list->cut && moved)
+  if (two && list->cut && moved) // not with NEARLY as it is: lanes of a cut list end together, and no function is left before
     for (unsigned m = rests(list, s->from, moved); m; m &= m - 1) {
       unsigned lane = (unsigned)__builtin_ctz(m);
       _mm_storeu_si128((__m128i *)s->x + lane, before_rest(list, s->from, moved, lane));
@@ -558,6 +558,8 @@ INLINE void run_list(struct list *list, const struct keys *k, const __m512i *iv,
     _mm512_store_si512(s.dst + i, _mm512_add_epi64(idle_dst, _mm512_set1_epi64(32)));
     _mm256_store_si256((__m256i *)(s.ends + i), _mm256_loadu_si256((const __m256i *)(list->len + i)));
   }
+  for (unsigned i = lanes; i < LANES; i += 4)
+    _mm_store_si128((__m128i *)(s.ends + i), _mm_setzero_si128()); // behind t: never the soonest
   for (unsigned i = start; i < lanes; i++) {
     s.src[i] = (uint64_t)scratch[0];
     s.ends[i] = i / 4 * stagger;

@@ -31,6 +31,7 @@ struct flat {
   uint8_t second[CTR_PART / 64][64];    // what a last byte adds to that, a register a piece
   uint64_t piece[LISTED + CTR_PART / 64 + 8]; // offset from src | in `second` << 32 | in `base` << 48
   unsigned num_base, num_second;        // how many are made
+  unsigned most_second;                 // and were, for other IVs
   uint64_t iv;                          // for which `second` is
 };
 
@@ -55,6 +56,7 @@ __attribute__((noinline)) static void second_extend(struct flat *f, const struct
     __m512i x = _mm512_xor_si512(high, _mm512_maskz_slli_epi64(0xaa, low, 56));
     _mm512_store_si512(f->second[f->num_second], _mm512_xor_si512(two_rounds(k, x), zero));
   }
+  f->most_second = num > f->most_second ? num : f->most_second;
 }
 
 // ---- Pieces
@@ -291,7 +293,7 @@ INLINE void wipe(void *p, size_t lines) {
 static void ctr_two_wide(const struct aes_key *key, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
   const struct keys k = load_keys(key->enc);
   struct flat f;
-  f.num_base = f.num_second = 0;
+  f.num_base = f.num_second = f.most_second = 0;
   f.iv = 0;
   for (size_t s = 0, n; s < num; s += n) {
     for (n = 0; s + n < num && segs[s + n].ivs;)
@@ -305,5 +307,5 @@ static void ctr_two_wide(const struct aes_key *key, const struct aes_ctr_seg *se
   }
   ask_ahead(ahead);
   wipe(f.base, (f.num_base + 3) / 4);
-  wipe(f.second, f.num_second);
+  wipe(f.second, f.most_second);
 }
