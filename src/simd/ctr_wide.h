@@ -132,7 +132,7 @@ __attribute__((noinline)) static void pieces_masked(const struct keys *k, const 
   }
 }
 
-// Lists the pieces of a sample, and up to seven that count for nothing. Returns how many it has.
+// Lists the pieces of a sample, and up to eight that count for nothing. Returns how many it has.
 INLINE unsigned list_sample(uint64_t *piece, uint32_t off, unsigned base, uint32_t len) {
   const long long next = 64LL << 32 | 64;
   const __m512i steps = _mm512_set_epi64(7 * next, 6 * next, 5 * next, 4 * next, 3 * next, 2 * next, next, 0);
