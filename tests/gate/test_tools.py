@@ -362,13 +362,13 @@ FINE = """<?xml version='1.0' encoding='utf-8'?>
 BAD = FINE.replace('<testcase name="1 - a"/>', '<testcase name="1 - a"><failure/></testcase>')
 
 
-def counted(xml, one="OK", two="OK", status=0, skips=None, log=True):
+def counted(xml, one="OK", two="OK", status=0, skips=None, log=True, stdout=""):
     """The last line, everything, and the exit status for logs of two programs: `one` prints TAP, `two` nothing."""
     with tempfile.TemporaryDirectory() as tmp:
         if xml is not None:
             Path(tmp, "testlog.junit.xml").write_text(xml)
         if log:
-            Path(tmp, "testlog.json").write_text("".join(json.dumps(dict(name=f"p:unit / {name}", result=result, duration=1, returncode=0)) + "\n"
+            Path(tmp, "testlog.json").write_text("".join(json.dumps(dict(name=f"p:unit / {name}", result=result, duration=1, returncode=0, stdout=stdout)) + "\n"
                                                          for name, result in (("one", one), ("two", two)) if result))
         if skips is not None:
             Path(tmp, "skips").write_text("# a comment\n\n" + skips)
@@ -379,6 +379,8 @@ def counted(xml, one="OK", two="OK", status=0, skips=None, log=True):
 for name, want, said, args in (
         ("all good", "2 passed, 0 failed", "skipped: one: b: no b here", dict(xml=FINE)),
         ("a failed case is not counted twice", "1 passed, 1 failed", "failed: one: a", dict(xml=BAD, one="ERROR", status=1)),
+        ("what a failed case noted is told", "1 passed, 1 failed", "failed: one: a\n  # got 1\n  # 2\n  # 3\n  # 4\nskipped: ",
+         dict(xml=BAD, one="ERROR", status=1, stdout="# begins\nok 1 - b\nnot ok 2 - a\n# got 1\n# 2\n# 3\n# 4\n# 5\nok 3 - c\n# no\n")),
         ("a crash behind good cases", "2 passed, 1 failed", "failed: one: ERROR", dict(xml=FINE, one="ERROR", status=1)),
         ("a hung program without a case", "1 passed, 1 failed", "failed: two: TIMEOUT", dict(xml=FINE, two="TIMEOUT", status=1)),
         ("the same beside another failure", "0 passed, 2 failed", "failed: two: TIMEOUT", dict(xml=BAD, one="ERROR", two="TIMEOUT", status=2)),
