@@ -81,8 +81,10 @@ enum { CONFIG_MAX_LISTENERS = 64, CONFIG_MAX_ADMIN = 16, CONFIG_MAX_CERTIFICATES
     "By any other a page could have led its own name there, and gets 403; /metrics, /live and /ready answer to all.")      \
   X(admin_token_file, OPT_PATH, "", 0, 0, true,                                                                           \
     "File with the token that rotations through the admin listener must carry (`Authorization: Bearer …`). Empty: none.") \
-  X(workers, OPT_COUNT, "0", 0, 256, false, "Worker threads. 0: one for each CPU that the process may use.")             \
-  X(pin_workers, OPT_BOOL, "true", 0, 0, false, "Pin each worker to a CPU.")                                             \
+  X(workers, OPT_COUNT, "0", 0, 256, false,                                                                              \
+    "Worker threads. 0: one for each CPU that the process may use, no more than a control group's quota lets run.")       \
+  X(pin_workers, OPT_BOOL, "true", 0, 0, false,                                                                          \
+    "Pin each worker to a CPU; under a quota of fewer CPUs than there are, only where `cpu_affinity` says which.")        \
   X(cpu_affinity, OPT_TEXT, "", 0, 0, false, "CPUs to pin workers to, in turn: \"0 2 4\"; empty: those the process may use.") \
   X(steering, OPT_ENUM, "auto", 0, 0, false,                                                                             \
     "Which worker gets a new connection: `turns`, one after the other; `cpu`, the one pinned where the packet came in, " \

@@ -8,7 +8,6 @@
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #include "server/admin_http.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
+#include "server/cpus.h"
 #include "server/crash.h"
 #include "server/notify.h"
 #include "server/reloads.h"
@@ -37,12 +37,14 @@ struct startup {
   struct epoch_store *epochs;
 };
 
-static unsigned cpus(void) {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set))
-    return 1;
-  int n = CPU_COUNT(&set);
-  return n < 1 ? 1 : n > QUIET_MAX_WORKERS ? QUIET_MAX_WORKERS : (unsigned)n;
+static void decide_workers(struct server *s, const struct config *c) {
+  unsigned cpus;
+  double quota;
+  unsigned usable = cpus_usable(&cpus, &quota, &s->cpus_limited);
+  s->num_workers = c->workers ? (unsigned)c->workers : usable;
+  if (s->cpus_limited)
+    log_line(LOG_INFO, "a quota of %.2f of %u CPUs: %u workers%s", quota, cpus, s->num_workers,
+             c->pin_workers && !c->cpu_affinity[0] ? ", not pinned" : "");
 }
 
 static bool open_access(struct server *s, const struct config *c, struct config_error *error) {
@@ -324,14 +326,14 @@ static bool start_workers(struct server *s, struct config_error *error) {
 static bool start(struct server *s, struct startup *up, const char *file, const struct config_flags *flags, struct config_error *error) {
   const struct config *c = up->config;
   s->first = c;
-  s->num_workers = c->workers ? (unsigned)c->workers : cpus();
+  log_set_level((enum log_level)c->log_level);
+  decide_workers(s, c);
   s->metrics = aligned_alloc(128, (s->num_workers + 1) * sizeof *s->metrics);
   if (!s->metrics)
     return config_fail(error, "out of memory");
   memset((void *)s->metrics, 0, (s->num_workers + 1) * sizeof *s->metrics);
   quiet_init(&s->quiet, s->num_workers);
   pthread_mutex_init(&s->served.lock, NULL);
-  log_set_level((enum log_level)c->log_level);
   server_warn_insecure(c);
   s->turns = (struct steer_turns){-1, -1};
   if (s->num_workers > 1 && c->steering <= STEER_TURNS)

@@ -23,7 +23,8 @@ struct server {
   const struct aes_ops *ops;
   struct catalog *catalog;
   struct access_log *access;     // NULL when off
-  unsigned num_workers;          // decided: config workers, or the CPUs
+  unsigned num_workers;          // decided: config workers, or the CPUs (cpus.h)
+  bool cpus_limited;             // a quota allows less than the CPUs' time: others have the same CPUs
   struct obs_worker *metrics;    // num_workers sets, then metrics[num_workers] for helpers and admin (shared adds)
   _Atomic int state;             // enum server_state
   uint64_t started_ns;           // CLOCK_MONOTONIC

@@ -362,8 +362,8 @@ static void assign_cpus(struct workers *ws, const struct config *cfg) {
     for (int c = 0; c < CPU_SETSIZE; c++)
       if (CPU_ISSET((size_t)c, &set))
         cpus[num++] = c;
-  // More workers than CPUs: leave it to the scheduler.
-  if (!cfg->pin_workers || num == 0 || (ws->num > num && !cfg->cpu_affinity[0]))
+  // More workers than CPUs, or a quota of what others use as well: leave it to the scheduler.
+  if (!cfg->pin_workers || num == 0 || (!cfg->cpu_affinity[0] && (ws->num > num || ws->w[0].s->cpus_limited)))
     return;
   for (unsigned n = 0; n < ws->num; n++)
     ws->w[n].cpu = cpus[n % num];
