@@ -317,7 +317,7 @@ static int rewrap(struct wish *w) {
 static int parse_number(uint32_t *out, const char *name, const char *text) {
   uint64_t v;
   if (parse_u64(&v, bytes_str(text)) || !v || v > INT32_MAX)
-    return cli_usage("keys", "%s needs a number from 1", name);
+    return cli_usage("keys", "%s needs a number from 1 to %d", name, INT32_MAX);
   *out = (uint32_t)v;
   return EXIT_DONE;
 }

@@ -262,7 +262,7 @@ struct key_server *keyring_server(const struct keyring *k, const struct key_remo
 
 bool keyring_own_secret(const struct keyring *k) { return k->info.derive && !k->info.secret_file.n; }
 
-struct keyring *keyring_load(const struct config *c, enum keyring_lacking lacking, struct config_error *error) {
+struct keyring *keyring_reload(const struct config *c, const struct keyring *before, enum keyring_lacking lacking, struct config_error *error) {
   struct keyring *k = calloc(1, sizeof *k);
   struct bytes text = {0};
   struct diag diag = {0};
@@ -277,6 +277,9 @@ struct keyring *keyring_load(const struct config *c, enum keyring_lacking lackin
   bool ok = copy_public_url(k, c->public_url) || config_fail(error, "out of memory");
   if (ok && *c->keys && !read_in(k, &text, c->keys, KEYS_MAX_FILE))
     ok = config_fail(error, "%s: %s", TOLD(c->keys), secret_why(errno));
+  k->given = text.n != 0;
+  if (ok && *c->keys && !k->given && before && before->given)
+    ok = config_fail(error, "%s: the file has 0 bytes now, and every key would be another: put it back, or write `derive: {}` into it", TOLD(c->keys));
   if (ok && keys_parse(&k->mem.base, &k->set, &k->info, text, &diag)) {
     char why[256];
     diag_format(&diag, why, sizeof why);
@@ -296,6 +299,10 @@ struct keyring *keyring_load(const struct config *c, enum keyring_lacking lackin
     return k;
   keyring_put(k);
   return NULL;
+}
+
+struct keyring *keyring_load(const struct config *c, enum keyring_lacking lacking, struct config_error *error) {
+  return keyring_reload(c, NULL, lacking, error);
 }
 
 struct keyring *keyring_ref(struct keyring *k) {

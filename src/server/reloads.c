@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "obs/log.h"
+#include "obs/told.h"
 #include "server/aside.h"
 #include "server/catalog_int.h"
 #include "server/catalog_new.h"
@@ -56,17 +57,27 @@ static void give_up(struct fresh *f) {
 static struct keyring *load_keyring(struct server *s, struct config *c, struct config_error *error) {
   char *asked = c->state_dir;
   c->state_dir = s->first->state_dir;
-  struct keyring *k = keyring_load(c, s->had_secret ? LACKING_REFUSED : LACKING_MADE, error);
+  struct settings *st = settings_get(s->catalog);
+  struct keyring *k = keyring_reload(c, st->keyring, s->had_secret ? LACKING_REFUSED : LACKING_MADE, error);
+  settings_put(st);
   c->state_dir = asked;
   s->had_secret |= k && keyring_own_secret(k);
   return k;
+}
+
+// What a full disk leaves of a file. Taken as it is it would be the defaults, a new secret among them.
+static bool emptied(struct server *s, const struct config *c, struct config_error *error) {
+  struct settings *st = settings_get(s->catalog);
+  bool gone = !c->text_len && st->config->text_len;
+  settings_put(st);
+  return gone && !config_fail(error, "%s: the file has 0 bytes now: put it back", TOLD(c->file));
 }
 
 // Reads and checks all of it: this may wait for files.
 static bool load(const struct reloads *h, struct fresh *f, struct config_error *error) {
   struct server *s = h->s;
   f->config = config_load(h->file, h->flags, error);
-  f->keyring = f->config ? load_keyring(s, f->config, error) : NULL;
+  f->keyring = f->config && !emptied(s, f->config, error) ? load_keyring(s, f->config, error) : NULL;
   f->settings = f->keyring ? catalog_prepare(s->catalog, f->config, f->keyring, error) : NULL;
   return f->settings && workers_prepare(s, f->config, &f->certificates, error);
 }

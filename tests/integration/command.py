@@ -108,6 +108,7 @@ def usage(tap, sluice, work):
         tap.ok(r.code == 2 and r.err.startswith(("sluice", "usage")) and not r.out, f"wrong usage: {name}: status 2", r)
         tap.ok(KEY not in r.err, f"wrong usage: {name}: no key in the message", r.err)
     for argv, want in ((["encrypt", "-name.mp4", out, *ENCRYPT], "encrypt: unknown option '-name.mp4'"), (["encrypt", clear, out, "--kid"], "--kid needs a value"),
+                       (["keys", "export", "a", "--out", out, "--epoch", 1 << 31], "--epoch needs a number from 1 to 2147483647"),
                        (["decrypt", clear, out, f"--keys={KEY}"], "decrypt: unknown option '--keys'"), (["decrypt", clear, "-o.mp4"], "unknown option '-o.mp4'"),
                        (["encrypt", clear, out, *ENCRYPT, "--drm", "widewine"], "'widewine' is not all, none or a list of widevine,playready,fairplay,clearkey,common")):
         r = sluice(*argv)

@@ -161,6 +161,30 @@ def secret_away(tap, sluice, work, media):
         tap.equal(((server.state / "derive.secret").exists(), server.get("/a/cbcs/1/t.mp4").status), (True, 200), "the first secret is made")
 
 
+def keys_emptied(tap, sluice, work, media):
+    """A full disk leaves a keys file of no bytes. Read as `derive: {}` it would be other keys for all, and a new secret for them."""
+    record = f"keys: [ {{ asset: a, epoch: 1, scheme: cbcs, kid: '{'1' * 32}', key: '{'2' * 32}' }} ]\n"
+    with Server(sluice, media, keys=record) as server:
+        keys, want = server.folder / "keys.yaml", server.get("/a/cbcs/1/t.mp4").body
+        keys.write_text("")
+        reload(server, tap, "a keys file of no bytes", "reload refused.*keys.yaml: the file has 0 bytes now, and every key would be another")
+        tap.ok(server.get("/a/cbcs/1/t.mp4").body == want and not (server.state / "derive.secret").exists(), "the keys stay, and no secret is made",
+               sorted(server.state.iterdir()))
+        keys.write_text(record)
+        reload(server, tap, "the keys file is back")
+    with Server(sluice, media, keys="") as server:
+        want = server.get("/a/cbcs/1/t.mp4").body
+        reload(server, tap, "one that had no bytes at the start either")
+        tap.equal(server.get("/a/cbcs/1/t.mp4").body == want, True, "means derivation, as it did")
+    with Server(sluice, media, config="schemes: [cbcs]\n") as server:
+        (server.folder / "sluice.yaml").write_text("")
+        reload(server, tap, "a configuration of no bytes", "reload refused.*sluice.yaml: the file has 0 bytes now")
+        tap.equal(server.get("/a/cenc/1/t.mp4").status, 403, "what it said stays in force")
+        (server.folder / "sluice.yaml").write_text("# nothing\n")
+        reload(server, tap, "one that says nothing")
+        tap.equal(server.get("/a/cenc/1/t.mp4").status, 200, "is taken")
+
+
 def signalled(server, asset, scheme="cbcs"):
     r = server.get(f"/{asset}/{scheme}/manifest.mpd")
     known = {b"edef8ba9": "widevine", b"9a04f079": "playready", b"e2719d58": "clearkey"}
@@ -517,7 +541,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sluice-rotation-") as folder:
         work = pathlib.Path(folder)
         media = media_in(work, ["a", "live/b", "live/c"])
-        for part in (tokens, orders, outside, secret_away, systems, schedules, due, shared, killed, revoked, revoked_while_opening, slow,
+        for part in (tokens, orders, outside, secret_away, keys_emptied, systems, schedules, due, shared, killed, revoked, revoked_while_opening, slow,
                      slow_schedule):
             part(tap, sluice, work, media)
     tap.end()
