@@ -258,12 +258,16 @@ void output_drop(struct output *o) {
 
 static int copy_of_stdin(void) {
   const char *folder = getenv("TMPDIR");
-  int fd = open(folder && *folder ? folder : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-  if (fd < 0)
+  if (!folder || !*folder)
+    folder = "/tmp";
+  int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  bool memory = fd < 0;
+  if (memory)
     fd = memfd_create("sluice-input", MFD_CLOEXEC);
   bool ok = fd >= 0 || fail("standard input", "no copy of it can be made");
   char *buf = (char *)malloc(SPOOL_CHUNK);
-  struct output to = {.fd = fd, .direct = true, .path = "copy of standard input"};
+  struct output to = {.fd = fd, .direct = true};
+  snprintf(to.path, sizeof to.path, "copy of standard input in %.240s (TMPDIR names another folder)", memory ? "memory" : folder);
   if (ok && !buf)
     ok = cli_error("standard input", "out of memory") == EXIT_DONE;
   for (ssize_t n = 1; ok && n > 0;) {

@@ -26,7 +26,7 @@ def half_written(tap, sluice, work):
     sluice("encrypt", clear, locked, *ENCRYPT)
     decrypt = ["decrypt", locked, out / "o.mp4", "--key", f"{KID}:{KEY}"]
 
-    def under(argv=encrypt, limit=None, nameless=True, call=None, error=0):
+    def under(argv=encrypt, limit=None, nameless=True, call=None, error=0, stdin=b""):
         def ready():
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails
             if limit:
@@ -35,9 +35,12 @@ def half_written(tap, sluice, work):
                 no_uring.forbid(error, CALLS[call])
             if not nameless:
                 no_nameless_files()
-        p = subprocess.run([sluice.path, *map(str, argv)], capture_output=True, text=True, preexec_fn=ready)
-        return p.returncode, p.stderr
+        p = subprocess.run([sluice.path, *map(str, argv)], input=stdin, capture_output=True, preexec_fn=ready)
+        return p.returncode, p.stderr.decode()
 
+    got = under(["encrypt", "-", *encrypt[2:]], limit=100, stdin=clear.read_bytes())
+    tap.ok(got[0] == 1 and re.fullmatch(r"sluice: copy of standard input in \S+ \(TMPDIR names another folder\): writing failed: File too large\n", got[1])
+           and os.listdir(out) == [], "no room for a copy of standard input: the message says where, and how to have it elsewhere", got)
     if not CALLS:
         tap.skip("calls that fail", f"their numbers are not known on {platform.machine()}")
         return
