@@ -49,7 +49,13 @@ static bool take_dir(struct epoch_store *s, struct config_error *error) {
   return true;
 }
 
-// Applies the lines of a journal. *whole is where the last good line ends. Only the very last line may be damaged.
+// A write that a crash cut short: of the line's bytes some are not there, or, where the file had grown already, are zeros. A line
+// that is all there was acknowledged: if it is not what was written, something else has changed it.
+static bool is_torn(struct bytes line) {
+  return line.p[line.n - 1] != '\n' || memchr(line.p, 0, line.n);
+}
+
+// Applies the lines of a journal. *whole is where the last good line ends. Only the very last line may be torn.
 static enum err replay(struct epoch_store *s, struct bytes text, uint64_t *whole, unsigned *line, struct diag *diag) {
   *whole = 0;
   *line = 0;
@@ -58,9 +64,9 @@ static enum err replay(struct epoch_store *s, struct bytes text, uint64_t *whole
     size_t n = end ? (size_t)(end - (text.p + at)) + 1 : text.n - at;
     ++*line;
     struct diag d = {0};
-    enum err e = end ? epochs_read_line(s->rules, bytes_of(text.p + at, n), &d) : ERR_CHECKSUM;
-    if (e == ERR_CHECKSUM && at + n == text.n)
-      return ERR_OK; // torn: was never acknowledged
+    if (at + n == text.n && is_torn(bytes_of(text.p + at, n)))
+      return ERR_OK; // was never acknowledged
+    enum err e = epochs_read_line(s->rules, bytes_of(text.p + at, n), &d);
     if (e) {
       *diag = d;
       return diag_set(diag, e, at, NULL);

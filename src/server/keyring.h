@@ -32,7 +32,7 @@ struct keyring {
   char **files; // that providers name, for the sandbox
   unsigned num_files;
   uint8_t digest[32]; // of all files that were read, by keys_digest_more
-  bool given; // the keys file has at least one byte
+  bool given; // the keys file has more than white space
   bool asks_names; // a key server is named, not an address: the system's resolver is needed
   _Atomic uint32_t refs;
 };
@@ -44,7 +44,7 @@ enum keyring_lacking {
   LACKING_REFUSED, // keys of it are in force
 };
 struct keyring *keyring_load(const struct config *c, enum keyring_lacking lacking, struct config_error *error);
-// The same for a reload: a keys file of no bytes, where the one of `before` had some, is what a full disk leaves of it, and refused.
+// The same for a reload: a keys file that is empty, where the one of `before` was not, is what a full disk leaves of it, and refused.
 struct keyring *keyring_reload(const struct config *c, const struct keyring *before, enum keyring_lacking lacking, struct config_error *error);
 bool keyring_own_secret(const struct keyring *k); // it derives from the secret in state_dir
 // keyring_same says whether two keyrings of one configuration give the same keys to everybody. Of key servers that is not known.

@@ -70,7 +70,7 @@ static bool emptied(struct server *s, const struct config *c, struct config_erro
   struct settings *st = settings_get(s->catalog);
   bool gone = !c->text_len && st->config->text_len;
   settings_put(st);
-  return gone && !config_fail(error, "%s: the file has 0 bytes now: put it back", TOLD(c->file));
+  return gone && !config_fail(error, "%s: the file is empty now: put it back", TOLD(c->file));
 }
 
 // Reads and checks all of it: this may wait for files.

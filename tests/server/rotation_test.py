@@ -166,8 +166,9 @@ def keys_emptied(tap, sluice, work, media):
     record = f"keys: [ {{ asset: a, epoch: 1, scheme: cbcs, kid: '{'1' * 32}', key: '{'2' * 32}' }} ]\n"
     with Server(sluice, media, keys=record) as server:
         keys, want = server.folder / "keys.yaml", server.get("/a/cbcs/1/t.mp4").body
-        keys.write_text("")
-        reload(server, tap, "a keys file of no bytes", "reload refused.*keys.yaml: the file has 0 bytes now, and every key would be another")
+        for name, text in ("no bytes", ""), ("a line feed", "\n"), ("white space", " \n\t\n \n"):
+            keys.write_text(text)
+            reload(server, tap, f"a keys file of {name}", "reload refused.*keys.yaml: the file is empty now, and every key would be another")
         tap.ok(server.get("/a/cbcs/1/t.mp4").body == want and not (server.state / "derive.secret").exists(), "the keys stay, and no secret is made",
                sorted(server.state.iterdir()))
         keys.write_text(record)
@@ -178,7 +179,7 @@ def keys_emptied(tap, sluice, work, media):
         tap.equal(server.get("/a/cbcs/1/t.mp4").body == want, True, "means derivation, as it did")
     with Server(sluice, media, config="schemes: [cbcs]\n") as server:
         (server.folder / "sluice.yaml").write_text("")
-        reload(server, tap, "a configuration of no bytes", "reload refused.*sluice.yaml: the file has 0 bytes now")
+        reload(server, tap, "a configuration of no bytes", "reload refused.*sluice.yaml: the file is empty now")
         tap.equal(server.get("/a/cenc/1/t.mp4").status, 403, "what it said stays in force")
         (server.folder / "sluice.yaml").write_text("# nothing\n")
         reload(server, tap, "one that says nothing")

@@ -140,6 +140,41 @@ Test(epoch_store, damage_before_the_end_is_refused_not_guessed) {
   cr_assert(strstr(error.text, "rotations.journal:1: the rotation journal is damaged"), "%s", error.text);
 }
 
+// A whole last line was acknowledged, a revocation perhaps: altered, it is no torn one, and nothing of it is thrown away.
+Test(epoch_store, a_whole_last_line_that_was_altered_is_refused) {
+  char path[128], text[4096], after[4096];
+  struct diag diag = {0};
+  struct epoch_store *s = open_store();
+  rotate(s, "a", 2000);
+  cr_assert_eq(epoch_store_rotate(s, bytes_str("a"), 0, true, 2100, &diag), ERR_OK);
+  epoch_store_close(s);
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  int fd = open(path, O_RDWR);
+  ssize_t n = read(fd, text, sizeof text - 1);
+  cr_assert_gt(n, 0);
+  off_t last = (char *)memrchr(text, '\n', (size_t)n - 1) + 1 - text;
+  for (off_t at = last; at < n - 1; at++) {
+    char other = text[at] == 'X' ? 'Y' : 'X';
+    cr_assert_eq(pwrite(fd, &other, 1, at), 1);
+    cr_assert_null(epoch_store_open(dir, 1, &error), "byte %ld", (long)at);
+    cr_assert(strstr(error.text, "rotations.journal:2: the rotation journal is damaged"), "%s", error.text);
+    cr_assert_eq(pread(fd, after, sizeof after, 0), n, "nothing is cut off");
+    cr_assert_eq(pwrite(fd, text + at, 1, at), 1);
+  }
+  // What was not written in a file that had grown is zeros.
+  for (off_t at = last; at < n - 1; at++) {
+    cr_assert_eq(pwrite(fd, text, (size_t)n, 0), n);
+    cr_assert_eq(pwrite(fd, (char[4096]){0}, (size_t)(n - 1 - at), at), n - 1 - at);
+    s = open_store();
+    cr_assert_eq(epoch_store_status(s, bytes_str("a"), 2, 2200, NULL), EPOCH_CURRENT, "byte %ld", (long)at);
+    epoch_store_close(s);
+    struct stat st;
+    cr_assert_eq(fstat(fd, &st), 0);
+    cr_assert_eq(st.st_size, last);
+  }
+  close(fd);
+}
+
 // As when two servers' journals are put together.
 Test(epoch_store, a_rotation_that_is_there_twice_is_refused) {
   char path[128], text[4096];
