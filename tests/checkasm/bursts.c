@@ -9,15 +9,19 @@ enum {
   MAX_SAMPLES = 130, // of a segment
   MAX_SEGS = 20,     // more than the kernels merge at a time
   SEG_ROOM = 160 << 10,
+  MIXED_BURSTS = 60, // of segments of all sizes, in place and not
 };
 
 struct layout {
   size_t num_segs;
   size_t num[MAX_SEGS], src_at[MAX_SEGS], dst_at[MAX_SEGS], len[MAX_SEGS];
+  bool in_place[MAX_SEGS];
   struct aes_lane lanes[MAX_SEGS][MAX_SAMPLES];
   uint32_t sizes[MAX_SEGS][MAX_SAMPLES];
   uint16_t sizes16[MAX_SEGS][MAX_SAMPLES];
 };
+
+enum place { APART, IN_PLACE, EITHER }; // of the segments of a burst
 
 enum kind { DUST, TINY, AAC, WIDE, LONG, LONGER, CONSTANT, MIXED, NUM_KINDS };
 
@@ -45,12 +49,14 @@ static uint32_t size_of(struct check *c, enum kind kind, uint32_t constant) {
 
 static const uint32_t constants[] = {1024, 1536, 2048, 3072, 4096, 512, 16, 15, 17, 63, 64, 65, 1000, 0};
 
-// Segments of random samples at random alignments, as far as they fit in the room of one segment.
-static void make_layout(struct check *c, struct layout *l, size_t num_segs, uint32_t samples, bool gaps) {
+// Segments of random samples at random alignments, as far as they fit in the room of one segment: all of one kind, or `mixed`.
+static void make_layout(struct check *c, struct layout *l, size_t num_segs, uint32_t samples, bool gaps, bool mixed) {
   l->num_segs = num_segs;
   enum kind kind = (enum kind)check_below(c, NUM_KINDS);
   uint32_t constant = constants[check_below(c, sizeof constants / sizeof *constants)];
   for (size_t s = 0; s < num_segs; s++) {
+    if (mixed && s)
+      kind = (enum kind)check_below(c, NUM_KINDS);
     size_t off = 0, n = 0;
     uint32_t want = s ? 1 + check_below(c, samples) : samples;
     if (num_segs > 1 && !check_below(c, 5))
@@ -78,11 +84,12 @@ static void make_layout(struct check *c, struct layout *l, size_t num_segs, uint
   }
 }
 
-// What lies in the segments before: canaries and, in place, the source.
-static void prepare(struct check *c, const struct layout *l, bool in_place) {
+// Chooses which segments are in place. What lies in them before: canaries and, in place, the source.
+static void prepare(struct check *c, struct layout *l, enum place place) {
   for (size_t s = 0; s < l->num_segs; s++) {
+    l->in_place[s] = place == EITHER ? check_below(c, 2) : place == IN_PLACE;
     check_canary(c, l->dst_at[s], l->len[s]);
-    if (in_place) {
+    if (l->in_place[s]) {
       memcpy(c->dst.p + l->dst_at[s], c->src.p + l->src_at[s], l->len[s]);
       memcpy(c->want.p + l->dst_at[s], c->src.p + l->src_at[s], l->len[s]);
     }
@@ -120,16 +127,16 @@ static void expect_cbc(struct check *c, const struct aes_cbc_seg *seg, bool encr
   }
 }
 
-static void cbc_burst(struct check *c, const struct layout *l, bool in_place, bool encrypt) {
+static void cbc_burst(struct check *c, struct layout *l, enum place place, bool encrypt) {
   struct aes_cbc_seg got[MAX_SEGS], want[MAX_SEGS];
+  prepare(c, l, place);
   for (size_t s = 0; s < l->num_segs; s++) {
     want[s] = (struct aes_cbc_seg){c->src.p + l->src_at[s], c->want.p + l->dst_at[s], l->num[s] ? l->lanes[s] : NULL, l->num[s]};
     got[s] = want[s];
     got[s].dst = c->dst.p + l->dst_at[s];
-    if (in_place)
+    if (l->in_place[s])
       got[s].src = got[s].dst;
   }
-  prepare(c, l, in_place);
   check_src_writable(c, false);
   for (size_t s = 0; s < l->num_segs; s++)
     expect_cbc(c, &want[s], encrypt);
@@ -150,12 +157,18 @@ void check_cbc_bursts(struct check *c) {
   check_fill(c, c->src.p, ARENA);
   for (uint32_t i = 0; i < 3 * MAX_SAMPLES && c->failures == 0; i += c->len_step) {
     size_t num_segs = i % 5 ? 1 : i % 50 ? 1 + check_below(c, 5) : MAX_SEGS;
-    make_layout(c, &l, num_segs, i % MAX_SAMPLES + 1, i % 3 == 0);
+    make_layout(c, &l, num_segs, i % MAX_SAMPLES + 1, i % 3 == 0, false);
     for (int how = 0; how < 4; how++) {
       check_describe(c, "burst %u: %zu segments, first of %zu samples%s%s", i, num_segs, l.num[0],
                      how & 1 ? ", in place" : "", how & 2 ? ", decrypt" : "");
-      cbc_burst(c, &l, how & 1, !(how & 2));
+      cbc_burst(c, &l, how & 1 ? IN_PLACE : APART, !(how & 2));
     }
+  }
+  for (uint32_t i = 0; i < MIXED_BURSTS && c->failures == 0; i++) {
+    size_t num_segs = 1 + check_below(c, MAX_SEGS);
+    make_layout(c, &l, num_segs, 1 + check_below(c, 20), i % 3 == 0, true);
+    check_describe(c, "mixed burst %u: %zu segments, some in place%s", i, num_segs, i % 4 == 3 ? ", decrypt" : "");
+    cbc_burst(c, &l, EITHER, i % 4 != 3);
   }
 }
 
@@ -179,23 +192,23 @@ static void expect_ctr(struct check *c, const struct aes_ctr_seg *seg) {
   }
 }
 
-static void ctr_burst(struct check *c, struct layout *l, bool in_place, uint64_t iv, const uint8_t (*ivs)[16]) {
+static void ctr_burst(struct check *c, struct layout *l, enum place place, uint64_t iv, const uint8_t (*ivs)[16]) {
   struct aes_ctr_seg got[MAX_SEGS], want[MAX_SEGS];
+  prepare(c, l, place);
   for (size_t s = 0; s < l->num_segs; s++) {
-    bool narrow = check_below(c, 2);
+    bool narrow = check_below(c, 2), full = place == EITHER ? check_below(c, 2) : s % 4 != 2;
     want[s] = (struct aes_ctr_seg){.src = c->src.p + l->src_at[s],
                                    .dst = c->want.p + l->dst_at[s],
                                    .sizes16 = narrow ? l->sizes16[s] : NULL,
                                    .sizes32 = narrow ? NULL : l->sizes[s],
                                    .num = l->num[s],
                                    .iv = iv + s % 3 * 0x10001,
-                                   .ivs = s % 4 == 2 ? NULL : ivs};
+                                   .ivs = full ? ivs : NULL};
     got[s] = want[s];
     got[s].dst = c->dst.p + l->dst_at[s];
-    if (in_place)
+    if (l->in_place[s])
       got[s].src = got[s].dst;
   }
-  prepare(c, l, in_place);
   check_src_writable(c, false);
   for (size_t s = 0; s < l->num_segs; s++)
     expect_ctr(c, &want[s]);
@@ -212,7 +225,7 @@ void check_ctr_bursts(struct check *c) {
   check_fill(c, c->src.p, ARENA);
   for (uint32_t i = 0; i < 3 * MAX_SAMPLES && c->failures == 0; i += c->len_step) {
     size_t num_segs = i % 5 ? 1 : i % 50 ? 1 + check_below(c, 5) : MAX_SEGS;
-    make_layout(c, &l, num_segs, i % MAX_SAMPLES + 1, false);
+    make_layout(c, &l, num_segs, i % MAX_SAMPLES + 1, false, false);
     check_fill(c, ivs[0], sizeof ivs);
     for (size_t s = 0; s < MAX_SAMPLES; s += 3) // close to the end of the low half, of the whole counter
       memset(ivs[s] + (s % 2 ? 8 : 0), 0xff, s % 2 ? 7 : 15);
@@ -222,14 +235,22 @@ void check_ctr_bursts(struct check *c) {
     for (int how = 0; how < 4; how++) {
       check_describe(c, "burst %u: %zu segments, first of %zu samples%s%s", i, num_segs, l.num[0],
                      how & 1 ? ", in place" : "", how & 2 ? ", full IVs" : "");
-      ctr_burst(c, &l, how & 1, iv, how & 2 ? (const uint8_t(*)[16])ivs : NULL);
+      ctr_burst(c, &l, how & 1 ? IN_PLACE : APART, iv, how & 2 ? (const uint8_t(*)[16])ivs : NULL);
     }
+  }
+  for (uint32_t i = 0; i < MIXED_BURSTS && c->failures == 0; i++) {
+    size_t num_segs = 1 + check_below(c, MAX_SEGS);
+    make_layout(c, &l, num_segs, 1 + check_below(c, 20), false, true);
+    check_fill(c, ivs[0], sizeof ivs);
+    memset(ivs[0] + 8, 0xff, 7);
+    check_describe(c, "mixed burst %u: %zu segments, some in place, some with full IVs", i, num_segs);
+    ctr_burst(c, &l, EITHER, i % 4 ? check_random(c) : UINT64_MAX - 3, (const uint8_t(*)[16])ivs);
   }
 }
 
 // Of several lanes, each is a pattern of its own from its own start: as if it were the only one, which the sweeps look at.
-static void pattern_burst(struct check *c, const struct layout *l, bool in_place, int op, struct aes_pattern p, const uint8_t (*ivs)[16]) {
-  prepare(c, l, in_place);
+static void pattern_burst(struct check *c, struct layout *l, bool in_place, int op, struct aes_pattern p, const uint8_t (*ivs)[16]) {
+  prepare(c, l, in_place ? IN_PLACE : APART);
   check_src_writable(c, false);
   for (size_t s = 0; s < l->num_segs; s++) {
     struct aes_cbc_seg got = {in_place ? c->dst.p + l->dst_at[s] : c->src.p + l->src_at[s], c->dst.p + l->dst_at[s], l->lanes[s], l->num[s]};
@@ -257,7 +278,7 @@ void check_pattern_bursts(struct check *c) {
   check_fill(c, c->src.p, ARENA);
   check_fill(c, ivs[0], sizeof ivs);
   for (uint32_t i = 0; i < 24 && c->failures == 0; i++) {
-    make_layout(c, &l, 2, i % 12 + 1, i % 3 == 0);
+    make_layout(c, &l, 2, i % 12 + 1, i % 3 == 0, false);
     for (int how = 0; how < 6; how++) {
       check_describe(c, "burst %u: first of %zu samples%s, operation %d", i, l.num[0], how & 1 ? ", in place" : "", how / 2);
       pattern_burst(c, &l, how & 1, how / 2, patterns[i % 4], (const uint8_t(*)[16])ivs);
@@ -292,12 +313,12 @@ void check_large(struct check *c) {
     aes_lane_order(l.lanes[0], 6);
     for (int how = 0; how < 4; how++) {
       check_describe(c, "list %zu%s%s", i, how & 1 ? ", in place" : "", how & 2 ? ", decrypt" : "");
-      cbc_burst(c, &l, how & 1, !(how & 2));
+      cbc_burst(c, &l, how & 1 ? IN_PLACE : APART, !(how & 2));
     }
     for (int in_place = 0; in_place < 2; in_place++) {
       struct aes_ctr_seg seg = {.src = c->src.p + 77, .dst = c->want.p + 99, .sizes32 = l.sizes[0], .num = 6, .iv = 9};
       check_describe(c, "list %zu, ctr%s", i, in_place ? " in place" : "");
-      prepare(c, &l, in_place);
+      prepare(c, &l, in_place ? IN_PLACE : APART);
       check_src_writable(c, false);
       aes_ops_ref.ctr(&c->ref_key, &seg, 1, NULL);
       seg.dst = c->dst.p + 99;
