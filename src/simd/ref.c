@@ -342,9 +342,9 @@ static void ref_cbc_chain(const struct aes_key *key, bool encrypt, uint8_t iv[16
 static void ref_ecb_encrypt(const struct aes_key *key, uint8_t *dst, const uint8_t *src, size_t num_blocks) {
   struct schedule k;
   schedule_init(&k, key->enc);
+  uint8_t x[16 * LANES] = {0}; // key stream where the blocks are counters
   while (num_blocks) {
     size_t n = num_blocks < LANES ? num_blocks : LANES;
-    uint8_t x[16 * LANES] = {0};
     memcpy(x, src, 16 * n);
     encrypt4(&k, x);
     memcpy(dst, x, 16 * n);
@@ -353,6 +353,7 @@ static void ref_ecb_encrypt(const struct aes_key *key, uint8_t *dst, const uint8
     num_blocks -= n;
   }
   explicit_bzero(&k, sizeof k);
+  explicit_bzero(x, sizeof x);
 }
 
 // One list of counter blocks over all samples, encrypted four at a time wherever samples end.

@@ -58,6 +58,7 @@ void check_pattern_bursts(struct check *c);
 void check_chain(struct check *c);
 void check_large(struct check *c);
 void check_many(struct check *c);
+void check_stack(struct check *c);
 
 // The choice of a table (checkasm/choice.c): returns NULL or what is wrong.
 const char *check_choice(void);

@@ -99,7 +99,7 @@ static const struct {
     {"ctr bursts", check_ctr_bursts},       {"cbc pattern", check_cbc_pattern},
     {"ctr pattern", check_ctr_pattern},     {"pattern bursts", check_pattern_bursts},
     {"chain and blocks", check_chain},      {"large samples", check_large},
-    {"many samples", check_many},
+    {"many samples", check_many},           {"stack", check_stack},
 };
 enum { NUM_SECTIONS = sizeof sections / sizeof *sections };
 
