@@ -577,7 +577,8 @@ INLINE void encrypt(const struct aes_key *key, const uint8_t iv[16], const struc
   struct aes_jobs it;
   struct list list;
   struct last last;
-  const struct keys k = load_keys(key->enc);
+  struct keys k;
+  load_keys(&k, key->enc);
   const __m512i start = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)iv));
   aes_jobs_init(&it, segs, num);
   while (aes_jobs_seg(&it)) {
@@ -590,6 +591,7 @@ INLINE void encrypt(const struct aes_key *key, const uint8_t iv[16], const struc
       run_list(&list, &k, &start, ahead, regs);
     finish(&last, &k);
   }
+  wipe_keys(&k);
 }
 
 static void cbc_encrypt_6(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num,

@@ -283,15 +283,9 @@ static void ctr_segment(const struct keys *k, struct flat *f, const struct aes_c
   }
 }
 
-// As explicit_bzero, without a call.
-INLINE void wipe(void *p, size_t lines) {
-  for (size_t i = 0; i < lines; i++)
-    _mm512_store_si512((uint8_t *)p + 64 * i, _mm512_setzero_si512());
-  __asm__ volatile("" ::"r"(p) : "memory");
-}
-
 static void ctr_two_wide(const struct aes_key *key, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
-  const struct keys k = load_keys(key->enc);
+  struct keys k;
+  load_keys(&k, key->enc);
   struct flat f;
   f.num_base = f.num_second = f.most_second = 0;
   f.iv = 0;
@@ -308,4 +302,5 @@ static void ctr_two_wide(const struct aes_key *key, const struct aes_ctr_seg *se
   ask_ahead(ahead);
   wipe(f.base, (f.num_base + 3) / 4);
   wipe(f.second, f.most_second);
+  wipe_keys(&k);
 }

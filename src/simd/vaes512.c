@@ -26,11 +26,22 @@ struct keys {
   __m512i k[11];
 };
 
-INLINE struct keys load_keys(const uint8_t rk[11][16]) {
-  struct keys k;
+INLINE void load_keys(struct keys *k, const uint8_t rk[11][16]) {
   for (int r = 0; r < 11; r++)
-    k.k[r] = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)rk[r]));
-  return k;
+    k->k[r] = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)rk[r]));
+}
+
+// As explicit_bzero, without a call.
+INLINE void wipe(void *p, size_t lines) {
+  for (size_t i = 0; i < lines; i++)
+    _mm512_store_si512((uint8_t *)p + 64 * i, _mm512_setzero_si512());
+  __asm__ volatile("" ::"r"(p) : "memory");
+}
+
+INLINE void wipe_keys(struct keys *k) {
+  UNROLL for (int r = 0; r < 11; r++)
+    k->k[r] = _mm512_setzero_si512();
+  __asm__ volatile("" ::"r"(k) : "memory");
 }
 
 INLINE void rounds(__m512i *x, int n, const struct keys *k) {
@@ -88,13 +99,15 @@ INLINE __m128i decrypt_chain(const struct keys *k, __m128i start, uint8_t *dst, 
 }
 
 static void cbc_decrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
-  const struct keys k = load_keys(key->dec);
+  struct keys k;
+  load_keys(&k, key->dec);
   const __m128i start = _mm_loadu_si128((const __m128i *)iv);
   struct aes_jobs it;
   struct aes_job job;
   aes_jobs_init(&it, segs, num);
   while (aes_jobs_next(&it, &job))
     decrypt_chain(&k, start, job.dst, job.src, job.blocks);
+  wipe_keys(&k);
 }
 
 // ---- CTR
@@ -202,7 +215,8 @@ static void ask_ahead(struct aes_ahead *ahead) {
 }
 
 static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
-  const struct keys k = load_keys(key->enc);
+  struct keys k;
+  load_keys(&k, key->enc);
   struct first f;
   f.num = 0;
   for (size_t s = 0; s < num; s++) {
@@ -231,6 +245,7 @@ static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_
   }
   ask_ahead(ahead);
   explicit_bzero(f.x, f.num * sizeof *f.x);
+  wipe_keys(&k);
 }
 
 #include "simd/ctr_wide.h"
@@ -241,7 +256,8 @@ static void cbc_chain(const struct aes_key *key, bool encrypt, uint8_t iv[16], u
                       size_t num_blocks) {
   __m128i x = _mm_loadu_si128((const __m128i *)iv);
   if (!encrypt) {
-    const struct keys k = load_keys(key->dec);
+    struct keys k;
+  load_keys(&k, key->dec);
     x = decrypt_chain(&k, x, dst, src, num_blocks);
     _mm_storeu_si128((__m128i *)iv, x);
     return;
@@ -273,7 +289,8 @@ INLINE void blocks_group(const struct keys *k, uint8_t *dst, const uint8_t *src,
 }
 
 static void ecb_encrypt(const struct aes_key *key, uint8_t *dst, const uint8_t *src, size_t num_blocks) {
-  const struct keys k = load_keys(key->enc);
+  struct keys k;
+  load_keys(&k, key->enc);
   for (; num_blocks >= 4 * GROUP; num_blocks -= 4 * GROUP, src += 64 * GROUP, dst += 64 * GROUP)
     blocks_group(&k, dst, src, GROUP, 0xff);
   for (; num_blocks >= 4; num_blocks -= 4, src += 64, dst += 64)
