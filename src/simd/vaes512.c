@@ -257,7 +257,7 @@ static void cbc_chain(const struct aes_key *key, bool encrypt, uint8_t iv[16], u
   __m128i x = _mm_loadu_si128((const __m128i *)iv);
   if (!encrypt) {
     struct keys k;
-  load_keys(&k, key->dec);
+    load_keys(&k, key->dec);
     x = decrypt_chain(&k, x, dst, src, num_blocks);
     _mm_storeu_si128((__m128i *)iv, x);
     return;
