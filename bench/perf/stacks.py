@@ -58,7 +58,7 @@ class Program:
 
     @staticmethod
     def layer(line):
-        m = re.search(r"/(?:src/(\w+)|(bench)|usr/share/(llhttp))/", line)
+        m = re.match(r".*/(?:src/(\w+)|(bench)|usr/share/(llhttp))/", line)  # the last: a clone may lie below a folder `src`
         return m.group(1) or m.group(2) or m.group(3) if m else None
 
     def place(self, address):

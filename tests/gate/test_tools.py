@@ -348,6 +348,10 @@ check("what the flame graph is drawn from reads the same and names no path", [[f
       == [[f[0] for f in s] for s in found] and "/x/" not in stacks.plain(found))
 check("what the renderer draws becomes XML", stacks.well_formed('<svg><g onmouseover="a && b(1)"><title>x &lt; y</title></g></svg>')
       == '<svg><g onmouseover="a &amp;&amp; b(1)"><title>x &lt; y</title></g></svg>')
+lines = ("/a/sluice/src/mp4/box.c:1", "/src/sluice/build/../src/server/pump.c:162", "/a/bench/sluice/src/net/tls.c:7 (discriminator 2)",
+         "/usr/src/sluice/bench/kernels/cenc.cc:9", "/usr/share/llhttp/llhttp.c:3", "/usr/src/glibc/string.c:5", "??:?")
+check("a line is of a layer wherever the clone lies", (at := list(map(stacks.Program.layer, lines)))
+      == ["mp4", "server", "net", "bench", "llhttp", "glibc", None], at)
 here = stacks.Program(Path(sys.argv[1])) if len(sys.argv) > 1 else None
 if here and here.starts and "mp4" in here.layers:
     at = {layer: here.starts[here.layers.index(layer)] for layer in set(here.layers) if layer}
