@@ -271,7 +271,7 @@ static void ep_free(struct io *io) {
 
 static const struct io_ops ops = {
     .name = "epoll", .listen = socket_listen, .accept = ep_accept, .recv = ep_recv, .recv_done = ep_recv_done,
-    .send = socket_send, .sendfile = socket_sendfile, .poll = ep_poll, .shutdown = socket_shutdown, .close = ep_close,
+    .send = socket_send, .sendfile = socket_sendfile, .push = socket_push, .poll = ep_poll, .shutdown = socket_shutdown, .close = ep_close,
     .cancel = ep_cancel, .wait = ep_wait, .run = ep_run, .wake = ep_wake, .now_ns = clock_now, .wall_ns = clock_wall,
     .random = random_fill, .free = ep_free,
 };

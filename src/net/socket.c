@@ -56,6 +56,12 @@ ssize_t socket_sendfile(struct io *io, int fd, int in_fd, uint64_t off, size_t n
   return r < 0 ? -errno : r;
 }
 
+// Setting the option anew has this effect. Source: Linux, net/ipv4/tcp.c, __tcp_sock_set_nodelay.
+void socket_push(struct io *io, int fd) {
+  (void)io;
+  (void)set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1); // a Unix socket holds nothing back
+}
+
 int socket_shutdown(struct io *io, int fd, int how) {
   (void)io;
   return shutdown(fd, how) ? -errno : 0;

@@ -334,7 +334,7 @@ static void ur_free(struct io *io) {
 
 static const struct io_ops ops = {
     .name = "io_uring", .listen = ur_listen, .accept = ur_accept, .recv = ur_recv, .recv_done = ur_recv_done,
-    .send = socket_send, .sendfile = socket_sendfile, .poll = ur_poll, .shutdown = socket_shutdown, .close = ur_close,
+    .send = socket_send, .sendfile = socket_sendfile, .push = socket_push, .poll = ur_poll, .shutdown = socket_shutdown, .close = ur_close,
     .cancel = ur_cancel, .wait = ur_wait, .run = ur_run, .wake = ur_wake, .now_ns = clock_now, .wall_ns = clock_wall,
     .random = random_fill, .free = ur_free,
 };

@@ -48,12 +48,20 @@ static void begin_wait(struct conn *c) {
 
 static void end_wait(struct conn *c) { line_leave(&c->w->idle, &c->idle); }
 
+// What an answer held back for the next one: there is none yet.
+static void push(struct conn *c) {
+  if (c->held_back)
+    c->w->io->v->push(c->w->io, c->fd);
+  c->held_back = false;
+}
+
 // At once; the connection is free when nothing is armed any more.
 void conn_close(struct conn *c) {
   struct worker *w = c->w;
   if (c->state == CONN_CLOSING)
     return;
   c->state = CONN_CLOSING;
+  push(c);
   end_wait(c);
   w->num_open--;
   *c->prev = c->next;
@@ -140,6 +148,7 @@ static void go_idle(struct conn *c) {
     leave(c);
     return;
   }
+  push(c);
   c->state = CONN_IDLE;
   begin_wait(c);
   conn_deadline(c, config_of(c)->idle_timeout);
@@ -184,6 +193,8 @@ static bool wait_for_turn(struct conn *c, struct request *rq, size_t n) {
 }
 
 static enum step answer(struct conn *c, struct request *rq, enum req_result ready, size_t n) {
+  // Answers to what was sent at once leave together, in few packets. TLS has records of its own for each.
+  rq->followed = !c->tls && rq->keep_alive && (n > rq->used || rq->behind);
   if (ready == REQ_READY) {
     switch (pump(rq)) {
     case PUMP_DONE:
@@ -196,6 +207,7 @@ static enum step answer(struct conn *c, struct request *rq, enum req_result read
       break;
     }
   }
+  push(c);
   c->state = CONN_BUSY;
   request_hold(rq);
   if (rq->base != rq->in)
@@ -289,6 +301,7 @@ static void serve(struct conn *c, const uint8_t *base, size_t n) {
         leave(c);
         return;
       }
+      push(c);
       if (c->state != CONN_READING) // the whole head has one deadline, however it trickles in
         conn_deadline(c, head_time(c));
       c->state = CONN_READING;

@@ -66,6 +66,7 @@ struct conn {
   bool greeted, handshaken; // TLS: the client has sent something; the handshake is done
   bool gap;             // of what was sent ahead not all could be kept: what comes behind is nothing
   bool offload, offloaded; // the kernel may seal what is sent; it does
+  bool held_back;       // an answer's last bytes lie in the socket, so that the next answer's go with them
   uint8_t ip[16];
 };
 
@@ -96,6 +97,7 @@ struct request {
   bool keep_alive, head_only, multipart;
   bool head_sent;       // of a response that is not done: some of it
   bool held;            // `track` or `text` with a hold
+  bool followed;        // another request is here already: what is sent may be held back for its answer
   bool robbed;          // its buffer was taken back: its client is slow
   bool stalled;         // its client has taken nothing for stall_ms; write_timeout is running out
   uint64_t stall_ms;    // stall_timeout, or less

@@ -167,6 +167,16 @@ static void count_rendered(struct request *rq, size_t n) {
   metric_add(s == SCHEME_CENC ? &m->bytes_cenc : s == SCHEME_CBCS ? &m->bytes_cbcs : &m->bytes_clear, n);
 }
 
+// `n` bytes of body are in the buffer: what is literal goes in front of them.
+static void filled(struct request *rq, size_t n) {
+  uint32_t lit = rq->lit_len - rq->lit_at;
+  memcpy(rq->out + OUT_HEAD - lit, rq->lit + rq->lit_at, lit);
+  rq->lit_at = rq->lit_len = 0;
+  rq->out_at = OUT_HEAD - lit;
+  rq->out_body = OUT_HEAD;
+  rq->out_end = OUT_HEAD + (uint32_t)n;
+}
+
 enum fill { FILL_OK, FILL_WAIT, FILL_FAILED };
 
 static enum fill fill(struct request *rq) {
@@ -177,7 +187,6 @@ static enum fill fill(struct request *rq) {
     return FILL_FAILED;
   size_t n = 0;
   int status = CAT_OK;
-  uint32_t lit = rq->lit_len - rq->lit_at;
   // What a slow reader will not take is not worth rendering.
   size_t cap = rq->robbed ? OUT_BODY / 4 : OUT_BODY;
   if (conn_seals(rq->conn))
@@ -201,12 +210,8 @@ static enum fill fill(struct request *rq) {
     buffer_give(rq);
     return FILL_WAIT;
   }
-  memcpy(rq->out + OUT_HEAD - lit, rq->lit + rq->lit_at, lit);
   count_rendered(rq, n);
-  rq->lit_at = rq->lit_len = 0;
-  rq->out_at = OUT_HEAD - lit;
-  rq->out_body = OUT_HEAD;
-  rq->out_end = OUT_HEAD + (uint32_t)n;
+  filled(rq, n);
   return FILL_OK;
 }
 
@@ -292,9 +297,10 @@ static enum pump_result send_out(struct request *rq, const uint8_t *p, uint32_t 
   struct worker *w = rq->w;
   if (conn_seals(rq->conn))
     return seal(rq, p, at, end);
-  ssize_t n = w->io->v->send(w->io, rq->conn->fd, p + *at, end - *at, false);
+  ssize_t n = w->io->v->send(w->io, rq->conn->fd, p + *at, end - *at, rq->followed);
   if (n < 0)
     return send_failed(rq, n);
+  rq->conn->held_back = rq->followed;
   note_sent(rq, (size_t)n);
   *at += (uint32_t)n;
   return *at == end ? PUMP_DONE : blocked(rq);
@@ -327,6 +333,8 @@ static bool hot_fill(struct request *rq, struct hot *h, struct plan_range piece)
   return ok;
 }
 
+enum { HOT_COPIED = 8192 }; // bytes: less is copied behind the head, since a sendfile of its own costs more
+
 // Sends from the cache of encrypted segments what is there. PUMP_DONE with *used false: nothing is, or it could not be taken now.
 static enum pump_result hot_send(struct request *rq, bool *used) {
   struct worker *w = rq->w;
@@ -341,6 +349,16 @@ static enum pump_result hot_send(struct request *rq, bool *used) {
   if (got == HOT_NONE || (got == HOT_FILL && !hot_fill(rq, &h, piece)))
     return PUMP_DONE;
   *used = true;
+  uint64_t skip = r->off - piece.off, left = piece.len - skip;
+  left = left < r->len ? left : r->len;
+  if (left < HOT_COPIED) {
+    rq->out = pool_take(w);
+    memcpy(rq->out + OUT_HEAD, h.ref.data + skip, (size_t)left);
+    r->off += left;
+    r->len -= left;
+    filled(rq, (size_t)left);
+    return PUMP_DONE;
+  }
   uint32_t lit = rq->lit_len - rq->lit_at;
   if (lit) {
     ssize_t n = w->io->v->send(w->io, rq->conn->fd, rq->lit + rq->lit_at, lit, true);
@@ -352,8 +370,6 @@ static enum pump_result hot_send(struct request *rq, bool *used) {
       return blocked(rq);
     rq->lit_at = rq->lit_len = 0;
   }
-  uint64_t skip = r->off - piece.off, left = piece.len - skip;
-  left = left < r->len ? left : r->len;
   ssize_t n = w->io->v->sendfile(w->io, rq->conn->fd, h.fd, h.off + skip, (size_t)left);
   if (n < 0)
     return send_failed(rq, n);

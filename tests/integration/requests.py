@@ -2,6 +2,7 @@
 """What the server says to every kind of request, good, odd and hostile: requests.py SLUICE"""
 import pathlib
 import re
+import socket
 import sys
 import tempfile
 import time
@@ -285,6 +286,35 @@ def malformed(tap, server):
     tap.equal(server.get(SEGMENT).status, 200, "the server still answers")
 
 
+def segments_in(c):
+    """TCP segments with data that came in. Source: linux/tcp.h, tcpi_data_segs_in of struct tcp_info."""
+    return int.from_bytes(c.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)[152:156], sys.byteorder)
+
+
+def answers_leave_together(tap, server, init):
+    """Answers to what was sent at once come in few packets, and none is kept back when nothing more is there to answer."""
+    c = server.client()
+    ask = c.request_bytes(INIT)
+    c.socket.sendall(ask)
+    got, before = [c.read().body], segments_in(c)
+    c.socket.sendall(ask * 16)
+    got += [c.read().body for _ in range(16)]
+    tap.ok(before == 1 and segments_in(c) <= 4, "sixteen answers to what was sent at once come in few packets", (before, segments_in(c)))
+    for part in (1, len(ask) // 2, len(ask) - 1):
+        took = []
+        for _ in range(5):
+            start = time.monotonic()
+            c.socket.sendall(ask * 2 + ask[:part])
+            got += [c.read().body, c.read().body]
+            took.append(time.monotonic() - start)
+            c.socket.sendall(ask[part:])
+            got.append(c.read().body)
+        # The kernel would keep them 0.2 s, each time.
+        tap.ok(min(took) < 0.15, f"answers do not wait for the rest of a request of which {part} bytes are here", took)
+    tap.equal(got.count(init), len(got), "and all of them are right")
+    c.close()
+
+
 def connections(tap, server):
     bodies = {p: server.get(p).body for p in (WHOLE, SEGMENT, INIT, MASTER, MPD)}
     c = server.client()
@@ -296,6 +326,7 @@ def connections(tap, server):
     c.socket.sendall(b"".join(c.request_bytes(p, m) for m, p in mixed))
     got = [c.read(m == "HEAD").status for m, _ in mixed]
     tap.equal(got, [200, 404, 200, 200, 200], "HEAD, GET and errors mixed in one pipeline")
+    answers_leave_together(tap, server, bodies[INIT])
     for byte in c.request_bytes(SEGMENT):
         c.socket.sendall(bytes([byte]))
     tap.equal(c.read().body, bodies[SEGMENT], "a request that comes byte by byte")

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -453,6 +454,28 @@ Test(io, wake_returns_from_a_run_without_end, .timeout = 10) {
       }
       pthread_join(t, NULL);
     }
+    close_world(&w);
+  }
+}
+
+Test(io, what_is_held_back_leaves_when_it_is_pushed) {
+  EACH_BACKEND(b) {
+    struct world w;
+    char in[16];
+    open_world(&w, backends[b], &(struct io_options){0});
+    connect_pair(&w);
+    for (int i = 0; i < 3; i++) {
+      cr_assert_eq(w.io->v->send(w.io, w.conn, "abc", 3, true), 3);
+      cr_assert_eq(w.io->v->send(w.io, w.conn, "de", 2, true), 2);
+      if (i == 1)
+        cr_assert_eq(w.io->v->send(w.io, w.conn, "f", 1, false), 1);
+      else
+        w.io->v->push(w.io, w.conn); // loopback delivers before this returns
+      cr_assert_eq(recv(w.peer, in, sizeof in, MSG_DONTWAIT), i == 1 ? 6 : 5, "%s: %s", backends[b], strerror(errno));
+      cr_assert_eq(memcmp(in, "abcdef", i == 1 ? 6 : 5), 0);
+    }
+    w.io->v->push(w.io, w.conn); // nothing is
+    cr_assert_eq(recv(w.peer, in, sizeof in, MSG_DONTWAIT), -1);
     close_world(&w);
   }
 }
