@@ -38,6 +38,8 @@ INLINE void wipe(void *p, size_t lines) {
   __asm__ volatile("" ::"r"(p) : "memory");
 }
 
+// Loops that store samples work with a copy of such keys that is given to nobody: what is here any of their stores might change, and
+// they would read each key anew for each round (a third slower on short samples).
 INLINE void wipe_keys(struct keys *k) {
   UNROLL for (int r = 0; r < 11; r++)
     k->k[r] = _mm512_setzero_si512();
@@ -99,15 +101,17 @@ INLINE __m128i decrypt_chain(const struct keys *k, __m128i start, uint8_t *dst, 
 }
 
 static void cbc_decrypt(const struct aes_key *key, const uint8_t iv[16], const struct aes_cbc_seg *segs, size_t num) {
-  struct keys k;
-  load_keys(&k, key->dec);
+  struct keys kept;
+  load_keys(&kept, key->dec);
   const __m128i start = _mm_loadu_si128((const __m128i *)iv);
   struct aes_jobs it;
   struct aes_job job;
   aes_jobs_init(&it, segs, num);
-  while (aes_jobs_next(&it, &job))
+  while (aes_jobs_next(&it, &job)) {
+    const struct keys k = kept;
     decrypt_chain(&k, start, job.dst, job.src, job.blocks);
-  wipe_keys(&k);
+  }
+  wipe_keys(&kept);
 }
 
 // ---- CTR
@@ -215,8 +219,8 @@ static void ask_ahead(struct aes_ahead *ahead) {
 }
 
 static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_t num, struct aes_ahead *ahead) {
-  struct keys k;
-  load_keys(&k, key->enc);
+  struct keys kept, k; // k: copied anew after every call, or the compiler would keep it over the call in a place of its own
+  load_keys(&kept, key->enc);
   struct first f;
   f.num = 0;
   for (size_t s = 0; s < num; s++) {
@@ -230,22 +234,26 @@ static void ctr(const struct aes_key *key, const struct aes_ctr_seg *segs, size_
     const size_t most = seg->ivs ? 0 : CTR_PART;
     unsigned need = (unsigned)((longest < most ? longest : most) + 15) / 16 + 3;
     if (need > f.num)
-      first_extend(&f, &k, need);
+      first_extend(&f, &kept, need);
+    k = kept;
     for (size_t i = 0; i < seg->num; i++) {
       size_t len = aes_ctr_size(seg, i);
       if (__builtin_expect(len - 1 < most, 1))
         ctr_part(&k, ctr_base(&k, seg->iv + i, 0), f.x, dst, src, len);
-      else if (seg->ivs)
-        ctr_sample(&k, &f, load_be64(seg->ivs[i]), load_be64(seg->ivs[i] + 8), dst, src, len);
-      else
-        ctr_sample(&k, &f, seg->iv + i, 0, dst, src, len);
+      else {
+        if (seg->ivs)
+          ctr_sample(&kept, &f, load_be64(seg->ivs[i]), load_be64(seg->ivs[i] + 8), dst, src, len);
+        else
+          ctr_sample(&kept, &f, seg->iv + i, 0, dst, src, len);
+        k = kept;
+      }
       src += len;
       dst += len;
     }
   }
   ask_ahead(ahead);
   explicit_bzero(f.x, f.num * sizeof *f.x);
-  wipe_keys(&k);
+  wipe_keys(&kept);
 }
 
 #include "simd/ctr_wide.h"

@@ -140,8 +140,12 @@ static void add_sliced(const uint8_t keys[11][16]) {
 
 static uint8_t left[DEPTH];
 
+// AddressSanitizer may move locals off the stack (detect_stack_use_after_return): not these. Of kernels that are built with it nothing
+// is found here then; the build without it is what searches theirs.
+#define ON_THE_STACK __attribute__((noinline, no_sanitize("address")))
+
 // Fills the stack below its caller, or copies what lies there.
-__attribute__((noinline)) static void below(bool fill) {
+ON_THE_STACK static void below(bool fill) {
   uint8_t under[DEPTH], *p = under;
   __asm__ volatile("" : "+r"(p)::"memory"); // its bytes are what they are
   if (fill)
@@ -161,7 +165,7 @@ struct work {
 typedef void work_fn(struct check *c, const struct work *w);
 
 // Its frame is above all that `below` cannot reach.
-__attribute__((noinline)) static void run_deeper(work_fn *run, struct check *c, const struct work *w) {
+ON_THE_STACK static void run_deeper(work_fn *run, struct check *c, const struct work *w) {
   uint8_t pad[PAD], *p = pad;
   __asm__ volatile("" ::"r"(p) : "memory");
   run(c, w);
@@ -230,7 +234,7 @@ static void run_key_init(struct check *c, const struct work *w) {
 }
 
 // One that wipes nothing, so that it is known that such a one is found.
-__attribute__((noinline)) static void run_leaving(struct check *c, const struct work *w) {
+ON_THE_STACK static void run_leaving(struct check *c, const struct work *w) {
   (void)w;
   uint8_t zero[11][16], state[11][16], *p = state[0];
   aes_states(c, zero, 3, 0);
@@ -308,6 +312,8 @@ void check_stack(struct check *c) {
     check_describe(c, "ctr burst %u: %zu segments, first of %zu samples", i, w.num, w.segs[0].num);
     check_left(c, run_ctr, &w);
   }
+  if (c->failures)
+    return;
   pattern_burst(c, &w);
   check_describe(c, "ctr pattern");
   check_left(c, run_ctr_pattern, &w);
