@@ -1,5 +1,7 @@
 #include "base/text.h"
 
+#include <ctype.h>
+
 static void hex_with(struct writer *w, struct bytes b, const char *digits) {
   for (size_t i = 0; i < b.n; i++) {
     char c[2] = {digits[b.p[i] >> 4], digits[b.p[i] & 15]};
@@ -226,4 +228,10 @@ struct bytes path_folder(struct bytes path) {
 char *path_folder_text(struct bytes path) {
   struct bytes folder = path_folder(path);
   return strndup((const char *)folder.p, folder.n);
+}
+
+bool text_blank(struct bytes text) {
+  while (text.n && (!text.p[text.n - 1] || isspace(text.p[text.n - 1])))
+    text.n--;
+  return !text.n;
 }

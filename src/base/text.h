@@ -29,6 +29,9 @@ MUST_USE enum err parse_u64(uint64_t *out, struct bytes text);
 // gives U+FFFD. `text` is not empty.
 uint32_t utf8_next(struct bytes *text);
 
+// text_blank says whether there is nothing but white space and zeros, which a power cut leaves.
+bool text_blank(struct bytes text);
+
 // text_tame makes '?' of each byte of a line's text that a terminal takes for an order or a reader for the line's end: of control
 // characters (C0, DEL, and C1, which have two bytes in UTF-8) and of what is not UTF-8. All other text stays.
 void text_tame(char *text, size_t n);

@@ -87,7 +87,7 @@ void epochs_write_slot(struct writer *w, struct bytes scope, uint64_t slot_ms);
 MUST_USE enum err epochs_write_all(struct writer *w, const struct epochs *e, uint64_t now_ms, struct alloc *tmp);
 
 // epochs_read_line applies one line (with or without its line feed) of a journal. A torn or altered line is
-// ERR_CHECKSUM and changes nothing: a journal ends at the first such line, if that is its last.
+// ERR_CHECKSUM and changes nothing.
 // Errors: ERR_CHECKSUM, ERR_SYNTAX, ERR_LIMIT, ERR_ARGUMENT (out of order), ERR_NO_MEMORY.
 MUST_USE enum err epochs_read_line(struct epochs *e, struct bytes line, struct diag *diag);
 

@@ -54,7 +54,8 @@ struct io_ops {
   void (*recv)(struct io *io, struct io_op *op, int fd);   // repeats; res 0 at the peer's end, then disarmed
   void (*recv_done)(struct io *io, uint16_t buf);
   // send and sendfile do not wait: bytes taken or -errno (-EAGAIN: use poll, then again). `more`: further bytes follow, at once, or
-  // push: what does not fill a packet lies in the socket until then, 0.2 s at most. push is for TCP without TLS in the kernel.
+  // push. What does not fill a packet lies in the socket until then, for a retransmission's time, 0.2 s at least, if nothing else is
+  // under way. push is for TCP without TLS in the kernel.
   ssize_t (*send)(struct io *io, int fd, const void *p, size_t n, bool more);
   ssize_t (*sendfile)(struct io *io, int fd, int in_fd, uint64_t off, size_t n);
   void (*push)(struct io *io, int fd);

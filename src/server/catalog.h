@@ -113,7 +113,7 @@ struct hot {
 };
 enum hot_got {
   HOT_NONE, // render as always
-  HOT_SEND, // the piece's bytes are at `off` of `fd` until the next quiet point
+  HOT_SEND, // the piece's bytes are at `off` of `fd`, and at ref.data, until the next quiet point
   HOT_FILL, // asked for often: render the piece to ref.data, then catalog_hot_done; then as HOT_SEND
 };
 enum hot_got catalog_hot(struct catalog *c, struct hot *out, struct protected_track *t, struct plan_range piece,

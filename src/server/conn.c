@@ -188,6 +188,8 @@ static bool wait_for_turn(struct conn *c, struct request *rq, size_t n) {
   c->state = CONN_BUSY;
   w->ready[w->num_ready++] = rq;
   rq->ready = (uint8_t)w->num_ready;
+  if (w->num_ready > 1) // others are answered before
+    push(c);
   track_ask(w->s->catalog, rq->track, rq->ranges[rq->range].off);
   return true;
 }

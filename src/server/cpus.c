@@ -84,7 +84,12 @@ double cpus_quota(const char *root) {
   double most = 0;
   snprintf(line, sizeof line, "%s/proc/self/cgroup", root);
   FILE *f = fopen(line, "re");
-  while (f && fgets(line, sizeof line, f)) { // "hierarchy:controllers:/group"
+  if (!f) { // a container without /proc: its own groups are the roots
+    *line = 0;
+    double v2 = least(root, "", line, quota_v2), v1 = least(root, "/cpu", line, quota_v1);
+    return v1 > 0 && (v2 == 0 || v1 < v2) ? v1 : v2;
+  }
+  while (fgets(line, sizeof line, f)) { // "hierarchy:controllers:/group"
     char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
     if (!group)
       continue;
@@ -99,8 +104,7 @@ double cpus_quota(const char *root) {
     if (q > 0 && (most == 0 || q < most))
       most = q;
   }
-  if (f)
-    fclose(f);
+  fclose(f);
   return most;
 }
 

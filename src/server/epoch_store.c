@@ -49,13 +49,14 @@ static bool take_dir(struct epoch_store *s, struct config_error *error) {
   return true;
 }
 
-// A write that a crash cut short: of the line's bytes some are not there, or, where the file had grown already, are zeros. A line
-// that is all there was acknowledged: if it is not what was written, something else has changed it.
+// Whether the last line, whose checksum does not fit, is a write that a crash cut short: of its bytes some are not there, or, where
+// the file had grown already, are zeros. One that is all there was acknowledged, and something else has changed it.
 static bool is_torn(struct bytes line) {
   return line.p[line.n - 1] != '\n' || memchr(line.p, 0, line.n);
 }
 
-// Applies the lines of a journal. *whole is where the last good line ends. Only the very last line may be torn.
+// Applies the lines of a journal. *whole is where the last good line ends, which may lack its line feed. Only the very last line
+// may be torn.
 static enum err replay(struct epoch_store *s, struct bytes text, uint64_t *whole, unsigned *line, struct diag *diag) {
   *whole = 0;
   *line = 0;
@@ -64,9 +65,9 @@ static enum err replay(struct epoch_store *s, struct bytes text, uint64_t *whole
     size_t n = end ? (size_t)(end - (text.p + at)) + 1 : text.n - at;
     ++*line;
     struct diag d = {0};
-    if (at + n == text.n && is_torn(bytes_of(text.p + at, n)))
-      return ERR_OK; // was never acknowledged
     enum err e = epochs_read_line(s->rules, bytes_of(text.p + at, n), &d);
+    if (e == ERR_CHECKSUM && at + n == text.n && is_torn(bytes_of(text.p + at, n)))
+      return ERR_OK; // was never acknowledged
     if (e) {
       *diag = d;
       return diag_set(diag, e, at, NULL);
@@ -76,6 +77,13 @@ static enum err replay(struct epoch_store *s, struct bytes text, uint64_t *whole
     *whole = at;
   }
   return ERR_OK;
+}
+
+static bool write_all(int fd, struct bytes b, uint64_t at) {
+  for (ssize_t n; b.n; b.p += n, b.n -= (size_t)n, at += (uint64_t)n)
+    if ((n = pwrite(fd, b.p, b.n, (off_t)at)) <= 0)
+      return false;
+  return true;
 }
 
 static bool load(struct epoch_store *s, struct config_error *error) {
@@ -101,6 +109,7 @@ static bool load(struct epoch_store *s, struct config_error *error) {
     return config_fail(error, "%s: cannot be read: %s", s->path, strerror(why));
   }
   enum err e = replay(s, bytes_of(text, n), &s->len, &line, &diag);
+  bool unended = !e && s->len && text[s->len - 1] != '\n';
   free(text);
   if (e) {
     char why[256];
@@ -110,8 +119,9 @@ static bool load(struct epoch_store *s, struct config_error *error) {
   if (s->len < n)
     log_line(LOG_WARN, "%s: cut off a torn last line (%llu bytes)", s->path, (unsigned long long)(n - s->len));
   // Who wrote it may have been killed before it was synced, line or name: what is in force from now on must outlive a power cut.
-  if ((s->len < n && ftruncate(fd, (off_t)s->len)) || fsync(fd) || !folder_sync(s->dir))
+  if ((s->len < n && ftruncate(fd, (off_t)s->len)) || (unended && !write_all(fd, BYTES_LIT("\n"), s->len)) || fsync(fd) || !folder_sync(s->dir))
     return config_fail(error, "%s: %s", s->path, strerror(errno));
+  s->len += unended;
   return true;
 }
 
@@ -173,13 +183,6 @@ void epoch_store_walk(struct epoch_store *s, void (*each)(void *ctx, struct byte
   pthread_rwlock_rdlock(&s->lock);
   epochs_walk(s->rules, each, ctx);
   pthread_rwlock_unlock(&s->lock);
-}
-
-static bool write_all(int fd, struct bytes b, uint64_t at) {
-  for (ssize_t n; b.n; b.p += n, b.n -= (size_t)n, at += (uint64_t)n)
-    if ((n = pwrite(fd, b.p, b.n, (off_t)at)) <= 0)
-      return false;
-  return true;
 }
 
 // An empty journal.

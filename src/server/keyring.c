@@ -1,7 +1,6 @@
 #include "server/keyring.h"
 
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -263,12 +262,6 @@ struct key_server *keyring_server(const struct keyring *k, const struct key_remo
 
 bool keyring_own_secret(const struct keyring *k) { return k->info.derive && !k->info.secret_file.n; }
 
-static bool is_blank(struct bytes text) {
-  while (text.n && (isspace(text.p[text.n - 1]) || !text.p[text.n - 1])) // zeros: what a power cut leaves
-    text.n--;
-  return !text.n;
-}
-
 struct keyring *keyring_reload(const struct config *c, const struct keyring *before, enum keyring_lacking lacking, struct config_error *error) {
   struct keyring *k = calloc(1, sizeof *k);
   struct bytes text = {0};
@@ -284,7 +277,7 @@ struct keyring *keyring_reload(const struct config *c, const struct keyring *bef
   bool ok = copy_public_url(k, c->public_url) || config_fail(error, "out of memory");
   if (ok && *c->keys && !read_in(k, &text, c->keys, KEYS_MAX_FILE))
     ok = config_fail(error, "%s: %s", TOLD(c->keys), secret_why(errno));
-  k->given = !is_blank(text);
+  k->given = !text_blank(text);
   if (ok && *c->keys && !k->given && before && before->given)
     ok = config_fail(error, "%s: the file is empty now, and every key would be another: put it back, or write `derive: {}` into it", TOLD(c->keys));
   if (ok && keys_parse(&k->mem.base, &k->set, &k->info, text, &diag)) {

@@ -333,7 +333,7 @@ static bool hot_fill(struct request *rq, struct hot *h, struct plan_range piece)
   return ok;
 }
 
-enum { HOT_COPIED = 8192 }; // bytes: less is copied behind the head, since a sendfile of its own costs more
+enum { HOT_COPIED = 8192 }; // bytes: where less is asked for, it is copied behind the head; a sendfile of its own costs more
 
 // Sends from the cache of encrypted segments what is there. PUMP_DONE with *used false: nothing is, or it could not be taken now.
 static enum pump_result hot_send(struct request *rq, bool *used) {
@@ -364,6 +364,7 @@ static enum pump_result hot_send(struct request *rq, bool *used) {
     ssize_t n = w->io->v->send(w->io, rq->conn->fd, rq->lit + rq->lit_at, lit, true);
     if (n < 0)
       return send_failed(rq, n);
+    rq->conn->held_back = true;
     note_sent(rq, (size_t)n);
     rq->lit_at += (uint32_t)n;
     if ((uint32_t)n < lit)
@@ -373,6 +374,7 @@ static enum pump_result hot_send(struct request *rq, bool *used) {
   ssize_t n = w->io->v->sendfile(w->io, rq->conn->fd, h.fd, h.off + skip, (size_t)left);
   if (n < 0)
     return send_failed(rq, n);
+  rq->conn->held_back = (uint64_t)n < left;
   note_sent(rq, (size_t)n);
   r->off += (uint64_t)n;
   r->len -= (uint64_t)n;

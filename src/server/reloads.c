@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "base/text.h"
 #include "obs/log.h"
 #include "obs/told.h"
 #include "server/aside.h"
@@ -65,10 +66,12 @@ static struct keyring *load_keyring(struct server *s, struct config *c, struct c
   return k;
 }
 
+static struct bytes config_text(const struct config *c) { return bytes_of((const uint8_t *)c->text, c->text_len); }
+
 // What a full disk leaves of a file. Taken as it is it would be the defaults, a new secret among them.
 static bool emptied(struct server *s, const struct config *c, struct config_error *error) {
   struct settings *st = settings_get(s->catalog);
-  bool gone = !c->text_len && st->config->text_len;
+  bool gone = text_blank(config_text(c)) && !text_blank(config_text(st->config));
   settings_put(st);
   return gone && !config_fail(error, "%s: the file is empty now: put it back", TOLD(c->file));
 }

@@ -160,10 +160,10 @@ def size_zero():
     return out[:at] + bytes(4) + out[at + 4:], samples
 
 
-def plain(fragments=2):
+def plain(fragments=2, sizes=(64, 65, 200)):
     out, samples, time = FTYP + moov(), [], 0
     for number in range(fragments):
-        part = payloads([64, 65, 200], number)
+        part = payloads(list(sizes), number)
         out += plain_fragment(number + 1, part, time)
         samples += part
         time += FRAME * len(part)

@@ -178,8 +178,9 @@ def keys_emptied(tap, sluice, work, media):
         reload(server, tap, "one that had no bytes at the start either")
         tap.equal(server.get("/a/cbcs/1/t.mp4").body == want, True, "means derivation, as it did")
     with Server(sluice, media, config="schemes: [cbcs]\n") as server:
-        (server.folder / "sluice.yaml").write_text("")
-        reload(server, tap, "a configuration of no bytes", "reload refused.*sluice.yaml: the file is empty now")
+        for name, text in ("no bytes", ""), ("a line feed", "\n"):
+            (server.folder / "sluice.yaml").write_text(text)
+            reload(server, tap, f"a configuration of {name}", "reload refused.*sluice.yaml: the file is empty now")
         tap.equal(server.get("/a/cenc/1/t.mp4").status, 403, "what it said stays in force")
         (server.folder / "sluice.yaml").write_text("# nothing\n")
         reload(server, tap, "one that says nothing")

@@ -96,6 +96,18 @@ Test(cpus, a_quota_of_version_1) {
   cr_expect_float_eq(cpus_quota(root), 0, 1e-9, "of controllers, cpu alone has it");
 }
 
+Test(cpus, a_container_without_proc) {
+  put("/sys/fs/cgroup/cpu.max", "200000 100000\n");
+  cr_expect_float_eq(cpus_quota(root), 2, 1e-9);
+  put("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+  put("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "150000\n");
+  cr_expect_float_eq(cpus_quota(root), 1.5, 1e-9);
+  put("/sys/fs/cgroup/cpu.max", "100000 100000\n");
+  cr_expect_float_eq(cpus_quota(root), 1, 1e-9);
+  put("/sys/fs/cgroup/cpu.max", "max 100000\n");
+  cr_expect_float_eq(cpus_quota(root), 1.5, 1e-9);
+}
+
 Test(cpus, nothing_to_be_read_limits_nothing) {
   cr_expect_float_eq(cpus_quota(root), 0, 1e-9);
   static char longer[9000];

@@ -91,8 +91,8 @@ Test(epoch_store, rotations_survive_a_restart) {
   epoch_store_close(s);
 }
 
-// The journal cut after every byte of its last line: acknowledged rotations stay, the torn one is as if never made,
-// and the next rotation is readable again.
+// The journal cut after every byte of its last line: acknowledged rotations stay, the torn one is as if never made, unless it lacks
+// its line feed alone, and the next rotation is readable again.
 Test(epoch_store, a_line_torn_anywhere_is_cut_off) {
   char path[128], copy[4096];
   struct epoch_store *s = open_store();
@@ -114,7 +114,7 @@ Test(epoch_store, a_line_torn_anywhere_is_cut_off) {
     cr_assert_eq(write(fd, copy, (size_t)cut), cut);
     close(fd);
     s = open_store();
-    uint32_t want = cut == len ? 3 : 2;
+    uint32_t want = cut >= len - 1 ? 3 : 2;
     cr_assert_eq(stat(path, &st), 0);
     cr_assert_eq(st.st_size, want == 3 ? len : first, "cut at %ld", (long)cut);
     cr_assert_eq(epoch_store_current(s, bytes_str("a")), want, "cut at %ld", (long)cut);
