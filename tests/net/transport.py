@@ -12,14 +12,14 @@ from transport_clients import (
     new_clients_when_draining, occupied_port, others_do_not_give_way, pauses_within_the_write_timeout, queued_clients_when_draining,
     refused_clients_get_their_answer, refused_clients_that_stay, slow_lookups, stalled_readers_hold_no_buffers, timeouts)
 from transport_requests import (
-    a_day_in_one_response, bodies_of_requests, cross_origin, hot_segments, http10, lost_sources, pipelined_requests_come_back_in_order, preconditions,
+    a_day_in_one_response, bodies_of_requests, cross_origin, answers_are_not_kept_back, hot_segments, http10, lost_sources, pipelined_requests_come_back_in_order, preconditions,
     random_ranges_are_slices, refusals, requests_cut_at_every_byte, whole_bodies_and_heads)
 from transport_tls import (
     a_kernel_that_takes_no_keys_is_done_without, keys_that_a_client_asks_for, the_kernel_seals_from_the_second_response_on, tls_ends_are_answered,
     tls_needs_client_certificates_where_told, tls_records_begin_small, tls_versions_names_and_tickets, unusable_certificates)
 from workers import BACKEND, KTLS, STUB, TLS
 
-CASES = [whole_bodies_and_heads, requests_cut_at_every_byte, pipelined_requests_come_back_in_order, random_ranges_are_slices,
+CASES = [whole_bodies_and_heads, requests_cut_at_every_byte, answers_are_not_kept_back, pipelined_requests_come_back_in_order, random_ranges_are_slices,
          preconditions, refusals, cross_origin, bodies_of_requests, http10, a_day_in_one_response, stalled_readers_hold_no_buffers, timeouts,
          pauses_within_the_write_timeout, more_sent_ahead_than_one_buffer,
          lost_sources, clients_that_leave_at_any_time, clients_that_leave_storage_alone, clients_that_are_reset,
