@@ -1,19 +1,18 @@
 #include "server/cpus.h"
 
-#include <ctype.h>
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "cache/quiet.h"
 
 enum { LONGEST = 4096 }; // of a line of /proc/self/cgroup
 
 // What a file of a control group says, as its first line; false when it is not there or empty.
-static bool said(const char *root, const char *base, const char *group, const char *file, char *line, int room) {
+static bool said(const char *root, const char *group, const char *file, char *line, int room) {
   char path[2 * LONGEST];
-  int n = snprintf(path, sizeof path, "%s/sys/fs/cgroup%s%s/%s", root, base, group, file);
+  int n = snprintf(path, sizeof path, "%s/sys/fs/cgroup%s/%s", root, group, file);
   FILE *f = n > 0 && (size_t)n < sizeof path ? fopen(path, "re") : NULL;
   if (!f)
     return false;
@@ -22,16 +21,10 @@ static bool said(const char *root, const char *base, const char *group, const ch
   return got;
 }
 
-// A number of microseconds at *p, past which it moves; 0: none ("max", -1, nonsense).
-static double microseconds(const char **p) {
-  char *end;
-  if (!isdigit((unsigned char)**p))
-    return 0;
-  unsigned long long us = strtoull(*p, &end, 10);
-  if (*end && !isspace((unsigned char)*end))
-    return 0;
-  *p = end + strspn(end, " ");
-  return (double)us;
+// The number of microseconds that a word is; 0: none ("max", -1, nonsense).
+static double microseconds(const char *word, size_t n) {
+  uint64_t us;
+  return parse_u64(&us, bytes_of((const uint8_t *)word, n)) ? 0 : (double)us;
 }
 
 static double share(double quota, double period) {
@@ -40,36 +33,33 @@ static double share(double quota, double period) {
   return quota / period < 0.01 ? 0.01 : quota / period;
 }
 
-static double quota_v2(const char *root, const char *base, const char *group) {
+// "max 100000" or "150000 100000".
+static double quota_v2(const char *root, const char *group) {
   char line[128];
-  if (!said(root, base, group, "cpu.max", line, sizeof line))
+  if (!said(root, group, "cpu.max", line, sizeof line))
     return 0;
-  const char *p = line;
-  double quota = microseconds(&p);
-  return share(quota, microseconds(&p)); // "max 100000" or "150000 100000"
+  size_t n = strcspn(line, " \n");
+  const char *period = line + n + (line[n] == ' ');
+  return share(microseconds(line, n), microseconds(period, strcspn(period, "\n")));
 }
 
-static double quota_v1(const char *root, const char *base, const char *group) {
-  char quota[128], period[128];
-  if (!said(root, base, group, "cpu.cfs_quota_us", quota, sizeof quota) || !said(root, base, group, "cpu.cfs_period_us", period, sizeof period))
+static double quota_v1(const char *root, const char *group) {
+  char in_v1[LONGEST], quota[128], period[128];
+  snprintf(in_v1, sizeof in_v1, "/cpu%s", group);
+  if (!said(root, in_v1, "cpu.cfs_quota_us", quota, sizeof quota) || !said(root, in_v1, "cpu.cfs_period_us", period, sizeof period))
     return 0;
-  const char *q = quota, *p = period;
-  return share(microseconds(&q), microseconds(&p));
+  return share(microseconds(quota, strcspn(quota, "\n")), microseconds(period, strcspn(period, "\n")));
 }
+
+static double lesser(double a, double b) { return a > 0 && (b <= 0 || a < b) ? a : b; } // 0: no quota
 
 // The least that `group` and those above it allow. Inside of a container the hierarchy often begins at its own group while
 // /proc tells the host's path: then only the root is there.
-static double least(const char *root, const char *base, char *group, double (*of)(const char *, const char *, const char *)) {
-  double most = 0;
-  for (;;) {
-    double q = of(root, base, group);
-    if (q > 0 && (most == 0 || q < most))
-      most = q;
-    char *slash = strrchr(group, '/');
-    if (!slash)
-      return most;
+static double least(const char *root, char *group, double (*of)(const char *, const char *)) {
+  double q = of(root, group);
+  for (char *slash; (slash = strrchr(group, '/')); q = lesser(q, of(root, group)))
     *slash = 0;
-  }
+  return q;
 }
 
 static bool has_cpu(const char *controllers) {
@@ -81,14 +71,11 @@ static bool has_cpu(const char *controllers) {
 
 double cpus_quota(const char *root) {
   char line[LONGEST];
-  double most = 0;
+  double quota = 0;
   snprintf(line, sizeof line, "%s/proc/self/cgroup", root);
   FILE *f = fopen(line, "re");
-  if (!f) { // a container without /proc: its own groups are the roots
-    *line = 0;
-    double v2 = least(root, "", line, quota_v2), v1 = least(root, "/cpu", line, quota_v1);
-    return v1 > 0 && (v2 == 0 || v1 < v2) ? v1 : v2;
-  }
+  if (!f) // a container without /proc: its own groups are the roots
+    return lesser(quota_v1(root, ""), quota_v2(root, ""));
   while (fgets(line, sizeof line, f)) { // "hierarchy:controllers:/group"
     char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
     if (!group)
@@ -97,15 +84,13 @@ double cpus_quota(const char *root) {
     group[strcspn(group, "\n")] = 0;
     if (strstr(group, "/..")) // of a namespace that does not have it
       *group = 0;
-    bool v2 = !*controllers;
-    if (!v2 && !has_cpu(controllers))
-      continue;
-    double q = least(root, v2 ? "" : "/cpu", group, v2 ? quota_v2 : quota_v1);
-    if (q > 0 && (most == 0 || q < most))
-      most = q;
+    if (!*controllers)
+      quota = lesser(quota, least(root, group, quota_v2));
+    else if (has_cpu(controllers))
+      quota = lesser(quota, least(root, group, quota_v1));
   }
   fclose(f);
-  return most;
+  return quota;
 }
 
 unsigned cpus_for(unsigned cpus, double quota, bool *limited) {

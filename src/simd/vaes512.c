@@ -41,9 +41,7 @@ INLINE void wipe(void *p, size_t lines) {
 // Loops that store samples work with a copy of such keys that is given to nobody: what is here any of their stores might change, and
 // they would read each key anew for each round (a third slower on short samples).
 INLINE void wipe_keys(struct keys *k) {
-  UNROLL for (int r = 0; r < 11; r++)
-    k->k[r] = _mm512_setzero_si512();
-  __asm__ volatile("" ::"r"(k) : "memory");
+  wipe(k, sizeof *k / 64);
 }
 
 INLINE void rounds(__m512i *x, int n, const struct keys *k) {
