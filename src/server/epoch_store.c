@@ -49,10 +49,11 @@ static bool take_dir(struct epoch_store *s, struct config_error *error) {
   return true;
 }
 
-// Whether the last line, whose checksum does not fit, is a write that a crash cut short: of its bytes some are not there, or, where
-// the file had grown already, are zeros. One that is all there was acknowledged, and something else has changed it.
+// Whether the last line, whose checksum does not fit, is a write that a crash cut short: from some point to the end its bytes are not
+// there, or, where the file had grown already, are zeros. So there is no line feed at its end. One that has it was acknowledged, and
+// something else has changed it, be it to zeros.
 static bool is_torn(struct bytes line) {
-  return line.p[line.n - 1] != '\n' || memchr(line.p, 0, line.n);
+  return line.p[line.n - 1] != '\n';
 }
 
 // Applies the lines of a journal. *whole is where the last good line ends, which may lack its line feed. Only the very last line

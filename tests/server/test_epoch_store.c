@@ -153,18 +153,23 @@ Test(epoch_store, a_whole_last_line_that_was_altered_is_refused) {
   ssize_t n = read(fd, text, sizeof text - 1);
   cr_assert_gt(n, 0);
   off_t last = (char *)memrchr(text, '\n', (size_t)n - 1) + 1 - text;
-  for (off_t at = last; at < n - 1; at++) {
-    char other = text[at] == 'X' ? 'Y' : 'X';
+  for (off_t k = 0; k < 2 * (n - 1 - last); k++) {
+    off_t at = last + k / 2;
+    char other = k % 2 ? 0 : text[at] == 'X' ? 'Y' : 'X';
     cr_assert_eq(pwrite(fd, &other, 1, at), 1);
-    cr_assert_null(epoch_store_open(dir, 1, &error), "byte %ld", (long)at);
+    cr_assert_null(epoch_store_open(dir, 1, &error), "byte %ld to %d", (long)at, other);
     cr_assert(strstr(error.text, "rotations.journal:2: the rotation journal is damaged"), "%s", error.text);
     cr_assert_eq(pread(fd, after, sizeof after, 0), n, "nothing is cut off");
     cr_assert_eq(pwrite(fd, text + at, 1, at), 1);
   }
-  // What was not written in a file that had grown is zeros.
-  for (off_t at = last; at < n - 1; at++) {
+  // Zeros with a line feed behind them are not the end of what was written.
+  cr_assert_eq(pwrite(fd, (char[4096]){0}, (size_t)(n - 1 - last), last), n - 1 - last);
+  cr_assert_null(epoch_store_open(dir, 1, &error), "all but the line feed");
+  cr_assert(strstr(error.text, "rotations.journal:2: the rotation journal is damaged"), "%s", error.text);
+  // What was not written in a file that had grown is zeros, to its end.
+  for (off_t at = last; at < n; at++) {
     cr_assert_eq(pwrite(fd, text, (size_t)n, 0), n);
-    cr_assert_eq(pwrite(fd, (char[4096]){0}, (size_t)(n - 1 - at), at), n - 1 - at);
+    cr_assert_eq(pwrite(fd, (char[4096]){0}, (size_t)(n - at), at), n - at);
     s = open_store();
     cr_assert_eq(epoch_store_status(s, bytes_str("a"), 2, 2200, NULL), EPOCH_CURRENT, "byte %ld", (long)at);
     epoch_store_close(s);
