@@ -69,6 +69,9 @@ enum err kf_next(struct input *in) {
   }
   if (in->ev.type == YAML_ALIAS_EVENT)
     return kf_fail(in, ERR_SYNTAX, "aliases (*name) are not read here: write the value out");
+  bool scalar = in->ev.type == YAML_SCALAR_EVENT && in->ev.data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+  if (scalar && !in->ev.data.scalar.length && in->ev.start_mark.index != in->ev.end_mark.index)
+    return kf_fail(in, ERR_SYNTAX, YAML_LONE);
   return ERR_OK;
 }
 

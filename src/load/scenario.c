@@ -84,6 +84,11 @@ static bool is_text(const yaml_node_t *n) {
   return n->type == YAML_SCALAR_NODE && strlen((const char *)n->data.scalar.value) == n->data.scalar.length;
 }
 
+static bool is_lone_anchor(const yaml_node_t *n) {
+  return n->type == YAML_SCALAR_NODE && n->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && !n->data.scalar.length &&
+         n->start_mark.index != n->end_mark.index;
+}
+
 static bool is(const yaml_node_t *n, const char *text) { return bytes_eq(text_of(n), bytes_str(text)); }
 
 // A number with an optional unit: seconds take s, ms, m, h; shares take %.
@@ -404,8 +409,12 @@ enum err scenario_parse(struct scenario *out, struct alloc *mem, struct bytes ya
     yaml_parser_delete(&parser);
     return e;
   }
-  const yaml_node_t *root = yaml_document_get_root_node(&p.doc);
-  if (!root || root->type != YAML_MAPPING_NODE)
+  const yaml_node_t *root = yaml_document_get_root_node(&p.doc), *lone = p.doc.nodes.start;
+  while (lone < p.doc.nodes.top && !is_lone_anchor(lone))
+    lone++;
+  if (lone < p.doc.nodes.top)
+    e = diag_set(diag, ERR_SYNTAX, line_of(lone), YAML_LONE);
+  else if (!root || root->type != YAML_MAPPING_NODE)
     e = diag_set(diag, ERR_SYNTAX, 1, "a scenario is a map of fields");
   else
     e = parse_map(&p, root, "");

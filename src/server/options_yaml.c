@@ -154,9 +154,20 @@ static bool read_option(struct reading *r, const struct option *o, const yaml_no
   return true;
 }
 
+// Read as no value they would be the default of what somebody meant to set, or an empty file.
+static bool no_lone_anchors(struct reading *r) {
+  for (const yaml_node_t *n = r->doc->nodes.start; n < r->doc->nodes.top; n++)
+    if (n->type == YAML_SCALAR_NODE && n->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && !n->data.scalar.length &&
+        n->start_mark.index != n->end_mark.index)
+      return config_fail(r->error, "%s:%u: " YAML_LONE, r->name, line_of(n));
+  return true;
+}
+
 static bool read_document(struct reading *r) {
   const yaml_node_t *root = yaml_document_get_root_node(r->doc);
   bool seen[NUM_OPTIONS] = {false};
+  if (!no_lone_anchors(r))
+    return false;
   if (!root || (root->type == YAML_SCALAR_NODE && (root->data.scalar.length == 0 || is_null(root))))
     return true; // an empty file
   if (root->type != YAML_MAPPING_NODE)

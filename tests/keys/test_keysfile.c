@@ -233,6 +233,16 @@ Test(keysfile, faults_are_named_with_their_line) {
   refused(ERR_SYNTAX, "derive: { ", "this is not YAML: did not find");
   refused(ERR_SYNTAX, "\tkeys: x", "line 1: this is not YAML: found character that cannot start any token: indent with spaces, not tabs");
   refused(ERR_SYNTAX, "derive: &a { }\nepochs: *a", "aliases");
+  for (unsigned i = 0; i < 2; i++) { // read as no value they would be an empty file, or an option that is not given
+    char text[64];
+    const char *lone = i ? "!!str" : "&a";
+    snprintf(text, sizeof text, "%s\n", lone);
+    refused(ERR_SYNTAX, text, "line 1: an anchor (&name) or a tag (!name) stands before no value");
+    snprintf(text, sizeof text, "epochs: { default: 2 }\nderive: %s\n", lone);
+    refused(ERR_SYNTAX, text, "line 2: an anchor (&name) or a tag (!name) stands before no value");
+    snprintf(text, sizeof text, "keys: [ %s ]\n", lone);
+    refused(ERR_SYNTAX, text, "line 1: an anchor (&name) or a tag (!name) stands before no value");
+  }
   refused(ERR_SYNTAX, "derive: {}\n---\nderive: {}", "one document is expected");
   refused(ERR_SYNTAX, "drm: { systems: [ widevine, fairpley ] }", "systems: unknown system");
   refused(ERR_SYNTAX, "drm: { schemes: [ cens ] }", "schemes: unknown scheme");

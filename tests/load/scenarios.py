@@ -317,6 +317,7 @@ FAULTS = {  # scenario: line, what is wrong, what to do about it
     SMALL + "arrivals:\n- for: 1s\n  rate: 5\n  for: 2s": (5, "for is given twice in an entry of arrivals"),
     SMALL + "seconds: 1s\nseconds: 2s": (3, "seconds is given twice"),
     SMALL + "player: { ahead: 1, ahead: 2 }": (2, "player.ahead is given twice"), SMALL + SMALL: (2, "catalogue is given twice"),
+    SMALL + "scheme: &a\n": (2, "an anchor (&name) or a tag (!name) stands before no value"),
     SMALL + "---\nseed: 2": (2, "one document is expected, not several"),
     SMALL + "mode: fast": (2, "'fast' is not one of listeners, rate, saturate, idle, capacity"),
     SMALL + "seconds: 5 parsecs": (2, "seconds"), SMALL + "clients: { abort: 120% }": (2, "clients.abort"),

@@ -154,6 +154,11 @@ static const struct {
     {"media: /m\ncpu_affinity: all\n", ": cpu_affinity: 'all' is not a list of CPU numbers (like 0 2 4)"},
     {"- media\n", ":1: expected lines of the form `option: value`"},
     {"media: \"/m\\0x\"\n", ":1: media: the text contains a NUL"},
+    // Read as no value they would be an empty file, or an option that is not given.
+    {"&a\n", ":1: an anchor (&name) or a tag (!name) stands before no value: write the value, or leave it out"},
+    {"!!str\n", ":1: an anchor (&name) or a tag (!name) stands before no value: write the value, or leave it out"},
+    {"media: /m\nkeys: &a\n", ":2: an anchor (&name) or a tag (!name) stands before no value: write the value, or leave it out"},
+    {"media: /m\nschemes: [cbcs, &a ]\n", ":2: an anchor (&name) or a tag (!name) stands before no value: write the value, or leave it out"},
 };
 
 Test(options, what_is_wrong_is_said_with_line_reason_and_what_is_allowed) {
