@@ -184,6 +184,9 @@ int cmd_rotate(int argc, char **argv) {
     return cli_usage("rotate", "give one of ASSET, PREFIX/ and --all");
   if (wish.scope && strlen(wish.scope) > EPOCH_MAX_SCOPE)
     return cli_error("rotate", "the name has %zu bytes, more than %d: no asset that is served has it", strlen(wish.scope), EPOCH_MAX_SCOPE);
+  struct diag diag = {0};
+  if (wish.scope && epochs_scope_ok(bytes_str(wish.scope), &diag)) // as the server does
+    return cli_error_diag(wish.scope, &diag);
   char why[CONFIG_WHY];
   config_flag_add(&flags, OPTION_media, "."); // not used here, but a configuration has one
   config_flag_add(&flags, OPTION_admin, admin);

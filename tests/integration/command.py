@@ -410,9 +410,10 @@ def messages(tap, sluice, work):
         tap.skip("a progressive file: what makes it one that can be used", "the vectors are not here")
     r = sluice("decrypt", work / "e.mp4", work / "o", "--key", f"{KEY}:{KEY}")
     tap.ok(r.code == 1 and KID in r.err and r.err.endswith(f" (at byte {traf}, box moof/traf)\n"), "decrypt without the key: where it is needed", r)
-    with Server(sluice.path, work / "media") as server:
-        r = sluice("rotate", "a//b", "--admin", f"127.0.0.1:{server.admin_port}")
-    tap.ok(r.code == 1 and one_line(r) and 'no empty, "." or ".." segment' in r.err and "{" not in r.err, "rotate: the server's sentence, not its JSON", r)
+    (work / "few.yaml").write_text(f"keys: [{{ asset: a, scheme: cenc, kid: {KID}, key: {KEY} }}]\n")
+    with Server(sluice.path, work / "media", "--keys", work / "few.yaml") as server:
+        r = sluice("rotate", "a", "--admin", f"127.0.0.1:{server.admin_port}")
+    tap.ok(r.code == 1 and one_line(r) and "no key of the next epoch" in r.err and "{" not in r.err, "rotate: the server's sentence, not its JSON", r)
 
 
 def ipv6(tap, sluice, work):

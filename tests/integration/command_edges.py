@@ -196,6 +196,11 @@ def orders(tap, sluice, work):
                   f"rotate {argv[0][:20]} {argv[1:2]}: what is asked")
     r = rotate(right, "x" * 1025)
     tap.ok(r.code == 1 and one_line(r) and "1025 bytes, more than 1024: no asset that is served has it" in r.err and not admin.asked, "rotate of a name that is too long: nothing is asked", r)
+    for name, why in (("/x", 'no empty, "." or ".." segment'), ("a//b", 'no empty, "." or ".." segment'), ("../x", 'no empty, "." or ".." segment'), ("x/..", 'no empty, "." or ".." segment'),
+                      ("/", 'no empty, "." or ".." segment'), ("a/" * 60, "at most 60 segments")):
+        for more in ([], ["--revoke"]):
+            r = rotate(right, name, *more)
+            tap.ok(r.code == 1 and one_line(r) and r.err.startswith(f"sluice: {name}: ") and why in r.err and not admin.asked, f"rotate of {name[:8]} {more}: no name, nothing is asked", r)
     for text, why in ((b"\n", "there is no token"), (b"a b", "printable characters"), (b"a\nb", "printable characters"), (b"\x7f", "printable characters"), (b"t" * 1025, "")):
         token.write_bytes(text)
         r = rotate(right, "a", "--token-file", token)
