@@ -95,6 +95,16 @@ static bool written(const char *path, enum secret_written w) {
   return w == SECRET_WRITTEN;
 }
 
+static bool replace(const char *path, struct bytes text, bool fresh) {
+  char *left;
+  bool ok = written(path, secret_write(path, text, fresh, &left));
+  if (left)
+    cli_error(left, "a copy of %s, or a part of it, stays in this file and cannot be removed: it holds secrets, remove it", path);
+  ok = ok && !left;
+  free(left);
+  return ok;
+}
+
 static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
   struct stat st;
   bool dash = !strcmp(w->out, "-");
@@ -105,7 +115,7 @@ static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
   if (fd >= 0 && isatty(fd))
     cli_error(name, "keys are not written to a terminal");
   else
-    ok = written(name, file ? secret_write(w->out, doc, false) : fd >= 0 && write_to(fd, doc) ? SECRET_WRITTEN : SECRET_FAILED);
+    ok = file ? replace(w->out, doc, false) : written(name, fd >= 0 && write_to(fd, doc) ? SECRET_WRITTEN : SECRET_FAILED);
   if (fd >= 0 && !dash)
     close(fd);
   if (!ok)
@@ -191,7 +201,7 @@ static int import_into(struct secret_alloc *mem, const struct wish *w, const str
   if (keysfile_add(&text, old, records, num, &diag))
     return cli_error_diag(w->keys, &diag);
   int status = check_merged(mem, w, old, bytes_of(p, text.n), num);
-  if (status == EXIT_DONE && !written(w->keys, secret_write(w->keys, bytes_of(p, text.n), !there)))
+  if (status == EXIT_DONE && !replace(w->keys, bytes_of(p, text.n), !there))
     status = EXIT_FAILED;
   if (status == EXIT_DONE)
     cli_line("%s: %u %s added for epoch %u; SIGHUP makes a running server read them", w->keys, num, num == 1 ? "record" : "records", w->epoch);
@@ -306,7 +316,7 @@ static int rewrap(struct wish *w) {
     if (!ok)
       cli_error_diag(w->file, &diag);
   }
-  if (ok && written(w->file, secret_write(w->file, text, false)))
+  if (ok && replace(w->file, text, false))
     status = EXIT_DONE;
   if (status == EXIT_DONE)
     cli_line("%s: %s", w->file, w->plain ? "the master secret is NOT WRAPPED now" : "the master secret is wrapped; derived keys are as before");

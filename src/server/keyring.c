@@ -44,11 +44,15 @@ static void warn_readable(const char *path) {
 // Two servers that start at once end with one secret.
 static bool create_secret(const char *dir, const char *path, struct config_error *error) {
   uint8_t secret[SECRET_BYTES];
+  char *left = NULL;
   if (!folder_make(dir))
     return config_fail(error, "%s: cannot make the state folder: %s", TOLD(dir), strerror(errno));
-  bool made = getrandom(secret, sizeof secret, 0) == (ssize_t)sizeof secret && secret_write(path, bytes_of(secret, sizeof secret), true) != SECRET_FAILED; // synced by the caller
+  bool made = getrandom(secret, sizeof secret, 0) == (ssize_t)sizeof secret && secret_write(path, bytes_of(secret, sizeof secret), true, &left) != SECRET_FAILED; // synced by the caller
   int why = errno;
   explicit_bzero(secret, sizeof secret);
+  if (left)
+    log_line(LOG_WARN, "%s: a copy of the secret, or a part of it, stays in this file and cannot be removed: remove it", left);
+  free(left);
   if (!made)
     return why == EEXIST || config_fail(error, "%s: cannot write the secret: %s", TOLD(path), strerror(why));
   log_line(LOG_WARN, "created a new derivation secret: %s (mode 0600). All content keys come from it: back it up; "

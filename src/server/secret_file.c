@@ -101,7 +101,7 @@ static int open_folder_of(const char *path) {
   return fd;
 }
 
-static enum secret_written replace(const char *path, struct bytes text, bool fresh) {
+static enum secret_written replace(const char *path, struct bytes text, bool fresh, char **left) {
   char *temp = NULL;
   struct stat st;
   bool there = !stat(path, &st);
@@ -124,7 +124,10 @@ static enum secret_written replace(const char *path, struct bytes text, bool fre
   int why = errno;
   if (fd >= 0) {
     close(fd);
-    unlink(temp); // its second name, or what failed
+    if (unlink(temp) && errno != ENOENT && left) { // its second name, or what failed
+      *left = temp;
+      temp = NULL;
+    }
   }
   if (folder >= 0)
     close(folder);
@@ -133,13 +136,13 @@ static enum secret_written replace(const char *path, struct bytes text, bool fre
   return done;
 }
 
-static enum secret_written replace_target(const char *path, struct bytes text, bool fresh) {
+static enum secret_written replace_target(const char *path, struct bytes text, bool fresh, char **left) {
   struct stat st;
   if (lstat(path, &st) || !S_ISLNK(st.st_mode))
-    return replace(path, text, fresh);
+    return replace(path, text, fresh, left);
   // The link stays. stat first: it holds to the kernel's rules for other users' links, which realpath goes around.
   char *target = !stat(path, &st) ? realpath(path, NULL) : NULL;
-  enum secret_written done = target ? replace(target, text, fresh) : SECRET_FAILED;
+  enum secret_written done = target ? replace(target, text, fresh, left) : SECRET_FAILED;
   int why = errno;
   free(target);
   errno = why;
@@ -148,14 +151,16 @@ static enum secret_written replace_target(const char *path, struct bytes text, b
 
 // Signals wait for this: what one that ends the process left under the passing name would be secrets that nobody looks for. Those of
 // faults cannot be held back.
-enum secret_written secret_write(const char *path, struct bytes text, bool fresh) {
+enum secret_written secret_write(const char *path, struct bytes text, bool fresh, char **left) {
   static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
   sigset_t set, old;
   sigfillset(&set);
   for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
     sigdelset(&set, faults[i]);
   pthread_sigmask(SIG_BLOCK, &set, &old);
-  enum secret_written done = replace_target(path, text, fresh);
+  if (left)
+    *left = NULL;
+  enum secret_written done = replace_target(path, text, fresh, left);
   int why = errno;
   pthread_sigmask(SIG_SETMASK, &old, NULL);
   errno = why;

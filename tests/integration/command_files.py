@@ -410,3 +410,9 @@ def one_fails(tap, sluice, work):
     r = failing("fsync", "/folder", "keys", "rewrap", "master", "--new-kek", "kek")
     tap.ok(r.code == 1 and one_line(r) and "master: it is written" in r.err and (folder / "master").read_bytes().startswith(b"sluice-wrapped-secret"),
            "keys rewrap, where the folder cannot be synced: which of the two is there is said", r)
+    (folder / "old.yaml").write_text(f"keys: [{{ asset: a, scheme: cenc, kid: {KID}, key: {KEY} }}]\n")
+    sluice("keys", "export", "a", "--keys", "old.yaml", "--out", "doc.xml", cwd=folder)
+    r = failing("unlink", "new.yaml", "keys", "import", "doc.xml", "--keys", "new.yaml")
+    left = [p for p in folder.iterdir() if p.name.startswith("new.yaml.")]
+    tap.ok(r.code == 1 and one_line(r) and len(left) == 1 and f"sluice: {left[0].name}: a copy of new.yaml" in r.err and KEY in left[0].read_text(),
+           "keys import, whose passing file cannot be removed: it is named", (r, left))

@@ -63,6 +63,14 @@ int open64(const char *path, int flags, ...) {
   return flags & O_PATH && fails("open", path) ? -1 : real(path, flags, mode);
 }
 
+int unlink(const char *path) {
+  REAL("unlink", int (*real)(const char *));
+  const char *end = strrchr(path, '.'); // of a passing name
+  char stem[4096];
+  snprintf(stem, sizeof stem, "%.*s", (int)(end ? end - path : 0), path);
+  return fails("unlink", stem) ? -1 : real(path);
+}
+
 struct dirent64 *readdir64(DIR *d) {
   REAL("readdir64", struct dirent64 *(*real)(DIR *));
   return fails_on("readdir", dirfd(d)) ? NULL : real(d);
