@@ -2,16 +2,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/text.h"
 #include "cli/cli.h"
+#include "mp4/box.h"
 
-enum { SPOOL_CHUNK = 1 << 18, NAME_TRIES = 100, MAX_GIVEN = 64, MAX_PASSING = 4 };
+enum { SPOOL_CHUNK = 1 << 18, MAX_STRANGE = 1 << 20, NAME_TRIES = 100, MAX_GIVEN = 64, MAX_PASSING = 4 };
 
 static void folder_of(char out[PATH_MAX], const char *path) {
   struct bytes folder = path_folder(bytes_str(path));
@@ -256,6 +259,70 @@ void output_drop(struct output *o) {
   o->fd = -1;
 }
 
+// The boxes of a stream, looked at as it comes: one that never ends would fill the disk before its first box is read.
+struct boxes_ahead {
+  uint64_t at, next; // bytes seen; where the next box begins, UINT64_MAX: nowhere
+  uint64_t most;     // bytes that a copy may have
+  uint8_t head[16];
+  size_t have;       // bytes of the next box's head
+  const char *folder; // of the copy
+};
+
+static bool too_long(const struct boxes_ahead *a, uint64_t n) {
+  cli_error("standard input", "it has %" PRIu64 " bytes or more: its copy in %.240s may take %" PRIu64 ", half of what is free (TMPDIR names another folder)", n,
+            a->folder, a->most);
+  return false;
+}
+
+// A box of a kind that is not known, at the start of a stream, is taken for one where it looks like one and is short.
+static bool is_strange(const struct box *b) {
+  bool plain = true;
+  for (int i = 0; i < 32; i += 8)
+    plain &= (b->type >> i & 255) >= ' ' && (b->type >> i & 255) < 0x7f;
+  return !box_info_of(b->type) && (!plain || b->len > MAX_STRANGE);
+}
+
+// The head of a box is there. *done: what follows is no box, and whoever reads the copy will say so.
+static bool look_at_box(struct boxes_ahead *a, bool *done) {
+  struct bytes head = bytes_of(a->head, a->have);
+  struct box b = {.pos = a->next};
+  enum err e = box_head(&b, head, UINT64_MAX - a->next, true);
+  a->have = 0;
+  if (!b.pos && (box_is_foreign(e, head) || (!e && is_strange(&b)))) {
+    struct diag d = {0};
+    (void)diag_set(&d, ERR_UNSUPPORTED, 0, "this is not an MP4 file");
+    cli_error_diag("standard input", &d);
+    return false;
+  }
+  *done = e != ERR_OK;
+  if (!e && !b.to_end && b.pos + b.len > a->most)
+    return too_long(a, b.pos + b.len);
+  a->next = e || b.to_end ? UINT64_MAX : b.pos + b.len;
+  return true;
+}
+
+static bool look_ahead(struct boxes_ahead *a, const uint8_t *p, size_t n, bool *done) {
+  if (a->at + n > a->most)
+    return too_long(a, a->at + n);
+  uint64_t end = a->at + n;
+  while (!*done && a->next + a->have < end) {
+    a->head[a->have] = p[a->next + a->have - a->at];
+    a->have++;
+    bool whole = a->have == 16 || (a->have == 8 && load_be32(a->head) != 1);
+    if (whole && !look_at_box(a, done))
+      return false;
+  }
+  a->at = end;
+  return true;
+}
+
+static uint64_t room_for_copy(int fd, bool memory) {
+  struct statvfs fs;
+  if (memory)
+    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+  return fstatvfs(fd, &fs) || !fs.f_blocks ? UINT64_MAX : fs.f_bavail * fs.f_frsize / 2;
+}
+
 static int copy_of_stdin(void) {
   const char *folder = getenv("TMPDIR");
   if (!folder || !*folder)
@@ -270,14 +337,16 @@ static int copy_of_stdin(void) {
   snprintf(to.path, sizeof to.path, "copy of standard input in %.240s (TMPDIR names another folder)", memory ? "memory" : folder);
   if (ok && !buf)
     ok = cli_error("standard input", "out of memory") == EXIT_DONE;
-  for (ssize_t n = 1; ok && n > 0;) {
+  struct boxes_ahead ahead = {.most = ok ? room_for_copy(fd, memory) : 0, .folder = memory ? "memory" : folder};
+  bool done = false;
+  for (ssize_t n = 1; ok && n > 0 && !done;) {
     n = read(STDIN_FILENO, buf, SPOOL_CHUNK);
     if (n < 0 && errno == EINTR)
       n = 1;
     else if (n < 0)
       ok = fail("standard input", "reading failed");
     else
-      ok = output_write(&to, buf, (size_t)n);
+      ok = look_ahead(&ahead, (const uint8_t *)buf, (size_t)n, &done) && output_write(&to, buf, (size_t)n);
   }
   free(buf);
   if (ok)

@@ -29,7 +29,8 @@ bool output_write(struct output *o, const void *p, size_t n);
 bool output_commit(struct output *o);
 void output_drop(struct output *o);
 
-// What is read: a file, a folder with init.mp4 and *.m4s, or "-", standard input, of which a nameless copy is made first.
+// What is read: a file, a folder with init.mp4 and *.m4s, or "-", standard input, of which a nameless copy is made first: while
+// what comes are boxes, of at most half of the room that there is.
 struct input {
   const char *subject; // its name for messages
   struct media_source media;

@@ -8,6 +8,7 @@ import signal
 import stat
 import struct
 import subprocess
+import time
 
 from integration.command_parts import CALLS, ENCRYPT, IV, KEY, KID, files, no_nameless_files, one_line
 from judge import boxes, shim, synth
@@ -384,6 +385,48 @@ def modes(tap, sluice, work):
         tap.skip("an unreadable input", "root reads every file")
 
 
+def endless(tap, sluice, work, library):
+    """Standard input that never ends: what is no MP4 is refused at once, what is has half of the room there is, and nothing stays."""
+    room = work / "room"
+    room.mkdir()
+
+    def fed(command, first, again=b"", env=None, number=None):
+        """(status, what was said, bytes that could be written); `number`: a signal once 1 MiB is there."""
+        p = subprocess.Popen([sluice.path, *command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=False,
+                             env=env or environment(TMPDIR=str(room)))
+        sent, piece, end = 0, first, time.monotonic() + 60
+        try:
+            while piece and sent < 64 << 20 and time.monotonic() < end:
+                sent += os.write(p.stdin.fileno(), piece)
+                piece = again
+                if number and sent > 1 << 20:
+                    p.send_signal(number)
+                    number, piece = None, b""
+            if again and sent < 64 << 20:
+                p.wait()
+            p.stdin.close()
+        except BrokenPipeError:
+            pass
+        said = p.stderr.read().decode()
+        return p.wait(), said, sent
+
+    small = shim.preloaded(library, FAILS="room", FAILS_AT="/", TMPDIR=str(room))
+    good, free = synth.plain()[0], struct.pack(">I4s", 8, b"free") * 4096
+    vast = good + struct.pack(">I4sQ", 1, b"mdat", 1 << 60)
+    for command in (["inspect", "-"], ["encrypt", "-", work / "endless.mp4", *ENCRYPT], ["decrypt", "-", work / "endless.mp4", "--key", f"{KID}:{KEY}"]):
+        for name, first, again, env, most, why in (
+                ("zeros", bytes(65536), bytes(65536), None, 4 << 20, "this is not an MP4 file"), ("lines", b"y\n" * 32768, b"y\n" * 32768, None, 4 << 20, "this is not an MP4 file"),
+                ("no box behind an MP4", good + b"\0\0\0\5free" + bytes(9999), bytes(65536), None, 4 << 20, ""),
+                ("a box of 2^60 bytes", vast, bytes(65536), None, 4 << 20, "bytes or more: its copy in "),
+                ("empty boxes", good + free, free, small, 6 << 20, "bytes or more: its copy in ")):
+            status, said, sent = fed(command, first, again, env)
+            tap.ok(status == 1 and said.startswith("sluice: standard input: ") and said.count("\n") == 1 and why in said and sent < most and not os.listdir(room) and not (work / "endless.mp4").exists(),
+                   f"{command[0]} of {name} that never end: refused", (status, said, sent))
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        status, said, sent = fed(["inspect", "-"], good + free, free, number=number)
+        tap.ok(status == -number and sent < 4 << 20 and not os.listdir(room), f"inspect of standard input, ended by {number.name}: no copy stays", (status, said, os.listdir(room)))
+
+
 def one_fails(tap, sluice, work):
     """One call fails, and the disk is well else: what has its place is whole, and an error says which of the two is there."""
     library = work / "one_fails.so"
@@ -416,3 +459,4 @@ def one_fails(tap, sluice, work):
     left = [p for p in folder.iterdir() if p.name.startswith("new.yaml.")]
     tap.ok(r.code == 1 and one_line(r) and len(left) == 1 and f"sluice: {left[0].name}: a copy of new.yaml" in r.err and KEY in left[0].read_text(),
            "keys import, whose passing file cannot be removed: it is named", (r, left))
+    endless(tap, sluice, work, library)

@@ -1,4 +1,4 @@
-// A system where one call fails, which FAILS names, on every file whose path ends with FAILS_AT: to be loaded in front of the
+// A system where one call fails, which FAILS names, or which has 4 MiB of room (FAILS=room), on every file whose path ends with FAILS_AT: to be loaded in front of the
 // C library.
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static bool fails(const char *call, const char *path) {
@@ -61,6 +62,15 @@ int open64(const char *path, int flags, ...) {
   unsigned mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(ap, unsigned) : 0;
   va_end(ap);
   return flags & O_PATH && fails("open", path) ? -1 : real(path, flags, mode);
+}
+
+// A file system with little room.
+int fstatvfs64(int fd, struct statvfs64 *fs) {
+  REAL("fstatvfs64", int (*real)(int, struct statvfs64 *));
+  int r = real(fd, fs);
+  if (!r && getenv("FAILS") && !strcmp(getenv("FAILS"), "room"))
+    fs->f_bavail = (4 << 20) / fs->f_frsize;
+  return r;
 }
 
 int unlink(const char *path) {
