@@ -24,10 +24,13 @@ struct inspector {
   uint32_t num_frags, num_in_frag;
   uint64_t num_samples;
   uint8_t iv_size;
-  // JSON: lists of children by depth, and where fields of the current box go
-  json_t *lists[DEPTH + 1], *fields[NESTING + 1], *protection;
-  int nesting;
+  json_t *protection;
+  int nesting;                // of lists and items in the fields of the current box
   uint64_t item[NESTING + 1]; // text: number of the current item by nesting
+  bool is_list[NESTING + 1], any[NESTING + 1]; // JSON: the same, and whether something stands in it
+  bool children[DEPTH + 1];   // JSON: of the open box by depth, whether one has been written
+  uint32_t open;              // JSON: boxes that have begun and not ended
+  uint64_t num_boxes;         // that the first walk has come to
   uint32_t scheme;
   bool has_moov, has_senc, has_saiz;
   struct diag diag;
@@ -104,32 +107,61 @@ static json_t *value_json(const struct field *f) {
   return json_null();
 }
 
-// What could not be put into its place is gone, and nothing may be put into it.
-static json_t *placed(json_t *j, bool failed) { return failed ? NULL : j; }
+static void write_uint(const char *name, uint64_t v) {
+  const char *quote = v <= INT64_MAX ? "" : "\""; // as uint_json
+  printf("\"%s\": %s%" PRIu64 "%s", name, quote, v, quote);
+}
 
-static json_t *put_field(json_t *to, const char *name, json_t *j) { return placed(j, json_object_set_new(to, name, j)); }
+static void write_text(struct bytes b) {
+  putchar('"');
+  for (size_t i = 0; i < b.n; i++) {
+    if (b.p[i] == '"' || b.p[i] == '\\')
+      putchar('\\');
+    putchar(b.p[i] >= 0x20 && b.p[i] < 0x7f ? b.p[i] : '?');
+  }
+  putchar('"');
+}
 
-static json_t *put_item(json_t *to, json_t *j) { return placed(j, json_array_append_new(to, j)); }
+static void write_hex(struct bytes b) {
+  putchar('"');
+  for (size_t i = 0; i < b.n; i++) {
+    putchar("0123456789abcdef"[b.p[i] >> 4]);
+    putchar("0123456789abcdef"[b.p[i] & 15]);
+  }
+  putchar('"');
+}
 
-static void field_json(struct inspector *in, const struct field *f) {
+// What stands within a box, list or item is told apart by commas.
+static void write_comma(struct inspector *in) {
+  if (in->any[in->nesting])
+    fputs(", ", stdout);
+  in->any[in->nesting] = true;
+}
+
+static void end_nested(struct inspector *in) { putchar(in->is_list[in->nesting--] ? ']' : '}'); }
+
+static void write_field(struct inspector *in, const struct field *f) {
   char name[64];
   snprintf(name, sizeof name, "%.*s", (int)f->name_len, f->name);
-  json_t *to = in->fields[in->nesting];
-  switch (f->kind) {
-  case FIELD_LIST:
-  case FIELD_ITEM:
+  if (f->kind == FIELD_ITEM_END || f->kind == FIELD_LIST_END)
+    return end_nested(in);
+  write_comma(in);
+  if (f->kind == FIELD_UINT || f->kind == FIELD_FLAGS)
+    return write_uint(name, f->u);
+  if (f->kind != FIELD_ITEM)
+    printf("\"%s\": ", name);
+  if (f->kind == FIELD_INT) {
+    printf("%" PRId64, f->i);
+  } else if (f->kind == FIELD_TEXT) {
+    write_text(f->raw);
+  } else if (f->kind == FIELD_HEX) {
+    write_hex(f->raw);
+  } else {
     if (in->nesting == NESTING)
       abort(); // descriptions do not nest this deep
-    in->fields[++in->nesting] = f->kind == FIELD_LIST ? put_field(to, name, json_array()) : put_item(to, json_object());
-    break;
-  case FIELD_ITEM_END:
-  case FIELD_LIST_END: in->nesting--; break;
-  case FIELD_UINT:
-  case FIELD_INT:
-  case FIELD_FLAGS:
-  case FIELD_TEXT:
-  case FIELD_HEX:
-  case FIELD_KIND_COUNT: json_object_set_new(to, name, value_json(f)); break;
+    in->is_list[++in->nesting] = f->kind == FIELD_LIST;
+    in->any[in->nesting] = false;
+    putchar(f->kind == FIELD_LIST ? '[' : '{');
   }
 }
 
@@ -192,7 +224,7 @@ static bool named(const struct field *f, const char *name) {
   return f->name_len == strlen(name) && !memcmp(f->name, name, f->name_len);
 }
 
-// What tenc and schm say is kept for the summary and for reading senc.
+// What tenc and schm say is kept for the summary.
 static void note_protection(struct inspector *in, uint32_t type, const struct field *f) {
   if (type == FOURCC('s', 'c', 'h', 'm') && named(f, "scheme") && f->raw.n == 4)
     in->scheme = load_be32(f->raw.p);
@@ -210,7 +242,11 @@ static void note_protection(struct inspector *in, uint32_t type, const struct fi
   snprintf(name, sizeof name, "%.*s", (int)f->name_len, f->name);
   if (!named(f, "version") && !named(f, "flags"))
     json_object_set_new(p, name, value_json(f));
-  if (named(f, "per_sample_iv_size"))
+}
+
+// For reading senc.
+static void note_iv_size(struct inspector *in, uint32_t type, const struct field *f) {
+  if (type == FOURCC('t', 'e', 'n', 'c') && named(f, "per_sample_iv_size"))
     in->iv_size = (uint8_t)f->u;
 }
 
@@ -222,10 +258,15 @@ struct field_context {
 static void on_field(void *ctx, const struct field *f) {
   struct field_context *c = ctx;
   note_protection(c->in, c->type, f);
-  if (c->in->json)
-    field_json(c->in, f);
-  else
+  note_iv_size(c->in, c->type, f);
+  if (!c->in->json)
     field_text(c->in, f);
+}
+
+static void on_field_again(void *ctx, const struct field *f) {
+  struct field_context *c = ctx;
+  note_iv_size(c->in, c->type, f);
+  write_field(c->in, f);
 }
 
 static void on_sample(void *ctx, const struct sample_info *s) {
@@ -258,21 +299,23 @@ static enum err visit_moof(struct inspector *in, const struct box *b, void (*sam
   return samples_of_moof(&v, &in->samples, bytes_of(p, (size_t)b->len), b->pos, part_start, &in->diag);
 }
 
-static void begin_box(struct inspector *in, const struct box *b, uint32_t depth, const struct box_info *info) {
-  char type[5];
-  type_text(type, b->type);
-  if (!in->json) {
-    printf("%10" PRIu64 " %8" PRIu64 "  %*s%s", b->pos, b->len, (int)depth * 2, "", type);
-    return;
-  }
-  json_t *j = json_pack("{s:s, s:I, s:I, s:I}", "type", type, "offset", (json_int_t)b->pos, "size", (json_int_t)b->len,
-                        "header", (json_int_t)b->head_len);
-  if (info)
-    json_object_set_new(j, "about", json_string(info->text));
-  j = put_item(in->lists[depth], j);
-  in->lists[depth + 1] = put_field(j, "boxes", json_array());
-  in->fields[0] = put_field(j, "fields", json_object());
+// Whether the fields of a box are told, and told as they come. *cut: it ends before they do.
+static enum err describe(struct inspector *in, const struct box *b, uint32_t parent, void (*field)(void *ctx, const struct field *f), bool *cut) {
+  const struct box_info *info = box_info_of(b->type);
+  const uint8_t *p;
+  uint64_t len = b->len - b->head_len;
+  struct field_context fc = {in, b->type};
+  struct describe d = {&fc, field, in->iv_size};
+  bool entry = info && info->kind == BOX_AUDIO && parent != FOURCC('s', 't', 's', 'd');
   in->nesting = 0;
+  *cut = false;
+  if (!describe_knows(b->type) || entry || len > MAX_PAYLOAD)
+    return ERR_OK;
+  enum err e = window_get(in->win, &p, b->pos + b->head_len, (size_t)len);
+  if (e)
+    return diag_set(&in->diag, e, b->pos, NULL);
+  *cut = describe_box(&d, b->type, bytes_of(p, (size_t)len));
+  return ERR_OK;
 }
 
 // Boxes of a fragment that say it is protected, senc also in PIFF's form; not auxiliary information of another kind.
@@ -293,25 +336,18 @@ static enum err note_marks(struct inspector *in, const struct box *b) {
 
 static enum err on_enter(void *ctx, const struct box *b, uint32_t depth, uint32_t parent) {
   struct inspector *in = ctx;
-  const struct box_info *info = box_info_of(b->type);
-  const uint8_t *p;
-  uint64_t len = b->len - b->head_len;
-  struct field_context fc = {in, b->type};
-  struct describe d = {&fc, on_field, in->iv_size};
+  char type[5];
+  bool cut;
   enum err e = note_marks(in, b);
   if (e)
     return e;
-  begin_box(in, b, depth, info);
+  in->num_boxes++;
+  type_text(type, b->type);
+  if (!in->json)
+    printf("%10" PRIu64 " %8" PRIu64 "  %*s%s", b->pos, b->len, (int)depth * 2, "", type);
   in->has_moov |= b->type == FOURCC('m', 'o', 'o', 'v');
-  bool entry = info && info->kind == BOX_AUDIO && parent != FOURCC('s', 't', 's', 'd');
-  if (describe_knows(b->type) && !entry && len <= MAX_PAYLOAD) {
-    e = window_get(in->win, &p, b->pos + b->head_len, (size_t)len);
-    if (e)
-      return diag_set(&in->diag, e, b->pos, NULL);
-    in->nesting = 0;
-    if (describe_box(&d, b->type, bytes_of(p, (size_t)len)) && in->json)
-      json_object_set_new(in->fields[0], "truncated", json_true());
-  }
+  if ((e = describe(in, b, parent, on_field, &cut)) != ERR_OK)
+    return e;
   if (!in->json)
     printf("\n");
   if (b->type == FOURCC('m', 'o', 'o', 'v') && depth == 0)
@@ -322,20 +358,56 @@ static enum err on_enter(void *ctx, const struct box *b, uint32_t depth, uint32_
   return visit_moof(in, b, on_sample);
 }
 
-static void on_leave(void *ctx, const struct box *b, uint32_t depth) {
-  struct inspector *in = ctx;
-  (void)b;
-  if (in->json && json_array_size(in->lists[depth + 1]) == 0) {
-    json_t *j = json_array_get(in->lists[depth], json_array_size(in->lists[depth]) - 1);
-    json_object_del(j, "boxes");
-  }
+static void on_leave(void *ctx, const struct box *b, uint32_t depth) { (void)ctx, (void)b, (void)depth; }
+
+// Boxes and fragments as JSON: each written in a walk of its own, box by box and sample by sample, so that no list of them takes
+// memory, however many there are. Nothing is allocated here: what has begun ends.
+
+static void end_box(struct inspector *in) {
+  in->open--;
+  fputs(in->children[in->open + 1] ? "]}" : "}", stdout);
 }
 
-// The fragments as JSON: written in a walk of their own, sample by sample, so that no list of them takes memory.
+static enum err box_enter(void *ctx, const struct box *b, uint32_t depth, uint32_t parent) {
+  struct inspector *in = ctx;
+  const struct box_info *info = box_info_of(b->type);
+  char type[5];
+  bool cut;
+  if (!in->num_boxes) // as far as the first walk came
+    return diag_set(&in->diag, ERR_STALE, b->pos, NULL);
+  in->num_boxes--;
+  type_text(type, b->type);
+  fputs(in->children[depth] ? ",\n" : depth ? ", \"boxes\": [\n" : "\n", stdout);
+  printf("%*s{\"type\": ", (int)depth + 2, "");
+  write_text(bytes_str(type));
+  fputs(", ", stdout);
+  write_uint("offset", b->pos);
+  fputs(", ", stdout);
+  write_uint("size", b->len);
+  printf(", \"header\": %u, ", (unsigned)b->head_len);
+  if (info) {
+    fputs("\"about\": ", stdout);
+    write_text(bytes_str(info->text));
+    fputs(", ", stdout);
+  }
+  fputs("\"fields\": {", stdout);
+  in->children[depth] = true;
+  in->children[depth + 1] = in->any[0] = false;
+  in->open = depth + 1;
+  enum err e = describe(in, b, parent, on_field_again, &cut);
+  while (in->nesting)
+    end_nested(in);
+  if (cut) {
+    write_comma(in);
+    fputs("\"truncated\": true", stdout);
+  }
+  putchar('}');
+  return e;
+}
 
-static void write_uint(const char *name, uint64_t v) {
-  const char *quote = v <= INT64_MAX ? "" : "\""; // as uint_json
-  printf("\"%s\": %s%" PRIu64 "%s", name, quote, v, quote);
+static void box_leave(void *ctx, const struct box *b, uint32_t depth) {
+  (void)b, (void)depth;
+  end_box(ctx);
 }
 
 static void write_sample(void *ctx, const struct sample_info *s) {
@@ -365,23 +437,28 @@ static enum err fragment_enter(void *ctx, const struct box *b, uint32_t depth, u
   return e;
 }
 
-static void fragment_leave(void *ctx, const struct box *b, uint32_t depth) { (void)ctx, (void)b, (void)depth; }
-
-// Prints the document; `head` is all but the fragments. What the first walk met was told; this one ends there too, and tells what only
-// it met.
+// Prints the document; `head` is all but boxes and fragments. What the first walk met was told; these end there too, and tell what only
+// they met.
 static enum err write_json(struct inspector *in, const json_t *head) {
-  struct tree_visitor v = {in, fragment_enter, fragment_leave};
+  struct tree_visitor boxes = {in, box_enter, box_leave}, fragments = {in, fragment_enter, on_leave};
   char *text = json_dumps(head, JSON_INDENT(1) | JSON_PRESERVE_ORDER); // all of it before the first byte: memory may end in the middle
   if (!text || json_lost()) {
     free(text);
     return ERR_NO_MEMORY;
   }
   fwrite(text, 1, strlen(text) - strlen("\n}"), stdout);
-  fputs(",\n \"fragments\": [", stdout);
+  fputs(",\n \"boxes\": [", stdout);
   free(text);
+  enum err told = in->diag.err;
+  in->iv_size = 0;
+  enum err e = tree_walk(in->win, &boxes, &in->diag);
+  while (in->open)
+    end_box(in);
+  fputs("\n ],\n \"fragments\": [", stdout);
   in->num_frags = 0;
   in->samples = (struct samples_file){.source_len = in->samples.source_len};
-  enum err told = in->diag.err, e = tree_walk(in->win, &v, &in->diag);
+  if (told || !e)
+    e = tree_walk(in->win, &fragments, &in->diag);
   fputs("\n ]\n}\n", stdout);
   return told ? ERR_OK : e;
 }
@@ -479,8 +556,6 @@ static int inspect(const char *path, bool json, bool all) {
   in.win = &win;
   in.media = m;
   in.samples.source_len = m->src.size;
-  json_t *boxes = json_array();
-  in.lists[0] = boxes;
   enum err e = m->src.size ? tree_walk(&win, &v, &in.diag) : diag_say(&in.diag, ERR_MISSING, "the file is empty");
   struct diag why = {0};
   json_t *track = track_json(m, &why), *out = NULL;
@@ -490,8 +565,8 @@ static int inspect(const char *path, bool json, bool all) {
   }
   bool short_of_memory = json_lost() || e == ERR_NO_MEMORY;
   if (json && !short_of_memory) {
-    out = json_pack("{s:o, s:I, s:O, s:O, s:o, s:O}", "file", name_json(path), "size", (json_int_t)m->id.size, "track", track,
-                    "protection", in.protection, "protected_by", marks_json(&in), "boxes", boxes);
+    out = json_pack("{s:o, s:I, s:O, s:O, s:o}", "file", name_json(path), "size", (json_int_t)m->id.size, "track", track,
+                    "protection", in.protection, "protected_by", marks_json(&in));
     enum err written = write_json(&in, out);
     short_of_memory = written == ERR_NO_MEMORY;
     e = e ? e : written;
@@ -504,7 +579,6 @@ static int inspect(const char *path, bool json, bool all) {
   }
   json_decref(out);
   json_decref(track);
-  json_decref(boxes);
   json_decref(in.protection);
   alloc_heap_free(&heap);
   input_close(&input);

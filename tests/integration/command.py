@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -328,8 +329,14 @@ def offline(tap, sluice, work):
         tap.ok(not values and r.code == 0 and (work / "r.mp4").read_bytes() == want, "README's encrypt gives what is served", f"{argv} {r}")
 
 
+def peak_of(*argv):
+    """Exit status and bytes of memory, from a small process: the kernel counts the memory of the one that forked."""
+    r = run(sys.executable, "-c", "import os, subprocess, sys; print(*os.wait4(subprocess.Popen(sys.argv[1:]).pid, 0)[1:])", *argv, env=environment())
+    return int(r.out.split()[0]), int(re.search(rb"ru_maxrss=(\d+)", r.out).group(1)) * 1024
+
+
 def memory(tap, sluice, work):
-    """decrypt holds a fragment at a time, and all of the file once where samples lie before their moof."""
+    """decrypt holds a fragment at a time, and all of the file once where samples lie before their moof; inspect no list of boxes."""
     part = [bytes([n]) * 65536 for n in range(64)]
     with open(work / "c.mp4", "wb") as f:
         f.write(synth.FTYP + synth.moov())
@@ -345,13 +352,18 @@ def memory(tap, sluice, work):
     (work / "back.mp4").write_bytes(data[:moof] + data[mdat:] + data[moof : trun + 12] + offset.to_bytes(4, "big", signed=True) + data[trun + 16 : mdat])
     size = len(data)
     for name, low, high in (("e", 0, 0.5), ("back", 1, 1.5)):
-        # From a small process: the kernel counts the memory of the one that forked.
-        r = run(sys.executable, "-c", "import os, subprocess, sys; print(*os.wait4(subprocess.Popen(sys.argv[1:]).pid, 0)[1:])",
-                sluice.path, "decrypt", work / f"{name}.mp4", work / "d.mp4", "--key", f"{KID}:{KEY}", env=environment())
-        status, peak = int(r.out.split()[0]), int(re.search(rb"ru_maxrss=(\d+)", r.out).group(1)) * 1024
+        status, peak = peak_of(sluice.path, "decrypt", work / f"{name}.mp4", work / "d.mp4", "--key", f"{KID}:{KEY}")
         tap.ok(status == 0 and low * size < peak < high * size, f"decrypt of {name}.mp4: how much of a large file is in memory",
                f"status {status}, {size} bytes, peak {peak}")
         tap.equal((work / "d.mp4").read_bytes().count(b"".join(part)), 30, f"decrypt of {name}.mp4: every fragment is there")
+
+
+    number = 1 << 18
+    (work / "empty.mp4").write_bytes(synth.FTYP + struct.pack(">I4s", 8, b"free") * number)
+    status, peak = peak_of("/bin/sh", "-c", 'exec "$0" inspect "$1" --json > "$2"', sluice.path, work / "empty.mp4", work / "empty.json")
+    tree = json.loads((work / "empty.json").read_bytes())
+    tap.ok(status == 0 and peak < 128 << 20 and len(tree["boxes"]) == number + 1 and tree["boxes"][-1]["offset"] == len(synth.FTYP) + 8 * (number - 1),
+           f"inspect --json of {number} empty boxes: all are there, and not in memory", f"status {status}, peak {peak}, {len(tree['boxes'])} boxes")
 
 
 def languages(tap, sluice, work):
