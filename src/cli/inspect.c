@@ -1,4 +1,4 @@
-// sluice inspect FILE [--json]: what is in a file, with exact offsets.
+// sluice inspect FILE [--json] [--all]: what is in a file, with exact offsets.
 #include <ctype.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -212,7 +212,7 @@ static void field_text(struct inspector *in, const struct field *f) {
     else if (f->kind == FIELD_HEX)
       hex_print(f->raw, in->all ? SIZE_MAX : TEXT_HEX);
     else if (f->kind == FIELD_TEXT)
-      for (size_t i = 0; i < f->raw.n && i < 256; i++)
+      for (size_t i = 0; i < f->raw.n && (in->all || i < 256); i++)
         putchar(isprint(f->raw.p[i]) ? f->raw.p[i] : '?');
     else
       printf("%" PRIu64, f->u);
@@ -589,8 +589,8 @@ static const char options[] = "FILE is a file, a folder with init.mp4 and *.m4s 
                               "Columns: offset, size, box and its fields. Offsets are exact bytes of the file.\n\n"
                               "  --json   everything as JSON: boxes, fragments with every sample (integers from 2^63 on are strings),\n"
                               "           protection (as moov has it), protected_by (which of senc, or PIFF's uuid, and saiz there are: all\n"
-                              "           that a media segment tells)\n"
-                              "  --all    text with every entry and every sample\n";
+                              "           that a media segment tells), track (as it is served: usable, or why not)\n"
+                              "  --all    text with every entry and every sample; JSON always has all\n";
 
 int cmd_inspect(int argc, char **argv) {
   enum { JSON, ALL };

@@ -54,6 +54,18 @@ def inspect(tap, sluice, work):
     inspect_counts(tap, sluice, track)
     inspect_times(tap, sluice, track)
     inspect_marks(tap, sluice, track)
+    inspect_all(tap, sluice, track)
+
+
+def inspect_all(tap, sluice, track):
+    """--all is in every JSON."""
+    clear = synth.plain()[0]
+    name = b'"\\' + b"n" * 400
+    track.write_bytes(clear + synth.full(b"hdlr", 0, 0, bytes(4), b"soun", bytes(12), name, b"\0"))
+    js, both, text = sluice("inspect", track, "--json"), sluice("inspect", track, "--json", "--all"), sluice("inspect", track, "--all")
+    tap.ok(js.code == both.code == 0 and js.out == both.out and not both.err, "inspect --json --all is --json, which has all", both)
+    tap.equal(json.loads(js.out)["boxes"][-1]["fields"]["name"], name.decode(), "inspect --json: a text of 402 bytes is whole")
+    tap.ok(name in text.out and name not in sluice("inspect", track).out, "inspect --all too")
 
 
 def moof(number, truns, **header):
