@@ -1,4 +1,4 @@
-// sluice inspect FILE [--json] [--all]: what is in a file, with exact offsets.
+// sluice inspect FILE [--json] [--all] [--check]: what is in a file, with exact offsets.
 #include <ctype.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -537,7 +537,14 @@ static json_t *marks_json(const struct inspector *in) {
   return marks;
 }
 
-static int inspect(const char *path, bool json, bool all) {
+static int not_served(const char *path, const struct media_source *m, struct diag *why) {
+  char file[CLI_FAULT_FILE], text[512];
+  cli_fault_file(file, path, m, why);
+  diag_format(why, text, sizeof text);
+  return cli_error(file, "cannot be served: %s", text);
+}
+
+static int inspect(const char *path, bool json, bool all, bool check) {
   struct input input;
   struct alloc_heap heap;
   struct inspector in = {.json = json, .all = all};
@@ -576,6 +583,9 @@ static int inspect(const char *path, bool json, bool all) {
   if (short_of_memory || e) {
     fflush(stdout);
     status = short_of_memory ? cli_error(path, "out of memory") : cli_error_diag(path, &in.diag);
+  } else if (check && why.err) {
+    fflush(stdout);
+    status = not_served(path, m, &why);
   }
   json_decref(out);
   json_decref(track);
@@ -590,14 +600,16 @@ static const char options[] = "FILE is a file, a folder with init.mp4 and *.m4s 
                               "  --json   everything as JSON: boxes, fragments with every sample (integers from 2^63 on are strings),\n"
                               "           protection (as moov has it), protected_by (which of senc, or PIFF's uuid, and saiz there are: all\n"
                               "           that a media segment tells), track (as it is served: usable, or why not)\n"
-                              "  --all    text with every entry and every sample; JSON always has all\n";
+                              "  --all    text with every entry and every sample; JSON always has all\n"
+                              "  --check  status 1 where serve and encrypt would refuse the file, after the line that says why. Without it\n"
+                              "           status 0 means that the boxes and samples could be read, as of a protected file\n";
 
 int cmd_inspect(int argc, char **argv) {
-  enum { JSON, ALL };
-  static const struct cli_option longs[] = {{"json", 0, false}, {"all", 0, false}, {NULL, 0, false}};
+  enum { JSON, ALL, CHECK };
+  static const struct cli_option longs[] = {{"json", 0, false}, {"all", 0, false}, {"check", 0, false}, {NULL, 0, false}};
   struct cli_args args = {.command = "inspect", .argc = argc, .argv = argv, .options = longs, .at = 1};
   const char *path = NULL;
-  bool json = false, all = false;
+  bool json = false, all = false, check = false;
   for (int o; (o = cli_arg(&args)) != ARG_END;) {
     if (o == ARG_HELP)
       return cli_help("inspect", options);
@@ -607,9 +619,10 @@ int cmd_inspect(int argc, char **argv) {
       return cli_usage("inspect", "takes one file");
     json |= o == JSON;
     all |= o == ALL;
+    check |= o == CHECK;
     path = o == ARG_OPERAND ? args.value : path;
   }
   if (!path)
     return cli_usage("inspect", "needs a file");
-  return inspect(path, json, all);
+  return inspect(path, json, all, check);
 }

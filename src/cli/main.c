@@ -9,7 +9,7 @@ static const struct command commands[] = {
     {"serve", "[-c FILE] [--media DIR] [--listen ADDR:PORT] [--admin ADDR:PORT] [--keys FILE] [--check] …",
      "protect clear music while it is being requested", cmd_serve},
     {"index", "PATH... [--media DIR --cache-dir DIR | -c FILE]", "write or refresh sidecar indexes", cmd_index},
-    {"inspect", "FILE [--json] [--all]", "show boxes, fragments, samples and protection", cmd_inspect},
+    {"inspect", "FILE [--json] [--all] [--check]", "show boxes, fragments, samples and protection", cmd_inspect},
     {"encrypt", "IN OUT --scheme cenc|cbcs --kid HEX --key HEX [--iv HEX] [--iv-size 8|16] [--drm LIST]",
      "write a protected file: the one that serve sends, given its keys and pssh", cmd_encrypt},
     {"decrypt", "IN OUT --key KID:KEY ...", "write a clear file with the same samples", cmd_decrypt},

@@ -54,12 +54,31 @@ def inspect(tap, sluice, work):
     inspect_counts(tap, sluice, track)
     inspect_times(tap, sluice, track)
     inspect_marks(tap, sluice, track)
-    inspect_all(tap, sluice, track)
+    inspect_checks(tap, sluice, work, track)
 
 
-def inspect_all(tap, sluice, track):
-    """--all is in every JSON."""
+def inspect_checks(tap, sluice, work, track):
+    """--check: status 1 where serve and encrypt would refuse what can be read well. --all is in every JSON."""
+    locked, cut, folder = work / "locked.mp4", work / "cut.mp4", work / "folder"
     clear = synth.plain()[0]
+    track.write_bytes(clear)
+    sluice.encrypt(track, locked, "cbcs", KID, KEY)
+    (work / "alone.mp4").write_bytes(synth.FTYP + synth.moov())
+    cut.write_bytes(clear[:-1])
+    folder.mkdir()
+    (folder / "init.mp4").write_bytes(synth.FTYP + synth.moov())
+    (folder / "1.m4s").write_bytes(locked.read_bytes()[boxes.find(locked.read_bytes(), b"moof")[0].start:])
+    for path, where, status, why in ((locked, locked, 0, "the input is already encrypted (at byte"), (work / "alone.mp4", work / "alone.mp4", 0, ""),
+                                     (folder, folder / "1.m4s", 0, ""), (cut, cut, 1, None)):
+        for more in ([], ["--json"]):
+            plain, checked = sluice("inspect", path, *more), sluice("inspect", path, *more, "--check")
+            refused = sluice("encrypt", path, work / "o.mp4", *ENCRYPT)
+            tap.ok((plain.code, checked.code, refused.code) == (status, 1, 1) and one_line(checked) and plain.out == checked.out
+                   and (why is None or checked.err.startswith(f"sluice: {where}: cannot be served: {why}") and not plain.err),
+                   f"inspect {path.name} {more} --check: status 1, as encrypt", (plain, checked, refused))
+    for argv in (["inspect", track, "--check"], ["inspect", "--check", "--json", track]):
+        r = sluice(*argv)
+        tap.ok(r.code == 0 and not r.err and r.out, f"{argv[1:3]} of a file that can be served: status 0", r)
     name = b'"\\' + b"n" * 400
     track.write_bytes(clear + synth.full(b"hdlr", 0, 0, bytes(4), b"soun", bytes(12), name, b"\0"))
     js, both, text = sluice("inspect", track, "--json"), sluice("inspect", track, "--json", "--all"), sluice("inspect", track, "--all")
