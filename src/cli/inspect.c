@@ -7,6 +7,7 @@
 
 #include "cli/cli.h"
 #include "cli/json_lost.h"
+#include "cli/json_write.h"
 #include "cli/output.h"
 #include "base/text.h"
 #include "drm/markup.h"
@@ -107,30 +108,6 @@ static json_t *value_json(const struct field *f) {
   return json_null();
 }
 
-static void write_uint(const char *name, uint64_t v) {
-  const char *quote = v <= INT64_MAX ? "" : "\""; // as uint_json
-  printf("\"%s\": %s%" PRIu64 "%s", name, quote, v, quote);
-}
-
-static void write_text(struct bytes b) {
-  putchar('"');
-  for (size_t i = 0; i < b.n; i++) {
-    if (b.p[i] == '"' || b.p[i] == '\\')
-      putchar('\\');
-    putchar(b.p[i] >= 0x20 && b.p[i] < 0x7f ? b.p[i] : '?');
-  }
-  putchar('"');
-}
-
-static void write_hex(struct bytes b) {
-  putchar('"');
-  for (size_t i = 0; i < b.n; i++) {
-    putchar("0123456789abcdef"[b.p[i] >> 4]);
-    putchar("0123456789abcdef"[b.p[i] & 15]);
-  }
-  putchar('"');
-}
-
 // What stands within a box, list or item is told apart by commas.
 static void write_comma(struct inspector *in) {
   if (in->any[in->nesting])
@@ -147,15 +124,15 @@ static void write_field(struct inspector *in, const struct field *f) {
     return end_nested(in);
   write_comma(in);
   if (f->kind == FIELD_UINT || f->kind == FIELD_FLAGS)
-    return write_uint(name, f->u);
+    return json_write_uint(name, f->u);
   if (f->kind != FIELD_ITEM)
     printf("\"%s\": ", name);
   if (f->kind == FIELD_INT) {
     printf("%" PRId64, f->i);
   } else if (f->kind == FIELD_TEXT) {
-    write_text(f->raw);
+    json_write_text(f->raw);
   } else if (f->kind == FIELD_HEX) {
-    write_hex(f->raw);
+    json_write_hex(f->raw);
   } else {
     if (in->nesting == NESTING)
       abort(); // descriptions do not nest this deep
@@ -379,15 +356,15 @@ static enum err box_enter(void *ctx, const struct box *b, uint32_t depth, uint32
   type_text(type, b->type);
   fputs(in->children[depth] ? ",\n" : depth ? ", \"boxes\": [\n" : "\n", stdout);
   printf("%*s{\"type\": ", (int)depth + 2, "");
-  write_text(bytes_str(type));
+  json_write_text(bytes_str(type));
   fputs(", ", stdout);
-  write_uint("offset", b->pos);
+  json_write_uint("offset", b->pos);
   fputs(", ", stdout);
-  write_uint("size", b->len);
+  json_write_uint("size", b->len);
   printf(", \"header\": %u, ", (unsigned)b->head_len);
   if (info) {
     fputs("\"about\": ", stdout);
-    write_text(bytes_str(info->text));
+    json_write_text(bytes_str(info->text));
     fputs(", ", stdout);
   }
   fputs("\"fields\": {", stdout);
@@ -413,9 +390,9 @@ static void box_leave(void *ctx, const struct box *b, uint32_t depth) {
 static void write_sample(void *ctx, const struct sample_info *s) {
   struct inspector *in = ctx;
   fputs(in->num_in_frag++ ? ",\n    {" : "\n    {", stdout);
-  write_uint("offset", s->offset);
+  json_write_uint("offset", s->offset);
   printf(", \"size\": %u, \"duration\": %u, ", s->size, s->duration);
-  write_uint("time", s->time);
+  json_write_uint("time", s->time);
   if (in->samples.num_tracks > 1)
     printf(", \"track\": %u", s->track_id);
   putchar('}');
@@ -430,7 +407,7 @@ static enum err fragment_enter(void *ctx, const struct box *b, uint32_t depth, u
     return ERR_OK;
   in->num_in_frag = 0;
   printf("%s\n  {", in->num_frags++ ? "," : "");
-  write_uint("moof_offset", b->pos);
+  json_write_uint("moof_offset", b->pos);
   fputs(", \"samples\": [", stdout);
   enum err e = visit_moof(in, b, write_sample);
   fputs("]}", stdout);

@@ -47,7 +47,8 @@ static bool create_secret(const char *dir, const char *path, struct config_error
   char *left = NULL;
   if (!folder_make(dir))
     return config_fail(error, "%s: cannot make the state folder: %s", TOLD(dir), strerror(errno));
-  bool made = getrandom(secret, sizeof secret, 0) == (ssize_t)sizeof secret && secret_write(path, bytes_of(secret, sizeof secret), true, &left) != SECRET_FAILED; // synced by the caller
+  bool made = getrandom(secret, sizeof secret, 0) == (ssize_t)sizeof secret &&
+              secret_write(path, bytes_of(secret, sizeof secret), true, &left) != SECRET_FAILED; // synced by the caller
   int why = errno;
   explicit_bzero(secret, sizeof secret);
   if (left)
