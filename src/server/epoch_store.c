@@ -50,10 +50,17 @@ static bool take_dir(struct epoch_store *s, struct config_error *error) {
 }
 
 // Whether the last line, whose checksum does not fit, is a write that a crash cut short: from some point to the end its bytes are not
-// there, or, where the file had grown already, are zeros. So there is no line feed at its end. One that has it was acknowledged, and
-// something else has changed it, be it to zeros.
-static bool is_torn(struct bytes line) {
-  return line.p[line.n - 1] != '\n';
+// there, or, where the file had grown already, are zeros, so that no line feed ends it; or, of one that lies in several of the disk's
+// sectors, all that is in one of them is zeros. Any other was acknowledged, and something has changed it, be it to zeros.
+static bool is_torn(struct bytes text, size_t at) {
+  enum { SECTOR = 512 };
+  bool torn = text.p[text.n - 1] != '\n';
+  for (size_t end; at < text.n && !torn; at = end) {
+    end = (at / SECTOR + 1) * SECTOR;
+    end = end < text.n ? end : text.n;
+    torn = text.p[at] == 0 && !memcmp(text.p + at, text.p + at + 1, end - at - 1);
+  }
+  return torn;
 }
 
 // Applies the lines of a journal. *whole is where the last good line ends, which may lack its line feed. Only the very last line
@@ -67,7 +74,7 @@ static enum err replay(struct epoch_store *s, struct bytes text, uint64_t *whole
     ++*line;
     struct diag d = {0};
     enum err e = epochs_read_line(s->rules, bytes_of(text.p + at, n), &d);
-    if (e == ERR_CHECKSUM && at + n == text.n && is_torn(bytes_of(text.p + at, n)))
+    if (e == ERR_CHECKSUM && at + n == text.n && is_torn(text, at))
       return ERR_OK; // was never acknowledged
     if (e) {
       *diag = d;

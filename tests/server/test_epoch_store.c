@@ -180,6 +180,41 @@ Test(epoch_store, a_whole_last_line_that_was_altered_is_refused) {
   close(fd);
 }
 
+// A disk writes its sectors in any order: the end of a line may be there where its beginning is not.
+Test(epoch_store, a_last_line_that_lacks_a_sector_is_torn) {
+  char path[128], text[4096], scope[201] = {0};
+  struct epoch_store *s = open_store();
+  memset(scope, 'a', 200);
+  for (unsigned i = 0; i < 3; i++) {
+    scope[0] = (char)('a' + i);
+    rotate(s, scope, 2000 + i);
+  }
+  epoch_store_close(s);
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  int fd = open(path, O_RDWR);
+  ssize_t n = read(fd, text, sizeof text - 1);
+  off_t last = (char *)memrchr(text, '\n', (size_t)n - 1) + 1 - text;
+  cr_assert(last < 511 && n > 520, "%ld to %ld", (long)last, (long)n);
+  struct {
+    off_t from, to;
+    bool torn;
+  } zeros[] = {{last, 512, true}, {512, n, true}, {last, n, true}, {last, 511, false}, {last + 1, 512, false}, {512, n - 1, false}};
+  for (unsigned i = 0; i < sizeof zeros / sizeof *zeros; i++) {
+    cr_assert_eq(pwrite(fd, text, (size_t)n, 0), n);
+    cr_assert_eq(pwrite(fd, (char[4096]){0}, (size_t)(zeros[i].to - zeros[i].from), zeros[i].from), zeros[i].to - zeros[i].from);
+    s = epoch_store_open(dir, 1, &error);
+    cr_assert_eq(!!s, zeros[i].torn, "zeros %u", i);
+    if (!s)
+      continue;
+    cr_assert_eq(epoch_store_status(s, bytes_str(scope), 1, 2100, NULL), EPOCH_CURRENT, "zeros %u", i);
+    epoch_store_close(s);
+    struct stat st;
+    cr_assert_eq(fstat(fd, &st), 0);
+    cr_assert_eq(st.st_size, last, "zeros %u", i);
+  }
+  close(fd);
+}
+
 // As when two servers' journals are put together.
 Test(epoch_store, a_rotation_that_is_there_twice_is_refused) {
   char path[128], text[4096];
