@@ -80,14 +80,34 @@ static int find_header(struct bytes name) {
   return HTTP_H_COUNT;
 }
 
-// uri-host [":" port] by its characters: unreserved, percent, sub-delims, and those of an address. Empty is allowed, for
+// uri-host [":" port]: characters are unreserved, percent, sub-delims, and between brackets colons. Empty is allowed, for
 // targets without authority. Source: RFC 9112 §3.2, RFC 9110 §7.2, RFC 3986 §3.2.2.
 static bool host_ok(struct bytes v) {
-  static const uint64_t good[4] = {0x2fff7ff200000000, 0x47fffffeaffffffe}; // a bit for each character
-  for (size_t i = 0; i < v.n; i++)
-    if (!(good[v.p[i] >> 6] >> (v.p[i] & 63) & 1))
-      return false;
-  return true;
+  static const uint64_t good[4] = {0x2bff7ff200000000, 0x47fffffe87fffffe}; // a bit for each character
+  bool literal = v.n && v.p[0] == '[';
+  size_t at = literal;
+  while (at < v.n && (good[v.p[at] >> 6] >> (v.p[at] & 63) & 1 || (literal && v.p[at] == ':')))
+    at++;
+  if (literal && (at == 1 || at == v.n || v.p[at++] != ']'))
+    return false;
+  if (at < v.n && v.p[at++] != ':')
+    return false;
+  while (at < v.n && v.p[at] >= '0' && v.p[at] <= '9')
+    at++;
+  return at == v.n;
+}
+
+// The authority of a target in absolute form, which goes before Host, is one of the same form, with a host; users in it are for
+// nobody here. Source: RFC 9112 §3.2.2, RFC 9110 §4.2.1, §4.2.4.
+static bool target_ok(struct bytes target) {
+  const uint8_t *at = memmem(target.p, target.n, "://", 3), *end = target.p + target.n;
+  if (target.p[0] == '/' || !at)
+    return true;
+  at += 3;
+  size_t n = 0;
+  while (at + n < end && at[n] != '/' && at[n] != '?')
+    n++;
+  return n && *at != ':' && host_ok(bytes_of(at, n));
 }
 
 // llhttp takes Proxy-Connection for Connection. It is no field of the standard, so proxies pass it on: a client of theirs could end
@@ -175,7 +195,7 @@ static int on_headers_complete(llhttp_t *ll) {
   p->http10 = ll->http_major == 1 && ll->http_minor == 0;
   p->chunked = (ll->flags & F_CHUNKED) != 0;
   p->body_len = ll->flags & F_CONTENT_LENGTH ? ll->content_length : 0;
-  if (!line_ok(p))
+  if (!line_ok(p) || !target_ok(http_text((const uint8_t *)p->base, p->url)))
     return refuse(p, 400);
   if (!p->http10 && !(p->seen & 1u << HTTP_H_HOST))
     return refuse(p, 400);

@@ -216,7 +216,7 @@ def traversal(tap, server, work):
     tap.ok(not bad, f"{len(paths)} attempts to leave the media folder", "\n".join(bad[:20]))
     c = server.client()
     c.socket.sendall(b"GET http://judge.test" + WHOLE.encode() + b" HTTP/1.1\r\nHost: other.test\r\n\r\n")
-    tap.ok(c.read().status in (200, 400, 404), "an absolute request target")
+    tap.equal(c.read().status, 200, "an absolute request target")
     c.close()
 
 
@@ -260,6 +260,10 @@ def malformed(tap, server):
         "a host with a space": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: a b\r\n\r\n",
         "a host with a user": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: u@h\r\n\r\n",
         "a host with a path": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        "a host with a port that is none": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: a:b\r\n\r\n",
+        "an address without brackets": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: ::1\r\n\r\n",
+        "a target without host": b"GET http://" + SEGMENT.encode() + b" HTTP/1.1\r\nHost: h\r\n\r\n",
+        "a target with a user": b"GET http://u@h" + SEGMENT.encode() + b" HTTP/1.1\r\nHost: h\r\n\r\n",
         "a header without a name": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: h\r\n: v\r\n\r\n",
         "a line feed alone at the end of a head": b"GET " + SEGMENT.encode() + b" HTTP/1.1\r\nHost: h\r\n\n",
         "no slash": b"GET plain/cbcs/1/a.mp4 HTTP/1.1\r\nHost: h\r\n\r\n",

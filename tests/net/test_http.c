@@ -140,10 +140,43 @@ Test(http, hosts) {
   for (int c = 1; c < 256; c++) {
     char text[64];
     struct result r;
-    bool good = c < 0x80 && strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=[]:", c);
+    bool good = c < 0x80 && strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=", c);
     int n = snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: a%cb\r\n\r\n", c);
     parse_split(&r, text, (size_t)n, 3);
     cr_assert_eq(strcmp(r.text, "bad 400\n") != 0, good, "character %d: %s", c, r.text);
+  }
+}
+
+// RFC 9112 §3.2: a Host that is not uri-host [":" port] is a 400.
+Test(http, hosts_are_well_formed) {
+  static const char *const good[] = {"a", "a:", "a:80", "[::1]", "[::1]:", "[v1.a:b]:80", "1.2.3.4:8080"};
+  static const char *const bad[] = {"a:b", "a:80:80", "a:-1", "::1", "[::1", "[]", "[]:80", "[::1]a", "[::1]:a", "[[::1]]", "a[::1]", "a]", "]"};
+  char text[80], expected[80];
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+    snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", good[i]);
+    snprintf(expected, sizeof expected, "m0 ka1 1.1 chunked0 body0 url=/ h=%s\n", good[i]);
+    check_splits(text, expected);
+  }
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", bad[i]);
+    check_splits(text, "bad 400\n");
+  }
+}
+
+// The authority of a target in absolute form goes before Host, so it has to be as good. Source: RFC 9112 §3.2.2, RFC 9110 §4.2.
+Test(http, targets_in_absolute_form) {
+  static const char *const good[] = {"http://h", "http://h/", "HTTP://h:80/a", "https://[::1]:80/a?b", "http://h?a", "/a://b@c", "/?u=http://"};
+  static const char *const bad[] = {"http://", "http:///", "http:///a", "http://?a", "http://:80/a", "http://u@h/a", "http://u:p@h/a",
+                                    "http://h:b/a", "http://[::1/a", "http://::1/a"};
+  char text[80], expected[80];
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+    snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", good[i]);
+    snprintf(expected, sizeof expected, "m0 ka1 1.1 chunked0 body0 url=%s h=a\n", good[i]);
+    check_splits(text, expected);
+  }
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", bad[i]);
+    check_splits(text, "bad 400\n");
   }
 }
 
