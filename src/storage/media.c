@@ -242,7 +242,9 @@ static enum err source_read(void *ctx, uint64_t off, void *buf, size_t n) {
   return media_read((struct media_source *)ctx, off, buf, n);
 }
 
-// What opening failed for. ENXIO: a socket, which is neither a file nor a folder.
+static const char no_file[] = "neither a regular file nor a folder";
+
+// What opening failed for. ENXIO: a socket.
 static enum err open_err(int why) {
   if (denied(why) || why == EXDEV) // a link out of the root: told, where a name that is not there is not
     return ERR_DENIED;
@@ -257,7 +259,8 @@ enum err media_open(struct media_source *m, struct media_path at, struct diag *d
   m->at.path = path;
   int fd = media_open_at(at, O_RDONLY | O_NONBLOCK);
   if (fd < 0)
-    return diag_say(diag, open_err(errno), "%s", errno == EXDEV ? "a symbolic link leads out of the media folder, or is absolute" : strerror(errno));
+    return diag_say(diag, open_err(errno), "%s", errno == EXDEV ? "a symbolic link leads out of the media folder, or is absolute"
+                    : errno == ENXIO ? no_file : strerror(errno));
   struct stat st;
   enum err e = ERR_OK;
   if (fstat(fd, &st)) {
@@ -272,7 +275,7 @@ enum err media_open(struct media_source *m, struct media_path at, struct diag *d
     if (e)
       (void)diag_say(diag, e, NULL);
   } else {
-    e = diag_say(diag, ERR_UNSUPPORTED, "neither a regular file nor a folder");
+    e = diag_say(diag, ERR_UNSUPPORTED, "%s", no_file);
   }
   if (m->dir_fd != fd && m->fd != fd)
     close(fd);

@@ -388,6 +388,11 @@ def messages(tap, sluice, work):
         tap.equal((r.code, r.err), (1, f"sluice: {work}/none: No such file or directory\n"), f"{name} of what is not there: no position")
     r = sluice("index", "/dev/null")
     tap.equal(r.err, "sluice: /dev/null: neither a regular file nor a folder\n", "index of a device: no position")
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(work / "s.mp4"))
+    for name, argv in {"encrypt": [work / "s.mp4", work / "o", *ENCRYPT], "decrypt": [work / "s.mp4", work / "o", *key], "inspect": [work / "s.mp4"]}.items():
+        r = sluice(name, *argv)
+        tap.equal((r.code, r.err), (1, f"sluice: {work}/s.mp4: neither a regular file nor a folder\n"), f"{name} of a socket: what it is not")
     r = sluice("decrypt", work / "t.mp4", work / "o", *key)
     tap.equal(r.err, f"sluice: {work}/t.mp4: the input is not encrypted\n", "decrypt of a clear file: no position")
     (work / "media").mkdir()
