@@ -84,6 +84,8 @@ bool config_check(struct config *c, struct config_error *error) {
   const char *in = c->file ? c->file : "configuration";
   if (!*c->media)
     return config_fail(error, "%s: media: not set; give --media DIR or a line `media: DIR` in the file", in);
+  if (!*c->state_dir)
+    return config_fail(error, "%s: state_dir: a folder is needed; without the option it is /var/lib/sluice", in);
   if (!*c->tls_certificate != !*c->tls_key)
     return config_fail(error, "%s: tls_certificate and tls_key go together; one of them is missing", in);
   if (c->tls_listen.num && !c->tls_certificates.num && !*c->tls_certificate)

@@ -102,6 +102,7 @@ static const struct {
 } refused[] = {
     {"media: /m\nworkers: ~\n", ":2: workers: '' is not a whole number"},
     {"media: /m\nsegment_target: 5M\n", ":2: segment_target: '5M' is not a duration (like 250ms, 2s, 5m, 24h, 7d, 0)"},
+    {"media: /m\nstate_dir: ~\n", ": state_dir: a folder is needed; without the option it is /var/lib/sluice"},
     {"listen: 127.0.0.1:80\n", ": media: not set; give --media DIR or a line `media: DIR` in the file"},
     {"media: /m\nworkers: 9999\n", ":2: workers: 9999 is more than 256 (allowed: 0 to 256)"},
     {"media: /m\nhelper_threads: 0\n", ":2: helper_threads: 0 is less than 1 (allowed: 1 to 64)"},
