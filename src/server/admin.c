@@ -193,6 +193,7 @@ static bool read_order(struct rotation_order *o, struct admin_response *out, str
   const char *why = bad ? "a parameter is unknown, given twice or malformed: there are scope, grace_ms and revoke"
                     : !given[SCOPE] ? "scope is missing: an asset, a prefix that ends in /, or empty for everything"
                     : given[GRACE] && parse_u64(&o->grace_ms, value[GRACE]) ? "grace_ms is not a number"
+                    : o->grace_ms > config_options[OPTION_rotation_grace].max ? "grace_ms is more than a rotation_grace may be, 365 days"
                     : given[REVOKE] && !o->revoke && !bytes_eq(value[REVOKE], of("0")) ? "revoke is 1 or 0"
                                                                                       : NULL;
   if (why)

@@ -95,7 +95,8 @@ def orders(tap, sluice, work, media):
     """An order that cannot be understood whole is refused whole: nobody believes keys to be revoked that are not."""
     with Server(sluice, media) as server:
         for query in ("", "revoke=1", "scope", "scope=a&revoke=true", "scope=a&revoke=", "scope=a&revoke=2", "scope=a&grace_ms=1h", "scope=a&grace_ms=%3", "scope=a&grace=0",
-                      "scope=a&grace_ms=0&grace_ms=5000", "scope=a&scope=b", "scope=%zz", "scope=" + "a" * 1025, "scope=a&revoke=1;x", "Scope=a", f"scope=a&grace_ms={'9' * 40}"):
+                      "scope=a&grace_ms=0&grace_ms=5000", "scope=a&scope=b", "scope=%zz", "scope=" + "a" * 1025, "scope=a&revoke=1;x", "Scope=a", f"scope=a&grace_ms={'9' * 40}",
+                      f"scope=a&grace_ms={365 * 86400000 + 1}"):
             r = order(server, query)
             tap.ok(r.status == 400 and b'"error"' in r.body, f"an order {query[:40]!r} is refused", r)
         tap.equal(epoch(server, "a"), 1, "nothing was rotated")
