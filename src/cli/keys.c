@@ -86,6 +86,11 @@ static bool write_to(int fd, struct bytes b) {
   return true;
 }
 
+static bool same_file(const char *a, const char *b) {
+  struct stat x, y;
+  return !stat(a, &x) && !stat(b, &y) && S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 // Who reads "cannot write" goes on with what was there, or throws away what the new file needs.
 static bool written(const char *path, enum secret_written w) {
   if (w == SECRET_UNSYNCED)
@@ -103,6 +108,19 @@ static bool replace(const char *path, struct bytes text, bool fresh) {
   ok = ok && !left;
   free(left);
   return ok;
+}
+
+// Whether --out would take the place of what keys come from: of the master secret there may be no other copy.
+static bool out_is_source(const struct wish *w, const struct config *c, const struct keyring *k) {
+  const char *const read[] = {k->secret_path, c->keys, w->config};
+  bool is = false;
+  if (!strcmp(w->out, "-"))
+    return false;
+  for (size_t i = 0; i < sizeof read / sizeof *read; i++)
+    is |= read[i] && same_file(w->out, read[i]);
+  for (unsigned i = 0; i < k->num_files; i++)
+    is |= same_file(w->out, k->files[i]);
+  return is;
 }
 
 static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
@@ -150,7 +168,8 @@ static int export_keys(struct wish *w) {
   struct keyring *k = c ? keyring_load(c, LACKING_IGNORED, &error) : NULL;
   if (!k) {
     config_free(c);
-    return cli_error("keys export", "%s", error.text);
+    cli_line("%s", error.text);
+    return EXIT_FAILED;
   }
   secret_alloc_init(&mem, MEMORY);
   struct key_record *records = mem.base.get(&mem.base, 4 * sizeof *records);
@@ -160,7 +179,9 @@ static int export_keys(struct wish *w) {
   int status = EXIT_DONE;
   cpix_export(&doc, records, num, set, w->v24);
   uint8_t *text = num ? mem.base.get(&mem.base, doc.n) : NULL;
-  if (records && !num)
+  if (out_is_source(w, c, k))
+    status = cli_error(w->out, "keys come from this file: --out has to name another");
+  else if (records && !num)
     status = no_key(w, c);
   else if (!text)
     status = cli_error(w->file, "out of memory");
@@ -301,8 +322,10 @@ static int rewrap(struct wish *w) {
   uint8_t *kek = NULL, *again = NULL, line[WRAPPED_MAX_FILE];
   size_t n = 0;
   struct writer out = wr_of(line, sizeof line);
-  secret_alloc_init(&mem, 1 << 20);
   int status = EXIT_FAILED;
+  if (w->new_kek && same_file(w->file, w->new_kek)) // it is replaced: what is wrapped with it could never be opened
+    return cli_error(w->new_kek, "the secret cannot be wrapped with its own file");
+  secret_alloc_init(&mem, 1 << 20);
   bool ok = read_plain(&mem, w, &secret) && (w->plain || read_kek(&mem, &kek, w->new_kek));
   text = ok ? secret : (struct bytes){0};
   if (ok && !w->plain) {

@@ -270,6 +270,23 @@ def failures(tap, sluice, work):
     (work / "keys.xml").unlink()
     r = sluice(*(a if a != work / "keys.xml" else work / "folder" for a in export))
     tap.ok(r.code == 1 and "Is a directory" in r.err, "keys export onto a folder", r)
+    r = sluice(*export, "--keys", work / "nokeys.yaml")
+    tap.equal((r.code, r.err), (1, f"sluice: {work}/nokeys.yaml: No such file or directory\n"), "keys export with a keys file that is not there: one line that begins with it")
+    # What keys come from is not overwritten with what comes of them.
+    secret, conf, kek = work / "nostate" / "derive.secret", work / "nostate" / "c.yaml", work / "nostate" / "kek"
+    keys, doc = work / "nostate" / "keys.yaml", work / "nostate" / "keys.cpix"
+    sluice("keys", "export", "b", "--out", doc, "--state-dir", work / "nostate")
+    keys.write_text("derive: {}\nproviders: [ { type: cpix, file: keys.cpix } ]\n")
+    conf.write_text(f"media: {work}\nkeys: {keys}\nstate_dir: {work}/nostate\n")
+    kek.symlink_to("derive.secret")
+    before = files(work / "nostate")
+    for out in (secret, conf, keys, doc, kek):
+        r = sluice("keys", "export", "a", "-c", conf, "--out", out)
+        tap.equal((r.code, r.err.count("\n"), files(work / "nostate")), (1, 1, before), f"keys export onto {out.name}, where keys come from: refused")
+    for new in (secret, kek):
+        r = sluice("keys", "rewrap", secret, "--new-kek", new)
+        tap.ok(r.code == 1 and one_line(r) and f"{new}: the secret cannot be wrapped with its own file" in r.err and files(work / "nostate") == before,
+               f"keys rewrap of a secret with its own file, by the name {new.name}: refused, for nothing could open it", r)
     whole = sluice(*export, "--epoch", "3", "--out", "-").out
     for out, want in (("/dev/stdout", whole), ("/dev/null", b"")):
         r = sluice(*export, "--epoch", "3", "--out", out)
