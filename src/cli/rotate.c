@@ -123,6 +123,15 @@ static int refused(const char *admin, int status, const char *body) {
   return EXIT_FAILED;
 }
 
+// Something else than an admin listener may have a 200 for everything: what says of which scope is sluice's.
+static bool is_rotation(const char *body) {
+  const char *at = strchr(body, '{');
+  json_t *doc = at ? json_loads(at, JSON_DISABLE_EOF_CHECK, NULL) : NULL;
+  bool is = json_is_string(json_object_get(doc, "scope"));
+  json_decref(doc);
+  return is;
+}
+
 static int run(const struct wish *wish, const struct config *c) {
   char answer[ANSWER_MAX];
   uint8_t head[8192];
@@ -150,6 +159,8 @@ static int run(const struct wish *wish, const struct config *c) {
     text_tame(line, n);
     line += n + (line[n] != 0);
   }
+  if (!is_rotation(body))
+    return cli_error(a->text, "answers, and not as sluice's admin listener: nobody said that keys were rotated (--admin names another, -c a configuration that does)");
   printf("%s", body);
   if (strstr(body, "\"on_storage\":false")) // quotes in names are escaped: only the field itself looks like this
     cli_line("rotate: note: there is no asset of this name, or below this prefix, on this server (a prefix ends in /, an asset does not)");

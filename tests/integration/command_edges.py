@@ -181,7 +181,8 @@ def orders(tap, sluice, work):
     """What rotate sends, and what it makes of every answer."""
     admin, token = Admin(), work / "token"
     token.write_bytes(b"s3cret\r\n")
-    right = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}\n"
+    done = b'{"scope":"a"}\n'
+    right = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(done), done)
 
     def rotate(answer, *argv):
         admin.asked, admin.answer = [], answer
@@ -192,7 +193,7 @@ def orders(tap, sluice, work):
                         (["a", "--token-file", token], "scope=a"), (["x" * 1024], "scope=" + "x" * 1024)):
         r = rotate(right, *argv)
         bearer = "Authorization: Bearer s3cret\r\n" if token in argv else ""
-        tap.equal((r.code, r.out, r.err, admin.asked), (0, b"{}\n", "", [f"POST /rotate?{query} HTTP/1.1\r\nHost: {admin.address}\r\nContent-Length: 0\r\nConnection: close\r\n{bearer}\r\n"]),
+        tap.equal((r.code, r.out, r.err, admin.asked), (0, done, "", [f"POST /rotate?{query} HTTP/1.1\r\nHost: {admin.address}\r\nContent-Length: 0\r\nConnection: close\r\n{bearer}\r\n"]),
                   f"rotate {argv[0][:20]} {argv[1:2]}: what is asked")
     r = rotate(right, "x" * 1025)
     tap.ok(r.code == 1 and one_line(r) and "1025 bytes, more than 1024: no asset that is served has it" in r.err and not admin.asked, "rotate of a name that is too long: nothing is asked", r)
@@ -206,11 +207,13 @@ def orders(tap, sluice, work):
         r = rotate(right, "a", "--token-file", token)
         tap.ok(r.code == 1 and one_line(r) and r.err.startswith(f"sluice: {token}: ") and why in r.err and not admin.asked, f"rotate with a token of {len(text)} bytes, {why}: nothing is asked", r)
     head = b"HTTP/1.1 200 OK\r\n\r\n"
-    for answer, code, out, err in ((head + b'{"on_storage":true}\n', 0, b'{"on_storage":true}\n', ""), (head + b'{"on_storage":false}\n', 0, b'{"on_storage":false}\n', "there is no asset of this name"),
+    for answer, code, out, err in ((head + b'{"scope":"a","on_storage":true}\n', 0, b'{"scope":"a","on_storage":true}\n', ""),
+                                   (head + b'{"on_storage":false,"scope":"a"}\n', 0, b'{"on_storage":false,"scope":"a"}\n', "there is no asset of this name"),
                                    (head + b'{"scope":"\\"on_storage\\":false"}', 0, b'{"scope":"\\"on_storage\\":false"}', ""),
                                    (b'HTTP/1.1 409 x\r\n\r\n{"error":"so it is"}', 1, b"", "refused (409): so it is\n"), (b"HTTP/1.1 502 x\r\n\r\nbad\r\nluck", 1, b"", "refused (502): bad\n"),
                                    (head + b'{"scope":"\x1b[31m\xc2\x9b1m\xc3\xa4"}\n{}\n', 0, b'{"scope":"?[31m??1m\xc3\xa4"}\n{}\n', ""), (b"", 1, b"", "Protocol error"), (b"HTTP/1.1 200 OK\r\n", 1, b"", "Protocol error"), (b"SSH-2.0-x 200\r\n\r\n", 1, b"", "Protocol error"),
-                                   (head + b"x" * 70000, 1, b"", "Protocol error")):
+                                   (head + b"x" * 70000, 1, b"", "Protocol error"), *((head + other, 1, b"", "nobody said that keys were rotated") for other in
+                                   (b"", b"ok\n", b"<html><style>a{}</style>", b"{}\n", b'{"scope":1}\n', b'["scope"]\n', done[:-3]))):
         r = rotate(answer, "a")
         tap.ok((r.code, r.out) == (code, out) and err in r.err and (one_line(r) if err else not r.err), f"rotate: the answer {answer[:40]}: status {code}, {err!r}", r)
     admin.socket.close()
