@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -76,9 +77,12 @@ static bool log_there(const char *path) {
   int fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC);
   if (fd >= 0)
     close(fd);
-  if (fd >= 0 || errno == ENXIO) // a pipe that nobody reads yet
+  struct stat st;
+  int why = errno;
+  if (fd >= 0 || (why == ENXIO && !stat(path, &st) && S_ISFIFO(st.st_mode))) // a pipe that nobody reads yet
     return true;
-  return errno == ENOENT && can_be_made(path);
+  errno = why;
+  return why == ENOENT && can_be_made(path);
 }
 
 static bool is_folder(const char *path) {
@@ -136,7 +140,7 @@ bool server_check(const struct config *c, struct config_error *error) {
   if (!folders_there(c, error) || !numeric(&c->listen, error) || !numeric(&c->tls_listen, error) || !numeric(&c->admin, error))
     return false;
   if (!log_there(c->access_log))
-    return config_fail(error, "access_log: %s: %s", TOLD(c->access_log), strerror(errno));
+    return config_fail(error, "access_log: %s: %s", TOLD(c->access_log), errno == ENXIO ? "a socket takes no log" : strerror(errno));
   if (!*control)
     return true;
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

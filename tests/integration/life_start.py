@@ -26,6 +26,8 @@ def bad_starts(tap, sluice, work):
     busy = socket.socket()
     busy.bind(("127.0.0.1", 0))
     busy.listen()
+    log = socket.socket(socket.AF_UNIX)
+    log.bind(str(work / "log.sock"))
     state = work / "state"
     state.mkdir(mode=0o700)
     locked = work / "locked"
@@ -50,6 +52,8 @@ def bad_starts(tap, sluice, work):
         "too many workers": (["--media", media, "--workers", "100000"], good, {}, "100000"),
         "an access log in a folder that is not there": (["--media", media, "--access-log", work / "nodir" / "x"], good, {}, "nodir/x"),
         "an access log that is a folder": (["--media", media, "--access-log", media], good, {}, "access_log"),
+        "an access log that is a socket": (["--media", media, "--access-log", work / "log.sock"], good, {}, "log.sock: a socket takes no log"),
+        "a state folder without a name": (["--media", media, "--state-dir", ""], good, {}, "state_dir"),
         "a cache folder that is not there": (["--media", media, "--cache-dir", work / "nocache"], good, {}, "nocache"),
         "a state folder that is a file": (["--media", media, "--state-dir", media / ASSET / "a.mp4"], good, {}, "state_dir"),
         "a state folder in a folder that is not there": (["--media", media, "--state-dir", work / "no" / "state"], good, {}, "no/state"),
@@ -91,6 +95,7 @@ def bad_starts(tap, sluice, work):
         tap.ok(after == before, f"bad start: {name}: nothing was written", sorted(set(after) ^ set(before)))
     os.chmod(locked, 0o700)
     busy.close()
+    log.close()
     kept = work / "kept"
     kept.mkdir()
     os.chmod(kept, 0o555)
