@@ -12,7 +12,7 @@
 static int check(const struct config *c) {
   struct config_error error;
   struct keyring *k = server_check(c, &error) && workers_check(c, &error) ? keyring_load(c, LACKING_IGNORED, &error) : NULL;
-  if (!k) {
+  if (!k || !epoch_store_check(c->state_dir, k->info.default_epoch, &error)) {
     cli_line("%s", error.text);
     keyring_put(k);
     return EXIT_FAILED;

@@ -94,15 +94,15 @@ static bool write_all(int fd, struct bytes b, uint64_t at) {
   return true;
 }
 
-static bool load(struct epoch_store *s, struct config_error *error) {
-  int fd = open(s->path, O_RDWR | O_CLOEXEC);
+// Reads the journal behind `fd` into the rules. *unended: its last line lacks the line feed; *torn: bytes of a line behind it.
+static bool read_journal(struct epoch_store *s, int fd, bool *unended, size_t *torn, struct config_error *error) {
   struct stat st;
   struct diag diag = {0};
   unsigned line = 0;
-  if (fd < 0)
-    return errno == ENOENT || config_fail(error, "%s: %s", s->path, strerror(errno));
-  s->fd = fd;
-  if (fstat(fd, &st) || st.st_size > JOURNAL_MAX)
+  bool known = !fstat(fd, &st);
+  if (known && !S_ISREG(st.st_mode))
+    return config_fail(error, "%s: not a rotation journal (no regular file)", s->path);
+  if (!known || st.st_size > JOURNAL_MAX)
     return config_fail(error, "%s: not a rotation journal (too large or unreadable)", s->path);
   size_t n = 0, size = (size_t)st.st_size;
   uint8_t *text = malloc(size + 1);
@@ -117,23 +117,35 @@ static bool load(struct epoch_store *s, struct config_error *error) {
     return config_fail(error, "%s: cannot be read: %s", s->path, strerror(why));
   }
   enum err e = replay(s, bytes_of(text, n), &s->len, &line, &diag);
-  bool unended = !e && s->len && text[s->len - 1] != '\n';
+  *unended = !e && s->len && text[s->len - 1] != '\n';
+  *torn = n - s->len;
   free(text);
-  if (e) {
-    char why[256];
-    diag_format(&diag, why, sizeof why);
-    return config_fail(error, "%s:%u: the rotation journal is damaged: %s; restore it or move it away", s->path, line, why);
-  }
-  if (s->len < n)
-    log_line(LOG_WARN, "%s: cut off a torn last line (%llu bytes)", s->path, (unsigned long long)(n - s->len));
+  if (!e)
+    return true;
+  char why[256];
+  diag_format(&diag, why, sizeof why);
+  return config_fail(error, "%s:%u: the rotation journal is damaged: %s; restore it or move it away", s->path, line, why);
+}
+
+static bool load(struct epoch_store *s, struct config_error *error) {
+  bool unended;
+  size_t torn;
+  int fd = open(s->path, O_RDWR | O_CLOEXEC);
+  if (fd < 0)
+    return errno == ENOENT || config_fail(error, "%s: %s", s->path, strerror(errno));
+  s->fd = fd;
+  if (!read_journal(s, fd, &unended, &torn, error))
+    return false;
+  if (torn)
+    log_line(LOG_WARN, "%s: cut off a torn last line (%zu bytes)", s->path, torn);
   // Who wrote it may have been killed before it was synced, line or name: what is in force from now on must outlive a power cut.
-  if ((s->len < n && ftruncate(fd, (off_t)s->len)) || (unended && !write_all(fd, BYTES_LIT("\n"), s->len)) || fsync(fd) || !folder_sync(s->dir))
+  if ((torn && ftruncate(fd, (off_t)s->len)) || (unended && !write_all(fd, BYTES_LIT("\n"), s->len)) || fsync(fd) || !folder_sync(s->dir))
     return config_fail(error, "%s: %s", s->path, strerror(errno));
   s->len += unended;
   return true;
 }
 
-struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, struct config_error *error) {
+static struct epoch_store *new_store(const char *state_dir, uint32_t base, struct config_error *error) {
   struct epoch_store *s = calloc(1, sizeof *s);
   if (!s) {
     config_fail(error, "out of memory");
@@ -146,13 +158,32 @@ struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, struc
   s->rules = epochs_new(&s->mem.base, base);
   s->base = base;
   s->dir = strdup(state_dir);
-  bool ok = s->rules && s->dir && asprintf(&s->path, "%s/rotations.journal", state_dir) >= 0;
-  if (!ok)
-    config_fail(error, "out of memory");
-  if (ok && take_dir(s, error) && load(s, error))
+  if (s->rules && s->dir && asprintf(&s->path, "%s/rotations.journal", state_dir) >= 0)
+    return s;
+  config_fail(error, "out of memory");
+  epoch_store_close(s);
+  return NULL;
+}
+
+struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, struct config_error *error) {
+  struct epoch_store *s = new_store(state_dir, base, error);
+  if (s && take_dir(s, error) && load(s, error))
     return s;
   epoch_store_close(s);
   return NULL;
+}
+
+// A running server may write meanwhile: a line that is not there whole yet passes for a torn one.
+bool epoch_store_check(const char *state_dir, uint32_t base, struct config_error *error) {
+  bool unended;
+  size_t torn;
+  struct epoch_store *s = new_store(state_dir, base, error);
+  if (!s)
+    return false;
+  s->fd = open(s->path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  bool ok = s->fd >= 0 ? read_journal(s, s->fd, &unended, &torn, error) : errno == ENOENT || config_fail(error, "%s: %s", s->path, strerror(errno));
+  epoch_store_close(s);
+  return ok;
 }
 
 void epoch_store_close(struct epoch_store *s) {

@@ -68,6 +68,8 @@ void keyring_drm(struct drm_settings *out, char la_url[KEYRING_URL_MAX], const s
 struct epoch_store;
 struct epoch_store *epoch_store_open(const char *state_dir, uint32_t base, struct config_error *error);
 void epoch_store_close(struct epoch_store *s);
+// epoch_store_check reads the journal, if there is one, as opening would, and changes and locks nothing.
+bool epoch_store_check(const char *state_dir, uint32_t base, struct config_error *error);
 uint32_t epoch_store_base(const struct epoch_store *s); // the epoch before any rotation, as given at open
 uint32_t epoch_store_current(struct epoch_store *s, struct bytes asset);
 enum epoch_status epoch_store_status(struct epoch_store *s, struct bytes asset, uint32_t epoch, uint64_t now_ms,

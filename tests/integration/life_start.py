@@ -30,6 +30,12 @@ def bad_starts(tap, sluice, work):
     log.bind(str(work / "log.sock"))
     state = work / "state"
     state.mkdir(mode=0o700)
+    journals = work / "journals"
+    for name in ("altered", "folder", "pipe"):
+        (journals / name).mkdir(0o700, parents=True)
+    (journals / "altered" / "rotations.journal").write_text("sluice1 rotate 1 1795884313342 86400000 0 a 0000000000000000\n")
+    (journals / "folder" / "rotations.journal").mkdir()
+    os.mkfifo(journals / "pipe" / "rotations.journal")
     locked = work / "locked"
     locked.mkdir()
     os.chmod(locked, 0)
@@ -54,6 +60,9 @@ def bad_starts(tap, sluice, work):
         "an access log that is a folder": (["--media", media, "--access-log", media], good, {}, "access_log"),
         "an access log that is a socket": (["--media", media, "--access-log", work / "log.sock"], good, {}, "log.sock: a socket takes no log"),
         "a state folder without a name": (["--media", media, "--state-dir", ""], good, {}, "state_dir"),
+        "a journal that was altered": (["--media", media, "--state-dir", journals / "altered"], good, {}, "altered/rotations.journal:1: the rotation journal is damaged"),
+        "a journal that is a folder": (["--media", media, "--state-dir", journals / "folder"], good, {}, "folder/rotations.journal: Is a directory"),
+        "a journal that is a pipe": (["--media", media, "--state-dir", journals / "pipe"], good, {}, "pipe/rotations.journal: not a rotation journal"),
         "a cache folder that is not there": (["--media", media, "--cache-dir", work / "nocache"], good, {}, "nocache"),
         "a state folder that is a file": (["--media", media, "--state-dir", media / ASSET / "a.mp4"], good, {}, "state_dir"),
         "a state folder in a folder that is not there": (["--media", media, "--state-dir", work / "no" / "state"], good, {}, "no/state"),
@@ -75,6 +84,7 @@ def bad_starts(tap, sluice, work):
         flags = list(flags)
         if keys is not None:
             (work / "keys.yaml").write_text(keys)
+            (work / "keys.yaml").chmod(0o600)  # or a warning is a line more
             flags += ["--keys", work / "keys.yaml"]
         if "--listen" not in flags:
             flags += ["--listen", f"127.0.0.1:{free_port()}"]
@@ -110,6 +120,11 @@ def bad_starts(tap, sluice, work):
     (work / "keys.yaml").write_text(good)
     r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", state)
     tap.ok(r.code == 0, "--check of a good configuration ends with status 0", r)
+    torn = work / "torn" / "rotations.journal"
+    torn.parent.mkdir()
+    torn.write_text("sluice1 rotate 1 17958843133")
+    r = run(sluice.path, "serve", "--check", "--media", media, "--keys", work / "keys.yaml", "--state-dir", torn.parent)
+    tap.ok(r.code == 0 and torn.read_text() == "sluice1 rotate 1 17958843133", "so does that of a journal whose last line is being written, and leaves it as it is", r)
     for more in ("", "nonsense: 1\n"):  # as from `--keys <(sops -d keys.yaml)`
         text = good + "# one of many\n" * 3000 + more
         r = run(sluice.path, "serve", "--check", "--media", media, "--keys", "/dev/stdin", "--state-dir", state, stdin=text.encode())
