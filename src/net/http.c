@@ -100,8 +100,8 @@ static bool host_ok(struct bytes v) {
 // The authority of a target in absolute form, which goes before Host, is one of the same form, with a host; users in it are for
 // nobody here. Source: RFC 9112 §3.2.2, RFC 9110 §4.2.1, §4.2.4.
 static bool target_ok(struct bytes target) {
-  const uint8_t *at = memmem(target.p, target.n, "://", 3), *end = target.p + target.n;
-  if (target.p[0] == '/' || !at)
+  const uint8_t *end = target.p + target.n, *at = target.p[0] == '/' ? NULL : memmem(target.p, target.n, "://", 3);
+  if (!at)
     return true;
   at += 3;
   size_t n = 0;
