@@ -75,10 +75,10 @@ def under_way(server, asked=20):
         time.sleep(0.01)
 
 
-def children(process):
-    """The processes of a generator, once it has them."""
+def children(process, num=1):
+    """The processes of a generator, once it has so many."""
     kids, end = [], time.monotonic() + 60
-    while not kids and time.monotonic() < end:
+    while len(kids) < num and time.monotonic() < end:
         kids = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         time.sleep(0.01)
     return kids

@@ -11,6 +11,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge.disturbed import undisturbed  # noqa: E402
 from judge.listening import Listening  # noqa: E402
 from judge.load import Load, children, hdr_log, keys_text, media, under_way  # noqa: E402
 from judge.server import Server  # noqa: E402
@@ -266,13 +267,13 @@ def main():
         media(folder / "media", ["one"])
         load = Load(sluice, folder)
         with Server(sluice, folder / "media", keys=keys_text(["one"])) as server:
-            stalled_server(tap, load, server)
-            late_generator(tap, sluice, folder, server)
-            deadlines(tap, load, server)
-            never_answers(tap, load, server)
-            never_answered(tap, load, server)
-            swallowed(tap, load)
-            silence(tap, load, server)
+            undisturbed(tap, 0.03, stalled_server, tap, load, server)
+            undisturbed(tap, 0.1, late_generator, tap, sluice, folder, server)
+            undisturbed(tap, 0.1, deadlines, tap, load, server)
+            undisturbed(tap, 0.1, never_answers, tap, load, server)
+            undisturbed(tap, 0.1, never_answered, tap, load, server)
+            undisturbed(tap, 0.1, swallowed, tap, load)
+            undisturbed(tap, 0.1, silence, tap, load, server)
             killed_process(tap, sluice, folder, server)
     tap.end()
 
