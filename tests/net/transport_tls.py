@@ -10,7 +10,7 @@ import subprocess
 import termios
 import time
 
-from workers import CERTS, FIXTURE, Reader, Server, ask, client_context, comes, expect, get_bytes, segment_path, words
+from workers import CERTS, FIXTURE, PATIENCE_S, Reader, Server, ask, client_context, comes, expect, get_bytes, segment_path, words
 
 
 def tls_versions_names_and_tickets():
@@ -49,7 +49,7 @@ def tls_versions_names_and_tickets():
         except (ssl.SSLError, ConnectionError):
             pass
         p = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{srv.port}", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
-                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10)
+                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_S)
         expect("alert protocol version" in p.stderr, True, p.stderr)
         s = srv.dial(raw=True)
         s.sendall(get_bytes("/"))
@@ -132,7 +132,7 @@ def tls_needs_client_certificates_where_told():
 def unusable_certificates():
     for cert, key in (("one.test.pem", "two.test.key"), ("one.test.key", "one.test.key"), ("missing.pem", "one.test.key")):
         p = subprocess.run([FIXTURE, "--media", "/", "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--tls-certificates",
-                            f"{CERTS.name}/{cert}:{CERTS.name}/{key}"], capture_output=True, text=True, timeout=10)
+                            f"{CERTS.name}/{cert}:{CERTS.name}/{key}"], capture_output=True, text=True, timeout=PATIENCE_S)
         expect((p.returncode, p.stderr.count("\n")), (1, 1), p.stderr)
         expect(CERTS.name in p.stderr, True, p.stderr)
 
@@ -142,7 +142,7 @@ def the_kernel_seals_from_the_second_response_on():
         with Server() as srv:
             one, two, three = (get_bytes(segment_path("now", 50001, n), extra) for n, extra in ((1, ""), (2, ""), (3, "Connection: close\r\n")))
             p = subprocess.run(["openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{srv.port}", "-ciphersuites", suite, "-tls1_3"],
-                               input=one + two + three, capture_output=True, timeout=20)
+                               input=one + two + three, capture_output=True, timeout=PATIENCE_S)
             for n in range(3):
                 expect(words(n * 50001, 50001) in p.stdout, True, f"{suite}: response {n + 1}")
         expect(srv.handed_over, 0 if "CHACHA" in suite else 1, suite)
@@ -173,7 +173,7 @@ def a_kernel_that_takes_no_keys_is_done_without():
 
 def keys_that_a_client_asks_for():
     """KeyUpdate: the kernel never gets the keys of before with the count of after, and is not left with old ones."""
-    def read_until(out, text, seconds=20):
+    def read_until(out, text, seconds=PATIENCE_S):
         got, end = b"", time.monotonic() + seconds
         while text not in got and time.monotonic() < end:
             piece = os.read(out, 1 << 16) if select.select([out], [], [], 0.2)[0] else None
@@ -202,7 +202,7 @@ def keys_that_a_client_asks_for():
                         expect(comes(lambda: not unread(p.stdin)), True, f"{what}: typed")  # a line of its own for the client
                         time.sleep(0.3)  # and mostly for the server, before the next request
                     if n >= before and not answered:
-                        expect(p.wait(10) is not None, True, f"{what}: the connection ends")
+                        expect(p.wait(PATIENCE_S) is not None, True, f"{what}: the connection ends")
                         break
                     p.stdin.write(get_bytes(segment_path("now", 5001, n)))
                     p.stdin.flush()

@@ -19,6 +19,7 @@ STUB = sys.argv[3:4] == ["ktls"]  # the fixture has a kernel's TLS, played at th
 KTLS = STUB or sys.argv[3:4] == ["kernel"]  # the kernel's own, where this one has it
 TLS = KTLS or sys.argv[3:4] == ["tls"]
 random.seed(20)
+PATIENCE_S = 50  # more than a busy machine needs; what hangs ends by itself later: idle_timeout is 75 s, write_timeout 60 s
 
 
 def words(first, length):
@@ -55,7 +56,7 @@ def client_context():
 
 class TlsClient(http.client.HTTPConnection):
     def __init__(self, server):
-        super().__init__("one.test", timeout=20)
+        super().__init__("one.test", timeout=PATIENCE_S)
         self.server = server
 
     def connect(self):
@@ -69,6 +70,8 @@ class Server:
             listen += ["--tls-listen", "127.0.0.1:0"]
             for n in ("one.test", "two.test"):
                 listen += ["--tls-certificates", f"{CERTS.name}/{n}.pem:{CERTS.name}/{n}.key"]
+        if "--drain-timeout" not in options:  # which would end what hangs then
+            listen += ["--drain-timeout", "1h"]
         self.proc = subprocess.Popen([FIXTURE, "--media", "/", "--workers", "2", "--io", BACKEND, *listen, *options],
                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE if STUB else None, text=True)
         self.handed_over = self.sent_files = 0
@@ -88,7 +91,7 @@ class Server:
 
     def stop(self):
         self.proc.terminate()
-        out, err = self.proc.communicate(timeout=20)
+        out, err = self.proc.communicate(timeout=PATIENCE_S)
         if KTLS and not STUB:
             self.handed_over = handed_over() - self.handed_over_before
         if STUB:
@@ -103,7 +106,7 @@ class Server:
         s = socket.socket()
         if "rcvbuf" in kw:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kw["rcvbuf"])
-        s.settimeout(20)
+        s.settimeout(PATIENCE_S)
         s.connect(("127.0.0.1", self.port))
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self.context.wrap_socket(s, server_hostname="one.test") if TLS and not kw.get("raw") else s
@@ -111,7 +114,7 @@ class Server:
     def client(self):
         if TLS:
             return TlsClient(self)
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
 
     def rss_kb(self):
         with open(f"/proc/{self.proc.pid}/status") as f:
@@ -123,7 +126,7 @@ def expect(got, want, what=""):
         raise AssertionError(f"{what}: {str(got)[:300]!r} is not {str(want)[:300]!r}")
 
 
-def comes(true, seconds=20):
+def comes(true, seconds=PATIENCE_S):
     """Waits until something is so; whether it is. As long as no busy machine needs."""
     end = time.monotonic() + seconds
     while not (so := true()) and time.monotonic() < end:
