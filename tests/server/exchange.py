@@ -16,6 +16,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import aes, boxes, synth  # noqa: E402
 from judge.certs import Authority  # noqa: E402
+from judge.disturbed import undisturbed  # noqa: E402
 from judge.keyserver import FAIRPLAY, KeyServer, b64, iv_of, key_of, kid_of, pssh_of  # noqa: E402
 from judge.programs import Sluice  # noqa: E402
 from judge.server import Server  # noqa: E402
@@ -426,7 +427,7 @@ def main():
                  "left_behind": (authority.ca, cert), "authentication": (authority, cert), "floods": (authority.ca, cert), "licences": (authority.ca, cert), "cpix_files": ()}
         for part, more in parts.items():
             if not sys.argv[2:] or part in sys.argv[2:]:
-                globals()[part](work, *more)
+                undisturbed(tap, 0.2, globals()[part], work, *more)  # who answers within 400 ms has answered
     tap.end()
 
 

@@ -13,6 +13,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import synth  # noqa: E402
+from judge.disturbed import undisturbed  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
@@ -97,8 +98,9 @@ def grace_window(tap, sluice, media, paths):
     with Server(sluice, media, "--segment-target", "0", "--cache-size", "64M", "--cache-encrypted", "32M") as server:
         segments = lambda: status(server)["encrypted_cache"]["segments"]
         c = server.client()
-        for _ in range(8):  # often enough within the second in which heat halves
-            for p in paths[:2]:
+        end = time.monotonic() + 20
+        while not segments() and time.monotonic() < end:
+            for p in paths[:2] * 8:  # often enough within the second in which heat halves
                 c.get(p)
         c.close()
         held = segments()
@@ -186,7 +188,7 @@ def main():
             tap.equal(server.stop(), 0, "and it ends in good order")
         pauses(tap, sys.argv[1], media, "/a0/cenc/1/t.mp4")
         pauses(tap, sys.argv[1], media, "/a1/cenc/1/t.mp4", "--segment-target", "0", "--output-buffers", "8")  # copied pieces
-        grace_window(tap, sys.argv[1], media, paths)
+        undisturbed(tap, 0.5, grace_window, tap, sys.argv[1], media, paths)
     tap.end()
 
 

@@ -11,6 +11,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge import synth  # noqa: E402
+from judge.disturbed import undisturbed  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
 
@@ -232,10 +233,10 @@ def main():
             said_to_browsers(tap, server)
             rotation_by_a_page(tap, server)
             slow_operator(tap, server)
-            quiet_operators(tap, server)
-            many_operators(tap, server)
+            undisturbed(tap, 0.5, quiet_operators, tap, server)
+            undisturbed(tap, 0.5, many_operators, tap, server)
             no_place_for_operators(tap, server)
-            operators_bodies(tap, server)
+            undisturbed(tap, 0.5, operators_bodies, tap, server)
             tap.equal(server.stop(), 0, "after all of them the server ends in good order")
         rebound_names(tap, sys.argv[1], media)
         many_rotations(tap, sys.argv[1], media)
