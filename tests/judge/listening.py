@@ -11,7 +11,8 @@ class Listening:
         self.listener = socket.create_server(at, family=socket.AF_INET6 if ":" in at[0] else socket.AF_INET, backlog=1024)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://{f'[{at[0]}]' if ':' in at[0] else at[0]}:{self.port}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
 
     def __enter__(self):
         return self
@@ -20,6 +21,12 @@ class Listening:
         self.close()
 
     def close(self):
+        """Who accepts is gone before the descriptor is: as another listener's it would take that one's connections."""
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)
+        except OSError:  # closed already
+            pass
+        self.thread.join()
         self.listener.close()
 
     def _accept(self):
