@@ -11,6 +11,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from judge.certs import Authority  # noqa: E402
 from judge.listening import Listening  # noqa: E402
+from judge.disturbed import undisturbed  # noqa: E402
 from judge.load import Load, Proxy, keys_text, media  # noqa: E402
 from judge.server import Server, free_port  # noqa: E402
 from judge.tap import Tap  # noqa: E402
@@ -29,7 +30,7 @@ protocol: {protocol}
 player: {{ timeout: 60s, {player} }}
 clients: {{ {clients} }}
 verify: {{ share: 100%, media: media, keys: keys.yaml }}
-level: {{ lag_p99_ms: 20000{level} }}
+level: {{ lag_p99_ms: 60000{level} }}
 """
 
 
@@ -328,7 +329,7 @@ def over_tls(tap, load, sluice, folder):
         r = load(scenario(), f"https://127.0.0.1:{port}", "--insecure")
         tap.equal(r.code, 0, "TLS: --insecure believes it")
         for mode in ("rate", "saturate", "idle"):
-            r = load(f"name: tls\nmode: {mode}\nrate: 200\nseconds: 2s\nconnections: 8\ncatalogue: {{ assets: [two] }}\nscheme: cbcs\nlevel: {{ lag_p99_ms: 2000 }}\n",
+            r = load(f"name: tls\nmode: {mode}\nrate: 200\nseconds: 2s\nconnections: 8\ncatalogue: {{ assets: [two] }}\nscheme: cbcs\nlevel: {{ lag_p99_ms: 60000 }}\n",
                      f"https://127.0.0.1:{port}", "--ca", authority.ca)
             tap.ok(r.code == 0 and r.json["totals"]["requests"] >= (100 if mode == "rate" else 8), f"TLS: mode {mode}", r.out.decode() + r.err)
 
@@ -349,7 +350,7 @@ class Leaving(Listening):
 
 
 def herd(tap, load, server):
-    herd_of = "name: herd\nmode: idle\nseconds: 3s\nconnections: 20\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 2000 }\n"
+    herd_of = "name: herd\nmode: idle\nseconds: 3s\nconnections: 20\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 60000 }\n"
     (load.folder / "paths").write_text("/x\n")
     for more in (b"", b"more", b"HTTP/1.1 408 Request Timeout\r\n\r\n"):  # the last is no part of the answer before it
         with Leaving(more) as leaving:
@@ -358,7 +359,7 @@ def herd(tap, load, server):
     tap.ok(r.code == 1 and r.json["totals"]["ended_at_rest"] == 20 == r.json["totals"]["requests"] and "MISSED  connections that did not stay" in r.out.decode(),
            "an idle herd that the server sends away", r)
     with Proxy(server.port) as proxy:
-        r = load("name: herd\nmode: idle\nseconds: 3s\nconnections: 60\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 2000 }\n", proxy.url)
+        r = load("name: herd\nmode: idle\nseconds: 3s\nconnections: 60\ncatalogue: { assets: [two] }\nscheme: cbcs\nlevel: { lag_p99_ms: 60000 }\n", proxy.url)
         t = r.json["totals"]
         tap.ok(r.code == 0 and t["requests"] == 60 and t["connects"] == 60 and proxy.connections == 61, "an idle herd: each asks once and stays", (t, proxy.connections))
 
@@ -372,14 +373,14 @@ def main():
         load = Load(sluice, folder)
         with Server(sluice, folder / "media", keys=keys_text(ASSETS)) as server:
             with Proxy(server.port) as proxy:
-                kinds(tap, load, proxy)
-                broken(tap, load, proxy)
-                backoff(tap, load, proxy)
+                undisturbed(tap, 0.1, kinds, tap, load, proxy)
+                undisturbed(tap, 0.1, broken, tap, load, proxy)
+                undisturbed(tap, 0.1, backoff, tap, load, proxy)
             no_http(tap, load)
             quoted(tap, load)
-            asked_again(tap, load)
-            slow(tap, load, server)
-            herd(tap, load, server)
+            undisturbed(tap, 0.1, asked_again, tap, load)
+            undisturbed(tap, 0.1, slow, tap, load, server)
+            undisturbed(tap, 0.1, herd, tap, load, server)
         over_tls(tap, load, sluice, folder)
     tap.end()
 

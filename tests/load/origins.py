@@ -48,7 +48,7 @@ arrivals: [ {{ for: 1s, rate: {rate} }} ]
 drain: 3s
 catalogue: {{ shape: 0, manifests: [{manifests}] }}
 player: {{ ahead: 64, tracks: 1, skip: 0 }}
-level: {{ errors: 0, lag_p99_ms: 5000 }}
+level: {{ errors: 0, lag_p99_ms: 60000 }}
 """
 
 

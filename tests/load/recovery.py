@@ -22,7 +22,7 @@ WINDOW_S = 0.1
 # All of it as many times slower, where a machine that does other things disturbed what was faster: who sleeps here woke, or the generator
 # sent, later than they do where nothing else runs. What was not disturbed counts; of long runs less is disturbed by a little, more by
 # a stop of the whole machine.
-SCALES = (1, 3, 1, 3, 9, 9)
+SCALES = (1, 3, 1, 9, 1, 3, 1)
 LATE_S = 0.04
 
 

@@ -29,7 +29,7 @@ connections: 8
 catalogue: {{ {catalogue} }}
 scheme: {scheme}
 verify: {{ share: {share}, {verify} }}
-level: {{ lag_p99_ms: 5000, latency_p99_ms: 20000 }}
+level: {{ lag_p99_ms: 60000, latency_p99_ms: 20000 }}
 """
 
 
