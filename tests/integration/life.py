@@ -17,6 +17,7 @@ from integration.life_parts import ASSET, await_metrics, listing, media_with, to
 from integration.life_start import bad_starts, confined, crashed, derived, one_fails, open_secrets, privileges, refused_calls, relative, tokens, warned  # noqa: E402
 from integration.truth import keys_file, record, url  # noqa: E402
 from judge import boxes, synth  # noqa: E402
+from judge.disturbed import undisturbed  # noqa: E402
 from judge.programs import Sluice  # noqa: E402
 from judge.server import Server  # noqa: E402
 from judge.tap import Tap  # noqa: E402
@@ -207,25 +208,29 @@ def drain(tap, sluice, work):
         r = half.read()
         tap.ok(r.body == body and r["connection"] == "close" and half.closed(10), "a request that had begun is answered, and told to be the last one", r)
         tap.equal(server.stop(), 0, "ends with status 0")
-    for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)):
-        with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
-            busy = server.client()
-            busy.socket.sendall(busy.request_bytes(whole) * 40)
-            busy.socket.recv(1, socket.MSG_PEEK)
-            server.signal(first)
-            server.wait_log("draining")
-            ready, live, status = (server.admin(p) for p in ("/ready", "/live", "/status"))
-            tap.equal((ready.status, ready.body, live.status, json.loads(status.body)["state"]), (503, b"draining\n", 200, "draining"), f"{first.name}: no longer ready, and alive")
-            server.signal(second)  # as timeout(1) sends it, to the process and to its group
-            time.sleep(1)  # it should not end: there is nothing else to wait for
-            there = server.process.poll() is None
-            server.signal(second)
-            try:
-                code = server.process.wait(10)
-            except subprocess.TimeoutExpired:
-                code = None
-            tap.equal((there, code), (True, 0), f"a second {second.name} while clients are waited for: the end at once")
-            busy.close()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        undisturbed(tap, 0.05, drain_twice, tap, sluice, media, whole, number)
+
+
+def drain_twice(tap, sluice, media, whole, number):
+    with Server(sluice.path, media, keys=keys_file([ASSET])) as server:
+        busy = server.client()
+        busy.socket.sendall(busy.request_bytes(whole) * 40)
+        busy.socket.recv(1, socket.MSG_PEEK)
+        server.signal(number)
+        server.wait_log("draining")
+        server.signal(number)  # as timeout(1) sends it, to the process and to its group
+        ready, live, status = (server.admin(p) for p in ("/ready", "/live", "/status"))
+        tap.equal((ready.status, ready.body, live.status, json.loads(status.body)["state"]), (503, b"draining\n", 200, "draining"), f"{number.name}: no longer ready, and alive")
+        time.sleep(1)  # it should not end: there is nothing else to wait for
+        there = server.process.poll() is None
+        server.signal(number)
+        try:
+            code = server.process.wait(20)  # less than drain_timeout
+        except subprocess.TimeoutExpired:
+            code = None
+        tap.equal((there, code), (True, 0), f"a second {number.name} while clients are waited for: the end at once")
+        busy.close()
 
 
 def main():
