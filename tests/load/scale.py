@@ -43,7 +43,7 @@ scheme: cenc
 player: {{ ahead: 1, tracks: 2, skip: 0 }}
 max_listeners: {2 * listeners}
 verify: {{ share: 100%, media: media, keys: keys.yaml }}
-level: {{ errors: 0, lag_p99_ms: 1000 }}
+level: {{ errors: 0, lag_p99_ms: 60000 }}
 """
 
 
