@@ -306,7 +306,7 @@ def answers_leave_together(tap, server, init):
     tap.ok(before == 1 and segments_in(c) <= 4, "sixteen answers to what was sent at once come in few packets", (before, segments_in(c)))
     for part in (1, len(ask) // 2, len(ask) - 1):
         took = []
-        for _ in range(5):
+        while len(took) < 5 or (min(took) >= 0.15 and len(took) < 30):
             start = time.monotonic()
             c.socket.sendall(ask * 2 + ask[:part])
             got += [c.read().body, c.read().body]

@@ -157,7 +157,7 @@ def refused(s, ks, asset, words, name):
     after = len(s.log())
     got = [s.get(f"/{asset}/cbcs/{p}") for p in ("1/t/init.mp4", "1/t/1.m4s", "1/t.mp4", "master.m3u8", "manifest.mpd")]
     tap.ok(all(r.status == 503 and r["retry-after"] and len(r.body) < 100 for r in got), f"{name}: 503 with Retry-After, for every resource", got)
-    line = s.wait_log(words, 3, after)
+    line = s.wait_log(words, after=after)
     tap.ok(line and ks.url("/") in line, f"{name}: the log says why and names the key server", s.log()[after:])
     return line or ""
 
@@ -174,13 +174,13 @@ def bad_answers(work, ca, cert):
             tap.equal(judge_media(s, "long", "cbcs"), "", f"{kind}: a long answer is read")
             for asset, (_, words) in AWAY.items():
                 refused(s, ks, asset, words, f"{kind}: {asset}")
-                deadline = time.monotonic() + 5  # others get their keys once it is back
+                deadline = time.monotonic() + 20  # others get their keys once it is back
                 while (why := judge_media(s, f"after-{asset}", "cenc")) and time.monotonic() < deadline:
                     time.sleep(0.02)
                 tap.equal(why, "", f"{kind}: after {asset} the server is asked again")
             ks.orders()
             for asset in table:
-                deadline = time.monotonic() + 5
+                deadline = time.monotonic() + 20
                 while (why := judge_media(s, asset, "cbcs")) and time.monotonic() < deadline:
                     time.sleep(0.05)
                 if why:
@@ -195,7 +195,7 @@ def bad_answers(work, ca, cert):
                     for _ in range(40):
                         t.get("/good/cbcs/1/t/init.mp4")
                         time.sleep(0.02)
-                    tap.ok(t.wait_log("another key than before", 3), "a key that changes within an epoch is refused", t.log())
+                    tap.ok(t.wait_log("another key than before"), "a key that changes within an epoch is refused", t.log())
                     tap.equal(judge_media(t, "good", "cbcs") != "", True, "and the old one is used on")
 
 
@@ -295,7 +295,7 @@ def authentication(work, ca, cert):
                 line = None
                 after = len(s.log())
                 tap.equal(s.get("/one/cenc/1/t.mp4").status, 503, f"{name}: refused by the key server")
-                line = s.wait_log("answered 401", 3, after) or ""
+                line = s.wait_log("answered 401", after=after) or ""
                 text = "\n".join(s.log()) + s.admin("/metrics").body.decode()
                 tap.ok(line and "tok-3" not in text and "sesame" not in text and "YWxhZ" not in text, f"{name}: said without the secret", text)
         ks.orders(every={"authorization": cases["bearer"][1]})
@@ -310,19 +310,19 @@ def authentication(work, ca, cert):
                                             ("another name", ks.url(host="ip6-localhost"), ca.ca, "certificate is refused|cannot|not known|refused")):
             with Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", url, authority) + DRM) as s:
                 tap.equal(s.get("/one/cbcs/1/t.mp4").status, 503, f"{name}: 503")
-                tap.ok(s.wait_log(words, 3), f"{name}: the log says why", s.log())
+                tap.ok(s.wait_log(words), f"{name}: the log says why", s.log())
         tap.equal(ks.requests(), [], "and nothing was asked of a server that is not believed")
     with KeyServer(ca.issue("elsewhere", "DNS:elsewhere.test")) as ks:
         with Server(SLUICE, media, *FLAGS, keys=provider("json", ks.url("/json", "localhost"), ca.ca) + DRM) as s:
             tap.equal(s.get("/one/cbcs/1/t.mp4").status, 503, "a certificate of another name: 503")
-            tap.ok(s.wait_log("ostname mismatch", 3), "a certificate of another name: the log says so", s.log())
+            tap.ok(s.wait_log("ostname mismatch"), "a certificate of another name: the log says so", s.log())
     with KeyServer(cert, ca.ca) as ks:
         mine = f", client_cert: {client[0]}, client_key: {client[1]}"
         with Server(SLUICE, media, *FLAGS, keys=provider("speke2.1", ks.url(host="localhost"), ca.ca, QUICK + mine) + DRM) as s:
             tap.equal(judge_media(s, "one", "cbcs"), "", "mutual TLS, by name")
         with Server(SLUICE, media, *FLAGS, keys=provider("speke2.1", ks.url(), ca.ca) + DRM) as s:
             tap.equal(s.get("/one/cbcs/1/t.mp4").status, 503, "mutual TLS without a certificate: 503")
-            tap.ok(s.wait_log("CERTIFICATE", 3), "mutual TLS without a certificate: the log says so", s.log())
+            tap.ok(s.wait_log("CERTIFICATE"), "mutual TLS without a certificate: the log says so", s.log())
 
 
 def floods(work, ca, cert):
@@ -365,7 +365,7 @@ def licences(work, ca, cert):
         tap.equal(s.get("/warm/cbcs/1/t/key").body, key_of(kid), "and so does the identity key")
         first = ask("cold", kid)
         tap.ok(first.status == 503 and first["retry-after"], "a licence before the media: 503 with Retry-After", first)
-        end = time.monotonic() + 5
+        end = time.monotonic() + 20
         while time.monotonic() < end and (status := ask("cold", kid).status) == 503:
             time.sleep(0.02)
         tap.equal(status, 404, "and then the asset's keys are known: it has none of that KID")

@@ -101,7 +101,7 @@ def counts(work, ca, cert):
             got = {f"{name} {result}".strip(): int(n) for name, result, n in found}
             return [got[f"key_requests_total {r}"] for r in ("ok", "refused", "invalid", "failed")] + [got["key_retries_total"]], got
 
-        tap.ok(s.wait_log("keys travel in the clear", 3), "without TLS: a warning", s.log())
+        tap.ok(s.wait_log("keys travel in the clear"), "without TLS: a warning", s.log())
         ks.orders(refused={"mode": "status", "status": 422}, malformed={"mode": "malformed"}, failing={"mode": "status", "status": 500}, away={"mode": "status", "status": 429})
         for asset, asked, want in (("good", 1, [1, 0, 0, 0, 0]), ("refused", 1, [1, 1, 0, 0, 0]), ("malformed", 1, [1, 1, 1, 0, 0]), ("failing", 3, [1, 2, 1, 0, 2]),
                                    ("away", 3, [1, 2, 1, 1, 4])):
@@ -131,7 +131,7 @@ def counts(work, ca, cert):
                 time.sleep(0.1)
             return gauges()
         tap.equal(come((1, 1)), (1, 1), "one answer is kept, one key server is away")
-        tap.ok("hunter2" not in "\n".join(s.log()) and s.wait_log(re.escape(ks.url("/json")), 3), "the log names the key server without its query", s.log())
+        tap.ok("hunter2" not in "\n".join(s.log()) and s.wait_log(re.escape(ks.url("/json"))), "the log names the key server without its query", s.log())
         (s.folder / "keys.yaml").write_text(provider("json", other.url("/json"), more=times) + DRM)
         s.signal(signal.SIGHUP)
         s.wait_log("info reloaded")
@@ -186,7 +186,7 @@ def away(work, ca, cert):
         tap.equal(asked(ks), {"p0": 1, "p1": 2}, "that request is sent again")
     with Silent() as silent, Server(SLUICE, media, *FLAGS, keys=provider("json", f"https://127.0.0.1:{silent.port}/", ca, "attempts: 1, tls_timeout: 300ms, timeout: 60s") + DRM) as s:
         tap.equal(ask(s, names[:1]), [503], "who takes connections and says nothing")
-        tap.ok(s.wait_log("no TLS within 300 ms", 3), "is away after tls_timeout", s.log())
+        tap.ok(s.wait_log("no TLS within 300 ms"), "is away after tls_timeout", s.log())
     with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, "--drain-timeout", "200ms", keys=provider("json", ks.url("/json"), ca, "answer_timeout: 60s, timeout: 60s") + DRM) as s:
         ks.orders(every={"mode": "silent"})
         waits = s.client()
@@ -348,19 +348,19 @@ def outage(work, ca, cert):
         first = min(r["time"] for r in state["requests"])
         early = collections.Counter((r["asset"], "cbcs" if "cbcs" in r["body"] else "cenc") for r in state["requests"] if r["time"] < first + 1)
         tap.ok(max(early.values()) == 1 and state["peak"] <= 3, "recovery without a stampede: one request a key, three at a time", (each, state["peak"]))
-        tap.ok(s.wait_log("answers again", 3), "and the log says that it is back", s.log())
+        tap.ok(s.wait_log("answers again"), "and the log says that it is back", s.log())
     # Past the limit nothing is served from old keys.
     short = "lifetime: 300ms, refresh: 100ms, stale: 700ms, negative: 50ms, attempts: 1, retry: 50ms, retry_max: 100ms"
     with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(), ca, short) + DRM) as s:
         tap.equal(judge_media(s, "hot0", "cbcs"), "", "stale: plays")
         ks.stop()
-        end, last = time.monotonic() + 8, None
+        end, last = time.monotonic() + 20, None
         while time.monotonic() < end and last != 503:
             last = s.get("/hot0/cbcs/1/t/init.mp4").status
             time.sleep(0.03)
         tap.equal(last, 503, "stale: past the limit 503")
         ks.start()
-        end = time.monotonic() + 8
+        end = time.monotonic() + 20
         while time.monotonic() < end and (why := judge_media(s, "hot0", "cbcs")):
             time.sleep(0.03)
         tap.equal(why, "", "stale: and plays again")
