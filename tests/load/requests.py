@@ -21,13 +21,14 @@ seconds: 300ms
 """
 
 
-def scenario(mode, scheme="cenc", share="100%", verify="media: media, keys: keys.yaml", catalogue="assets: [album/one, two]"):
+def scenario(mode, scheme="cenc", share="100%", verify="media: media, keys: keys.yaml", catalogue="assets: [album/one, two]", player=""):
     return f"""name: requests
 seed: 11
-{MODES.get(mode, mode)}drain: 20s
+{MODES.get(mode, mode)}drain: 100s
 connections: 8
 catalogue: {{ {catalogue} }}
 scheme: {scheme}
+player: {{ timeout: 100s{player} }}
 verify: {{ share: {share}, {verify} }}
 level: {{ lag_p99_ms: 60000, latency_p99_ms: 20000 }}
 """
@@ -294,12 +295,12 @@ def large(tap, load, server):
     def longer(asked, response):
         if asked.endswith(grown[0]):
             resized(response, response.body + bytes(65 << 20))
-    modes = {"rate": "mode: rate\nrate: 20\nseconds: 100ms\n",
-             "listeners": "arrivals: [ { for: 100ms, rate: 30 } ]\nplayer: { tracks: 1, skip: 0, retries: 0 }\n"}
+    modes = {"rate": ("mode: rate\nrate: 20\nseconds: 100ms\n", ""),
+             "listeners": ("arrivals: [ { for: 100ms, rate: 30 } ]\n", ", tracks: 1, skip: 0, retries: 0")}
     grown = ["/1.m4s"]
     with Proxy(server.port, longer) as proxy:
-        for mode, text in modes.items():
-            r = load(scenario(text, catalogue="assets: [two]").replace("connections: 8", "connections: 1"), proxy.url, *["--paths", load.folder / "paths"] * (mode != "listeners"))
+        for mode, (text, player) in modes.items():
+            r = load(scenario(text, catalogue="assets: [two]", player=player).replace("connections: 8", "connections: 1"), proxy.url, *["--paths", load.folder / "paths"] * (mode != "listeners"))
             t = r.json["totals"]
             tap.ok(r.code == 1 and 0 < t["errors"] == t["errors_by_kind"]["large"] and not t["wrong"], f"{mode}: an answer of more than 64 MB is told as such", f"{t}\n{r}")
             tap.ok(f'failed: {t["errors"]} too large to keep\ntoo large to keep: ' in r.out.decode() and t["first_refused"] == (path + ": it has more than 64 MB, or there is no memory for it") * (mode == "listeners"),
