@@ -7,11 +7,11 @@ TRIES = 6
 
 
 class Disturbance:
-    """How late one who sleeps wakes, at the most, on any CPU that is ours, for as long as it is used with `with`."""
+    """How late one who sleeps wakes, at the most, on any CPU that is ours, of 16, for as long as it is used with `with`."""
 
     def __enter__(self):
         self.late_s, self.over = 0.0, threading.Event()
-        self.threads = [threading.Thread(target=self._watch, args=(cpu,)) for cpu in os.sched_getaffinity(0)]
+        self.threads = [threading.Thread(target=self._watch, args=(cpu,)) for cpu in sorted(os.sched_getaffinity(0))[:16]]
         for thread in self.threads:
             thread.start()
         return self
