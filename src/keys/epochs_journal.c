@@ -138,7 +138,7 @@ static enum err apply_base(struct epochs *e, const struct words *s, struct diag 
   struct bytes scope;
   uint64_t seq, count, revoke;
   if (s->num != 7 || parse_u64(&seq, s->w[2]) || parse_u64(&count, s->w[3]) || parse_u64(&revoke, s->w[4]) ||
-      read_scope(buf, &scope, s->w[5]) || count > seq || revoke > seq || seq >= INT32_MAX)
+      read_scope(buf, &scope, s->w[5]) || seq >= INT32_MAX || revoke > seq || !count || count > seq - (e->folded < seq ? e->folded : seq))
     return diag_say(diag, ERR_SYNTAX, "a base line of the journal cannot be read");
   // Counts come first, with one seq, and once for each scope.
   bool first = e->next_seq == 1 || (e->fold_seq == seq && e->next_seq == seq + 1);
@@ -146,6 +146,7 @@ static enum err apply_base(struct epochs *e, const struct words *s, struct diag 
   if (!r || epochs_rule_num(r))
     return diag_say(diag, ERR_ARGUMENT, "a base line of the journal is out of order");
   r->folded = count;
+  e->folded += count;
   r->revoke_seq = revoke;
   e->fold_seq = seq;
   e->next_seq = seq + 1;

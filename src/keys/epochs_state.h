@@ -21,6 +21,7 @@ struct epochs {
   struct alloc *mem;
   uint32_t base;
   uint64_t next_seq, fold_seq;
+  uint64_t folded; // of all rules together: at most fold_seq
   struct epoch_rule **slots; // open addressing, a power of two of them, at most half full
   uint32_t num_slots, num_rules;
 };

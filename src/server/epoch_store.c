@@ -78,7 +78,7 @@ static enum err replay(struct epoch_store *s, struct bytes text, uint64_t *whole
       return ERR_OK; // was never acknowledged
     if (e) {
       *diag = d;
-      return diag_set(diag, e, at, NULL);
+      return e;
     }
     s->lines++;
     at += n;

@@ -343,6 +343,9 @@ Test(epochs, lines_that_contradict_themselves) {
       {NULL, "sluice1 base 5 5 5 a", ERR_OK},
       {NULL, "sluice1 base 5 6 0 a", ERR_SYNTAX},
       {NULL, "sluice1 base 5 1 6 a", ERR_SYNTAX},
+      {NULL, "sluice1 base 5 0 0 a", ERR_SYNTAX}, // written again it would be lost, and its 5 given once more
+      {"sluice1 base 5 4 0 a", "sluice1 base 5 1 0 b", ERR_OK},
+      {"sluice1 base 5 4 0 a", "sluice1 base 5 2 0 b", ERR_SYNTAX},
       {NULL, "sluice1 base 2147483647 1 0 a", ERR_SYNTAX},
       {NULL, "sluice1 base 5 1 0 a b", ERR_SYNTAX},
       {"sluice1 base 5 1 0 a", "sluice1 base 5 1 0 b", ERR_OK},
