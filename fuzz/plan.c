@@ -36,13 +36,18 @@ static void check_tiling(const struct plan *p) {
   require(plan_sidx_range(p).off == plan_init_range(p).len, "sidx does not follow init");
   for (uint32_t f = 0; f < p->ix->h->num_frags; f++) {
     require(plan_frag_range(p, f).off == at, "fragments do not tile");
-    at += plan_frag_range(p, f).len;
+    struct plan_range r = plan_frag_range(p, f);
+    require(r.len && plan_frag_at(p, at) == f && plan_frag_at(p, at + r.len - 1) == f, "a byte is in another fragment");
+    at += r.len;
   }
   require(at == p->total_len, "fragments do not end where the output does");
   at = plan_init_range(p).len + plan_sidx_range(p).len;
   for (uint32_t s = 0; s < p->segs->num; s++) {
     require(plan_segment_range(p, s).off == at, "segments do not tile");
-    at += plan_segment_range(p, s).len;
+    struct plan_range r = plan_segment_range(p, s);
+    require(r.len && plan_segment_at(p, at) == s && plan_segment_at(p, at + r.len - 1) == s, "a byte is in another segment");
+    plan_ask(p, s);
+    at += r.len;
   }
   require(at == p->total_len, "segments do not end where the output does");
 }
@@ -60,6 +65,11 @@ static void check_pieces(const struct plan *p, const struct aes_ops *ops, struct
       memcpy(src, file.p + need.off, need.len);
     plan_render(p, ops, r, bytes_of(src, need.len), need.off, out);
     require(memcmp(out, whole + at, len) == 0, "a range differs from the whole");
+    struct aes_ahead ahead = {file.p, file.n}; // bytes that it may ask memory for, whatever they are
+    memset(out, 0, len);
+    plan_render_ahead(p, ops, r, bytes_of(src, need.len), need.off, out, &ahead);
+    require(memcmp(out, whole + at, len) == 0, "a range differs where the kernel asks ahead");
+    require(ahead.p >= file.p && ahead.n <= file.n && ahead.p + ahead.n <= file.p + file.n + 64, "what was asked for ahead");
     free(src), free(out);
     at += len;
   }

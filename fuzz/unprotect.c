@@ -1,10 +1,14 @@
-// Decryption of anything: no crash, no write outside, output never longer than the input, and the same when the file comes in pieces. KIDs
-// come from the input, so that mutated ones still find a key.
+// Decryption of anything: no crash, no write outside, output never longer than the input, and the same when the file comes in
+// pieces. The output has the samples of the input, each in a box of the file, with as many bytes and at its time. All of it
+// once more with the file cut where the parts of a folder would end. KIDs come from the input, so that mutated ones still find
+// a key.
 #include <stdlib.h>
 #include <string.h>
 
 #include "cenc/unprotect.h"
+#include "mp4/samples.h"
 #include "fuzz.h"
+#include "rewrite.h"
 
 enum { MAX_KEYS = 8 };
 
@@ -71,9 +75,106 @@ static void in_pieces(struct unprotect_input in, enum err want, const uint8_t *o
   alloc_heap_free(&heap);
 }
 
-const struct fuzz_boxes fuzz_boxes = {0, 0};
+// Samples in the order of the file: their sum tells other ones, or others of an order, apart. Of tracks that moov has; of
+// others nobody knows the sizes.
+struct samples {
+  uint64_t sum, num, size;
+  uint32_t tracks[MAX_TREX], num_tracks;
+};
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+static bool has_track(const struct samples *s, uint32_t id) {
+  uint32_t i = 0;
+  while (i < s->num_tracks && s->tracks[i] != id)
+    i++;
+  return i < s->num_tracks;
+}
+
+static void read_tracks(struct samples *s, struct bytes moov) {
+  struct reader r = rd_of(moov);
+  struct box b, trak, tkhd;
+  if (box_next(&b, &r) || !b.len)
+    return;
+  for (struct reader in = box_reader(&r, &b); !box_next(&trak, &in) && trak.len;) {
+    if (trak.type != FOURCC('t', 'r', 'a', 'k'))
+      continue;
+    for (struct reader deep = box_reader(&in, &trak); !box_next(&tkhd, &deep) && tkhd.len;) {
+      struct reader f = rd_of(tkhd.body);
+      rd_skip(&f, rd_u32(&f) >> 24 ? 16 : 8);
+      uint32_t id = rd_u32(&f);
+      if (tkhd.type == FOURCC('t', 'k', 'h', 'd') && !f.err && s->num_tracks < MAX_TREX)
+        s->tracks[s->num_tracks++] = id;
+    }
+  }
+}
+
+static void on_sample(void *ctx, const struct sample_info *s) {
+  struct samples *all = (struct samples *)ctx;
+  if (!has_track(all, s->track_id))
+    return;
+  const uint64_t values[] = {s->track_id, s->size, s->duration, s->time};
+  for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+    all->sum = (all->sum ^ values[i]) * UINT64_C(0x9e3779b97f4a7c15) + (all->sum >> 31);
+  if (s->size && (s->offset >= all->size || s->size > all->size - s->offset))
+    all->sum = 0; // it is outside of the file, which is told apart from any inside
+  all->num++;
+}
+
+// Of several tfhd in a traf one reader takes the first, the other the last.
+static bool has_one_tfhd_each(struct bytes moof) {
+  struct reader r = rd_of(moof);
+  struct box b, traf, c;
+  if (box_next(&b, &r) || !b.len)
+    return false;
+  for (struct reader in = box_reader(&r, &b); !box_next(&traf, &in) && traf.len;) {
+    uint32_t num = 0;
+    if (traf.type != FOURCC('t', 'r', 'a', 'f'))
+      continue;
+    for (struct reader deep = box_reader(&in, &traf); !box_next(&c, &deep) && c.len;)
+      num += c.type == FOURCC('t', 'f', 'h', 'd');
+    if (num != 1)
+      return false;
+  }
+  return true;
+}
+
+static enum err read_samples(struct samples *out, struct bytes file, const uint64_t *ends, uint32_t num) {
+  struct samples_file f = {.source_len = file.n};
+  struct samples_visitor v = {out, on_sample};
+  struct diag d = {0};
+  *out = (struct samples){.sum = 1, .size = file.n};
+  uint64_t start = 0;
+  for (size_t at = 0; at < file.n;) {
+    struct box b;
+    while (num && at >= *ends) {
+      start = *ends++;
+      num--;
+    }
+    uint64_t left = (num ? *ends : file.n) - at;
+    enum err e = box_head(&b, bytes_of(file.p + at, left < 16 ? (size_t)left : 16), left, true);
+    struct bytes whole = bytes_of(file.p + at, e ? 0 : (size_t)b.len);
+    if (!e && b.type == FOURCC('m', 'o', 'o', 'v') && !out->num_tracks) {
+      samples_trex(&f, whole);
+      read_tracks(out, whole);
+    }
+    if (!e && b.type == FOURCC('m', 'o', 'o', 'f'))
+      e = has_one_tfhd_each(whole) ? samples_of_moof(&v, &f, whole, at, start, &d) : ERR_UNSUPPORTED;
+    if (e)
+      return e;
+    at += (size_t)b.len;
+  }
+  return ERR_OK;
+}
+
+// What the one reader takes the other need not.
+static void check_samples(struct bytes in, const uint64_t *ends, uint32_t num, struct bytes out) {
+  struct samples was, is;
+  if (read_samples(&was, in, ends, num))
+    return;
+  MUST(!read_samples(&is, out, NULL, 0));
+  MUST(was.num == is.num && was.sum == is.sum);
+}
+
+static void check(const uint8_t *data, size_t size, const uint64_t *ends, uint32_t num) {
   const char *why;
   const struct aes_ops *ops = aes_ops_best(NULL, &why);
   struct content_key keys[MAX_KEYS];
@@ -84,13 +185,25 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   size_t len = 0;
   if (!out)
     abort();
-  struct unprotect_input in = {
-      .file = bytes_of(data, size), .keys = keys, .num_keys = find_keys(keys, ops, data, size), .ops = ops, .mem = &heap.base};
+  struct unprotect_input in = {.file = bytes_of(data, size), .part_ends = ends, .num_parts = num, .keys = keys,
+                               .num_keys = find_keys(keys, ops, data, size), .ops = ops, .mem = &heap.base};
   enum err e = unprotect(out, &len, &in, &diag);
   if (e ? diag.err != e || e == ERR_NO_MEMORY : len > size)
     abort();
+  if (!e)
+    check_samples(in.file, ends, num, bytes_of(out, len));
   in_pieces(in, e, out, len);
   free(out);
   alloc_heap_free(&heap);
+}
+
+const struct fuzz_boxes fuzz_boxes = {0, 0};
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  uint64_t ends[FOLDER_PARTS];
+  check(data, size, NULL, 0);
+  uint32_t num = folder_parts(ends, bytes_of(data, size));
+  if (num > 1)
+    check(data, size, ends, num);
   return 0;
 }
