@@ -1,8 +1,9 @@
-// The rotation journal, as the server reads it at its start: each good line counts once, what is cut off behind the last good one is no
-// more than one line, which a crash has torn. A journal that a crash cut anywhere in its last line is read, and says what it said before
-// that line. Written whole and read again every epoch is what it was. Reading is internal to src/server/epoch_store.c, so that file is part of this one. Source: keys/epochs.h (the lines).
-// Checksums are repaired: of a line whose last word has 16 digits it is what its other words make it, as long as bit 0 of the first byte of
-// the input is not set.
+// The rotation journal, as the server reads it at its start: each good line counts once, what is cut off behind the last good
+// one is no more than one line, which a crash has torn. A journal that a crash cut anywhere in its last line is read, and says
+// what it said before that line. Written whole and read again every epoch is what it was. Reading is internal to
+// src/server/epoch_store.c, so that file is part of this one. Source: keys/epochs.h (the lines).
+// Checksums are repaired: of a line whose last word has 16 digits it is what its other words make it, as long as bit 0 of the
+// first byte of the input is not set.
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
