@@ -1,9 +1,10 @@
-// Playlists and MPDs of a whole file, twice in one asset under names from the input. Measuring and writing agree; an MPD is
-// well-formed, a playlist holds tags and references alone; the load generator's readers find in both forms as many segments as
-// there are, at the paths under which they are served, in the key, and the times of both agree.
+// Playlists and MPDs of a whole file, twice in one asset under names from the input, or with more tracks that differ from it
+// in language, codec, channels and rate. Measuring and writing agree; an MPD is well-formed, a playlist holds tags and
+// references alone; the load generator's readers find in both forms as many segments as there are, at the paths under which
+// they are served, in the key, and the times of both agree.
 // Source: RFC 8216bis §4.1, ISO/IEC 23009-1 §5.3, RFC 3986 §3.3.
 // The last 32 bytes of the input choose: 0 folder (bit 0), scheme, DRM systems and forms of keys, segment target, from 4 on
-// the names.
+// the names, 31 what the tracks differ in (0: in nothing).
 #include <expat.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +15,12 @@
 #include "fuzz.h"
 #include "rewrite.h"
 
-enum { TAIL = 32, NAME = 9, MEMORY = 64 << 20, MAX_FILE = 1 << 16 };
+enum { TAIL = 32, NAME = 9, MOST_TRACKS = 6, MEMORY = 64 << 20, MAX_FILE = 1 << 16 };
 
 const struct fuzz_boxes fuzz_boxes = {0, TAIL};
 
 struct names {
-  char asset[NAME + 1], track[2][NAME + 2];
+  char asset[NAME + 1], track[MOST_TRACKS][NAME + MOST_TRACKS];
 };
 
 // A name of a file: not empty, no slash, no dot in front.
@@ -32,6 +33,38 @@ static void take_name(char *out, const uint8_t *from) {
   if (!n)
     out[n++] = 'a';
   out[n] = 0;
+}
+
+static void name_track(struct names *names, uint32_t t, const uint8_t *from) {
+  take_name(names->track[t], from);
+  for (uint32_t i = 0; i < t; i++)
+    if (!strcmp(names->track[i], names->track[t])) { // another byte, and those before it are looked at again
+      memcpy(names->track[t] + strlen(names->track[t]), "2", 2);
+      i = UINT32_MAX;
+    }
+}
+
+// Another track of the asset, as far as manifests tell: all of what `how` says about it.
+static void vary(struct track_index *ix, struct ix_header *h, uint32_t how) {
+  static const char languages[][4] = {"en", "de", "und", "", "haw"};
+  *h = *ix->h;
+  ix->h = h;
+  how = how * 1664525 + 1013904223;
+  if (how >> 30)
+    memcpy(h->language, languages[(how >> 8) % 5], 4);
+  if (how >> 28 & 1)
+    h->channels = 1 + (how >> 12) % 8;
+  if (how >> 27 & 1) {
+    h->format = FOURCC('e', 'c', '-', '3');
+    memcpy(h->codecs, "ec-3", 5);
+    h->channel_mask = how >> 14 & 1 ? 0xf801 : 0xa000;
+    h->joc_complexity = how >> 15 & 1 ? 16 : 0;
+  } else if (how >> 26 & 1) {
+    h->format = FOURCC('m', 'p', '4', 'a');
+    memcpy(h->codecs, "mp4a.40.2", 10);
+  }
+  if (how >> 25 & 1)
+    h->avg_bitrate = h->max_bitrate = 1 + (how >> 16 & 7) * 32000;
 }
 
 static struct bytes write_document(const struct man_asset *a, int which) {
@@ -134,10 +167,10 @@ static void check_documents(const struct man_asset *a, const char *asset) {
   static struct renditions r;
   static const char *const name[] = {"/master.m3u8", "/byterange.m3u8", "/manifest.mpd", "/ondemand.mpd"};
   char mpd_base[PLAYLIST_MAX_URI], rest[64];
-  double mpd_end[2] = {-1, -1};
+  double mpd_end[MOST_TRACKS] = {-1, -1, -1, -1, -1, -1};
   snprintf(rest, sizeof rest, "%s/manifest.mpd", scheme_name(a->scheme));
   MUST(!uri_of_asset(mpd_base, asset, rest));
-  for (int which = 0; which < 8; which++) {
+  for (int which = 0; which < 4 + 2 * (int)a->num_tracks; which++) {
     struct bytes text = write_document(a, which);
     struct media_list l;
     struct alloc_heap mem;
@@ -191,10 +224,9 @@ static void check_asset(const struct track_index *ix, const uint8_t tail[TAIL]) 
   ix_segment_fill(ix, target, first_frag);
   segs.first_frag = first_frag;
   take_name(names.asset, tail + 4);
-  take_name(names.track[0], tail + 4 + NAME);
-  take_name(names.track[1], tail + 4 + 2 * NAME);
-  if (!strcmp(names.track[0], names.track[1]))
-    memcpy(names.track[1] + strlen(names.track[1]), "2", 2);
+  uint32_t num = tail[TAIL - 1] ? MOST_TRACKS : 2;
+  for (uint32_t i = 0; i < num; i++)
+    name_track(&names, i, tail + 4 + NAME * (1 + i % 2));
   struct drm_settings set = {.systems = tail[2] & 31, .per_tier = tail[2] >> 5 & 1, .identity = tail[2] >> 6 & 1,
                              .widevine = {.provider = BYTES_LIT("us"), .content_id = BYTES_LIT("{asset}/{label}")},
                              .playready = {.la_url = BYTES_LIT("https://p.example/?a=1&b=2"), .lui_url = BYTES_LIT("https://u.example/<")},
@@ -203,12 +235,24 @@ static void check_asset(const struct track_index *ix, const uint8_t tail[TAIL]) 
   struct key_record key = {.scheme = (enum scheme)(tail[1] % SCHEME_COUNT), .epoch = 7, .kid = {1, 2, 3}, .asset = bytes_str(names.asset)};
   struct protection prot = {.scheme = key.scheme, .kid = {1, 2, 3}, .no_senc = tail[1] >> 7};
   aes_ops_best(NULL, &why)->key_init(&prot.key, (const uint8_t *)"sixteen byte key");
-  struct plan plan;
-  if (!plan_init(&plan, ix, &segs, &prot, NULL)) {
-    struct man_track tracks[2];
-    for (int i = 0; i < 2; i++)
-      tracks[i] = (struct man_track){bytes_str(names.track[i]), ix, &segs, &plan, key.scheme == SCHEME_CLEAR ? NULL : &key};
-    struct man_asset a = {.name = bytes_str(names.asset), .scheme = key.scheme, .epoch = 7, .tracks = tracks, .num_tracks = 2, .drm = &set};
+  struct plan plan[MOST_TRACKS];
+  struct track_index indexes[MOST_TRACKS];
+  struct ix_header headers[MOST_TRACKS];
+  struct man_track tracks[MOST_TRACKS];
+  bool ok = true;
+  for (uint32_t i = 0; i < num; i++) {
+    indexes[i] = *ix;
+    if (i && tail[TAIL - 1])
+      vary(&indexes[i], &headers[i], tail[TAIL - 1] * MOST_TRACKS + i);
+    ok = ok && !plan_init(&plan[i], &indexes[i], &segs, &prot, NULL);
+    tracks[i] = (struct man_track){bytes_str(names.track[i]), &indexes[i], &segs, &plan[i], NULL};
+    if (key.scheme != SCHEME_CLEAR)
+      tracks[i].key = &key;
+  }
+  if (ok) {
+    struct man_asset a = {.name = bytes_str(names.asset), .scheme = key.scheme, .epoch = 7, .drm = &set};
+    a.tracks = tracks;
+    a.num_tracks = num;
     check_documents(&a, names.asset);
   }
   free(first_frag);
