@@ -1,6 +1,7 @@
-// A mutator that knows boxes, for the targets that read them: what it changes in one place keeps the sizes of the boxes around it
-// and the offsets of sample data right, so that parsers are not left at the first size that is wrong. One time in four it leaves
-// the input to libFuzzer, whose changes do not keep anything. Source: ISO/IEC 14496-12 §4.2, §8.8.7, §8.8.8.
+// A mutator that knows boxes, for the targets that read them: what it changes in one place keeps the sizes of the boxes around
+// it and the offsets of sample data, of auxiliary information and of segment indexes right, so that parsers are not left at
+// the first size that is wrong. One time in four it leaves the input to libFuzzer, whose changes do not keep anything.
+// Source: ISO/IEC 14496-12 §4.2, §8.8.7, §8.8.8.
 #include <string.h>
 
 #include "base/bytes.h"
@@ -72,6 +73,45 @@ static int moof_of(const struct boxes *b, int i) {
   return i;
 }
 
+// Of a sidx: how far away what it references is, or the size of the reference that `at` lies in.
+// Source: ISO/IEC 14496-12 §8.16.3.
+static void move_sidx(const struct node *n, uint8_t *body, size_t left, size_t at, int64_t delta) {
+  size_t wide = left && body[0] ? 8 : 4, refs = 12 + 2 * wide + 4, end = n->at + n->len;
+  if (left < refs || at < end)
+    return;
+  uint64_t first = wide == 8 ? load_be64(body + 20) : load_be32(body + 16), pos = end + first;
+  if (at < pos) {
+    if (wide == 8)
+      store_be64(body + 20, first + (uint64_t)delta);
+    else
+      store_be32(body + 16, (uint32_t)(first + (uint64_t)delta));
+    return;
+  }
+  for (size_t i = 0, num = load_be16(body + refs - 2); i < num && refs + 12 * (i + 1) <= left; i++) {
+    uint8_t *ref = body + refs + 12 * i;
+    pos += load_be32(ref) & 0x7fffffff;
+    if (at < pos) {
+      store_be32(ref, load_be32(ref) + (uint32_t)delta);
+      return;
+    }
+  }
+}
+
+// Of a saio, whose offsets count from its moof's start. Source: ISO/IEC 14496-12 §8.7.9.
+static void move_saio(size_t moof_at, uint8_t *body, size_t left, size_t at, int64_t delta) {
+  size_t from = left >= 4 && body[3] & 1 ? 12 : 4, wide = left && body[0] ? 8 : 4;
+  for (size_t i = 0, num = left >= from + 4 ? load_be32(body + from) : 0; i < num && from + 4 + (i + 1) * wide <= left; i++) {
+    uint8_t *p = body + from + 4 + i * wide;
+    uint64_t off = wide == 8 ? load_be64(p) : load_be32(p);
+    if (moof_at + off < at)
+      continue;
+    if (wide == 8)
+      store_be64(p, off + (uint64_t)delta);
+    else
+      store_be32(p, (uint32_t)(off + (uint64_t)delta));
+  }
+}
+
 // Offsets that stand in boxes, before `delta` bytes come or go at `at`, in the box `inside`. Positions are those before that.
 static void move_offsets(struct boxes *b, size_t at, int64_t delta, int inside) {
   int moof = moof_of(b, inside);
@@ -83,6 +123,10 @@ static void move_offsets(struct boxes *b, size_t at, int64_t delta, int inside) 
       store_be32(body + 8, load_be32(body + 8) + (uint32_t)delta);
     if (n->type == FOURCC('t', 'f', 'h', 'd') && left >= 16 && body[3] & 1 && load_be64(body + 8) > at)
       store_be64(body + 8, load_be64(body + 8) + (uint64_t)delta);
+    if (n->type == FOURCC('s', 'a', 'i', 'o') && moof != NONE && moof_of(b, i) == moof)
+      move_saio(b->node[moof].at, body, left, at, delta);
+    if (n->type == FOURCC('s', 'i', 'd', 'x'))
+      move_sidx(n, body, left, at, delta);
   }
 }
 
@@ -162,9 +206,11 @@ static int wide_size(struct boxes *b, const struct node *n, int me) {
 }
 
 static int change(struct boxes *b) {
-  static const char types[][5] = {"free", "skip", "uuid", "moof", "traf", "trun", "tfhd", "tfdt", "mdat", "styp", "sidx", "senc", "saiz",
-                                  "saio", "sgpd", "sbgp", "pssh", "sinf", "schm", "schi", "tenc", "frma", "enca", "mp4a", "Opus", "fLaC",
-                                  "dOps", "dfLa", "esds", "elst", "edts", "trex", "emsg", "prft", "alac", "ac-3", "dac3", "ec-3", "dec3", "mha1", "mhaC"};
+  static const char types[][5] = {
+      "free", "skip", "uuid", "moof", "traf", "trun", "tfhd", "tfdt", "mdat", "styp", "sidx", "senc", "saiz", "saio", "sgpd",
+      "sbgp", "pssh", "sinf", "schm", "schi", "tenc", "frma", "enca", "mp4a", "Opus", "fLaC", "dOps", "dfLa", "esds", "elst",
+      "edts", "trex", "emsg", "prft", "alac", "ac-3", "dac3", "ec-3", "dec3", "mha1", "mhaC", "mhm1", "ac-4", "dac4", "iamf",
+      "iacb", "mfra", "elng", "mdhd", "hdlr", "tkhd", "stsd", "encv", "mp4v"};
   int me = (int)below(b, (size_t)b->num);
   const struct node n = b->node[me];
   switch (below(b, 10)) {
