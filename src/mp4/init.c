@@ -251,6 +251,8 @@ static enum err parse_moov(struct init_parser *p, struct reader r, const struct 
       p->num_traks++;
       e = parse_trak(p, k, child, IN_TRAK);
     } else if (b.type == FOURCC('m', 'v', 'e', 'x')) {
+      if (p->has_mvex) // readers differ in which of them they read
+        return trail_fail(&p->t, ERR_MALFORMED, b.pos, "the box stands twice");
       p->has_mvex = true;
       mvex = child;
     }
