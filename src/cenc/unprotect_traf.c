@@ -312,10 +312,11 @@ static enum err trun_decrypt(struct traf_crypt *c, const struct entry *entry, co
   enum err e = trun_open(&n, &c->t, u, b);
   if (e)
     return e;
-  // Samples do not overlap and each has a byte somewhere: in its data, in trun, or in its protection data.
+  // Samples do not overlap, and each has a byte somewhere, in its data, in trun, or in its protection data, but for as many as an index
+  // may have without any.
   u->sample_bytes += n.len;
   u->samples += n.num;
-  if (u->sample_bytes > u->in->file.n || u->samples > u->in->file.n)
+  if (u->sample_bytes > u->in->file.n || u->samples > u->in->file.n + LIMIT_FREE_SAMPLES)
     return unp_fail(u, ERR_MALFORMED, b->body.p, b->type, "there are more samples than bytes");
   const char *what = NULL;
   if ((e = aux_run(&c->aux, c, n.num, &what)) != ERR_OK)

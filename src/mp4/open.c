@@ -34,6 +34,10 @@ static enum err check_head(const struct opener *o) {
     return diag_say(o->diag, ERR_CHECKSUM, NULL);
   if (h->flags & ~(unsigned)(IX_WIDE_SIZES | IX_FOLDER | IX_HAD_SIDX | IX_NO_DIGEST))
     return bad(o, &h->flags, "unknown flags");
+  // The checksum begins behind the flags: these two are told by other fields as well, IX_WIDE_SIZES by the length of a section.
+  static const uint8_t none[sizeof h->identity.digest];
+  if (!(h->flags & IX_NO_DIGEST) != !!memcmp(h->identity.digest, none, sizeof none) || !(h->flags & IX_FOLDER) != (h->num_parts <= 1))
+    return bad(o, &h->flags, "flags that the rest contradicts");
   if (memchr(h->codecs, 0, sizeof h->codecs) == NULL || memchr(h->language, 0, sizeof h->language) == NULL)
     return bad(o, h->codecs, "text without an end");
   bool rendered = h->format == FOURCC('i', 'a', 'm', 'f');

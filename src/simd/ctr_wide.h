@@ -70,8 +70,8 @@ INLINE __mmask64 piece_mask(const uint64_t *piece) {
 }
 
 INLINE __m512i piece_start(const struct flat *f, uint64_t piece) {
-  __m512i base = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(f->base[0] + (piece >> 48))));
-  return _mm512_xor_si512(base, _mm512_load_si512(f->second[0] + _bextr_u64(piece, 32, 16)));
+  __m512i base = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)((const uint8_t *)f->base + (piece >> 48))));
+  return _mm512_xor_si512(base, _mm512_load_si512((const uint8_t *)f->second + _bextr_u64(piece, 32, 16)));
 }
 
 INLINE void pieces_load(__m512i data[GROUP], const struct keys *k, const uint64_t *p, const uint8_t *src) {

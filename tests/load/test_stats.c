@@ -135,7 +135,8 @@ Test(stats, a_server_that_answers_nothing_has_failed_everything) {
   struct scenario sc = {.mode = LOAD_RATE, .level = {-1, -1, -1, -1, 0, 20}};
   char text[2048];
   struct writer w = wr_of(text, sizeof text - 1);
-  s.unanswered = s.errors = 100;
+  s.unanswered = 100;
+  s.errors = 100;
   cr_assert_not(stats_verdict(&s, &sc, &w));
   text[w.n] = 0;
   cr_assert(strstr(text, "requests failed                     1.000 of all"), "%s", text);

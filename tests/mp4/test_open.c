@@ -139,6 +139,10 @@ Test(open, a_delay) {
 Test(open, fields_of_the_head) {
   BAD(&plain, "this is no index", NULL, h->magic[7]++);
   BAD(&plain, "unknown flags", &h->flags, h->flags |= 16);
+  BAD(&plain, "flags that the rest contradicts", &h->flags, h->flags ^= IX_NO_DIGEST);
+  BAD(&plain, "flags that the rest contradicts", &h->flags, h->identity.digest[31] = 1);
+  BAD(&plain, "flags that the rest contradicts", &h->flags, h->flags ^= IX_FOLDER);
+  BAD(&folder, "flags that the rest contradicts", &h->flags, h->flags ^= IX_FOLDER);
   BAD(&plain, "text without an end", h->codecs, memset(h->codecs, 'x', sizeof h->codecs));
   BAD(&plain, "text without an end", h->codecs, memset(h->language, 'x', sizeof h->language));
   BAD(&plain, "the track", &h->track_id, h->timescale = 0);
