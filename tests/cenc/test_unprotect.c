@@ -288,13 +288,13 @@ Test(unprotect, an_empty_run_that_names_a_place) {
   free(b.p), free(out);
 }
 
-// Runs may not make more of a file than it has: of the same bytes again and again, or of samples without any.
+// Runs may not make more of a file than it has: of the same bytes again and again, or of more samples without any than an index takes.
 Test(unprotect, more_samples_than_bytes) {
 #define RUN "\0\0\0\x14trun\0\0\0\1\0\0\0\4\0\0\0\0"
-  static const struct bytes runs[] = {BYTES_LIT(RUN), BYTES_LIT(RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN), {0}};
-  static const enum err want[] = {ERR_OK, ERR_MALFORMED, ERR_MALFORMED};
+  static const struct bytes runs[] = {BYTES_LIT(RUN), BYTES_LIT(RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN RUN), {0}, {0}};
+  static const enum err want[] = {ERR_OK, ERR_MALFORMED, ERR_OK, ERR_MALFORMED};
   uint8_t *in = (uint8_t *)malloc(HAND_MAX), *out = (uint8_t *)malloc(HAND_MAX);
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 4; i++) {
     struct made_box b = {.p = in};
     size_t len = 0;
     struct diag d = {0};
@@ -303,8 +303,8 @@ Test(unprotect, more_samples_than_bytes) {
     uint8_t *trun = in + find_box(&b, "trun");
     for (size_t at = 0; at < runs[i].n; at += 20)
       memcpy(trun + 20 + at + 16, trun + 16, 4);
-    if (i == 2) {
-      store_be32(trun + 12, HAND_MAX);
+    if (i >= 2) {
+      store_be32(trun + 12, LIMIT_FREE_SAMPLES + (i == 3 ? HAND_MAX : 0));
       store_be32(in + find_box(&b, "tfhd") + 16, 0);
     }
     enum err e = decrypt(out, &len, bytes_of(b.p, b.n), 1, &d);
