@@ -44,7 +44,9 @@ bool word_nearer(const char *word, const char *name, unsigned *best);
 // is_yaml_null says whether a plain scalar is YAML's word for no value (1.2 §10.3.2).
 bool is_yaml_null(struct bytes text);
 
-// What is said of an anchor or a tag that no value follows: to libyaml a plain scalar of length 0 that takes room.
+// An anchor or a tag that no value follows is a plain scalar of length 0 that takes room, to libyaml, whose event or node has `scalar` and
+// marks; and what is said of it.
+#define YAML_IS_LONE(scalar, from, to) ((scalar).style == YAML_PLAIN_SCALAR_STYLE && !(scalar).length && (from).index != (to).index)
 #define YAML_LONE "an anchor (&name) or a tag (!name) stands before no value: write the value, or leave it out"
 
 // yaml_fault says what libyaml found (NULL: no words), so that who wrote a tab knows it.

@@ -102,20 +102,26 @@ static bool written(const char *path, enum secret_written w) {
 
 static bool replace(const char *path, struct bytes text, bool fresh) {
   char *left;
-  bool ok = written(path, secret_write(path, text, fresh, &left));
+  enum secret_written how = secret_write(path, text, fresh, &left);
+  bool ok = written(path, how);
   if (left)
-    cli_error(left, "a copy of %s, or a part of it, stays in this file and cannot be removed: it holds secrets, remove it", path);
+    cli_error(left, "%s%s, or a part of it, stays in this file and cannot be removed: it holds secrets, remove it",
+              ok ? "what was asked for is done, but a copy of " : "a copy of ", path);
   ok = ok && !left;
   free(left);
   return ok;
 }
 
-// Whether --out would take the place of what keys come from: of the master secret there may be no other copy.
+// Whether --out would take the place of what keys come from, or of a server's state, used here or not: of the master secret there may be
+// no other copy.
 static bool out_is_source(const struct wish *w, const struct config *c, const struct keyring *k) {
-  const char *const read[] = {k->secret_path, c->keys, w->config};
+  char secret[PATH_MAX], journal[PATH_MAX];
+  const char *const read[] = {k->secret_path, c->keys, w->config, secret, journal};
   bool is = false;
   if (!strcmp(w->out, "-"))
     return false;
+  snprintf(secret, sizeof secret, "%s/derive.secret", c->state_dir);
+  snprintf(journal, sizeof journal, "%s/rotations.journal", c->state_dir);
   for (size_t i = 0; i < sizeof read / sizeof *read; i++)
     is |= read[i] && same_file(w->out, read[i]);
   for (unsigned i = 0; i < k->num_files; i++)
@@ -180,7 +186,7 @@ static int export_keys(struct wish *w) {
   cpix_export(&doc, records, num, set, w->v24);
   uint8_t *text = num ? mem.base.get(&mem.base, doc.n) : NULL;
   if (out_is_source(w, c, k))
-    status = cli_error(w->out, "keys come from this file: --out has to name another");
+    status = cli_error(w->out, "keys come from this file, or it is of a server's state: --out has to name another");
   else if (records && !num)
     status = no_key(w, c);
   else if (!text)

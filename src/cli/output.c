@@ -268,9 +268,9 @@ struct boxes_ahead {
   const char *folder; // of the copy
 };
 
-static bool too_long(const struct boxes_ahead *a, uint64_t n) {
-  cli_error("standard input", "it has %" PRIu64 " bytes or more: its copy in %.240s may take %" PRIu64 ", half of what is free (TMPDIR names another folder)", n,
-            a->folder, a->most);
+static bool too_long(const struct boxes_ahead *a, uint64_t n, const char *said) {
+  cli_error("standard input", "%sit has %" PRIu64 " bytes or more: its copy in %.240s may take %" PRIu64
+            ", half of what is free (TMPDIR names another folder)", said, n, a->folder, a->most);
   return false;
 }
 
@@ -278,7 +278,7 @@ static bool too_long(const struct boxes_ahead *a, uint64_t n) {
 static bool is_strange(const struct box *b) {
   bool plain = true;
   for (int i = 0; i < 32; i += 8)
-    plain &= (b->type >> i & 255) >= ' ' && (b->type >> i & 255) < 0x7f;
+    plain &= ((b->type >> i & 255) >= ' ' && (b->type >> i & 255) < 0x7f) || (b->type >> i & 255) == 0xa9; // QuickTime's
   return !box_info_of(b->type) && (!plain || b->len > MAX_STRANGE);
 }
 
@@ -288,38 +288,56 @@ static bool look_at_box(struct boxes_ahead *a, bool *done) {
   struct box b = {.pos = a->next};
   enum err e = box_head(&b, head, UINT64_MAX - a->next, true);
   a->have = 0;
-  if (!b.pos && (box_is_foreign(e, head) || (!e && is_strange(&b)))) {
+  bool foreign = !b.pos && box_is_foreign(e, head);
+  if (foreign || (!b.pos && !e && is_strange(&b))) {
     struct diag d = {0};
-    (void)diag_set(&d, ERR_UNSUPPORTED, 0, "this is not an MP4 file");
+    (void)diag_set(&d, ERR_UNSUPPORTED, 0, foreign ? "this is not an MP4 file" : "this is not an MP4 file, or one that begins with a box of an unknown type: give it as a file then");
     cli_error_diag("standard input", &d);
     return false;
   }
   *done = e != ERR_OK;
   if (!e && !b.to_end && b.pos + b.len > a->most)
-    return too_long(a, b.pos + b.len);
+    return too_long(a, b.pos + b.len, "its boxes say that ");
   a->next = e || b.to_end ? UINT64_MAX : b.pos + b.len;
   return true;
 }
 
-static bool look_ahead(struct boxes_ahead *a, const uint8_t *p, size_t n, bool *done) {
-  if (a->at + n > a->most)
-    return too_long(a, a->at + n);
-  uint64_t end = a->at + n;
+// *n: bytes that have come, of which those behind the head that is none are not wanted.
+static bool look_ahead(struct boxes_ahead *a, const uint8_t *p, size_t *n, bool *done) {
+  if (a->at + *n > a->most)
+    return too_long(a, a->at + *n, "");
+  uint64_t end = a->at + *n;
   while (!*done && a->next + a->have < end) {
-    a->head[a->have] = p[a->next + a->have - a->at];
+    uint64_t pos = a->next + a->have;
+    a->head[a->have] = p[pos - a->at];
     a->have++;
     bool whole = a->have == 16 || (a->have == 8 && load_be32(a->head) != 1);
     if (whole && !look_at_box(a, done))
       return false;
+    if (*done)
+      *n = (size_t)(pos + 1 - a->at);
   }
   a->at = end;
   return true;
 }
 
+// Half of what is free.
 static uint64_t room_for_copy(int fd, bool memory) {
   struct statvfs fs;
-  if (memory)
-    return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+  if (memory) {
+    static const char digits[] = "0123456789";
+    uint64_t kib = 0;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && !kib && fgets(line, sizeof line, f)) {
+      const char *n = line + strcspn(line, digits);
+      if (!strncmp(line, "MemAvailable:", 13) && parse_u64(&kib, bytes_of((const uint8_t *)n, strspn(n, digits))))
+        kib = 0;
+    }
+    if (f)
+      fclose(f);
+    return kib ? kib * 512 : (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 4;
+  }
   return fstatvfs(fd, &fs) || !fs.f_blocks ? UINT64_MAX : fs.f_bavail * fs.f_frsize / 2;
 }
 
@@ -345,8 +363,10 @@ static int copy_of_stdin(void) {
       n = 1;
     else if (n < 0)
       ok = fail("standard input", "reading failed");
-    else
-      ok = look_ahead(&ahead, (const uint8_t *)buf, (size_t)n, &done) && output_write(&to, buf, (size_t)n);
+    else {
+      size_t wanted = (size_t)n;
+      ok = look_ahead(&ahead, (const uint8_t *)buf, &wanted, &done) && output_write(&to, buf, wanted);
+    }
   }
   free(buf);
   if (ok)

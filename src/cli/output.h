@@ -30,7 +30,7 @@ bool output_commit(struct output *o);
 void output_drop(struct output *o);
 
 // What is read: a file, a folder with init.mp4 and *.m4s, or "-", standard input, of which a nameless copy is made first: while
-// what comes are boxes, of at most half of the room that there is.
+// what comes are boxes, of at most half of what is free, there or in memory.
 struct input {
   const char *subject; // its name for messages
   struct media_source media;

@@ -69,8 +69,7 @@ enum err kf_next(struct input *in) {
   }
   if (in->ev.type == YAML_ALIAS_EVENT)
     return kf_fail(in, ERR_SYNTAX, "aliases (*name) are not read here: write the value out");
-  bool scalar = in->ev.type == YAML_SCALAR_EVENT && in->ev.data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
-  if (scalar && !in->ev.data.scalar.length && in->ev.start_mark.index != in->ev.end_mark.index)
+  if (in->ev.type == YAML_SCALAR_EVENT && YAML_IS_LONE(in->ev.data.scalar, in->ev.start_mark, in->ev.end_mark))
     return kf_fail(in, ERR_SYNTAX, YAML_LONE);
   return ERR_OK;
 }
@@ -98,6 +97,10 @@ static enum err read_time(struct input *in, uint64_t *ms, const char *name, stru
   uint64_t v;
   while (n < text.n && text.p[n] >= '0' && text.p[n] <= '9')
     n++;
+  if (bytes_eq(text, BYTES_LIT("0"))) { // as in the configuration
+    *ms = 0;
+    return ERR_OK;
+  }
   for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
     if (bytes_eq(bytes_of(text.p + n, text.n - n), bytes_str(units[i].unit)) && !parse_u64(&v, bytes_of(text.p, n)) &&
         v <= (uint64_t)100 * 366 * 86400000 / units[i].ms) {

@@ -85,8 +85,7 @@ static bool is_text(const yaml_node_t *n) {
 }
 
 static bool is_lone_anchor(const yaml_node_t *n) {
-  return n->type == YAML_SCALAR_NODE && n->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && !n->data.scalar.length &&
-         n->start_mark.index != n->end_mark.index;
+  return n->type == YAML_SCALAR_NODE && YAML_IS_LONE(n->data.scalar, n->start_mark, n->end_mark);
 }
 
 static bool is(const yaml_node_t *n, const char *text) { return bytes_eq(text_of(n), bytes_str(text)); }

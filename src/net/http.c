@@ -80,8 +80,8 @@ static int find_header(struct bytes name) {
   return HTTP_H_COUNT;
 }
 
-// uri-host [":" port]: characters are unreserved, percent, sub-delims, and between brackets colons. Empty is allowed, for
-// targets without authority. Source: RFC 9112 §3.2, RFC 9110 §7.2, RFC 3986 §3.2.2.
+// uri-host [":" port]: characters are unreserved, percent, sub-delims, and between brackets colons; an address there is not
+// looked into, nor is what follows a percent sign. Empty is allowed, for targets without authority. Source: RFC 9112 §3.2, RFC 9110 §7.2, RFC 3986 §3.2.2.
 static bool host_ok(struct bytes v) {
   static const uint64_t good[4] = {0x2bff7ff200000000, 0x47fffffe87fffffe}; // a bit for each character
   bool literal = v.n && v.p[0] == '[';

@@ -51,14 +51,15 @@ static bool take_dir(struct epoch_store *s, struct config_error *error) {
 
 // Whether the last line, whose checksum does not fit, is a write that a crash cut short: from some point to the end its bytes are not
 // there, or, where the file had grown already, are zeros, so that no line feed ends it; or, of one that lies in several of the disk's
-// sectors, all that is in one of them is zeros. Any other was acknowledged, and something has changed it, be it to zeros.
+// sectors, all that is in one of them is zeros, some bytes at the least. Any other counts as acknowledged, and something has changed it, be
+// it to zeros.
 static bool is_torn(struct bytes text, size_t at) {
-  enum { SECTOR = 512 };
+  enum { SECTOR = 512, SOME = 8 };
   bool torn = text.p[text.n - 1] != '\n';
   for (size_t end; at < text.n && !torn; at = end) {
     end = (at / SECTOR + 1) * SECTOR;
     end = end < text.n ? end : text.n;
-    torn = text.p[at] == 0 && !memcmp(text.p + at, text.p + at + 1, end - at - 1);
+    torn = end - at >= SOME && text.p[at] == 0 && !memcmp(text.p + at, text.p + at + 1, end - at - 1);
   }
   return torn;
 }

@@ -157,8 +157,7 @@ static bool read_option(struct reading *r, const struct option *o, const yaml_no
 // Read as no value they would be the default of what somebody meant to set, or an empty file.
 static bool no_lone_anchors(struct reading *r) {
   for (const yaml_node_t *n = r->doc->nodes.start; n < r->doc->nodes.top; n++)
-    if (n->type == YAML_SCALAR_NODE && n->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && !n->data.scalar.length &&
-        n->start_mark.index != n->end_mark.index)
+    if (n->type == YAML_SCALAR_NODE && YAML_IS_LONE(n->data.scalar, n->start_mark, n->end_mark))
       return config_fail(r->error, "%s:%u: " YAML_LONE, r->name, line_of(n));
   return true;
 }

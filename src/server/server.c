@@ -140,7 +140,7 @@ bool server_check(const struct config *c, struct config_error *error) {
   if (!folders_there(c, error) || !numeric(&c->listen, error) || !numeric(&c->tls_listen, error) || !numeric(&c->admin, error))
     return false;
   if (!log_there(c->access_log))
-    return config_fail(error, "access_log: %s: %s", TOLD(c->access_log), errno == ENXIO ? "a socket takes no log" : strerror(errno));
+    return config_fail(error, "access_log: %s: %s", TOLD(c->access_log), errno == ENXIO ? "neither a file nor a pipe" : strerror(errno));
   if (!*control)
     return true;
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

@@ -283,6 +283,13 @@ def failures(tap, sluice, work):
     for out in (secret, conf, keys, doc, kek):
         r = sluice("keys", "export", "a", "-c", conf, "--out", out)
         tap.equal((r.code, r.err.count("\n"), files(work / "nostate")), (1, 1, before), f"keys export onto {out.name}, where keys come from: refused")
+    keys.write_text("keys:\n  - { asset: a, scheme: cbcs, epoch: 1, kid: " + "1" * 32 + ", key: " + "2" * 32 + ", iv: " + "3" * 32 + " }\n")
+    tap.equal(sluice("keys", "export", "a", "-c", conf, "--out", "/dev/null").code, 0, "keys export of a record alone")
+    (work / "nostate" / "rotations.journal").write_text("")
+    before = files(work / "nostate")
+    for out in (secret, work / "nostate" / "rotations.journal"):
+        r = sluice("keys", "export", "a", "-c", conf, "--out", out)
+        tap.ok(r.code == 1 and f"{out}: keys come from this file" in r.err and files(work / "nostate") == before, f"keys export onto {out.name} of a state folder that no key comes from: refused", r)
     for new in (secret, kek):
         r = sluice("keys", "rewrap", secret, "--new-kek", new)
         tap.ok(r.code == 1 and one_line(r) and f"{new}: the secret cannot be wrapped with its own file" in r.err and files(work / "nostate") == before,

@@ -30,20 +30,27 @@ class Disturbance:
 
 
 def undisturbed(tap, late_s, case, *args):
-    """Runs case(*args), which tells `tap`. Where something in it fails and the machine was later than `late_s` meanwhile it is done
-    again, a few times at the most: what was told last counts. Not for faults that a machine's pause could bring out."""
+    """Runs case(*args), which tells `tap`. Where something in it fails, or it raises, and the machine was later than `late_s` meanwhile
+    it is done again, a few times at the most: what was told last counts. Cases may be done more than once. Not for faults that a
+    machine's pause could bring out."""
     for left in reversed(range(TRIES)):
         tap.held = held = []
+        raised, over = None, False
         try:
             with Disturbance() as seen:
                 case(*args)
-        finally:
+            over = True
+        except Exception as e:
+            raised, over = e, True
+        finally:  # also when it is ended from outside
             tap.held = None
-            failed = [name for good, name, *_ in held if not good]
-            again = failed and seen.late_s > late_s and left
+            failed = [f"{name}: {note}" for good, name, _, note in held if not good] + ([repr(raised)] if raised else [])
+            again = over and failed and seen.late_s > late_s and left
             if not again:
                 for line in held:
                     tap.line(*line)
+        if raised and not again:
+            raise raised
         if not again:
             return
-        tap.note(f"{case.__name__}: again, the machine was {seen.late_s:.2f} s late: {'; '.join(failed)}")
+        tap.note(f"{case.__name__}: again, the machine was {seen.late_s:.2f} s late: " + "\n".join(failed))

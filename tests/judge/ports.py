@@ -9,13 +9,17 @@ from pathlib import Path
 given = set()
 # A byte for each port, locked for as long as this process lives: programs that run beside one another are given none twice. All use one
 # descriptor, for closing another one of the same file would unlock it.
-locks = os.open(Path(tempfile.gettempdir()) / f"sluice-test-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+try:
+    locks = os.open(Path(tempfile.gettempdir()) / f"sluice-test-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+except OSError:  # somebody else's file of that name: two programs may be given the same port then
+    locks = None
 
 
 def taken(port):
     try:
-        fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-    except OSError:
+        if locks is not None:
+            fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):
         return True
     return port in given
 

@@ -105,6 +105,10 @@ Test(keysfile, schedules) {
   refused(ERR_SYNTAX, "epochs: { schedule: 24h }", "a list is expected");
   cr_assert_eq(load(&ks, &info, "epochs: { every: 1s, grace: 36600d }"), ERR_OK, "%s", shown);
   cr_assert(info.every_ms == 1000 && info.grace_ms == 36600ull * 86400000);
+  cr_assert_eq(load(&ks, &info, "epochs: { every: 1s, grace: 0 }"), ERR_OK, "%s", shown);
+  cr_assert(info.has_grace && info.grace_ms == 0);
+  refused(ERR_SYNTAX, "epochs: { every: 0 }", "at least 1s");
+  refused(ERR_SYNTAX, "epochs: { grace: 1 }", "give a time such as");
   refused(ERR_SYNTAX, "epochs: { grace: 36601d }", "of at most 100 years");
   refused(ERR_SYNTAX, "epochs: { grace: 18446744073709551d }", "of at most 100 years");
 }

@@ -11,6 +11,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from judge.disturbed import Disturbance  # noqa: E402
 from judge.listening import Listening  # noqa: E402
 from judge.load import Load, keys_text, media  # noqa: E402
 from judge.programs import ROOT, run  # noqa: E402
@@ -34,7 +35,10 @@ def shipped(tap, load, server):
 
     def end(p):
         """What it said, and whether it ran without a failed request, or a session that heard nothing."""
-        out = p.communicate(timeout=300)[0]
+        try:
+            out = p.communicate(timeout=300)[0]
+        finally:
+            p.kill()
         asked = re.search(r": (\d+) requests in ([\d.]+) s", out)
         return out, p.returncode == 0 and asked and int(asked[1]) >= 10 and float(asked[2]) < 30
     for f in files:
@@ -48,10 +52,12 @@ def shipped(tap, load, server):
         argv = [load.sluice, "load", path, "--target", f"http://127.0.0.1:{server.port}", "--shorten", "0.06", "--json", path.with_suffix(".json"), *flags]
         started.append((f.stem, path.with_suffix(".json"), flags == compare, argv, start(argv)))
     for name, result, compared, argv, (out, good) in [(*rest, end(p)) for *rest, p in started]:
-        for _ in range(3):
-            if not good:  # what a busy machine cannot do beside the others, and within the scenario's time, is done alone
+        seen = None
+        for _ in range(3):  # what a busy machine cannot do beside the others, and within the scenario's time, is done alone
+            if not good and (not seen or seen.late_s > 0.1):
                 tap.note(f"{name}: again, alone\n{out}")
-                out, good = end(start(argv))
+                with Disturbance() as seen:
+                    out, good = end(start(argv))
         tap.ok(good, f"{name}: runs, without a failed request", out)
         if compared:  # of --verify: every segment of every session, ranges and HEAD beside it
             t = json.loads(result.read_text())["totals"]

@@ -299,6 +299,7 @@ def authentication(work, ca, cert):
                 text = "\n".join(s.log()) + s.admin("/metrics").body.decode()
                 tap.ok(line and "tok-3" not in text and "sesame" not in text and "YWxhZ" not in text, f"{name}: said without the secret", text)
         ks.orders(every={"authorization": cases["bearer"][1]})
+        (work / "pipe").unlink(missing_ok=True)
         os.mkfifo(work / "pipe")
         threading.Thread(target=in_two, args=(work / "pipe", b"tok-3.14159/", b"secret=\n"), daemon=True).start()
         with Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(), ca.ca, f"{QUICK}, bearer_file: {work}/pipe") + DRM) as s:

@@ -215,6 +215,27 @@ Test(epoch_store, a_last_line_that_lacks_a_sector_is_torn) {
   close(fd);
 }
 
+// A line whose first byte alone lies in the sector before: that byte is not the sector.
+Test(epoch_store, a_byte_before_a_sector_is_not_one) {
+  char path[128], scope[512] = {0};
+  struct stat st;
+  struct epoch_store *s = open_store();
+  rotate(s, "a", 2000);
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  int fd = open(path, O_RDWR);
+  cr_assert_eq(fstat(fd, &st), 0);
+  memset(scope, 'b', 511 - 2 * (size_t)st.st_size + 1); // but for it the line is as long as that of a
+  rotate(s, scope, 3000);
+  cr_assert_eq(fstat(fd, &st), 0);
+  cr_assert_eq(st.st_size, 511);
+  rotate(s, "c", 4000);
+  epoch_store_close(s);
+  cr_assert_eq(pwrite(fd, "", 1, 511), 1);
+  close(fd);
+  cr_assert_null(epoch_store_open(dir, 1, &error));
+  cr_assert(strstr(error.text, "rotations.journal:3: the rotation journal is damaged"), "%s", error.text);
+}
+
 // As when two servers' journals are put together.
 Test(epoch_store, a_rotation_that_is_there_twice_is_refused) {
   char path[128], text[4096];
