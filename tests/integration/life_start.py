@@ -58,7 +58,7 @@ def bad_starts(tap, sluice, work):
         "too many workers": (["--media", media, "--workers", "100000"], good, {}, "100000"),
         "an access log in a folder that is not there": (["--media", media, "--access-log", work / "nodir" / "x"], good, {}, "nodir/x"),
         "an access log that is a folder": (["--media", media, "--access-log", media], good, {}, "access_log"),
-        "an access log that is a socket": (["--media", media, "--access-log", work / "log.sock"], good, {}, "log.sock: a socket takes no log"),
+        "an access log that is a socket": (["--media", media, "--access-log", work / "log.sock"], good, {}, "log.sock: neither a file nor a pipe"),
         "a state folder without a name": (["--media", media, "--state-dir", ""], good, {}, "state_dir"),
         "a journal that was altered": (["--media", media, "--state-dir", journals / "altered"], good, {}, "altered/rotations.journal:1: the rotation journal is damaged"),
         "a journal that is a folder": (["--media", media, "--state-dir", journals / "folder"], good, {}, "folder/rotations.journal: Is a directory"),
