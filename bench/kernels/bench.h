@@ -28,9 +28,8 @@ void workloads_init(void);
 
 extern const uint8_t bench_key[16], bench_iv[16];
 
-// One call encrypts the samples of `list` (and of `second` where a burst of two segments is measured). Peers have
-// their keys expanded and their contexts made before.
-typedef void bench_fn(const struct workload *w, const struct list *list, const struct list *second);
+// One call encrypts the samples of `list`. Peers have their keys expanded and their contexts made before.
+typedef void bench_fn(const struct workload *w, const struct list *list);
 
 struct peer {
   const char *name; // NULL ends a table
@@ -38,7 +37,7 @@ struct peer {
   bench_fn *cbc, *ctr;
 };
 
-extern const struct peer peer_openssl, peer_boringssl, peer_ipsec;
+extern const struct peer peer_openssl, peer_boringssl, peer_ipsec, peer_ipsec_anew;
 
 // Limits: `blocks` 16-byte blocks through nothing but ten AES rounds, with enough of them in flight.
 void probe_xmm(uint64_t blocks);

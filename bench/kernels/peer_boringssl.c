@@ -13,8 +13,7 @@ static bool init(const uint8_t key[16], const uint8_t iv[16]) {
   return AES_set_encrypt_key(key, 128, &expanded) == 0;
 }
 
-static void cbc(const struct workload *w, const struct list *l, const struct list *second) {
-  (void)second;
+static void cbc(const struct workload *w, const struct list *l) {
   for (uint32_t i = 0; i < l->num; i++) {
     uint8_t iv[16];
     uint32_t off = l->offsets[i], whole = l->sizes[i] & ~15u;
@@ -24,8 +23,7 @@ static void cbc(const struct workload *w, const struct list *l, const struct lis
   }
 }
 
-static void ctr(const struct workload *w, const struct list *l, const struct list *second) {
-  (void)second;
+static void ctr(const struct workload *w, const struct list *l) {
   for (uint32_t i = 0; i < l->num; i++) {
     uint8_t iv[16] = {0}, stream[16];
     unsigned used = 0;

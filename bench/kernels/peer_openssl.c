@@ -17,8 +17,7 @@ static bool init(const uint8_t key[16], const uint8_t iv[16]) {
          EVP_EncryptInit_ex(ctr_ctx, EVP_aes_128_ctr(), NULL, key, iv0);
 }
 
-static void cbc(const struct workload *w, const struct list *l, const struct list *second) {
-  (void)second;
+static void cbc(const struct workload *w, const struct list *l) {
   for (uint32_t i = 0; i < l->num; i++) {
     int n;
     uint32_t off = l->offsets[i], whole = l->sizes[i] & ~15u;
@@ -28,8 +27,7 @@ static void cbc(const struct workload *w, const struct list *l, const struct lis
   }
 }
 
-static void ctr(const struct workload *w, const struct list *l, const struct list *second) {
-  (void)second;
+static void ctr(const struct workload *w, const struct list *l) {
   uint8_t iv[16] = {0};
   for (uint32_t i = 0; i < l->num; i++) {
     int n;

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = ("openssl-evp", "boringssl", "ipsec-mb")
+PEERS = ("openssl-evp", "boringssl", "ipsec-mb", "ipsec-mb-anew")
 SIZES = (1024, 1536, 2048, 3072, 4096)
 CLAIMS = 24
 
