@@ -306,11 +306,11 @@ class Farm:
         return [int(sum(m[f'sluice_access_log_lines_total{{result="{what}"}}'] for m in all_of_them)) for what in ("written", "dropped")]
 
     def warm(self, row, srv):
-        """Asks for all of a hot row until it is in the cache of encrypted segments, which takes some requests for each; once."""
-        if row["mode"] != "hot" or row["name"] in self._warm:
-            return
-        client.wrk(srv.address, self.requests(row), row["conns"], 1)
-        self._warm.add(row["name"])
+        """Asks for a row's responses for a second, once, so that sources, files and indexes are in memory, and hot segments in the cache
+        of encrypted ones, which takes some requests for each. A cold start is measured by itself (extras)."""
+        if row["name"] not in self._warm:
+            client.wrk(srv.address, self.requests(row), row["conns"], 1, row["tls"])
+            self._warm.add(row["name"])
 
     # ---- correctness
 
