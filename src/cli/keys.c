@@ -120,8 +120,8 @@ static bool out_is_source(const struct wish *w, const struct config *c, const st
   bool is = false;
   if (!strcmp(w->out, "-"))
     return false;
-  snprintf(secret, sizeof secret, "%s/derive.secret", c->state_dir);
-  snprintf(journal, sizeof journal, "%s/rotations.journal", c->state_dir);
+  snprintf(secret, sizeof secret, "%s/" STATE_SECRET, c->state_dir);
+  snprintf(journal, sizeof journal, "%s/" STATE_JOURNAL, c->state_dir);
   for (size_t i = 0; i < sizeof read / sizeof *read; i++)
     is |= read[i] && same_file(w->out, read[i]);
   for (unsigned i = 0; i < k->num_files; i++)
@@ -155,7 +155,7 @@ static int write_export(const struct wish *w, struct bytes doc, uint32_t num) {
 // Elsewhere than the server's state folder there is no secret, and export makes none.
 static int no_key(const struct wish *w, const struct config *c) {
   char secret[PATH_MAX];
-  snprintf(secret, sizeof secret, "%s/derive.secret", c->state_dir);
+  snprintf(secret, sizeof secret, "%s/" STATE_SECRET, c->state_dir);
   if (!access(secret, F_OK) || *c->keys)
     return cli_error(w->file, "there is no key of epoch %u", w->epoch);
   return cli_error(secret, "there is no secret to derive keys from: --state-dir, --keys or -c say where the server's are");

@@ -159,7 +159,7 @@ static struct epoch_store *new_store(const char *state_dir, uint32_t base, struc
   s->rules = epochs_new(&s->mem.base, base);
   s->base = base;
   s->dir = strdup(state_dir);
-  if (s->rules && s->dir && asprintf(&s->path, "%s/rotations.journal", state_dir) >= 0)
+  if (s->rules && s->dir && asprintf(&s->path, "%s/" STATE_JOURNAL, state_dir) >= 0)
     return s;
   config_fail(error, "out of memory");
   epoch_store_close(s);
@@ -250,14 +250,14 @@ static enum err append(struct epoch_store *s, struct bytes line, struct diag *di
     s->broken = s->broken || !folder_sync(s->dir);
   }
   if (s->broken)
-    return diag_say(diag, ERR_IO, "rotations.journal could not be written before: %s; what was begun then may be in force after a restart", strerror(errno));
+    return diag_say(diag, ERR_IO, STATE_JOURNAL " could not be written before: %s; what was begun then may be in force after a restart", strerror(errno));
   enum err begun = s->fd < 0 ? begin_journal(s, diag) : ERR_OK;
   if (begun)
     return begun;
   if (!write_all(s->fd, line, s->len) || fdatasync(s->fd)) {
     int why = errno;
     cut_back(s, s->len);
-    return s->broken ? diag_say(diag, ERR_IO, "rotations.journal: %s; it cannot be taken back now, and may be in force after a restart", strerror(why))
+    return s->broken ? diag_say(diag, ERR_IO, STATE_JOURNAL ": %s; it cannot be taken back now, and may be in force after a restart", strerror(why))
                      : diag_say(diag, ERR_IO, "%s: %s", s->path, strerror(why));
   }
   s->len += line.n;
@@ -268,7 +268,7 @@ static enum err append(struct epoch_store *s, struct bytes line, struct diag *di
 // The last line, of `n` bytes, which could not be applied.
 static enum err take_back(struct epoch_store *s, size_t n, enum err why, struct diag *diag) {
   cut_back(s, s->len - n);
-  return s->broken ? diag_say(diag, why, "rotations.journal: %s; it cannot be taken back now, and may be in force after a restart", err_text(why)) : why;
+  return s->broken ? diag_say(diag, why, STATE_JOURNAL ": %s; it cannot be taken back now, and may be in force after a restart", err_text(why)) : why;
 }
 
 // Failing to compact costs space, nothing else: the old file stays.

@@ -121,7 +121,7 @@ static bool give_secret(struct keyring *k, const struct config *c, enum keyring_
   struct diag diag = {0};
   bool own = keyring_own_secret(k);
   if (own)
-    snprintf(path, sizeof path, "%s/derive.secret", c->state_dir);
+    snprintf(path, sizeof path, "%s/" STATE_SECRET, c->state_dir);
   else if (!beside_keys(path, c, k->info.secret_file))
     return config_fail(error, "derive.secret_file: the path is too long");
   k->secret_path = strdup(path);

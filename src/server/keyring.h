@@ -7,6 +7,10 @@
 #include "keys/keys.h"
 #include "server/options.h"
 
+// What state_dir holds.
+#define STATE_SECRET "derive.secret"
+#define STATE_JOURNAL "rotations.journal"
+
 // Memory for secrets: locked where the limit allows it, left out of core dumps and of children, wiped when freed.
 struct secret_alloc {
   struct alloc base;
@@ -62,7 +66,7 @@ enum { KEYRING_URL_MAX = 512 };
 void keyring_drm(struct drm_settings *out, char la_url[KEYRING_URL_MAX], const struct keyring *k, const char *own_url,
                  struct bytes asset);
 
-// Epochs with their journal in state_dir (rotations.journal): replayed at start, a line appended and synced for each
+// Epochs with their journal, STATE_JOURNAL: replayed at start, a line appended and synced for each
 // rotation before it takes effect, compacted when it has grown. state_dir is locked: NULL while another server has it.
 // A folder that is not there yet is made. Thread-safe; who only reads never waits for the disk that a rotation waits for.
 struct epoch_store;
