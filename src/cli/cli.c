@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -124,6 +125,22 @@ int cli_arg(struct cli_args *a) {
   else
     cli_usage(a->command, !o->name ? "unknown option '%.*s'" : o->has_value ? "%.*s needs a value" : "'%.*s': this option takes no value", name, arg);
   return ARG_WRONG;
+}
+
+bool cli_same_file(const char *a, const char *b) {
+  struct stat x, y;
+  return !stat(a, &x) && !stat(b, &y) && S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+bool cli_out_spares(struct cli_args a, int option, const char *out) {
+  a.at = 1;
+  a.only_operands = false;
+  for (int o; strcmp(out, "-") != 0 && (o = cli_arg(&a)) != ARG_END;)
+    if (o == option && cli_same_file(a.value, out)) {
+      cli_error(out, "--%s is this file: OUT has to name another", a.options[option].name);
+      return false;
+    }
+  return true;
 }
 
 int cli_usage(const char *name, const char *fmt, ...) {

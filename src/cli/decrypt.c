@@ -226,7 +226,9 @@ static int parse_args(struct job *j, struct keys *keys, int argc, char **argv, b
   }
   if (num != 2)
     return cli_usage("decrypt", "give one input and one output");
-  return keys->num ? EXIT_DONE : cli_usage("decrypt", "--key or --key-file is needed");
+  if (!keys->num)
+    return cli_usage("decrypt", "--key or --key-file is needed");
+  return cli_out_spares(args, KEY_FILE, j->out) ? EXIT_DONE : EXIT_FAILED;
 }
 
 int cmd_decrypt(int argc, char **argv) {

@@ -143,6 +143,8 @@ static bool parse_args(struct options *o, int argc, char **argv, int *status) {
     cli_usage("encrypt", "give one input and one output");
   else if (!o->has_scheme || !o->has_kid || !o->has_key)
     cli_usage("encrypt", "--scheme, --kid and --key (or --key-file) are needed");
+  else if (!cli_out_spares(args, KEY_FILE, o->out))
+    *status = EXIT_FAILED;
   else
     *status = parse_iv(o);
   return *status == EXIT_DONE;

@@ -86,11 +86,6 @@ static bool write_to(int fd, struct bytes b) {
   return true;
 }
 
-static bool same_file(const char *a, const char *b) {
-  struct stat x, y;
-  return !stat(a, &x) && !stat(b, &y) && S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 // Who reads "cannot write" goes on with what was there, or throws away what the new file needs.
 static bool written(const char *path, enum secret_written w) {
   if (w == SECRET_UNSYNCED)
@@ -123,9 +118,9 @@ static bool out_is_source(const struct wish *w, const struct config *c, const st
   snprintf(secret, sizeof secret, "%s/" STATE_SECRET, c->state_dir);
   snprintf(journal, sizeof journal, "%s/" STATE_JOURNAL, c->state_dir);
   for (size_t i = 0; i < sizeof read / sizeof *read; i++)
-    is |= read[i] && same_file(w->out, read[i]);
+    is |= read[i] && cli_same_file(w->out, read[i]);
   for (unsigned i = 0; i < k->num_files; i++)
-    is |= same_file(w->out, k->files[i]);
+    is |= cli_same_file(w->out, k->files[i]);
   return is;
 }
 
@@ -329,7 +324,7 @@ static int rewrap(struct wish *w) {
   size_t n = 0;
   struct writer out = wr_of(line, sizeof line);
   int status = EXIT_FAILED;
-  if (w->new_kek && same_file(w->file, w->new_kek)) // it is replaced: what is wrapped with it could never be opened
+  if (w->new_kek && cli_same_file(w->file, w->new_kek)) // it is replaced: what is wrapped with it could never be opened
     return cli_error(w->new_kek, "the secret cannot be wrapped with its own file");
   secret_alloc_init(&mem, 1 << 20);
   bool ok = read_plain(&mem, w, &secret) && (w->plain || read_kek(&mem, &kek, w->new_kek));

@@ -109,6 +109,21 @@ def arguments(tap, sluice, work):
         for argv, right in ((["encrypt", clear, out, *ENCRYPT], "32 hex digits"), (["decrypt", locked, out, "--key", f"{KID}:{KEY}"], "KID:KEY, 32 hex digits each")):
             r = sluice(*argv, "--key-file", key)
             tap.equal((r.code, r.err, out.exists()), (1, f"sluice: {key}: a key file holds one line: {right}\n", False), f"{argv[0]}: a key file of {len(line)} other bytes, behind a good key")
+    # What comes of a key does not take its file's place, by whatever name and wherever the option stands.
+    soft, hard, pair = work / "soft", work / "hard", work / "pair"
+    key.write_text(KEY)
+    pair.write_text(f"{KID}:{KEY}")
+    for file, argv in ((key, ["encrypt", clear, *ENCRYPT[:-2]]), (pair, ["decrypt", locked])):
+        soft.symlink_to(file)
+        hard.hardlink_to(file)
+        for to in (file, soft, hard):
+            before = files(work)
+            for end in ([to, "--key-file", file], [f"--key-file={file}", "--key-file", file, to], ["--key-file", file, "--", to]):
+                r = sluice(*argv, *end)
+                tap.equal((r.code, r.err, files(work) == before), (1, f"sluice: {to}: --key-file is this file: OUT has to name another\n", True),
+                          f"{argv[0]} onto its key file by the name {to.name} ({len(end)} words): refused")
+        soft.unlink()
+        hard.unlink()
     r = sluice("decrypt", locked, out, "--key", f"{KID}:{KEY}", "--key-file", work / "none")
     tap.ok(r.code == 1 and one_line(r) and not out.exists(), "decrypt: a key file that is not there, behind a good key", r)
     others = [f"--key={n:032x}:{KEY}" for n in range(63)]
