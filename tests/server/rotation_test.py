@@ -99,9 +99,14 @@ def orders(tap, sluice, work, media):
                       f"scope=a&grace_ms={365 * 86400000 + 1}"):
             r = order(server, query)
             tap.ok(r.status == 400 and b'"error"' in r.body, f"an order {query[:40]!r} is refused", r)
+        for query in ("scope=a&revoke=1&grace_ms=1", "grace_ms=3600000&scope=a&revoke=1"):
+            r = order(server, query)
+            tap.ok(r.status == 400 and b"a revocation has no grace" in r.body, f"a revocation with a grace {query!r} is refused", r)
         tap.equal(epoch(server, "a"), 1, "nothing was rotated")
         r = order(server, "revoke=0&scope=%61&grace_ms=0")
         tap.ok(r.status == 200 and b'"epoch":2' in r.body and b'"revoked":false' in r.body, "an order in another sequence, encoded, is carried out", r)
+        r = order(server, "scope=b&grace_ms=0&revoke=1")
+        tap.ok(r.status == 200 and b'"grace_ms":0,"revoked":true' in r.body, "a revocation with a grace of nothing is carried out", r)
         r = order(server, "scope=%C2%9B1m%C3%A4")
         tap.ok(r.status == 200 and '"scope":"\\u009b1mä"'.encode() in r.body, "a control character of two bytes is escaped, as others are", r)
         r = order(server, "scope=two+words%2Bone/")
