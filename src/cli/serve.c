@@ -71,6 +71,10 @@ int cmd_serve(int argc, char **argv) {
   struct config *c = config_load(file, &flags, &error);
   if (!c)
     return cli_error_config(&error);
+  if (!server_addresses(c, &error)) {
+    config_free(c);
+    return cli_error_config(&error);
+  }
   if (!only_check)
     return server_run(c, file, &flags, ops);
   int status = check(c);

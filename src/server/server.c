@@ -116,28 +116,32 @@ static bool folders_there(const struct config *c, struct config_error *error) {
   return config_fail(error, "%s: cannot write into the state folder: %s (state_dir names another)", TOLD(c->state_dir), strerror(errno));
 }
 
-static bool resolve(struct addrinfo **found, const struct config_addr *a, struct config_error *error) {
+static bool resolve(struct addrinfo **found, const char *option, const struct config_addr *a, struct config_error *error) {
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICHOST};
   char port[8];
   snprintf(port, sizeof port, "%u", a->port);
   int e = getaddrinfo(a->host, port, &hints, found);
-  return !e || config_fail(error, e == EAI_MEMORY ? "%s: out of memory" : "%s: not a numeric address (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)",
-                           a->text);
+  return !e || config_fail(error, e == EAI_MEMORY ? "%s: %s: out of memory" : "%s: '%s' is not a numeric address (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)",
+                           option, a->text);
 }
 
-static bool numeric(const struct config_addrs *list, struct config_error *error) {
+static bool numeric(const char *option, const struct config_addrs *list, struct config_error *error) {
   for (unsigned i = 0; i < list->num; i++) {
     struct addrinfo *found;
-    if (!resolve(&found, &list->a[i], error))
+    if (!resolve(&found, option, &list->a[i], error))
       return false;
     freeaddrinfo(found);
   }
   return true;
 }
 
+bool server_addresses(const struct config *c, struct config_error *error) {
+  return numeric("listen", &c->listen, error) && numeric("tls_listen", &c->tls_listen, error) && numeric("admin", &c->admin, error);
+}
+
 bool server_check(const struct config *c, struct config_error *error) {
   const char *control = c->congestion_control;
-  if (!folders_there(c, error) || !numeric(&c->listen, error) || !numeric(&c->tls_listen, error) || !numeric(&c->admin, error))
+  if (!folders_there(c, error))
     return false;
   if (!log_there(c->access_log))
     return config_fail(error, "access_log: %s: %s", TOLD(c->access_log), errno == ENXIO ? "neither a file nor a pipe" : strerror(errno));
@@ -158,7 +162,7 @@ static bool ports_free(const char *option, const struct config_addrs *list, stru
   for (unsigned i = 0; i < list->num; i++) {
     const struct config_addr *a = &list->a[i];
     struct addrinfo *found;
-    if (!resolve(&found, a, error))
+    if (!resolve(&found, option, a, error))
       return false;
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
     bool ok = fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);

@@ -14,7 +14,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from integration.command_edges import arguments, changed, control_characters, half_written, orders, shown, trees  # noqa: E402
+from integration.command_edges import arguments, changed, control_characters, half_written, names_for_addresses, orders, shown, trees  # noqa: E402
 from integration.command_files import (  # noqa: E402
     cached, closed_descriptors, folder_faults, interrupted, modes, one_fails, outputs, sidecars, streams, there_and_back)
 from integration.command_inspect import bad_files, inspect  # noqa: E402
@@ -490,7 +490,7 @@ def ipv6(tap, sluice, work):
 def main():
     tap = Tap()
     sluice = Sluice(sys.argv[1])
-    for part in (usage, forms, advice, failures, streams, offline, there_and_back, memory, closed_descriptors, outputs, half_written, changed, arguments, control_characters, interrupted, orders, trees, languages, folder_faults, one_fails, sidecars, cached, messages,
+    for part in (usage, forms, advice, failures, streams, offline, there_and_back, memory, closed_descriptors, outputs, half_written, changed, arguments, names_for_addresses, control_characters, interrupted, orders, trees, languages, folder_faults, one_fails, sidecars, cached, messages,
                  inspect, shown, bad_files, ipv6, modes):
         if len(sys.argv) > 2 and part.__name__ not in sys.argv[2:]:
             continue

@@ -133,6 +133,15 @@ def arguments(tap, sluice, work):
     tap.ok(r.code == 2 and "more than 64 keys" in r.err, "decrypt with 65", r)
 
 
+def names_for_addresses(tap, sluice, work):
+    """What is listened on are addresses. A name is wrong usage, told by its option before anything else is looked at."""
+    for option, more in (("listen", []), ("tls_listen", ["--tls-certificate", "c", "--tls-key", "k"]), ("admin", [])):
+        for check in ([], ["--check"]):
+            r = sluice("serve", "--media", work / "none", f"--{option.replace('_', '-')}", "localhost:80", *more, *check)
+            tap.equal((r.code, r.out, r.err), (2, b"", f"sluice: {option}: 'localhost:80' is not a numeric address (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)\n"),
+                      f"serve {' '.join(check)}: a name for {option}: status 2")
+
+
 def control_characters(tap, sluice, work):
     """Names of files are others': what a terminal takes for orders, or for another line, is a question mark."""
     (work / "a").mkdir()
