@@ -15,7 +15,7 @@
 #include "base/err.h"
 #include "base/writer.h"
 
-enum { EPOCH_MAX_SCOPE = 1024, EPOCH_MAX_DEPTH = 59, EPOCH_MAX_LINE = 4096 };
+enum { EPOCH_MAX_SCOPE = 1024, EPOCH_MAX_DEPTH = 59, EPOCH_MAX_LINE = 4096, EPOCH_MAX_GRACE_DAYS = 365 };
 
 enum epoch_status {
   EPOCH_CURRENT,

@@ -88,13 +88,14 @@ static enum err keep(struct input *in, struct bytes *out, struct bytes text) {
   return ERR_OK;
 }
 
-static enum err read_time(struct input *in, uint64_t *ms, const char *name, struct bytes text) {
+static enum err read_time(struct input *in, uint64_t *ms, const struct field *f, struct bytes text) {
   static const struct {
     const char *unit;
     uint64_t ms;
   } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
+  bool grace = f->kind == K_GRACE;
+  uint64_t v, most = (grace ? EPOCH_MAX_GRACE_DAYS : 100 * 366) * 86400000ull;
   size_t n = 0;
-  uint64_t v;
   while (n < text.n && text.p[n] >= '0' && text.p[n] <= '9')
     n++;
   if (bytes_eq(text, BYTES_LIT("0"))) { // as in the configuration
@@ -103,12 +104,12 @@ static enum err read_time(struct input *in, uint64_t *ms, const char *name, stru
   }
   for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
     if (bytes_eq(bytes_of(text.p + n, text.n - n), bytes_str(units[i].unit)) && !parse_u64(&v, bytes_of(text.p, n)) &&
-        v <= (uint64_t)100 * 366 * 86400000 / units[i].ms) {
+        v <= most / units[i].ms) {
       *ms = v * units[i].ms;
       return ERR_OK;
     }
   }
-  return kf_fail(in, ERR_SYNTAX, "%s: give a time such as 24h, 90s or 7d, of at most 100 years", name);
+  return kf_fail(in, ERR_SYNTAX, "%s: give a time such as 24h, 90s or 7d, of at most %s", f->name, grace ? "365 days" : "100 years");
 }
 
 static enum err read_mask_name(struct input *in, const struct field *f, uint32_t *mask, struct bytes text) {
@@ -209,8 +210,9 @@ static enum err read_scalar(struct input *in, const struct field *f, void *base)
     *(uint32_t *)at = (uint32_t)v;
     return ERR_OK;
   case K_TIME:
+  case K_GRACE:
   case K_PERIOD: {
-    enum err e = read_time(in, at, f->name, text);
+    enum err e = read_time(in, at, f, text);
     bool often = !e && f->kind == K_PERIOD && *(uint64_t *)at < MIN_EVERY_MS;
     return often ? kf_fail(in, ERR_SYNTAX, "%s must be at least %ds", f->name, MIN_EVERY_MS / 1000) : e;
   }
@@ -264,6 +266,18 @@ static enum err read_value(struct input *in, const struct field *f, void *base) 
   return read_scalar(in, f, base);
 }
 
+// Faults name the option as docs/keys.md does, with the sections that it is in.
+static enum err read_option(struct input *in, const struct field *f, void *base) {
+  const char *section = in->section;
+  char path[64];
+  struct field named = *f;
+  snprintf(path, sizeof path, "%s%s%s", section, *section ? "." : "", f->name);
+  in->section = named.name = path;
+  enum err e = read_value(in, &named, base);
+  in->section = section;
+  return e;
+}
+
 enum err kf_read_map(struct input *in, const struct field *fields, void *base, uint64_t *seen) {
   enum err e;
   while (!(e = kf_next(in)) && in->ev.type != YAML_MAPPING_END_EVENT) {
@@ -283,7 +297,7 @@ enum err kf_read_map(struct input *in, const struct field *fields, void *base, u
         return kf_fail(in, ERR_SYNTAX, "drm: rules must come last, for each starts from the options before it");
       in->drm_seen = *seen;
     }
-    if ((e = kf_next(in)) || (e = read_value(in, &fields[i], base)))
+    if ((e = kf_next(in)) || (e = read_option(in, &fields[i], base)))
       return e;
   }
   return e;
@@ -514,7 +528,7 @@ enum err keys_parse(struct alloc *mem, struct keyset **out, struct keys_info *in
                     struct diag *diag) {
   if (text.n > KEYS_MAX_FILE)
     return diag_say(diag, ERR_LIMIT, "a keys file has at most %d bytes", KEYS_MAX_FILE);
-  struct input in = {.text = text, .mem = mem, .diag = diag, .ks = mem->get(mem, sizeof *in.ks)};
+  struct input in = {.text = text, .mem = mem, .diag = diag, .section = "", .ks = mem->get(mem, sizeof *in.ks)};
   if (!in.ks || !yaml_parser_initialize(&in.yaml))
     return diag_say(diag, ERR_NO_MEMORY, "%s", "");
   *in.ks = (struct keyset){

@@ -5,7 +5,7 @@
 
 #define INFO(f) offsetof(struct keys_info, f)
 const struct field kf_epochs_fields[] = {{"default", K_U32, INFO(default_epoch), NULL},
-                                          {"grace", K_TIME, INFO(grace_ms), NULL},
+                                          {"grace", K_GRACE, INFO(grace_ms), NULL},
                                           {"every", K_PERIOD, INFO(every_ms), NULL},
                                           {"schedule", K_SCHEDULES, 0, NULL},
                                           {0}};
@@ -29,7 +29,7 @@ enum { S_MATCH, S_EVERY, S_GRACE };
 static const struct field schedule_fields[] = {
     [S_MATCH] = {"match", K_TEXT, offsetof(struct key_schedule, scope), NULL},
     [S_EVERY] = {"every", K_PERIOD, offsetof(struct key_schedule, every_ms), NULL},
-    [S_GRACE] = {"grace", K_TIME, offsetof(struct key_schedule, grace_ms), NULL},
+    [S_GRACE] = {"grace", K_GRACE, offsetof(struct key_schedule, grace_ms), NULL},
     {0}};
 
 enum err kf_read_schedules(struct input *in) {

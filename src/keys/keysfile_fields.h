@@ -18,6 +18,7 @@ enum kind {
   K_HEX16,    // uint8_t[16]
   K_U32,      // uint32_t, from 1
   K_TIME,     // uint64_t ms: "24h", "90s"
+  K_GRACE,    // the same, of EPOCH_MAX_GRACE_DAYS at most
   K_PERIOD,   // the same, from 1s
   K_BOOL,
   K_SCHEME,   // enum scheme, not clear
@@ -47,6 +48,7 @@ struct input {
   struct diag *diag;
   uint64_t drm_seen; // options of the drm section so far
   uint64_t epochs_seen;
+  const char *section; // that the mapping at hand is the value of: "drm.playready", "" around all
 };
 
 // kf_next goes on to the next event. kf_fail is about the event at hand, or what libyaml could not read; kf_fail_at about an

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "cenc/plan.h"
+#include "keys/epochs.h"
 
 enum option_type {
   OPT_BOOL,     // bool: true/false, yes/no, on/off; as a flag the value may be left out: true
@@ -161,7 +162,8 @@ enum { CONFIG_MAX_LISTENERS = 64, CONFIG_MAX_ADMIN = 16, CONFIG_MAX_CERTIFICATES
   X(write_sidecars, OPT_BOOL, "true", 0, 0, true,                                                                   \
     "Write sidecar indexes, beside the media where that is possible, else into `cache_dir`. false: nowhere; a track without one is " \
     "read whole each time it is opened.")      \
-  X(rotation_grace, OPT_DURATION, "24h", 0, 31536000000, true, "How long an old key epoch answers unless `rotate` says otherwise.") \
+  X(rotation_grace, OPT_DURATION, "24h", 0, EPOCH_MAX_GRACE_DAYS * 86400000ULL, true,                                      \
+    "How long an old key epoch answers, unless `rotate` or the keys file's `epochs` says otherwise, within the same bounds.") \
   X(access_log, OPT_PATH, "", 0, 0, false,                                                                               \
     "Access log file, `-` for standard output, empty or `off` for none. A response that was cut off has a line too: its " \
     "status as sent, the bytes that were sent. SIGUSR1 opens it anew, for logrotate. A pipe whose reader stops costs lines, " \

@@ -98,19 +98,25 @@ Test(keysfile, schedules) {
   refused(ERR_SYNTAX, "epochs:\n  schedule:\n    - { match: a/, every: 1h }\n    - { match: a/, every: 2h }\n",
           "line 4: epochs.schedule: two entries for a/");
   refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a, every: 10ms } ] }", "at least 1s");
-  refused(ERR_SYNTAX, "epochs:\n  every: 999ms\n", "line 2: every must be at least 1s");
-  refused(ERR_SYNTAX, "epochs: { every: 0s }", "line 1: every must be at least 1s");
+  refused(ERR_SYNTAX, "epochs:\n  every: 999ms\n", "line 2: epochs.every must be at least 1s");
+  refused(ERR_SYNTAX, "epochs: { every: 0s }", "line 1: epochs.every must be at least 1s");
   refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a, every: 0s } ] }", "at least 1s");
   refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a//b, every: 1h } ] }", "empty");
   refused(ERR_SYNTAX, "epochs: { schedule: 24h }", "a list is expected");
-  cr_assert_eq(load(&ks, &info, "epochs: { every: 1s, grace: 36600d }"), ERR_OK, "%s", shown);
-  cr_assert(info.every_ms == 1000 && info.grace_ms == 36600ull * 86400000);
+  cr_assert_eq(load(&ks, &info, "epochs: { every: 1s }"), ERR_OK, "%s", shown);
+  cr_assert(info.every_ms == 1000 && !info.has_grace);
   cr_assert_eq(load(&ks, &info, "epochs: { every: 1s, grace: 0 }"), ERR_OK, "%s", shown);
   cr_assert(info.has_grace && info.grace_ms == 0);
   refused(ERR_SYNTAX, "epochs: { every: 0 }", "at least 1s");
-  refused(ERR_SYNTAX, "epochs: { grace: 1 }", "give a time such as");
-  refused(ERR_SYNTAX, "epochs: { grace: 36601d }", "of at most 100 years");
-  refused(ERR_SYNTAX, "epochs: { grace: 18446744073709551d }", "of at most 100 years");
+  refused(ERR_SYNTAX, "epochs: { grace: 1 }", "line 1: epochs.grace: give a time such as");
+  // As much as rotate and the configuration take.
+  cr_assert_eq(load(&ks, &info, "epochs: { grace: 365d, schedule: [ { match: a, every: 36600d, grace: 8760h } ] }"), ERR_OK, "%s", shown);
+  cr_assert_eq(info.grace_ms, 31536000000u);
+  refused(ERR_SYNTAX, "epochs: { grace: 366d }", "epochs.grace: give a time such as 24h, 90s or 7d, of at most 365 days");
+  refused(ERR_SYNTAX, "epochs: { grace: 31536000001ms }", "epochs.grace: give a time such as 24h, 90s or 7d, of at most 365 days");
+  refused(ERR_SYNTAX, "epochs: { schedule: [ { match: a, every: 1h, grace: 366d } ] }", "epochs.schedule.grace: give a time such as 24h, 90s or 7d, of at most 365 days");
+  refused(ERR_SYNTAX, "epochs: { every: 36601d }", "epochs.every: give a time such as 24h, 90s or 7d, of at most 100 years");
+  refused(ERR_SYNTAX, "epochs: { every: 18446744073709551d }", "of at most 100 years");
 }
 
 Test(keysfile, as_many_schedules_as_there_may_be) {
@@ -218,7 +224,7 @@ Test(keysfile, a_kid_has_one_key_and_one_iv) {
 }
 
 Test(keysfile, faults_are_named_with_their_line) {
-  refused(ERR_SYNTAX, "keys:\n- { asset: a, scheme: cenc, " KID1 ", key: 00 }", "line 2: key: give exactly 32 hex digits");
+  refused(ERR_SYNTAX, "keys:\n- { asset: a, scheme: cenc, " KID1 ", key: 00 }", "line 2: keys.key: give exactly 32 hex digits");
   refused(ERR_SYNTAX, "keys:\n- { asset: a, scheme: cenc, " KID1 " }", "line 2: asset \"a\": the record has no key");
   refused(ERR_SYNTAX, "keys:\n- { scheme: cenc, " KID1 ", " KEY1 " }", "the record has no asset");
   refused(ERR_SYNTAX, "keys:\n- { asset: a, scheme: cens, " KID1 ", " KEY1 " }", "scheme: give cenc or cbcs");
@@ -227,8 +233,8 @@ Test(keysfile, faults_are_named_with_their_line) {
   refused(ERR_SYNTAX, "keys:\n- { asset: a, epoch: 0, scheme: cenc, " KID1 ", " KEY1 " }", "epoch: give a number from 1");
   refused(ERR_SYNTAX, "\n\nkeyz: []", "line 3: unknown option \"keyz\"");
   refused(ERR_SYNTAX, "epochs: { default: 1, default: 2 }", "option \"default\" is given twice");
-  refused(ERR_SYNTAX, "epochs: { grace: 24 }", "grace: give a time such as 24h");
-  refused(ERR_SYNTAX, "epochs: { grace: 101 years }", "grace: give a time");
+  refused(ERR_SYNTAX, "epochs: { grace: 24 }", "epochs.grace: give a time such as 24h");
+  refused(ERR_SYNTAX, "epochs: { grace: 101 years }", "epochs.grace: give a time");
   refused(ERR_SYNTAX, "- a", "options are expected");
   refused(ERR_SYNTAX, "keys: { a: b }", "keys: a list is expected");
   refused(ERR_SYNTAX, "keys: [ [ ] ]", "keys: each entry is a mapping");
@@ -250,7 +256,7 @@ Test(keysfile, faults_are_named_with_their_line) {
   refused(ERR_SYNTAX, "derive: {}\n---\nderive: {}", "one document is expected");
   refused(ERR_SYNTAX, "drm: { systems: [ widevine, fairpley ] }", "systems: unknown system");
   refused(ERR_SYNTAX, "drm: { schemes: [ cens ] }", "schemes: unknown scheme");
-  refused(ERR_SYNTAX, "drm: { per_tier: yes }", "per_tier: give true or false");
+  refused(ERR_SYNTAX, "drm: { per_tier: yes }", "line 1: drm.per_tier: give true or false");
   refused(ERR_SYNTAX, "drm: { rules: [ { match: a } ], systems: all }", "rules must come last");
   refused(ERR_SYNTAX, "drm: { rules: [ { systems: all } ] }", "a rule needs match");
   refused(ERR_SYNTAX, "drm: { rules: [ { match: a/ }, { match: a/ } ] }", "\"a/\" has two rules");

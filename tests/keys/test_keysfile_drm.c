@@ -7,18 +7,18 @@ TestSuite(keysfile, .init = setup, .fini = teardown);
 
 // What a template does not know would reach players as it stands.
 Test(keysfile, templates_and_markup) {
-  static const char known[] = "line 2: la_url: {Kid} is unknown; there are {kid} {KID} {asset} {epoch} {scheme} {label}";
+  static const char known[] = "line 2: drm.clearkey.la_url: {Kid} is unknown; there are {kid} {KID} {asset} {epoch} {scheme} {label}";
   struct keyset *ks;
   struct keys_info info;
   refused(ERR_SYNTAX, "drm:\n  clearkey: { la_url: 'http://y/{kid}/{Kid}' }\n", known);
-  refused(ERR_SYNTAX, "drm: { playready: { la_url: 'https://x/{foo}' } }", "line 1: la_url: {foo} is unknown");
+  refused(ERR_SYNTAX, "drm: { playready: { la_url: 'https://x/{foo}' } }", "line 1: drm.playready.la_url: {foo} is unknown");
   refused(ERR_SYNTAX, "drm: { playready: { lui_url: 'https://x/{ kid }' } }", "lui_url: { kid } is unknown");
   refused(ERR_SYNTAX, "drm: { fairplay: { skd: 'skd://{}' } }", "skd: {} is unknown");
-  refused(ERR_SYNTAX, "drm: { rules: [ { match: a, widevine: { content_id: '{track}' } } ] }", "content_id: {track} is unknown");
+  refused(ERR_SYNTAX, "drm: { rules: [ { match: a, widevine: { content_id: '{track}' } } ] }", "line 1: drm.rules.widevine.content_id: {track} is unknown");
   for (const char *const *p = (const char *const[]){"<a>", "</a>", "a & b", "</CUSTOMATTRIBUTES>", "</c><c>", "<x:a/>", "<a b=c/>", NULL}; *p; p++) {
     char text[256];
     snprintf(text, sizeof text, "drm:\n  playready:\n    custom: '%s'\n", *p);
-    refused(ERR_SYNTAX, text, "line 3: custom: give well-formed XML");
+    refused(ERR_SYNTAX, text, "line 3: drm.playready.custom: give well-formed XML");
   }
   cr_assert_eq(load(&ks, &info, "drm:\n  widevine: { content_id: '{\"asset\":\"{asset}\",\"n\":{\"epoch\":{epoch}}}' }\n"
                                 "  playready: { la_url: 'https://x/{KID}?{label}', custom: '<a b=\"c\">d &amp; e</a><f/>g' }\n"), ERR_OK, "%s", shown);
