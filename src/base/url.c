@@ -32,7 +32,7 @@ static bool name_ok(struct bytes b) {
   return b.n > 0;
 }
 
-static bool v6_ok(struct bytes b) {
+bool url_is_v6(struct bytes b) {
   char text[INET6_ADDRSTRLEN];
   struct in6_addr addr;
   if (b.n >= sizeof text)
@@ -48,7 +48,7 @@ static bool read_authority(struct url *out, struct bytes a) {
   out->v6 = a.n && a.p[0] == '[';
   out->host = out->v6 ? bytes_of(a.p + 1, find(behind(a, 1), "]")) : bytes_of(a.p, find(a, ":"));
   size_t n = out->host.n + (out->v6 ? 2 : 0);
-  if (n > a.n || !(out->v6 ? v6_ok(out->host) : name_ok(out->host)))
+  if (n > a.n || !(out->v6 ? url_is_v6(out->host) : name_ok(out->host)))
     return false;
   a = behind(a, n);
   if (a.n && (a.p[0] != ':' || parse_u64(&port, behind(a, 1)) || !port || port > UINT16_MAX))

@@ -20,5 +20,8 @@ enum url_fault {
   URL_HOST,    // not HOST[:PORT]
 };
 
+// url_is_v6 says whether this is an address of IPv6, without brackets.
+bool url_is_v6(struct bytes b);
+
 // url_read takes a URL apart: scheme://host[:port][/path][?query]. Source: RFC 3986 §3.
 enum url_fault url_read(struct url *out, struct bytes text);

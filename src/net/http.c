@@ -1,5 +1,10 @@
 #include "net/http.h"
+
+#include <ctype.h>
 #include <strings.h>
+
+#include "base/text.h"
+#include "base/url.h"
 
 enum { ST_LINE, ST_HEADERS, ST_BODY, ST_DONE };
 
@@ -80,16 +85,29 @@ static int find_header(struct bytes name) {
   return HTTP_H_COUNT;
 }
 
-// uri-host [":" port]: characters are unreserved, percent, sub-delims, and between brackets colons; an address there is not
-// looked into, nor is what follows a percent sign. Empty is allowed, for targets without authority. Source: RFC 9112 §3.2, RFC 9110 §7.2, RFC 3986 §3.2.2.
+// "v" 1*HEXDIG "." 1*, of what may stand between brackets. Source: RFC 3986 §3.2.2.
+static bool is_future_ip(struct bytes v) {
+  size_t at = 1;
+  while (at < v.n && isxdigit(v.p[at]))
+    at++;
+  return v.n && (v.p[0] | 0x20) == 'v' && at > 1 && at + 1 < v.n && v.p[at] == '.';
+}
+
+// uri-host [":" port], or nothing where the target has no authority. Source: RFC 9112 §3.2, RFC 3986 §3.2.2.
 static bool host_ok(struct bytes v) {
-  static const uint64_t good[4] = {0x2bff7ff200000000, 0x47fffffe87fffffe}; // a bit for each character
+  static const uint64_t good[4] = {0x2bff7fd200000000, 0x47fffffe87fffffe}; // a bit for each of unreserved and sub-delims
   bool literal = v.n && v.p[0] == '[';
   size_t at = literal;
-  while (at < v.n && (good[v.p[at] >> 6] >> (v.p[at] & 63) & 1 || (literal && v.p[at] == ':')))
-    at++;
-  if (literal && (at == 1 || at == v.n || v.p[at++] != ']'))
-    return false;
+  for (uint8_t byte; at < v.n; at++)
+    if (v.p[at] == '%' && !literal && v.n - at > 2 && !hex_read(&byte, 1, bytes_of(v.p + at + 1, 2)))
+      at += 2;
+    else if (!(good[v.p[at] >> 6] >> (v.p[at] & 63) & 1) && !(literal && v.p[at] == ':'))
+      break;
+  if (literal) {
+    struct bytes ip = bytes_of(v.p + 1, at - 1);
+    if (at == v.n || v.p[at++] != ']' || (!url_is_v6(ip) && !is_future_ip(ip)))
+      return false;
+  }
   if (at < v.n && v.p[at++] != ':')
     return false;
   while (at < v.n && v.p[at] >= '0' && v.p[at] <= '9')

@@ -140,7 +140,7 @@ Test(http, hosts) {
   for (int c = 1; c < 256; c++) {
     char text[64];
     struct result r;
-    bool good = c < 0x80 && strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=", c);
+    bool good = c < 0x80 && strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=", c);
     int n = snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: a%cb\r\n\r\n", c);
     parse_split(&r, text, (size_t)n, 3);
     cr_assert_eq(strcmp(r.text, "bad 400\n") != 0, good, "character %d: %s", c, r.text);
@@ -159,6 +159,23 @@ Test(http, hosts_are_well_formed) {
   }
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", bad[i]);
+    check_splits(text, "bad 400\n");
+  }
+}
+
+// RFC 3986 §2.1, §3.2.2: a percent sign has two hex digits behind it, brackets an address of IPv6 or of a later version between them.
+Test(http, hosts_are_encoded_and_addresses) {
+  static const char *const good[] = {"%41", "a%2Fb:80", "%c3%a4.example", "[::]", "[1:2:3:4:5:6:7:8]", "[::ffff:192.0.2.1]:80", "[vF0.~]", "[V1.a:b]"};
+  static const char *const bad[] = {"%", "a%", "%4", "a%4", "%zz", "%4g", "%g4", "%%41", "%-1", "%4:80", "[a]", "[:]", "[1.2.3.4]", "[::g]", "[1:2]", "[::1::]",
+                                    "[12345::]", "[1:2:3:4:5:6:7:8:9]", "[fe80::1%25eth0]", "[%3a%3a1]", "[v1]", "[v1.]", "[v.a]", "[vg.a]", "[1.a:b]", "[::ffff:192.0.2.256]"};
+  char text[80], expected[80];
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+    snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", good[i]);
+    snprintf(expected, sizeof expected, "m0 ka1 1.1 chunked0 body0 url=/ h=%s\n", good[i]);
+    check_splits(text, expected);
+  }
+  for (size_t i = 0; i < 2 * (sizeof bad / sizeof *bad); i++) {
+    snprintf(text, sizeof text, i % 2 ? "GET http://%s/ HTTP/1.1\r\nHost: a\r\n\r\n" : "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", bad[i / 2]);
     check_splits(text, "bad 400\n");
   }
 }
