@@ -187,7 +187,7 @@ Test(keysfile, empty_means_derivation) {
 Test(keysfile, words_of_yaml) {
   struct keyset *ks;
   struct keys_info info;
-  cr_assert_eq(load(&ks, &info, "derive: ~\nepochs: null\nproviders: NULL\nkeys: Null\ndrm: { per_tier: True, clearkey: ~ }\n"), ERR_OK, "%s", shown);
+  cr_assert_eq(load(&ks, &info, "derive: !!null ~\nepochs: null\nproviders: NULL\nkeys: Null\ndrm: { per_tier: True, clearkey: ~ }\n"), ERR_OK, "%s", shown);
   cr_assert(info.derive);
   cr_assert(keys_drm(ks, BYTES_LIT("a"))->per_tier);
   cr_assert_eq(load(&ks, &info, "~\n"), ERR_OK, "%s", shown);
@@ -243,9 +243,10 @@ Test(keysfile, faults_are_named_with_their_line) {
   refused(ERR_SYNTAX, "derive: { ", "this is not YAML: did not find");
   refused(ERR_SYNTAX, "\tkeys: x", "line 1: this is not YAML: found character that cannot start any token: indent with spaces, not tabs");
   refused(ERR_SYNTAX, "derive: &a { }\nepochs: *a", "aliases");
-  for (unsigned i = 0; i < 2; i++) { // read as no value they would be an empty file, or an option that is not given
+  // Read as no value they would be an empty file, or an option that is not given: who means that of !!null writes its value.
+  for (unsigned i = 0; i < 3; i++) {
     char text[64];
-    const char *lone = i ? "!!str" : "&a";
+    const char *lone = (const char *const[]){"&a", "!!str", "!!null"}[i];
     snprintf(text, sizeof text, "%s\n", lone);
     refused(ERR_SYNTAX, text, "line 1: an anchor (&name) or a tag (!name) stands before no value");
     snprintf(text, sizeof text, "epochs: { default: 2 }\nderive: %s\n", lone);

@@ -80,7 +80,7 @@ Test(options, yaml_values_of_every_kind) {
 }
 
 Test(options, words_of_yaml_and_sizes_as_nginx_has_them) {
-  struct config *c = load("media: /m\nclear: True\nktls: FALSE\nwrite_sidecars: Off\ncache_size: 16m\nindex_size: 2g\nkeys: ~\ncache_dir: null\n"
+  struct config *c = load("media: /m\nclear: True\nktls: FALSE\nwrite_sidecars: Off\ncache_size: 16m\nindex_size: 2g\nkeys: !!null ~\ncache_dir: null\n"
                           "access_log: 'null'\nstate_dir: \"~\"\n",
                           NULL);
   cr_assert(c, "%s", error.text);
@@ -158,6 +158,7 @@ static const struct {
     // Read as no value they would be an empty file, or an option that is not given.
     {"&a\n", ":1: an anchor (&name) or a tag (!name) stands before no value: write the value, or leave it out"},
     {"!!str\n", ":1: an anchor (&name) or a tag (!name) stands before no value: write the value, or leave it out"},
+    {"media: /m\nkeys: !!null\n", ":2: an anchor (&name) or a tag (!name) stands before no value: write the value, or leave it out"},
     {"media: /m\nkeys: &a\n", ":2: an anchor (&name) or a tag (!name) stands before no value: write the value, or leave it out"},
     {"media: /m\nschemes: [cbcs, &a ]\n", ":2: an anchor (&name) or a tag (!name) stands before no value: write the value, or leave it out"},
 };
