@@ -84,8 +84,8 @@ bool cli_secret_line(char out[CLI_SECRET], const char *path);
 // cli_same_file says whether two paths lead to one regular file, by links too.
 bool cli_same_file(const char *a, const char *b);
 
-// cli_out_spares says whether `out` is none of the files that an option of the arguments names, which it would take the place of: of
-// a key there may be no other copy. False: said so.
+// cli_out_spares says whether `out` is none of the files that an option of the arguments names. It would take the place of a key
+// of which there may be no other copy. False: said so.
 bool cli_out_spares(struct cli_args a, int option, const char *out);
 
 // cli_help prints usage, summary and `options` (already laid out, may be NULL) to standard output; returns EXIT_DONE.

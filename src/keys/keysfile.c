@@ -109,7 +109,8 @@ static enum err read_time(struct input *in, uint64_t *ms, const struct field *f,
       return ERR_OK;
     }
   }
-  return kf_fail(in, ERR_SYNTAX, "%s: give a time such as 24h, 90s or 7d, of at most %s", f->name, grace ? "365 days" : "100 years");
+  return kf_fail(in, ERR_SYNTAX, "%s: give a time such as 24h, 90s or 7d, of at most %s", f->name,
+                 grace ? "365 days" : "100 years");
 }
 
 static enum err read_mask_name(struct input *in, const struct field *f, uint32_t *mask, struct bytes text) {

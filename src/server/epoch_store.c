@@ -52,7 +52,7 @@ static bool take_dir(struct epoch_store *s, struct config_error *error) {
 // Whether the last line, whose checksum does not fit, is a write that a crash cut short: from some point to the end its bytes are not
 // there, or, where the file had grown already, are zeros, so that no line feed ends it; or, of one that lies in several of the disk's
 // sectors, all that is in one of them is zeros, some bytes at the least. Any other counts as acknowledged, and something has changed it, be
-// it to zeros.
+// it to zeros. More than a line may have (ERR_LIMIT) is no single write's: rotations that counted may lie under the zeros.
 static bool is_torn(struct bytes text, size_t at) {
   enum { SECTOR = 512, SOME = 8 };
   bool torn = text.p[text.n - 1] != '\n';

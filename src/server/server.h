@@ -47,8 +47,8 @@ static inline const struct config *server_config(const struct server *s) {
   return atomic_load_explicit(&s->config, memory_order_acquire);
 }
 
-// server_addresses says whether what is listened on are addresses: no names, as sluice rotate takes them for `admin`. False: `error`
-// says which is none.
+// server_addresses says whether what is listened on are addresses, not names, which sluice rotate takes for `admin`. False:
+// `error` says which is none.
 bool server_addresses(const struct config *c, struct config_error *error);
 
 // server_check says whether folders are there, the access log can be written and the congestion

@@ -163,7 +163,7 @@ Test(http, hosts_are_well_formed) {
   }
 }
 
-// RFC 3986 §2.1, §3.2.2: a percent sign has two hex digits behind it, brackets an address of IPv6 or of a later version between them.
+// A percent sign has two hex digits behind it, brackets an IP address between them. Source: RFC 3986 §2.1, §3.2.2.
 Test(http, hosts_are_encoded_and_addresses) {
   static const char *const good[] = {"%41", "a%2Fb:80", "%c3%a4.example", "[::]", "[1:2:3:4:5:6:7:8]", "[::ffff:192.0.2.1]:80", "[vF0.~]", "[V1.a:b]"};
   static const char *const bad[] = {"%", "a%", "%4", "a%4", "%zz", "%4g", "%g4", "%%41", "%-1", "%4:80", "[a]", "[:]", "[1.2.3.4]", "[::g]", "[1:2]", "[::1::]",

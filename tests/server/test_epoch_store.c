@@ -180,6 +180,27 @@ Test(epoch_store, a_whole_last_line_that_was_altered_is_refused) {
   close(fd);
 }
 
+// No write is longer than a line: under more zeros than that, rotations may lie that were acknowledged.
+Test(epoch_store, zeros_longer_than_a_line_are_not_cut_off) {
+  char path[128];
+  struct stat st;
+  struct epoch_store *s = open_store();
+  rotate(s, "a", 2000);
+  epoch_store_close(s);
+  snprintf(path, sizeof path, "%s/rotations.journal", dir);
+  cr_assert_eq(stat(path, &st), 0);
+  const off_t whole = st.st_size;
+  cr_assert_eq(truncate(path, whole + EPOCH_MAX_LINE), 0);
+  s = open_store();
+  cr_assert_eq(epoch_store_current(s, bytes_str("a")), 2);
+  epoch_store_close(s);
+  cr_assert(!stat(path, &st) && st.st_size == whole);
+  cr_assert_eq(truncate(path, whole + EPOCH_MAX_LINE + 1), 0);
+  cr_assert_null(epoch_store_open(dir, 1, &error));
+  cr_assert(strstr(error.text, "rotations.journal:2: the rotation journal is damaged: a line of the journal has more than 4096 bytes"), "%s", error.text);
+  cr_assert(!stat(path, &st) && st.st_size == whole + EPOCH_MAX_LINE + 1);
+}
+
 // A disk writes its sectors in any order: the end of a line may be there where its beginning is not.
 Test(epoch_store, a_last_line_that_lacks_a_sector_is_torn) {
   char path[128], text[4096], scope[201] = {0};
