@@ -76,7 +76,7 @@ Test(keysfile, names_and_labels_up_to_their_limits) {
       cr_assert_eq(load(&ks, &info, text), ERR_OK, "%s", shown);
       cr_expect_eq(keys_lookup(&r, ks, &q), ERR_OK);
     } else {
-      refused(i == 1 ? ERR_LIMIT : ERR_SYNTAX, text, i == 1 ? "line 2: asset: at most 1024 bytes" : "a label of at most 64 bytes");
+      refused(i == 1 ? ERR_LIMIT : ERR_SYNTAX, text, i == 1 ? "line 2: keys.asset: at most 1024 bytes" : "a label of at most 64 bytes");
     }
     cr_assert_eq(load(&ks, &info, ""), ERR_OK);
     snprintf(text, sizeof text, doc, asset, label);
