@@ -93,8 +93,8 @@ static enum err read_time(struct input *in, uint64_t *ms, const struct field *f,
     const char *unit;
     uint64_t ms;
   } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
-  bool grace = f->kind == K_GRACE;
-  uint64_t v, most = (grace ? EPOCH_MAX_GRACE_DAYS : 100 * 366) * 86400000ull;
+  unsigned days = f->kind == K_GRACE ? EPOCH_MAX_GRACE_DAYS : 100 * 366;
+  uint64_t v;
   size_t n = 0;
   while (n < text.n && text.p[n] >= '0' && text.p[n] <= '9')
     n++;
@@ -104,13 +104,12 @@ static enum err read_time(struct input *in, uint64_t *ms, const struct field *f,
   }
   for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
     if (bytes_eq(bytes_of(text.p + n, text.n - n), bytes_str(units[i].unit)) && !parse_u64(&v, bytes_of(text.p, n)) &&
-        v <= most / units[i].ms) {
+        v <= days * 86400000ull / units[i].ms) {
       *ms = v * units[i].ms;
       return ERR_OK;
     }
   }
-  return kf_fail(in, ERR_SYNTAX, "%s: give a time such as 24h, 90s or 7d, of at most %s", f->name,
-                 grace ? "365 days" : "100 years");
+  return kf_fail(in, ERR_SYNTAX, "%s: give a time such as 24h, 90s or 7d, of at most %u days", f->name, days);
 }
 
 static enum err read_mask_name(struct input *in, const struct field *f, uint32_t *mask, struct bytes text) {

@@ -195,7 +195,7 @@ static bool read_order(struct rotation_order *o, struct admin_response *out, str
                     : given[GRACE] && parse_u64(&o->grace_ms, value[GRACE]) ? "grace_ms is not a number"
                     : o->grace_ms > config_options[OPTION_rotation_grace].max ? "grace_ms is more than a rotation_grace may be, 365 days"
                     : given[REVOKE] && !o->revoke && !bytes_eq(value[REVOKE], of("0")) ? "revoke is 1 or 0"
-                    : o->revoke && o->grace_ms ? "a revocation has no grace, it ends old epochs at once: give one of revoke=1 and grace_ms"
+                    : o->revoke && o->grace_ms ? "a revocation has no grace: give one of revoke=1 and grace_ms"
                                                : NULL;
   if (why)
     rotate_fail(out, 400, why);
