@@ -1,19 +1,19 @@
 // sluice inspect FILE [--json] [--all] [--check]: what is in a file, with exact offsets.
 #include <ctype.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "cli/cli.h"
-#include "cli/json_lost.h"
 #include "cli/json_write.h"
 #include "cli/output.h"
 #include "base/text.h"
-#include "drm/markup.h"
 #include "mp4/describe.h"
 #include "mp4/samples.h"
 #include "mp4/tree.h"
+
+// Fields of tenc in the order of their description.
+enum { TENC_CRYPT = 2, TENC_SKIP, TENC_PROTECTED, TENC_IV_SIZE, TENC_KID, TENC_CONSTANT_IV, TENC_FIELDS };
 
 enum { MAX_PAYLOAD = 1 << 26, TEXT_ENTRIES = 4, TEXT_HEX = 32, DEPTH = LIMIT_DEPTH + 1, NESTING = 4 };
 
@@ -25,7 +25,9 @@ struct inspector {
   uint32_t num_frags, num_in_frag;
   uint64_t num_samples;
   uint8_t iv_size;
-  json_t *protection;
+  uint64_t num_tenc, num_told;     // tenc boxes that the first walk has come to, and those told again for the summary
+  struct field tenc[TENC_FIELDS];  // of the box that is told, so many of them
+  unsigned num_fields;
   int nesting;                // of lists and items in the fields of the current box
   uint64_t item[NESTING + 1]; // text: number of the current item by nesting
   bool is_list[NESTING + 1], any[NESTING + 1]; // JSON: the same, and whether something stands in it
@@ -34,8 +36,10 @@ struct inspector {
   uint64_t num_boxes;         // that the first walk has come to
   uint32_t scheme;
   bool has_moov, has_senc, has_saiz;
-  struct diag diag;
+  struct diag diag, why; // why: there is no track to be served
 };
+
+static const char changed[] = "the source changed while it was read";
 
 static void type_text(char out[5], uint32_t type) {
   for (int i = 0; i < 4; i++) {
@@ -45,74 +49,22 @@ static void type_text(char out[5], uint32_t type) {
   out[4] = 0;
 }
 
-static json_t *text_json(struct bytes b) {
-  char text[256];
-  size_t n = 0;
-  for (; n < b.n && n < sizeof text - 1; n++)
-    text[n] = b.p[n] >= 0x20 && b.p[n] < 0x7f ? (char)b.p[n] : '?';
-  return json_stringn(text, n);
-}
-
-// A name of the file system is arbitrary bytes, JSON is UTF-8 (RFC 8259 section 8.1): what is malformed becomes '?'.
-static json_t *name_json(const char *name) {
-  size_t n = strlen(name);
-  char *text = malloc(n + 1);
-  if (!text) {
-    json_lost_note();
-    return NULL;
-  }
-  for (struct bytes rest = bytes_str(name); rest.n;) {
-    const uint8_t *p = rest.p;
-    bool bad = utf8_next(&rest) == 0xfffd && rest.p == p + 1;
-    for (; p < rest.p; p++)
-      text[(size_t)(p - (const uint8_t *)name)] = bad ? '?' : (char)*p;
-  }
-  json_t *j = json_stringn(text, n);
-  free(text);
-  return j;
-}
-
-static json_t *hex_json(struct bytes b) {
-  char *text = malloc(2 * b.n + 1);
-  if (!text) {
-    json_lost_note();
-    return NULL;
-  }
-  struct writer w = wr_of(text, 2 * b.n + 1);
-  hex_write(&w, b);
-  json_t *j = json_stringn(text, w.n);
-  free(text);
-  return j;
-}
-
-// JSON numbers of this library end at 2^63.
-static json_t *uint_json(uint64_t v) {
-  char text[24];
-  snprintf(text, sizeof text, "%" PRIu64, v);
-  return v <= INT64_MAX ? json_integer((json_int_t)v) : json_string(text);
-}
-
-static json_t *value_json(const struct field *f) {
-  switch (f->kind) {
-  case FIELD_INT: return json_integer(f->i);
-  case FIELD_TEXT: return text_json(f->raw);
-  case FIELD_HEX: return hex_json(f->raw);
-  case FIELD_UINT:
-  case FIELD_FLAGS: return uint_json(f->u);
-  case FIELD_LIST:
-  case FIELD_ITEM:
-  case FIELD_ITEM_END:
-  case FIELD_LIST_END:
-  case FIELD_KIND_COUNT: break;
-  }
-  return json_null();
-}
-
 // What stands within a box, list or item is told apart by commas.
 static void write_comma(struct inspector *in) {
   if (in->any[in->nesting])
     fputs(", ", stdout);
   in->any[in->nesting] = true;
+}
+
+static void write_uint(struct inspector *in, const char *name, uint64_t v) {
+  write_comma(in);
+  json_write_uint(name, v);
+}
+
+static void write_string(struct inspector *in, const char *name, const char *text) {
+  write_comma(in);
+  printf("\"%s\": ", name);
+  json_write_utf8(bytes_str(text));
 }
 
 static void end_nested(struct inspector *in) { putchar(in->is_list[in->nesting--] ? ']' : '}'); }
@@ -143,11 +95,8 @@ static void write_field(struct inspector *in, const struct field *f) {
 }
 
 static void hex_print(struct bytes b, size_t max) {
-  char text[2 * 4096 + 1];
-  struct writer w = wr_of(text, sizeof text);
-  max = max < 4096 ? max : 4096;
-  hex_write(&w, bytes_of(b.p, b.n < max ? b.n : max));
-  printf("%.*s", (int)w.n, text);
+  for (size_t i = 0; i < b.n && i < max; i++)
+    printf("%02x", b.p[i]);
   if (b.n > max)
     printf("… (%zu bytes)", b.n);
 }
@@ -197,34 +146,16 @@ static void field_text(struct inspector *in, const struct field *f) {
   }
 }
 
-static bool named(const struct field *f, const char *name) {
-  return f->name_len == strlen(name) && !memcmp(f->name, name, f->name_len);
+static bool is_field(uint32_t type, const struct field *f, const char *box, const char *name) {
+  return type == load_be32((const uint8_t *)box) && f->name_len == strlen(name) && !memcmp(f->name, name, f->name_len);
 }
 
-// What tenc and schm say is kept for the summary.
-static void note_protection(struct inspector *in, uint32_t type, const struct field *f) {
-  if (type == FOURCC('s', 'c', 'h', 'm') && named(f, "scheme") && f->raw.n == 4)
-    in->scheme = load_be32(f->raw.p);
-  if (type != FOURCC('t', 'e', 'n', 'c'))
-    return;
-  if (named(f, "version")) {
-    char scheme[5];
-    json_t *p = json_object();
-    type_text(scheme, in->scheme);
-    json_object_set_new(p, "scheme", json_string(scheme));
-    json_array_append_new(in->protection, p);
-  }
-  json_t *p = json_array_get(in->protection, json_array_size(in->protection) - 1);
-  char name[64];
-  snprintf(name, sizeof name, "%.*s", (int)f->name_len, f->name);
-  if (!named(f, "version") && !named(f, "flags"))
-    json_object_set_new(p, name, value_json(f));
-}
-
-// For reading senc.
-static void note_iv_size(struct inspector *in, uint32_t type, const struct field *f) {
-  if (type == FOURCC('t', 'e', 'n', 'c') && named(f, "per_sample_iv_size"))
+// What later boxes are read by: IVs of senc, and the scheme that a tenc is for.
+static void note_field(struct inspector *in, uint32_t type, const struct field *f) {
+  if (is_field(type, f, "tenc", "per_sample_iv_size"))
     in->iv_size = (uint8_t)f->u;
+  if (is_field(type, f, "schm", "scheme") && f->raw.n == 4)
+    in->scheme = load_be32(f->raw.p);
 }
 
 struct field_context {
@@ -234,15 +165,15 @@ struct field_context {
 
 static void on_field(void *ctx, const struct field *f) {
   struct field_context *c = ctx;
-  note_protection(c->in, c->type, f);
-  note_iv_size(c->in, c->type, f);
+  note_field(c->in, c->type, f);
+  c->in->num_tenc += is_field(c->type, f, "tenc", "version");
   if (!c->in->json)
     field_text(c->in, f);
 }
 
 static void on_field_again(void *ctx, const struct field *f) {
   struct field_context *c = ctx;
-  note_iv_size(c->in, c->type, f);
+  note_field(c->in, c->type, f);
   write_field(c->in, f);
 }
 
@@ -351,7 +282,7 @@ static enum err box_enter(void *ctx, const struct box *b, uint32_t depth, uint32
   char type[5];
   bool cut;
   if (!in->num_boxes) // as far as the first walk came
-    return diag_set(&in->diag, ERR_STALE, b->pos, NULL);
+    return diag_say(&in->diag, ERR_STALE, changed);
   in->num_boxes--;
   type_text(type, b->type);
   fputs(in->children[depth] ? ",\n" : depth ? ", \"boxes\": [\n" : "\n", stdout);
@@ -414,21 +345,100 @@ static enum err fragment_enter(void *ctx, const struct box *b, uint32_t depth, u
   return e;
 }
 
-// Prints the document; `head` is all but boxes and fragments. What the first walk met was told; these end there too, and tell what only
-// they met.
-static enum err write_json(struct inspector *in, const json_t *head) {
-  struct tree_visitor boxes = {in, box_enter, box_leave}, fragments = {in, fragment_enter, on_leave};
-  char *text = json_dumps(head, JSON_INDENT(1) | JSON_PRESERVE_ORDER); // all of it before the first byte: memory may end in the middle
-  if (!text || json_lost()) {
-    free(text);
-    return ERR_NO_MEMORY;
+// What tenc boxes say, and the schm before each, in a walk of its own as well: as far as the first one saw one.
+
+static void on_tenc(void *ctx, const struct field *f) {
+  struct field_context *c = ctx;
+  note_field(c->in, c->type, f);
+  if (c->type == FOURCC('t', 'e', 'n', 'c') && c->in->num_fields < TENC_FIELDS)
+    c->in->tenc[c->in->num_fields++] = *f;
+}
+
+static enum err protection_enter(void *ctx, const struct box *b, uint32_t depth, uint32_t parent) {
+  struct inspector *in = ctx;
+  const struct field *f = in->tenc;
+  char scheme[5];
+  bool cut;
+  (void)depth;
+  if (in->num_told == in->num_tenc)
+    return ERR_STALE; // ends the walk
+  if (b->type != FOURCC('s', 'c', 'h', 'm') && b->type != FOURCC('t', 'e', 'n', 'c'))
+    return ERR_OK;
+  memset(in->tenc, 0, sizeof in->tenc);
+  in->num_fields = 0;
+  enum err e = describe(in, b, parent, on_tenc, &cut);
+  if (e || !in->num_fields)
+    return e;
+  type_text(scheme, in->scheme);
+  if (in->json) {
+    fputs(in->num_told ? ", {" : "{", stdout);
+    in->any[0] = false;
+    write_string(in, "scheme", scheme);
+    for (unsigned i = TENC_CRYPT; i < in->num_fields; i++)
+      write_field(in, &f[i]);
+    putchar('}');
+  } else {
+    printf("protection: %s, KID ", scheme);
+    hex_print(f[TENC_KID].raw, SIZE_MAX);
+    printf("%s, IV size %" PRIu64 "%s", f[TENC_KID].raw.n ? "" : "cut off", f[TENC_IV_SIZE].u, f[TENC_CONSTANT_IV].raw.n ? ", constant IV " : "");
+    hex_print(f[TENC_CONSTANT_IV].raw, SIZE_MAX);
+    printf(", pattern %" PRIu64 ":%" PRIu64 "\n", f[TENC_CRYPT].u, f[TENC_SKIP].u);
   }
-  fwrite(text, 1, strlen(text) - strlen("\n}"), stdout);
-  fputs(",\n \"boxes\": [", stdout);
-  free(text);
+  in->num_told++;
+  return ERR_OK;
+}
+
+static enum err write_protection(struct inspector *in) {
+  struct tree_visitor v = {in, protection_enter, on_leave};
+  in->scheme = 0;
+  enum err e = tree_walk(in->win, &v, &in->diag);
+  return in->num_told == in->num_tenc ? ERR_OK : e ? e : diag_say(&in->diag, ERR_STALE, changed);
+}
+
+// The track as the index sees it, or why there is none.
+static void write_track(struct inspector *in, const struct track_index *ix, const char *why) {
+  const struct ix_header *h = ix->h;
+  char format[5];
+  in->any[0] = false;
+  write_comma(in);
+  printf("\"usable\": %s", h ? "true" : "false");
+  if (!h) {
+    write_string(in, "error", err_name(in->why.err));
+    return write_string(in, "why", why);
+  }
+  type_text(format, h->format);
+  write_string(in, "codecs", h->codecs);
+  write_string(in, "format", format);
+  write_uint(in, "sample_rate", h->sample_rate);
+  write_uint(in, "channels", h->channels);
+  write_uint(in, "timescale", h->timescale);
+  write_string(in, "language", h->language);
+  write_uint(in, "fragments", h->num_frags);
+  write_uint(in, "samples", h->num_samples);
+  write_uint(in, "start", h->start_ticks);
+  write_uint(in, "duration", h->duration_ticks);
+  write_uint(in, "avg_bitrate", h->avg_bitrate);
+  write_uint(in, "max_bitrate", h->max_bitrate);
+  write_uint(in, "segments_of_2s", ix_segment_count(ix, 2 * (uint64_t)h->timescale));
+}
+
+// What the first walk met was told; the others end there too, and tell what only they met.
+static enum err write_json(struct inspector *in, const char *path, const struct track_index *ix, const char *why) {
+  struct tree_visitor boxes = {in, box_enter, box_leave}, fragments = {in, fragment_enter, on_leave};
   enum err told = in->diag.err;
+  fputs("{\n \"file\": ", stdout);
+  json_write_utf8(bytes_str(path));
+  fputs(",\n ", stdout);
+  json_write_uint("size", in->media->id.size);
+  fputs(",\n \"track\": {", stdout);
+  write_track(in, ix, why);
+  fputs("},\n \"protection\": [", stdout);
+  enum err e = write_protection(in);
+  printf("],\n \"protected_by\": [%s%s%s],\n \"boxes\": [", in->has_senc ? "\"senc\"" : "", in->has_senc && in->has_saiz ? ", " : "",
+         in->has_saiz ? "\"saiz\"" : "");
   in->iv_size = 0;
-  enum err e = tree_walk(in->win, &boxes, &in->diag);
+  if (!e)
+    e = tree_walk(in->win, &boxes, &in->diag);
   while (in->open)
     end_box(in);
   fputs("\n ],\n \"fragments\": [", stdout);
@@ -440,78 +450,26 @@ static enum err write_json(struct inspector *in, const json_t *head) {
   return told ? ERR_OK : e;
 }
 
-// The track as the index sees it, or why there is none.
-static json_t *track_json(struct media_source *m, struct diag *diag) {
-  struct index_file f;
-  char text[512];
-  enum err e = index_load(&f, m, &(struct index_options){.cache_fd = -1, .no_digest = true, .rebuild = true}, diag);
-  if (e == ERR_NO_MEMORY)
-    json_lost_note();
-  if (e) {
-    diag_format(diag, text, sizeof text);
-    return json_pack("{s:b, s:s, s:o}", "usable", 0, "error", err_name(e), "why", name_json(text));
-  }
-  const struct ix_header *h = f.ix.h;
-  char format[5];
-  type_text(format, h->format);
-  json_t *j = json_pack("{s:b, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:o, s:o, s:I, s:I, s:I}", "usable", 1, "codecs", h->codecs,
-                        "format", format, "sample_rate", (json_int_t)h->sample_rate, "channels", (json_int_t)h->channels,
-                        "timescale", (json_int_t)h->timescale, "language", h->language, "fragments", (json_int_t)h->num_frags,
-                        "samples", (json_int_t)h->num_samples, "start", uint_json(h->start_ticks), "duration",
-                        uint_json(h->duration_ticks), "avg_bitrate", (json_int_t)h->avg_bitrate, "max_bitrate",
-                        (json_int_t)h->max_bitrate, "segments_of_2s",
-                        (json_int_t)ix_segment_count(&f.ix, 2 * (uint64_t)h->timescale));
-  index_free(&f);
-  return j;
-}
-
-static void print_summary(const struct inspector *in, json_t *track) {
-  printf("\n");
-  if (json_is_true(json_object_get(track, "usable"))) {
-    double scale = (double)json_integer_value(json_object_get(track, "timescale"));
+static enum err print_summary(struct inspector *in, const struct ix_header *h, const char *why) {
+  if (h) {
     char channels[40] = "channels by the renderer";
-    if (json_integer_value(json_object_get(track, "channels")))
-      snprintf(channels, sizeof channels, "%" JSON_INTEGER_FORMAT " channels", json_integer_value(json_object_get(track, "channels")));
-    printf("track: %s, %" JSON_INTEGER_FORMAT " Hz, %s, language %s, %.3f s, %" JSON_INTEGER_FORMAT
-           " b/s (at most %" JSON_INTEGER_FORMAT ")\n",
-           json_string_value(json_object_get(track, "codecs")), json_integer_value(json_object_get(track, "sample_rate")),
-           channels, json_string_value(json_object_get(track, "language")),
-           (double)json_integer_value(json_object_get(track, "duration")) / scale,
-           json_integer_value(json_object_get(track, "avg_bitrate")), json_integer_value(json_object_get(track, "max_bitrate")));
+    if (h->channels)
+      snprintf(channels, sizeof channels, "%u channels", h->channels);
+    printf("\ntrack: %s, %u Hz, %s, language %s, %.3f s, %u b/s (at most %u)\n", h->codecs, h->sample_rate, channels, h->language,
+           (double)h->duration_ticks / h->timescale, h->avg_bitrate, h->max_bitrate);
   } else {
-    char why[512];
-    snprintf(why, sizeof why, "%s", json_string_value(json_object_get(track, "why")));
-    text_tame(why, strlen(why)); // it may name a part of a folder
-    printf("not to be served: %s\n", why);
+    printf("\nnot to be served: %s\n", why);
   }
   printf("fragments: %u with %" PRIu64 " samples\n", in->num_frags, in->num_samples);
-  size_t i;
-  json_t *p;
-  json_array_foreach(in->protection, i, p) {
-    const char *iv = json_string_value(json_object_get(p, "constant_iv"));
-    printf("protection: %s, KID %s, IV size %" JSON_INTEGER_FORMAT "%s%s, pattern %" JSON_INTEGER_FORMAT ":%" JSON_INTEGER_FORMAT "\n",
-           json_string_value(json_object_get(p, "scheme")), json_string_value(json_object_get(p, "kid")),
-           json_integer_value(json_object_get(p, "per_sample_iv_size")), iv ? ", constant IV " : "", iv ? iv : "",
-           json_integer_value(json_object_get(p, "crypt_byte_block")), json_integer_value(json_object_get(p, "skip_byte_block")));
-  }
-  if (json_array_size(in->protection))
-    return;
+  if (in->num_tenc)
+    return write_protection(in);
   // A media segment alone does not say everything: schm and tenc stand in moov.
   if (in->has_senc || in->has_saiz)
     printf("protection: yes (%s); scheme and KID stand in the initialization segment\n",
            !in->has_saiz ? "senc" : !in->has_senc ? "saiz" : "senc, saiz");
   else
     printf("protection: %s\n", in->num_frags && !in->has_moov ? "not told here: the initialization segment says" : "none");
-}
-
-// What the fragments say of protection, also without the moov.
-static json_t *marks_json(const struct inspector *in) {
-  json_t *marks = json_array();
-  if (in->has_senc)
-    json_array_append_new(marks, json_string("senc"));
-  if (in->has_saiz)
-    json_array_append_new(marks, json_string("saiz"));
-  return marks;
+  return ERR_OK;
 }
 
 static int not_served(const char *path, const struct media_source *m, struct diag *why) {
@@ -526,6 +484,8 @@ static int inspect(const char *path, bool json, bool all, bool check) {
   struct alloc_heap heap;
   struct inspector in = {.json = json, .all = all};
   struct tree_visitor v = {&in, on_enter, on_leave};
+  struct index_file track;
+  char text[512];
   int status = EXIT_DONE;
   if (!input_open(&input, path)) {
     input_close(&input);
@@ -533,40 +493,34 @@ static int inspect(const char *path, bool json, bool all, bool check) {
   }
   struct media_source *m = &input.media;
   path = input.subject;
-  json_lost_watch();
-  in.protection = json_array();
   alloc_heap_init(&heap, (size_t)1 << 30);
   struct window win = {.src = &m->src, .mem = &heap.base};
   in.win = &win;
   in.media = m;
   in.samples.source_len = m->src.size;
   enum err e = m->src.size ? tree_walk(&win, &v, &in.diag) : diag_say(&in.diag, ERR_MISSING, "the file is empty");
-  struct diag why = {0};
-  json_t *track = track_json(m, &why), *out = NULL;
-  if (!e && (why.err == ERR_IO || why.err == ERR_STALE)) { // not what the file is like
-    e = why.err;
-    in.diag = why;
+  enum err unusable = index_load(&track, m, &(struct index_options){.cache_fd = -1, .no_digest = true, .rebuild = true}, &in.why);
+  if (unusable == ERR_NO_MEMORY || (!e && (unusable == ERR_IO || unusable == ERR_STALE))) { // not what the file is like
+    e = unusable;
+    in.diag = in.why;
   }
-  bool short_of_memory = json_lost() || e == ERR_NO_MEMORY;
-  if (json && !short_of_memory) {
-    out = json_pack("{s:o, s:I, s:O, s:O, s:o}", "file", name_json(path), "size", (json_int_t)m->id.size, "track", track,
-                    "protection", in.protection, "protected_by", marks_json(&in));
-    enum err written = write_json(&in, out);
-    short_of_memory = written == ERR_NO_MEMORY;
+  if (unusable)
+    diag_say(&in.why, unusable, NULL);
+  diag_format(&in.why, text, sizeof text);
+  if (!json)
+    text_tame(text, strlen(text)); // it may name a part of a folder
+  if (e != ERR_NO_MEMORY) {
+    enum err written = json ? write_json(&in, path, &track.ix, text) : print_summary(&in, track.ix.h, text);
     e = e ? e : written;
-  } else if (!short_of_memory) {
-    print_summary(&in, track);
   }
-  if (short_of_memory || e) {
-    fflush(stdout);
-    status = short_of_memory ? cli_error(path, "out of memory") : cli_error_diag(path, &in.diag);
-  } else if (check && why.err) {
-    fflush(stdout);
-    status = not_served(path, m, &why);
+  fflush(stdout);
+  if (e) {
+    diag_say(&in.diag, e, NULL);
+    status = cli_error_diag(path, &in.diag);
+  } else if (check && unusable) {
+    status = not_served(path, m, &in.why);
   }
-  json_decref(out);
-  json_decref(track);
-  json_decref(in.protection);
+  index_free(&track);
   alloc_heap_free(&heap);
   input_close(&input);
   return status;

@@ -23,5 +23,3 @@ void json_lost_watch(void) {
 }
 
 bool json_lost(void) { return lost; }
-
-void json_lost_note(void) { lost = true; }

@@ -6,6 +6,5 @@
 // json_lost_watch begins to watch; what was lost before is forgotten.
 void json_lost_watch(void);
 
-// json_lost says whether something was lost since. json_lost_note: it was, in memory that is not jansson's.
+// json_lost says whether something was lost since.
 bool json_lost(void);
-void json_lost_note(void);

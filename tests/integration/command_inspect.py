@@ -55,6 +55,7 @@ def inspect(tap, sluice, work):
     inspect_times(tap, sluice, track)
     inspect_marks(tap, sluice, track)
     inspect_checks(tap, sluice, work, track)
+    inspect_protection(tap, sluice, track)
 
 
 def inspect_checks(tap, sluice, work, track):
@@ -85,6 +86,29 @@ def inspect_checks(tap, sluice, work, track):
     tap.ok(js.code == both.code == 0 and js.out == both.out and not both.err, "inspect --json --all is --json, which has all", both)
     tap.equal(json.loads(js.out)["boxes"][-1]["fields"]["name"], name.decode(), "inspect --json: a text of 402 bytes is whole")
     tap.ok(name in text.out and name not in sluice("inspect", track).out, "inspect --all too")
+
+
+def inspect_protection(tap, sluice, track):
+    """What each tenc says, with the schm before it, as it stands there: whole, or as far as it goes."""
+    kid, iv = bytes(range(16)), bytes(range(16, 32))
+
+    def sinf(scheme, tenc):
+        return synth.box(b"sinf", synth.box(b"frma", b"mp4a"), synth.full(b"schm", 0, 0, scheme, bytes(4)), synth.box(b"schi", tenc))
+
+    entries = [synth.entry(b"enca", synth.esds() + sinf(scheme, synth.box(b"tenc", tenc))) for scheme, tenc in (
+        (b"cbcs", b"\1\0\0\0\0\x19\1\0" + kid + b"\x10" + iv), (b'c"\\\x80', b"\0\0\0\0\0\0\1\x08" + kid), (b"cens", b"\1\0\0\0\0\x25\1"))]
+    track.write_bytes(synth.FTYP + synth.moov(entries=entries) + synth.full(b"pssh", 0, 0, bytes(16), struct.pack(">I", 5000), b"\xab" * 5000))
+    r = sluice("inspect", track, "--json")
+    head = {"crypt_byte_block": 0, "skip_byte_block": 0, "is_protected": 1}
+    want = [{"scheme": "cbcs", **head, "crypt_byte_block": 1, "skip_byte_block": 9, "per_sample_iv_size": 0, "kid": kid.hex(), "constant_iv": iv.hex()},
+            {"scheme": 'c"\\?', **head, "per_sample_iv_size": 8, "kid": kid.hex()}, {"scheme": "cens", **head, "crypt_byte_block": 2, "skip_byte_block": 5}]
+    tap.equal([list(p.items()) for p in json.loads(r.out)["protection"]], [list(p.items()) for p in want], "inspect --json: each tenc, its fields in order")
+    for option, data in (((), f"data={'ab' * 32}… (5000 bytes)\n"), (("--all",), f"data={'ab' * 5000}\n")):
+        r = sluice("inspect", track, *option)
+        tap.equal([line for line in r.out.decode().splitlines() if line.startswith("protection")],
+                  [f"protection: cbcs, KID {kid.hex()}, IV size 0, constant IV {iv.hex()}, pattern 1:9", f'protection: c"\\?, KID {kid.hex()}, IV size 8, pattern 0:0',
+                   "protection: cens, KID cut off, IV size 0, pattern 2:5"], f"inspect {option}: a line for each tenc")
+        tap.ok(data in r.out.decode(), f"inspect {option}: data of 5000 bytes", r.out[-300:])
 
 
 def moof(number, truns, **header):
