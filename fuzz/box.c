@@ -44,7 +44,7 @@ static enum err on_enter(void *ctx, const struct box *b, uint32_t depth, uint32_
   if (b->type == FOURCC('m', 'o', 'o', 'f')) {
     struct samples_visitor v = {s, on_sample};
     struct diag diag = {0};
-    samples_trex(&s->samples, bytes_of(s->file.p + b->pos, (size_t)b->len));
+    samples_tracks(&s->samples, bytes_of(s->file.p + b->pos, (size_t)b->len));
     enum err e = samples_of_moof(&v, &s->samples, bytes_of(s->file.p + b->pos, (size_t)b->len), b->pos, 0, &diag);
     if (e ? diag.err != e : diag.err != ERR_OK)
       abort();

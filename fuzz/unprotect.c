@@ -79,7 +79,7 @@ static void in_pieces(struct unprotect_input in, enum err want, const uint8_t *o
 // others nobody knows the sizes.
 struct samples {
   uint64_t sum, num, size;
-  uint32_t tracks[MAX_TREX], num_tracks;
+  uint32_t tracks[MAX_TRACKS], num_tracks;
 };
 
 static bool has_track(const struct samples *s, uint32_t id) {
@@ -101,7 +101,7 @@ static void read_tracks(struct samples *s, struct bytes moov) {
       struct reader f = rd_of(tkhd.body);
       rd_skip(&f, rd_u32(&f) >> 24 ? 16 : 8);
       uint32_t id = rd_u32(&f);
-      if (tkhd.type == FOURCC('t', 'k', 'h', 'd') && !f.err && s->num_tracks < MAX_TREX)
+      if (tkhd.type == FOURCC('t', 'k', 'h', 'd') && !f.err && s->num_tracks < MAX_TRACKS)
         s->tracks[s->num_tracks++] = id;
     }
   }
@@ -117,24 +117,6 @@ static void on_sample(void *ctx, const struct sample_info *s) {
   if (s->size && (s->offset >= all->size || s->size > all->size - s->offset))
     all->sum = 0; // it is outside of the file, which is told apart from any inside
   all->num++;
-}
-
-// Of several tfhd in a traf one reader takes the first, the other the last.
-static bool has_one_tfhd_each(struct bytes moof) {
-  struct reader r = rd_of(moof);
-  struct box b, traf, c;
-  if (box_next(&b, &r) || !b.len)
-    return false;
-  for (struct reader in = box_reader(&r, &b); !box_next(&traf, &in) && traf.len;) {
-    uint32_t num = 0;
-    if (traf.type != FOURCC('t', 'r', 'a', 'f'))
-      continue;
-    for (struct reader deep = box_reader(&in, &traf); !box_next(&c, &deep) && c.len;)
-      num += c.type == FOURCC('t', 'f', 'h', 'd');
-    if (num != 1)
-      return false;
-  }
-  return true;
 }
 
 static enum err read_samples(struct samples *out, struct bytes file, const uint64_t *ends, uint32_t num) {
@@ -153,11 +135,11 @@ static enum err read_samples(struct samples *out, struct bytes file, const uint6
     enum err e = box_head(&b, bytes_of(file.p + at, left < 16 ? (size_t)left : 16), left, true);
     struct bytes whole = bytes_of(file.p + at, e ? 0 : (size_t)b.len);
     if (!e && b.type == FOURCC('m', 'o', 'o', 'v') && !out->num_tracks) {
-      samples_trex(&f, whole);
+      samples_tracks(&f, whole);
       read_tracks(out, whole);
     }
     if (!e && b.type == FOURCC('m', 'o', 'o', 'f'))
-      e = has_one_tfhd_each(whole) ? samples_of_moof(&v, &f, whole, at, start, &d) : ERR_UNSUPPORTED;
+      e = samples_of_moof(&v, &f, whole, at, start, &d);
     if (e)
       return e;
     at += (size_t)b.len;

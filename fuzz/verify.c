@@ -91,7 +91,7 @@ static void read_samples(struct samples *to, const struct world *w, struct bytes
     if (box < 8 || box > len - at)
       box = len - at;
     if (load_be32(clear + at + 4) == FOURCC('m', 'o', 'o', 'v'))
-      samples_trex(&f, bytes_of(clear + at, box));
+      samples_tracks(&f, bytes_of(clear + at, box));
     if (load_be32(clear + at + 4) == FOURCC('m', 'o', 'o', 'f'))
       MUST(!samples_of_moof(&v, &f, bytes_of(clear + at, box), at, 0, &d));
     at += box;

@@ -39,17 +39,21 @@ enum err traf_open(struct traf *t, const struct unp *u, const struct box *moof, 
   enum err e;
   bool found = false, has_size = false;
   *t = (struct traf){.box = *b};
-  while (!found && unp_next(u, &c, &r, &e))
+  while (unp_next(u, &c, &r, &e))
     if (c.type == CC('t', 'f', 'h', 'd')) {
+      if (found)
+        return unp_fail(u, ERR_MALFORMED, c.body.p, c.type, "a second tfhd");
       if ((e = tfhd_read(t, u, &c, &has_size)) != ERR_OK)
         return e;
       found = true;
     }
-  if (!found)
+  if (e || !found)
     return e ? e : unp_fail(u, ERR_MISSING, b->body.p, b->type, "traf lacks tfhd");
   for (uint32_t i = 0; i < u->num_tracks; i++)
     if (u->tracks[i].id == t->track_id)
       t->track = &u->tracks[i];
+  if (t->track && !t->track->has_trex)
+    return unp_fail(u, ERR_MISSING, b->body.p, b->type, "no trex for the track");
   if (!has_size)
     t->default_size = t->track ? t->track->default_size : 0;
   if (!t->entry)

@@ -210,6 +210,7 @@ static enum err trex_read(struct unp *u, const struct box *trex) {
     if (u->tracks[i].id == id) {
       u->tracks[i].default_entry = entry;
       u->tracks[i].default_size = size;
+      u->tracks[i].has_trex = true;
     }
   return ERR_OK;
 }
@@ -226,7 +227,7 @@ enum err moov_read(struct unp *u, const struct box *moov) {
     if (u->num_tracks == UNP_MAX_TRACKS)
       return unp_fail(u, ERR_LIMIT, b.body.p, b.type, "there are too many tracks");
     struct track *t = &u->tracks[u->num_tracks++];
-    *t = (struct track){.default_entry = 1};
+    *t = (struct track){0};
     if ((e = track_read(t, u, &b)) != ERR_OK)
       return e;
     for (uint32_t i = 0; i < t->num_entries; i++)

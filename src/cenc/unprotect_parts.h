@@ -26,6 +26,7 @@ struct entry {
 struct track {
   uint32_t id, num_entries;
   uint32_t default_entry, default_size; // trex
+  bool has_trex;
   struct bytes seig;                    // body of stbl's sgpd of that type
   struct entry entries[UNP_MAX_ENTRIES];
 };

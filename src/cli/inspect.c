@@ -192,7 +192,7 @@ static enum err take_moov(struct inspector *in, const struct box *b) {
   enum err e = window_get(in->win, &p, b->pos, (size_t)b->len);
   if (e)
     return diag_set(&in->diag, e, b->pos, NULL);
-  samples_trex(&in->samples, bytes_of(p, (size_t)b->len));
+  samples_tracks(&in->samples, bytes_of(p, (size_t)b->len));
   return ERR_OK;
 }
 

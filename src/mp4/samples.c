@@ -1,27 +1,54 @@
 #include "mp4/samples.h"
 
-// Source: ISO/IEC 14496-12 8.8.3.
-void samples_trex(struct samples_file *out, struct bytes moov) {
+static struct samples_track *find_track(struct samples_file *f, uint32_t id) {
+  uint32_t i = 0;
+  while (i < f->num_tracks && f->tracks[i].track_id != id)
+    i++;
+  return &f->tracks[i];
+}
+
+// 8.3.2.
+static void take_tkhd(struct samples_file *f, struct bytes body) {
+  struct reader r = rd_of(body);
+  rd_skip(&r, rd_u32(&r) >> 24 == 1 ? 16 : 8);
+  uint32_t id = rd_u32(&r);
+  if (!r.err && f->num_tracks < MAX_TRACKS)
+    f->tracks[f->num_tracks++].track_id = id;
+}
+
+// 8.8.3: its track is one of moov's. One that names another says nothing of any.
+static void take_trex(struct samples_file *f, struct bytes body) {
+  struct reader r = rd_of(body);
+  rd_skip(&r, 4);
+  struct samples_track *t = find_track(f, rd_u32(&r));
+  rd_skip(&r, 4);
+  uint32_t duration = rd_u32(&r), size = rd_u32(&r);
+  if (r.err || t == &f->tracks[f->num_tracks])
+    return;
+  t->duration = duration;
+  t->size = size;
+  t->has_trex = true;
+}
+
+// Calls `take` for each box of type `inner` in a child of type `outer`.
+static void take_each(struct samples_file *f, struct bytes moov, uint32_t outer, uint32_t inner,
+                      void (*take)(struct samples_file *f, struct bytes body)) {
   struct reader r = rd_of(moov);
   struct box b, c, x;
-  out->num_tracks = 0;
-  memset(out->tracks, 0, sizeof out->tracks);
   if (box_next(&b, &r) || !b.len)
     return;
-  for (struct reader in = box_reader(&r, &b); !box_next(&c, &in) && c.len;) {
-    if (c.type != FOURCC('m', 'v', 'e', 'x'))
-      continue;
-    for (struct reader deep = box_reader(&in, &c); !box_next(&x, &deep) && x.len;) {
-      struct reader f = rd_of(x.body);
-      rd_skip(&f, 4);
-      struct samples_track t = {.track_id = rd_u32(&f)};
-      rd_skip(&f, 4);
-      t.duration = rd_u32(&f);
-      t.size = rd_u32(&f);
-      if (x.type == FOURCC('t', 'r', 'e', 'x') && !f.err && out->num_tracks < MAX_TREX)
-        out->tracks[out->num_tracks++] = t;
-    }
-  }
+  for (struct reader in = box_reader(&r, &b); !box_next(&c, &in) && c.len;)
+    if (c.type == outer)
+      for (struct reader deep = box_reader(&in, &c); !box_next(&x, &deep) && x.len;)
+        if (x.type == inner)
+          take(f, x.body);
+}
+
+void samples_tracks(struct samples_file *out, struct bytes moov) {
+  out->num_tracks = 0;
+  memset(out->tracks, 0, sizeof out->tracks);
+  take_each(out, moov, FOURCC('t', 'r', 'a', 'k'), FOURCC('t', 'k', 'h', 'd'), take_tkhd);
+  take_each(out, moov, FOURCC('m', 'v', 'e', 'x'), FOURCC('t', 'r', 'e', 'x'), take_trex); // mvex may stand first
 }
 
 struct run_state {
@@ -34,20 +61,17 @@ struct run_state {
   bool has_tfdt;
 };
 
-static struct samples_track *find_track(struct samples_file *f, uint32_t id) {
-  uint32_t i = 0;
-  while (i < f->num_tracks && f->tracks[i].track_id != id)
-    i++;
-  return &f->tracks[i];
-}
-
 // Where data offsets count from: a base of its own, the moof, or where the data of the traf before ended (at first the moof, too).
 // ISO/IEC 14496-12 8.8.7.
-static enum err tfhd(struct run_state *k, struct bytes body, uint64_t last_data) {
+static enum err tfhd(struct run_state *k, struct bytes body, uint64_t last_data, const char **what) {
   struct reader r = rd_of(body);
   uint32_t flags = rd_u32(&r);
   k->s.track_id = rd_u32(&r);
   k->track = find_track(k->file, k->s.track_id);
+  if (!r.err && k->track < &k->file->tracks[k->file->num_tracks] && !k->track->has_trex) {
+    *what = "no trex for the track";
+    return ERR_MISSING;
+  }
   k->default_size = k->track->size;
   k->default_duration = k->track->duration;
   if (!k->has_tfdt)
@@ -105,14 +129,19 @@ static enum err trun(struct run_state *k, struct bytes body, const char **what) 
 // ISO/IEC 14496-12 8.8.6; tfdt: 8.8.12.
 static enum err traf(struct run_state *k, const struct box_trail *t, struct reader r) {
   uint64_t last_data = k->s.offset;
+  bool has_tfhd = false;
   k->has_tfdt = false;
   while (rd_left(&r)) {
     struct box b;
     const char *what = NULL;
     enum err e = trail_next(t, &b, &r);
     struct reader f = rd_of(b.body);
-    if (!e && b.type == FOURCC('t', 'f', 'h', 'd')) {
-      e = tfhd(k, b.body, last_data);
+    if (!e && b.type == FOURCC('t', 'f', 'h', 'd') && has_tfhd) {
+      what = "a second tfhd";
+      e = ERR_MALFORMED;
+    } else if (!e && b.type == FOURCC('t', 'f', 'h', 'd')) {
+      e = tfhd(k, b.body, last_data, &what);
+      has_tfhd = true;
     } else if (!e && b.type == FOURCC('t', 'f', 'd', 't')) {
       k->s.time = rd_u32(&f) >> 24 ? rd_u64(&f) : rd_u32(&f);
       k->has_tfdt = true;

@@ -333,6 +333,19 @@ Test(unprotect, subsamples_within_their_sample) {
   free(b.p), free(exact);
 }
 
+// ISO/IEC 14496-12 8.8.7: exactly one. Which of several counts readers do not agree on.
+Test(unprotect, a_second_tfhd) {
+  struct made_box b = {.p = (uint8_t *)malloc(HAND_MAX)};
+  uint8_t *out = (uint8_t *)malloc(HAND_MAX);
+  size_t len = 0;
+  struct diag d = {0};
+  put_init(&b, SCHEME_CENC);
+  put_hand_frag(&b, &(struct hand_frag){.after_trun = BYTES_LIT("\0\0\0\x10tfhd\0\2\0\0\0\0\0\1")});
+  cr_expect_eq(decrypt(out, &len, bytes_of(b.p, b.n), 1, &d), ERR_MALFORMED);
+  cr_expect_str_eq(d.what, "a second tfhd");
+  free(b.p), free(out);
+}
+
 // Sample entries by trex; places that are no media data.
 Test(unprotect, entries_and_places_that_are_not_there) {
   static const struct {

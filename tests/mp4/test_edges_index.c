@@ -41,7 +41,7 @@ Test(edges, samples_for_inspection) {
       cr_assert_eq(box_head(&b, bytes_of(s.file + at, s.len - at), s.part_ends[part] - at, true), ERR_OK);
       struct bytes raw = bytes_of(s.file + at, (size_t)b.len);
       if (b.type == FOURCC('m', 'o', 'o', 'v'))
-        samples_trex(&f, raw);
+        samples_tracks(&f, raw);
       else if (b.type == FOURCC('m', 'o', 'o', 'f'))
         cr_expect_eq(samples_of_moof(&v, &f, raw, at, part && o->folder ? s.part_ends[part - 1] : 0, &d), ERR_OK, "%s: %s", o->name, d.what);
       at += (size_t)b.len;
@@ -55,11 +55,11 @@ static void take(void *ctx, const struct sample_info *i) { *(struct sample_info 
 
 Test(edges, samples_have_the_defaults_of_their_track) {
   static struct text t;
-  static const uint32_t sizes[] = {4, 5, 0}, durations[] = {10, 20, 0};
+  static const uint32_t sizes[] = {4, 5, 0}, durations[] = {10, 20, 0}; // the third is not in moov
   make(&t, &(struct synth_options){.num_frags = 1, .samples_per_trun = 1, .min_size = 10, .max_size = 10, .sizes = SYNTH_SIZES_TREX});
   size_t moof = find(&t, "moof", 0);
   for (uint32_t i = 0; i < 3; i++) {
-    struct samples_file f = {.source_len = 1000, .num_tracks = 2, .tracks = {{1, 10, 4, 0}, {2, 20, 5, 0}}};
+    struct samples_file f = {.source_len = 1000, .num_tracks = 2, .tracks = {{1, 10, 4, 0, true}, {2, 20, 5, 0, true}}};
     struct sample_info got = {0};
     struct samples_visitor v = {&got, take};
     struct diag d = {0};
@@ -83,7 +83,7 @@ Test(edges, samples_that_are_only_counted) {
   make(&t, &(struct synth_options){.num_frags = 1, .samples_per_trun = 1, .min_size = 10, .max_size = 10, .sizes = SYNTH_SIZES_TREX});
   size_t moof = find(&t, "moof", 0);
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    struct samples_file f = {.source_len = rows[i].source_len, .num_tracks = 1, .tracks = {{1, 1024, rows[i].size, 0}}};
+    struct samples_file f = {.source_len = rows[i].source_len, .num_tracks = 1, .tracks = {{1, 1024, rows[i].size, 0, true}}};
     struct samples_visitor v = {NULL, ignore};
     struct diag d = {0};
     store_be32(t.p + find(&t, "trun", 0) + 12, rows[i].num);
