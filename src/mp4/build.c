@@ -1,7 +1,5 @@
 // Parsing a source twice: once to measure the index, once to fill it.
-#define XXH_INLINE_ALL
 #include <stdlib.h>
-#include <xxhash.h>
 
 #include "mp4/init.h"
 #include "mp4/layout.h"
@@ -378,10 +376,7 @@ static void fill_track(struct ix_header *h, const struct init_info *in) {
   memcpy(h->language, in->language, sizeof h->language);
 }
 
-static void seal(struct ix_header *h) {
-  const size_t from = offsetof(struct ix_header, checksum) + sizeof h->checksum;
-  h->checksum = XXH3_64bits((const uint8_t *)h + from, (size_t)h->blob_len - from);
-}
+static void seal(struct ix_header *h) { h->checksum = ix_checksum(bytes_of(h, (size_t)h->blob_len)); }
 
 // A fragment without samples has the time of what follows, whatever its tfdt says, if it has one: a segment that begins with it is
 // presented from its first sample on. `frags` has the sentinel.

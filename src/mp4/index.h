@@ -17,7 +17,7 @@
 #include "base/err.h"
 #include "simd/aes.h"
 
-enum { IX_VERSION = 4 }; // another one whenever what is stored means something else: sidecars are then made again
+enum { IX_VERSION = 5 }; // another one whenever what is stored means something else: sidecars are then made again
 
 enum ix_edit_kind {
   IX_DELETE,   // emit nothing
@@ -131,7 +131,7 @@ struct ix_header {
   uint8_t magic[8];    // "sluice\0\1"
   uint32_t version;    // IX_VERSION
   uint32_t flags;
-  uint64_t checksum;   // XXH3-64 of everything after this field
+  uint64_t checksum;   // ix_checksum: of the flags and everything after this field
   uint64_t blob_len;
   struct ix_identity identity;
   // the track
@@ -198,6 +198,10 @@ MUST_USE enum err ix_build(struct alloc *mem, struct bytes *blob, const struct m
 
 // ix_set_digest puts a digest into a blob that ix_build has just made with none (the memory is the caller's).
 void ix_set_digest(struct bytes blob, const uint8_t digest[32]);
+
+// ix_checksum gives what the header's checksum has to be: XXH3-64 of all behind that field, with the flags as its seed. `blob` has at
+// least a header.
+uint64_t ix_checksum(struct bytes blob);
 
 // ix_open validates a blob from anywhere (checksum, version, every offset, count, order and sum on which
 // planning and rendering rely) and gives a view of it. O(blob).

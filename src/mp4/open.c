@@ -20,6 +20,12 @@ static enum err bad(const struct opener *o, const void *at, const char *what) {
   return diag_set(o->diag, ERR_MALFORMED, pos, "index: %s", what);
 }
 
+uint64_t ix_checksum(struct bytes blob) {
+  const struct ix_header *h = (const struct ix_header *)blob.p;
+  const size_t from = offsetof(struct ix_header, checksum) + sizeof h->checksum;
+  return XXH3_64bits_withSeed(blob.p + from, blob.n - from, h->flags);
+}
+
 static enum err check_head(const struct opener *o) {
   const struct ix_header *h = o->ix.h;
   if (memcmp(h->magic, "sluice\0\1", 8))
@@ -29,15 +35,10 @@ static enum err check_head(const struct opener *o) {
   if (h->blob_len != o->blob.n)
     return diag_say(o->diag, ERR_TRUNCATED, "index: %llu bytes, %zu are there", (unsigned long long)h->blob_len,
                     o->blob.n);
-  const size_t from = offsetof(struct ix_header, checksum) + sizeof h->checksum;
-  if (XXH3_64bits(o->blob.p + from, o->blob.n - from) != h->checksum)
+  if (ix_checksum(o->blob) != h->checksum)
     return diag_say(o->diag, ERR_CHECKSUM, NULL);
   if (h->flags & ~(unsigned)(IX_WIDE_SIZES | IX_FOLDER | IX_HAD_SIDX | IX_NO_DIGEST))
     return bad(o, &h->flags, "unknown flags");
-  // The checksum begins behind the flags: these two are told by other fields as well, IX_WIDE_SIZES by the length of a section.
-  static const uint8_t none[sizeof h->identity.digest];
-  if (!(h->flags & IX_NO_DIGEST) != !!memcmp(h->identity.digest, none, sizeof none) || !(h->flags & IX_FOLDER) != (h->num_parts <= 1))
-    return bad(o, &h->flags, "flags that the rest contradicts");
   if (memchr(h->codecs, 0, sizeof h->codecs) == NULL || memchr(h->language, 0, sizeof h->language) == NULL)
     return bad(o, h->codecs, "text without an end");
   bool rendered = h->format == FOURCC('i', 'a', 'm', 'f');

@@ -297,7 +297,8 @@ def sidecars(tap, sluice, work):
         return (work / "o.mp4").read_bytes() if r.code == 0 else repr(r)
     want = encrypt()
     for name, bad in (("cut", good[:-9]), ("empty", b""), ("torn", good[:100] + bytes(200) + good[300:]), ("foreign", b"text" * 100),
-                      ("of a later version", good[:8] + b"\xff\0\0\0" + good[12:]), ("with one bit flipped", good[:-20] + bytes([good[-20] ^ 4]) + good[-19:])):
+                      ("of a later version", good[:8] + b"\xff\0\0\0" + good[12:]), ("of the version before", good[:8] + bytes([good[8] - 1]) + good[9:]),
+                      ("without the flag of its sidx", good[:12] + bytes([good[12] ^ 4]) + good[13:]), ("with one bit flipped", good[:-20] + bytes([good[-20] ^ 4]) + good[-19:])):
         slx.write_bytes(bad)
         tap.equal(encrypt() == want, True, f"a sidecar that is {name} is not trusted by encrypt")
         r = sluice("index", track)
