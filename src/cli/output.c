@@ -14,7 +14,7 @@
 #include "cli/cli.h"
 #include "mp4/box.h"
 
-enum { SPOOL_CHUNK = 1 << 18, MAX_STRANGE = 1 << 20, NAME_TRIES = 100, MAX_GIVEN = 64, MAX_PASSING = 4 };
+enum { SPOOL_CHUNK = 1 << 18, MAX_STRANGE = 1 << 20, MAX_UNSIZED = 1 << 24, NAME_TRIES = 100, MAX_GIVEN = 64, MAX_PASSING = 4 };
 
 static void folder_of(char out[PATH_MAX], const char *path) {
   struct bytes folder = path_folder(bytes_str(path));
@@ -263,6 +263,7 @@ void output_drop(struct output *o) {
 struct boxes_ahead {
   uint64_t at, next; // bytes seen; where the next box begins, UINT64_MAX: nowhere
   uint64_t most;     // bytes that a copy may have
+  uint64_t unsized;  // where a box begins that has the size 0, which is to the end, and is no mdat; UINT64_MAX: none
   uint8_t head[16];
   size_t have;       // bytes of the next box's head
   const char *folder; // of the copy
@@ -299,6 +300,8 @@ static bool look_at_box(struct boxes_ahead *a, bool *done) {
   if (!e && !b.to_end && b.pos + b.len > a->most)
     return too_long(a, b.pos + b.len, "its boxes say that ");
   a->next = e || b.to_end ? UINT64_MAX : b.pos + b.len;
+  if (!e && b.to_end && b.type != FOURCC('m', 'd', 'a', 't'))
+    a->unsized = b.pos;
   return true;
 }
 
@@ -307,6 +310,12 @@ static bool look_ahead(struct boxes_ahead *a, const uint8_t *p, size_t *n, bool 
   if (a->at + *n > a->most)
     return too_long(a, a->at + *n, "");
   uint64_t end = a->at + *n;
+  if (end > a->unsized && end - a->unsized > MAX_UNSIZED) {
+    struct diag d = {0};
+    (void)diag_set(&d, ERR_LIMIT, a->unsized, "a box of size 0, which is to the end, that is no mdat has more than %d MiB: give it as a file", MAX_UNSIZED >> 20);
+    cli_error_diag("standard input", &d);
+    return false;
+  }
   while (!*done && a->next + a->have < end) {
     uint64_t pos = a->next + a->have;
     a->head[a->have] = p[pos - a->at];
@@ -355,7 +364,7 @@ static int copy_of_stdin(void) {
   snprintf(to.path, sizeof to.path, "copy of standard input in %.240s (TMPDIR names another folder)", memory ? "memory" : folder);
   if (ok && !buf)
     ok = cli_error("standard input", "out of memory") == EXIT_DONE;
-  struct boxes_ahead ahead = {.most = ok ? room_for_copy(fd, memory) : 0, .folder = memory ? "memory" : folder};
+  struct boxes_ahead ahead = {.unsized = UINT64_MAX, .most = ok ? room_for_copy(fd, memory) : 0, .folder = memory ? "memory" : folder};
   bool done = false;
   for (ssize_t n = 1; ok && n > 0 && !done;) {
     n = read(STDIN_FILENO, buf, SPOOL_CHUNK);

@@ -30,7 +30,8 @@ bool output_commit(struct output *o);
 void output_drop(struct output *o);
 
 // What is read: a file, a folder with init.mp4 and *.m4s, or "-", standard input, of which a nameless copy is made first: while
-// what comes are boxes, of at most half of what is free, there or in memory.
+// what comes are boxes, of at most half of what is free, there or in memory. What a box of size 0 has is to the end: media data may be
+// as long as that, another kind (zeros behind a file are one) 16 MiB.
 struct input {
   const char *subject; // its name for messages
   struct media_source media;

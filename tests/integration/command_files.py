@@ -418,6 +418,8 @@ def endless(tap, sluice, work, library):
         for name, first, again, env, most, why in (
                 ("zeros", bytes(65536), bytes(65536), None, 4 << 20, "this is not an MP4 file"), ("lines", b"y\n" * 32768, b"y\n" * 32768, None, 4 << 20, "this is not an MP4 file"),
                 ("no box behind an MP4", good + b"\0\0\0\5free" + bytes(9999), bytes(65536), None, 4 << 20, ""),
+                ("zeros behind an MP4", good + bytes(65536), bytes(65536), None, 18 << 20, f"a box of size 0, which is to the end, that is no mdat has more than 16 MiB: give it as a file (at byte {len(good)})"),
+                ("media data to the end", good + b"\0\0\0\0mdat" + bytes(65536), bytes(65536), small, 6 << 20, "bytes or more: its copy in "),
                 ("a box of 2^60 bytes", vast, bytes(65536), None, 4 << 20, "bytes or more: its copy in "),
                 ("empty boxes", good + free, free, small, 6 << 20, "bytes or more: its copy in ")):
             status, said, sent = fed(command, first, again, env)
