@@ -25,8 +25,8 @@ struct inspector {
   uint32_t num_frags, num_in_frag;
   uint64_t num_samples;
   uint8_t iv_size;
-  uint64_t num_tenc, num_told;     // tenc boxes that the first walk has come to, and those told again for the summary
-  struct field tenc[TENC_FIELDS];  // of the box that is told, so many of them
+  uint64_t num_tenc, num_told; // tenc boxes that the first walk has come to; of them, told under protection
+  struct field tenc[TENC_FIELDS]; // of the one that is told
   unsigned num_fields;
   int nesting;                // of lists and items in the fields of the current box
   uint64_t item[NESTING + 1]; // text: number of the current item by nesting
@@ -399,8 +399,7 @@ static enum err write_protection(struct inspector *in) {
 static void write_track(struct inspector *in, const struct track_index *ix, const char *why) {
   const struct ix_header *h = ix->h;
   char format[5];
-  in->any[0] = false;
-  write_comma(in);
+  in->any[0] = true;
   printf("\"usable\": %s", h ? "true" : "false");
   if (!h) {
     write_string(in, "error", err_name(in->why.err));
