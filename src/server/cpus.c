@@ -1,18 +1,18 @@
 #include "server/cpus.h"
 
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/text.h"
 #include "cache/quiet.h"
 
-enum { LONGEST = 4096 }; // of a line of /proc/self/cgroup
-
 // What a file of a control group says, as its first line; false when it is not there or empty.
-static bool said(const char *root, const char *group, const char *file, char *line, int room) {
-  char path[2 * LONGEST];
-  int n = snprintf(path, sizeof path, "%s/sys/fs/cgroup%s/%s", root, group, file);
+static bool said(const char *root, const char *hierarchy, const char *group, const char *file, char *line, int room) {
+  char path[PATH_MAX];
+  int n = snprintf(path, sizeof path, "%s/sys/fs/cgroup%s%s/%s", root, hierarchy, group, file);
   FILE *f = n > 0 && (size_t)n < sizeof path ? fopen(path, "re") : NULL;
   if (!f)
     return false;
@@ -36,7 +36,7 @@ static double share(double quota, double period) {
 // "max 100000" or "150000 100000".
 static double quota_v2(const char *root, const char *group) {
   char line[128];
-  if (!said(root, group, "cpu.max", line, sizeof line))
+  if (!said(root, "", group, "cpu.max", line, sizeof line))
     return 0;
   size_t n = strcspn(line, " \n");
   const char *period = line + n + (line[n] == ' ');
@@ -44,9 +44,9 @@ static double quota_v2(const char *root, const char *group) {
 }
 
 static double quota_v1(const char *root, const char *group) {
-  char in_v1[LONGEST], quota[128], period[128];
-  snprintf(in_v1, sizeof in_v1, "/cpu%s", group);
-  if (!said(root, in_v1, "cpu.cfs_quota_us", quota, sizeof quota) || !said(root, in_v1, "cpu.cfs_period_us", period, sizeof period))
+  char quota[128], period[128];
+  if (!said(root, "/cpu", group, "cpu.cfs_quota_us", quota, sizeof quota) ||
+      !said(root, "/cpu", group, "cpu.cfs_period_us", period, sizeof period))
     return 0;
   return share(microseconds(quota, strcspn(quota, "\n")), microseconds(period, strcspn(period, "\n")));
 }
@@ -70,13 +70,14 @@ static bool has_cpu(const char *controllers) {
 }
 
 double cpus_quota(const char *root) {
-  char line[LONGEST];
+  char path[PATH_MAX], *line = NULL;
+  size_t room = 0;
   double quota = 0;
-  snprintf(line, sizeof line, "%s/proc/self/cgroup", root);
-  FILE *f = fopen(line, "re");
+  snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
+  FILE *f = fopen(path, "re");
   if (!f) // a container without /proc: its own groups are the roots
     return lesser(quota_v1(root, ""), quota_v2(root, ""));
-  while (fgets(line, sizeof line, f)) { // "hierarchy:controllers:/group"
+  while (getline(&line, &room, f) > 0) { // of any length: the rest of a long one is no line. "hierarchy:controllers:/group"
     char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
     if (!group)
       continue;
@@ -89,6 +90,7 @@ double cpus_quota(const char *root) {
     else if (has_cpu(controllers))
       quota = lesser(quota, least(root, group, quota_v1));
   }
+  free(line);
   fclose(f);
   return quota;
 }

@@ -121,6 +121,18 @@ Test(cpus, nothing_to_be_read_limits_nothing) {
   }
 }
 
+// What is behind the 4,095 bytes that a buffer would hold is no line of its own.
+Test(cpus, a_long_name_is_no_other) {
+  static char line[9000];
+  char *end = stpcpy(line, "0::/");
+  memset(end, 'x', 4090);
+  strcpy(end + 4090, ":1:cpu:/y\n");
+  cgroup(line);
+  put("/sys/fs/cgroup/cpu/y/cpu.cfs_period_us", "100000\n");
+  put("/sys/fs/cgroup/cpu/y/cpu.cfs_quota_us", "100000\n");
+  cr_expect_float_eq(cpus_quota(root), 0, 1e-9, "%g", cpus_quota(root));
+}
+
 Test(cpus, workers_for_a_mask_and_a_quota) {
   static const struct {
     unsigned cpus;
