@@ -46,6 +46,11 @@ static bool read_paths(struct load_path **out, uint32_t *num_out, struct alloc *
   char uri[PLAYLIST_MAX_URI], *read = load_file(file, &n);
   if (!read)
     return false;
+  if (strlen(read) < n) { // of UTF-16, or cut by a crash: what is behind it would not be asked for
+    cli_error(file, "has a zero byte at %zu: a list of paths is text, one path a line", strlen(read));
+    free(read);
+    return false;
+  }
   for (size_t i = 0; i < n; i++)
     num += read[i] == '\n' || read[i] == '\r'; // either ends a path below
   char *text = mem->get(mem, 3 * n + 1); // every byte may have to be encoded

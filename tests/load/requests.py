@@ -233,6 +233,8 @@ def given(tap, load, server):
     tap.ok(r.code == 1 and t["wrong"] == len(planted) > 0 and t["first_wrong"].startswith("/two/cbcs/1/aac/3.m4s: byte "), "--paths: another's music is found", f"{t}\n{r}")
     r = play(good + ["/" + "x" * 512])
     tap.ok(r.code == 1 and re.search(r"paths: '/x{59}' is no path of the target of at most 511 bytes", r.err) and r.err.count("\n") == 1, "--paths: one that is too long is refused in a line", r)
+    r = play(good + ["\0" + good[0]])
+    tap.ok(r.code == 1 and "paths: has a zero byte at " in r.err and r.err.count("\n") == 1, "--paths: one that is no text is refused in a line", r)
     only = "of --paths only segments of the scenario's assets can be compared, /ASSET/cbcs/EPOCH/TRACK/NUMBER.m4s: leave it out, or --verify"
     for bad, says in (("/two/cbcs/1/aac/init.mp4", only), ("/two/cbcs/master.m3u8", only), ("/two/cenc/1/aac/1.m4s", only), ("/three/cbcs/1/aac/1.m4s", only), ("/nothing", only),
                       ("/two/cbcs/1/aac/99.m4s", "its playlist has 7 segments only"), ("/two/cbcs/1/mp3/1.m4s", "the target answers 404 for /two/cbcs/1/mp3/media.m3u8")):
