@@ -58,8 +58,16 @@ static void drop_out(struct client *c) {
 
 // ---- parsing
 
+// Ends the answer as one that is not HTTP/1.1.
+static int refuse(struct client *c, const char *why) {
+  c->response.malformed = why;
+  return HPE_USER;
+}
+
 static int on_status_head(llhttp_t *p) {
   struct client *c = p->data;
+  if (p->http_major != 1 || p->status_code < 100)
+    return refuse(c, "No status line of HTTP/1.1");
   c->response.status = (uint16_t)p->status_code;
   c->response.content_length = p->flags & F_CONTENT_LENGTH ? p->content_length : UINT64_MAX;
   return c->was_head ? 1 : 0; // 1: no body follows
@@ -68,9 +76,6 @@ static int on_status_head(llhttp_t *p) {
 // Names and values come in pieces, as they arrive.
 static int on_field(llhttp_t *p, const char *at, size_t n) {
   struct client *c = p->data;
-  if (c->in_value)
-    c->name_len = 0;
-  c->in_value = false;
   for (size_t i = 0; i < n && c->name_len < sizeof c->name; i++)
     c->name[c->name_len++] = at[i];
   return 0;
@@ -97,8 +102,9 @@ static void add_range(struct client_response *r, struct bytes piece) {
 
 static int on_value(llhttp_t *p, const char *at, size_t n) {
   struct client *c = p->data;
-  if (!c->in_value) {
-    c->header = is_named(c, "etag")                                                 ? H_ETAG
+  if (!c->in_value) { // what an interim answer says is not about this one (RFC 9110 §15.2); nothing counts from trailers
+    c->header = c->response.status || p->status_code < 200                      ? H_NONE
+                : is_named(c, "etag")                                           ? H_ETAG
                 : is_named(c, "location") && is_moved((unsigned)p->status_code) ? H_LOCATION
                 : is_named(c, "content-encoding")                               ? H_ENCODING
                 : is_named(c, "content-range")                                  ? H_RANGE
@@ -117,6 +123,18 @@ static int on_value(llhttp_t *p, const char *at, size_t n) {
     add_encoding(&c->response, bytes_of(at, n));
   if (c->header == H_RANGE)
     add_range(&c->response, bytes_of(at, n));
+  return 0;
+}
+
+static int on_value_complete(llhttp_t *p) {
+  struct client *c = p->data;
+  if (!c->name_len) // a name is a token (RFC 9110 §5.1)
+    return refuse(c, "A field without a name");
+  char *range = c->response.range;
+  for (size_t n = strlen(range); n && (range[n - 1] == ' ' || range[n - 1] == '\t'); n--) // no part of it (RFC 9110 §5.5)
+    range[n - 1] = 0;
+  c->name_len = 0;
+  c->in_value = false;
   return 0;
 }
 
@@ -141,6 +159,7 @@ static int on_complete(llhttp_t *p) {
 static const llhttp_settings_t settings = {.on_headers_complete = on_status_head,
                                            .on_header_field = on_field,
                                            .on_header_value = on_value,
+                                           .on_header_value_complete = on_value_complete,
                                            .on_body = on_body,
                                            .on_message_complete = on_complete};
 
@@ -211,17 +230,17 @@ static void feed(struct client *c, struct bytes b) {
   if (c->response.whole && e == HPE_PAUSED)
     c->w->unasked_bytes += (uint64_t)((const char *)b.p + b.n - llhttp_get_error_pos(&c->parser));
   bool failed = e != HPE_OK && e != HPE_PAUSED && !c->response.whole;
-  if (failed && !c->stop)
+  if (failed && !c->stop && !c->response.malformed)
     c->response.malformed = llhttp_get_error_reason(&c->parser);
   if (c->response.whole || failed)
     finish(c);
 }
 
-// The peer's end, or a failure. A response that runs to the end of the connection is whole now.
+// The peer's end, or a failure. A response that runs to the end of the connection is whole now, an interim one is none.
 static void ended(struct client *c) {
   bool busy = c->busy;
-  if (busy && c->any && c->response.status && llhttp_finish(&c->parser) == HPE_OK)
-    c->response.whole = true;
+  if (busy && c->any && c->response.status)
+    (void)llhttp_finish(&c->parser); // calls on_complete where the end of the connection ends the body
   c->response.stale = busy && !c->any && c->served;
   c->w->ended_at_rest += !busy && c->connected;
   drop(c);
@@ -411,10 +430,12 @@ void client_send(struct client *c, struct bytes request, bool head) {
   c->busy = true;
   c->was_head = head;
   c->header = H_NONE;
-  c->in_value = true;
+  c->in_value = false;
+  c->name_len = 0;
   c->stop = c->half = c->any = false;
   c->response = (struct client_response){.content_length = UINT64_MAX};
   llhttp_init(&c->parser, HTTP_RESPONSE, &settings);
+  c->parser.lenient_flags = LENIENT_VERSION; // a higher minor version is taken for ours (RFC 9110 §2.5)
   c->parser.data = c;
   if (c->connected && !c->closing && !c->tls && !c->out) { // the usual case needs no buffer
     arm_recv(c);

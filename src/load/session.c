@@ -268,6 +268,8 @@ void moved_add(struct moved *m, struct bytes piece) {
 
 bool moved_on(struct moved *m, const char *origin, const char *path, struct diag *diag) {
   char url[PLAYLIST_MAX_URL];
+  while (m->n && m->n <= sizeof m->location && (m->location[m->n - 1] == ' ' || m->location[m->n - 1] == '\t'))
+    m->n--; // blanks behind a value are no part of it. Source: RFC 9110 §5.5
   struct bytes to = bytes_of(m->location, m->n);
   if (!m->n || m->n > sizeof m->location)
     return diag_say(diag, ERR_SYNTAX, m->n ? "it redirects to more than %zu bytes" : "it redirects without a Location", sizeof m->location) == ERR_OK;

@@ -68,9 +68,22 @@ def kinds(tap, load, proxy):
     tap.ok(r.code == 1 and t["errors"] == t["errors_by_kind"]["cut"] == t["sessions"] > 5, "parts that are shorter than they say", f"{t} {r.out.decode()}")
     r, t = play("range: 100%")
     tap.ok(r.code == 1 and t["wrong"] == t["ranges"] > 5 and re.search(r"/\d+\.m4s: a range of \d+ bytes brought \d+$", t["first_wrong"]), "and ranges", f"{t} {r.out.decode()}")
+
+    def blanks(path, response):
+        response.headers = [(k, v + " \t" * (k.lower() == "content-range")) for k, v in response.headers]
+    proxy.change = blanks
+    r, t = play("range: 100%")
+    tap.ok(r.code == 0 and t["ranges"] > 5 and not t["wrong"], "blanks behind a Content-Range are no part of it", f"{t} {r.out.decode()}")
     proxy.change = lambda path, response: None
     r, t = play("conditional: 100%")
     tap.ok(r.code == 0 and t["not_modified"] == len(heads_with(proxy, rb"If-None-Match: \"")) > 5, "conditional requests with the ETag that came", t)
+
+    def hint_tagged(path, response):
+        response.reason = f'Early Hints\r\nETag: "hint"\r\n\r\nHTTP/1.1 {response.status} {response.reason}'
+        response.status = 103
+    proxy.change = hint_tagged
+    r, t = play("conditional: 100%")
+    tap.ok(r.code == 0 and t["not_modified"] > 5 and not heads_with(proxy, rb"hint"), "and not with that of an interim answer", t)
     for n in (79, 80):  # as long as one that is kept, and longer
         def tagged(path, response):
             response.headers = [(k, etag if k.lower() == "etag" else v) for k, v in response.headers]
@@ -196,7 +209,11 @@ def no_http(tap, load):
             (b"SSH-2.0-OpenSSH_9.6\r\n", "protocol", "Expected HTTP/", "is not HTTP/1.1: Expected HTTP/"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n", "protocol", "Invalid character in Content-Length", "is not HTTP/1.1: Invalid character in Content-Length"),
             (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxy\r\n", "protocol", "Invalid character in chunk size", "is not HTTP/1.1: Invalid character in chunk size"),
+            (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n: x\r\nContent-Length: 0\r\n\r\n", "protocol", "A field without a name", "is not HTTP/1.1: A field without a name"),
+            (b"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", "protocol", "No status line of HTTP/1.1", "is not HTTP/1.1: No status line of HTTP/1.1"),
+            (b"HTTP/1.1 20 OK\r\nConnection: close\r\n\r\n", "protocol", "No status line of HTTP/1.1", "is not HTTP/1.1: No status line of HTTP/1.1"),
             (b"HTTP/1.1 200 OK\r\nContent-Le", "cut", "", "ends within its head"),
+            (b"HTTP/1.1 100 Continue\r\nTransfer-Encoding: x\r\n\r\nbody", "cut", "", "ends within its head"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1", "cut", "", "is not whole"),
             (b"", "connect", "", "does not answer")):
         with Saying(answer) as server:
@@ -222,6 +239,17 @@ def quoted(tap, load):
     with Saying(b"HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\nContent-Length: 2\r\n\r\nok" % (b"x" * 50)) as server:
         r = load(scenario(player="tracks: 1, retries: 0"), server.url)
         tap.ok(r.code == 1 and f"Content-Encoding: {'x' * 23}, and no" in r.json["totals"]["first_refused"], "a Content-Encoding that is longer than any", r)
+
+
+def trailed(tap, load):
+    """Fields count from the head alone: what trailers say of a manifest does not. A higher minor version of HTTP is read as 1.1."""
+    body = b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nhttp://a/x\n"
+    with Saying(b"HTTP/1.2 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\nContent-Encoding: br\r\n\r\n" % (len(body), body)) as server:
+        r = load(scenario(player="tracks: 1, retries: 0"), server.url)
+        tap.ok(r.code == 1 and "leads to http://a, which is not the target" in r.json["totals"]["first_refused"], "a Content-Encoding in trailers", r.json["totals"]["first_refused"])
+    with Saying(b"HTTP/1.1 302 Found\r\nTransfer-Encoding: chunked\r\nLocation: http://a \t\r\n\r\n0\r\nLocation: b\r\n\r\n") as server:
+        r = load(scenario(player="tracks: 1, retries: 0"), server.url)
+        tap.ok(r.code == 1 and "leads to http://a, which is not the target" in r.json["totals"]["first_refused"], "and a Location, which ends before the blanks behind it", r.json["totals"]["first_refused"])
 
 
 class OneEach(Listening):
@@ -378,6 +406,7 @@ def main():
                 undisturbed(tap, 0.1, backoff, tap, load, proxy)
             no_http(tap, load)
             quoted(tap, load)
+            trailed(tap, load)
             undisturbed(tap, 0.1, asked_again, tap, load)
             undisturbed(tap, 0.1, slow, tap, load, server)
             undisturbed(tap, 0.1, herd, tap, load, server)
