@@ -159,7 +159,13 @@ static uint32_t seconds_until(struct bytes value) {
   char text[30] = "";
   struct tm t = {0};
   uint64_t seconds = 0;
-  if (parse_u64(&seconds, value) && value.n == sizeof text - 1) {
+  size_t digits = 0;
+  while (digits < value.n && value.p[digits] >= '0' && value.p[digits] <= '9')
+    digits++;
+  if (digits && digits == value.n) {
+    if (parse_u64(&seconds, value)) // of more than 64 bits
+      seconds = UINT64_MAX;
+  } else if (value.n == sizeof text - 1) {
     memcpy(text, value.p, value.n);
     const char *end = strptime(text, "%a, %d %b %Y %H:%M:%S GMT", &t);
     time_t then = end && !*end ? timegm(&t) : 0, now = time(NULL);

@@ -78,9 +78,10 @@ def retry_after(work, ca, cert):
             at = [r["time"] for r in ks.requests()]
             gaps = [round(b - a, 3) for a, b in zip(at, at[1:])]
             tap.ok(len(at) >= 2 and min(gaps) >= 1, f"{status} with Retry-After: 1: the next request is not sooner", gaps)
-    for when, name, least in ((20, "a date to come", 1), (-60, "a date that is over", 0), (None, "no date", 0)):
+    for when, name, least in ((20, "a date to come", 1), (-60, "a date that is over", 0), ("Sun, 99 Nov 2094 08:49:37 GMT", "no date", 0),
+                             ("99999999999999999999", "more seconds than 64 bits hold", 1)):
         with KeyServer(cert) as ks, Server(SLUICE, media, *FLAGS, keys=provider("speke2.0", ks.url(), ca, times) + DRM) as s:
-            said = "Sun, 99 Nov 2094 08:49:37 GMT" if when is None else email.utils.formatdate(time.time() + when, usegmt=True)
+            said = when if isinstance(when, str) else email.utils.formatdate(time.time() + when, usegmt=True)
             ks.orders(first={"mode": "status", "status": 503, "retry_after": said})
             end = time.monotonic() + 15
             while time.monotonic() < end and len(ks.requests()) < 2:
