@@ -131,8 +131,10 @@ static int on_value_complete(llhttp_t *p) {
   if (!c->name_len) // a name is a token (RFC 9110 §5.1)
     return refuse(c, "A field without a name");
   char *range = c->response.range;
-  for (size_t n = strlen(range); n && (range[n - 1] == ' ' || range[n - 1] == '\t'); n--) // no part of it (RFC 9110 §5.5)
-    range[n - 1] = 0;
+  size_t n = strlen(range);
+  if (n + 1 < sizeof c->response.range) // else there may be more of it
+    while (n && (range[n - 1] == ' ' || range[n - 1] == '\t')) // no part of it (RFC 9110 §5.5)
+      range[--n] = 0;
   c->name_len = 0;
   c->in_value = false;
   return 0;
