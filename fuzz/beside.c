@@ -93,7 +93,6 @@ static struct bytes blob_of(const struct loaded *l) { return bytes_of(l->f.ix.h,
 
 static void repair(struct bytes blob, const struct ix_identity *id) {
   struct ix_header *h = (struct ix_header *)(uintptr_t)blob.p;
-  const size_t from = offsetof(struct ix_header, checksum) + sizeof h->checksum;
   if (blob.n < sizeof *h)
     return;
   memcpy(h->magic, "sluice\0\1", 8);
@@ -101,7 +100,7 @@ static void repair(struct bytes blob, const struct ix_identity *id) {
   h->blob_len = blob.n;
   if (id)
     h->identity = *id;
-  h->checksum = XXH3_64bits(blob.p + from, blob.n - from);
+  h->checksum = ix_checksum(blob);
 }
 
 // A file gets a state of its own though its mtime is as before: time goes by.
