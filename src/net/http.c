@@ -93,6 +93,14 @@ static bool is_future_ip(struct bytes v) {
   return v.n && (v.p[0] | 0x20) == 'v' && at > 1 && at + 1 < v.n && v.p[at] == '.';
 }
 
+// What stands between brackets. A zone is taken, which media players send: "fe80::1%eth0", "fe80::1%25eth0". Source: RFC 3986 §3.2.2,
+// RFC 4007 §11.2.
+static bool literal_ok(struct bytes v) {
+  const uint8_t *zone = memchr(v.p, '%', v.n);
+  size_t n = zone ? (size_t)(zone - v.p) : v.n;
+  return url_is_v6(bytes_of(v.p, n)) ? !zone || n + 1 < v.n : !zone && is_future_ip(v);
+}
+
 // uri-host [":" port], or nothing where the target has no authority. Source: RFC 9112 §3.2, RFC 3986 §3.2.2.
 static bool host_ok(struct bytes v) {
   static const uint64_t good[4] = {0x2bff7fd200000000, 0x47fffffe87fffffe}; // a bit for each of unreserved and sub-delims
@@ -101,13 +109,10 @@ static bool host_ok(struct bytes v) {
   for (uint8_t byte; at < v.n; at++)
     if (v.p[at] == '%' && !literal && v.n - at > 2 && !hex_read(&byte, 1, bytes_of(v.p + at + 1, 2)))
       at += 2;
-    else if (!(good[v.p[at] >> 6] >> (v.p[at] & 63) & 1) && !(literal && v.p[at] == ':'))
+    else if (!(good[v.p[at] >> 6] >> (v.p[at] & 63) & 1) && !(literal && (v.p[at] == ':' || v.p[at] == '%')))
       break;
-  if (literal) {
-    struct bytes ip = bytes_of(v.p + 1, at - 1);
-    if (at == v.n || v.p[at++] != ']' || (!url_is_v6(ip) && !is_future_ip(ip)))
-      return false;
-  }
+  if (literal && (at == v.n || v.p[at] != ']' || !literal_ok(bytes_of(v.p + 1, at++ - 1))))
+    return false;
   if (at < v.n && v.p[at++] != ':')
     return false;
   while (at < v.n && v.p[at] >= '0' && v.p[at] <= '9')

@@ -170,9 +170,10 @@ Test(http, hosts_are_well_formed) {
 
 // A percent sign has two hex digits behind it, brackets an IP address between them. Source: RFC 3986 §2.1, §3.2.2.
 Test(http, hosts_are_encoded_and_addresses) {
-  static const char *const good[] = {"%41", "a%2Fb:80", "%c3%a4.example", "[::]", "[1:2:3:4:5:6:7:8]", "[::ffff:192.0.2.1]:80", "[vF0.~]", "[V1.a:b]"};
+  static const char *const good[] = {"%41", "a%2Fb:80", "%c3%a4.example", "[::]", "[1:2:3:4:5:6:7:8]", "[::ffff:192.0.2.1]:80", "[vF0.~]", "[V1.a:b]",
+                                     "[fe80::1%eth0]:80", "[fe80::1%25eth0]", "[::1%1]"};
   static const char *const bad[] = {"%", "a%", "%4", "a%4", "%zz", "%4g", "%g4", "%%41", "%-1", "%4:80", "[a]", "[:]", "[1.2.3.4]", "[::g]", "[1:2]", "[::1::]",
-                                    "[12345::]", "[1:2:3:4:5:6:7:8:9]", "[fe80::1%25eth0]", "[%3a%3a1]", "[v1]", "[v1.]", "[v.a]", "[vg.a]", "[1.a:b]", "[::ffff:192.0.2.256]"};
+                                    "[12345::]", "[1:2:3:4:5:6:7:8:9]", "[::1%]", "[%1]", "[v1.a%1]", "[%3a%3a1]", "[v1]", "[v1.]", "[v.a]", "[vg.a]", "[1.a:b]", "[::ffff:192.0.2.256]"};
   char text[80], expected[80];
   for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
     snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", good[i]);
