@@ -95,8 +95,10 @@ static void write_field(struct inspector *in, const struct field *f) {
 }
 
 static void hex_print(struct bytes b, size_t max) {
-  for (size_t i = 0; i < b.n && i < max; i++)
-    printf("%02x", b.p[i]);
+  for (size_t i = 0; i < b.n && i < max; i++) {
+    putchar("0123456789abcdef"[b.p[i] >> 4]);
+    putchar("0123456789abcdef"[b.p[i] & 15]);
+  }
   if (b.n > max)
     printf("… (%zu bytes)", b.n);
 }
@@ -196,6 +198,7 @@ static enum err take_moov(struct inspector *in, const struct box *b) {
   return ERR_OK;
 }
 
+// A fault of one fragment's samples is told, and what is behind them as well.
 static enum err visit_moof(struct inspector *in, const struct box *b, void (*sample)(void *ctx, const struct sample_info *s)) {
   const uint8_t *p;
   uint32_t part = media_part_at(in->media->part_ends, in->media->num_parts, b->pos);
@@ -204,7 +207,8 @@ static enum err visit_moof(struct inspector *in, const struct box *b, void (*sam
   enum err e = b->len > MAX_PAYLOAD ? ERR_LIMIT : window_get(in->win, &p, b->pos, (size_t)b->len);
   if (e)
     return diag_set(&in->diag, e, b->pos, NULL);
-  return samples_of_moof(&v, &in->samples, bytes_of(p, (size_t)b->len), b->pos, part_start, &in->diag);
+  e = samples_of_moof(&v, &in->samples, bytes_of(p, (size_t)b->len), b->pos, part_start, &in->diag);
+  return e == ERR_MALFORMED || e == ERR_MISSING || e == ERR_TRUNCATED ? ERR_OK : e;
 }
 
 // Whether the fields of a box are told, and told as they come. *cut: it ends before they do.
@@ -380,9 +384,13 @@ static enum err protection_enter(void *ctx, const struct box *b, uint32_t depth,
   } else {
     printf("protection: %s, KID ", scheme);
     hex_print(f[TENC_KID].raw, SIZE_MAX);
-    printf("%s, IV size %" PRIu64 "%s", f[TENC_KID].raw.n ? "" : "cut off", f[TENC_IV_SIZE].u, f[TENC_CONSTANT_IV].raw.n ? ", constant IV " : "");
-    hex_print(f[TENC_CONSTANT_IV].raw, SIZE_MAX);
-    printf(", pattern %" PRIu64 ":%" PRIu64 "\n", f[TENC_CRYPT].u, f[TENC_SKIP].u);
+    if (cut) {
+      printf("%scut off\n", f[TENC_KID].raw.n ? ", the rest " : "");
+    } else {
+      printf(", IV size %" PRIu64 "%s", f[TENC_IV_SIZE].u, f[TENC_CONSTANT_IV].raw.n ? ", constant IV " : "");
+      hex_print(f[TENC_CONSTANT_IV].raw, SIZE_MAX);
+      printf(", pattern %" PRIu64 ":%" PRIu64 "\n", f[TENC_CRYPT].u, f[TENC_SKIP].u);
+    }
   }
   in->num_told++;
   return ERR_OK;
@@ -498,6 +506,7 @@ static int inspect(const char *path, bool json, bool all, bool check) {
   in.media = m;
   in.samples.source_len = m->src.size;
   enum err e = m->src.size ? tree_walk(&win, &v, &in.diag) : diag_say(&in.diag, ERR_MISSING, "the file is empty");
+  e = e ? e : in.diag.err;
   enum err unusable = index_load(&track, m, &(struct index_options){.cache_fd = -1, .no_digest = true, .rebuild = true}, &in.why);
   if (unusable == ERR_NO_MEMORY || (!e && (unusable == ERR_IO || unusable == ERR_STALE))) { // not what the file is like
     e = unusable;
@@ -512,7 +521,8 @@ static int inspect(const char *path, bool json, bool all, bool check) {
     enum err written = json ? write_json(&in, path, &track.ix, text) : print_summary(&in, track.ix.h, text);
     e = e ? e : written;
   }
-  fflush(stdout);
+  if (e || (check && unusable))
+    fflush(stdout); // in front of the line that says so
   if (e) {
     diag_say(&in.diag, e, NULL);
     status = cli_error_diag(path, &in.diag);

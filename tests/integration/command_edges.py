@@ -138,8 +138,12 @@ def names_for_addresses(tap, sluice, work):
     for option, more in (("listen", []), ("tls_listen", ["--tls-certificate", "c", "--tls-key", "k"]), ("admin", [])):
         for check in ([], ["--check"]):
             r = sluice("serve", "--media", work / "none", f"--{option.replace('_', '-')}", "localhost:80", *more, *check)
-            tap.equal((r.code, r.out, r.err), (2, b"", f"sluice: {option}: 'localhost:80' is not a numeric address (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)\n"),
+            tap.equal((r.code, r.out, r.err), (2, b"", f"sluice: configuration: {option}: 'localhost:80' is not a numeric address (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)\n"),
                       f"serve {' '.join(check)}: a name for {option}: status 2")
+    conf = work / "conf.yaml"
+    conf.write_text(f"media: {work}\nlisten: 'localhost:80'\n")
+    r = sluice("serve", "--check", "-c", conf)
+    tap.ok(r.code == 2 and one_line(r) and f"{conf}: listen: 'localhost:80' is not a numeric address" in r.err, "serve: one in a file is told with the file", r)
 
 
 def control_characters(tap, sluice, work):
@@ -345,7 +349,9 @@ def shown(tap, sluice, work):
     tree = json.loads(sluice("inspect", folder, "--json").out)
     tap.equal([s["offset"] for f in tree["fragments"] for s in f["samples"]], want, "inspect of a folder: absolute offsets count from their part")
     tap.ok(all("track" not in s for f in tree["fragments"] for s in f["samples"]), "inspect of one track: no number beside its samples")
-    two = synth.moov()
+    other = synth.moov(track=2)
+    trak = boxes.one(other, b"moov/trak")
+    two = synth.moov(before=other[trak.start:trak.end])
     mvex = synth.box(b"mvex", *(synth.full(b"trex", 0, 0, struct.pack(">5I", t, 1, synth.FRAME, 0, 0)) for t in (1, 2)))
     moov = boxes.one(two, b"moov")
     old = boxes.one(two, b"moov/mvex")
