@@ -79,51 +79,28 @@ static void in_pieces(struct unprotect_input in, enum err want, const uint8_t *o
 // others nobody knows the sizes.
 struct samples {
   uint64_t sum, num, size;
-  uint32_t tracks[MAX_TRACKS], num_tracks;
+  struct samples_file file;
 };
-
-static bool has_track(const struct samples *s, uint32_t id) {
-  uint32_t i = 0;
-  while (i < s->num_tracks && s->tracks[i] != id)
-    i++;
-  return i < s->num_tracks;
-}
-
-static void read_tracks(struct samples *s, struct bytes moov) {
-  struct reader r = rd_of(moov);
-  struct box b, trak, tkhd;
-  if (box_next(&b, &r) || !b.len)
-    return;
-  for (struct reader in = box_reader(&r, &b); !box_next(&trak, &in) && trak.len;) {
-    if (trak.type != FOURCC('t', 'r', 'a', 'k'))
-      continue;
-    for (struct reader deep = box_reader(&in, &trak); !box_next(&tkhd, &deep) && tkhd.len;) {
-      struct reader f = rd_of(tkhd.body);
-      rd_skip(&f, rd_u32(&f) >> 24 ? 16 : 8);
-      uint32_t id = rd_u32(&f);
-      if (tkhd.type == FOURCC('t', 'k', 'h', 'd') && !f.err && s->num_tracks < MAX_TRACKS)
-        s->tracks[s->num_tracks++] = id;
-    }
-  }
-}
 
 static void on_sample(void *ctx, const struct sample_info *s) {
   struct samples *all = (struct samples *)ctx;
-  if (!has_track(all, s->track_id))
+  uint32_t i = 0;
+  while (i < all->file.num_tracks && all->file.tracks[i].track_id != s->track_id)
+    i++;
+  if (i == all->file.num_tracks)
     return;
   const uint64_t values[] = {s->track_id, s->size, s->duration, s->time};
-  for (size_t i = 0; i < sizeof values / sizeof *values; i++)
-    all->sum = (all->sum ^ values[i]) * UINT64_C(0x9e3779b97f4a7c15) + (all->sum >> 31);
+  for (size_t v = 0; v < sizeof values / sizeof *values; v++)
+    all->sum = (all->sum ^ values[v]) * UINT64_C(0x9e3779b97f4a7c15) + (all->sum >> 31);
   if (s->size && (s->offset >= all->size || s->size > all->size - s->offset))
     all->sum = 0; // it is outside of the file, which is told apart from any inside
   all->num++;
 }
 
 static enum err read_samples(struct samples *out, struct bytes file, const uint64_t *ends, uint32_t num) {
-  struct samples_file f = {.source_len = file.n};
   struct samples_visitor v = {out, on_sample};
   struct diag d = {0};
-  *out = (struct samples){.sum = 1, .size = file.n};
+  *out = (struct samples){.sum = 1, .size = file.n, .file.source_len = file.n};
   uint64_t start = 0;
   for (size_t at = 0; at < file.n;) {
     struct box b;
@@ -134,12 +111,10 @@ static enum err read_samples(struct samples *out, struct bytes file, const uint6
     uint64_t left = (num ? *ends : file.n) - at;
     enum err e = box_head(&b, bytes_of(file.p + at, left < 16 ? (size_t)left : 16), left, true);
     struct bytes whole = bytes_of(file.p + at, e ? 0 : (size_t)b.len);
-    if (!e && b.type == FOURCC('m', 'o', 'o', 'v') && !out->num_tracks) {
-      samples_tracks(&f, whole);
-      read_tracks(out, whole);
-    }
+    if (!e && b.type == FOURCC('m', 'o', 'o', 'v') && !out->file.num_tracks)
+      samples_tracks(&out->file, whole);
     if (!e && b.type == FOURCC('m', 'o', 'o', 'f'))
-      e = samples_of_moof(&v, &f, whole, at, start, &d);
+      e = samples_of_moof(&v, &out->file, whole, at, start, &d);
     if (e)
       return e;
     at += (size_t)b.len;

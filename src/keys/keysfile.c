@@ -288,9 +288,10 @@ enum err kf_read_map(struct input *in, const struct field *fields, void *base, u
       i++;
     char name[64];
     if (!fields[i].name)
-      return kf_fail(in, ERR_SYNTAX, "unknown option \"%s\": see docs/keys.md for those known", key_name(name, scalar(in)));
+      return kf_fail(in, ERR_SYNTAX, "unknown option \"%s%s%s\": see docs/keys.md for those known", in->section, *in->section ? "." : "",
+                     key_name(name, scalar(in)));
     if (*seen >> i & 1)
-      return kf_fail(in, ERR_SYNTAX, "option \"%s\" is given twice", fields[i].name);
+      return kf_fail(in, ERR_SYNTAX, "option \"%s%s%s\" is given twice", in->section, *in->section ? "." : "", fields[i].name);
     *seen |= (uint64_t)1 << i;
     if (fields == drm_section) {
       if (in->drm_seen >> D_MORE & 1)

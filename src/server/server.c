@@ -116,19 +116,19 @@ static bool folders_there(const struct config *c, struct config_error *error) {
   return config_fail(error, "%s: cannot write into the state folder: %s (state_dir names another)", TOLD(c->state_dir), strerror(errno));
 }
 
-static bool resolve(struct addrinfo **found, const char *option, const struct config_addr *a, struct config_error *error) {
+static bool resolve(struct addrinfo **found, const struct config *c, const char *option, const struct config_addr *a, struct config_error *error) {
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICHOST};
   char port[8];
   snprintf(port, sizeof port, "%u", a->port);
   int e = getaddrinfo(a->host, port, &hints, found);
-  return !e || config_fail(error, e == EAI_MEMORY ? "%s: %s: out of memory" : "%s: '%s' is not a numeric address (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)",
-                           option, a->text);
+  return !e || config_fail(error, e == EAI_MEMORY ? "%s: %s: %s: out of memory" : "%s: %s: '%s' is not a numeric address (like 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80)",
+                           c->file ? c->file : "configuration", option, a->text);
 }
 
-static bool numeric(const char *option, const struct config_addrs *list, struct config_error *error) {
+static bool numeric(const struct config *c, const char *option, const struct config_addrs *list, struct config_error *error) {
   for (unsigned i = 0; i < list->num; i++) {
     struct addrinfo *found;
-    if (!resolve(&found, option, &list->a[i], error))
+    if (!resolve(&found, c, option, &list->a[i], error))
       return false;
     freeaddrinfo(found);
   }
@@ -136,7 +136,7 @@ static bool numeric(const char *option, const struct config_addrs *list, struct 
 }
 
 bool server_addresses(const struct config *c, struct config_error *error) {
-  return numeric("listen", &c->listen, error) && numeric("tls_listen", &c->tls_listen, error) && numeric("admin", &c->admin, error);
+  return numeric(c, "listen", &c->listen, error) && numeric(c, "tls_listen", &c->tls_listen, error) && numeric(c, "admin", &c->admin, error);
 }
 
 bool server_check(const struct config *c, struct config_error *error) {
@@ -158,11 +158,11 @@ bool server_check(const struct config *c, struct config_error *error) {
 
 // Whether nobody listens there yet: asked before anything is made, and without SO_REUSEPORT, which our own sockets have, so
 // that a second server by mistake is noticed too.
-static bool ports_free(const char *option, const struct config_addrs *list, struct config_error *error) {
+static bool ports_free(const struct config *c, const char *option, const struct config_addrs *list, struct config_error *error) {
   for (unsigned i = 0; i < list->num; i++) {
     const struct config_addr *a = &list->a[i];
     struct addrinfo *found;
-    if (!resolve(&found, option, a, error))
+    if (!resolve(&found, c, option, a, error))
       return false;
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
     bool ok = fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
@@ -246,8 +246,8 @@ void server_hold_signals(void) { (void)hold_signals(true); }
 
 static bool make_catalog(struct server *s, struct startup *up, struct config_error *error) {
   const struct config *c = up->config;
-  if (!server_check(c, error) || !workers_check(c, error) || !ports_free("listen", &c->listen, error) || !ports_free("tls_listen", &c->tls_listen, error) ||
-      !ports_free("admin", &c->admin, error))
+  if (!server_check(c, error) || !workers_check(c, error) || !ports_free(c, "listen", &c->listen, error) ||
+      !ports_free(c, "tls_listen", &c->tls_listen, error) || !ports_free(c, "admin", &c->admin, error))
     return false;
   up->keyring = keyring_load(up->config, LACKING_MADE, error);
   if (!up->keyring)

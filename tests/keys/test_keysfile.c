@@ -232,7 +232,8 @@ Test(keysfile, faults_are_named_with_their_line) {
   refused(ERR_SYNTAX, "keys:\n- { asset: a, scheme: cenc, " KID1 ", " KEY1 ", " IV1 " }", "iv is for cbcs");
   refused(ERR_SYNTAX, "keys:\n- { asset: a, epoch: 0, scheme: cenc, " KID1 ", " KEY1 " }", "epoch: give a number from 1");
   refused(ERR_SYNTAX, "\n\nkeyz: []", "line 3: unknown option \"keyz\"");
-  refused(ERR_SYNTAX, "epochs: { default: 1, default: 2 }", "option \"default\" is given twice");
+  refused(ERR_SYNTAX, "epochs: { default: 1, default: 2 }", "option \"epochs.default\" is given twice");
+  refused(ERR_SYNTAX, "epochs: { foo: 1 }", "unknown option \"epochs.foo\"");
   refused(ERR_SYNTAX, "epochs: { grace: 24 }", "epochs.grace: give a time such as 24h");
   refused(ERR_SYNTAX, "epochs: { grace: 101 years }", "epochs.grace: give a time");
   refused(ERR_SYNTAX, "- a", "options are expected");
