@@ -23,7 +23,7 @@ struct looked {
 
 static struct looked look(struct bytes in, uint64_t most, size_t piece) {
   struct looked l = {.ok = true};
-  struct boxes_ahead a = {.most = most, .folder = "/tmp"};
+  struct boxes_ahead a = {.unsized = UINT64_MAX, .most = most, .folder = "/tmp"};
   FILE *was = stderr;
   stderr = open_memstream(&l.said, &l.len);
   MUST(stderr);
